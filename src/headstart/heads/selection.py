@@ -1,0 +1,277 @@
+"""Choose taps, kind of head and penalty by what each would have said of groups left out.
+
+Candidates are compared by held-out log-loss. Two rules keep the choice honest when data are few:
+
+- Log-loss is taken against labels softened by one unseen group (``calibration.smoothing``), so that heads
+  without a single held-out mistake tie instead of racing to infinite confidence.
+- Of candidates that a paired test over groups cannot tell from the best (within one standard error; Breiman
+  et al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first,
+  since the deepest features were trained to be the most general, then more taps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.calibration import fit_temperature, log_losses, smoothing
+from headstart.errors import DataError, OptionError
+from headstart.evaluation import grouped_difference
+from headstart.heads import held_out, solve
+from headstart.heads.expansion import expansion_for
+from headstart.heads.held_out import Basis
+from headstart.heads.linear import Head, softmax
+from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.statistics import Statistics
+
+KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
+PENALTIES = tuple(float(x) for x in np.geomspace(1e-3, 1e2, 11))  # times the mean squared spread of a picture
+DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
+INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
+EXPANDED = 1024
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One head that was tried: its taps, kind and settings, and how it did on groups left out."""
+
+    taps: tuple[str, ...]
+    kind: str
+    settings: Mapping[str, float | str]
+    log_loss: float
+    accuracy: float
+    temperature: float
+    losses: NDArray[np.float64] = field(repr=False, compare=False)
+    scores: Array = field(repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form in ``run.json``."""
+        return {
+            "taps": list(self.taps),
+            "kind": self.kind,
+            **self.settings,
+            "log_loss": self.log_loss,
+            "accuracy": self.accuracy,
+        }
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried."""
+
+    head: Head
+    chosen: Candidate
+    probabilities: Array
+    candidates: tuple[Candidate, ...]
+
+
+def select(
+    values: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    *,
+    cut: str | Sequence[str] = "auto",
+    kind: str = "auto",
+    dropout: float | None = None,
+    seed: int = 0,
+) -> Choice:
+    """Choose and fit a head.
+
+    ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
+    present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
+    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Raises OptionError, DataError.
+    """
+    _check_options(values, labels, cut, kind, dropout)
+    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
+    tried: list[Candidate] = []
+    for taps in _tap_sets(tuple(values), cut):
+        tried += _candidates(problem, taps, kind, dropout)
+    chosen = _simplest_within_one_error(tried, groups)
+    if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
+        refined = [*_dropout_candidates(problem, chosen.taps), *_expanded(problem, chosen.taps, seed)]
+        tried += refined
+        chosen = _simplest_within_one_error([chosen, *refined], groups)
+    head = _fit(problem, chosen, seed)
+    kept = tuple(replace(c, scores=np.empty((0, 0)), losses=np.empty(0)) for c in tried)
+    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), kept)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    values: Mapping[str, NDArray[np.floating]]
+    labels: NDArray[np.integer]
+    classes: int
+    groups: NDArray[np.integer]
+    smooth: float
+
+    @property
+    def targets(self) -> Array:
+        return np.eye(self.classes)[self.labels]
+
+    def scales(self, taps: Sequence[str]) -> Array:
+        """One factor a feature [d] that gives every tap the same total variance, so that none drowns another."""
+        parts = []
+        for tap in taps:
+            value = self.values[tap]
+            variance = float(value.var(axis=0, dtype=np.float64).sum())
+            parts.append(np.full(value.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
+        return np.concatenate(parts)
+
+    def vectors(self, taps: Sequence[str]) -> Array:
+        return np.concatenate([np.asarray(self.values[tap], np.float64) for tap in taps], axis=1)
+
+    def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
+        temperature = fit_temperature(scores, self.labels, self.smooth)
+        losses = log_losses(scores, self.labels, temperature, self.smooth)
+        right = float((scores.argmax(axis=1) == self.labels).mean())
+        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores)
+
+
+def _check_options(
+    values: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    cut: str | Sequence[str],
+    kind: str,
+    dropout: float | None,
+) -> None:
+    if kind not in KINDS:
+        raise OptionError(f"Unknown head {kind!r}; choose one of {', '.join(KINDS)}.")
+    if cut != "auto":
+        for tap in [cut] if isinstance(cut, str) else cut:
+            if tap not in values:
+                raise OptionError(f"Unknown cut {tap!r}; this backbone has {', '.join(values)}.")
+    if dropout is not None:
+        if not 0 <= dropout < 1:
+            raise OptionError(f"Dropout rate {dropout} cannot be used; give one from 0 up to, not including, 1.")
+        if kind not in ("auto", "ridge"):
+            raise OptionError(f"Dropout has no closed form on the {kind} head; use --head ridge with it.")
+    if len(np.unique(labels)) < 2:
+        raise DataError("All pictures are of one class; a classifier needs pictures of at least two classes.")
+
+
+def _tap_sets(taps: tuple[str, ...], cut: str | Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The sets of taps to try, in order of preference."""
+    if cut != "auto":
+        yield (cut,) if isinstance(cut, str) else tuple(cut)
+        return
+    for number in range(1, min(3, len(taps)) + 1):
+        yield taps[-number:]
+    for tap in reversed(taps[:-1]):
+        yield (tap,)
+
+
+def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: float | None) -> list[Candidate]:
+    if dropout is not None:
+        return list(_dropout_candidates(problem, taps, (dropout,)))
+    found = []
+    basis = Basis.of(problem.vectors(taps) * problem.scales(taps))
+    unit = float(basis.spread.sum()) / len(problem.labels)
+    if kind in ("auto", "ridge"):
+        for penalty in PENALTIES:
+            scores = held_out.ridge(basis, problem.targets, problem.groups, penalty * unit)
+            found.append(problem.candidate(taps, "ridge", {"penalty": penalty}, scores))
+    if kind in ("auto", "lda"):
+        for shrinkage in PENALTIES:
+            scores = held_out.lda(basis, problem.labels, problem.classes, problem.groups, shrinkage * unit)
+            found.append(problem.candidate(taps, "lda", {"shrinkage": shrinkage}, scores))
+    if kind in ("auto", "centroid"):
+        scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
+        found.append(problem.candidate(taps, "centroid", {}, scores))
+    if kind == "logistic":
+        for c, scores in held_out_logistic(
+            basis.coordinates / np.sqrt(unit), problem.labels, problem.classes, problem.groups, INVERSE_PENALTIES
+        ):
+            found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
+    return found
+
+
+def _dropout_candidates(
+    problem: _Problem, taps: tuple[str, ...], rates: Sequence[float] = DROPOUT_RATES
+) -> Iterator[Candidate]:
+    """Dropout's penalty is on each feature's own second moment: divide by its root, then the penalty is even.
+
+    The moments are those of all pictures, also where a group is left out: they use no label.
+    """
+    vectors = problem.vectors(taps)
+    basis = Basis.of(vectors * _dropout_scales(vectors))
+    for rate in rates:
+        penalty = max(rate / (1 - rate), 1e-6)
+        scores = held_out.ridge(basis, problem.targets, problem.groups, penalty)
+        yield problem.candidate(taps, "ridge", {"dropout": rate}, scores)
+
+
+def _dropout_scales(vectors: Array) -> Array:
+    moments = (vectors**2).sum(axis=0)
+    scales: Array = np.where(moments > 0, 1 / np.sqrt(np.where(moments > 0, moments, 1)), 0.0)
+    return scales
+
+
+def _expanded(problem: _Problem, taps: tuple[str, ...], seed: int) -> Iterator[Candidate]:
+    matrix, offset = expansion_for(problem.vectors(taps), problem.scales(taps), EXPANDED, seed)
+    basis = Basis.of(np.maximum(problem.vectors(taps) @ matrix + offset, 0))
+    unit = float(basis.spread.sum()) / len(problem.labels)
+    for penalty in PENALTIES:
+        scores = held_out.ridge(basis, problem.targets, problem.groups, penalty * unit)
+        yield problem.candidate(taps, "ridge", {"penalty": penalty, "expansion": EXPANDED}, scores)
+
+
+def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
+    """Whether mistakes are left that a richer head could be seen to mend: at least two groups' worth."""
+    return (1 - candidate.accuracy) * len(np.unique(groups)) >= 2
+
+
+def _simplest_within_one_error(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> Candidate:
+    best = min(candidates, key=lambda c: c.log_loss)
+    sets = list(dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates))
+    for taps, expanded in sets:
+        same = [c for c in candidates if c.taps == taps and ("expansion" in c.settings) == expanded]
+        champion = min(same, key=lambda c: c.log_loss)
+        worse, error = grouped_difference(champion.losses, best.losses, groups)
+        if worse <= error:
+            return champion
+    return best
+
+
+def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
+    """The chosen head on all pictures, its scales folded into weights of the taps' own vectors."""
+    vectors, expansion, settings = problem.vectors(chosen.taps), None, chosen.settings
+    if "expansion" in settings:
+        expansion = expansion_for(vectors, problem.scales(chosen.taps), EXPANDED, seed)
+        vectors, scales = np.maximum(vectors @ expansion[0] + expansion[1], 0), np.ones(EXPANDED)
+    elif "dropout" in settings:
+        scales = _dropout_scales(vectors)
+    else:
+        scales = problem.scales(chosen.taps)
+    basis = Basis.of(vectors * scales)
+    statistics = Statistics.of(basis.coordinates, problem.labels, problem.classes)
+    unit = float(basis.spread.sum()) / len(problem.labels)
+    if chosen.kind == "logistic":
+        weights, bias = fit_logistic(
+            basis.coordinates / np.sqrt(unit), problem.labels, problem.classes, float(settings["C"])
+        )
+        weights = weights / np.sqrt(unit)
+    elif "dropout" in settings:
+        rate = float(settings["dropout"])
+        weights, bias = solve.ridge(statistics, max(rate / (1 - rate), 1e-6))
+    elif chosen.kind == "ridge":
+        weights, bias = solve.ridge(statistics, float(settings["penalty"]) * unit)
+    elif chosen.kind == "lda":
+        weights, bias = solve.lda(statistics, float(settings["shrinkage"]) * unit)
+    else:
+        weights, bias = solve.centroid(statistics)
+    weights = basis.directions @ weights
+    bias = bias - basis.mean @ weights
+    return Head(
+        chosen.kind,
+        chosen.taps,
+        (weights * scales[:, None]).astype(np.float32),
+        bias.astype(np.float32),
+        chosen.temperature,
+        None if expansion is None else (expansion[0].astype(np.float32), expansion[1].astype(np.float32)),
+        dict(settings),
+    )

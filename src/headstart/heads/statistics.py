@@ -1,0 +1,64 @@
+"""Sufficient statistics of a linear head: they add, merge and subtract, exactly.
+
+Ridge, LDA and the nearest centroid see the pictures only through the count, the class sums and the Gram
+matrix. So any number of workers may each sum a part, in any order, and pictures can be added to or taken
+from a finished head without reading the others again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import DataError
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts [k] int64, class sums [k, d] float64 and Gram matrix [d, d] float64 of vectors [n, d]."""
+
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    gram: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
+        """Statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
+        x = np.asarray(x, np.float64)
+        counts = np.bincount(labels, minlength=classes)
+        sums = np.zeros((classes, x.shape[1]))
+        np.add.at(sums, labels, x)
+        return cls(counts, sums, x.T @ x)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """The statistics of both parts together."""
+        return Statistics(self.counts + other.counts, self.sums + other.sums, self.gram + other.gram)
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """The statistics without a part that was added before; DataError if it cannot have been."""
+        counts = self.counts - other.counts
+        if (counts < 0).any():
+            raise DataError(
+                f"Cannot take away {int(other.counts.sum())} pictures: some class has fewer than that; "
+                "subtract only what was added."
+            )
+        return Statistics(counts, self.sums - other.sums, self.gram - other.gram)
+
+    @property
+    def count(self) -> int:
+        """How many pictures were summed."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The mean vector [d]."""
+        mean: NDArray[np.float64] = self.sums.sum(axis=0) / self.count
+        return mean
+
+    @property
+    def scatter(self) -> NDArray[np.float64]:
+        """Total scatter [d, d]: the Gram matrix of the vectors less their mean."""
+        scatter: NDArray[np.float64] = self.gram - self.count * np.outer(self.mean, self.mean)
+        return scatter
