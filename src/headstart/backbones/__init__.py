@@ -1,0 +1,46 @@
+"""Backbones: pretrained networks as ONNX graphs with named taps, each from a provider.
+
+    graph.py       read a graph, find its taps, bake the normalisation in, cut it
+    onnx_file.py   onnx:FILE, any ONNX image classifier
+    builtin.py     headstart-s, the one that comes with the package
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headstart.backbones.model import PROVIDERS, Backbone, InputOptions, Tap
+from headstart.errors import BackboneError, OptionError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "load"]
+
+
+def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[str] = ()) -> Backbone:
+    """The backbone with an id such as ``onnx:FILE`` or ``headstart-s``.
+
+    ``options`` override how pictures are prepared; ``taps`` name further tensors of the graph to tap. Raises
+    BackboneError when the network cannot be read or cut, OptionError for an id no provider knows.
+    """
+    from headstart.backbones import builtin, onnx_file  # noqa: F401  # they enter themselves in PROVIDERS
+
+    name, _, rest = backbone.partition(":")
+    if name not in PROVIDERS:
+        raise OptionError(f"Unknown backbone {backbone!r}; expected headstart-s or onnx:FILE.")
+    return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
+
+
+def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
+    """The backbone's graph with only ``taps`` as outputs, and only what they need. Raises BackboneError."""
+    import onnx
+
+    from headstart.backbones.graph import prune
+
+    known = [tap.name for tap in backbone.taps]
+    for tap in taps:
+        if tap not in known:
+            raise BackboneError(f"Unknown cut {tap!r}; {backbone.id} has {', '.join(known)}.")
+    return prune(onnx.load(backbone.graph), taps)

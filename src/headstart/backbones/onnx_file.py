@@ -1,0 +1,303 @@
+"""``onnx:FILE``: any ONNX image classifier, brought into standard form once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.backbones.model import Backbone, InputOptions, Tap, provider
+from headstart.errors import BackboneError, OptionError
+from headstart.folders import cache_folder
+from headstart.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import onnx
+
+VERSION = 1  # of the conversion: another one makes another cache entry
+MAX_FILE = 2 * 2**30
+MAX_DESCRIPTION = 2**20
+DEFAULT_SIZE = 224
+
+
+@provider("onnx")
+def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
+    """The backbone in an ONNX file. Raises BackboneError when it cannot be read, cut or run."""
+    path = Path(file)
+    if not path.is_file():
+        raise BackboneError(f"There is no file {file!r}; give onnx: and the path of an ONNX image classifier.")
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise BackboneError(f"{file} has {size:,} bytes, more than the limit of {MAX_FILE:,}.")
+    content = path.read_bytes()
+    described, where = _description(path)
+    key = _key(content, path, options, described, taps)
+    folder = cache_folder() / "backbones" / key
+    stored = read_stored(folder, f"onnx:{path.name}")
+    if stored is None:
+        _convert(content, path, options, described, where, taps, folder)
+        stored = read_stored(folder, f"onnx:{path.name}")
+    if stored is None:
+        raise BackboneError(f"The prepared graph in {folder} does not read back; is the disk full or failing?")
+    return stored
+
+
+def read_stored(folder: Path, name: str) -> Backbone | None:
+    """A backbone in standard form from ``backbone.onnx`` and ``backbone.json``; None if damaged or not there."""
+    try:
+        described = json.loads((folder / "backbone.json").read_text("utf-8"))
+        graph = folder / "backbone.onnx"
+        if hashlib.sha256(graph.read_bytes()).hexdigest() != described["sha256"]:
+            return None
+        taps = tuple(
+            Tap(str(t["name"]), int(t["channels"]), float(t["depth"]), tuple(t["size"]) if t["size"] else None)
+            for t in described["taps"]
+        )
+        return Backbone(
+            str(described.get("id", name)), graph, described["sha256"], Preprocess.from_dict(described["preprocess"]),
+            taps, str(described["licence"]), str(described["source"]),
+            tuple(described.get("notes", ())), described.get("batch"),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, OptionError):
+        return None
+
+
+def _key(
+    content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]
+) -> str:
+    settings = json.dumps([VERSION, asdict(options), described, taps], sort_keys=True)
+    digest = hashlib.sha256(settings.encode() + b"\0" + content)
+    for beside in sorted(path.parent.glob(path.name + "*data*")):  # weights kept beside the graph
+        if beside.is_file():
+            with beside.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _description(path: Path) -> tuple[dict[str, Any], str]:
+    """What a JSON file beside the graph says of its input, and that file's name; ({}, "") if there is none."""
+    for name in (f"{path.name}.json", f"{path.stem}.json", "preprocessor_config.json"):
+        beside = path.with_name(name)
+        if not beside.is_file():
+            continue
+        try:
+            if beside.stat().st_size > MAX_DESCRIPTION:
+                raise ValueError("too large")
+            values = json.loads(beside.read_text("utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError, RecursionError) as error:
+            raise BackboneError(f"{beside} cannot be read as JSON ({error}); mend or remove it.") from None
+        return values, name
+    return {}, ""
+
+
+def described_options(values: Mapping[str, Any]) -> InputOptions:
+    """Input options from a JSON description: our own names, or those of Hugging Face's preprocessor_config.json."""
+    found: dict[str, Any] = {}
+    for ours, names in {"mean": ("mean", "image_mean"), "std": ("std", "image_std")}.items():
+        for name in names:
+            if name in values:
+                number = values[name]
+                found[ours] = tuple(float(v) for v in (number if isinstance(number, list) else [number] * 3))
+    if values.get("do_normalize") is False:
+        found["mean"], found["std"] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    rescale = values.get("rescale_factor")
+    if values.get("do_rescale") is False or (rescale is not None and abs(float(rescale) * 255 - 1) > 1e-3):
+        factor = 1.0 if values.get("do_rescale") is False else float(rescale)
+        # The network's own units are pixel * factor: bring mean and std to pixel / 255.
+        mean, std = found.get("mean", (0.0,) * 3), found.get("std", (1.0,) * 3)
+        found["mean"] = tuple(m / (255 * factor) for m in mean)
+        found["std"] = tuple(s / (255 * factor) for s in std)
+    resize, crop = _size(values.get("size")), _size(values.get("crop_size")) if values.get("do_center_crop", True) else None
+    if crop or resize:
+        found["size"] = crop or resize
+    if crop and resize:
+        found["crop"] = min(1.0, min(crop) / min(resize))
+    elif "crop_pct" in values and values["crop_pct"]:
+        found["crop"] = float(values["crop_pct"])
+    elif resize and not crop:
+        found["crop"] = 1.0
+        if isinstance(values.get("size"), dict) and "height" in values["size"]:
+            found["resize"] = "squash"
+    if "resample" in values:
+        found["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(values["resample"], "bilinear")
+    for name in ("channels", "crop", "resize", "interpolation"):
+        if name in values:
+            found[name] = values[name]
+    return InputOptions(**found)
+
+
+def _size(value: object) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return (value, value)
+    if isinstance(value, list) and len(value) == 2:
+        return (int(value[0]), int(value[1]))
+    if isinstance(value, dict):
+        if "shortest_edge" in value:
+            return (int(value["shortest_edge"]),) * 2
+        if "height" in value and "width" in value:
+            return (int(value["height"]), int(value["width"]))
+    return None
+
+
+def _convert(
+    content: bytes,
+    path: Path,
+    options: InputOptions,
+    described: Mapping[str, Any],
+    where: str,
+    taps: tuple[str, ...],
+    folder: Path,
+) -> None:
+    from headstart.backbones.graph import Normalisation, image_input, standardise
+
+    model = _parse(content, path)
+    try:
+        said = described_options(described)
+    except (TypeError, ValueError) as error:
+        raise BackboneError(f"{where} beside {path.name} cannot be used: {error}.") from None
+    chosen = InputOptions(**{k: v if v is not None else getattr(said, k) for k, v in asdict(options).items()})
+    source = image_input(model)
+    notes = []
+    if chosen.mean is None or chosen.std is None:
+        chosen = replace(chosen, mean=chosen.mean or (0.5,) * 3, std=chosen.std or (0.5,) * 3)
+        notes.append(
+            f"{path.name} does not say how its input is scaled: assumed -1 to 1 (mean 0.5, std 0.5); "
+            "if that is wrong give --mean and --std."
+        )
+    size = chosen.size or (source.height or DEFAULT_SIZE, source.width or DEFAULT_SIZE)
+    if not (source.height and source.width) and chosen.size is None:
+        notes.append(f"{path.name} takes any size: assumed {DEFAULT_SIZE} x {DEFAULT_SIZE}; give --input-size for another.")
+    if (source.height or size[0], source.width or size[1]) != size:
+        raise BackboneError(f"{path.name} only takes {source.height} x {source.width}; leave --input-size out.")
+    preprocess = Preprocess.from_dict(
+        {"height": size[0], "width": size[1]}
+        | {k: v for k in ("resize", "crop", "interpolation") if (v := getattr(chosen, k)) is not None}
+    )
+    assert chosen.mean is not None
+    assert chosen.std is not None
+    standard, found = standardise(model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), size, taps)
+    batch = _usable_batch(standard, size, source.batch)
+    licence = next((p.value for p in model.metadata_props if p.key.lower() in ("license", "licence")), "unknown")
+    graph = standard.SerializeToString()
+    store(
+        folder,
+        graph,
+        {
+            "format": 1,
+            "id": f"onnx:{path.name}",
+            "licence": licence,
+            "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})",
+            "sha256": hashlib.sha256(graph).hexdigest(),
+            "preprocess": preprocess.to_dict(),
+            "taps": [asdict(tap) for tap in found],
+            "notes": notes,
+            "batch": batch,
+        },
+    )
+
+
+def store(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
+    """Write ``backbone.onnx`` and ``backbone.json`` to a new folder, whole or not at all. Raises BackboneError."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as temporary:
+            made = Path(temporary) / "made"
+            made.mkdir()
+            (made / "backbone.onnx").write_bytes(graph)
+            (made / "backbone.json").write_text(json.dumps(description, indent=1), "utf-8")
+            if folder.exists():  # damaged: it did not read back
+                os.replace(folder, Path(temporary) / "old")
+            os.replace(made, folder)
+    except FileExistsError:
+        pass  # another process stored the same
+    except OSError as error:
+        if not folder.exists():
+            raise BackboneError(
+                f"Cannot store the prepared graph in {folder}: {error.strerror or error}; set HEADSTART_CACHE to a writable folder."
+            ) from None
+
+
+def _parse(content: bytes, path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError, RuntimeError):
+        raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.") from None
+    if not model.graph.node or not model.graph.output:
+        raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.")
+    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    outside = [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
+    total = 0
+    root = path.parent.resolve()
+    for tensor in outside:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        beside = (root / location).resolve()
+        if not location or root not in beside.parents:
+            raise BackboneError(f"{path.name} keeps weights outside its folder ({location!r}); refused.")
+        if not beside.is_file():
+            raise BackboneError(f"{path.name} needs the file {location!r} beside it; copy it there.")
+        total = max(total, beside.stat().st_size)
+    if total > MAX_FILE:
+        raise BackboneError(f"The weights beside {path.name} have {total:,} bytes, more than the limit of {MAX_FILE:,}.")
+    if outside:
+        try:
+            onnx.load_external_data_for_model(model, str(root))
+        except Exception as error:  # onnx's checker raises its own kinds
+            raise BackboneError(f"The weights beside {path.name} cannot be read: {' '.join(str(error).split())}") from None
+    return model
+
+
+def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int | None) -> int | None:
+    """None if the graph gives a batch of three the same as three times one; else the batch it was made for.
+
+    Raises BackboneError if it cannot be run at all, or gives numbers that are not finite.
+    """
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    try:
+        session = onnxruntime.InferenceSession(standard.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise BackboneError(f"The graph cannot be run: {' '.join(str(error).split())[:300]}") from None
+
+    def run(batch: Any) -> list[Any]:
+        values: list[Any] = session.run(None, {"pixels": batch})
+        return values
+
+    try:
+        together = run(pixels)
+        single = [run(pixels[i : i + 1]) for i in range(3)]
+        if all(
+            np.allclose(whole, np.concatenate(parts), rtol=1e-3, atol=1e-3 * max(1e-6, float(np.abs(whole).max())))
+            for whole, parts in zip(together, zip(*single, strict=True), strict=True)
+        ):
+            return _finite(together)
+    except Exception:  # not with a batch of three: the graph's own batch is tried next
+        pass
+    batch = fixed or 1
+    try:
+        _finite(run(np.concatenate([pixels] * -(-batch // 3))[:batch]))
+    except BackboneError:
+        raise
+    except Exception as error:
+        raise BackboneError(f"The graph cannot be run: {' '.join(str(error).split())[:300]}") from None
+    return batch
+
+
+def _finite(values: list[Any]) -> None:
+    import numpy as np
+
+    if not all(np.isfinite(value).all() for value in values):
+        raise BackboneError("The graph gives values that are not finite; its weights are damaged, or its scaling is wrong.")

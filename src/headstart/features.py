@@ -1,0 +1,255 @@
+"""From pictures to features: read, look up, and for what is new decode, preprocess and run, in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.backbones import Backbone
+from headstart.cache import Cache, entry_key
+from headstart.datasets import Dataset, Quarantined
+from headstart.errors import BackboneError, ImageError
+from headstart.images import decode
+from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, pad_batch
+
+PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
+BATCH = 16
+STORE_EVERY = 256
+FP16_LIMIT = 60_000.0
+
+Vectors = dict[str, NDArray[np.generic]]  # by tap, one-dimensional
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of n pictures that could be read.
+
+    ``values`` maps taps, shallow to deep, to [n, channels] float16, or float32 where a value is beyond
+    60,000; ``pixels`` [n, 768] uint8 is the whole picture at 16 x 16 RGB; ``content`` [n, 32] uint8 the SHA-256
+    of its bytes; ``index`` [n] its place in the data set. ``hits`` and ``misses`` count pictures found in the
+    cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over workers.
+    """
+
+    values: Mapping[str, NDArray[np.floating]]
+    pixels: NDArray[np.uint8]
+    content: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    quarantined: tuple[Quarantined, ...]
+    runtime: RuntimeInfo
+    hits: int
+    misses: int
+    seconds: Mapping[str, float]
+
+    def matrix(self, taps: Sequence[str]) -> NDArray[np.float32]:
+        """The vectors of ``taps`` side by side [n, d] float32: what a head takes."""
+        return np.concatenate([np.asarray(self.values[tap], np.float32) for tap in taps], axis=1)
+
+
+@dataclass
+class _Work:
+    """One batch: which pictures, what came of each (vectors or the reason it was refused), and the time."""
+
+    indices: list[int]
+    hashes: dict[int, bytes] = field(default_factory=dict)
+    found: dict[int, Vectors] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
+    misses: int = 0
+    decode: float = 0.0
+    run: float = 0.0
+
+
+def embed(
+    dataset: Dataset,
+    backbone: Backbone,
+    *,
+    taps: Sequence[str] | None = None,
+    cache: Cache | None = None,
+    runtime: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """Features of every readable picture of a data set, in its order.
+
+    ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass.
+    ``progress(done, total)`` is called from this thread. Unreadable pictures are quarantined. The same
+    picture gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
+    OptionError, MissingExtraError.
+    """
+    started = time.perf_counter()
+    info = describe(runtime, precision)
+    names = tuple(tap.name for tap in backbone.taps)
+    wanted = names if taps is None else tuple(taps)
+    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores())
+    works: list[_Work] = []
+    unsaved: dict[bytes, NDArray[np.generic]] = {}
+    for work in step.all_batches():
+        works.append(work)
+        if cache is not None and work.misses:
+            for i, vectors in work.found.items():
+                unsaved |= {step.key(work.hashes[i], tap): vectors[tap] for tap in vectors}
+            if len(unsaved) >= STORE_EVERY * len(step.taps):
+                cache.put_many(unsaved)
+                unsaved = {}
+        if progress is not None:
+            progress(sum(len(w.indices) for w in works), len(dataset))
+    if cache is not None and unsaved:
+        cache.put_many(unsaved)
+    return _collect(dataset, works, names, wanted, info, time.perf_counter() - started)
+
+
+@dataclass
+class _Step:
+    dataset: Dataset
+    backbone: Backbone
+    taps: tuple[str, ...]
+    cache: Cache | None
+    info: RuntimeInfo
+    workers: int
+
+    def key(self, content: bytes, tap: str) -> bytes:
+        return entry_key(
+            content, self.backbone.sha256, self.backbone.preprocess.fingerprint, self.info.key, 0, tap
+        )
+
+    def all_batches(self) -> Iterator[_Work]:
+        """Finished batches, in any order. At most two a worker are under way, so memory stays flat."""
+        import threading
+
+        lock, loaded = threading.Lock(), []
+
+        def graph() -> Graph:
+            with lock:  # loaded by the first picture that needs it: a warm run never does
+                if not loaded:
+                    loaded.append(
+                        load_graph(
+                            self.backbone.graph,
+                            runtime=self.info.name,
+                            precision=self.info.precision,
+                            workers=min(self.workers, -(-len(self.dataset) // BATCH)),
+                        )
+                    )
+                return loaded[0]
+
+        batches = (
+            list(range(start, min(start + BATCH, len(self.dataset)))) for start in range(0, len(self.dataset), BATCH)
+        )
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="headstart") as pool:
+            pending: set[Future[_Work]] = set()
+            try:
+                for indices in batches:
+                    pending.add(pool.submit(self.one_batch, indices, graph))
+                    if len(pending) >= 2 * self.workers:
+                        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                        yield from (future.result() for future in done)
+                while pending:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def one_batch(self, indices: list[int], graph: Callable[[], Graph]) -> _Work:
+        work = _Work(indices)
+        sources: dict[int, bytes | NDArray[np.uint8]] = {}
+        for i in indices:
+            try:
+                source = self.dataset.read(i)
+            except ImageError as error:
+                work.refused[i] = str(error)
+                continue
+            work.hashes[i] = _content_hash(source)
+            sources[i] = source
+        if self.cache is not None:
+            self._look_up(work)
+        missing = [i for i in sources if i not in work.found]
+        began = time.thread_time()
+        pixels: dict[int, NDArray[np.uint8]] = {}
+        small: dict[int, NDArray[np.uint8]] = {}
+        preprocess = self.backbone.preprocess
+        for i in missing:
+            source = sources[i]
+            try:
+                image = source if isinstance(source, np.ndarray) else decode(source, at_least=preprocess.at_least)
+            except ImageError as error:
+                work.refused[i] = str(error)
+                continue
+            pixels[i], small[i] = preprocess(image), _small(image)
+        work.decode = time.thread_time() - began
+        if pixels:
+            began = time.perf_counter()
+            outputs = pad_batch(graph(), np.stack(list(pixels.values())), self.backbone.batch)
+            work.run = time.perf_counter() - began
+            work.misses = len(pixels)
+            for row, i in enumerate(pixels):
+                work.found[i] = {tap: _shrink(value[row], self.dataset.items[i].path) for tap, value in outputs.items()}
+                work.found[i][PIXELS] = small[i]
+        return work
+
+    def _look_up(self, work: _Work) -> None:
+        assert self.cache is not None
+        indices = list(work.hashes)
+        keys = [self.key(work.hashes[i], tap) for i in indices for tap in self.taps]
+        values = self.cache.get_many(keys)
+        for place, i in enumerate(indices):
+            mine = values[place * len(self.taps) : (place + 1) * len(self.taps)]
+            vectors = {tap: value for tap, value in zip(self.taps, mine, strict=True) if value is not None}
+            if len(vectors) == len(self.taps):
+                work.found[i] = vectors
+
+
+def _content_hash(source: bytes | NDArray[np.uint8]) -> bytes:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).digest()
+    return hashlib.sha256(f"array {source.shape} ".encode() + np.ascontiguousarray(source).tobytes()).digest()
+
+
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    tiny = Image.fromarray(image).resize((16, 16), Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(tiny).reshape(-1)
+
+
+def _shrink(value: NDArray[np.float32], path: str) -> NDArray[np.floating]:
+    """fp16 where it can hold the values: half the memory, and rounding far below the noise of a picture."""
+    largest = float(np.abs(value).max(initial=0))
+    if not np.isfinite(largest):
+        raise BackboneError(f"The backbone gives values that are not finite for {path}; try --precision fp32.")
+    return value.astype(np.float16) if largest <= FP16_LIMIT else value
+
+
+def _collect(
+    dataset: Dataset,
+    works: list[_Work],
+    names: tuple[str, ...],
+    wanted: tuple[str, ...],
+    info: RuntimeInfo,
+    total: float,
+) -> Features:
+    found = {i: (work, vectors) for work in works for i, vectors in work.found.items()}
+    refused = {i: reason for work in works for i, reason in work.refused.items()}
+    order = sorted(found)
+    values: dict[str, NDArray[np.floating]] = {}
+    for tap in names:
+        if tap in wanted:
+            rows = [found[i][1].pop(tap) for i in order]
+            values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)  # type: ignore[assignment]
+    pixels = [found[i][1][PIXELS] for i in order]
+    content = [np.frombuffer(found[i][0].hashes[i], np.uint8) for i in order]
+    misses = sum(work.misses for work in works)
+    return Features(
+        values,
+        np.stack(pixels).astype(np.uint8) if pixels else np.empty((0, 768), np.uint8),
+        np.stack(content) if content else np.empty((0, 32), np.uint8),
+        np.array(order, np.int64),
+        tuple(Quarantined(dataset.items[i].path, refused[i]) for i in sorted(refused)),
+        info,
+        len(order) - misses,
+        misses,
+        {"total": total, "decode": sum(w.decode for w in works), "features": sum(w.run for w in works)},
+    )
