@@ -1,6 +1,6 @@
 """How good the features are: ridge on frozen features, its penalty chosen by exact leave-one-out.
 
-    python evaluate.py BACKBONE.onnx DATA ...     DATA has train/ and validation/ (or val/) with class folders
+python evaluate.py BACKBONE.onnx DATA ...     DATA has train/ and validation/ (or val/) with class folders
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pictures import SUFFIXES, Source, centre_crop, normalised
+from PIL import Image
 from student import Student
 
 Array = NDArray[np.float64]
@@ -78,7 +78,9 @@ def probe(student: Student, pictures: list[tuple[str, bytes, int]], size: int, d
     return ridge_accuracy(x[~new], y[~new], x[new], y[new])
 
 
-def embed(onnx_file: Path, pictures: Sequence[Path], resize: str, crop: float) -> dict[str, NDArray[np.float32]]:
+def embed(
+    onnx_file: Path, pictures: Sequence[Path], resize: str, crop: float
+) -> dict[str, NDArray[np.float32]]:
     """Every tap of an exported backbone on pictures, by OpenVINO or ONNX Runtime in fp32."""
     import onnxruntime as ort
 
@@ -101,7 +103,7 @@ def readable(path: Path) -> bool:
 
 
 def evaluate(onnx_file: Path, data: Path, resize: str, crop: float) -> dict[str, float]:
-    """Validation accuracy of the last tap: penalty by leave-one-out, and by leaving out scenes (by file name)."""
+    """Validation accuracy of the last tap: penalty by leave-one-out, and by leave-scene-out (file names)."""
     splits = []
     for names in (("train",), ("validation", "val")):
         folder = next(data / name for name in names if (data / name).is_dir())

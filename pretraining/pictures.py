@@ -1,4 +1,4 @@
-"""Unlabelled pictures from folders or tar shards to augmented batches, the same for the same seed and step."""
+"""Unlabelled pictures from folders or tar shards to augmented batches, settled by seed and step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Source:
 
     def __init__(self, place: Path):
         if place.is_dir():
-            self.items: list[Path | bytes] = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            self.items: list[Path | bytes] = sorted(
+                p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES
+            )
             self.names = [str(p) for p in self.items]
         else:
             with tarfile.open(place) as tar:
@@ -56,7 +58,7 @@ def decode(data: bytes, at_least: int = 0) -> Image.Image:
 
 
 def random_crop(data: bytes, size: int, rng: np.random.Generator) -> Pixels:
-    """A random-resized crop (Szegedy et al. 2015): area 15% to all of the picture, aspect 3/4 to 4/3, flipped or not."""
+    """A random-resized crop (Szegedy et al. 2015): 15% to 100% of the area, maybe flipped."""
     area, aspect = rng.uniform(0.15, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     image = decode(data, int(size / np.sqrt(area)))
     if image.width < 2 * size:  # a small picture blurs when enlarged: take more of it
@@ -71,7 +73,7 @@ def random_crop(data: bytes, size: int, rng: np.random.Generator) -> Pixels:
 
 
 def centre_crop(data: bytes, size: int, resize: str = "shortest", crop: float = 0.875) -> Pixels:
-    """What the shipped preprocessing does: the centre of the picture, ``crop`` of its short side (or of both)."""
+    """What the shipped preprocessing does: the centre, ``crop`` of the short side (or of both sides)."""
     image = decode(data)
     short = min(image.size) * crop
     across, down = (short, short) if resize == "shortest" else (image.width * crop, image.height * crop)
@@ -93,7 +95,9 @@ def colour_and_mix(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey
     gain = rng.uniform(0.7, 1.3, (n, 1, 1)) * rng.uniform(0.95, 1.05, (n, 3, 1))
     shift = rng.uniform(-0.2, 0.2, (n, 1, 1)).astype(np.float32)
-    x = np.clip((matrix * gain.astype(np.float32)) @ x.reshape(n, 3, h * w) + shift, -1, 1).reshape(n, 3, h, w)
+    x = np.clip((matrix * gain.astype(np.float32)) @ x.reshape(n, 3, h * w) + shift, -1, 1).reshape(
+        n, 3, h, w
+    )
     for i in np.flatnonzero(rng.random(n) < 0.25):
         share = np.float32(rng.uniform(0.1, 0.5))
         x[i] += share * (x[(i + n // 2) % n] - x[i])
@@ -106,9 +110,7 @@ def batch_at(
     """The batch of one step: [batch, 3, size, size] in [-1, 1], float32."""
     rng = np.random.default_rng([seed, step])
     which = rng.choice(len(sources), batch, p=np.asarray(shares) / np.sum(shares))
-    crops = [
-        random_crop(sources[s].read(int(rng.integers(len(sources[s].items)))), size, rng) for s in which
-    ]
+    crops = [random_crop(sources[s].read(int(rng.integers(len(sources[s].items)))), size, rng) for s in which]
     return colour_and_mix(normalised(np.stack(crops)), rng)
 
 

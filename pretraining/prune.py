@@ -1,10 +1,10 @@
 """The student's first weights: the teacher's, with the hidden channels that matter least taken out.
 
 Block by block, on real pictures. A block's output is linear in its filtered hidden channels, so the error of
-leaving channels out, the projection solved anew by least squares, is known exactly: with G the Gram matrix of the
-hidden channels and W the projection, taking out channel j costs |W_j|^2 / (G^-1)_jj (Hassibi & Stork 1993, "Optimal
-brain surgeon", for a linear layer). Channels go one by one, the cheapest first. The block reads what the pruned
-student gives it and aims at the teacher's map, so each block also mends what those before it broke.
+leaving channels out, the projection solved anew by least squares, is known exactly: with G the Gram matrix of
+the hidden channels and W the projection, taking out channel j costs |W_j|^2 / (G^-1)_jj (Hassibi, Stork 1993,
+"Optimal brain surgeon", for a linear layer). Channels go one by one, the cheapest first. The block reads what
+the pruned student gives it and aims at the teacher's map, so a block also mends what those before it broke.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from student import TEACHER_BLOCKS, Block, Part, Student
 from torch import Tensor
 
 CHUNK = 64
-RIDGE = 1e-4  # of the mean diagonal of the Gram matrix
+RIDGE = 3e-3  # of the mean diagonal of the Gram matrix: pulls the projection to the teacher's own
+ROWS = 400_000  # places in the maps that a block's statistics are taken from, at the least 512 pictures
 
 Weights = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
-def choose(gram: NDArray[np.float64], cross: NDArray[np.float64], keep: int):
+def choose(gram: NDArray[np.float64], cross: NDArray[np.float64], keep: int, near=None):
     """Indices of the channels kept, their projection and its bias.
 
-    ``gram`` [c+1, c+1] of the hidden channels and a constant 1; ``cross`` [c+1, outputs] with what is aimed at.
+    ``gram`` [c+1, c+1] of the hidden channels and a constant 1; ``cross`` [c+1, outputs] with the aim;
+    ``near`` [outputs, c] is the projection that the solution is pulled to (zero if not given). Without it
+    deep blocks, which have few places a picture, fit the pictures they are solved on and no other.
     """
     c = len(gram) - 1
     alive = np.ones(c + 1, bool)
-    inverse = np.linalg.inv(gram + RIDGE * np.diag(np.r_[np.full(c, np.trace(gram[:c, :c]) / c), 0]))
-    weights = inverse @ cross
+    ridge = RIDGE * np.trace(gram[:c, :c]) / c
+    inverse = np.linalg.inv(gram + np.diag(np.r_[np.full(c, ridge), 0]))
+    weights = inverse @ (cross if near is None else cross + ridge * np.r_[near.T, np.zeros((1, len(near)))])
     for _ in range(c - keep):
         diagonal = np.where(alive, inverse.diagonal(), 1)
         cost = np.where(alive, (weights**2).sum(axis=1) / diagonal, np.inf)
@@ -69,8 +73,11 @@ def fill(block: Block, part: Part, weights: Weights, keep: NDArray[np.int64], pr
 def prune(
     student: Student, weights: Weights, pixels: Tensor, targets: Mapping[str, Tensor], say=print
 ) -> None:
-    """Fill ``student`` (no batch norm). ``targets``: teacher block -> its map on ``pixels`` [n, 3, h, w]."""
-    x = pixels
+    """Fill ``student`` (no batch norm); the last tenth of the pictures only measures.
+
+    ``targets``: teacher block -> its map on ``pixels`` [n, 3, h, w].
+    """
+    x, fit = pixels, len(pixels) - len(pixels) // 10
     for part, block in zip(student.parts, student.blocks(), strict=True):
         full_width = TEACHER_BLOCKS[part.source][1]
         relu6 = block.expand.relu6
@@ -80,13 +87,15 @@ def prune(
         fill(full, part, weights, everything, weight[:, :, 0, 0], bias)
         target = targets[part.target]
         if part.hidden < full_width or part.source != part.target:
-            gram, cross = _statistics(full, x, target)
-            kept, weight, bias = choose(gram, cross, part.hidden)
+            count = max(512, ROWS // (target.shape[2] * target.shape[3]))
+            gram, cross = _statistics(full, x[:fit][:count], target[:fit][:count])
+            kept, weight, bias = choose(gram, cross, part.hidden, weight[:, :, 0, 0])
             fill(block, part, weights, kept, weight, bias)
         else:
             block.load_state_dict(full.state_dict())
         x = torch.cat([block(piece) for piece in x.split(CHUNK)])
-        error = float(((x - target) ** 2).mean() / target.var(dim=(0, 2, 3)).mean())
+        new, aim = (x[fit:], target[fit:]) if fit < len(x) else (x, target)
+        error = float(((new - aim) ** 2).mean() / aim.var(dim=(0, 2, 3)).mean())
         say(f"block {part.source}: {part.hidden} of {full_width} channels, error {error:.3f}")
     head = student.stages[4][0].conv
     head.weight.copy_(torch.from_numpy(weights["conv_head"][0]))

@@ -1,7 +1,7 @@
 """The student: MobileNetV2 with fewer hidden channels and blocks, the teacher's stage widths kept.
 
-Inverted residual blocks: Sandler et al. 2018, "MobileNetV2", section 3. Five stages, each ending at a tap;
-because the taps have the teacher's widths, a stage can be fed the teacher's map and judged by the teacher's map.
+Inverted residual blocks: Sandler et al. 2018, "MobileNetV2", section 3. Five stages, each ending at a tap.
+The taps have the teacher's widths, so a stage can be fed the teacher's map and judged by the teacher's map.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HEAD_IN, HEAD_OUT = 320, 1280
 
 @dataclass(frozen=True)
 class Part:
-    """One block: the teacher's block it comes from, the teacher's block whose output it must give, its width."""
+    """One block: the teacher's block it comes from, the one whose output it must give, its hidden width."""
 
     source: str
     target: str
@@ -71,7 +71,7 @@ HEADSTART_S = (
 
 
 class Unit(nn.Module):
-    """Convolution, batch norm (until folded), ReLU. Stride 2 pads right and bottom only, as TensorFlow's "same"."""
+    """Convolution, batch norm (until folded), ReLU. Stride 2 pads right and bottom only, like TensorFlow."""
 
     def __init__(
         self, cin: int, cout: int, kernel: int, stride: int, groups: int, act: bool, norm: bool, relu6: bool

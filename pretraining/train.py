@@ -2,8 +2,8 @@
 
     python train.py --pictures DIR=SHARE ... --teacher onnx:FILE --out RUN [--resume]
 
-Every batch is made from (seed, step) alone, and a checkpoint holds weights, averages, optimiser and step, so a run
-that was killed goes on to the same state. Logs are JSON lines in RUN/log.jsonl.
+Every batch is made from (seed, step) alone, and a checkpoint holds weights, averages, optimiser and step, so
+a run that was killed goes on to the same state. Logs are JSON lines in RUN/log.jsonl.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ def options() -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--start", default="teacher", help="teacher (pruned), random, or a checkpoint's file")
     p.add_argument("--loss", choices=("stages", "logits"), default="stages")
-    p.add_argument("--forced", type=float, default=0, help="share of the steps with the teacher's maps as inputs")
-    p.add_argument("--weaned", type=float, default=0, help="share of the steps after which the student is alone")
+    p.add_argument(
+        "--forced", type=float, default=0, help="share of the steps with the teacher's maps as inputs"
+    )
+    p.add_argument(
+        "--weaned", type=float, default=0, help="share of the steps after which the student is alone"
+    )
     p.add_argument("--sizes", default="128:0.7,160:0.3", help="side:share of the steps, ...")
     p.add_argument("--steps", type=int, required=True)
     p.add_argument("--batch", type=int, default=128)
@@ -50,6 +54,7 @@ def options() -> argparse.Namespace:
     p.add_argument("--probe-every", type=int, default=400, help="steps; 0: never")
     p.add_argument("--save-every", type=int, default=100)
     p.add_argument("--resume", action="store_true")
+    p.add_argument("--stop-after", type=int, default=0, help="die at this step, unsaved (for the tests)")
     return p.parse_args()
 
 
@@ -71,7 +76,7 @@ def share_at(progress: float, forced: float, weaned: float) -> float:
 
 
 def losses(maps: list[Tensor], wanted: list[Tensor], classifier: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Each stage's squared error over the teacher's variance; the same of the pooled features; KL of the classes."""
+    """Squared error over the teacher's variance, of each stage and of pooled features; KL of the classes."""
     result = {}
     for name, s, t in zip(TAPS, maps, wanted, strict=True):
         result[name] = F.mse_loss(s.float(), t) / t.var(dim=(0, 2, 3)).mean()
@@ -85,16 +90,18 @@ def losses(maps: list[Tensor], wanted: list[Tensor], classifier: tuple[Tensor, T
 def save(path: Path, state: dict) -> None:
     """Whole or not at all."""
     torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    path.with_suffix(".part").replace(path)
 
 
 def calibration(opt: argparse.Namespace, sources: list[Source], shares: list[float]) -> tuple[Tensor, dict]:
     """A few batches and the teacher's maps of them after every block that the student aims at, in fp32."""
     ends = parts_with_targets(HEADSTART_S)
     teacher = Teacher(opt.teacher, ends, precise=True, threads=opt.threads)
-    batches = [batch_at(sources, shares, 64, 128, opt.seed + 1, step) for step in range(12)]
+    batches = [batch_at(sources, shares, 64, 128, opt.seed + 1, step) for step in range(56)]
     maps = [teacher(x) for x in batches]
-    targets = {e: torch.from_numpy(np.concatenate(m)) for e, m in zip(ends, zip(*maps, strict=True), strict=True)}
+    targets = {
+        e: torch.from_numpy(np.concatenate(m)) for e, m in zip(ends, zip(*maps, strict=True), strict=True)
+    }
     return torch.from_numpy(np.concatenate(batches)), targets
 
 
@@ -126,11 +133,14 @@ def main() -> None:
     resumed = torch.load(checkpoint, map_location="cpu") if opt.resume and checkpoint.exists() else None
     if resumed is None and opt.start == "teacher":
         prune(student, teacher.weights, *calibration(opt, sources, shares))
+        save(opt.out / "start.pt", {"average": student.state_dict()})
     elif resumed is None and opt.start != "random":
         student.load_state_dict(torch.load(opt.start, map_location="cpu")["average"])
     student.to(opt.device, memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in student.state_dict().items()}
-    optimiser = torch.optim.AdamW(student.parameters(), lr=opt.rate, weight_decay=opt.decay, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(
+        student.parameters(), lr=opt.rate, weight_decay=opt.decay, betas=(0.9, 0.99)
+    )
     step, seconds = 0, 0.0
     if resumed is not None:
         student.load_state_dict(resumed["student"])
@@ -145,7 +155,10 @@ def main() -> None:
         accuracy = evaluate.probe(averaged(student, average), probe, size_at(opt.sizes, 1.0), opt.device)
         log(samples=step * opt.batch, probe=accuracy, seconds=seconds + time.time() - started)
 
-    log(settings={k: str(v) for k, v in vars(opt).items()}, parameters=sum(p.numel() for p in student.parameters()))
+    log(
+        settings={k: str(v) for k, v in vars(opt).items()},
+        parameters=sum(p.numel() for p in student.parameters()),
+    )
     if opt.probe_every:
         report(step)
 
@@ -181,15 +194,20 @@ def main() -> None:
                 else:
                     average[name].copy_(value)
         for name, value in parts.items():
-            running[name] = running.get(name, 0.0) + float(value) / 50
+            running[name] = running.get(name, 0.0) + float(value.detach()) / 50
         if step % 50 == 0:
             log(samples=step * opt.batch, size=size, **running, seconds=seconds + time.time() - started)
             running = {}
         if step % opt.save_every == 0 or step == opt.steps:
             state = {"student": student.state_dict(), "average": average, "optimiser": optimiser.state_dict()}
-            save(checkpoint, {**state, "step": step, "seconds": seconds + time.time() - started, "batch": opt.batch})
+            save(
+                checkpoint,
+                {**state, "step": step, "seconds": seconds + time.time() - started, "batch": opt.batch},
+            )
         if opt.probe_every and (step % opt.probe_every == 0 or step == opt.steps):
             report(step)
+        if step == opt.stop_after:
+            os._exit(9)
 
 
 def averaged(student: Student, average: dict[str, Tensor]) -> Student:

@@ -1,1 +1,51 @@
-"""Headstart."""
+"""Headstart: a folder of pictures in, a trustworthy image classifier out.
+
+>>> import headstart as hs
+>>> clf = hs.ImageClassifier()            # a scikit-learn estimator
+>>> clf
+ImageClassifier()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.backbones import InputOptions
+    from headstart.classifier import Evaluation, ImageClassifier, Prediction, load
+    from headstart.datasets import Dataset, open_dataset
+    from headstart.errors import HeadstartError
+    from headstart.evaluation import Accuracy
+
+__version__ = "0.1.0"
+_WHERE = {
+    "Accuracy": "evaluation",
+    "Dataset": "datasets",
+    "Evaluation": "classifier",
+    "HeadstartError": "errors",
+    "ImageClassifier": "classifier",
+    "InputOptions": "backbones",
+    "Prediction": "classifier",
+    "load": "classifier",
+    "open_dataset": "datasets",
+}
+__all__ = [
+    "Accuracy",
+    "Dataset",
+    "Evaluation",
+    "HeadstartError",
+    "ImageClassifier",
+    "InputOptions",
+    "Prediction",
+    "load",
+    "open_dataset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    return getattr(import_module(f"headstart.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -74,11 +74,13 @@ def embed(
     runtime: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
+    exact: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """Features of every readable picture of a data set, in its order.
 
-    ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass.
+    ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
+    ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it).
     ``progress(done, total)`` is called from this thread. Unreadable pictures are quarantined. The same
     picture gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
     OptionError, MissingExtraError.
@@ -87,7 +89,7 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores())
+    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.generic]] = {}
     for work in step.all_batches():
@@ -113,6 +115,7 @@ class _Step:
     cache: Cache | None
     info: RuntimeInfo
     workers: int
+    exact: bool
 
     def key(self, content: bytes, tap: str) -> bytes:
         return entry_key(
@@ -188,7 +191,8 @@ class _Step:
             work.run = time.perf_counter() - began
             work.misses = len(pixels)
             for row, i in enumerate(pixels):
-                work.found[i] = {tap: _shrink(value[row], self.dataset.items[i].path) for tap, value in outputs.items()}
+                path = self.dataset.items[i].path
+                work.found[i] = {tap: _shrink(value[row], path, self.exact) for tap, value in outputs.items()}
                 work.found[i][PIXELS] = small[i]
         return work
 
@@ -215,12 +219,12 @@ def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(tiny).reshape(-1)
 
 
-def _shrink(value: NDArray[np.float32], path: str) -> NDArray[np.floating]:
+def _shrink(value: NDArray[np.float32], path: str, exact: bool) -> NDArray[np.floating]:
     """fp16 where it can hold the values: half the memory, and rounding far below the noise of a picture."""
     largest = float(np.abs(value).max(initial=0))
     if not np.isfinite(largest):
         raise BackboneError(f"The backbone gives values that are not finite for {path}; try --precision fp32.")
-    return value.astype(np.float16) if largest <= FP16_LIMIT else value
+    return value if exact or largest > FP16_LIMIT else value.astype(np.float16)
 
 
 def _collect(

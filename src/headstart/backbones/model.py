@@ -25,14 +25,14 @@ class Tap:
 class Backbone:
     """A frozen network in standard form.
 
-    ``graph`` is an ONNX file: input ``pixels`` uint8 [batch, height, width, 3] RGB, one output
+    ``graph`` is an ONNX file, or its bytes: input ``pixels`` uint8 [batch, height, width, 3] RGB, one output
     [batch, channels] float32 a tap, named like it; normalisation is inside. ``sha256`` is that file's.
     ``taps`` go from shallow to deep. ``notes`` are lines the user must see, such as a default assumed.
     ``batch`` is the only batch size the graph allows, or None for any.
     """
 
     id: str
-    graph: Path
+    graph: Path | bytes
     sha256: str
     preprocess: Preprocess
     taps: tuple[Tap, ...]

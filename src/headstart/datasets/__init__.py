@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.datasets.layout import normalise
-from headstart.datasets.model import SPLITS, Dataset, Item, Quarantined, Reader
+from headstart.datasets.model import SPLITS, Dataset, Item, Quarantined, Reader, join
 from headstart.errors import DataError, ImageError
 
-__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "from_pictures", "open_dataset"]
+__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "from_pictures", "join", "open_dataset"]
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -78,3 +79,24 @@ class Dataset:
             items=tuple(self.items[i] for i in chosen),
             numbers=tuple(self.numbers[i] for i in chosen),
         )
+
+
+def join(first: Dataset, second: Dataset) -> Dataset:
+    """The pictures of both, one after the other, so that one pass reads them all; classes are those of both."""
+    count = len(first)
+
+    def read(index: int) -> bytes | NDArray[np.uint8]:
+        return first.read(index) if index < count else second.read(index - count)
+
+    passed_over = Counter(first.passed_over)
+    if second.uri != first.uri:
+        passed_over.update(second.passed_over)
+    return Dataset(
+        first.uri,
+        first.items + second.items,
+        tuple(sorted({*first.classes, *second.classes})),
+        dict(passed_over),
+        tuple(dict.fromkeys(first.quarantined + second.quarantined)),
+        Reader(read),
+        tuple(range(count + len(second))),
+    )

@@ -6,26 +6,27 @@ pictures of a scene tests the memory of a head, not its judgement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.statistics import class_sums
+
 Array = NDArray[np.float64]
-CHUNK = 4_000_000  # numbers in the largest temporary array of a batch of groups
+CHUNK = 1_000_000  # numbers in the largest temporary array of a batch of groups
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Vectors in the directions in which they vary: ``x = mean + coordinates @ directions.T``.
+    """Centred vectors in the directions in which they vary.
 
-    ``coordinates`` [n, r] have orthogonal columns of squared length ``spread`` [r], all positive;
-    ``directions`` [d, r] are orthonormal. Ridge, LDA and centroids do not change under this rotation.
+    ``coordinates`` [n, r] have orthogonal columns of squared length ``spread`` [r], all positive; ``mean`` [d]
+    was taken off before. Ridge, LDA and centroids do not change under this rotation.
     """
 
     coordinates: Array
-    directions: Array
     mean: Array
     spread: Array
 
@@ -41,9 +42,14 @@ class Basis:
         keep = spread > max(float(spread[-1]), 1e-300) * 1e-10
         spread, vectors = spread[keep], vectors[:, keep]
         if wide:
-            vectors -= vectors.mean(axis=0)  # the constant direction is the intercept's: none of it may be left
-            return cls(vectors * np.sqrt(spread), centred.T @ (vectors / np.sqrt(spread)), mean, spread)
-        return cls(centred @ vectors, vectors, mean, spread)
+            vectors = vectors - vectors.mean(axis=0)  # the constant direction is the intercept's: none may be left
+            return cls(vectors * np.sqrt(spread), mean, spread)
+        return cls(centred @ vectors, mean, spread)
+
+    def weights(self, x: NDArray[np.floating], inner: Array) -> Array:
+        """Weights [d, k] on vectors x [n, d], the ones this basis was made of, for weights [r, k] on coordinates."""
+        turned: Array = (np.asarray(x, np.float64) - self.mean).T @ (self.coordinates @ (inner / self.spread[:, None]))
+        return turned
 
 
 def group_batches(groups: NDArray[np.integer], width: int) -> Iterator[NDArray[np.int64]]:
@@ -58,53 +64,88 @@ def group_batches(groups: NDArray[np.integer], width: int) -> Iterator[NDArray[n
             yield rows[first : first + step]
 
 
-def ridge(basis: Basis, targets: Array, groups: NDArray[np.integer], penalty: float) -> Array:
-    """Scores [n, k] that ridge gives every picture when its group is left out.
+def ridge(basis: Basis, targets: Array, groups: NDArray[np.integer], penalties: Sequence[float]) -> Array:
+    """Scores [p, n, k] that ridge with each of p penalties gives every picture when its group is left out.
 
-    ``targets`` [n, k]; ``penalty`` > 0 in units of summed squared coordinates. The residual of a group left
+    ``targets`` [n, k]; ``penalties`` > 0 in units of summed squared coordinates. The residual of a group left
     out is ``(I - H_GG)^-1 r_G`` with the smoother H of all pictures; its constant direction is taken out of
     the kernel and added back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
-    count = len(targets)
-    shrunk = basis.coordinates / (basis.spread + penalty)
-    residual = targets - targets.mean(axis=0) - shrunk @ (basis.coordinates.T @ targets)
-    scores = np.empty_like(targets)
-    for rows in group_batches(groups, max(len(basis.spread), targets.shape[1])):
-        hat = shrunk[rows] @ basis.coordinates[rows].transpose(0, 2, 1) + 1 / count
-        left_out = np.linalg.solve(np.eye(rows.shape[1]) - hat, residual[rows])
-        scores[rows] = targets[rows] - left_out
+    count, points = len(targets), basis.coordinates
+    weights = [1 / (basis.spread + penalty) for penalty in penalties]
+    mean, projected = targets.mean(axis=0), points.T @ targets
+    residuals = [targets - mean - points @ (weight[:, None] * projected) for weight in weights]
+    scores = np.empty((len(penalties), *targets.shape))
+    for rows in group_batches(groups, max(points.shape[1], targets.shape[1])):
+        for place, hat in enumerate(_pairs(points[rows], weights)):
+            inner = np.eye(rows.shape[1]) - hat - 1 / count
+            scores[place, rows] = targets[rows] - np.linalg.solve(inner, residuals[place][rows])
     return scores
 
 
 def lda(
-    basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer], shrinkage: float
+    basis: Basis,
+    labels: NDArray[np.integer],
+    classes: int,
+    groups: NDArray[np.integer],
+    shrinkages: Sequence[float],
 ) -> Array:
-    """Scores [n, classes] that LDA gives every picture when its group is left out.
+    """Scores [p, n, classes] that LDA with each of p shrinkages gives every picture when its group is left out.
 
     Leaving out a group changes the class means and takes a matrix of the group's rank from the within
     scatter, so the inverse follows by the Woodbury identity; the within scatter itself is the total one
     (diagonal here) less one of rank k. A class that vanishes with the group gets the row's lowest score.
     """
-    points, weight = basis.coordinates, 1 / (basis.spread + shrinkage)
+    points = basis.coordinates
     counts, means = _class_means(points, labels, classes)
-    weighted = points * weight
-    points_means = weighted @ means.T
-    means_means = (means * weight) @ means.T
-    core = np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - means_means)
-    full_points_means = points_means + points_means @ core @ means_means
-    full_means_means = means_means + means_means @ core @ means_means
-    from_mean_means = points_means - means_means[labels]  # (point - its class mean) . means
-    scores = np.empty((len(points), classes))
+    weights = [1 / (basis.spread + shrinkage) for shrinkage in shrinkages]
+    under = [_MeanProducts.of(points, means, counts, labels, weight) for weight in weights]
+    scores = np.empty((len(shrinkages), len(points), classes))
     for rows in group_batches(groups, max(points.shape[1], classes)):
         own = labels[rows]
-        away = points[rows] - means[own]
-        half = from_mean_means[rows]
-        pairs = (away * weight) @ away.transpose(0, 2, 1) + half @ core @ half.transpose(0, 2, 1)
-        away_means = full_points_means[rows] - full_means_means[own]
-        scores[rows] = _scores_without(
-            own, counts, pairs, away_means, full_points_means[rows], np.diag(full_means_means), woodbury=True
-        )
+        for place, pairs in enumerate(_pairs(points[rows] - means[own], weights)):
+            product = under[place]
+            half = product.away_means[rows]
+            scores[place, rows] = _scores_without(
+                own, counts, pairs + half @ product.core @ half.transpose(0, 2, 1),
+                product.points_means[rows] - product.means_means[own],
+                product.points_means[rows], np.diag(product.means_means), woodbury=True,
+            )  # fmt: skip
     return scores
+
+
+@dataclass(frozen=True)
+class _MeanProducts:
+    """Inner products with the class means under the within scatter's inverse (Woodbury on the total one)."""
+
+    core: Array  # [k, k]
+    away_means: Array  # [n, k] of a picture's offset from its class mean, under the total scatter's inverse
+    points_means: Array  # [n, k]
+    means_means: Array  # [k, k]
+
+    @classmethod
+    def of(
+        cls, points: Array, means: Array, counts: NDArray[np.int64], labels: NDArray[np.integer], weight: Array
+    ) -> _MeanProducts:
+        scaled = (means * weight).T
+        points_means, means_means = points @ scaled, means @ scaled
+        core = np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - means_means)
+        return cls(
+            core,
+            points_means - means_means[labels],
+            points_means + points_means @ core @ means_means,
+            means_means + means_means @ core @ means_means,
+        )
+
+
+def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
+    """For each weight [r]: weighted inner products [g, m, m] within each of g groups of points [g, m, r]."""
+    if points.shape[1] == 1:
+        squares = points[:, 0] ** 2
+        yield from ((squares @ weight)[:, None, None] for weight in weights)
+    else:
+        turned = points.transpose(0, 2, 1)
+        yield from ((points * weight) @ turned for weight in weights)
 
 
 def centroid(
@@ -128,9 +169,7 @@ def centroid(
 
 def _class_means(points: Array, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
     counts = np.bincount(labels, minlength=classes)
-    sums = np.zeros((classes, points.shape[1]))
-    np.add.at(sums, labels, points)
-    return counts, sums / np.maximum(counts, 1)[:, None]
+    return counts, class_sums(points, labels, classes) / np.maximum(counts, 1)[:, None]
 
 
 def _scores_without(

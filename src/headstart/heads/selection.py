@@ -4,7 +4,7 @@ Candidates are compared by held-out log-loss. Two rules keep the choice honest w
 
 - Log-loss is taken against labels softened by one unseen group (``calibration.smoothing``), so that heads
   without a single held-out mistake tie instead of racing to infinite confidence.
-- Of candidates that a paired test over groups cannot tell from the best (within one standard error; Breiman
+- Of tap sets that a paired test over groups cannot tell from the best at 95% (a rule in the spirit of Breiman
   et al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first,
   since the deepest features were trained to be the most general, then more taps.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from headstart.calibration import fit_temperature, log_losses, smoothing
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import grouped_difference
+from headstart.evaluation import Z95, grouped_difference
 from headstart.heads import held_out, solve
 from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
@@ -28,7 +28,7 @@ from headstart.heads.logistic import fit_logistic, held_out_logistic
 from headstart.heads.statistics import Statistics
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
-PENALTIES = tuple(float(x) for x in np.geomspace(1e-3, 1e2, 11))  # times the mean squared spread of a picture
+PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
 EXPANDED = 1024
@@ -91,11 +91,11 @@ def select(
     tried: list[Candidate] = []
     for taps in _tap_sets(tuple(values), cut):
         tried += _candidates(problem, taps, kind, dropout)
-    chosen = _simplest_within_one_error(tried, groups)
+    chosen = _simplest_of_the_best(tried, groups)
     if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
         refined = [*_dropout_candidates(problem, chosen.taps), *_expanded(problem, chosen.taps, seed)]
         tried += refined
-        chosen = _simplest_within_one_error([chosen, *refined], groups)
+        chosen = _simplest_of_the_best([chosen, *refined], groups)
     head = _fit(problem, chosen, seed)
     kept = tuple(replace(c, scores=np.empty((0, 0)), losses=np.empty(0)) for c in tried)
     return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), kept)
@@ -124,6 +124,31 @@ class _Problem:
 
     def vectors(self, taps: Sequence[str]) -> Array:
         return np.concatenate([np.asarray(self.values[tap], np.float64) for tap in taps], axis=1)
+
+    def ridges(
+        self, taps: tuple[str, ...], basis: Basis, penalties: Mapping[float, float], name: str, more: dict[str, float]
+    ) -> list[Candidate]:
+        """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
+        found = []
+        for some in self._chunks(penalties):
+            scores = held_out.ridge(basis, self.targets, self.groups, [penalties[p] for p in some])
+            found += [self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)]
+        return found
+
+    def ldas(self, taps: tuple[str, ...], basis: Basis, shrinkages: Mapping[float, float]) -> list[Candidate]:
+        """The same for LDA."""
+        found = []
+        for some in self._chunks(shrinkages):
+            absolute = [shrinkages[p] for p in some]
+            scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
+            found += [self.candidate(taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)]
+        return found
+
+    def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
+        """The settings, as many at a time as keep their scores in 160 MB."""
+        step = max(1, 20_000_000 // (len(self.labels) * self.classes))
+        names = list(settings)
+        return (names[i : i + step] for i in range(0, len(names), step))
 
     def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
         temperature = fit_temperature(scores, self.labels, self.smooth)
@@ -167,18 +192,14 @@ def _tap_sets(taps: tuple[str, ...], cut: str | Sequence[str]) -> Iterator[tuple
 
 def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: float | None) -> list[Candidate]:
     if dropout is not None:
-        return list(_dropout_candidates(problem, taps, (dropout,)))
+        return _dropout_candidates(problem, taps, (dropout,))
     found = []
     basis = Basis.of(problem.vectors(taps) * problem.scales(taps))
     unit = float(basis.spread.sum()) / len(problem.labels)
     if kind in ("auto", "ridge"):
-        for penalty in PENALTIES:
-            scores = held_out.ridge(basis, problem.targets, problem.groups, penalty * unit)
-            found.append(problem.candidate(taps, "ridge", {"penalty": penalty}, scores))
+        found += problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {})
     if kind in ("auto", "lda"):
-        for shrinkage in PENALTIES:
-            scores = held_out.lda(basis, problem.labels, problem.classes, problem.groups, shrinkage * unit)
-            found.append(problem.candidate(taps, "lda", {"shrinkage": shrinkage}, scores))
+        found += problem.ldas(taps, basis, {p: p * unit for p in PENALTIES})
     if kind in ("auto", "centroid"):
         scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
         found.append(problem.candidate(taps, "centroid", {}, scores))
@@ -192,17 +213,14 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
 
 def _dropout_candidates(
     problem: _Problem, taps: tuple[str, ...], rates: Sequence[float] = DROPOUT_RATES
-) -> Iterator[Candidate]:
+) -> list[Candidate]:
     """Dropout's penalty is on each feature's own second moment: divide by its root, then the penalty is even.
 
     The moments are those of all pictures, also where a group is left out: they use no label.
     """
     vectors = problem.vectors(taps)
     basis = Basis.of(vectors * _dropout_scales(vectors))
-    for rate in rates:
-        penalty = max(rate / (1 - rate), 1e-6)
-        scores = held_out.ridge(basis, problem.targets, problem.groups, penalty)
-        yield problem.candidate(taps, "ridge", {"dropout": rate}, scores)
+    return problem.ridges(taps, basis, {rate: max(rate / (1 - rate), 1e-6) for rate in rates}, "dropout", {})
 
 
 def _dropout_scales(vectors: Array) -> Array:
@@ -211,13 +229,11 @@ def _dropout_scales(vectors: Array) -> Array:
     return scales
 
 
-def _expanded(problem: _Problem, taps: tuple[str, ...], seed: int) -> Iterator[Candidate]:
+def _expanded(problem: _Problem, taps: tuple[str, ...], seed: int) -> list[Candidate]:
     matrix, offset = expansion_for(problem.vectors(taps), problem.scales(taps), EXPANDED, seed)
     basis = Basis.of(np.maximum(problem.vectors(taps) @ matrix + offset, 0))
     unit = float(basis.spread.sum()) / len(problem.labels)
-    for penalty in PENALTIES:
-        scores = held_out.ridge(basis, problem.targets, problem.groups, penalty * unit)
-        yield problem.candidate(taps, "ridge", {"penalty": penalty, "expansion": EXPANDED}, scores)
+    return problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {"expansion": EXPANDED})
 
 
 def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
@@ -225,14 +241,14 @@ def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
     return (1 - candidate.accuracy) * len(np.unique(groups)) >= 2
 
 
-def _simplest_within_one_error(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> Candidate:
+def _simplest_of_the_best(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> Candidate:
     best = min(candidates, key=lambda c: c.log_loss)
     sets = list(dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates))
     for taps, expanded in sets:
         same = [c for c in candidates if c.taps == taps and ("expansion" in c.settings) == expanded]
         champion = min(same, key=lambda c: c.log_loss)
         worse, error = grouped_difference(champion.losses, best.losses, groups)
-        if worse <= error:
+        if worse <= Z95 * error:
             return champion
     return best
 
@@ -264,7 +280,7 @@ def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
         weights, bias = solve.lda(statistics, float(settings["shrinkage"]) * unit)
     else:
         weights, bias = solve.centroid(statistics)
-    weights = basis.directions @ weights
+    weights = basis.weights(vectors * scales, weights)
     bias = bias - basis.mean @ weights
     return Head(
         chosen.kind,

@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 from headstart.errors import DataError
 
 
+def class_sums(x: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> NDArray[np.float64]:
+    """Sums [k, d] of the vectors x [n, d] of each class; a sort and a segmented sum, faster than adding one by one."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums = np.zeros((classes, x.shape[1]))
+    if len(present):
+        sums[present] = np.add.reduceat(x[order], starts, axis=0)
+    return sums
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Counts [k] int64, class sums [k, d] float64 and Gram matrix [d, d] float64 of vectors [n, d]."""
@@ -27,10 +37,7 @@ class Statistics:
     def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
         """Statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
         x = np.asarray(x, np.float64)
-        counts = np.bincount(labels, minlength=classes)
-        sums = np.zeros((classes, x.shape[1]))
-        np.add.at(sums, labels, x)
-        return cls(counts, sums, x.T @ x)
+        return cls(np.bincount(labels, minlength=classes), class_sums(x, labels, classes), x.T @ x)
 
     def __add__(self, other: Statistics) -> Statistics:
         """The statistics of both parts together."""

@@ -1,0 +1,132 @@
+"""Needs PyTorch and the teacher's file: `python -m pytest pretraining/tests` (see the README)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+HERE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(HERE))
+SHARED = Path(os.environ.get("HEADSTART_SHARED", HERE.parents[1] / "shared"))
+TEACHER = SHARED / "weights" / "mobilenetv2-imagenet.onnx"
+
+from PIL import Image  # noqa: E402
+from prune import RIDGE, choose, prune  # noqa: E402
+from student import FULL, HEADSTART_S, Student  # noqa: E402
+from train import share_at, size_at  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def teacher_path():
+    if not TEACHER.exists():
+        pytest.skip(f"no teacher at {TEACHER}: set HEADSTART_SHARED")
+    return TEACHER
+
+
+def test_with_nothing_pruned_the_student_is_the_teacher(teacher_path):
+    from teacher import Teacher
+
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 3, 96, 96)).astype(np.float32)
+    ends = [part.target for part in FULL]
+    targets = dict(zip(ends, Teacher(f"onnx:{teacher_path}", ends, precise=True)(pixels), strict=True))
+    teacher = Teacher(f"onnx:{teacher_path}", precise=True)
+    student = Student(FULL, relu6=True)
+    x = torch.from_numpy(pixels)
+    prune(
+        student, teacher.weights, x, {k: torch.from_numpy(v) for k, v in targets.items()}, say=lambda _: None
+    )
+    with torch.no_grad():
+        maps = student(x)
+    for mine, theirs in zip(maps, teacher(pixels), strict=True):
+        np.testing.assert_allclose(mine.numpy(), theirs, atol=2e-3 * np.abs(theirs).max())
+
+
+def test_elimination_keeps_the_channels_that_explain_the_output_and_solves_least_squares():
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(500, 8))
+    wanted = hidden[:, [1, 4, 6]] @ rng.normal(size=(3, 5)) + 0.7
+    rows = np.c_[hidden, np.ones(500)]
+    kept, weights, bias = choose(rows.T @ rows, rows.T @ wanted, 3)
+    assert kept.tolist() == [1, 4, 6]
+    np.testing.assert_allclose(hidden[:, kept] @ weights.T + bias, wanted, rtol=0.01, atol=0.03)
+    chosen = np.c_[hidden[:, kept], np.ones(500)]
+    ridge = RIDGE * (hidden**2).sum() / 8 * np.diag([1, 1, 1, 0])
+    solved = np.linalg.solve(chosen.T @ chosen + ridge, chosen.T @ wanted)
+    np.testing.assert_allclose(np.r_[weights.T, [bias]], solved, atol=1e-9)
+
+
+def test_schedules():
+    assert [size_at("96:0.5,160:0.5", p) for p in (0, 0.49, 0.5, 1)] == [96, 96, 160, 160]
+    assert [share_at(p, 0.2, 0.6) for p in (0, 0.1, 0.6, 1)] == [1, 1, 0, 0]
+    assert share_at(0.4, 0.2, 0.6) == pytest.approx(0.5)
+    assert share_at(0, 0, 0) == 0
+
+
+def test_the_graph_answers_as_the_student():
+    ort = pytest.importorskip("onnxruntime")
+    from export import build
+    from pictures import normalised
+
+    torch.manual_seed(0)
+    student = Student(HEADSTART_S, norm=True)
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        student(torch.randn(8, 3, 64, 64))  # statistics that are not 0 and 1
+        maps = student.eval()(torch.from_numpy(normalised(pixels)))
+    model, taps = build(student, 64, half=False)
+    found = ort.InferenceSession(model.SerializeToString()).run(None, {"pixels": pixels})
+    for value, m, tap in zip(found, maps, taps, strict=True):
+        assert tap["size"] == list(m.shape[2:])
+        expected = m.mean(dim=(2, 3)).numpy()
+        np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_run_killed_and_resumed_ends_as_one_left_alone(tmp_path, teacher_path):
+    rng = np.random.default_rng(3)
+    (tmp_path / "pictures").mkdir()
+    for i in range(12):
+        noise = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        noise.resize((96, 72)).save(tmp_path / "pictures" / f"{i}.jpg")
+
+    def train(out, *more):
+        command = [sys.executable, "train.py", "--pictures", f"{tmp_path / 'pictures'}=1", "--out", str(out)]
+        command += [
+            "--teacher",
+            f"onnx:{teacher_path}",
+            "--start",
+            "random",
+            "--sizes",
+            "32:1",
+            "--batch",
+            "4",
+        ]
+        command += [
+            "--steps",
+            "6",
+            "--probe-every",
+            "0",
+            "--save-every",
+            "2",
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+        ]
+        return subprocess.Popen([*command, *more], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    whole = train(tmp_path / "whole")
+    assert whole.wait() == 0
+    cut = train(tmp_path / "cut", "--stop-after", "3")  # dies without a word between two checkpoints
+    assert cut.wait() == 9
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt")["step"] == 2
+    assert train(tmp_path / "cut", "--resume").wait() == 0
+    first, second = (torch.load(tmp_path / run / "checkpoint.pt") for run in ("whole", "cut"))
+    assert first["step"] == second["step"] == 6
+    for name, value in first["student"].items():
+        torch.testing.assert_close(value, second["student"][name], rtol=1e-5, atol=1e-6)
+    for name, value in first["average"].items():
+        torch.testing.assert_close(value, second["average"][name], rtol=1e-5, atol=1e-6)

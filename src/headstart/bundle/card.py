@@ -1,0 +1,62 @@
+"""The model card: what the folder's README.md says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.bundle.model import Model
+
+SHOWN = 50
+
+
+def plain(text: str) -> str:
+    """A name from outside as inert Markdown: one line, nothing that formats or links."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&" else c for c in line)
+
+
+def card(model: Model) -> str:
+    """Markdown: what the model tells apart, how sure that is, where it comes from, how to use it."""
+    names = [plain(name) for name in model.classes[:SHOWN]]
+    if len(model.classes) > SHOWN:
+        names.append(f"and {len(model.classes) - SHOWN} more")
+    size = f"{model.preprocess.height} x {model.preprocess.width}"
+    lines = [
+        "# An image classifier made with Headstart",
+        "",
+        f"It tells {len(model.classes)} classes apart: {', '.join(names)}.",
+        "",
+        "## How good it is",
+        "",
+        *_accuracy(model.run.get("accuracy", {})),
+        "",
+        "## What it is made of",
+        "",
+        f"- Backbone: {plain(model.backbone.get('id', '?'))}, licence {plain(model.backbone.get('licence', 'unknown'))}",
+        f"- Cut: {', '.join(map(plain, model.head.taps))}; head: {plain(model.head.kind)}",
+        f"- Input: RGB, uint8, `[batch, {size.replace(' x ', ', ')}, 3]`; see `preprocess` in `config.json`",
+        "",
+        "## Use",
+        "",
+        "    headstart predict MODEL PICTURE...",
+        "    headstart verify MODEL",
+        "",
+        "`model.onnx` alone, in any ONNX runtime, takes resized pictures and gives the same probabilities.",
+        "",
+        "`golden.npz` holds up to 8 of the training pictures, shrunk to the input size and without metadata, with the",
+        "answers they must get on every machine. Delete the `golden` entry of `config.json` and that file to leave them out.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _accuracy(found: Mapping[str, Any]) -> list[str]:
+    titles = {"validation": "On held-out pictures", "leave_group_out": "On groups of training pictures left out"}
+    lines = [
+        f"- {title}: {found[key]['value']:.1%} ({found[key]['correct']} of {found[key]['count']}; 95% interval "
+        f"{found[key]['interval'][0]:.1%} to {found[key]['interval'][1]:.1%})"
+        for key, title in titles.items()
+        if found.get(key)
+    ]
+    return lines or ["- Not measured."]

@@ -1,0 +1,79 @@
+"""The golden sample: does this machine, with its libraries, answer as the one did where the model was made?"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from headstart.bundle.model import Golden, Model
+from headstart.errors import ModelError, VerifyError
+from headstart.images import decode
+from headstart.runtime import RuntimeInfo, load_graph, pad_batch
+
+TOLERANCE = {"fp32": 0.002, "bf16": 0.05}
+SIZE = 8
+
+
+def make_golden(model: Model, pictures: Sequence[NDArray[np.uint8]], runtime: RuntimeInfo) -> Golden:
+    """A golden sample of preprocessed ``pictures`` [height, width, 3], answered by ``runtime``.
+
+    They are encoded anew as JPEG, so nothing but the shrunk pixels of a picture (no place, no camera) is kept,
+    and decoding is proved along with the graph.
+    """
+    files, pixels = [], []
+    for picture in pictures[:SIZE]:
+        stream = io.BytesIO()
+        Image.fromarray(picture).save(stream, "JPEG", quality=92)
+        files.append(stream.getvalue())
+        pixels.append(model.preprocess(decode(files[-1])))
+    batch = np.stack(pixels)
+    return Golden(tuple(files), batch, _answers(model, batch, runtime), runtime.precision, TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What ``verify`` found: how many pictures, the largest difference in a probability, and what was allowed."""
+
+    pictures: int
+    difference: float
+    tolerance: float
+    runtime: RuntimeInfo
+
+
+def verify(model: Model, runtime: RuntimeInfo) -> Verified:
+    """Replay the golden sample on ``runtime``. Raises VerifyError on a difference beyond the tolerance."""
+    golden = model.golden
+    if golden is None:
+        raise ModelError("The model has no golden sample; fit it again with this version.")
+    for number, file in enumerate(golden.files):
+        pixels = model.preprocess(decode(file))
+        if not np.array_equal(pixels, golden.pixels[number]):
+            worst = int(np.abs(pixels.astype(np.int16) - golden.pixels[number]).max())
+            raise VerifyError(
+                f"Golden picture {number} decodes to other pixels here (by up to {worst} of 255); "
+                "install the versions of pillow and simplejpeg that run.json names."
+            )
+    answers = _answers(model, golden.pixels, runtime)
+    difference = float(np.abs(answers - golden.probabilities).max())
+    tolerance = max(golden.tolerance.get(p, 0.0) for p in (golden.precision, runtime.precision))
+    if not difference <= tolerance:
+        raise VerifyError(
+            f"The golden sample differs by {difference:.4f} in a probability with {runtime.key} {runtime.version}, "
+            f"more than the {tolerance:g} allowed; try --runtime onnxruntime or --precision fp32."
+        )
+    changed = np.flatnonzero(answers.argmax(axis=1) != golden.probabilities.argmax(axis=1))
+    sure = np.sort(golden.probabilities, axis=1)
+    for number in changed:
+        if sure[number, -1] - sure[number, -2] > 2 * tolerance:
+            raise VerifyError(f"Golden picture {number} gets another class with {runtime.key} {runtime.version}.")
+    return Verified(len(golden.files), difference, tolerance, runtime)
+
+
+def _answers(model: Model, pixels: NDArray[np.uint8], runtime: RuntimeInfo) -> NDArray[np.float32]:
+    graph = load_graph(model.graph, runtime=runtime.name, precision=runtime.precision, workers=1)
+    return pad_batch(graph, pixels, model.batch)["probabilities"]

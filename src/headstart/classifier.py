@@ -1,0 +1,430 @@
+"""``ImageClassifier``: fit, predict, evaluate, save, load. A scikit-learn estimator whose X are pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import backbones
+from headstart.backbones import Backbone, InputOptions
+from headstart.bundle import Model, compose, make_golden, read, verify, write
+from headstart.cache import Cache
+from headstart.datasets import Dataset, Quarantined, from_pictures, join, open_dataset
+from headstart.errors import DataError, OptionError
+from headstart.evaluation import Accuracy, confusion, held_out_accuracy, leave_group_out_accuracy
+from headstart.features import Features, embed
+from headstart.groups import Groups, find_groups, groups_from_column, no_groups
+from headstart.heads import Choice, select
+from headstart.images import decode
+from headstart.runtime import describe
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers on labelled pictures: accuracy, and [k, k] counts, row the true class, column the answer.
+
+    ``paths``, ``truth`` and ``probabilities`` [n, k] have one entry a picture that could be read;
+    ``unknown`` lists classes of the data that the model has never seen: every such picture counts as wrong.
+    """
+
+    accuracy: Accuracy
+    confusion: NDArray[np.int64]
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    truth: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    quarantined: tuple[Quarantined, ...]
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities [n, k] of the pictures that could be read, their paths, and what could not be."""
+
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    quarantined: tuple[Quarantined, ...]
+
+
+class ImageClassifier:
+    """Learn to tell pictures apart on the frozen features of a pretrained network.
+
+    ``X`` is a data set (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8
+    arrays [height, width, 3]; with a list, ``y`` holds a label each. Parameters are those of
+    ``headstart fit``: ``backbone`` an id, ``cut`` "auto", a tap or several, ``head`` "auto", "ridge", "lda",
+    "centroid" or "logistic", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
+    ``validation`` a data set or a share in (0, 1), ``runtime`` and ``precision`` of inference, ``workers``
+    threads, ``seed``, ``input_options`` how an ``onnx:`` graph wants its pictures, ``cache`` whether
+    features are kept on disk.
+
+    After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``.
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        backbone: str = "headstart-s",
+        cut: str | Sequence[str] = "auto",
+        head: str = "auto",
+        dropout: float | None = None,
+        group_by: str = "auto",
+        validation: str | float | None = None,
+        runtime: str = "auto",
+        precision: str = "auto",
+        workers: int | None = None,
+        seed: int = 0,
+        input_options: InputOptions | None = None,
+        cache: bool = True,
+    ) -> None:
+        self.backbone = backbone
+        self.cut = cut
+        self.head = head
+        self.dropout = dropout
+        self.group_by = group_by
+        self.validation = validation
+        self.runtime = runtime
+        self.precision = precision
+        self.workers = workers
+        self.seed = seed
+        self.input_options = input_options
+        self.cache = cache
+
+    def fit(
+        self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None,
+        *, progress: Progress | None = None,
+    ) -> ImageClassifier:  # fmt: skip
+        """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError."""
+        started = time.perf_counter()
+        dataset = self._open(X, y, groups)
+        if not dataset.classes:
+            raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
+        cuts = self._cuts()
+        backbone = backbones.load(self.backbone, options=self.input_options, taps=cuts or ())
+        train, validation = dataset.split("train"), self._validation_set(dataset)
+        if not len(train):
+            raise DataError(f"{dataset.uri} has no training pictures; expected class folders, or train/ with them.")
+        with Cache() if self.cache else nullcontext() as cache:
+            everything = train if validation is None else join(train, validation)
+            features = embed(
+                everything, backbone, cache=cache, runtime=self.runtime, precision=self.precision,
+                workers=self.workers, progress=progress,
+            )  # fmt: skip
+            cache_notes = list(cache.notes) if cache is not None else []
+        seconds = time.perf_counter()
+        split = _Split.of(features, everything, len(train), self.group_by, self.validation, self.seed)
+        choice = select(
+            {tap: value[split.train] for tap, value in features.values.items()},
+            split.labels, split.groups.index, cut=cuts or "auto", kind=self.head, dropout=self.dropout, seed=self.seed,
+        )  # fmt: skip
+        model = self._model(split.classes, backbone, choice, features, everything, split.train)
+        seconds = time.perf_counter() - seconds
+        accuracy = _accuracies(choice, split, features, everything)
+        quarantined = (*dataset.quarantined, *features.quarantined)
+        self.run_: dict[str, Any] = {
+            "classes": list(split.classes),
+            "images": {
+                "train": len(split.train),
+                "validation": len(split.validation),
+                "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
+                "passed_over": dict(dataset.passed_over),
+            },
+            "groups": {"count": split.groups.count, "largest": split.groups.largest, "method": split.groups.method},
+            "backbone": {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence},
+            "cut": list(choice.head.taps),
+            "head": {"kind": choice.head.kind, **choice.head.settings, "temperature": choice.head.temperature},
+            "runtime": {"name": features.runtime.name, "version": features.runtime.version, "precision": features.runtime.precision},
+            "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
+            "seconds": {
+                "total": time.perf_counter() - started,
+                "decode": features.seconds["decode"],
+                "features": features.seconds["features"],
+                "head": seconds,
+            },
+            "cache": {"hits": features.hits, "misses": features.misses},
+            "seed": self.seed,
+            "data": {"uri": dataset.uri, "fingerprint": _fingerprint(features)},
+            "versions": _versions(),
+            "candidates": [c.to_dict() for c in sorted(choice.candidates, key=lambda c: c.log_loss)],
+        }
+        self.model_ = replace(model, run=self.run_)
+        self.classes_ = np.array(split.classes)
+        self.choice_, self.accuracy_, self.quarantined_ = choice, accuracy, quarantined
+        self.notes_ = [*backbone.notes, *cache_notes, *split.notes]
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each picture [n]. Raises DataError if one cannot be read."""
+        return self._fitted_classes()[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities [n, k] in the order of ``classes_``; rows sum to 1. Raises DataError if one cannot be read."""
+        found = self.answer(self._open(X, None, None))
+        if found.quarantined:
+            first = found.quarantined[0]
+            raise DataError(f"{len(found.quarantined)} pictures cannot be read, first {first.path}: {first.reason}")
+        return found.probabilities
+
+    def score(self, X: Any, y: Sequence[object] | None = None) -> float:
+        """Accuracy, 0 to 1, on labelled pictures."""
+        return self.evaluate(X, y).accuracy.value
+
+    def answer(self, dataset: Dataset, *, progress: Progress | None = None) -> Prediction:
+        """Probabilities for every readable picture of a data set; the others are quarantined."""
+        model = self._fitted()
+        features = embed(
+            dataset, model.as_backbone(), runtime=self.runtime, precision=self.precision,
+            workers=self.workers, exact=True, progress=progress,
+        )  # fmt: skip
+        values = features.values["probabilities"].astype(np.float64)
+        values = values.reshape(-1, len(model.classes))
+        return Prediction(
+            model.classes,
+            tuple(dataset.items[i].path for i in features.index),
+            values / values.sum(axis=1, keepdims=True),
+            (*dataset.quarantined, *features.quarantined),
+        )
+
+    def evaluate(self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Accuracy with its interval, and the confusion, on pictures that had no part in training.
+
+        Of a data set with splits the validation pictures count, or the test pictures where there are none.
+        Classes are matched by name. Raises DataError when there are no labels.
+        """
+        dataset = self._open(X, y, None)
+        for name in ("validation", "test"):
+            if name in dataset.splits:
+                dataset = dataset.split(name)
+                break
+        labelled = [i for i, item in enumerate(dataset.items) if item.label is not None]
+        if not labelled:
+            raise DataError(f"{dataset.uri} has no labels to compare with; put the pictures in one folder a class.")
+        dataset = dataset.select(labelled)
+        found = self.answer(dataset, progress=progress)
+        if not found.paths:
+            raise DataError(f"None of the {len(dataset)} pictures of {dataset.uri} can be read.")
+        refused = {q.path for q in found.quarantined}
+        truth = tuple(str(item.label) for item in dataset.items if item.path not in refused)
+        number = {name: i for i, name in enumerate(found.classes)}
+        wanted = np.array([number.get(name, -1) for name in truth])
+        answers = found.probabilities.argmax(axis=1)
+        known = wanted >= 0
+        return Evaluation(
+            held_out_accuracy(wanted == answers),
+            confusion(wanted[known], answers[known], len(found.classes)),
+            found.classes, found.paths, truth, found.probabilities, found.quarantined,
+            tuple(sorted(set(truth) - set(number))),
+        )  # fmt: skip
+
+    def save(self, folder: str | os.PathLike[str]) -> str:
+        """Write the model folder and return its path."""
+        return str(write(self._fitted(), folder))
+
+    def verify(self) -> Any:
+        """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
+        return verify(self._fitted(), describe(self.runtime, self.precision))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  # scikit-learn's signature
+        """The parameters by name, as scikit-learn wants them."""
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params: Any) -> ImageClassifier:
+        """Set parameters by name. Raises ValueError for an unknown one."""
+        for name, value in params.items():
+            if name not in _PARAMETERS:
+                raise OptionError(f"Unknown parameter {name!r}; ImageClassifier has {', '.join(_PARAMETERS)}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        default = ImageClassifier().get_params()
+        given = [f"{k}={v!r}" for k, v in self.get_params().items() if v != default[k]]
+        return f"ImageClassifier({', '.join(given)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, string=True),
+            requires_fit=True,
+        )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _fitted(self) -> Model:
+        if not hasattr(self, "model_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError("This ImageClassifier is not fitted yet; call fit first, or headstart.load a model.")
+        return self.model_
+
+    def _fitted_classes(self) -> NDArray[Any]:
+        self._fitted()
+        return self.classes_
+
+    def _open(self, X: Any, y: Sequence[object] | None, groups: Sequence[object] | None) -> Dataset:
+        if isinstance(X, Dataset):
+            return X
+        if isinstance(X, str | os.PathLike):
+            return open_dataset(X, group_column=None if self.group_by in ("auto", "none") else self.group_by)
+        return from_pictures(list(X), None if y is None else list(y), None if groups is None else list(groups))
+
+    def _cuts(self) -> tuple[str, ...] | None:
+        if isinstance(self.cut, str):
+            return None if self.cut == "auto" else tuple(part.strip() for part in self.cut.split(","))
+        return tuple(self.cut)
+
+    def _validation_set(self, dataset: Dataset) -> Dataset | None:
+        if self.validation is None or isinstance(self.validation, float | int):
+            return dataset.split("validation") if "validation" in dataset.splits else None
+        other = open_dataset(self.validation)
+        return other.split("validation") if "validation" in other.splits else other
+
+    def _model(
+        self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, features: Features, dataset: Dataset,
+        train: NDArray[np.int64],
+    ) -> Model:  # fmt: skip
+        graph = compose(backbone, choice.head)
+        described = {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence, "source": backbone.source}
+        model = Model(
+            classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(), backbone.batch
+        )  # fmt: skip
+        chosen = [int(features.index[i]) for i in train[np.linspace(0, len(train) - 1, min(8, len(train))).astype(int)]]
+        pictures = []
+        for i in chosen:
+            source = dataset.read(i)
+            image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
+            pictures.append(backbone.preprocess(image))
+        return replace(model, golden=make_golden(model, pictures, features.runtime))
+
+
+def load(folder: str | os.PathLike[str]) -> ImageClassifier:
+    """The classifier in a model folder. Raises ModelError for a damaged, hostile or newer one."""
+    model = read(folder)
+    classifier = ImageClassifier(backbone=model.backbone.get("id", "unknown"))
+    classifier.model_ = model
+    classifier.classes_ = np.array(model.classes)
+    classifier.run_ = dict(model.run)
+    return classifier
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Rows of the features: which train, which validate, and the training pictures' labels and groups."""
+
+    classes: tuple[str, ...]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: Groups
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, features: Features, dataset: Dataset, count: int, group_by: str, validation: str | float | None, seed: int
+    ) -> _Split:
+        """``count`` pictures of the data set train; a share of their groups is held out if ``validation`` is one."""
+        names = [dataset.items[i].label for i in features.index]
+        train, held = np.flatnonzero(features.index < count), np.flatnonzero(features.index >= count)
+        classes = tuple(sorted({str(names[i]) for i in train}))
+        if len(classes) < 2:
+            found = f"only {classes[0]!r}" if classes else "no readable picture"
+            raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")
+        labels = np.array([classes.index(str(names[i])) for i in train])
+        groups = _group(features, dataset, train, labels, group_by)
+        notes = []
+        unseen = sorted({str(names[i]) for i in held} - set(classes))
+        if unseen:
+            notes.append(f"No training picture of {', '.join(unseen)}: those validation pictures count as wrong.")
+        if isinstance(validation, float | int) and not len(held):
+            out = _share_of_groups(groups.index, labels, float(validation), seed)
+            held, train, labels = train[out], train[~out], labels[~out]
+            index = np.unique(groups.index[~out], return_inverse=True)[1]
+            sizes = np.bincount(index)
+            groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
+        single = [classes[c] for c in range(len(classes)) if len(np.unique(groups.index[labels == c])) < 2]
+        if single:
+            shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
+            notes.append(
+                f"All pictures of {shown} are of one group, so they cannot be recognised when it is left out; add other pictures."
+            )
+        return cls(classes, train, held, labels, groups, tuple(notes))
+
+
+def _group(
+    features: Features, dataset: Dataset, train: NDArray[np.int64], labels: NDArray[np.int64], group_by: str
+) -> Groups:
+    if group_by == "none":
+        return no_groups(len(train))
+    given = [dataset.items[features.index[i]].group for i in train]
+    if any(name is not None for name in given):
+        return groups_from_column([f"name {g}" if g is not None else f"picture {i}" for i, g in enumerate(given)])
+    if group_by != "auto":
+        raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
+    deepest = list(features.values)[-1]
+    return find_groups(features.content[train], features.pixels[train], features.values[deepest][train], labels)
+
+
+def _share_of_groups(
+    groups: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """Which pictures to hold out: whole groups, about ``share`` of each class, never all of a class."""
+    if not 0 < share < 1:
+        raise OptionError(f"A validation share of {share} cannot be used; give a data set, or a share between 0 and 1.")
+    out = np.zeros(len(groups), bool)
+    totals = np.bincount(labels)
+    held = np.zeros(len(totals))
+    for group in np.random.default_rng(seed).permutation(np.unique(groups)):
+        members = groups == group
+        counts = np.bincount(labels[members], minlength=len(totals))
+        present = counts > 0
+        if (held[present] + counts[present] <= np.maximum(share * totals[present], 1)).all() and (
+            held[present] + counts[present] < totals[present]
+        ).all():
+            out |= members
+            held += counts
+    if not out.any():
+        raise DataError(f"No group of pictures is small enough to hold out {share:.0%}; give --validation a data set.")
+    return out
+
+
+def _accuracies(choice: Choice, split: _Split, features: Features, dataset: Dataset) -> dict[str, Accuracy]:
+    found = {}
+    if len(split.validation):
+        probabilities = choice.head.probabilities(features.matrix(choice.head.taps)[split.validation])
+        names = [str(dataset.items[features.index[i]].label) for i in split.validation]
+        answers = [split.classes[i] for i in probabilities.argmax(axis=1)]
+        found["validation"] = held_out_accuracy(np.array([a == b for a, b in zip(answers, names, strict=True)]))
+    right = choice.probabilities.argmax(axis=1) == split.labels
+    found["leave_group_out"] = leave_group_out_accuracy(right, split.groups.index)
+    return found
+
+
+def _fingerprint(features: Features) -> str:
+    return hashlib.sha256(np.sort(features.content, axis=0).tobytes()).hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    names = ("headstart", "numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+_PARAMETERS = tuple(ImageClassifier.__init__.__annotations__)[:-1]
+
