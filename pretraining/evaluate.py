@@ -78,9 +78,7 @@ def probe(student: Student, pictures: list[tuple[str, bytes, int]], size: int, d
     return ridge_accuracy(x[~new], y[~new], x[new], y[new])
 
 
-def embed(
-    onnx_file: Path, pictures: Sequence[Path], resize: str, crop: float
-) -> dict[str, NDArray[np.float32]]:
+def embed(onnx_file: Path, pictures: Sequence[Path], resize: str, crop: float) -> dict[str, NDArray[np.float32]]:
     """Every tap of an exported backbone on pictures, by OpenVINO or ONNX Runtime in fp32."""
     import onnxruntime as ort
 

@@ -85,16 +85,12 @@ def build(student: Student, size: int, half: bool = True) -> tuple[onnx.ModelPro
                 x = graph.add("Add", [given, x], f"{name}.sum")
         pooled = graph.add("GlobalAveragePool", [x], f"{tap}.pooled")
         graph.add("Squeeze", [pooled, axes], tap)
-        channels = int(
-            module.conv.out_channels if isinstance(module, Unit) else module.project.conv.out_channels
-        )
+        channels = int(module.conv.out_channels if isinstance(module, Unit) else module.project.conv.out_channels)
         taps.append({"name": tap, "channels": channels, "depth": graph.work, "size": [side, side]})
     for tap in taps:
         tap["depth"] = round(tap["depth"] / graph.work, 4)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", size, size, 3])
-    outputs = [
-        helper.make_tensor_value_info(t["name"], TensorProto.FLOAT, ["batch", t["channels"]]) for t in taps
-    ]
+    outputs = [helper.make_tensor_value_info(t["name"], TensorProto.FLOAT, ["batch", t["channels"]]) for t in taps]
     proto = helper.make_graph(graph.nodes, "headstart-s", [pixels], outputs, graph.initializers)
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], producer_name="headstart")
     model.ir_version = 8

@@ -24,9 +24,7 @@ class Source:
 
     def __init__(self, place: Path):
         if place.is_dir():
-            self.items: list[Path | bytes] = sorted(
-                p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES
-            )
+            self.items: list[Path | bytes] = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
             self.names = [str(p) for p in self.items]
         else:
             with tarfile.open(place) as tar:
@@ -95,9 +93,7 @@ def colour_and_mix(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey
     gain = rng.uniform(0.7, 1.3, (n, 1, 1)) * rng.uniform(0.95, 1.05, (n, 3, 1))
     shift = rng.uniform(-0.2, 0.2, (n, 1, 1)).astype(np.float32)
-    x = np.clip((matrix * gain.astype(np.float32)) @ x.reshape(n, 3, h * w) + shift, -1, 1).reshape(
-        n, 3, h, w
-    )
+    x = np.clip((matrix * gain.astype(np.float32)) @ x.reshape(n, 3, h * w) + shift, -1, 1).reshape(n, 3, h, w)
     for i in np.flatnonzero(rng.random(n) < 0.25):
         share = np.float32(rng.uniform(0.1, 0.5))
         x[i] += share * (x[(i + n // 2) % n] - x[i])

@@ -70,9 +70,7 @@ def fill(block: Block, part: Part, weights: Weights, keep: NDArray[np.int64], pr
 
 
 @torch.no_grad()
-def prune(
-    student: Student, weights: Weights, pixels: Tensor, targets: Mapping[str, Tensor], say=print
-) -> None:
+def prune(student: Student, weights: Weights, pixels: Tensor, targets: Mapping[str, Tensor], say=print) -> None:
     """Fill ``student`` (no batch norm); the last tenth of the pictures only measures.
 
     ``targets``: teacher block -> its map on ``pixels`` [n, 3, h, w].

@@ -58,24 +58,22 @@ HEADSTART_S = (
     Part("1.1", "1.1", 64),
     Part("2.0", "2.0", 80),
     Part("2.1", "2.2", 112),
-    Part("3.0", "3.0", 112),
-    Part("3.1", "3.1", 192),
-    Part("3.2", "3.3", 192),
-    Part("4.0", "4.0", 208),
-    Part("4.1", "4.1", 240),
-    Part("4.2", "4.2", 240),
-    Part("5.0", "5.0", 336),
-    Part("5.1", "5.2", 512),
-    Part("6.0", "6.0", 608),
+    Part("3.0", "3.0", 128),
+    Part("3.1", "3.1", 224),
+    Part("3.2", "3.3", 224),
+    Part("4.0", "4.0", 256),
+    Part("4.1", "4.1", 288),
+    Part("4.2", "4.2", 288),
+    Part("5.0", "5.0", 480),
+    Part("5.1", "5.2", 800),
+    Part("6.0", "6.0", 800),
 )
 
 
 class Unit(nn.Module):
     """Convolution, batch norm (until folded), ReLU. Stride 2 pads right and bottom only, like TensorFlow."""
 
-    def __init__(
-        self, cin: int, cout: int, kernel: int, stride: int, groups: int, act: bool, norm: bool, relu6: bool
-    ):
+    def __init__(self, cin: int, cout: int, kernel: int, stride: int, groups: int, act: bool, norm: bool, relu6: bool):
         super().__init__()
         self.shifted = stride == 2
         padding = 0 if self.shifted else kernel // 2

@@ -20,9 +20,7 @@ class Teacher:
     ``self.weights`` maps a layer ("blocks.1.0.conv_pw") to (weight, bias), batch norms folded, float32.
     """
 
-    def __init__(
-        self, uri: str, ends: Sequence[str] = STAGE_ENDS, *, precise: bool = False, threads: int = 2
-    ):
+    def __init__(self, uri: str, ends: Sequence[str] = STAGE_ENDS, *, precise: bool = False, threads: int = 2):
         if not uri.startswith("onnx:"):
             raise SystemExit(f"unknown teacher {uri!r}: expected onnx:FILE")
         model = onnx.load(Path(uri.removeprefix("onnx:")))
@@ -35,9 +33,7 @@ class Teacher:
             if bias in values
         }
         outputs = [_output_of(model.graph, end) for end in ends]
-        for dim, name in zip(
-            model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True
-        ):
+        for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
             dim.dim_param = name
         del model.graph.value_info[:]
         del model.graph.output[:]

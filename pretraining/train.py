@@ -36,12 +36,8 @@ def options() -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--start", default="teacher", help="teacher (pruned), random, or a checkpoint's file")
     p.add_argument("--loss", choices=("stages", "logits"), default="stages")
-    p.add_argument(
-        "--forced", type=float, default=0, help="share of the steps with the teacher's maps as inputs"
-    )
-    p.add_argument(
-        "--weaned", type=float, default=0, help="share of the steps after which the student is alone"
-    )
+    p.add_argument("--forced", type=float, default=0, help="share of the steps with the teacher's maps as inputs")
+    p.add_argument("--weaned", type=float, default=0, help="share of the steps after which the student is alone")
     p.add_argument("--sizes", default="128:0.7,160:0.3", help="side:share of the steps, ...")
     p.add_argument("--steps", type=int, required=True)
     p.add_argument("--batch", type=int, default=128)
@@ -99,9 +95,7 @@ def calibration(opt: argparse.Namespace, sources: list[Source], shares: list[flo
     teacher = Teacher(opt.teacher, ends, precise=True, threads=opt.threads)
     batches = [batch_at(sources, shares, 64, 128, opt.seed + 1, step) for step in range(56)]
     maps = [teacher(x) for x in batches]
-    targets = {
-        e: torch.from_numpy(np.concatenate(m)) for e, m in zip(ends, zip(*maps, strict=True), strict=True)
-    }
+    targets = {e: torch.from_numpy(np.concatenate(m)) for e, m in zip(ends, zip(*maps, strict=True), strict=True)}
     return torch.from_numpy(np.concatenate(batches)), targets
 
 
@@ -138,9 +132,7 @@ def main() -> None:
         student.load_state_dict(torch.load(opt.start, map_location="cpu")["average"])
     student.to(opt.device, memory_format=torch.channels_last)
     average = {k: v.detach().clone() for k, v in student.state_dict().items()}
-    optimiser = torch.optim.AdamW(
-        student.parameters(), lr=opt.rate, weight_decay=opt.decay, betas=(0.9, 0.99)
-    )
+    optimiser = torch.optim.AdamW(student.parameters(), lr=opt.rate, weight_decay=opt.decay, betas=(0.9, 0.99))
     step, seconds = 0, 0.0
     if resumed is not None:
         student.load_state_dict(resumed["student"])
@@ -159,7 +151,7 @@ def main() -> None:
         settings={k: str(v) for k, v in vars(opt).items()},
         parameters=sum(p.numel() for p in student.parameters()),
     )
-    if opt.probe_every:
+    if opt.probe_every and resumed is None:
         report(step)
 
     def make(step: int) -> tuple[np.ndarray, int]:

@@ -36,9 +36,7 @@ def test_with_nothing_pruned_the_student_is_the_teacher(teacher_path):
     teacher = Teacher(f"onnx:{teacher_path}", precise=True)
     student = Student(FULL, relu6=True)
     x = torch.from_numpy(pixels)
-    prune(
-        student, teacher.weights, x, {k: torch.from_numpy(v) for k, v in targets.items()}, say=lambda _: None
-    )
+    prune(student, teacher.weights, x, {k: torch.from_numpy(v) for k, v in targets.items()}, say=lambda _: None)
     with torch.no_grad():
         maps = student(x)
     for mine, theirs in zip(maps, teacher(pixels), strict=True):

@@ -170,7 +170,7 @@ class Cache:
             self._connection = None
         aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}-{os.getpid()}")
         try:
-            os.replace(self.path, aside)
+            self.path.replace(aside)
             for ending in ("-wal", "-shm"):
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
             self._connection = self._open()

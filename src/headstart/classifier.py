@@ -23,9 +23,9 @@ from headstart.datasets import Dataset, Quarantined, from_pictures, join, open_d
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Accuracy, confusion, held_out_accuracy, leave_group_out_accuracy
 from headstart.features import Features, embed
-from headstart.groups import Groups, find_groups, groups_from_column, no_groups
 from headstart.heads import Choice, select
 from headstart.images import decode
+from headstart.partition import Partition
 from headstart.runtime import describe
 
 Progress = Callable[[int, int], None]
@@ -125,7 +125,7 @@ class ImageClassifier:
             )  # fmt: skip
             cache_notes = list(cache.notes) if cache is not None else []
         seconds = time.perf_counter()
-        split = _Split.of(features, everything, len(train), self.group_by, self.validation, self.seed)
+        split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
         choice = select(
             {tap: value[split.train] for tap, value in features.values.items()},
             split.labels, split.groups.index, cut=cuts or "auto", kind=self.head, dropout=self.dropout, seed=self.seed,
@@ -142,11 +142,23 @@ class ImageClassifier:
                 "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
                 "passed_over": dict(dataset.passed_over),
             },
-            "groups": {"count": split.groups.count, "largest": split.groups.largest, "method": split.groups.method},
+            "groups": {
+                "count": split.groups.count,
+                "largest": split.groups.largest,
+                "method": split.groups.method,
+            },
             "backbone": {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence},
             "cut": list(choice.head.taps),
-            "head": {"kind": choice.head.kind, **choice.head.settings, "temperature": choice.head.temperature},
-            "runtime": {"name": features.runtime.name, "version": features.runtime.version, "precision": features.runtime.precision},
+            "head": {
+                "kind": choice.head.kind,
+                **choice.head.settings,
+                "temperature": choice.head.temperature,
+            },
+            "runtime": {
+                "name": features.runtime.name,
+                "version": features.runtime.version,
+                "precision": features.runtime.precision,
+            },
             "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
             "seconds": {
                 "total": time.perf_counter() - started,
@@ -168,7 +180,8 @@ class ImageClassifier:
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each picture [n]. Raises DataError if one cannot be read."""
-        return self._fitted_classes()[self.predict_proba(X).argmax(axis=1)]
+        answers: NDArray[Any] = self._fitted_classes()[self.predict_proba(X).argmax(axis=1)]
+        return answers
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities [n, k] in the order of ``classes_``; rows sum to 1. Raises DataError if one cannot be read."""
@@ -302,9 +315,15 @@ class ImageClassifier:
         train: NDArray[np.int64],
     ) -> Model:  # fmt: skip
         graph = compose(backbone, choice.head)
-        described = {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence, "source": backbone.source}
+        described = {
+            "id": backbone.id,
+            "sha256": backbone.sha256,
+            "licence": backbone.licence,
+            "source": backbone.source,
+        }
         model = Model(
-            classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(), backbone.batch
+            classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(),
+            backbone.batch,
         )  # fmt: skip
         chosen = [int(features.index[i]) for i in train[np.linspace(0, len(train) - 1, min(8, len(train))).astype(int)]]
         pictures = []
@@ -312,7 +331,7 @@ class ImageClassifier:
             source = dataset.read(i)
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
             pictures.append(backbone.preprocess(image))
-        return replace(model, golden=make_golden(model, pictures, features.runtime))
+        return replace(model, golden=make_golden(model, pictures))
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:
@@ -325,87 +344,7 @@ def load(folder: str | os.PathLike[str]) -> ImageClassifier:
     return classifier
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Rows of the features: which train, which validate, and the training pictures' labels and groups."""
-
-    classes: tuple[str, ...]
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    groups: Groups
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, features: Features, dataset: Dataset, count: int, group_by: str, validation: str | float | None, seed: int
-    ) -> _Split:
-        """``count`` pictures of the data set train; a share of their groups is held out if ``validation`` is one."""
-        names = [dataset.items[i].label for i in features.index]
-        train, held = np.flatnonzero(features.index < count), np.flatnonzero(features.index >= count)
-        classes = tuple(sorted({str(names[i]) for i in train}))
-        if len(classes) < 2:
-            found = f"only {classes[0]!r}" if classes else "no readable picture"
-            raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")
-        labels = np.array([classes.index(str(names[i])) for i in train])
-        groups = _group(features, dataset, train, labels, group_by)
-        notes = []
-        unseen = sorted({str(names[i]) for i in held} - set(classes))
-        if unseen:
-            notes.append(f"No training picture of {', '.join(unseen)}: those validation pictures count as wrong.")
-        if isinstance(validation, float | int) and not len(held):
-            out = _share_of_groups(groups.index, labels, float(validation), seed)
-            held, train, labels = train[out], train[~out], labels[~out]
-            index = np.unique(groups.index[~out], return_inverse=True)[1]
-            sizes = np.bincount(index)
-            groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
-        single = [classes[c] for c in range(len(classes)) if len(np.unique(groups.index[labels == c])) < 2]
-        if single:
-            shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
-            notes.append(
-                f"All pictures of {shown} are of one group, so they cannot be recognised when it is left out; add other pictures."
-            )
-        return cls(classes, train, held, labels, groups, tuple(notes))
-
-
-def _group(
-    features: Features, dataset: Dataset, train: NDArray[np.int64], labels: NDArray[np.int64], group_by: str
-) -> Groups:
-    if group_by == "none":
-        return no_groups(len(train))
-    given = [dataset.items[features.index[i]].group for i in train]
-    if any(name is not None for name in given):
-        return groups_from_column([f"name {g}" if g is not None else f"picture {i}" for i, g in enumerate(given)])
-    if group_by != "auto":
-        raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
-    deepest = list(features.values)[-1]
-    return find_groups(features.content[train], features.pixels[train], features.values[deepest][train], labels)
-
-
-def _share_of_groups(
-    groups: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int
-) -> NDArray[np.bool_]:
-    """Which pictures to hold out: whole groups, about ``share`` of each class, never all of a class."""
-    if not 0 < share < 1:
-        raise OptionError(f"A validation share of {share} cannot be used; give a data set, or a share between 0 and 1.")
-    out = np.zeros(len(groups), bool)
-    totals = np.bincount(labels)
-    held = np.zeros(len(totals))
-    for group in np.random.default_rng(seed).permutation(np.unique(groups)):
-        members = groups == group
-        counts = np.bincount(labels[members], minlength=len(totals))
-        present = counts > 0
-        if (held[present] + counts[present] <= np.maximum(share * totals[present], 1)).all() and (
-            held[present] + counts[present] < totals[present]
-        ).all():
-            out |= members
-            held += counts
-    if not out.any():
-        raise DataError(f"No group of pictures is small enough to hold out {share:.0%}; give --validation a data set.")
-    return out
-
-
-def _accuracies(choice: Choice, split: _Split, features: Features, dataset: Dataset) -> dict[str, Accuracy]:
+def _accuracies(choice: Choice, split: Partition, features: Features, dataset: Dataset) -> dict[str, Accuracy]:
     found = {}
     if len(split.validation):
         probabilities = choice.head.probabilities(features.matrix(choice.head.taps)[split.validation])
@@ -427,4 +366,3 @@ def _versions() -> dict[str, str]:
 
 
 _PARAMETERS = tuple(ImageClassifier.__init__.__annotations__)[:-1]
-

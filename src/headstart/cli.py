@@ -10,19 +10,17 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart import __version__
 from headstart.errors import HeadstartError, OptionError
+from headstart.terminal import line, print_confusion, print_fit, print_json, progress_bar, tell_quarantine
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
-    from headstart.datasets import Quarantined
 
 app = typer.Typer(
     add_completion=False,
@@ -42,7 +40,8 @@ RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTI
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it).")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
 ProgressOption = Annotated[
-    bool | None, typer.Option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
+    bool | None,
+    typer.Option("--progress/--no-progress", help="Show progress; by default on a terminal only."),
 ]
 
 
@@ -53,7 +52,7 @@ def main() -> None:
     try:
         app()
     except HeadstartError as error:
-        print(f"headstart: {_line(str(error))}", file=sys.stderr)
+        print(f"headstart: {line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("headstart: stopped.", file=sys.stderr)
@@ -71,7 +70,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -81,13 +82,17 @@ def fit(
     data: Annotated[str, typer.Argument(help="Folder, zip or tar, table (.csv, .parquet, .jsonl) or URL of these.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("model"),
     backbone: Annotated[str, typer.Option(help="headstart-s or onnx:FILE.")] = "headstart-s",
-    cut: Annotated[str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph.")] = "auto",
+    cut: Annotated[
+        str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph.")
+    ] = "auto",
     head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid or logistic.")] = "auto",
     dropout: Annotated[float | None, typer.Option(help="Dropout rate of the ridge head, in closed form.")] = None,
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's mean, of RGB in 0..1.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's deviation, of RGB in 0..1.")] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="onnx: the input's deviation, of RGB in 0..1.")
+    ] = None,
     channels: Annotated[str | None, typer.Option(help="onnx: RGB or BGR.")] = None,
     input_size: Annotated[str | None, typer.Option(metavar="N|HxW", help="onnx: input size in pixels.")] = None,
     crop: Annotated[float | None, typer.Option(help="onnx: share of the shorter side to keep.")] = None,
@@ -111,21 +116,21 @@ def fit(
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache,
     )  # fmt: skip
-    with _progress("Reading features", quiet, progress) as report:
+    with progress_bar("Reading features", quiet, progress) as report:
         classifier.fit(data, progress=report)
     folder = classifier.save(output)
     if not quiet:
         for note in classifier.notes_:
-            print(_line(f"note: {note}"), file=sys.stderr)
-    _tell_quarantine(classifier.quarantined_, quiet)
+            print(line(f"note: {note}"), file=sys.stderr)
+    tell_quarantine(classifier.quarantined_, quiet)
     if as_json:
         run = classifier.run_
         images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
         shown = {"model": folder, "classes": run["classes"], "images": images}
         keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "seconds", "cache")
-        _print_json(shown | {key: run[key] for key in keys})
+        print_json(shown | {key: run[key] for key in keys})
     else:
-        _print_fit(classifier, folder, time.perf_counter() - started)
+        print_fit(classifier, folder, time.perf_counter() - started)
     raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
 
 
@@ -153,23 +158,33 @@ def predict(
     dataset = from_pictures([p for p in pictures if not _holds_pictures(p)])
     for container in filter(_holds_pictures, pictures):
         dataset = join(dataset, open_dataset(container))
-    with _progress("Predicting", quiet, progress) as report:
+    with progress_bar("Predicting", quiet, progress) as report:
         found = classifier.answer(dataset, progress=report)
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
     if writer:
-        writer.writerow(["path", *(f"{kind}_{i + 1}" for i in range(min(top, len(found.classes))) for kind in ("class", "probability"))])
+        writer.writerow(
+            [
+                "path",
+                *(f"{kind}_{i + 1}" for i in range(min(top, len(found.classes))) for kind in ("class", "probability")),
+            ]
+        )
     for path, row in zip(found.paths, found.probabilities, strict=True):
         best = [(found.classes[i], float(row[i])) for i in row.argsort()[::-1][:top]]
         if as_json:
-            print(json.dumps({"path": path, "classes": [{"class": c, "probability": p} for c, p in best]}, ensure_ascii=False))
+            print(
+                json.dumps(
+                    {"path": path, "classes": [{"class": c, "probability": p} for c, p in best]},
+                    ensure_ascii=False,
+                )
+            )
         elif writer:
             writer.writerow([path, *(value for c, p in best for value in (c, f"{p:.6f}"))])
         else:
-            print(_line(f"{path}\t" + "\t".join(f"{c}\t{p:.1%}" for c, p in best)))
+            print(line(f"{path}\t" + "\t".join(f"{c}\t{p:.1%}" for c, p in best)))
     if as_json:
         for refused in found.quarantined:
             print(json.dumps({"path": refused.path, "error": refused.reason}, ensure_ascii=False))
-    _tell_quarantine(found.quarantined, quiet)
+    tell_quarantine(found.quarantined, quiet)
     if not found.paths:
         raise typer.Exit(2)
     raise typer.Exit(1 if strict and found.quarantined else 0)
@@ -191,14 +206,14 @@ def evaluate(
     from headstart.classifier import load
 
     classifier = load(model).set_params(runtime=runtime, precision=precision, workers=workers)
-    with _progress("Predicting", quiet, progress) as report:
+    with progress_bar("Predicting", quiet, progress) as report:
         found = classifier.evaluate(data, progress=report)
-    _tell_quarantine(found.quarantined, quiet)
+    tell_quarantine(found.quarantined, quiet)
     if found.unknown and not quiet:
         names = ", ".join(found.unknown)
-        print(_line(f"note: the model does not know {names}; those pictures count as wrong."), file=sys.stderr)
+        print(line(f"note: the model does not know {names}; those pictures count as wrong."), file=sys.stderr)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "model": model,
                 "classes": list(found.classes),
@@ -210,7 +225,7 @@ def evaluate(
         )
     else:
         print(f"Accuracy  {found.accuracy}")
-        _print_confusion(found.confusion, found.classes)
+        print_confusion(found.confusion, found.classes)
     raise typer.Exit(1 if strict and found.quarantined else 0)
 
 
@@ -226,14 +241,14 @@ def verify(
 
     found = load(model).set_params(runtime=runtime, precision=precision).verify()
     if as_json:
-        _print_json(
+        print_json(
             {"model": model, "pictures": found.pictures, "difference": found.difference,
              "tolerance": found.tolerance, "runtime": found.runtime.key}
         )  # fmt: skip
     else:
         print(
-            f"{model} answers as it should: {found.pictures} golden pictures, largest difference {found.difference:.6f} "
-            f"({found.tolerance:g} allowed), {found.runtime.key} {found.runtime.version}"
+            f"{model} answers as it should: {found.pictures} golden pictures, "
+            f"largest difference {found.difference:.6f} ({found.tolerance:g} allowed), {found.runtime.key} {found.runtime.version}"
         )
 
 
@@ -248,19 +263,19 @@ def show_backbone(
     found = load(backbone)
     taps = [{"name": t.name, "channels": t.channels, "depth": round(t.depth, 4), "size": t.size} for t in found.taps]
     if as_json:
-        _print_json(
+        print_json(
             {"id": found.id, "sha256": found.sha256, "licence": found.licence, "source": found.source,
              "preprocess": found.preprocess.to_dict(), "taps": taps, "notes": list(found.notes)}
         )  # fmt: skip
         return
     for note in found.notes:
-        print(_line(f"note: {note}"), file=sys.stderr)
+        print(line(f"note: {note}"), file=sys.stderr)
     size = found.preprocess
     print(f"{found.id}: {size.height} x {size.width} pixels, licence {found.licence}")
     print(f"{'tap':32} {'channels':>8} {'map':>9} {'depth':>6}")
     for tap in found.taps:
         area = f"{tap.size[0]} x {tap.size[1]}" if tap.size else "-"
-        print(_line(f"{tap.name:32} {tap.channels:8} {area:>9} {tap.depth:6.0%}"))
+        print(line(f"{tap.name:32} {tap.channels:8} {area:>9} {tap.depth:6.0%}"))
 
 
 def _holds_pictures(path: str) -> bool:
@@ -279,14 +294,20 @@ def _validation(value: str | None) -> str | float | None:
 
 
 def _input_options(
-    mean: str | None, std: str | None, channels: str | None, size: str | None, crop: float | None, resize: str | None
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    size: str | None,
+    crop: float | None,
+    resize: str | None,
 ) -> InputOptions | None:
     if all(value is None for value in (mean, std, channels, size, crop, resize)):
         return None
     from headstart.backbones import InputOptions
 
     return InputOptions(
-        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop, resize=resize
+        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
+        resize=resize,
     )  # fmt: skip
 
 
@@ -309,78 +330,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
-        raise OptionError(f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224.")
+        raise OptionError(
+            f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224."
+        )
     return (int(parts[0]), int(parts[-1]))
-
-
-@contextmanager
-def _progress(title: str, quiet: bool, wanted: bool | None) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar with rate and time left on standard error; nothing when that is no terminal, unless asked for."""
-    if quiet or wanted is False or (wanted is None and not sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=None, rate="")
-        started = time.perf_counter()
-
-        def report(done: int, total: int) -> None:
-            rate = done / max(time.perf_counter() - started, 1e-3)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} pictures/s")
-
-        yield report
-
-
-def _line(text: str) -> str:
-    """One line that a terminal cannot be steered by: names from outside may hold control characters."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
-def _tell_quarantine(quarantined: Sequence[Quarantined], quiet: bool) -> None:
-    if not quarantined or quiet:
-        return
-    print(f"{len(quarantined)} pictures could not be read and were left out:", file=sys.stderr)
-    for refused in quarantined[:10]:
-        print(_line(f"  {refused.path}: {refused.reason}"), file=sys.stderr)
-    if len(quarantined) > 10:
-        print(f"  and {len(quarantined) - 10} more, all named in run.json", file=sys.stderr)
-
-
-def _print_fit(classifier: Any, folder: str, seconds: float) -> None:
-    run = classifier.run_
-    images, groups, head = run["images"], run["groups"], run["head"]
-    settings = ", ".join(f"{k} {v:.3g}" for k, v in head.items() if k not in ("kind", "temperature"))
-    names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
-    passed = ", ".join(f"{count} {reason}" for reason, count in images["passed_over"].items())
-    print(_line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))
-    if passed:
-        print(_line(f"            passed over: {passed}"))
-    print(f"Groups      {groups['count']}, the largest of {groups['largest']} pictures; found by {groups['method']}")
-    print(_line(f"Head        {head['kind']} ({settings}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
-    titles = {"validation": "held-out pictures", "leave_group_out": "groups left out"}
-    for key, title in titles.items():
-        if key in classifier.accuracy_:
-            print(f"Accuracy    {classifier.accuracy_[key]} on {title}")
-    cache, runtime = run["cache"], run["runtime"]
-    print(
-        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}, "
-        f"{cache['misses']} computed, {cache['hits']} from the cache"
-    )
-    print(_line(f"Model       {folder}"))
-
-
-def _print_confusion(table: Any, classes: Sequence[str]) -> None:
-    wrong = [(int(table[i, j]), classes[i], classes[j]) for i in range(len(classes)) for j in range(len(classes)) if i != j]
-    for count, truth, answer in sorted((w for w in wrong if w[0]), reverse=True)[:10]:
-        print(_line(f"{count:8}  {truth} taken for {answer}"))

@@ -68,9 +68,7 @@ def leave_group_out_accuracy(
     share, count = float(correct.mean()), len(correct)
     worth = float(len(sizes))
     if 0 < share < 1 and len(sizes) > 1:
-        draws = np.random.default_rng(seed).multinomial(
-            len(sizes), np.full(len(sizes), 1 / len(sizes)), resamples
-        )
+        draws = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), resamples)
         variance = float(np.var((draws @ right) / (draws @ sizes)))
         worth = float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), count))
     low, high = wilson(share * worth, worth)
@@ -91,9 +89,7 @@ def grouped_difference(
     return mean, float(np.sqrt(number / (number - 1) * (per_group**2).sum()) / len(difference))
 
 
-def confusion(
-    truth: NDArray[np.integer], answer: NDArray[np.integer], classes: int
-) -> NDArray[np.int64]:
+def confusion(truth: NDArray[np.integer], answer: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """Counts [classes, classes]: row the true class, column the answer."""
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (truth, answer), 1)

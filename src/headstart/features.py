@@ -118,15 +118,14 @@ class _Step:
     exact: bool
 
     def key(self, content: bytes, tap: str) -> bytes:
-        return entry_key(
-            content, self.backbone.sha256, self.backbone.preprocess.fingerprint, self.info.key, 0, tap
-        )
+        return entry_key(content, self.backbone.sha256, self.backbone.preprocess.fingerprint, self.info.key, 0, tap)
 
     def all_batches(self) -> Iterator[_Work]:
         """Finished batches, in any order. At most two a worker are under way, so memory stays flat."""
         import threading
 
-        lock, loaded = threading.Lock(), []
+        lock = threading.Lock()
+        loaded: list[Graph] = []
 
         def graph() -> Graph:
             with lock:  # loaded by the first picture that needs it: a warm run never does
@@ -242,7 +241,7 @@ def _collect(
     for tap in names:
         if tap in wanted:
             rows = [found[i][1].pop(tap) for i in order]
-            values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)  # type: ignore[assignment]
+            values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)
     pixels = [found[i][1][PIXELS] for i in order]
     content = [np.frombuffer(found[i][0].hashes[i], np.uint8) for i in order]
     misses = sum(work.misses for work in works)

@@ -11,6 +11,7 @@ between two pictures; linked pictures form one group:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,10 @@ def groups_from_column(names: list[str]) -> Groups:
 
 
 def find_groups(
-    content: NDArray[np.uint8], pixels: NDArray[np.uint8], features: NDArray[np.floating], labels: NDArray[np.integer]
+    content: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
+    features: NDArray[np.floating],
+    labels: NDArray[np.integer],
 ) -> Groups:
     """Groups of n pictures.
 
@@ -54,7 +58,7 @@ def find_groups(
     parent = np.arange(len(content))
     _, same = np.unique(content, axis=0, return_inverse=True)
     order = np.argsort(same, kind="stable")
-    for first, second in zip(order[:-1], order[1:], strict=True):
+    for first, second in pairwise(order):
         if same[first] == same[second]:
             _union(parent, int(first), int(second))
     for first, second in _pixel_links(pixels):

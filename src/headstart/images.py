@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from headstart.errors import ImageError
 
@@ -49,7 +49,7 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> NDArray[n
                 return _pixels(picture, data, at_least)
         except ImageError:
             raise
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise ImageError(f"Not a picture that can be read: it begins with {data[:8]!r}.") from None
         except Image.DecompressionBombError:
             raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the picture smaller.") from None
@@ -136,5 +136,3 @@ def _rotate(pixels: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-

@@ -36,7 +36,9 @@ class Preprocess:
     def __post_init__(self) -> None:
         sizes_ok = all(type(v) is int and 1 <= v <= MAX_SIZE for v in (self.height, self.width))
         if not sizes_ok:
-            raise OptionError(f"Input size {self.height} x {self.width} cannot be used; expected 1 to {MAX_SIZE} pixels.")
+            raise OptionError(
+                f"Input size {self.height} x {self.width} cannot be used; expected 1 to {MAX_SIZE} pixels."
+            )
         if isinstance(self.crop, bool) or not isinstance(self.crop, int | float) or not 0 < self.crop <= 1:
             raise OptionError(f"Crop {self.crop!r} cannot be used; expected a share above 0 and at most 1.")
         if self.resize not in ("shortest", "squash"):
@@ -62,9 +64,7 @@ class Preprocess:
             box_h, box_w = self.height * scale, self.width * scale
         left, top = (w - box_w) / 2, (h - box_h) / 2
         box = (left, top, min(w, left + box_w), min(h, top + box_h))
-        resized = Image.fromarray(image).resize(
-            (self.width, self.height), FILTERS[self.interpolation], box=box
-        )
+        resized = Image.fromarray(image).resize((self.width, self.height), FILTERS[self.interpolation], box=box)
         return np.asarray(resized)
 
     @property
@@ -82,5 +82,7 @@ class Preprocess:
         """The inverse of ``to_dict``. Raises OptionError for unknown names and values."""
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown or not {"height", "width"} <= set(values):
-            raise OptionError(f"Preprocessing {dict(values)} cannot be read; expected {', '.join(cls.__dataclass_fields__)}.")
+            raise OptionError(
+                f"Preprocessing {dict(values)} cannot be read; expected {', '.join(cls.__dataclass_fields__)}."
+            )
         return cls(**values)

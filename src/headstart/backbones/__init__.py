@@ -1,8 +1,8 @@
 """Backbones: pretrained networks as ONNX graphs with named taps, each from a provider.
 
-    graph.py       read a graph, find its taps, bake the normalisation in, cut it
-    onnx_file.py   onnx:FILE, any ONNX image classifier
-    builtin.py     headstart-s, the one that comes with the package
+graph.py       read a graph, find its taps, bake the normalisation in, cut it
+onnx_file.py   onnx:FILE, any ONNX image classifier
+builtin.py     headstart-s, the one that comes with the package
 """
 
 from __future__ import annotations

@@ -56,9 +56,13 @@ def image_input(model: onnx.ModelProto) -> ImageInput:
     kind = inputs[0].type.tensor_type
     dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim]
     if len(dims) != 4:
-        raise BackboneError(f"The input {inputs[0].name!r} has {len(dims)} dimensions; expected 4: batch, channels and size.")
+        raise BackboneError(
+            f"The input {inputs[0].name!r} has {len(dims)} dimensions; expected 4: batch, channels and size."
+        )
     if kind.elem_type not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8):
-        raise BackboneError(f"The input {inputs[0].name!r} is neither float nor uint8; export the network with float input.")
+        raise BackboneError(
+            f"The input {inputs[0].name!r} is neither float nor uint8; export the network with float input."
+        )
     if dims[1] == 3 or (dims[1] is None and dims[3] != 3):
         return ImageInput(inputs[0].name, kind.elem_type, False, dims[0], dims[2], dims[3])
     if dims[3] == 3:
@@ -200,7 +204,8 @@ def _find_taps(graph: onnx.GraphProto, shapes: Shapes, extra: Sequence[str]) -> 
         tensor = named.get(name) or (name if name in producer else nodes.get(name, ""))
         if tensor not in shapes.of:
             raise BackboneError(
-                f"Unknown cut {name!r}; the taps found are {', '.join(named)}, and any tensor of the graph can be named."
+                f"Unknown cut {name!r}; the taps found are {', '.join(named)}; "
+                "any other tensor of the graph can be named too."
             )
         named[name] = tensor
     return named
@@ -208,7 +213,7 @@ def _find_taps(graph: onnx.GraphProto, shapes: Shapes, extra: Sequence[str]) -> 
 
 def _before_classifier(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto], shapes: Shapes) -> str:
     """The tensor that the classifier's weights multiply; the graph's own output if it ends in features."""
-    output = graph.output[0].name
+    output = str(graph.output[0].name)
     fixed = {tensor.name for tensor in graph.initializer}
     tensor = output
     while tensor in producer:
@@ -236,7 +241,7 @@ def _through_shape(tensor: str, producer: dict[str, onnx.NodeProto]) -> str:
 def _before_average(tensor: str, producer: dict[str, onnx.NodeProto], shapes: Shapes) -> str:
     """The map that was averaged over space to give ``tensor``: taps average it again, and keep its size."""
     if tensor in producer and producer[tensor].op_type in ("GlobalAveragePool", "ReduceMean"):
-        before = producer[tensor].input[0]
+        before: str = producer[tensor].input[0]
         if shapes.area(before) is not None and shapes.channels(before) == np.prod(shapes.of[tensor]):
             return before
     return tensor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -67,9 +66,7 @@ def read_stored(folder: Path, name: str) -> Backbone | None:
         return None
 
 
-def _key(
-    content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]
-) -> str:
+def _key(content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]) -> str:
     settings = json.dumps([VERSION, asdict(options), described, taps], sort_keys=True)
     digest = hashlib.sha256(settings.encode() + b"\0" + content)
     for beside in sorted(path.parent.glob(path.name + "*data*")):  # weights kept beside the graph
@@ -109,17 +106,20 @@ def described_options(values: Mapping[str, Any]) -> InputOptions:
         found["mean"], found["std"] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     rescale = values.get("rescale_factor")
     if values.get("do_rescale") is False or (rescale is not None and abs(float(rescale) * 255 - 1) > 1e-3):
-        factor = 1.0 if values.get("do_rescale") is False else float(rescale)
+        factor = float(rescale) if rescale is not None and values.get("do_rescale") is not False else 1.0
         # The network's own units are pixel * factor: bring mean and std to pixel / 255.
         mean, std = found.get("mean", (0.0,) * 3), found.get("std", (1.0,) * 3)
         found["mean"] = tuple(m / (255 * factor) for m in mean)
         found["std"] = tuple(s / (255 * factor) for s in std)
-    resize, crop = _size(values.get("size")), _size(values.get("crop_size")) if values.get("do_center_crop", True) else None
+    resize, crop = (
+        _size(values.get("size")),
+        _size(values.get("crop_size")) if values.get("do_center_crop", True) else None,
+    )
     if crop or resize:
         found["size"] = crop or resize
     if crop and resize:
         found["crop"] = min(1.0, min(crop) / min(resize))
-    elif "crop_pct" in values and values["crop_pct"]:
+    elif values.get("crop_pct"):
         found["crop"] = float(values["crop_pct"])
     elif resize and not crop:
         found["crop"] = 1.0
@@ -173,7 +173,9 @@ def _convert(
         )
     size = chosen.size or (source.height or DEFAULT_SIZE, source.width or DEFAULT_SIZE)
     if not (source.height and source.width) and chosen.size is None:
-        notes.append(f"{path.name} takes any size: assumed {DEFAULT_SIZE} x {DEFAULT_SIZE}; give --input-size for another.")
+        notes.append(
+            f"{path.name} takes any size: assumed {DEFAULT_SIZE} x {DEFAULT_SIZE}; give --input-size for another."
+        )
     if (source.height or size[0], source.width or size[1]) != size:
         raise BackboneError(f"{path.name} only takes {source.height} x {source.width}; leave --input-size out.")
     preprocess = Preprocess.from_dict(
@@ -213,14 +215,15 @@ def store(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
             (made / "backbone.onnx").write_bytes(graph)
             (made / "backbone.json").write_text(json.dumps(description, indent=1), "utf-8")
             if folder.exists():  # damaged: it did not read back
-                os.replace(folder, Path(temporary) / "old")
-            os.replace(made, folder)
+                folder.replace(Path(temporary) / "old")
+            made.replace(folder)
     except FileExistsError:
         pass  # another process stored the same
     except OSError as error:
         if not folder.exists():
             raise BackboneError(
-                f"Cannot store the prepared graph in {folder}: {error.strerror or error}; set HEADSTART_CACHE to a writable folder."
+                f"Cannot store the prepared graph in {folder}: {error.strerror or error}; "
+                "set HEADSTART_CACHE to a writable folder."
             ) from None
 
 
@@ -234,7 +237,10 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.") from None
     if not model.graph.node or not model.graph.output:
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.")
-    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    tensors = [
+        *model.graph.initializer,
+        *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t")),
+    ]
     outside = [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
     total = 0
     root = path.parent.resolve()
@@ -247,12 +253,16 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
             raise BackboneError(f"{path.name} needs the file {location!r} beside it; copy it there.")
         total = max(total, beside.stat().st_size)
     if total > MAX_FILE:
-        raise BackboneError(f"The weights beside {path.name} have {total:,} bytes, more than the limit of {MAX_FILE:,}.")
+        raise BackboneError(
+            f"The weights beside {path.name} have {total:,} bytes, more than the limit of {MAX_FILE:,}."
+        )
     if outside:
         try:
             onnx.load_external_data_for_model(model, str(root))
         except Exception as error:  # onnx's checker raises its own kinds
-            raise BackboneError(f"The weights beside {path.name} cannot be read: {' '.join(str(error).split())}") from None
+            raise BackboneError(
+                f"The weights beside {path.name} cannot be read: {' '.join(str(error).split())}"
+            ) from None
     return model
 
 
@@ -268,7 +278,9 @@ def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int |
     options.log_severity_level = 4
     pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
     try:
-        session = onnxruntime.InferenceSession(standard.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            standard.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise BackboneError(f"The graph cannot be run: {' '.join(str(error).split())[:300]}") from None
 
@@ -283,7 +295,8 @@ def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int |
             np.allclose(whole, np.concatenate(parts), rtol=1e-3, atol=1e-3 * max(1e-6, float(np.abs(whole).max())))
             for whole, parts in zip(together, zip(*single, strict=True), strict=True)
         ):
-            return _finite(together)
+            _finite(together)
+            return None
     except Exception:  # not with a batch of three: the graph's own batch is tried next
         pass
     batch = fixed or 1
@@ -300,4 +313,6 @@ def _finite(values: list[Any]) -> None:
     import numpy as np
 
     if not all(np.isfinite(value).all() for value in values):
-        raise BackboneError("The graph gives values that are not finite; its weights are damaged, or its scaling is wrong.")
+        raise BackboneError(
+            "The graph gives values that are not finite; its weights are damaged, or its scaling is wrong."
+        )

@@ -10,7 +10,14 @@ from onnx import TensorProto, helper, shape_inference
 
 from headstart.errors import BackboneError
 
-KEEPS_CHANNELS_FIRST = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "ConvTranspose")
+KEEPS_CHANNELS_FIRST = (
+    "Conv",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "BatchNormalization",
+    "ConvTranspose",
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,9 @@ def _channels_last(
         moved = False
         if node.op_type == "Transpose":
             perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-            moved = (perm == [0, 2, 3, 1] and node.input[0] not in last) or (perm == [0, 1, 2, 3] and node.input[0] in last)
+            moved = (perm == [0, 2, 3, 1] and node.input[0] not in last) or (
+                perm == [0, 1, 2, 3] and node.input[0] in last
+            )
         elif node.op_type not in KEEPS_CHANNELS_FIRST:
             moved = any(i in last and len(shapes.get(i, ())) == 4 for i in node.input)
         if moved:

@@ -1,9 +1,9 @@
 """The model folder: everything that is needed to answer, as data only.
 
-    model.py    Model: classes, preprocessing, head and graph of a finished classifier
-    graph.py    backbone and head as one ONNX graph: uint8 pictures in, probabilities out
-    golden.py   a few pictures and their answers, to prove a machine answers the same
-    folder.py   write whole or not at all, read with distrust
+model.py    Model: classes, preprocessing, head and graph of a finished classifier
+graph.py    backbone and head as one ONNX graph: uint8 pictures in, probabilities out
+golden.py   a few pictures and their answers, to prove a machine answers the same
+folder.py   write whole or not at all, read with distrust
 """
 
 from headstart.bundle.folder import read, write

@@ -33,7 +33,8 @@ def card(model: Model) -> str:
         "",
         "## What it is made of",
         "",
-        f"- Backbone: {plain(model.backbone.get('id', '?'))}, licence {plain(model.backbone.get('licence', 'unknown'))}",
+        f"- Backbone: {plain(model.backbone.get('id', '?'))}, "
+        f"licence {plain(model.backbone.get('licence', 'unknown'))}",
         f"- Cut: {', '.join(map(plain, model.head.taps))}; head: {plain(model.head.kind)}",
         f"- Input: RGB, uint8, `[batch, {size.replace(' x ', ', ')}, 3]`; see `preprocess` in `config.json`",
         "",
@@ -45,14 +46,18 @@ def card(model: Model) -> str:
         "`model.onnx` alone, in any ONNX runtime, takes resized pictures and gives the same probabilities.",
         "",
         "`golden.npz` holds up to 8 of the training pictures, shrunk to the input size and without metadata, with the",
-        "answers they must get on every machine. Delete the `golden` entry of `config.json` and that file to leave them out.",
+        "answers they must get on every machine. To leave them out, delete that file and the `golden` entry of",
+        "`config.json`.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _accuracy(found: Mapping[str, Any]) -> list[str]:
-    titles = {"validation": "On held-out pictures", "leave_group_out": "On groups of training pictures left out"}
+    titles = {
+        "validation": "On held-out pictures",
+        "leave_group_out": "On groups of training pictures left out",
+    }
     lines = [
         f"- {title}: {found[key]['value']:.1%} ({found[key]['correct']} of {found[key]['count']}; 95% interval "
         f"{found[key]['interval'][0]:.1%} to {found[key]['interval'][1]:.1%})"

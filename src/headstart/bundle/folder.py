@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -49,10 +48,12 @@ def write(model: Model, folder: str | os.PathLike[str]) -> Path:
             made.mkdir()
             _fill(made, model)
             if target.exists():
-                os.replace(target, Path(temporary) / "old")
-            os.replace(made, target)
+                target.replace(Path(temporary) / "old")
+            made.replace(target)
     except OSError as error:
-        raise ModelError(f"Cannot write the model to {target}: {error.strerror or error}; nothing was changed.") from None
+        raise ModelError(
+            f"Cannot write the model to {target}: {error.strerror or error}; nothing was changed."
+        ) from None
     return target
 
 
@@ -103,7 +104,9 @@ def read(folder: str | os.PathLike[str]) -> Model:
     if not isinstance(version, int) or isinstance(version, bool):
         raise ModelError(f"{path}: config.json has no format number; it is damaged or not Headstart's.")
     if version > FORMAT:
-        raise ModelError(f"{path} is of format {version}, newer than the {FORMAT} this version reads; upgrade headstart.")
+        raise ModelError(
+            f"{path} is of format {version}, newer than the {FORMAT} this version reads; upgrade headstart."
+        )
     try:
         classes = _classes(config)
         preprocess = Preprocess.from_dict(config["preprocess"])
@@ -120,7 +123,9 @@ def read(folder: str | os.PathLike[str]) -> Model:
     graph = _bytes(path, "model.onnx")
     digest = hashlib.sha256(graph).hexdigest()
     if digest != expected:
-        raise ModelError(f"{path}: model.onnx is not the file config.json describes (its sha256 differs); fit or copy again.")
+        raise ModelError(
+            f"{path}: model.onnx is not the file config.json describes (its sha256 differs); fit or copy again."
+        )
     # A tensor kept outside the file is an entry with the key "location" (onnx.proto, TensorProto.external_data).
     if b"\x0a\x08location" in graph:
         raise ModelError(f"{path}: model.onnx refers to other files; refused.")
@@ -168,19 +173,18 @@ def _head(folder: Path, config: Mapping[str, Any], classes: int) -> Head:
         tensors = load(_bytes(folder, "head.safetensors"))
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder}: head.safetensors is damaged: {error}.") from None
-    weights, bias = tensors.get("weights"), tensors.get("bias")
+    nothing = np.empty(0, np.float32)
+    weights, bias = tensors.get("weights", nothing), tensors.get("bias", nothing)
     shapes_fit = (
-        weights is not None
-        and bias is not None
-        and weights.ndim == 2
+        weights.ndim == 2
         and weights.shape[1] == classes
         and bias.shape == (classes,)
         and all(t.dtype == np.float32 for t in tensors.values())
     )
     expansion = None
     if shapes_fit and "expansion" in tensors:
-        matrix, offset = tensors["expansion"], tensors.get("offset")
-        shapes_fit = matrix.ndim == 2 and offset is not None and offset.shape == matrix.shape[1:] == weights.shape[:1]
+        matrix, offset = tensors["expansion"], tensors.get("offset", nothing)
+        shapes_fit = matrix.ndim == 2 and offset.shape == matrix.shape[1:] == weights.shape[:1]
         expansion = (matrix, offset)
     if not shapes_fit:
         shapes = {name: t.shape for name, t in tensors.items()}

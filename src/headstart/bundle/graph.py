@@ -29,7 +29,9 @@ def compose(backbone: Backbone, head: Head) -> bytes:
     nodes.append(helper.make_node("Gemm", [current, "head.weights", "head.bias"], ["head.scores"]))
     nodes.append(helper.make_node("Softmax", ["head.scores"], ["probabilities"], axis=1))
     graph.node.extend(nodes)
-    graph.initializer.extend(numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()
+    )
     del graph.output[:]
     graph.output.append(
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", head.weights.shape[1]])

@@ -1,9 +1,9 @@
 """Labelled pictures, wherever they lie: folders, archives, tables, URLs, or Python lists.
 
-    model.py     Dataset, Item, Quarantined: what every source becomes
-    layout.py    class and split names from a listing of paths
-    sources.py   folders, zip and tar archives, fsspec URLs: list names, read bytes
-    table.py     CSV, Parquet and JSON-lines tables
+model.py     Dataset, Item, Quarantined: what every source becomes
+layout.py    class and split names from a listing of paths
+sources.py   folders, zip and tar archives, fsspec URLs: list names, read bytes
+table.py     CSV, Parquet and JSON-lines tables
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def open_source(uri: str) -> Source:
         raise DataError(f"There is no {uri}{_nearest(path)}; give a folder, an archive, a table or a URL.")
     if path.name.lower().endswith(ARCHIVES):
         return _archive(lambda: path.open("rb"), uri)
-    raise DataError(f"{uri} is no data set; give a folder, a zip or tar archive, a table (.csv, .parquet, .jsonl) or a URL.")
+    raise DataError(
+        f"{uri} is no data set; give a folder, a zip or tar archive, a table (.csv, .parquet, .jsonl) or a URL."
+    )
 
 
 def read_file(path: str) -> bytes:
@@ -135,7 +137,14 @@ def _archive(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
         if uri.split("?")[0].lower().endswith(".zip"):
             return _zip(reopen, uri)
         return _tar(reopen, uri)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+        NotImplementedError,
+    ) as error:
         raise DataError(f"{uri} cannot be read as an archive: {_why(error)}; is it whole?") from None
 
 
@@ -224,7 +233,7 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
                 continue
             if is_picture_name(member.name):
                 quarantined.append(Quarantined(f"{uri}/{member.name}", reason))
-            archive.members = []  # type: ignore[misc]  # else a million members stay in memory
+            archive.members = []  # type: ignore[attr-defined]  # else a million members stay in memory
     names = sorted(members)
 
     def read(number: int) -> bytes:

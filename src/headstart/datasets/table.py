@@ -75,7 +75,9 @@ def _columns(uri: str, names: Sequence[str], group_column: str | None) -> dict[s
             raise DataError(f"{uri} has no column {group_column!r}; it has {', '.join(names)}.")
         found["group"] = group_column
     if not found["path"]:
-        raise DataError(f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {', '.join(names)}.")
+        raise DataError(
+            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {', '.join(names)}."
+        )
     return found
 
 
@@ -97,7 +99,9 @@ def _rows(uri: str) -> list[Mapping[str, object]]:
     except MissingExtraError:
         raise
     except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError(f"The table {uri} cannot be read: {_why(error)}; expected UTF-8 text with a header line.") from None
+        raise DataError(
+            f"The table {uri} cannot be read: {_why(error)}; expected UTF-8 text with a header line."
+        ) from None
 
 
 def _bytes(uri: str) -> bytes:

@@ -1,12 +1,12 @@
 """Heads: what is learned on top of the frozen features.
 
-    linear.py       Head: any of them in the end is one affine map, a temperature and a softmax
-    statistics.py   Statistics: count, class sums and Gram matrix; they add, merge and subtract
-    solve.py        ridge, LDA and nearest centroid in closed form from Statistics
-    held_out.py     what each of these would have said of pictures left out, without refitting
-    logistic.py     logistic regression (scikit-learn), held out by folds of groups
-    expansion.py    random ReLU features before a linear head
-    selection.py    choose taps, kind and penalty by held-out log-loss
+linear.py       Head: any of them in the end is one affine map, a temperature and a softmax
+statistics.py   Statistics: count, class sums and Gram matrix; they add, merge and subtract
+solve.py        ridge, LDA and nearest centroid in closed form from Statistics
+held_out.py     what each of these would have said of pictures left out, without refitting
+logistic.py     logistic regression (scikit-learn), held out by folds of groups
+expansion.py    random ReLU features before a linear head
+selection.py    choose taps, kind and penalty by held-out log-loss
 """
 
 from headstart.heads.linear import Head, softmax

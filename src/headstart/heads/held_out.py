@@ -125,11 +125,16 @@ class _MeanProducts:
 
     @classmethod
     def of(
-        cls, points: Array, means: Array, counts: NDArray[np.int64], labels: NDArray[np.integer], weight: Array
+        cls,
+        points: Array,
+        means: Array,
+        counts: NDArray[np.int64],
+        labels: NDArray[np.integer],
+        weight: Array,
     ) -> _MeanProducts:
         scaled = (means * weight).T
         points_means, means_means = points @ scaled, means @ scaled
-        core = np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - means_means)
+        core: Array = np.asarray(np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - means_means), np.float64)
         return cls(
             core,
             points_means - means_means[labels],
@@ -148,9 +153,7 @@ def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
         yield from ((points * weight) @ turned for weight in weights)
 
 
-def centroid(
-    basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer]
-) -> Array:
+def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer]) -> Array:
     """Scores [n, classes] that the nearest centroid gives every picture when its group is left out."""
     points = basis.coordinates
     counts, means = _class_means(points, labels, classes)
@@ -191,14 +194,10 @@ def _scores_without(
     member = (own[:, :, None] == np.arange(len(counts))).astype(np.float64)
     left = counts - member.sum(axis=1)  # [g, k] pictures of each class that stay
     share = member / np.maximum(left, 1)[:, None, :]  # the mean of a class moves by -share.T @ z
-    points_pairs = pairs + np.take_along_axis(
-        away_means.transpose(0, 2, 1), own[:, :, None], axis=1
-    )  # point . z
+    points_pairs = pairs + np.take_along_axis(away_means.transpose(0, 2, 1), own[:, :, None], axis=1)  # point . z
     points_new = points_means - points_pairs @ share
     away_new = away_means - pairs @ share
-    new_new = (
-        means_means - 2 * (share * away_means).sum(axis=1) + np.einsum("gik,gij,gjk->gk", share, pairs, share)
-    )
+    new_new = means_means - 2 * (share * away_means).sum(axis=1) + np.einsum("gik,gij,gjk->gk", share, pairs, share)
     if woodbury:
         stays = np.take_along_axis(left, own, axis=1) > 0
         together = (own[:, :, None] == own[:, None, :]) / counts[own][:, None, :]

@@ -34,10 +34,10 @@ class Head:
 
     def scores(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """Class scores [n, k], float32, before temperature and softmax."""
-        x = np.asarray(x, np.float32)
+        inner: NDArray[np.float32] = np.asarray(x, np.float32)
         if self.expansion is not None:
-            x = np.maximum(x @ self.expansion[0] + self.expansion[1], 0)
-        result: NDArray[np.float32] = x @ self.weights + self.bias
+            inner = np.maximum(inner @ self.expansion[0] + self.expansion[1], 0)
+        result: NDArray[np.float32] = inner @ self.weights + self.bias
         return result
 
     def probabilities(self, x: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -6,16 +6,21 @@ Candidates are compared by held-out log-loss. Two rules keep the choice honest w
   without a single held-out mistake tie instead of racing to infinite confidence.
 - Of tap sets that a paired test over groups cannot tell from the best at 95% (a rule in the spirit of Breiman
   et al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first,
-  since the deepest features were trained to be the most general, then more taps.
+  since the deepest features were trained to be the most general, then more taps, then shallower ones.
+
+Every tap is tried alone. Taps together, dropout and random features are tried only while mistakes are left
+that they could be seen to mend.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from headstart.calibration import fit_temperature, log_losses, smoothing
 from headstart.errors import DataError, OptionError
@@ -26,6 +31,7 @@ from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
 from headstart.heads.statistics import Statistics
+from headstart.runtime import cores
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
@@ -88,16 +94,31 @@ def select(
     """
     _check_options(values, labels, cut, kind, dropout)
     problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
-    tried: list[Candidate] = []
-    for taps in _tap_sets(tuple(values), cut):
-        tried += _candidates(problem, taps, kind, dropout)
-    chosen = _simplest_of_the_best(tried, groups)
-    if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
-        refined = [*_dropout_candidates(problem, chosen.taps), *_expanded(problem, chosen.taps, seed)]
-        tried += refined
-        chosen = _simplest_of_the_best([chosen, *refined], groups)
-    head = _fit(problem, chosen, seed)
-    kept = tuple(replace(c, scores=np.empty((0, 0)), losses=np.empty(0)) for c in tried)
+    # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
+    # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+
+        def tried(tap_sets: Sequence[tuple[str, ...]]) -> list[Candidate]:
+            found = pool.map(lambda taps: _candidates(problem, taps, kind, dropout), tap_sets)
+            return [candidate for some in found for candidate in some]
+
+        alone = [(tap,) for tap in reversed(list(values))]
+        candidates = tried(alone if cut == "auto" else [_taps(cut)])
+        chosen = _simplest_of_the_best(candidates, groups)
+        if cut == "auto" and _has_room(chosen, groups):
+            together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
+            candidates += tried(together)
+            chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
+        if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
+            more = (
+                pool.submit(_dropout_candidates, problem, chosen.taps),
+                pool.submit(_expanded, problem, chosen.taps, seed),
+            )
+            refined = [candidate for future in more for candidate in future.result()]
+            candidates += refined
+            chosen = _simplest_of_the_best([chosen, *refined], groups)
+        head = _fit(problem, chosen, seed)
+    kept = tuple(replace(c, scores=np.empty((0, 0)), losses=np.empty(0)) for c in candidates)
     return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), kept)
 
 
@@ -111,7 +132,8 @@ class _Problem:
 
     @property
     def targets(self) -> Array:
-        return np.eye(self.classes)[self.labels]
+        one_hot: Array = np.eye(self.classes)[self.labels]
+        return one_hot
 
     def scales(self, taps: Sequence[str]) -> Array:
         """One factor a feature [d] that gives every tap the same total variance, so that none drowns another."""
@@ -120,19 +142,29 @@ class _Problem:
             value = self.values[tap]
             variance = float(value.var(axis=0, dtype=np.float64).sum())
             parts.append(np.full(value.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
-        return np.concatenate(parts)
+        factors: Array = np.concatenate(parts)
+        return factors
 
     def vectors(self, taps: Sequence[str]) -> Array:
-        return np.concatenate([np.asarray(self.values[tap], np.float64) for tap in taps], axis=1)
+        """The taps side by side [n, d]."""
+        joined: Array = np.concatenate([np.asarray(self.values[tap], np.float64) for tap in taps], axis=1)
+        return joined
 
     def ridges(
-        self, taps: tuple[str, ...], basis: Basis, penalties: Mapping[float, float], name: str, more: dict[str, float]
+        self,
+        taps: tuple[str, ...],
+        basis: Basis,
+        penalties: Mapping[float, float],
+        name: str,
+        more: dict[str, float],
     ) -> list[Candidate]:
         """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
         found = []
         for some in self._chunks(penalties):
             scores = held_out.ridge(basis, self.targets, self.groups, [penalties[p] for p in some])
-            found += [self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)]
+            found += [
+                self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)
+            ]
         return found
 
     def ldas(self, taps: tuple[str, ...], basis: Basis, shrinkages: Mapping[float, float]) -> list[Candidate]:
@@ -179,15 +211,8 @@ def _check_options(
         raise DataError("All pictures are of one class; a classifier needs pictures of at least two classes.")
 
 
-def _tap_sets(taps: tuple[str, ...], cut: str | Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The sets of taps to try, in order of preference."""
-    if cut != "auto":
-        yield (cut,) if isinstance(cut, str) else tuple(cut)
-        return
-    for number in range(1, min(3, len(taps)) + 1):
-        yield taps[-number:]
-    for tap in reversed(taps[:-1]):
-        yield (tap,)
+def _taps(cut: str | Sequence[str]) -> tuple[str, ...]:
+    return (cut,) if isinstance(cut, str) else tuple(cut)
 
 
 def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: float | None) -> list[Candidate]:
@@ -205,7 +230,11 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         found.append(problem.candidate(taps, "centroid", {}, scores))
     if kind == "logistic":
         for c, scores in held_out_logistic(
-            basis.coordinates / np.sqrt(unit), problem.labels, problem.classes, problem.groups, INVERSE_PENALTIES
+            basis.coordinates / np.sqrt(unit),
+            problem.labels,
+            problem.classes,
+            problem.groups,
+            INVERSE_PENALTIES,
         ):
             found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
     return found
@@ -241,10 +270,17 @@ def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
     return (1 - candidate.accuracy) * len(np.unique(groups)) >= 2
 
 
-def _simplest_of_the_best(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> Candidate:
+def _simplest_of_the_best(
+    candidates: Sequence[Candidate], groups: NDArray[np.integer], order: Sequence[tuple[str, ...]] = ()
+) -> Candidate:
+    """The best of the first tap set that is not significantly worse than the best of all; without ``order``, as tried.
+
+    Random features count as a richer set than the same taps without.
+    """
     best = min(candidates, key=lambda c: c.log_loss)
-    sets = list(dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates))
-    for taps, expanded in sets:
+    places = {taps: place for place, taps in enumerate(order)}
+    sets = dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates)
+    for taps, expanded in sorted(sets, key=lambda pair: places.get(pair[0], 0)):
         same = [c for c in candidates if c.taps == taps and ("expansion" in c.settings) == expanded]
         champion = min(same, key=lambda c: c.log_loss)
         worse, error = grouped_difference(champion.losses, best.losses, groups)
@@ -263,31 +299,36 @@ def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
         scales = _dropout_scales(vectors)
     else:
         scales = problem.scales(chosen.taps)
-    basis = Basis.of(vectors * scales)
-    statistics = Statistics.of(basis.coordinates, problem.labels, problem.classes)
-    unit = float(basis.spread.sum()) / len(problem.labels)
+    mean = vectors.mean(axis=0)
+    x = (vectors - mean) * scales
+    unit = float((x**2).sum()) / len(x)
     if chosen.kind == "logistic":
-        weights, bias = fit_logistic(
+        basis = Basis.of(x)
+        inner, bias = fit_logistic(
             basis.coordinates / np.sqrt(unit), problem.labels, problem.classes, float(settings["C"])
         )
-        weights = weights / np.sqrt(unit)
-    elif "dropout" in settings:
-        rate = float(settings["dropout"])
-        weights, bias = solve.ridge(statistics, max(rate / (1 - rate), 1e-6))
-    elif chosen.kind == "ridge":
-        weights, bias = solve.ridge(statistics, float(settings["penalty"]) * unit)
-    elif chosen.kind == "lda":
-        weights, bias = solve.lda(statistics, float(settings["shrinkage"]) * unit)
+        weights = basis.weights(x, inner / np.sqrt(unit))
     else:
-        weights, bias = solve.centroid(statistics)
-    weights = basis.weights(vectors * scales, weights)
-    bias = bias - basis.mean @ weights
+        weights, bias = _solved(Statistics.of(x, problem.labels, problem.classes), chosen, unit)
+    weights = weights * scales[:, None]
     return Head(
         chosen.kind,
         chosen.taps,
-        (weights * scales[:, None]).astype(np.float32),
-        bias.astype(np.float32),
+        weights.astype(np.float32),
+        (bias - mean @ weights).astype(np.float32),
         chosen.temperature,
         None if expansion is None else (expansion[0].astype(np.float32), expansion[1].astype(np.float32)),
         dict(settings),
     )
+
+
+def _solved(statistics: Statistics, chosen: Candidate, unit: float) -> solve.Solution:
+    settings = chosen.settings
+    if "dropout" in settings:
+        rate = float(settings["dropout"])
+        return solve.ridge(statistics, max(rate / (1 - rate), 1e-6))
+    if chosen.kind == "ridge":
+        return solve.ridge(statistics, float(settings["penalty"]) * unit)
+    if chosen.kind == "lda":
+        return solve.lda(statistics, float(settings["shrinkage"]) * unit)
+    return solve.centroid(statistics)

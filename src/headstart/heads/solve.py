@@ -21,7 +21,7 @@ def ridge(statistics: Statistics, penalty: float | NDArray[np.float64]) -> Solut
     counts, mean = statistics.counts, statistics.mean
     cross = (statistics.sums - counts[:, None] * mean).T
     system = statistics.scatter + np.diag(np.broadcast_to(penalty, mean.shape))
-    weights = np.linalg.lstsq(system, cross, rcond=None)[0] if np.any(penalty == 0) else _solve(system, cross)
+    weights = _least(system, cross) if np.any(penalty == 0) else _solve(system, cross)
     return weights, counts / statistics.count - mean @ weights
 
 
@@ -60,6 +60,12 @@ def centroid(statistics: Statistics) -> Solution:
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
     bias = np.where(statistics.counts > 0, -0.5 * (means**2).sum(axis=1), -np.inf)
     return means.T, bias
+
+
+def _least(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the solutions of a system that may be singular, the shortest."""
+    result: NDArray[np.float64] = np.asarray(np.linalg.lstsq(system, right, rcond=None)[0], np.float64)
+    return result
 
 
 def _solve(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -36,8 +36,9 @@ class Statistics:
     @classmethod
     def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
         """Statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
-        x = np.asarray(x, np.float64)
-        return cls(np.bincount(labels, minlength=classes), class_sums(x, labels, classes), x.T @ x)
+        vectors: NDArray[np.float64] = np.asarray(x, np.float64)
+        counts = np.bincount(labels, minlength=classes)
+        return cls(counts, class_sums(vectors, labels, classes), vectors.T @ vectors)
 
     def __add__(self, other: Statistics) -> Statistics:
         """The statistics of both parts together."""

@@ -1,0 +1,92 @@
+"""What the commands show: results on standard output, progress and notes on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.datasets import Quarantined
+
+
+@contextmanager
+def progress_bar(title: str, quiet: bool, wanted: bool | None) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with rate and time left on standard error; nothing when that is no terminal, unless asked for."""
+    if quiet or wanted is False or (wanted is None and not sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, rate="")
+        started = time.perf_counter()
+
+        def report(done: int, total: int) -> None:
+            rate = done / max(time.perf_counter() - started, 1e-3)
+            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} pictures/s")
+
+        yield report
+
+
+def line(text: str) -> str:
+    """One line that a terminal cannot be steered by: names from outside may hold control characters."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON value on one line; NaN is a bug, not JSON."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def tell_quarantine(quarantined: Sequence[Quarantined], quiet: bool) -> None:
+    """Name the first pictures that were left out, with their reasons."""
+    if not quarantined or quiet:
+        return
+    print(f"{len(quarantined)} pictures could not be read and were left out:", file=sys.stderr)
+    for refused in quarantined[:10]:
+        print(line(f"  {refused.path}: {refused.reason}"), file=sys.stderr)
+    if len(quarantined) > 10:
+        print(f"  and {len(quarantined) - 10} more, all named in run.json", file=sys.stderr)
+
+
+def print_fit(classifier: Any, folder: str, seconds: float) -> None:
+    """What ``fit`` found, for people."""
+    run = classifier.run_
+    images, groups, head = run["images"], run["groups"], run["head"]
+    settings = ", ".join(f"{k} {v:.3g}" for k, v in head.items() if k not in ("kind", "temperature"))
+    names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
+    passed = ", ".join(f"{count} {reason}" for reason, count in images["passed_over"].items())
+    print(line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))
+    if passed:
+        print(line(f"            passed over: {passed}"))
+    print(f"Groups      {groups['count']}, the largest of {groups['largest']} pictures; found by {groups['method']}")
+    print(line(f"Head        {head['kind']} ({settings}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    titles = {"validation": "held-out pictures", "leave_group_out": "groups left out"}
+    for key, title in titles.items():
+        if key in classifier.accuracy_:
+            print(f"Accuracy    {classifier.accuracy_[key]} on {title}")
+    cache, runtime = run["cache"], run["runtime"]
+    print(
+        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}, "
+        f"{cache['misses']} computed, {cache['hits']} from the cache"
+    )
+    print(line(f"Model       {folder}"))
+
+
+def print_confusion(table: Any, classes: Sequence[str]) -> None:
+    """The most frequent mistakes, first."""
+    wrong = [
+        (int(table[i, j]), classes[i], classes[j]) for i in range(len(classes)) for j in range(len(classes)) if i != j
+    ]
+    for count, truth, answer in sorted((w for w in wrong if w[0]), reverse=True)[:10]:
+        print(line(f"{count:8}  {truth} taken for {answer}"))
