@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near
 BATCH = 16
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
+ITEM_TYPES = {1: np.uint8, 2: np.float16, 4: np.float32}
 
 Vectors = dict[str, NDArray[np.generic]]  # by tap, one-dimensional
 
@@ -91,13 +93,13 @@ def embed(
     wanted = names if taps is None else tuple(taps)
     step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact)
     works: list[_Work] = []
-    unsaved: dict[bytes, NDArray[np.generic]] = {}
+    unsaved: dict[bytes, NDArray[np.uint8]] = {}
     for work in step.all_batches():
         works.append(work)
         if cache is not None and work.misses:
             for i, vectors in work.found.items():
-                unsaved |= {step.key(work.hashes[i], tap): vectors[tap] for tap in vectors}
-            if len(unsaved) >= STORE_EVERY * len(step.taps):
+                unsaved[step.key(work.hashes[i])] = _pack(vectors, step.taps)
+            if len(unsaved) >= STORE_EVERY:
                 cache.put_many(unsaved)
                 unsaved = {}
         if progress is not None:
@@ -117,8 +119,14 @@ class _Step:
     workers: int
     exact: bool
 
-    def key(self, content: bytes, tap: str) -> bytes:
-        return entry_key(content, self.backbone.sha256, self.backbone.preprocess.fingerprint, self.info.key, 0, tap)
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        return (*(tap.channels for tap in self.backbone.taps), 768)
+
+    def key(self, content: bytes) -> bytes:
+        """One entry holds all taps of a picture: a tenth of the time of an entry each when thousands are read."""
+        fingerprint, taps = self.backbone.preprocess.fingerprint, "\0".join(self.taps)
+        return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, 0, taps)
 
     def all_batches(self) -> Iterator[_Work]:
         """Finished batches, in any order. At most two a worker are under way, so memory stays flat."""
@@ -198,13 +206,28 @@ class _Step:
     def _look_up(self, work: _Work) -> None:
         assert self.cache is not None
         indices = list(work.hashes)
-        keys = [self.key(work.hashes[i], tap) for i in indices for tap in self.taps]
-        values = self.cache.get_many(keys)
-        for place, i in enumerate(indices):
-            mine = values[place * len(self.taps) : (place + 1) * len(self.taps)]
-            vectors = {tap: value for tap, value in zip(self.taps, mine, strict=True) if value is not None}
-            if len(vectors) == len(self.taps):
+        for i, packed in zip(indices, self.cache.get_many([self.key(work.hashes[i]) for i in indices]), strict=True):
+            vectors = None if packed is None else _unpack(packed, self.taps, self.widths)
+            if vectors is not None:
                 work.found[i] = vectors
+
+
+def _pack(vectors: Vectors, taps: Sequence[str]) -> NDArray[np.uint8]:
+    """The vectors of ``taps`` one after the other, each behind a byte that says how many bytes a number has."""
+    parts = [bytes([vectors[tap].dtype.itemsize]) + vectors[tap].tobytes() for tap in taps]
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+def _unpack(packed: NDArray[np.generic], taps: Sequence[str], widths: Sequence[int]) -> Vectors | None:
+    """The inverse of ``_pack``; None if the bytes are not that."""
+    data, place, vectors = packed.tobytes(), 0, Vectors()
+    for tap, width in zip(taps, widths, strict=True):
+        size = data[place] if place < len(data) else 0
+        if size not in ITEM_TYPES or place + 1 + size * width > len(data):
+            return None
+        vectors[tap] = np.frombuffer(data, ITEM_TYPES[size], width, place + 1)
+        place += 1 + size * width
+    return vectors if place == len(data) else None
 
 
 def _content_hash(source: bytes | NDArray[np.uint8]) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -67,7 +68,7 @@ class Preprocess:
         resized = Image.fromarray(image).resize((self.width, self.height), FILTERS[self.interpolation], box=box)
         return np.asarray(resized)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that change when the resulting pixels could."""
         text = json.dumps([VERSION, self.to_dict()], sort_keys=True)

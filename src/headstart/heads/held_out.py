@@ -33,11 +33,14 @@ class Basis:
     @classmethod
     def of(cls, x: NDArray[np.floating]) -> Basis:
         """The basis of vectors x [n, d], from the smaller of the n x n and the d x d Gram matrix."""
+        from scipy.linalg import eigh
+
         x = np.asarray(x, np.float64)
         mean = x.mean(axis=0)
         centred = x - mean
         wide = x.shape[0] <= x.shape[1]
-        spread, vectors = np.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+        gram = centred @ centred.T if wide else centred.T @ centred
+        spread, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         # 1e-10: below it a direction is rounding of the fp16 features, and 1/spread would amplify it.
         keep = spread > max(float(spread[-1]), 1e-300) * 1e-10
         spread, vectors = spread[keep], vectors[:, keep]
