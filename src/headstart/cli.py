@@ -109,8 +109,10 @@ def fit(
 ) -> None:
     """Learn to tell the classes of DATA apart, and write a model folder."""
     started = time.perf_counter()
+    from headstart.bundle import check_target
     from headstart.classifier import ImageClassifier
 
+    check_target(output)  # before the work, not after it
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
@@ -243,12 +245,16 @@ def verify(
     if as_json:
         print_json(
             {"model": model, "pictures": found.pictures, "difference": found.difference,
-             "tolerance": found.tolerance, "runtime": found.runtime.key}
+             "tolerance": found.tolerance, "changed": found.changed, "runtime": found.runtime.key}
         )  # fmt: skip
     else:
+        changed = f", {found.changed} on the border with another class" if found.changed else ""
         print(
-            f"{model} answers as it should: {found.pictures} golden pictures, "
-            f"largest difference {found.difference:.6f} ({found.tolerance:g} allowed), {found.runtime.key} {found.runtime.version}"
+            line(
+                f"{model} answers as it should: {found.pictures} golden pictures, largest difference "
+                f"{found.difference:.6f} ({found.tolerance:g} allowed){changed}, "
+                f"{found.runtime.key} {found.runtime.version}"
+            )
         )
 
 

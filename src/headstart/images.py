@@ -22,7 +22,7 @@ from headstart.errors import ImageError
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "MPO")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
 ORIENTATION = 0x0112
 

@@ -6,9 +6,9 @@ golden.py   a few pictures and their answers, to prove a machine answers the sam
 folder.py   write whole or not at all, read with distrust
 """
 
-from headstart.bundle.folder import read, write
+from headstart.bundle.folder import check_target, read, write
 from headstart.bundle.golden import Verified, make_golden, verify
 from headstart.bundle.graph import compose
 from headstart.bundle.model import Golden, Model
 
-__all__ = ["Golden", "Model", "Verified", "compose", "make_golden", "read", "verify", "write"]
+__all__ = ["Golden", "Model", "Verified", "check_target", "compose", "make_golden", "read", "verify", "write"]

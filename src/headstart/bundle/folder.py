@@ -36,11 +36,7 @@ def write(model: Model, folder: str | os.PathLike[str]) -> Path:
 
     Raises OptionError where something else lies there, ModelError when it cannot be written.
     """
-    target = Path(folder)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OptionError(f"{target} is not a folder; give another name for the model.")
-    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
-        raise OptionError(f"{target} holds something that is not a model; give another name or empty it.")
+    target = check_target(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as temporary:
@@ -54,6 +50,16 @@ def write(model: Model, folder: str | os.PathLike[str]) -> Path:
         raise ModelError(
             f"Cannot write the model to {target}: {error.strerror or error}; nothing was changed."
         ) from None
+    return target
+
+
+def check_target(folder: str | os.PathLike[str]) -> Path:
+    """The folder, if a model may be written there. Raises OptionError where something else lies there."""
+    target = Path(folder)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OptionError(f"{target} is not a folder; give another name for the model.")
+    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
+        raise OptionError(f"{target} holds something that is not a model; give another name or empty it.")
     return target
 
 

@@ -1,0 +1,347 @@
+"""The model folder: what is written reads back, runs elsewhere, and hostile ones are refused."""
+
+import json
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import headstart as hs
+from headstart.bundle import read, verify, write
+from headstart.errors import HeadstartError, ModelError, OptionError, VerifyError
+from headstart.images import decode
+from headstart.runtime import RuntimeInfo, describe
+
+
+@pytest.fixture
+def model(model_folder, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def edit(model: Path, change) -> None:
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    change(config)
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+def test_the_folder_holds_what_the_format_says(model_folder):
+    names = {p.name for p in model_folder.iterdir()}
+    assert names == {"config.json", "model.onnx", "head.safetensors", "golden.npz", "run.json", "README.md"}
+    config = json.loads((model_folder / "config.json").read_text("utf-8"))
+    assert config["id2label"] == {"0": "disc", "1": "stripes"}
+    assert config["label2id"] == {"disc": 0, "stripes": 1}
+    assert config["preprocess"]["height"] == 160
+    assert config["backbone"]["id"] == "headstart-s"
+    assert config["reject_threshold"] is None
+    run = json.loads((model_folder / "run.json").read_text("utf-8"))
+    assert {"versions", "seed", "data", "seconds", "accuracy", "candidates"} <= set(run)
+    card = (model_folder / "README.md").read_text("utf-8")
+    assert "disc, stripes" in card
+    assert f"{run['accuracy']['validation']['value']:.1%}" in card
+
+
+def test_reading_gives_back_what_was_written(model_folder, tmp_path):
+    first = read(model_folder)
+    second = read(write(first, tmp_path / "again"))
+    assert second.classes == first.classes
+    assert second.preprocess == first.preprocess
+    assert second.graph == first.graph
+    assert second.head.taps == first.head.taps
+    assert second.head.temperature == first.head.temperature
+    np.testing.assert_array_equal(second.head.weights, first.head.weights)
+    np.testing.assert_array_equal(second.golden.pixels, first.golden.pixels)
+    assert second.run == json.loads(json.dumps(first.run))
+
+
+def test_the_graph_alone_gives_the_same_probabilities(model_folder, photos):
+    """Plain ONNX Runtime and Pillow, no Headstart in the path but the documented resize."""
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    classifier = hs.load(model_folder).set_params(runtime="onnxruntime")
+    expected = classifier.predict_proba(files)
+    session = onnxruntime.InferenceSession(model_folder / "model.onnx")
+    assert [i.name for i in session.get_inputs()] == ["pixels"]
+    pixels = np.stack([classifier.model_.preprocess(decode(f.read_bytes())) for f in files])
+    got = session.run(None, {"pixels": pixels})[0]
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_graph_is_the_head_on_the_features(model_folder, photos):
+    from headstart import backbones
+    from headstart.datasets import open_dataset
+    from headstart.features import embed
+
+    model = read(model_folder)
+    dataset = open_dataset(photos).split("validation")
+    features = embed(dataset, backbones.load("headstart-s"), runtime="onnxruntime", exact=True)
+    expected = model.head.probabilities(features.matrix(model.head.taps))
+    got = hs.load(model_folder).set_params(runtime="onnxruntime").answer(dataset).probabilities
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_verify_answers_on_every_runtime_here(model_folder):
+    model = read(model_folder)
+    for runtime in ("onnxruntime", "openvino"):
+        try:
+            info = describe(runtime)
+        except HeadstartError:
+            continue
+        found = verify(model, info)
+        assert found.pictures == 8
+        assert found.difference <= found.tolerance
+
+
+def test_verify_sees_other_probabilities_and_other_pixels(model_folder):
+    model = read(model_folder)
+    golden = model.golden
+    shifted = replace(golden, probabilities=golden.probabilities[:, ::-1].copy())
+    with pytest.raises(VerifyError, match="differs by"):
+        verify(replace(model, golden=shifted), describe("onnxruntime"))
+    with pytest.raises(VerifyError, match="decodes to other pixels"):
+        verify(replace(model, golden=replace(golden, pixels=golden.pixels ^ 1)), describe("onnxruntime"))
+    with pytest.raises(ModelError, match="no golden sample"):
+        verify(replace(model, golden=None), RuntimeInfo("onnxruntime", "0", "fp32"))
+
+
+def test_verify_counts_classes_that_change_within_the_tolerance(model_folder):
+    model = read(model_folder)
+    turned = replace(model.golden, probabilities=model.golden.probabilities[:, ::-1].copy(), tolerance={"fp32": 1.0})
+    assert verify(replace(model, golden=turned), describe("onnxruntime")).changed == 8
+    assert verify(model, describe("onnxruntime")).changed == 0
+
+
+def spoil_config(text):
+    return lambda model: (model / "config.json").write_bytes(text)
+
+
+def cut_off(name, share=0.5):
+    def spoil(model):
+        data = (model / name).read_bytes()
+        (model / name).write_bytes(data[: int(len(data) * share)])
+
+    return spoil
+
+
+def with_config(change):
+    return lambda model: edit(model, change)
+
+
+def other_tensors(**tensors):
+    def spoil(model):
+        from safetensors.numpy import save
+
+        (model / "head.safetensors").write_bytes(save(tensors))
+
+    return spoil
+
+
+class Mark:
+    def __reduce__(self):
+        return (os.mkdir, ("pickle-was-run",))
+
+
+def pickled_golden(model):
+    np.savez(model / "golden.npz", pixels=np.array([Mark()], object), probabilities=np.zeros((1, 2)))
+
+
+def pickled(name):
+    return lambda model: (model / name).write_bytes(pickle.dumps(Mark()))
+
+
+def linked_out(name):
+    def spoil(model):
+        outside = model.parent / f"outside-{name}"
+        shutil.move(model / name, outside)
+        (model / name).symlink_to(outside)
+
+    return spoil
+
+
+def huge_header(model):
+    (model / "head.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+
+
+def external_weights(model):
+    import hashlib
+
+    import onnx
+
+    graph = onnx.load(model / "model.onnx")
+    tensor = graph.graph.initializer[0]
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "../../../etc/passwd"), ("length", str(size))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    data = graph.SerializeToString()
+    (model / "model.onnx").write_bytes(data)
+    edit(model, lambda c: c["sha256"].update({"model.onnx": hashlib.sha256(data).hexdigest()}))
+
+
+HOSTILE = {
+    "config of nothing": spoil_config(b""),
+    "config cut off": cut_off("config.json"),
+    "config no object": spoil_config(b"[1, 2]"),
+    "config deep": spoil_config(b"[" * 100_000),
+    "config not text": spoil_config(b"\xff\xfe\x00"),
+    "config pickle": pickled("config.json"),
+    "no format": with_config(lambda c: c.pop("format")),
+    "newer format": with_config(lambda c: c.update(format=99)),
+    "format true": with_config(lambda c: c.update(format=True)),
+    "format text": with_config(lambda c: c.update(format="1")),
+    "no classes": with_config(lambda c: c.update(id2label={})),
+    "one class": with_config(lambda c: c.update(id2label={"0": "a"})),
+    "classes of other count": with_config(lambda c: c.update(id2label={"0": "a", "1": "b", "2": "c"})),
+    "same class twice": with_config(lambda c: c.update(id2label={"0": "a", "1": "a"})),
+    "class that is no text": with_config(lambda c: c.update(id2label={"0": "a", "1": 2})),
+    "classes a list": with_config(lambda c: c.update(id2label=["a", "b"])),
+    "gap in numbers": with_config(lambda c: c.update(id2label={"0": "a", "2": "b"})),
+    "size of zero": with_config(lambda c: c["preprocess"].update(height=0)),
+    "enormous size": with_config(lambda c: c["preprocess"].update(height=10**9)),
+    "unknown preprocessing": with_config(lambda c: c["preprocess"].update(shell="rm")),
+    "no preprocessing": with_config(lambda c: c.pop("preprocess")),
+    "temperature zero": with_config(lambda c: c.update(temperature=0)),
+    "temperature text": with_config(lambda c: c.update(temperature="hot")),
+    "temperature nan": with_config(lambda c: c.update(temperature=float("nan"))),
+    "batch negative": with_config(lambda c: c.update(batch=-4)),
+    "no head": with_config(lambda c: c.pop("head")),
+    "no hash": with_config(lambda c: c.pop("sha256")),
+    "graph cut off": cut_off("model.onnx"),
+    "graph pickle": pickled("model.onnx"),
+    "graph linked out": linked_out("model.onnx"),
+    "graph refers out": external_weights,
+    "head cut off": cut_off("head.safetensors", 0.9),
+    "head empty": cut_off("head.safetensors", 0),
+    "head pickle": pickled("head.safetensors"),
+    "head header huge": huge_header,
+    "head linked out": linked_out("head.safetensors"),
+    "head wrong shape": other_tensors(weights=np.zeros((4, 3), "f4"), bias=np.zeros(3, "f4")),
+    "head flat": other_tensors(weights=np.zeros(4, "f4"), bias=np.zeros(2, "f4")),
+    "head without bias": other_tensors(weights=np.zeros((4, 2), "f4")),
+    "head of doubles": other_tensors(weights=np.zeros((4, 2)), bias=np.zeros(2)),
+    "head with half an expansion": other_tensors(
+        weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4"), expansion=np.zeros((3, 4), "f4")
+    ),
+    "golden cut off": cut_off("golden.npz"),
+    "golden pickle inside": pickled_golden,
+    "golden pickle": pickled("golden.npz"),
+    "golden linked out": linked_out("golden.npz"),
+    "golden of other size": with_config(lambda c: c["preprocess"].update(height=128)),
+    "run cut off": cut_off("run.json"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_spoiled_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    HOSTILE[name](model)
+    with pytest.raises(ModelError) as caught:
+        hs.load(model)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) > 20
+    assert not (tmp_path / "pickle-was-run").exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.onnx", "head.safetensors", "golden.npz"])
+def test_missing_files_are_named(name, model):
+    (model / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        hs.load(model)
+
+
+def test_no_folder_says_how_to_make_one(tmp_path):
+    with pytest.raises(ModelError, match="headstart fit"):
+        hs.load(tmp_path / "nothing")
+
+
+def test_a_folder_without_run_or_golden_still_answers(model, photos):
+    (model / "run.json").unlink()
+    edit(model, lambda c: c.pop("golden"))
+    (model / "golden.npz").unlink()
+    assert len(hs.load(model).predict(sorted((photos / "validation").rglob("*.jpg")))) == 12
+
+
+def test_writing_over_a_model_replaces_it_whole(model_folder, model):
+    (model / "stale.txt").write_text("old")
+    write(read(model_folder), model)
+    assert not (model / "stale.txt").exists()
+    assert read(model).classes == ("disc", "stripes")
+
+
+def test_writing_over_something_else_is_refused(model_folder, tmp_path):
+    loaded = read(model_folder)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(OptionError, match="not a model"):
+        write(loaded, tmp_path / "thesis")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OptionError, match="not a folder"):
+        write(loaded, tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "thesis")
+    with pytest.raises(OptionError, match="not a folder"):
+        write(loaded, tmp_path / "link")
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+FULL_DISK = """
+import resource, signal, sys
+from headstart.bundle import read, write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+model = read(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    write(model, sys.argv[2])
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
+def test_a_full_disk_leaves_the_old_model_alone(model_folder, model):
+    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, model_folder, model], capture_output=True, text=True)
+    assert done.stdout.startswith("ModelError Cannot write the model"), done
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+    assert [p.name for p in model.parent.iterdir()] == [model.name]  # nothing half-made lies about
+
+
+KILLED = """
+import os, sys
+from headstart.bundle import folder, read
+model = read(sys.argv[1])
+fsync, count = os.fsync, 0
+def dying(fd):
+    global count
+    count += 1
+    if count > int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+    fsync(fd)
+os.fsync = dying
+folder.write(model, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("after", [0, 3, 5])
+def test_a_kill_while_writing_leaves_the_old_model_alone(model_folder, model, after):
+    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    done = subprocess.run([sys.executable, "-c", KILLED, model_folder, model, str(after)], capture_output=True)
+    assert done.returncode == -9
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+
+
+def test_names_from_outside_do_not_format_the_card(model_folder, tmp_path):
+    loaded = replace(read(model_folder), classes=("<script>alert(1)</script>", "[x](http://evil)\n# Big"))
+    card = (write(loaded, tmp_path / "m") / "README.md").read_text("utf-8")
+    assert "<script>" not in card
+    assert "[x](" not in card
+    assert "\n# Big" not in card

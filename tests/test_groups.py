@@ -1,0 +1,99 @@
+"""Groups: what is linked and what is not."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headstart.groups import THRESHOLDS, find_groups, groups_from_column, no_groups
+
+
+def content(n, copies=()):
+    hashes = np.arange(n)[:, None].repeat(32, axis=1).astype(np.uint8)
+    for a, b in copies:
+        hashes[b] = hashes[a]
+    return hashes
+
+
+def pictures(n, seed=0):
+    """Smooth random pictures, 16 x 16, as rows."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (n, 6, 6, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(c).resize((16, 16), Image.Resampling.BICUBIC)) for c in coarse])
+
+
+def apart(n, d=64):
+    """Features in which no two pictures are alike."""
+    return np.random.default_rng(1).normal(size=(n, d))
+
+
+def test_the_same_bytes_are_one_group():
+    found = find_groups(content(8, [(0, 5), (5, 7)]), pictures(8).reshape(8, -1), apart(8), np.arange(8) % 2)
+    assert found.index[0] == found.index[5] == found.index[7]
+    assert found.count == 6
+    assert found.largest == 3
+
+
+def test_resized_brightened_and_mirrored_copies_are_one_group():
+    small = pictures(10)
+    brighter = np.clip(small[0] * 0.8 + 20, 0, 255).astype(np.uint8)
+    mirrored = small[1][:, ::-1]
+    both = np.concatenate([small, [brighter, mirrored]])
+    found = find_groups(content(12), both.reshape(12, -1), apart(12), np.arange(12) % 2)
+    assert found.index[10] == found.index[0]
+    assert found.index[11] == found.index[1]
+    assert found.count == 10
+
+
+def test_even_pictures_are_not_taken_for_copies():
+    grey = np.full((6, 768), 128, np.uint8) + np.random.default_rng(0).integers(0, 2, (6, 768), np.uint8)
+    assert find_groups(content(6), grey, apart(6), np.arange(6) % 2).count == 6
+
+
+def test_pictures_of_one_scene_are_found_by_their_features():
+    rng = np.random.default_rng(0)
+    scene = np.repeat(np.arange(40), 3)
+    features = rng.normal(size=(40, 64))[scene] + 0.2 * rng.normal(size=(120, 64))
+    found = find_groups(content(120), pictures(120).reshape(120, -1), features, np.arange(40)[scene] % 2)
+    assert found.count == 40
+    for s in range(40):
+        assert len(np.unique(found.index[scene == s])) == 1
+
+
+def test_a_class_that_looks_all_alike_is_not_made_one_group():
+    """All features of a class close together: no threshold may swallow it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    features = rng.normal(size=(2, 64))[labels] * 5 + 0.5 * rng.normal(size=(100, 64))
+    found = find_groups(content(100), pictures(100).reshape(100, -1), features, labels)
+    assert found.largest <= 10
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.integers(2, 40))
+def test_links_are_those_of_single_linkage(seed, n):
+    """Against connected components written out, at the threshold that was taken."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 5)).repeat(2, axis=0) + 0.3 * rng.normal(size=(2 * n, 5))
+    found = find_groups(content(2 * n), pictures(2 * n, seed).reshape(2 * n, -1), features, np.arange(2 * n) % 2)
+    if "cosine" not in found.method:
+        return
+    threshold = float(found.method.split("cosine ")[1].rstrip(")"))
+    assert threshold in THRESHOLDS
+    x = features.astype(np.float32) - features.astype(np.float32).mean(axis=0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    linked = x @ x.T >= threshold
+    reach = np.linalg.matrix_power(linked.astype(float) + np.eye(2 * n), 2 * n) > 0
+    expected = np.unique(reach, axis=0, return_inverse=True)[1].reshape(-1)
+    together = found.index[:, None] == found.index
+    assert (together >= (expected[:, None] == expected)).all()
+
+
+def test_a_column_groups_by_name():
+    found = groups_from_column(["b", "a", "b", "c"])
+    assert found.index.tolist() == [1, 0, 1, 2]
+    assert (found.count, found.largest, found.method) == (3, 2, "column")
+
+
+def test_no_groups():
+    assert no_groups(3).index.tolist() == [0, 1, 2]
