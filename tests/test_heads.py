@@ -11,6 +11,7 @@ from headstart.heads import Statistics, held_out, solve
 from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.vectors import Vectors
 
 
 def problem(seed=0, n=40, d=12, classes=3, groups=13):
@@ -252,15 +253,19 @@ def test_basis_turns_vectors_without_changing_distances():
         x = np.random.default_rng(n).normal(size=(n, d)) + 3
         basis = Basis.of(x)
         centred = x - x.mean(axis=0)
-        np.testing.assert_allclose(basis.coordinates @ basis.coordinates.T, centred @ centred.T, atol=1e-9)
-        np.testing.assert_allclose((basis.coordinates**2).sum(axis=0), basis.spread, rtol=1e-9)
+        coordinates = basis.at(slice(None))
+        np.testing.assert_allclose(coordinates @ coordinates.T, centred @ centred.T, atol=1e-9)
+        np.testing.assert_allclose((coordinates**2).sum(axis=0), basis.spread, rtol=1e-9)
+        np.testing.assert_allclose(basis.at(np.array([[2, 0]])), coordinates[[[2, 0]]], atol=1e-9)
+        targets = np.random.default_rng(1).normal(size=(n, 3))
+        np.testing.assert_allclose(basis.products(targets), coordinates.T @ targets, atol=1e-9)
         inner = np.random.default_rng(0).normal(size=(len(basis.spread), 2))
-        np.testing.assert_allclose(centred @ basis.weights(x, inner), basis.coordinates @ inner, atol=1e-8)
+        np.testing.assert_allclose(centred @ basis.weights(inner), coordinates @ inner, atol=1e-8)
 
 
 def test_basis_of_equal_vectors_is_empty_and_of_none_fails_nowhere():
     basis = Basis.of(np.ones((4, 3)))
-    assert basis.coordinates.shape[0] == 4
+    assert basis.at(slice(None)).shape[0] == 4
     scores = held_out.ridge(basis, np.eye(2)[[0, 1, 0, 1]], np.arange(4), [1.0])
     assert np.isfinite(scores).all()
 
@@ -290,9 +295,33 @@ def test_logistic_folds_keep_groups_whole():
 
 def test_expansion_is_seeded_and_bends():
     x = np.random.default_rng(0).normal(size=(50, 6)) + 4
-    matrix, offset = expansion_for(x, np.ones(6), 32, seed=1)
-    again = expansion_for(x, np.ones(6), 32, seed=1)
+    matrix, offset = expansion_for(Vectors.of(x), 32, seed=1)
+    again = expansion_for(Vectors.of(x), 32, seed=1)
     np.testing.assert_array_equal(matrix, again[0])
     np.testing.assert_array_equal(offset, again[1])
     active = (x @ matrix + offset > 0).mean(axis=0)
     assert ((active > 0.02) & (active < 0.98)).mean() > 0.8  # most units bend within the data
+
+
+def test_vectors_in_blocks_are_the_vectors_at_once(monkeypatch):
+    monkeypatch.setattr("headstart.heads.vectors.BLOCK", 700)
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(300, 4)).astype(np.float16), rng.normal(size=(300, 3)).astype(np.float32)
+    scales, bend = rng.uniform(1, 2, 7), (rng.normal(size=(7, 5)), rng.normal(size=5))
+    whole = np.concatenate([a.astype(float), b.astype(float)], axis=1) * scales
+    for vectors, expected in (
+        (Vectors((a, b), scales), whole),
+        (Vectors((a, b), scales, bend), np.maximum(whole @ bend[0] + bend[1], 0)),
+    ):
+        assert len(list(vectors.blocks())) > 2
+        np.testing.assert_allclose(np.concatenate([vectors.rows(s) for s in vectors.blocks()]), expected)
+        np.testing.assert_allclose(vectors.moments()[0], expected.mean(axis=0))
+        np.testing.assert_allclose(vectors.moments()[1], (expected**2).mean(axis=0))
+        np.testing.assert_allclose(vectors.products(whole), expected.T @ whole)
+        labels = np.arange(300) % 3
+        basis = Basis.of(vectors)
+        np.testing.assert_allclose(
+            held_out.ridge(basis, np.eye(3)[labels], labels * 50 + np.arange(300) // 6, [0.4]),
+            held_out.ridge(Basis.of(expected), np.eye(3)[labels], labels * 50 + np.arange(300) // 6, [0.4]),
+            atol=1e-8,
+        )

@@ -68,8 +68,9 @@ def leave_group_out_accuracy(
     share, count = float(correct.mean()), len(correct)
     worth = float(len(sizes))
     if 0 < share < 1 and len(sizes) > 1:
-        draws = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), resamples)
-        variance = float(np.var((draws @ right) / (draws @ sizes)))
+        generator, even = np.random.default_rng(seed), np.full(len(sizes), 1 / len(sizes))
+        draws = (generator.multinomial(len(sizes), even) for _ in range(resamples))  # one at a time: memory
+        variance = float(np.var([(draw @ right) / (draw @ sizes) for draw in draws]))
         worth = float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), count))
     low, high = wilson(share * worth, worth)
     return Accuracy(int(correct.sum()), count, (low, high), "groups resampled")

@@ -10,6 +10,7 @@ between two pictures; linked pictures form one group:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 SAME_PIXELS = 0.98  # correlation of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 LARGEST = 0.1  # a group from features alone holds at most this share of all pictures
-BLOCK = 2048
+BLOCK = 4_000_000  # cosines held at a time
+EDGES = 1_000_000  # links held before those that the forest does not need are dropped
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def find_groups(
     ``content`` [n, 32] are hashes of the files, ``pixels`` [n, 768] 16 x 16 RGB, ``features`` [n, d] the
     vectors of the deepest tap, ``labels`` [n] the classes. The lowest threshold on features is taken at which
     no group swallows a tenth of the pictures or more than half of a class: too large a group costs a little
-    data, too small a one costs the truth. Memory is n x 2048 numbers at a time.
+    data, too small a one costs the truth. Of all n x n cosines, four million are held at a time.
     """
     parent = np.arange(len(content))
     _, same = np.unique(content, axis=0, return_inverse=True)
@@ -81,22 +83,29 @@ def _keeps_classes(index: NDArray[np.int64], labels: NDArray[np.integer], half: 
     return bool((counts <= half[pairs[1]]).all())
 
 
+def _blocks(count: int) -> Iterator[slice]:
+    step = max(64, BLOCK // max(1, count))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
 def _pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
     """Pairs whose small pictures, as they are or mirrored, correlate at least SAME_PIXELS."""
-    small = pixels.reshape(len(pixels), 16, 16, 3).astype(np.float32)
-    plain, mirrored = _unit(small), _unit(small[:, :, ::-1])
+    small = pixels.reshape(len(pixels), 16, 16, 3)
+    unit = np.empty((len(small), 768), np.float32)
+    for block in _blocks(len(small)):
+        unit[block] = _unit(small[block])
     found = []
-    for start in range(0, len(plain), BLOCK):
-        block = plain[start : start + BLOCK]
-        alike = np.maximum(block @ plain.T, block @ mirrored.T)
+    for block in _blocks(len(small)):
+        alike = np.maximum(unit[block] @ unit.T, _unit(small[block, :, ::-1]) @ unit.T)
         rows, columns = np.nonzero(alike >= SAME_PIXELS)
-        found += [(int(r) + start, int(c)) for r, c in zip(rows, columns, strict=True) if c > r + start]
+        ahead = columns > rows + block.start
+        found += list(zip((rows[ahead] + block.start).tolist(), columns[ahead].tolist(), strict=True))
     return found
 
 
-def _unit(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat = small.reshape(len(small), -1)
-    flat = flat - flat.mean(axis=1, keepdims=True)
+def _unit(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    flat = small.reshape(len(small), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     # An almost even picture (a placeholder, a black frame) correlates with nothing: its pattern is noise.
     unit: NDArray[np.float32] = np.where(length > 30, flat / np.maximum(length, 1), 0)
@@ -108,18 +117,21 @@ def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Single linkage at any threshold needs only the forest (Gower & Ross 1969), so no more is kept.
     """
-    x = np.asarray(features, np.float32)
-    x = x - x.mean(axis=0)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    edges = np.empty((0, 3))
-    for start in range(0, len(x), BLOCK):
-        cosine = x[start : start + BLOCK] @ x.T
+    x = features.astype(np.float32)
+    x -= x.mean(axis=0)
+    for block in _blocks(len(x)):
+        x[block] /= np.maximum(np.linalg.norm(x[block], axis=1, keepdims=True), 1e-12)
+    found, waiting = [np.empty((0, 3))], 0
+    for block in _blocks(len(x)):
+        cosine = x[block] @ x.T
         rows, columns = np.nonzero(cosine >= THRESHOLDS[0])
-        ahead = columns > rows + start
+        ahead = columns > rows + block.start
         rows, columns = rows[ahead], columns[ahead]
-        block = np.stack([rows + start, columns, cosine[rows, columns]], axis=1).astype(np.float64)
-        edges = _forest(np.concatenate([edges, block]), len(x))
-    return edges
+        found.append(np.stack([rows + block.start, columns, cosine[rows, columns]], axis=1).astype(np.float64))
+        waiting += len(rows)
+        if waiting > EDGES:
+            found, waiting = [_forest(np.concatenate(found), len(x))], 0
+    return _forest(np.concatenate(found), len(x))
 
 
 def _forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """Heads: what is learned on top of the frozen features.
 
 linear.py       Head: any of them in the end is one affine map, a temperature and a softmax
+vectors.py      Vectors: the taps side by side, a block of rows at a time
 statistics.py   Statistics: count, class sums and Gram matrix; they add, merge and subtract
 solve.py        ridge, LDA and nearest centroid in closed form from Statistics
 held_out.py     what each of these would have said of pictures left out, without refitting

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.statistics import class_sums
+from headstart.heads.vectors import Vectors, one_hot
 
 Array = NDArray[np.float64]
 CHUNK = 1_000_000  # numbers in the largest temporary array of a batch of groups
@@ -22,37 +22,72 @@ CHUNK = 1_000_000  # numbers in the largest temporary array of a batch of groups
 class Basis:
     """Centred vectors in the directions in which they vary.
 
-    ``coordinates`` [n, r] have orthogonal columns of squared length ``spread`` [r], all positive; ``mean`` [d]
-    was taken off before. Ridge, LDA and centroids do not change under this rotation.
+    Their coordinates [n, r] have orthogonal columns of squared length ``spread`` [r], all positive; ``mean`` [d]
+    was taken off before. Ridge, LDA and centroids do not change under this rotation. Where there are fewer
+    vectors than numbers in one, ``kept`` holds the coordinates; else they are ``turn`` [d, r] times the vectors.
     """
 
-    coordinates: Array
+    vectors: Vectors
     mean: Array
     spread: Array
+    turn: Array | None
+    kept: Array | None
 
     @classmethod
-    def of(cls, x: NDArray[np.floating]) -> Basis:
-        """The basis of vectors x [n, d], from the smaller of the n x n and the d x d Gram matrix."""
+    def of(cls, x: Vectors | NDArray[np.floating]) -> Basis:
+        """The basis of vectors [n, d], from the smaller of the n x n and the d x d Gram matrix."""
         from scipy.linalg import eigh
 
-        x = np.asarray(x, np.float64)
-        mean = x.mean(axis=0)
-        centred = x - mean
-        wide = x.shape[0] <= x.shape[1]
-        gram = centred @ centred.T if wide else centred.T @ centred
-        spread, vectors = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        vectors = x if isinstance(x, Vectors) else Vectors.of(x)
+        mean, _ = vectors.moments()
+        wide = len(vectors) <= vectors.width
+        if wide:
+            centred = vectors.rows(slice(None)) - mean
+            gram = centred @ centred.T
+        else:
+            gram = np.zeros((vectors.width, vectors.width))
+            for block in vectors.blocks():
+                centred = vectors.rows(block) - mean
+                gram += centred.T @ centred
+        spread, turn = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
         # 1e-10: below it a direction is rounding of the fp16 features, and 1/spread would amplify it.
         keep = spread > max(float(spread[-1]), 1e-300) * 1e-10
-        spread, vectors = spread[keep], vectors[:, keep]
+        spread, turn = spread[keep], turn[:, keep]
         if wide:
-            vectors = vectors - vectors.mean(axis=0)  # the constant direction is the intercept's: none may be left
-            return cls(vectors * np.sqrt(spread), mean, spread)
-        return cls(centred @ vectors, mean, spread)
+            turn = turn - turn.mean(axis=0)  # the constant direction is the intercept's: none may be left
+            return cls(vectors, mean, spread, None, turn * np.sqrt(spread))
+        return cls(vectors, mean, spread, turn, None)
 
-    def weights(self, x: NDArray[np.floating], inner: Array) -> Array:
-        """Weights [d, k] on vectors x [n, d], the ones this basis was made of, for weights [r, k] on coordinates."""
-        turned: Array = (np.asarray(x, np.float64) - self.mean).T @ (self.coordinates @ (inner / self.spread[:, None]))
-        return turned
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def at(self, rows: slice | NDArray[np.integer]) -> Array:
+        """Coordinates [..., r] of the vectors at ``rows``."""
+        if self.kept is not None:
+            return self.kept[rows]
+        assert self.turn is not None
+        away = self.vectors.rows(rows) - self.mean
+        # One product of two matrices: of three axes numpy would make one product a group, forty times as slow.
+        coordinates: Array = away.reshape(-1, away.shape[-1]) @ self.turn
+        return coordinates.reshape(*away.shape[:-1], -1)
+
+    def products(self, targets: Array) -> Array:
+        """``coordinates.T @ targets`` [r, k] for targets [n, k]."""
+        if self.kept is not None:
+            return self.kept.T @ targets
+        assert self.turn is not None
+        centred = self.vectors.products(targets) - np.outer(self.mean, targets.sum(axis=0))
+        result: Array = self.turn.T @ centred
+        return result
+
+    def weights(self, inner: Array) -> Array:
+        """Weights [d, k] on the vectors for weights [r, k] on the coordinates."""
+        if self.turn is not None:
+            return self.turn @ inner
+        assert self.kept is not None
+        along = self.kept @ (inner / self.spread[:, None])
+        weights: Array = self.vectors.products(along) - np.outer(self.mean, along.sum(axis=0))
+        return weights
 
 
 def group_batches(groups: NDArray[np.integer], width: int) -> Iterator[NDArray[np.int64]]:
@@ -74,15 +109,16 @@ def ridge(basis: Basis, targets: Array, groups: NDArray[np.integer], penalties: 
     out is ``(I - H_GG)^-1 r_G`` with the smoother H of all pictures; its constant direction is taken out of
     the kernel and added back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
-    count, points = len(targets), basis.coordinates
+    count, mean = len(targets), targets.mean(axis=0)
     weights = [1 / (basis.spread + penalty) for penalty in penalties]
-    mean, projected = targets.mean(axis=0), points.T @ targets
-    residuals = [targets - mean - points @ (weight[:, None] * projected) for weight in weights]
+    projected = basis.products(targets - mean)
     scores = np.empty((len(penalties), *targets.shape))
-    for rows in group_batches(groups, max(points.shape[1], targets.shape[1])):
-        for place, hat in enumerate(_pairs(points[rows], weights)):
+    for rows in group_batches(groups, max(len(basis.spread), targets.shape[1])):
+        points = basis.at(rows)
+        for place, (hat, weight) in enumerate(zip(_pairs(points, weights), weights, strict=True)):
+            residual = targets[rows] - mean - points @ (weight[:, None] * projected)
             inner = np.eye(rows.shape[1]) - hat - 1 / count
-            scores[place, rows] = targets[rows] - np.linalg.solve(inner, residuals[place][rows])
+            scores[place, rows] = targets[rows] - np.linalg.solve(inner, residual)
     return scores
 
 
@@ -99,51 +135,41 @@ def lda(
     scatter, so the inverse follows by the Woodbury identity; the within scatter itself is the total one
     (diagonal here) less one of rank k. A class that vanishes with the group gets the row's lowest score.
     """
-    points = basis.coordinates
-    counts, means = _class_means(points, labels, classes)
-    weights = [1 / (basis.spread + shrinkage) for shrinkage in shrinkages]
-    under = [_MeanProducts.of(points, means, counts, labels, weight) for weight in weights]
-    scores = np.empty((len(shrinkages), len(points), classes))
-    for rows in group_batches(groups, max(points.shape[1], classes)):
-        own = labels[rows]
-        for place, pairs in enumerate(_pairs(points[rows] - means[own], weights)):
-            product = under[place]
-            half = product.away_means[rows]
+    counts, means = _class_means(basis, labels, classes)
+    under = [_Means.of(means, counts, 1 / (basis.spread + shrinkage)) for shrinkage in shrinkages]
+    scores = np.empty((len(shrinkages), len(labels), classes))
+    for rows in group_batches(groups, max(len(basis.spread), classes)):
+        own, points = labels[rows], basis.at(rows)
+        for place, pairs in enumerate(_pairs(points - means[own], [each.weight for each in under])):
+            some = under[place]
+            total = points @ some.scaled  # under the total scatter's inverse
+            half = total - some.total[own]
+            within = total + total @ some.mended
             scores[place, rows] = _scores_without(
-                own, counts, pairs + half @ product.core @ half.transpose(0, 2, 1),
-                product.points_means[rows] - product.means_means[own],
-                product.points_means[rows], np.diag(product.means_means), woodbury=True,
+                own, counts, pairs + half @ some.core @ half.transpose(0, 2, 1), within - some.within[own], within,
+                np.diag(some.within), woodbury=True,
             )  # fmt: skip
     return scores
 
 
 @dataclass(frozen=True)
-class _MeanProducts:
-    """Inner products with the class means under the within scatter's inverse (Woodbury on the total one)."""
+class _Means:
+    """Class means under the inverse of the total scatter (diagonal), and of the within scatter by Woodbury."""
 
+    weight: Array  # [r], the inverse of the shrunk total scatter
+    scaled: Array  # [r, k], the means under it
+    total: Array  # [k, k], products of the means under it
     core: Array  # [k, k]
-    away_means: Array  # [n, k] of a picture's offset from its class mean, under the total scatter's inverse
-    points_means: Array  # [n, k]
-    means_means: Array  # [k, k]
+    mended: Array  # [k, k]: products under the total's inverse, times this, are what the within's adds
+    within: Array  # [k, k], products of the means under the within scatter's inverse
 
     @classmethod
-    def of(
-        cls,
-        points: Array,
-        means: Array,
-        counts: NDArray[np.int64],
-        labels: NDArray[np.integer],
-        weight: Array,
-    ) -> _MeanProducts:
+    def of(cls, means: Array, counts: NDArray[np.int64], weight: Array) -> _Means:
         scaled = (means * weight).T
-        points_means, means_means = points @ scaled, means @ scaled
-        core: Array = np.asarray(np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - means_means), np.float64)
-        return cls(
-            core,
-            points_means - means_means[labels],
-            points_means + points_means @ core @ means_means,
-            means_means + means_means @ core @ means_means,
-        )
+        total = means @ scaled
+        core: Array = np.asarray(np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - total), np.float64)
+        mended = core @ total
+        return cls(weight, scaled, total, core, mended, total + total @ mended)
 
 
 def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
@@ -158,24 +184,22 @@ def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
 
 def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer]) -> Array:
     """Scores [n, classes] that the nearest centroid gives every picture when its group is left out."""
-    points = basis.coordinates
-    counts, means = _class_means(points, labels, classes)
-    points_means, means_means = points @ means.T, means @ means.T
-    scores = np.empty((len(points), classes))
-    for rows in group_batches(groups, max(points.shape[1], classes)):
-        own = labels[rows]
-        away = points[rows] - means[own]
-        pairs = away @ away.transpose(0, 2, 1)
-        away_means = points_means[rows] - means_means[own]
+    counts, means = _class_means(basis, labels, classes)
+    means_means = means @ means.T
+    scores = np.empty((len(labels), classes))
+    for rows in group_batches(groups, max(len(basis.spread), classes)):
+        own, points = labels[rows], basis.at(rows)
+        away, points_means = points - means[own], points @ means.T
         scores[rows] = _scores_without(
-            own, counts, pairs, away_means, points_means[rows], np.diag(means_means), woodbury=False
-        )
+            own, counts, away @ away.transpose(0, 2, 1), points_means - means_means[own], points_means,
+            np.diag(means_means), woodbury=False,
+        )  # fmt: skip
     return scores
 
 
-def _class_means(points: Array, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
+def _class_means(basis: Basis, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
     counts = np.bincount(labels, minlength=classes)
-    return counts, class_sums(points, labels, classes) / np.maximum(counts, 1)[:, None]
+    return counts, basis.products(one_hot(labels, classes)).T / np.maximum(counts, 1)[:, None]
 
 
 def _scores_without(

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,7 @@ from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
 from headstart.heads.statistics import Statistics
+from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
@@ -130,25 +133,29 @@ class _Problem:
     groups: NDArray[np.integer]
     smooth: float
 
-    @property
-    def targets(self) -> Array:
-        one_hot: Array = np.eye(self.classes)[self.labels]
-        return one_hot
+    def vectors(self, taps: Sequence[str]) -> Vectors:
+        """The taps side by side, each scaled to the same total variance, so that none drowns another."""
+        parts = tuple(self.values[tap] for tap in taps)
+        scales = []
+        for part in parts:
+            mean, squares = Vectors.of(part).moments()
+            variance = float((squares - mean**2).sum())
+            scales.append(np.full(part.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
+        return Vectors(parts, np.concatenate(scales))
 
-    def scales(self, taps: Sequence[str]) -> Array:
-        """One factor a feature [d] that gives every tap the same total variance, so that none drowns another."""
-        parts = []
-        for tap in taps:
-            value = self.values[tap]
-            variance = float(value.var(axis=0, dtype=np.float64).sum())
-            parts.append(np.full(value.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
-        factors: Array = np.concatenate(parts)
-        return factors
+    def for_dropout(self, taps: Sequence[str]) -> Vectors:
+        """Dropout's penalty is on each number's own second moment: divide by its root, then the penalty is even.
 
-    def vectors(self, taps: Sequence[str]) -> Array:
-        """The taps side by side [n, d]."""
-        joined: Array = np.concatenate([np.asarray(self.values[tap], np.float64) for tap in taps], axis=1)
-        return joined
+        The moments are those of all pictures, also where a group is left out: they use no label.
+        """
+        plain = Vectors.of(*(self.values[tap] for tap in taps))
+        moments = plain.moments()[1] * len(plain)
+        return replace(plain, scales=np.where(moments > 0, 1 / np.sqrt(np.where(moments > 0, moments, 1)), 0.0))
+
+    def expanded(self, taps: Sequence[str], seed: int) -> Vectors:
+        """Random ReLU features of the taps."""
+        plain = self.vectors(taps)
+        return replace(plain, bend=expansion_for(plain, EXPANDED, seed))
 
     def ridges(
         self,
@@ -159,9 +166,9 @@ class _Problem:
         more: dict[str, float],
     ) -> list[Candidate]:
         """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
-        found = []
+        found, targets = [], one_hot(self.labels, self.classes)
         for some in self._chunks(penalties):
-            scores = held_out.ridge(basis, self.targets, self.groups, [penalties[p] for p in some])
+            scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
             found += [
                 self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)
             ]
@@ -219,7 +226,7 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
     if dropout is not None:
         return _dropout_candidates(problem, taps, (dropout,))
     found = []
-    basis = Basis.of(problem.vectors(taps) * problem.scales(taps))
+    basis = Basis.of(problem.vectors(taps))
     unit = float(basis.spread.sum()) / len(problem.labels)
     if kind in ("auto", "ridge"):
         found += problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {})
@@ -230,7 +237,7 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         found.append(problem.candidate(taps, "centroid", {}, scores))
     if kind == "logistic":
         for c, scores in held_out_logistic(
-            basis.coordinates / np.sqrt(unit),
+            basis.at(slice(None)) / np.sqrt(unit),
             problem.labels,
             problem.classes,
             problem.groups,
@@ -243,24 +250,12 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
 def _dropout_candidates(
     problem: _Problem, taps: tuple[str, ...], rates: Sequence[float] = DROPOUT_RATES
 ) -> list[Candidate]:
-    """Dropout's penalty is on each feature's own second moment: divide by its root, then the penalty is even.
-
-    The moments are those of all pictures, also where a group is left out: they use no label.
-    """
-    vectors = problem.vectors(taps)
-    basis = Basis.of(vectors * _dropout_scales(vectors))
+    basis = Basis.of(problem.for_dropout(taps))
     return problem.ridges(taps, basis, {rate: max(rate / (1 - rate), 1e-6) for rate in rates}, "dropout", {})
 
 
-def _dropout_scales(vectors: Array) -> Array:
-    moments = (vectors**2).sum(axis=0)
-    scales: Array = np.where(moments > 0, 1 / np.sqrt(np.where(moments > 0, moments, 1)), 0.0)
-    return scales
-
-
 def _expanded(problem: _Problem, taps: tuple[str, ...], seed: int) -> list[Candidate]:
-    matrix, offset = expansion_for(problem.vectors(taps), problem.scales(taps), EXPANDED, seed)
-    basis = Basis.of(np.maximum(problem.vectors(taps) @ matrix + offset, 0))
+    basis = Basis.of(problem.expanded(taps, seed))
     unit = float(basis.spread.sum()) / len(problem.labels)
     return problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {"expansion": EXPANDED})
 
@@ -291,35 +286,34 @@ def _simplest_of_the_best(
 
 def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
     """The chosen head on all pictures, its scales folded into weights of the taps' own vectors."""
-    vectors, expansion, settings = problem.vectors(chosen.taps), None, chosen.settings
+    taps, settings, expansion = chosen.taps, chosen.settings, None
     if "expansion" in settings:
-        expansion = expansion_for(vectors, problem.scales(chosen.taps), EXPANDED, seed)
-        vectors, scales = np.maximum(vectors @ expansion[0] + expansion[1], 0), np.ones(EXPANDED)
-    elif "dropout" in settings:
-        scales = _dropout_scales(vectors)
+        vectors = problem.expanded(taps, seed)
+        assert vectors.bend is not None
+        expansion = ((vectors.scales[:, None] * vectors.bend[0]).astype(np.float32), vectors.bend[1].astype(np.float32))
     else:
-        scales = problem.scales(chosen.taps)
-    mean = vectors.mean(axis=0)
-    x = (vectors - mean) * scales
-    unit = float((x**2).sum()) / len(x)
+        vectors = problem.for_dropout(taps) if "dropout" in settings else problem.vectors(taps)
+    mean, squares = vectors.moments()
+    unit = float((squares - mean**2).sum())
     if chosen.kind == "logistic":
-        basis = Basis.of(x)
+        basis = Basis.of(vectors)
         inner, bias = fit_logistic(
-            basis.coordinates / np.sqrt(unit), problem.labels, problem.classes, float(settings["C"])
+            basis.at(slice(None)) / np.sqrt(unit), problem.labels, problem.classes, float(settings["C"])
         )
-        weights = basis.weights(x, inner / np.sqrt(unit))
+        weights = basis.weights(inner / np.sqrt(unit))
     else:
-        weights, bias = _solved(Statistics.of(x, problem.labels, problem.classes), chosen, unit)
-    weights = weights * scales[:, None]
+        blocks = (
+            Statistics.of(vectors.rows(block) - mean, problem.labels[block], problem.classes)
+            for block in vectors.blocks()
+        )
+        weights, bias = _solved(reduce(add, blocks), chosen, unit)
+    bias = bias - mean @ weights
+    if expansion is None:
+        weights = weights * vectors.scales[:, None]
     return Head(
-        chosen.kind,
-        chosen.taps,
-        weights.astype(np.float32),
-        (bias - mean @ weights).astype(np.float32),
-        chosen.temperature,
-        None if expansion is None else (expansion[0].astype(np.float32), expansion[1].astype(np.float32)),
+        chosen.kind, taps, weights.astype(np.float32), bias.astype(np.float32), chosen.temperature, expansion,
         dict(settings),
-    )
+    )  # fmt: skip
 
 
 def _solved(statistics: Statistics, chosen: Candidate, unit: float) -> solve.Solution:
