@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from headstart.errors import ImageError
 
@@ -104,6 +104,9 @@ def _fast_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[np.
 def _rgb(picture: ImageFile.ImageFile) -> Image.Image:
     mode = picture.mode
     picture.load()
+    if mode == "CMYK" and picture.format == "JPEG" and "adobe" not in picture.info:
+        # Pillow takes every JPEG's inks as inverted, which only Adobe's are.
+        return ImageChops.invert(picture).convert("RGB")
     if mode.startswith(("I", "F")):
         return _eight_bits(picture)
     if mode in ("P", "PA") or "transparency" in picture.info or "A" in picture.getbands() or "a" in picture.getbands():

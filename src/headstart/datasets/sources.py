@@ -11,6 +11,7 @@ import stat
 import tarfile
 import tempfile
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,19 +134,26 @@ def _folder(root: Path) -> Source:
 
 
 def _archive(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
+    streams: list[IO[bytes]] = []  # closed with the last use of the source
+
+    def opened() -> IO[bytes]:
+        streams.append(reopen())
+        return streams[-1]
+
     try:
-        if uri.split("?")[0].lower().endswith(".zip"):
-            return _zip(reopen, uri)
-        return _tar(reopen, uri)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        EOFError,
-        OSError,
-        ValueError,
-        NotImplementedError,
-    ) as error:
-        raise DataError(f"{uri} cannot be read as an archive: {_why(error)}; is it whole?") from None
+        source = _zip(opened, uri) if uri.split("?")[0].lower().endswith(".zip") else _tar(opened, uri, streams)
+    except BaseException as error:
+        _close(streams)
+        if isinstance(error, zipfile.BadZipFile | tarfile.TarError | EOFError | OSError | ValueError | RuntimeError):
+            raise DataError(f"{uri} cannot be read as an archive: {_why(error)}; is it whole?") from None
+        raise
+    weakref.finalize(source.read, _close, streams)
+    return source
+
+
+def _close(streams: Sequence[IO[bytes]]) -> None:
+    for stream in streams:
+        stream.close()
 
 
 def _safe(name: str) -> str | None:
@@ -204,14 +212,14 @@ def _zip(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
     return Source(names, read, uri, quarantined=quarantined)
 
 
-def _tar(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
+def _tar(reopen: Callable[[], IO[bytes]], uri: str, streams: list[IO[bytes]]) -> Source:
     """Members of a tar, by their place in the file.
 
     A compressed tar cannot be read at random: it is decompressed once into an unnamed temporary file, which
     vanishes with the process. Member paths are never used.
     """
     stream = reopen()
-    plain = _decompressed(stream, uri) if not uri.lower().endswith(".tar") else stream
+    plain = _decompressed(stream, uri, streams) if not uri.lower().endswith(".tar") else stream
     lock = threading.Lock()
     members: dict[str, tuple[int, int]] = {}
     quarantined: list[Quarantined] = []
@@ -248,7 +256,7 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
     return Source(names, read, uri, quarantined=quarantined)
 
 
-def _decompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
+def _decompressed(stream: IO[bytes], uri: str, streams: list[IO[bytes]]) -> IO[bytes]:
     import bz2
     import gzip
     import lzma
@@ -259,6 +267,7 @@ def _decompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
     if head[:2] != b"\x1f\x8b" and head[:3] != b"BZh" and head != b"\xfd7zXZ\x00":
         return stream  # a plain tar under a compressed name
     plain = tempfile.TemporaryFile(prefix="headstart-")  # noqa: SIM115  # lives as long as the data set
+    streams.append(plain)
     total = 0
     try:
         with opener(stream) as packed:
