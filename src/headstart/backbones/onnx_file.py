@@ -69,8 +69,8 @@ def read_stored(folder: Path, name: str) -> Backbone | None:
 def _key(content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]) -> str:
     settings = json.dumps([VERSION, asdict(options), described, taps], sort_keys=True)
     digest = hashlib.sha256(settings.encode() + b"\0" + content)
-    for beside in sorted(path.parent.glob(path.name + "*data*")):  # weights kept beside the graph
-        if beside.is_file():
+    if b"location" in content:  # weights may be kept beside the graph: they count too
+        for beside in _outside(_parsed(content, path), path):
             with beside.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]
@@ -157,7 +157,7 @@ def _convert(
 ) -> None:
     from headstart.backbones.graph import Normalisation, image_input, standardise
 
-    model = _parse(content, path)
+    model = _with_weights(content, path)
     try:
         said = described_options(described)
     except (TypeError, ValueError) as error:
@@ -227,7 +227,7 @@ def store(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
             ) from None
 
 
-def _parse(content: bytes, path: Path) -> onnx.ModelProto:
+def _parsed(content: bytes, path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -237,32 +237,41 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.") from None
     if not model.graph.node or not model.graph.output:
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.")
-    tensors = [
-        *model.graph.initializer,
-        *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t")),
-    ]
-    outside = [t for t in tensors if t.data_location == onnx.TensorProto.EXTERNAL]
-    total = 0
-    root = path.parent.resolve()
-    for tensor in outside:
+    return model
+
+
+def _outside(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """The files beside the graph that hold weights of it; all of them in its folder, there and not too large."""
+    import onnx
+
+    inside = [a.t for n in model.graph.node for a in n.attribute if a.HasField("t")]
+    root, found = path.parent.resolve(), set()
+    for tensor in [*model.graph.initializer, *inside]:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         beside = (root / location).resolve()
         if not location or root not in beside.parents:
             raise BackboneError(f"{path.name} keeps weights outside its folder ({location!r}); refused.")
         if not beside.is_file():
             raise BackboneError(f"{path.name} needs the file {location!r} beside it; copy it there.")
-        total = max(total, beside.stat().st_size)
+        found.add(beside)
+    total = sum(beside.stat().st_size for beside in found)
     if total > MAX_FILE:
-        raise BackboneError(
-            f"The weights beside {path.name} have {total:,} bytes, more than the limit of {MAX_FILE:,}."
-        )
-    if outside:
+        raise BackboneError(f"The weights beside {path.name} have {total:,} bytes, over the limit of {MAX_FILE:,}.")
+    return sorted(found)
+
+
+def _with_weights(content: bytes, path: Path) -> onnx.ModelProto:
+    import onnx
+
+    model = _parsed(content, path)
+    if _outside(model, path):
         try:
-            onnx.load_external_data_for_model(model, str(root))
+            onnx.load_external_data_for_model(model, str(path.parent.resolve()))
         except Exception as error:  # onnx's checker raises its own kinds
-            raise BackboneError(
-                f"The weights beside {path.name} cannot be read: {' '.join(str(error).split())}"
-            ) from None
+            reason = " ".join(str(error).split())
+            raise BackboneError(f"The weights beside {path.name} cannot be read: {reason}") from None
     return model
 
 

@@ -286,19 +286,42 @@ def _check_count(count: int, uri: str) -> None:
         raise DataError(f"{uri} has more than {MAX_MEMBERS:,} members; split it.")
 
 
+def _fetched(uri: str) -> Source:
+    """An archive behind a URL, copied once to a temporary file: many servers cannot serve parts of a file."""
+    import fsspec
+
+    whole = {"block_size": 0} if uri.startswith(("http://", "https://")) else {}
+    copy = tempfile.NamedTemporaryFile(prefix="headstart-")  # noqa: SIM115  # lives as long as the data set
+    try:
+        total = 0
+        with fsspec.open(uri, "rb", **whole) as stream:
+            while block := stream.read(2**20):
+                total += len(block)
+                if total > MAX_UNPACKED:
+                    raise DataError(f"{uri} has more than {MAX_UNPACKED:,} bytes; split it.")
+                copy.write(block)
+        copy.flush()
+        source = _archive(lambda: Path(copy.name).open("rb"), uri)  # noqa: SIM115  # the source closes it
+    except BaseException:
+        copy.close()
+        raise
+    weakref.finalize(source.read, copy.close)
+    return source
+
+
 def _remote(uri: str) -> Source:
     """A folder or an archive behind an fsspec URL (memory://, http://, s3://, zip://...::...)."""
     import fsspec
 
     try:
         if uri.split("?")[0].lower().endswith(ARCHIVES):
-            return _archive(lambda: fsspec.open(uri, "rb").open(), uri)
+            return _fetched(uri)
         system, root = fsspec.core.url_to_fs(uri)
         listing = system.find(root)
     except (DataError, ImportError):
         raise
     except Exception as error:  # every fsspec back end raises its own
-        raise DataError(f"Cannot list {uri}: {_why(error)}; check the address, or give an archive's URL.") from None
+        raise DataError(f"{uri} cannot be read: {_why(error)}; check the address, or give an archive's URL.") from None
     start = system._strip_protocol(root).rstrip("/") + "/"
     full = {path[len(start) :] if path.startswith(start) else path.rsplit("/", 1)[-1]: path for path in listing}
     names = sorted(name for name in full if _safe(name) == name)
