@@ -189,7 +189,10 @@ class Cache:
                 )
 
     def _shrink(self) -> None:
-        if self._connection is None or self.path.stat().st_size <= self.max_bytes:
+        if self._connection is None:
+            return
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]  # the file itself lags behind its log
+        if pages * self._connection.execute("PRAGMA page_size").fetchone()[0] <= self.max_bytes:
             return
         total = self._connection.execute("SELECT COALESCE(SUM(LENGTH(value) + 100), 0) FROM entries").fetchone()[0]
         surplus = total - int(self.max_bytes * 0.8)
