@@ -258,6 +258,49 @@ def verify(
         )
 
 
+@app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="horses-or-humans.")],
+    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
+    train: Annotated[int, typer.Option(help="Training pictures.")] = 1000,
+    validation: Annotated[int, typer.Option(help="Validation pictures, of other figures.")] = 256,
+    seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Render a labelled sample set: computer-generated horses and humans."""
+    from headstart.samples import render
+
+    with progress_bar("Rendering", quiet, progress) as report:
+        count = render(name, folder, seed=seed, train=train, validation=validation, workers=workers, progress=report)
+    print(line(f"{folder} holds {count} pictures; learn from them: headstart fit {folder}"))
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="horses-or-humans, cats-and-dogs-filtered, flower-photos or ants-bees.")],
+    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a server that says nothing.")] = 30,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Fetch a public data set, check its hash and unpack it. A broken download goes on where it stopped."""
+    from headstart.download import SETS
+    from headstart.download import download as fetch
+
+    with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
+        hashes = fetch(name, folder, timeout=timeout, progress=report)
+    if not quiet:
+        for file in SETS[name].files:
+            if file.sha256 is None:
+                print(
+                    line(f"note: nobody published a hash of {file.url}; what came has sha256 {hashes[file.url]}"),
+                    file=sys.stderr,
+                )
+    print(line(f"{folder} holds {name} (licence: {SETS[name].licence}); learn from it: headstart fit {folder}"))
+
+
 @backbones_app.command("show")
 def show_backbone(
     backbone: Annotated[str, typer.Argument(help="headstart-s or onnx:FILE.")],

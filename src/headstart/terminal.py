@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(title: str, quiet: bool, wanted: bool | None) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(
+    title: str, quiet: bool, wanted: bool | None, *, unit: str = "pictures", each: float = 1
+) -> Iterator[Callable[[int, int | None], None] | None]:
     """A bar with rate and time left on standard error; nothing when that is no terminal, unless asked for."""
     if quiet or wanted is False or (wanted is None and not sys.stderr.isatty()):
         yield None
@@ -31,9 +33,10 @@ def progress_bar(title: str, quiet: bool, wanted: bool | None) -> Iterator[Calla
         task = bar.add_task(title, total=None, rate="")
         started = time.perf_counter()
 
-        def report(done: int, total: int) -> None:
-            rate = done / max(time.perf_counter() - started, 1e-3)
-            bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} pictures/s")
+        def report(done: int, total: int | None) -> None:
+            rate = done / each / max(time.perf_counter() - started, 1e-3)
+            whole = None if total is None else round(total / each)
+            bar.update(task, completed=int(done / each), total=whole, rate=f"{rate:,.0f} {unit}/s")
 
         yield report
 

@@ -58,6 +58,11 @@ def open_source(uri: str) -> Source:
     )
 
 
+def open_archive(path: Path, ending: str) -> Source:
+    """The archive in a file whose own name may say nothing: ``ending`` is ".zip" or ".tgz". Raises DataError."""
+    return _archive(lambda: path.open("rb"), f"{path}{ending}")
+
+
 def read_file(path: str) -> bytes:
     """The bytes of a local file or URL, at most ``images.MAX_BYTES``. Raises ImageError."""
     try:
