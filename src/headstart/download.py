@@ -10,6 +10,8 @@ import hashlib
 import http.client
 import json
 import os
+import re
+import ssl
 import tempfile
 import time
 import urllib.error
@@ -23,6 +25,8 @@ from headstart import __version__
 from headstart.errors import DataError, DownloadError, ImageError, OptionError
 
 MAX_BYTES = 4 * 2**30
+MAX_MEMBERS = 200_000
+MAX_UNPACKED = 16 * 2**30
 CHUNK = 2**18
 REDIRECTS = 5
 
@@ -157,6 +161,11 @@ def _fetch(
             reason = "the connection ended early"
         except urllib.error.HTTPError as error:
             error.close()
+            if 300 <= error.code < 400:
+                raise DownloadError(
+                    f"{file.url} redirects to {error.headers.get('Location', 'nowhere')[:100]!r}; expected at most "
+                    f"{REDIRECTS} redirects, to web addresses."
+                ) from None
             if error.code < 500 and error.code not in (408, 416, 429):
                 raise DownloadError(f"{file.url} answered {error.code} {error.reason}; has it moved?") from None
             if error.code == 416:  # what is here is not a part of what is there
@@ -164,6 +173,11 @@ def _fetch(
             reason = f"it answered {error.code}"
         except urllib.error.URLError as error:
             reason = str(error.reason)
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise DownloadError(
+                    f"{file.url} shows a certificate that is not valid here ({error.reason.verify_message}); "
+                    "is the clock right, or is there a proxy between?"
+                ) from None
             if not isinstance(error.reason, TimeoutError) and attempt and not part.exists():
                 raise DownloadError(
                     f"{urlsplit(file.url).netloc} cannot be reached ({reason}); this machine seems to be offline: "
@@ -184,6 +198,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
+            fp.close()
             raise DownloadError(f"{req.full_url} redirects to {newurl[:100]!r}; refused.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -211,23 +226,24 @@ def _receive(file: File, part: Path, timeout: float, progress: Callable[[int, in
         request.add_header("If-Range", version)
     with _opener().open(request, timeout=timeout) as answer:
         said = answer.headers.get("Content-Range", "").replace(" ", "")
-        going_on = answer.status == 206 and said.startswith(f"bytes{have}-")
+        tag = answer.headers.get("ETag", "")
+        kept = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+        going_on = answer.status == 206 and said.startswith(f"bytes{have}-") and kept in ("", version)
         if answer.status == 206 and not going_on:
             _forget(part)
             return False
         done = have if going_on else 0
         length = answer.headers.get("Content-Length", "")
-        promised = done + int(length) if length.isdecimal() else None
+        promised = done + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         total = file.size if file.size is not None else promised
         if (total or 0) > MAX_BYTES:
             raise DownloadError(f"{file.url} promises {total:,} bytes, more than the limit of {MAX_BYTES:,}; refused.")
         limit = file.size if file.size is not None else MAX_BYTES
         if not going_on:  # which version of the file this is, so that two are never glued together
-            tag = answer.headers.get("ETag", "")
-            kept = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+            part.unlink(missing_ok=True)  # first: a kill here must not pair old bytes with a new version
             note.write_text(json.dumps({"version": kept}), "utf-8")
         with part.open("ab" if going_on else "wb") as out:
-            while block := answer.read1(CHUNK):
+            while block := _next(answer):
                 done += len(block)
                 if done > limit:
                     out.close()
@@ -239,6 +255,14 @@ def _receive(file: File, part: Path, timeout: float, progress: Callable[[int, in
                 if progress is not None:
                     progress(done, total)
     return total is None or done >= total
+
+
+def _next(answer: http.client.HTTPResponse) -> bytes:
+    """What has come, at most CHUNK bytes. Any fault of the way is a ConnectionError, so none looks like a disk's."""
+    try:
+        return answer.read1(CHUNK)
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from None
 
 
 def _version(note: Path) -> str:
@@ -277,18 +301,28 @@ def _unpack(part: Path, file: File, made: Path) -> None:
         first = source.quarantined[0]
         _forget(part)
         raise DownloadError(f"{file.url} holds {first.path.rsplit('/', 1)[-1]}: {first.reason} Refused.")
-    count = 0
+    if len(source.names) > MAX_MEMBERS:
+        _forget(part)
+        raise DownloadError(f"{file.url} has more than {MAX_MEMBERS:,} members; refused.")
+    count = total = 0
     for number, name in enumerate(source.names):
         inner = name.removeprefix(f"{file.wrapped}/") if file.wrapped else name
         if (file.wrapped and inner == name) or any(p.startswith((".", "__MACOSX")) for p in inner.split("/")):
             continue
+        if ":" in inner:  # on Windows, below the wrapping folder, it would name a drive or a stream
+            _forget(part)
+            raise DownloadError(f"{file.url} holds {name[:100]!r}, which is no file name everywhere; refused.")
         place = made / file.into / inner
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
-            place.write_bytes(source.read(number))
+            total += len(data := source.read(number))
         except ImageError as error:
             _forget(part)
             raise DownloadError(f"{file.url} is damaged: {inner}: {error}") from None
+        if total > MAX_UNPACKED:
+            _forget(part)
+            raise DownloadError(f"{file.url} unpacks to more than {MAX_UNPACKED:,} bytes; refused.")
+        place.write_bytes(data)
         count += 1
     if not count:
         _forget(part)

@@ -72,8 +72,16 @@ def _pixels(picture: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int]
             at_least = at_least[::-1]
         factor = _shrink_factor(height, width, at_least)
         if picture.mode in ("L", "RGB"):
-            return _rotate(_fast_jpeg(data, height, width, factor), orientation)
-        picture.draft(None, (-(-width // factor), -(-height // factor)))
+            try:
+                return _rotate(_fast_jpeg(data, height, width, factor), orientation)
+            except ValueError as error:
+                if "extraneous bytes" not in str(error):
+                    raise
+                # Stray bytes between segments are common on the web and cost no pixel; Pillow passes over them.
+        # Pillow takes the largest factor that keeps this size: rounded up, it would take a smaller one.
+        picture.draft(None, (max(1, width // factor), max(1, height // factor)))
+    if picture.format == "TIFF":
+        orientation = 1  # Pillow turns these itself
     return _rotate(np.asarray(_rgb(picture)), orientation)
 
 
@@ -90,14 +98,7 @@ def _fast_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[np.
     """libjpeg-turbo, which runs without the interpreter's lock. Strict: a file cut off is an error, not half grey."""
     shape = (-(-height // factor), -(-width // factor))
     # With the exact shape asked for, the library picks that very factor among its eighths.
-    size = {"min_height": shape[0], "min_width": shape[1]}
-    try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", **size)
-    except ValueError as error:
-        if "extraneous bytes" not in str(error):
-            raise
-        # Stray bytes between segments are common on the web and cost no pixel.
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=False, **size)
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=shape[0], min_width=shape[1])
     return pixels
 
 
@@ -121,9 +122,11 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture, np.float64)
     if not np.isfinite(values).all():
         raise ImageError("The picture has samples that are not numbers.")
+    if isinstance(clear := picture.info.get("transparency"), int):
+        values[values == clear] = 65535  # the one transparent grey of a PNG, on white
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
-        values = (values - low) / (high - low) * 65535
+        values = (values - low) / ((high - low) or 1) * 65535
     elif picture.mode == "F" and high <= 1:
         values = values * 65535
     grey = np.rint(values / 257).astype(np.uint8)

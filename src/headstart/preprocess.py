@@ -44,7 +44,7 @@ class Preprocess:
             raise OptionError(f"Crop {self.crop!r} cannot be used; expected a share above 0 and at most 1.")
         if self.resize not in ("shortest", "squash"):
             raise OptionError(f"Resize mode {self.resize!r} is unknown; expected shortest or squash.")
-        if self.interpolation not in FILTERS:
+        if self.interpolation not in tuple(FILTERS):
             raise OptionError(f"Interpolation {self.interpolation!r} is unknown; expected {' or '.join(FILTERS)}.")
 
     @property
@@ -81,6 +81,8 @@ class Preprocess:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
         """The inverse of ``to_dict``. Raises OptionError for unknown names and values."""
+        if not isinstance(values, Mapping):
+            raise OptionError(f"Preprocessing {values!r} cannot be read; expected names and values.")
         unknown = set(values) - set(cls.__dataclass_fields__)
         if unknown or not {"height", "width"} <= set(values):
             raise OptionError(

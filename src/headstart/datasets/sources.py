@@ -13,6 +13,7 @@ import tempfile
 import threading
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from headstart.errors import DataError, ImageError
 from headstart.images import MAX_BYTES, is_picture_name
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 MAX_MEMBERS = 5_000_000
 MAX_UNPACKED = 64 * 2**30  # of a compressed tar, which has to be unpacked once to be read at random
 
@@ -47,9 +49,9 @@ def open_source(uri: str) -> Source:
     if "://" in uri or "::" in uri:
         return _remote(uri)
     path = Path(uri)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path's own raises for names that are too long
         return _folder(path)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"There is no {uri}{_nearest(path)}; give a folder, an archive, a table or a URL.")
     if path.name.lower().endswith(ARCHIVES):
         return _archive(lambda: path.open("rb"), uri)
@@ -149,7 +151,7 @@ def _archive(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
         source = _zip(opened, uri) if uri.split("?")[0].lower().endswith(".zip") else _tar(opened, uri, streams)
     except BaseException as error:
         _close(streams)
-        if isinstance(error, zipfile.BadZipFile | tarfile.TarError | EOFError | OSError | ValueError | RuntimeError):
+        if isinstance(error, _BROKEN):
             raise DataError(f"{uri} cannot be read as an archive: {_why(error)}; is it whole?") from None
         raise
     weakref.finalize(source.read, _close, streams)
@@ -224,7 +226,7 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str, streams: list[IO[bytes]]) ->
     vanishes with the process. Member paths are never used.
     """
     stream = reopen()
-    plain = _decompressed(stream, uri, streams) if not uri.lower().endswith(".tar") else stream
+    plain = _decompressed(stream, uri, streams)
     lock = threading.Lock()
     members: dict[str, tuple[int, int]] = {}
     quarantined: list[Quarantined] = []
@@ -232,6 +234,7 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str, streams: list[IO[bytes]]) ->
     with tarfile.open(fileobj=plain, mode="r:") as archive:
         for count, member in enumerate(archive):
             _check_count(count, uri)
+            archive.members = []  # type: ignore[attr-defined]  # else a million members stay in memory
             if member.isdir():
                 continue
             name = _safe(member.name)
@@ -246,7 +249,6 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str, streams: list[IO[bytes]]) ->
                 continue
             if is_picture_name(member.name):
                 quarantined.append(Quarantined(f"{uri}/{member.name}", reason))
-            archive.members = []  # type: ignore[attr-defined]  # else a million members stay in memory
     names = sorted(members)
 
     def read(number: int) -> bytes:
@@ -270,7 +272,7 @@ def _decompressed(stream: IO[bytes], uri: str, streams: list[IO[bytes]]) -> IO[b
     stream.seek(0)
     opener: Any = gzip.open if head[:2] == b"\x1f\x8b" else bz2.open if head[:3] == b"BZh" else lzma.open
     if head[:2] != b"\x1f\x8b" and head[:3] != b"BZh" and head != b"\xfd7zXZ\x00":
-        return stream  # a plain tar under a compressed name
+        return stream  # a plain tar, whatever its name
     plain = tempfile.TemporaryFile(prefix="headstart-")  # noqa: SIM115  # lives as long as the data set
     streams.append(plain)
     total = 0

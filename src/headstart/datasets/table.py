@@ -35,7 +35,7 @@ def from_table(uri: str, group_column: str | None) -> Dataset:
     if not rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
     columns = _columns(uri, list(rows[0]), group_column)
-    base = uri.rsplit("/", 1)[0] if "://" in uri else str(Path(uri).parent)
+    base = uri.split("?")[0].rsplit("/", 1)[0] if "://" in uri else str(Path(uri).parent)
     passed_over: Counter[str] = Counter()
     items: list[tuple[int, Item]] = []
     paths: list[str] = []
@@ -83,11 +83,12 @@ def _columns(uri: str, names: Sequence[str], group_column: str | None) -> dict[s
 
 def _rows(uri: str) -> list[Mapping[str, object]]:
     data = _bytes(uri)
+    name = uri.split("?")[0].lower()  # a query may follow an address
     try:
-        if uri.lower().endswith(".parquet"):
+        if name.endswith(".parquet"):
             return _parquet(data)
         text = data.decode("utf-8-sig")
-        if uri.lower().endswith((".jsonl", ".ndjson")):
+        if name.endswith((".jsonl", ".ndjson")):
             parsed = [json.loads(line) for line in text.splitlines() if line.strip()]
             if not all(isinstance(row, dict) for row in parsed):
                 raise ValueError("a line is not an object")
