@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from importlib import metadata
+from importlib import import_module, metadata
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ class ImageClassifier:
     ) -> ImageClassifier:  # fmt: skip
         """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError."""
         started = time.perf_counter()
+        Thread(target=_import_ahead, daemon=True).start()
         dataset = self._open(X, y, groups)
         if not dataset.classes:
             raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
@@ -332,6 +334,12 @@ class ImageClassifier:
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
             pictures.append(backbone.preprocess(image))
         return replace(model, golden=make_golden(model, pictures))
+
+
+def _import_ahead() -> None:
+    """What is needed after the features, imported while they are read: 0.2 s of a fit that finds all in its cache."""
+    for name in ("scipy.sparse.csgraph", "onnxruntime"):
+        import_module(name)
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:

@@ -7,6 +7,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import sys
 import time
@@ -60,6 +61,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
         sys.stderr.close()
         sys.exit(0)
+    finally:
+        gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit
 
 
 def _version(wanted: bool) -> None:

@@ -56,15 +56,21 @@ class Features:
 
 @dataclass
 class _Work:
-    """One batch: which pictures, what came of each (vectors or the reason it was refused), and the time."""
+    """What came of some pictures: vectors, or why one was refused; how many were computed, and the time."""
 
-    indices: list[int]
-    hashes: dict[int, bytes] = field(default_factory=dict)
     found: dict[int, Vectors] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     misses: int = 0
     decode: float = 0.0
     run: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A picture that is not in the cache: its place in the data set, and its bytes or pixels."""
+
+    place: int
+    source: bytes | NDArray[np.uint8]
 
 
 def embed(
@@ -94,19 +100,19 @@ def embed(
     step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
-    for work in step.all_batches():
+    for work in step.works():
         works.append(work)
         if cache is not None and work.misses:
             for i, vectors in work.found.items():
-                unsaved[step.key(work.hashes[i])] = _pack(vectors, step.taps)
+                unsaved[step.key(step.hashes[i])] = _pack(vectors, step.taps)
             if len(unsaved) >= STORE_EVERY:
                 cache.put_many(unsaved)
                 unsaved = {}
         if progress is not None:
-            progress(sum(len(w.indices) for w in works), len(dataset))
+            progress(sum(len(w.found) + len(w.refused) for w in works), len(dataset))
     if cache is not None and unsaved:
         cache.put_many(unsaved)
-    return _collect(dataset, works, names, wanted, info, time.perf_counter() - started)
+    return _collect(step, works, wanted, time.perf_counter() - started)
 
 
 @dataclass
@@ -118,45 +124,43 @@ class _Step:
     info: RuntimeInfo
     workers: int
     exact: bool
+    hashes: dict[int, bytes] = field(default_factory=dict)
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
         return (*(tap.channels for tap in self.backbone.taps), 768)
+
+    def load(self) -> Graph:
+        workers = min(self.workers, -(-len(self.dataset) // BATCH))
+        return load_graph(
+            self.backbone.graph, runtime=self.info.name, precision=self.info.precision, workers=workers
+        )  # fmt: skip
 
     def key(self, content: bytes) -> bytes:
         """One entry holds all taps of a picture: a tenth of the time of an entry each when thousands are read."""
         fingerprint, taps = self.backbone.preprocess.fingerprint, "\0".join(self.taps)
         return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, 0, taps)
 
-    def all_batches(self) -> Iterator[_Work]:
-        """Finished batches, in any order. At most two a worker are under way, so memory stays flat."""
-        import threading
+    def works(self) -> Iterator[_Work]:
+        """What came of the pictures, in any order. At most two batches a worker are under way: memory stays flat.
 
-        lock = threading.Lock()
-        loaded: list[Graph] = []
-
-        def graph() -> Graph:
-            with lock:  # loaded by the first picture that needs it: a warm run never does
-                if not loaded:
-                    loaded.append(
-                        load_graph(
-                            self.backbone.graph,
-                            runtime=self.info.name,
-                            precision=self.info.precision,
-                            workers=min(self.workers, -(-len(self.dataset) // BATCH)),
-                        )
-                    )
-                return loaded[0]
-
-        batches = (
-            list(range(start, min(start + BATCH, len(self.dataset)))) for start in range(0, len(self.dataset), BATCH)
-        )
+        This thread reads and looks up, which two threads would do more slowly than one; workers decode and infer.
+        """
+        pending: set[Future[_Work]] = set()
+        waiting: list[_Waiting] = []
+        graph: Future[Graph] | None = None
         with ThreadPoolExecutor(self.workers, thread_name_prefix="headstart") as pool:
-            pending: set[Future[_Work]] = set()
             try:
-                for indices in batches:
-                    pending.add(pool.submit(self.one_batch, indices, graph))
-                    if len(pending) >= 2 * self.workers:
+                for start in range(0, len(self.dataset), BATCH):
+                    work, missing = self.look_up(range(start, min(start + BATCH, len(self.dataset))))
+                    yield work
+                    waiting += missing
+                    if len(waiting) >= BATCH or (waiting and start + BATCH >= len(self.dataset)):
+                        # Loaded for the first picture that needs it, beside its decoding: a warm run never does.
+                        graph = graph or pool.submit(self.load)
+                        pending |= {pool.submit(self.compute, batch, graph) for batch in _batches(waiting)}
+                        waiting = []
+                    while len(pending) >= 2 * self.workers:
                         done, pending = wait(pending, return_when=FIRST_COMPLETED)
                         yield from (future.result() for future in done)
                 while pending:
@@ -165,26 +169,33 @@ class _Step:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def one_batch(self, indices: list[int], graph: Callable[[], Graph]) -> _Work:
-        work = _Work(indices)
-        sources: dict[int, bytes | NDArray[np.uint8]] = {}
+    def look_up(self, indices: Sequence[int]) -> tuple[_Work, list[_Waiting]]:
+        """Read pictures and fetch what the cache holds; the others wait."""
+        work, sources = _Work(), {}
         for i in indices:
             try:
-                source = self.dataset.read(i)
+                sources[i] = self.dataset.read(i)
             except ImageError as error:
                 work.refused[i] = str(error)
                 continue
-            work.hashes[i] = _content_hash(source)
-            sources[i] = source
+            self.hashes[i] = _content_hash(sources[i])
         if self.cache is not None:
-            self._look_up(work)
-        missing = [i for i in sources if i not in work.found]
+            packed = self.cache.get_many([self.key(self.hashes[i]) for i in sources])
+            for i, one in zip(sources, packed, strict=True):
+                vectors = None if one is None else _unpack(one, self.taps, self.widths)
+                if vectors is not None:
+                    work.found[i] = vectors
+        return work, [_Waiting(i, source) for i, source in sources.items() if i not in work.found]
+
+    def compute(self, batch: Sequence[_Waiting], graph: Future[Graph]) -> _Work:
+        """Decode, preprocess and run pictures."""
+        work = _Work()
         began = time.thread_time()
         pixels: dict[int, NDArray[np.uint8]] = {}
         small: dict[int, NDArray[np.uint8]] = {}
         preprocess = self.backbone.preprocess
-        for i in missing:
-            source = sources[i]
+        for each in batch:
+            i, source = each.place, each.source
             try:
                 image = source if isinstance(source, np.ndarray) else decode(source, at_least=preprocess.at_least)
             except ImageError as error:
@@ -194,7 +205,7 @@ class _Step:
         work.decode = time.thread_time() - began
         if pixels:
             began = time.perf_counter()
-            outputs = pad_batch(graph(), np.stack(list(pixels.values())), self.backbone.batch)
+            outputs = pad_batch(graph.result(), np.stack(list(pixels.values())), self.backbone.batch)
             work.run = time.perf_counter() - began
             work.misses = len(pixels)
             for row, i in enumerate(pixels):
@@ -203,13 +214,9 @@ class _Step:
                 work.found[i][PIXELS] = small[i]
         return work
 
-    def _look_up(self, work: _Work) -> None:
-        assert self.cache is not None
-        indices = list(work.hashes)
-        for i, packed in zip(indices, self.cache.get_many([self.key(work.hashes[i]) for i in indices]), strict=True):
-            vectors = None if packed is None else _unpack(packed, self.taps, self.widths)
-            if vectors is not None:
-                work.found[i] = vectors
+
+def _batches(waiting: Sequence[_Waiting]) -> Iterator[Sequence[_Waiting]]:
+    return (waiting[start : start + BATCH] for start in range(0, len(waiting), BATCH))
 
 
 def _pack(vectors: Vectors, taps: Sequence[str]) -> NDArray[np.uint8]:
@@ -249,32 +256,25 @@ def _shrink(value: NDArray[np.float32], path: str, exact: bool) -> NDArray[np.fl
     return value if exact or largest > FP16_LIMIT else value.astype(np.float16)
 
 
-def _collect(
-    dataset: Dataset,
-    works: list[_Work],
-    names: tuple[str, ...],
-    wanted: tuple[str, ...],
-    info: RuntimeInfo,
-    total: float,
-) -> Features:
-    found = {i: (work, vectors) for work in works for i, vectors in work.found.items()}
+def _collect(step: _Step, works: Sequence[_Work], wanted: Sequence[str], total: float) -> Features:
+    found = {i: vectors for work in works for i, vectors in work.found.items()}
     refused = {i: reason for work in works for i, reason in work.refused.items()}
     order = sorted(found)
     values: dict[str, NDArray[np.floating]] = {}
-    for tap in names:
+    for tap in step.taps:
         if tap in wanted:
-            rows = [found[i][1].pop(tap) for i in order]
+            rows = [found[i].pop(tap) for i in order]
             values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)
-    pixels = [found[i][1][PIXELS] for i in order]
-    content = [np.frombuffer(found[i][0].hashes[i], np.uint8) for i in order]
+    pixels = [found[i][PIXELS] for i in order]
+    content = [np.frombuffer(step.hashes[i], np.uint8) for i in order]
     misses = sum(work.misses for work in works)
     return Features(
         values,
         np.stack(pixels).astype(np.uint8) if pixels else np.empty((0, 768), np.uint8),
         np.stack(content) if content else np.empty((0, 32), np.uint8),
         np.array(order, np.int64),
-        tuple(Quarantined(dataset.items[i].path, refused[i]) for i in sorted(refused)),
-        info,
+        tuple(Quarantined(step.dataset.items[i].path, refused[i]) for i in sorted(refused)),
+        step.info,
         len(order) - misses,
         misses,
         {"total": total, "decode": sum(w.decode for w in works), "features": sum(w.run for w in works)},

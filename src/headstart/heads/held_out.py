@@ -36,8 +36,6 @@ class Basis:
     @classmethod
     def of(cls, x: Vectors | NDArray[np.floating]) -> Basis:
         """The basis of vectors [n, d], from the smaller of the n x n and the d x d Gram matrix."""
-        from scipy.linalg import eigh
-
         vectors = x if isinstance(x, Vectors) else Vectors.of(x)
         mean, _ = vectors.moments()
         wide = len(vectors) <= vectors.width
@@ -49,7 +47,7 @@ class Basis:
             for block in vectors.blocks():
                 centred = vectors.rows(block) - mean
                 gram += centred.T @ centred
-        spread, turn = eigh(gram, driver="evd", overwrite_a=True, check_finite=False)
+        spread, turn = np.linalg.eigh(gram)  # SciPy's is as fast but holds the interpreter's lock
         # 1e-10: below it a direction is rounding of the fp16 features, and 1/spread would amplify it.
         keep = spread > max(float(spread[-1]), 1e-300) * 1e-10
         spread, turn = spread[keep], turn[:, keep]
