@@ -139,6 +139,8 @@ if __name__ == "__main__":
                 ours=lambda r=runtime, p=precision, b=ours: speed(b, r, p),
                 theirs=lambda r=runtime, p=precision, b=theirs: speed(b, r, p),
             )
-            rows.append({"runtime": f"{runtime} {precision}", "headstart-s (pictures/s)": round(found["ours"]),
-                         "MobileNetV2 at 224": round(found["theirs"]), "ratio": found["ours"] / found["theirs"]})  # fmt: skip
+            rows.append(
+                {"runtime": f"{runtime} {precision}", "headstart-s (pictures/s)": round(found["ours"]),
+                 "MobileNetV2 at 224": round(found["theirs"]), "ratio": found["ours"] / found["theirs"]}
+            )  # fmt: skip
         table(rows)

@@ -46,7 +46,7 @@ if __name__ == "__main__":
         backbone = backbones.load(f"onnx:{shared() / 'weights' / 'mobilenetv2-imagenet.onnx'}")
         dataset = open_dataset(shared() / "data" / "ants-bees").split("train")
         features = embed(dataset, backbone, taps=["features"])
-    x = features.matrix(["features"]).astype(np.float64)
+    x = features.values["features"].astype(np.float64)
     x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
     labels = np.array([dataset.classes.index(dataset.items[i].label) for i in features.index])
     rng = np.random.default_rng(0)

@@ -16,6 +16,7 @@ import os
 import time
 from pathlib import Path
 
+import apart
 import evaluate
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ KEPT_OUT_CLASSES, KEPT_OUT_EACH = 50, 50  # pictures of the probe: never trained
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--pictures", nargs="+", required=True, metavar="PLACE=SHARE", help="folders or tar files")
+    p.add_argument("--apart", nargs="*", default=[], metavar="PLACE", help="evaluation's: look-alikes' folders go")
     p.add_argument("--teacher", required=True, metavar="onnx:FILE")
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--start", default="teacher", help="teacher (pruned), random, or a checkpoint's file")
@@ -115,6 +117,10 @@ def main() -> None:
     # Pictures; the probe's are kept out of training.
     places = [place.rsplit("=", 1) for place in opt.pictures]
     sources, shares = [Source(Path(place)) for place, _ in places], [float(share) for _, share in places]
+    kept_apart = [Source(Path(place)) for place in opt.apart]
+    for source in sources if kept_apart else ():
+        gone = {apart.folder(ours) for ours, _, _ in apart.look_alikes(source, kept_apart)}
+        source.without({name for name in source.names if apart.folder(name) in gone})
     probe = evaluate.probe_set(sources[0], KEPT_OUT_CLASSES, KEPT_OUT_EACH)
     sources[0].without({name for name, _, _ in probe})
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart import backbones
 from headstart.backbones import InputOptions
+from headstart.backbones.onnx_file import _outside
 from headstart.errors import BackboneError, OptionError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
@@ -122,7 +123,17 @@ def test_a_description_beside_the_graph_is_used(tmp_path, values, mean, std, pre
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", '{"mean": "red"}', '{"mean": [1, 2]}', '{"std": [0, 1, 1]}', '{"channels": "XYZ"}']
+    "text",
+    [
+        "{",
+        "[1]",
+        '{"mean": "red"}',
+        '{"std": [1, 1, 1], "size": [Infinity, 1]}',
+        '{"crop_size": 5, "size": {"shortest_edge": 0}}',
+        '{"mean": [1, 2]}',
+        '{"std": [0, 1, 1]}',
+        '{"channels": "XYZ"}',
+    ],
 )
 def test_descriptions_that_mean_nothing_are_refused(tmp_path, text):
     path = saved(tmp_path)
@@ -168,6 +179,41 @@ def test_weights_beside_the_graph(tmp_path):
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(BackboneError, match=r"needs the file 'weights\.bin'"):
         backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+
+
+def test_an_unknown_resampling_is_told(tmp_path):
+    path = saved(tmp_path)
+    (tmp_path / "net.onnx.json").write_text(json.dumps({"mean": 0, "std": 1, "resample": 1}))
+    backbone = backbones.load(f"onnx:{path}")
+    assert backbone.preprocess.interpolation == "bilinear"
+    assert ["resampling 1" in note for note in backbone.notes] == [True]
+
+
+def test_weights_beside_a_branch_count_in_the_key(tmp_path):
+    """A graph inside a node may keep its constants beside the file too."""
+    weight = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "inner")
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["inner"], ["chosen"])], "branch", [],
+        [helper.make_tensor_value_info("chosen", TensorProto.FLOAT, [1, 3, 1, 1])], [weight],
+    )  # fmt: skip
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True), "yes")),
+             helper.make_node("If", ["yes"], ["factor"], then_branch=branch, else_branch=branch)],
+            "outer", [], [helper.make_tensor_value_info("factor", TensorProto.FLOAT, [1, 3, 1, 1])],
+        )
+    )  # fmt: skip
+    for attribute in model.graph.node[1].attribute:
+        tensor = attribute.g.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "inner.bin"
+    (tmp_path / "inner.bin").write_bytes(np.ones(3, np.float32).tobytes())
+    assert _outside(model, tmp_path / "net.onnx") == [(tmp_path / "inner.bin").resolve()]
+    (tmp_path / "inner.bin").unlink()
+    with pytest.raises(BackboneError, match=r"needs the file 'inner\.bin'"):
+        _outside(model, tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "", "a/../../secret.bin"])

@@ -83,7 +83,7 @@ def test_the_graph_is_the_head_on_the_features(model_folder, photos):
     model = read(model_folder)
     dataset = open_dataset(photos).split("validation")
     features = embed(dataset, backbones.load("headstart-s"), runtime="onnxruntime", exact=True)
-    expected = model.head.probabilities(features.matrix(model.head.taps))
+    expected = model.head.probabilities(features.matrix(model.head.taps, np.arange(len(features.index))))
     got = hs.load(model_folder).set_params(runtime="onnxruntime").answer(dataset).probabilities
     np.testing.assert_allclose(got, expected, atol=1e-4)
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import write_photos
 
-from headstart import __version__
+from headstart import __version__, backbones
 from headstart.cli import __doc__ as cli_doc
 from headstart.cli import app, main
 
@@ -119,6 +119,16 @@ def test_evaluate_and_verify(run, model_folder, photos):
     assert json.loads(out)["pictures"] == 8
     status, out, _ = run("verify", model_folder, "--runtime", "onnxruntime")
     assert "answers as it should" in out
+
+
+def test_backbones_list_names_what_load_takes(run):
+    backbones.load("headstart-s")  # providers enter themselves
+    status, out, _ = run("backbones", "list", "--json")
+    found = [each["id"] for each in json.loads(out)]
+    assert status == 0
+    assert found == ["headstart-s", "onnx:FILE"]
+    assert {name.partition(":")[0] for name in found} == set(backbones.PROVIDERS)
+    assert all(name in run("backbones", "list")[1] for name in found)
 
 
 def test_backbones_show(run):

@@ -54,9 +54,13 @@ def test_features_are_decode_preprocess_and_graph(backbone, data, tmp_path, work
     for tap, value in expected.items():
         np.testing.assert_allclose(exact.values[tap], value, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
-        found.matrix(["early", "features"]), np.concatenate([expected["early"], expected["features"]], axis=1),
+        found.matrix(["early", "features"], np.arange(40)),
+        np.concatenate([expected["early"], expected["features"]], axis=1),
         rtol=2e-3, atol=1e-3,
     )  # fmt: skip
+    some = np.array([3, 1, 2])
+    np.testing.assert_array_equal(found.matrix(["early"], some), np.float32(found.values["early"][some]))
+    assert np.shares_memory(found.at(np.arange(5, 9))["early"], found.values["early"])
     if cache is not None:
         cache.close()
 

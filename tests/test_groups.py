@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.groups import THRESHOLDS, find_groups, groups_from_column, no_groups
+from headstart.groups import THRESHOLDS, _pairs, _tiles, find_groups, groups_from_column, no_groups
 
 
 def content(n, copies=()):
@@ -97,3 +97,26 @@ def test_a_column_groups_by_name():
 
 def test_no_groups():
     assert no_groups(3).index.tolist() == [0, 1, 2]
+
+
+def test_tiles_bring_every_two_pictures_together_once(monkeypatch):
+    monkeypatch.setattr("headstart.groups.TILE", 7)
+    seen = np.zeros((30, 30), int)
+    for first, second in _tiles(30):
+        rows, columns = _pairs(first, second, np.ones((first.stop - first.start, second.stop - second.start), bool))
+        seen[rows + first.start, columns + second.start] += 1
+    np.testing.assert_array_equal(seen, np.triu(np.ones((30, 30), int), 1))
+
+
+def test_tiles_change_nothing(monkeypatch):
+    rng = np.random.default_rng(3)
+    scenes = rng.normal(size=(12, 40))
+    features = np.repeat(scenes, 5, axis=0) + 0.4 * rng.normal(size=(60, 40))
+    pixels = rng.integers(0, 256, (60, 768), np.uint8)
+    pixels[41] = pixels[7].reshape(16, 16, 3)[:, ::-1].reshape(-1)
+    content = rng.integers(0, 256, (60, 32), np.uint8)
+    labels = np.arange(60) % 3
+    whole = find_groups(content, pixels, features, labels)
+    assert whole.count < 60
+    monkeypatch.setattr("headstart.groups.TILE", 7)
+    np.testing.assert_array_equal(find_groups(content, pixels, features, labels).index, whole.index)

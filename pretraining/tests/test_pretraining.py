@@ -14,6 +14,8 @@ sys.path.insert(0, str(HERE))
 SHARED = Path(os.environ.get("HEADSTART_SHARED", HERE.parents[1] / "shared"))
 TEACHER = SHARED / "weights" / "mobilenetv2-imagenet.onnx"
 
+import apart  # noqa: E402
+from pictures import Source  # noqa: E402
 from PIL import Image  # noqa: E402
 from prune import RIDGE, choose, prune  # noqa: E402
 from student import FULL, HEADSTART_S, Student  # noqa: E402
@@ -128,3 +130,21 @@ def test_a_run_killed_and_resumed_ends_as_one_left_alone(tmp_path, teacher_path)
         torch.testing.assert_close(value, second["student"][name], rtol=1e-5, atol=1e-6)
     for name, value in first["average"].items():
         torch.testing.assert_close(value, second["average"][name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_folder_of_a_look_alike_is_kept_apart(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def save(place, values, **options):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).resize((96, 64), Image.Resampling.BICUBIC).save(place, **options)
+
+    scenes = rng.integers(0, 256, (6, 5, 6, 3), np.uint8)
+    save(tmp_path / "data" / "a" / "1.png", scenes[0])
+    for i, scene in enumerate(scenes[1:]):
+        save(tmp_path / "pictures" / f"class{i}" / "images" / "1.jpg", scene)
+    save(tmp_path / "pictures" / "class3" / "images" / "2.jpg", scenes[0, :, ::-1], quality=60)  # mirrored
+    found = list(apart.look_alikes(Source(tmp_path / "pictures"), [Source(tmp_path / "data")]))
+    assert [(Path(ours).parent.parent.name, Path(theirs).name) for ours, theirs, _ in found] == [("class3", "1.png")]
+    assert found[0][2] > 0.97
+    assert apart.folder(found[0][0]) == str(tmp_path / "pictures" / "class3")

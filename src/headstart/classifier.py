@@ -129,7 +129,7 @@ class ImageClassifier:
         seconds = time.perf_counter()
         split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
         choice = select(
-            {tap: value[split.train] for tap, value in features.values.items()},
+            features.at(split.train),
             split.labels, split.groups.index, cut=cuts or "auto", kind=self.head, dropout=self.dropout, seed=self.seed,
         )  # fmt: skip
         model = self._model(split.classes, backbone, choice, features, everything, split.train)
@@ -355,7 +355,7 @@ def load(folder: str | os.PathLike[str]) -> ImageClassifier:
 def _accuracies(choice: Choice, split: Partition, features: Features, dataset: Dataset) -> dict[str, Accuracy]:
     found = {}
     if len(split.validation):
-        probabilities = choice.head.probabilities(features.matrix(choice.head.taps)[split.validation])
+        probabilities = choice.head.probabilities(features.matrix(choice.head.taps, split.validation))
         names = [str(dataset.items[features.index[i]].label) for i in split.validation]
         answers = [split.classes[i] for i in probabilities.argmax(axis=1)]
         found["validation"] = held_out_accuracy(np.array([a == b for a, b in zip(answers, names, strict=True)]))

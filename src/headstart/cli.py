@@ -304,6 +304,18 @@ def download(
     print(line(f"{folder} holds {name} (licence: {SETS[name].licence}); learn from it: headstart fit {folder}"))
 
 
+@backbones_app.command("list")
+def list_backbones(as_json: JsonOption = False) -> None:
+    """The backbones there are: what to write for --backbone."""
+    from headstart.backbones import AVAILABLE
+
+    if as_json:
+        print_json([{"id": name, "what": what} for name, what in AVAILABLE.items()])
+        return
+    for name, what in AVAILABLE.items():
+        print(line(f"{name:12} {what}"))
+
+
 @backbones_app.command("show")
 def show_backbone(
     backbone: Annotated[str, typer.Argument(help="headstart-s or onnx:FILE.")],

@@ -49,9 +49,17 @@ class Features:
     misses: int
     seconds: Mapping[str, float]
 
-    def matrix(self, taps: Sequence[str]) -> NDArray[np.float32]:
-        """The vectors of ``taps`` side by side [n, d] float32: what a head takes."""
-        return np.concatenate([np.asarray(self.values[tap], np.float32) for tap in taps], axis=1)
+    def at(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.floating]]:
+        """The vectors of the pictures ``rows`` [m] by tap, each [m, channels]; no copy where rows are in order."""
+        inner: slice | NDArray[np.integer] = rows
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            inner = slice(int(rows[0]), int(rows[0]) + len(rows))
+        return {tap: value[inner] for tap, value in self.values.items()}
+
+    def matrix(self, taps: Sequence[str], rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Of the pictures ``rows`` [m] the vectors of ``taps`` side by side [m, d] float32: what a head takes."""
+        vectors = self.at(rows)
+        return np.concatenate([np.asarray(vectors[tap], np.float32) for tap in taps], axis=1)
 
 
 @dataclass

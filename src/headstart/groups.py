@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 SAME_PIXELS = 0.98  # correlation of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
 THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 LARGEST = 0.1  # a group from features alone holds at most this share of all pictures
-BLOCK = 4_000_000  # cosines held at a time
+TILE = 1_100  # pictures compared with as many others at a time
 EDGES = 1_000_000  # links held before those that the forest does not need are dropped
 
 
@@ -55,7 +55,7 @@ def find_groups(
     ``content`` [n, 32] are hashes of the files, ``pixels`` [n, 768] 16 x 16 RGB, ``features`` [n, d] the
     vectors of the deepest tap, ``labels`` [n] the classes. The lowest threshold on features is taken at which
     no group swallows a tenth of the pictures or more than half of a class: too large a group costs a little
-    data, too small a one costs the truth. Of all n x n cosines, four million are held at a time.
+    data, too small a one costs the truth. All pairs are compared, a tile at a time.
     """
     parent = np.arange(len(content))
     _, same = np.unique(content, axis=0, return_inverse=True)
@@ -83,23 +83,28 @@ def _keeps_classes(index: NDArray[np.int64], labels: NDArray[np.integer], half: 
     return bool((counts <= half[pairs[1]]).all())
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    step = max(64, BLOCK // max(1, count))
-    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
+    """Pairs of slices that bring every two of ``count`` pictures together once."""
+    slices = [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]
+    return ((first, second) for i, first in enumerate(slices) for second in slices[i:])
+
+
+def _pairs(first: slice, second: slice, alike: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where ``alike`` [m, n] holds for pictures of the two slices, each pair once."""
+    rows, columns = np.nonzero(alike)
+    ahead = columns + second.start > rows + first.start
+    return rows[ahead], columns[ahead]
 
 
 def _pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
     """Pairs whose small pictures, as they are or mirrored, correlate at least SAME_PIXELS."""
     small = pixels.reshape(len(pixels), 16, 16, 3)
-    unit = np.empty((len(small), 768), np.float32)
-    for block in _blocks(len(small)):
-        unit[block] = _unit(small[block])
     found = []
-    for block in _blocks(len(small)):
-        alike = np.maximum(unit[block] @ unit.T, _unit(small[block, :, ::-1]) @ unit.T)
-        rows, columns = np.nonzero(alike >= SAME_PIXELS)
-        ahead = columns > rows + block.start
-        found += list(zip((rows[ahead] + block.start).tolist(), columns[ahead].tolist(), strict=True))
+    for first, second in _tiles(len(small)):
+        others = _unit(small[second]).T
+        alike = np.maximum(_unit(small[first]) @ others, _unit(small[first, :, ::-1]) @ others)
+        rows, columns = _pairs(first, second, alike >= SAME_PIXELS)
+        found += list(zip((rows + first.start).tolist(), (columns + second.start).tolist(), strict=True))
     return found
 
 
@@ -117,21 +122,24 @@ def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Single linkage at any threshold needs only the forest (Gower & Ross 1969), so no more is kept.
     """
-    x = features.astype(np.float32)
-    x -= x.mean(axis=0)
-    for block in _blocks(len(x)):
-        x[block] /= np.maximum(np.linalg.norm(x[block], axis=1, keepdims=True), 1e-12)
+    slices = [first for first, second in _tiles(len(features)) if first == second]
+    mean = sum(features[block].sum(axis=0, dtype=np.float64) for block in slices) / max(1, len(features))
+
+    def directions(block: slice) -> NDArray[np.float32]:
+        x: NDArray[np.float32] = (features[block] - mean).astype(np.float32)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return x
+
     found, waiting = [np.empty((0, 3))], 0
-    for block in _blocks(len(x)):
-        cosine = x[block] @ x.T
-        rows, columns = np.nonzero(cosine >= THRESHOLDS[0])
-        ahead = columns > rows + block.start
-        rows, columns = rows[ahead], columns[ahead]
-        found.append(np.stack([rows + block.start, columns, cosine[rows, columns]], axis=1).astype(np.float64))
+    for first, second in _tiles(len(features)):
+        cosine = directions(first) @ directions(second).T
+        rows, columns = _pairs(first, second, cosine >= THRESHOLDS[0])
+        edges = (rows + first.start, columns + second.start, cosine[rows, columns])
+        found.append(np.stack(edges, axis=1).astype(np.float64))
         waiting += len(rows)
         if waiting > EDGES:
-            found, waiting = [_forest(np.concatenate(found), len(x))], 0
-    return _forest(np.concatenate(found), len(x))
+            found, waiting = [_forest(np.concatenate(found), len(features))], 0
+    return _forest(np.concatenate(found), len(features))
 
 
 def _forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:

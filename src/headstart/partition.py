@@ -74,7 +74,7 @@ def _group(
     if group_by != "auto":
         raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
     deepest = list(features.values)[-1]
-    return find_groups(features.content[train], features.pixels[train], features.values[deepest][train], labels)
+    return find_groups(features.content[train], features.pixels[train], features.at(train)[deepest], labels)
 
 
 def _share_of_groups(

@@ -46,7 +46,7 @@ def line(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any] | list[Any]) -> None:
     """One JSON value on one line; NaN is a bug, not JSON."""
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
 

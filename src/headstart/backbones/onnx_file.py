@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,11 +160,15 @@ def _convert(
     model = _with_weights(content, path)
     try:
         said = described_options(described)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise BackboneError(f"{where} beside {path.name} cannot be used: {error}.") from None
     chosen = InputOptions(**{k: v if v is not None else getattr(said, k) for k, v in asdict(options).items()})
     source = image_input(model)
     notes = []
+    if described.get("resample", 2) not in (2, 3):
+        notes.append(
+            f"{where} asks for Pillow's resampling {described['resample']}: bilinear is used, as near as Headstart has."
+        )
     if chosen.mean is None or chosen.std is None:
         chosen = replace(chosen, mean=chosen.mean or (0.5,) * 3, std=chosen.std or (0.5,) * 3)
         notes.append(
@@ -244,9 +248,8 @@ def _outside(model: onnx.ModelProto, path: Path) -> list[Path]:
     """The files beside the graph that hold weights of it; all of them in its folder, there and not too large."""
     import onnx
 
-    inside = [a.t for n in model.graph.node for a in n.attribute if a.HasField("t")]
     root, found = path.parent.resolve(), set()
-    for tensor in [*model.graph.initializer, *inside]:
+    for tensor in _tensors(model.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
@@ -260,6 +263,15 @@ def _outside(model: onnx.ModelProto, path: Path) -> list[Path]:
     if total > MAX_FILE:
         raise BackboneError(f"The weights beside {path.name} have {total:,} bytes, over the limit of {MAX_FILE:,}.")
     return sorted(found)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All constants of a graph, also those of branches and loops."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from ([attribute.t] if attribute.HasField("t") else []) + list(attribute.tensors)
+        for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _with_weights(content: bytes, path: Path) -> onnx.ModelProto:

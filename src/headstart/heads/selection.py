@@ -102,7 +102,7 @@ def select(
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
 
         def tried(tap_sets: Sequence[tuple[str, ...]]) -> list[Candidate]:
-            found = pool.map(lambda taps: _candidates(problem, taps, kind, dropout), tap_sets)
+            found = pool.map(lambda taps: _lean(_candidates(problem, taps, kind, dropout)), tap_sets)
             return [candidate for some in found for candidate in some]
 
         alone = [(tap,) for tap in reversed(list(values))]
@@ -113,16 +113,12 @@ def select(
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
-            more = (
-                pool.submit(_dropout_candidates, problem, chosen.taps),
-                pool.submit(_expanded, problem, chosen.taps, seed),
-            )
-            refined = [candidate for future in more for candidate in future.result()]
+            # One after the other: each needs several matrices of its number of features squared.
+            refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
         head = _fit(problem, chosen, seed)
-    kept = tuple(replace(c, scores=np.empty((0, 0)), losses=np.empty(0)) for c in candidates)
-    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), kept)
+    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
 
 
 @dataclass(frozen=True)
@@ -245,6 +241,16 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         ):
             found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
     return found
+
+
+def _lean(candidates: list[Candidate]) -> list[Candidate]:
+    """Only the best keeps its scores and losses: nobody asks for the others', and they grow with the pictures."""
+    best = min(candidates, key=lambda c: c.log_loss)
+    return [replace(c, scores=c.scores.copy()) if c is best else _bare(c) for c in candidates]
+
+
+def _bare(candidate: Candidate) -> Candidate:
+    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0))
 
 
 def _dropout_candidates(

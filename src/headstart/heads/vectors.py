@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-BLOCK = 2_000_000  # numbers in a block
+BLOCK = 500_000  # numbers in a block
 
 
 @dataclass(frozen=True)
