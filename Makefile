@@ -1,10 +1,11 @@
 # make test    sets up a virtual environment and runs every check
+# make demo    renders the sample, learns from it and shows the result
 # make setup   only the environment
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup test fast lint clean
+.PHONY: setup test fast lint demo clean
 
 setup: $(VENV)/.ready
 
@@ -26,5 +27,17 @@ test: lint
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow
 
+demo: setup
+	rm -rf demo
+	$(BIN)/headstart sample horses-or-humans demo/horses-or-humans
+	$(BIN)/headstart fit demo/horses-or-humans -o demo/model
+	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/horses/*-0.jpg --top 1 | head -n 3
+	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/humans/*-0.jpg --top 1 | head -n 3
+	$(BIN)/headstart evaluate demo/model demo/horses-or-humans/validation
+	@echo
+	@echo "Pictures   demo/horses-or-humans"
+	@echo "Model      demo/model (model.onnx runs in any ONNX runtime; README.md says how good it is)"
+	@echo "Yours      $(BIN)/headstart fit FOLDER"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

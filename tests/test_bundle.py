@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 
 import headstart as hs
-from headstart.bundle import read, verify, write
+from headstart.bundle import make_golden, read, verify, write
 from headstart.errors import HeadstartError, ModelError, OptionError, VerifyError
 from headstart.images import decode
 from headstart.runtime import RuntimeInfo, describe
@@ -59,6 +59,7 @@ def test_reading_gives_back_what_was_written(model_folder, tmp_path):
     assert second.head.temperature == first.head.temperature
     np.testing.assert_array_equal(second.head.weights, first.head.weights)
     np.testing.assert_array_equal(second.golden.pixels, first.golden.pixels)
+    np.testing.assert_array_equal(second.golden.decoded, first.golden.decoded)
     assert second.run == json.loads(json.dumps(first.run))
 
 
@@ -106,10 +107,23 @@ def test_verify_sees_other_probabilities_and_other_pixels(model_folder):
     shifted = replace(golden, probabilities=golden.probabilities[:, ::-1].copy())
     with pytest.raises(VerifyError, match="differs by"):
         verify(replace(model, golden=shifted), describe("onnxruntime"))
-    with pytest.raises(VerifyError, match="decodes to other pixels"):
-        verify(replace(model, golden=replace(golden, pixels=golden.pixels ^ 1)), describe("onnxruntime"))
+    with pytest.raises(VerifyError, match=r"decodes to other pixels here \(by up to 1 of 255\)"):
+        verify(replace(model, golden=replace(golden, decoded=golden.decoded ^ 1)), describe("onnxruntime"))
+    with pytest.raises(VerifyError, match="differs by"):
+        verify(replace(model, golden=replace(golden, pixels=255 - golden.pixels)), describe("onnxruntime"))
     with pytest.raises(ModelError, match="no golden sample"):
         verify(replace(model, golden=None), RuntimeInfo("onnxruntime", "0", "fp32"))
+
+
+def test_the_tolerance_of_a_precision_is_twice_what_the_fit_saw(model_folder):
+    model = read(model_folder)
+    pictures, reference = list(model.golden.pixels), model.golden.probabilities
+    off = np.clip(reference + 0.2 * np.array([1, -1]), 0, 1)
+    made = make_golden(model, pictures, off, "bf16")
+    assert made.tolerance["bf16"] == pytest.approx(2 * np.abs(off - reference).max(), abs=1e-5)
+    assert made.tolerance["fp32"] == 0.002
+    assert make_golden(model, pictures, reference, "bf16").tolerance["bf16"] == 0.05
+    np.testing.assert_allclose(made.probabilities, reference, atol=1e-6)
 
 
 def test_verify_counts_classes_that_change_within_the_tolerance(model_folder):

@@ -30,6 +30,7 @@ from headstart.partition import Partition
 from headstart.runtime import describe
 
 Progress = Callable[[int, int], None]
+GOLDEN = 8  # pictures that a model carries to prove itself elsewhere
 
 
 @dataclass(frozen=True)
@@ -327,13 +328,14 @@ class ImageClassifier:
             classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(),
             backbone.batch,
         )  # fmt: skip
-        chosen = [int(features.index[i]) for i in train[np.linspace(0, len(train) - 1, min(8, len(train))).astype(int)]]
+        chosen = train[np.linspace(0, len(train) - 1, min(GOLDEN, len(train))).astype(int)]
         pictures = []
-        for i in chosen:
-            source = dataset.read(i)
+        for i in features.index[chosen]:
+            source = dataset.read(int(i))
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
             pictures.append(backbone.preprocess(image))
-        return replace(model, golden=make_golden(model, pictures))
+        answers = choice.head.probabilities(features.matrix(choice.head.taps, chosen))
+        return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision))
 
 
 def _import_ahead() -> None:

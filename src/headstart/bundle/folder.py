@@ -83,7 +83,8 @@ def _fill(folder: Path, model: Model) -> None:
     if golden is not None:
         config["golden"] = {"precision": golden.precision, "tolerance": dict(golden.tolerance)}
         files = {f"file_{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(golden.files)}
-        np.savez(folder / "golden.npz", pixels=golden.pixels, probabilities=golden.probabilities, **files)  # type: ignore[arg-type]
+        arrays = {"decoded": golden.decoded, "pixels": golden.pixels, "probabilities": golden.probabilities}
+        np.savez(folder / "golden.npz", **arrays, **files)  # type: ignore[arg-type]
     tensors = {"weights": head.weights, "bias": head.bias}
     if head.expansion is not None:
         tensors |= {"expansion": head.expansion[0], "offset": head.expansion[1]}
@@ -212,13 +213,14 @@ def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, cla
             if sum(info.file_size for info in archive.infolist()) > 2 * LIMITS["golden.npz"]:
                 raise ValueError("it unpacks to too much")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            pixels, probabilities = arrays["pixels"], arrays["probabilities"]
+            decoded, pixels, probabilities = arrays["decoded"], arrays["pixels"], arrays["probabilities"]
             files = tuple(arrays[f"file_{i}"].tobytes() for i in range(len(pixels)))
         precision = str(config["golden"]["precision"])
         tolerance = {str(k): float(v) for k, v in config["golden"]["tolerance"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{folder}: golden.npz is damaged: {error}.") from None
     shape = (len(pixels), preprocess.height, preprocess.width, 3)
-    if pixels.dtype != np.uint8 or pixels.shape != shape or probabilities.shape != (len(pixels), classes):
+    pictures = all(array.dtype == np.uint8 and array.shape == shape for array in (decoded, pixels))
+    if not pictures or probabilities.shape != (len(pixels), classes):
         raise ModelError(f"{folder}: golden.npz does not fit the model: {pixels.shape}, {probabilities.shape}.")
-    return Golden(files, pixels, probabilities.astype(np.float32), precision, tolerance)
+    return Golden(files, decoded, pixels, probabilities.astype(np.float32), precision, tolerance)

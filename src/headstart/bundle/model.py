@@ -19,12 +19,13 @@ from headstart.preprocess import Preprocess
 class Golden:
     """Pictures with the answers they had where the model was made.
 
-    ``files`` are encoded pictures, ``pixels`` [n, height, width, 3] uint8 what they decode to, ``probabilities``
-    [n, k] float32 the answers; ``precision`` is that machine's, and ``tolerance`` maps a precision to the largest
-    difference in a probability that it may show.
+    ``files`` are encoded pictures, ``decoded`` [n, height, width, 3] uint8 what they decode to, ``pixels`` (the
+    same shape) those they were made of, ``probabilities`` [n, k] float32 the answers to ``pixels``; ``precision`` is
+    that machine's, and ``tolerance`` maps a precision to the largest difference in a probability that it may show.
     """
 
     files: tuple[bytes, ...]
+    decoded: NDArray[np.uint8]
     pixels: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
     precision: str
