@@ -112,7 +112,7 @@ if __name__ == "__main__":
         os.environ["HEADSTART_CACHE"] = str(scratch.cache())
         drawn = random_weights(scratch.path)
         description = json.loads((backbones.load("headstart-s").graph.parent / "backbone.json").read_text("utf-8"))
-        same = hs.InputOptions(mean=(0.0,) * 3, std=(1.0,) * 3, crop=description["preprocess"]["crop"])
+        same = hs.InputOptions(crop=description["preprocess"]["crop"])
         accuracy = {}
         for data in SETS:
             folder = shared() / "data" / data

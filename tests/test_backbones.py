@@ -181,6 +181,20 @@ def test_weights_beside_the_graph(tmp_path):
         backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
 
 
+def test_a_graph_that_takes_uint8_scales_itself(tmp_path):
+    model = network()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    model.graph.node[0].input[0] = "as float"
+    model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["as float"], to=TensorProto.FLOAT))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    backbone = backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+    assert backbone.notes == ()
+    expected = inner(network(), "late", normalised(PIXELS, 0, 1 / 255)).mean(axis=(2, 3))
+    np.testing.assert_allclose(outputs(backbone)["features"], expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(OptionError, match="scales them itself"):
+        backbones.load(f"onnx:{tmp_path / 'net.onnx'}", options=InputOptions(mean=(0, 0, 0), std=(1, 1, 1)))
+
+
 def test_an_unknown_resampling_is_told(tmp_path):
     path = saved(tmp_path)
     (tmp_path / "net.onnx.json").write_text(json.dumps({"mean": 0, "std": 1, "resample": 1}))

@@ -85,6 +85,17 @@ def test_a_picture_is_computed_once_whatever_its_name_and_folder(backbone, data,
         assert count(data) == (40, 10)
 
 
+def test_the_same_picture_twice_in_one_run(backbone, data, tmp_path):
+    paths = sorted(map(str, Path(data).rglob("*.jpg")))[:3]
+    with Cache(tmp_path / "c") as cache:
+        for misses in (9, 0):
+            found = embed(from_pictures(paths * 3), backbone, cache=cache, runtime="onnxruntime")
+            assert found.misses == misses
+            for value in found.values.values():
+                np.testing.assert_array_equal(value[:3], value[3:6])
+                np.testing.assert_array_equal(value[:3], value[6:])
+
+
 def test_another_backbone_preprocessing_or_precision_has_entries_of_its_own(backbone, data, tmp_path):
     dataset = open_dataset(data)
     others = [

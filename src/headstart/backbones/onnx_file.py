@@ -155,6 +155,8 @@ def _convert(
     taps: tuple[str, ...],
     folder: Path,
 ) -> None:
+    import onnx
+
     from headstart.backbones.graph import Normalisation, image_input, standardise
 
     model = _with_weights(content, path)
@@ -169,11 +171,18 @@ def _convert(
         notes.append(
             f"{where} asks for Pillow's resampling {described['resample']}: bilinear is used, as near as Headstart has."
         )
+    scales_itself = source.dtype == onnx.TensorProto.UINT8
+    if scales_itself and (options.mean or options.std):
+        raise OptionError(f"{path.name} takes uint8 pictures and scales them itself; leave --mean and --std out.")
     if chosen.mean is None or chosen.std is None:
         chosen = replace(chosen, mean=chosen.mean or (0.5,) * 3, std=chosen.std or (0.5,) * 3)
-        notes.append(
-            f"{path.name} does not say how its input is scaled: assumed -1 to 1 (mean 0.5, std 0.5); "
-            "if that is wrong give --mean and --std."
+        notes += (
+            []
+            if scales_itself
+            else [
+                f"{path.name} does not say how its input is scaled: assumed -1 to 1 (mean 0.5, std 0.5); "
+                "if that is wrong give --mean and --std."
+            ]
         )
     size = chosen.size or (source.height or DEFAULT_SIZE, source.width or DEFAULT_SIZE)
     if not (source.height and source.width) and chosen.size is None:
