@@ -20,7 +20,7 @@ from headstart.errors import BackboneError, ImageError
 from headstart.images import decode
 from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, pad_batch
 
-PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
+PIXELS = "pixels:16:box"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
 BATCH = 16
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
@@ -252,7 +252,7 @@ def _content_hash(source: bytes | NDArray[np.uint8]) -> bytes:
 
 
 def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    tiny = Image.fromarray(image).resize((16, 16), Image.Resampling.BOX, reducing_gap=2.0)
+    tiny = Image.fromarray(image).resize((16, 16), Image.Resampling.BOX)
     return np.asarray(tiny).reshape(-1)
 
 

@@ -10,7 +10,7 @@ between two pictures; linked pictures form one group:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,6 +32,39 @@ class Groups:
     count: int
     largest: int
     method: str
+
+
+class Linked:
+    """Pictures 0..count-1 and the links between them; linked ones form a family (union-find, Tarjan 1975)."""
+
+    def __init__(self, count: int, parent: NDArray[np.int64] | None = None) -> None:
+        self.parent = np.arange(count) if parent is None else parent.copy()
+
+    def join(self, first: int, second: int) -> None:
+        """Link two pictures."""
+        a, b = self._root(first), self._root(second)
+        self.parent[max(a, b)] = min(a, b)
+
+    def join_equal(self, rows: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Link pictures whose rows [n, d] are equal; a number [n] for each distinct row."""
+        same: NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+        for first, second in pairwise(np.argsort(same, kind="stable")):
+            if same[first] == same[second]:
+                self.join(int(first), int(second))
+        return same
+
+    def families(self) -> NDArray[np.int64]:
+        """The family [n] of each picture, numbered from 0."""
+        roots = [self._root(i) for i in range(len(self.parent))]
+        families: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].reshape(-1)
+        return families
+
+    def _root(self, node: int) -> int:
+        parent = self.parent
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = int(parent[node])
+        return node
 
 
 def no_groups(count: int) -> Groups:
@@ -57,25 +90,21 @@ def find_groups(
     no group swallows a tenth of the pictures or more than half of a class: too large a group costs a little
     data, too small a one costs the truth. All pairs are compared, a tile at a time.
     """
-    parent = np.arange(len(content))
-    _, same = np.unique(content, axis=0, return_inverse=True)
-    order = np.argsort(same, kind="stable")
-    for first, second in pairwise(order):
-        if same[first] == same[second]:
-            _union(parent, int(first), int(second))
-    for first, second in _pixel_links(pixels):
-        _union(parent, first, second)
+    linked = Linked(len(content))
+    linked.join_equal(content)
+    for first, second, _ in pixel_links(pixels):
+        linked.join(first, second)
     links = _feature_links(features)
     at_most = max(2.0, LARGEST * len(content))
     half = np.maximum(1, np.bincount(labels) // 2)
     for threshold in THRESHOLDS:
-        trial = parent.copy()
+        trial = Linked(len(content), linked.parent)
         for first, second, _ in links[links[:, 2] >= threshold]:
-            _union(trial, int(first), int(second))
-        found = _groups(_roots(trial), f"pixels and features (cosine {threshold:g})")
+            trial.join(int(first), int(second))
+        found = _groups(trial.families(), f"pixels and features (cosine {threshold:g})")
         if found.largest <= at_most and _keeps_classes(found.index, labels, half):
             return found
-    return _groups(_roots(parent), "pixels")
+    return _groups(linked.families(), "pixels")
 
 
 def _keeps_classes(index: NDArray[np.int64], labels: NDArray[np.integer], half: NDArray[np.integer]) -> bool:
@@ -96,15 +125,16 @@ def _pairs(first: slice, second: slice, alike: NDArray[np.bool_]) -> tuple[NDArr
     return rows[ahead], columns[ahead]
 
 
-def _pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Pairs whose small pictures, as they are or mirrored, correlate at least SAME_PIXELS."""
+def pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
+    """Pairs whose small pictures [n, 768], as they are or mirrored, correlate at least SAME_PIXELS, and how much."""
     small = pixels.reshape(len(pixels), 16, 16, 3)
     found = []
     for first, second in _tiles(len(small)):
         others = _unit(small[second]).T
         alike = np.maximum(_unit(small[first]) @ others, _unit(small[first, :, ::-1]) @ others)
         rows, columns = _pairs(first, second, alike >= SAME_PIXELS)
-        found += list(zip((rows + first.start).tolist(), (columns + second.start).tolist(), strict=True))
+        places = ((rows + first.start).tolist(), (columns + second.start).tolist(), alike[rows, columns].tolist())
+        found += list(zip(*places, strict=True))
     return found
 
 
@@ -122,14 +152,7 @@ def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
 
     Single linkage at any threshold needs only the forest (Gower & Ross 1969), so no more is kept.
     """
-    slices = [first for first, second in _tiles(len(features)) if first == second]
-    mean = sum(features[block].sum(axis=0, dtype=np.float64) for block in slices) / max(1, len(features))
-
-    def directions(block: slice) -> NDArray[np.float32]:
-        x: NDArray[np.float32] = (features[block] - mean).astype(np.float32)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x
-
+    directions = _directions(features)
     found, waiting = [np.empty((0, 3))], 0
     for first, second in _tiles(len(features)):
         cosine = directions(first) @ directions(second).T
@@ -142,6 +165,41 @@ def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
     return _forest(np.concatenate(found), len(features))
 
 
+def _directions(features: NDArray[np.floating], centred: bool = True) -> Callable[[slice], NDArray[np.float32]]:
+    """Gives the vectors of a slice less the mean of all, of length 1, as they are asked for: a copy costs memory."""
+    slices = [first for first, second in _tiles(len(features)) if first == second]
+    mean = sum(features[block].sum(axis=0, dtype=np.float64) for block in slices) / max(1, len(features)) * centred
+
+    def directions(block: slice) -> NDArray[np.float32]:
+        x: NDArray[np.float32] = (features[block] - mean).astype(np.float32)
+        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return x
+
+    return directions
+
+
+def nearest(
+    features: NDArray[np.floating], families: NDArray[np.integer], count: int, *, centred: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ``count`` nearest pictures of other families, by cosine of vectors [n, d], less their mean or not.
+
+    Nearest first: their places [n, count] and cosines [n, count]; -1 and -1 where there are not so many.
+    """
+    directions, total = _directions(features, centred), len(features)
+    places, cosines = np.full((total, count), -1), np.full((total, count), -1, np.float32)
+    slices = [first for first, second in _tiles(total) if first == second]
+    for own in slices:
+        for other in slices:
+            alike = directions(own) @ directions(other).T
+            alike[families[own][:, None] == families[other][None, :]] = -2
+            where = np.broadcast_to(np.arange(other.start, other.stop), alike.shape)
+            both, which = np.hstack([cosines[own], alike]), np.hstack([places[own], where])
+            best = np.argsort(-both, axis=1, kind="stable")[:, :count]
+            cosines[own], places[own] = (np.take_along_axis(each, best, axis=1) for each in (both, which))
+    places[cosines < -1] = -1
+    return places, np.maximum(cosines, -1)
+
+
 def _forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
@@ -150,22 +208,6 @@ def _forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     first, second = edges[:, 0].astype(np.int64), edges[:, 1].astype(np.int64)
     tree = minimum_spanning_tree(coo_array((-edges[:, 2], (first, second)), shape=shape).tocsr()).tocoo()
     return np.stack([tree.row, tree.col, -tree.data], axis=1)
-
-
-def _union(parent: NDArray[np.int64], first: int, second: int) -> None:
-    a, b = _root(parent, first), _root(parent, second)
-    parent[max(a, b)] = min(a, b)
-
-
-def _root(parent: NDArray[np.int64], node: int) -> int:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = int(parent[node])
-    return node
-
-
-def _roots(parent: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([_root(parent, i) for i in range(len(parent))])
 
 
 def _groups(names: NDArray[np.integer], method: str) -> Groups:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.check import Finding
     from headstart.datasets import Quarantined
 
 
@@ -93,3 +94,21 @@ def print_confusion(table: Any, classes: Sequence[str]) -> None:
     ]
     for count, truth, answer in sorted((w for w in wrong if w[0]), reverse=True)[:10]:
         print(line(f"{count:8}  {truth} taken for {answer}"))
+
+
+def print_findings(findings: Sequence[Finding], pictures: int) -> None:
+    """What ``check`` found, for people: kinds in order of weight, a few files of each."""
+    if not findings:
+        print(f"{pictures} pictures looked at, nothing found")
+        return
+    print(f"{pictures} pictures looked at, {len(findings)} findings")
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(finding.kind, []).append(finding)
+    for kind, some in kinds.items():
+        print(line(f"{kind.replace('_', ' ')}: {len(some)}"))
+        for finding in some[:5]:
+            files = " = ".join(finding.files[:4]) + (f" and {len(finding.files) - 4} more" if finding.files[4:] else "")
+            print(line(f"  {finding.confidence:4.0%}  {files}{': ' if files else ''}{finding.why}; {finding.action}"))
+        if some[5:]:
+            print(f"        and {len(some) - 5} more (--json names all)")

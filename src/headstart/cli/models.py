@@ -1,13 +1,8 @@
-"""The command line: parse, one public call, print.
-
-Results go to standard output, progress and notes to standard error. Exit status 0: done; 1: done, but
-``--strict`` and something was quarantined; 2: wrong input, told in one line.
-"""
+"""fit, predict, evaluate, verify."""
 
 from __future__ import annotations
 
 import csv
-import gc
 import json
 import sys
 import time
@@ -16,68 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart import __version__
-from headstart.errors import HeadstartError, OptionError
+from headstart.cli.options import (
+    JsonOption,
+    PrecisionOption,
+    ProgressOption,
+    QuietOption,
+    RuntimeOption,
+    StrictOption,
+    WorkersOption,
+    app,
+)
+from headstart.errors import OptionError
 from headstart.terminal import line, print_confusion, print_fit, print_json, progress_bar, tell_quarantine
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="A folder of pictures in, a trustworthy image classifier out: transfer learning without a training framework.",
-)
-backbones_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The networks whose features are used.")
-app.add_typer(backbones_app, name="backbones")
-
-RUNTIME_HELP = "auto, onnxruntime or openvino"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="End with status 1 if a picture could not be read.")]
-RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTIME_HELP}.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it).")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
-ProgressOption = Annotated[
-    bool | None,
-    typer.Option("--progress/--no-progress", help="Show progress; by default on a terminal only."),
-]
-
-
-def main() -> None:
-    """The ``headstart`` command: errors raised on purpose become one line and status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
-    try:
-        app()
-    except HeadstartError as error:
-        print(f"headstart: {line(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("headstart: stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        sys.stderr.close()
-        sys.exit(0)
-    finally:
-        gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"headstart {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -259,87 +207,6 @@ def verify(
                 f"{found.runtime.key} {found.runtime.version}"
             )
         )
-
-
-@app.command()
-def sample(
-    name: Annotated[str, typer.Argument(help="horses-or-humans.")],
-    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
-    train: Annotated[int, typer.Option(help="Training pictures.")] = 1000,
-    validation: Annotated[int, typer.Option(help="Validation pictures, of other figures.")] = 256,
-    seed: Annotated[int, typer.Option(help="Another seed, other pictures.")] = 0,
-    workers: WorkersOption = None,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
-) -> None:
-    """Render a labelled sample set: computer-generated horses and humans."""
-    from headstart.samples import render
-
-    with progress_bar("Rendering", quiet, progress) as report:
-        count = render(name, folder, seed=seed, train=train, validation=validation, workers=workers, progress=report)
-    print(line(f"{folder} holds {count} pictures; learn from them: headstart fit {folder}"))
-
-
-@app.command()
-def download(
-    name: Annotated[str, typer.Argument(help="horses-or-humans, cats-and-dogs-filtered, flower-photos or ants-bees.")],
-    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a server that says nothing.")] = 30,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
-) -> None:
-    """Fetch a public data set, check its hash and unpack it. A broken download goes on where it stopped."""
-    from headstart.download import SETS
-    from headstart.download import download as fetch
-
-    with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
-        hashes = fetch(name, folder, timeout=timeout, progress=report)
-    if not quiet:
-        for file in SETS[name].files:
-            if file.sha256 is None:
-                print(
-                    line(f"note: nobody published a hash of {file.url}; what came has sha256 {hashes[file.url]}"),
-                    file=sys.stderr,
-                )
-    print(line(f"{folder} holds {name} (licence: {SETS[name].licence}); learn from it: headstart fit {folder}"))
-
-
-@backbones_app.command("list")
-def list_backbones(as_json: JsonOption = False) -> None:
-    """The backbones there are: what to write for --backbone."""
-    from headstart.backbones import AVAILABLE
-
-    if as_json:
-        print_json([{"id": name, "what": what} for name, what in AVAILABLE.items()])
-        return
-    for name, what in AVAILABLE.items():
-        print(line(f"{name:12} {what}"))
-
-
-@backbones_app.command("show")
-def show_backbone(
-    backbone: Annotated[str, typer.Argument(help="headstart-s or onnx:FILE.")],
-    as_json: JsonOption = False,
-) -> None:
-    """What a backbone takes, and the taps at which it can be cut."""
-    from headstart.backbones import load
-
-    found = load(backbone)
-    taps = [{"name": t.name, "channels": t.channels, "depth": round(t.depth, 4), "size": t.size} for t in found.taps]
-    if as_json:
-        print_json(
-            {"id": found.id, "sha256": found.sha256, "licence": found.licence, "source": found.source,
-             "preprocess": found.preprocess.to_dict(), "taps": taps, "notes": list(found.notes)}
-        )  # fmt: skip
-        return
-    for note in found.notes:
-        print(line(f"note: {note}"), file=sys.stderr)
-    size = found.preprocess
-    print(f"{found.id}: {size.height} x {size.width} pixels, licence {found.licence}")
-    print(f"{'tap':32} {'channels':>8} {'map':>9} {'depth':>6}")
-    for tap in found.taps:
-        area = f"{tap.size[0]} x {tap.size[1]}" if tap.size else "-"
-        print(line(f"{tap.name:32} {tap.channels:8} {area:>9} {tap.depth:6.0%}"))
 
 
 def _holds_pictures(path: str) -> bool:
