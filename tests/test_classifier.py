@@ -229,3 +229,17 @@ def test_answers_do_not_depend_on_the_company_a_picture_keeps(photos):
     together = classifier.predict_proba(paths)
     alone = np.concatenate([classifier.predict_proba([p]) for p in paths])
     np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_held_out_copies_of_training_pictures_are_told(tmp_path):
+    data = tmp_path / "data"
+    write_photos(data / "train", 8)
+    write_photos(data / "validation", 4, seed=9)
+    fitted = hs.ImageClassifier(runtime="onnxruntime").fit(data)
+    assert not [note for note in fitted.notes_ if "copies" in note]
+    seen = sorted((data / "train" / "disc").iterdir())[2]
+    with Image.open(seen) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(data / "validation" / "disc" / "seen.jpg", quality=70)
+    (told,) = [note for note in hs.ImageClassifier(runtime="onnxruntime").fit(data).notes_ if "copies" in note]
+    assert told.startswith("1 held-out pictures are copies of training pictures")
+    assert "seen.jpg" in told

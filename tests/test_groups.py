@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.groups import THRESHOLDS, _pairs, _tiles, find_groups, groups_from_column, no_groups
+from headstart.groups import THRESHOLDS, _pairs, _tiles, copies_between, find_groups, groups_from_column, no_groups
 
 
 def content(n, copies=()):
@@ -120,3 +120,12 @@ def test_tiles_change_nothing(monkeypatch):
     assert whole.count < 60
     monkeypatch.setattr("headstart.groups.TILE", 7)
     np.testing.assert_array_equal(find_groups(content, pixels, features, labels).index, whole.index)
+
+
+def test_copies_between_two_sets(monkeypatch):
+    first, second = pictures(17, seed=1).reshape(17, -1), pictures(9, seed=2).reshape(9, -1)
+    second[4], second[8] = first[16], first[3].reshape(16, 16, 3)[:, ::-1].reshape(-1)
+    for tile in (4, 100):
+        monkeypatch.setattr("headstart.groups.TILE", tile)
+        assert copies_between(first, second).tolist() == [4, 8]
+    assert copies_between(first[:0], second).tolist() == copies_between(first, second[:0]).tolist() == []

@@ -138,6 +138,17 @@ def pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
     return found
 
 
+def copies_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Which small pictures of ``second`` [m, 768] are copies, mirrored or not, of one of ``first`` [n, 768]: places."""
+    small, found = first.reshape(len(first), 16, 16, 3), np.zeros(len(second), bool)
+    for ours in (slice(start, start + TILE) for start in range(0, len(second), TILE)):
+        others = _unit(second[ours].reshape(-1, 16, 16, 3)).T
+        for theirs in (slice(start, start + TILE) for start in range(0, len(first), TILE)):
+            for seen in (small[theirs], small[theirs, :, ::-1]):
+                found[ours] |= (_unit(seen) @ others >= SAME_PIXELS).any(axis=0)
+    return np.flatnonzero(found)
+
+
 def _unit(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     flat = small.reshape(len(small), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from headstart.datasets import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
-from headstart.groups import Groups, find_groups, groups_from_column, no_groups
+from headstart.groups import Groups, copies_between, find_groups, groups_from_column, no_groups
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ class Partition:
         unseen = sorted({str(names[i]) for i in held} - set(classes))
         if unseen:
             notes.append(f"No training picture of {', '.join(unseen)}: those validation pictures count as wrong.")
+        leaked = held[copies_between(features.pixels[train], features.pixels[held])]
+        if len(leaked):
+            named = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
+            notes.append(
+                f"{len(leaked)} held-out pictures are copies of training pictures ({', '.join(named)}): "
+                "the accuracy on held-out pictures is too good; headstart check names them all."
+            )
         if isinstance(validation, float | int) and not len(held):
             out = _share_of_groups(groups.index, labels, float(validation), seed)
             held, train, labels = train[out], train[~out], labels[~out]
