@@ -2,8 +2,8 @@
 
     python check_peers.py FOLDER FEATURES.npz        prints {"tool": {"finding": [paths]}} as JSON
 
-Runs in an environment of its own: ``pip install torch torchvision "cleanlab[datalab]" cleanvision imagededup``; ``features``
-[n, d] and ``paths`` [n] in the file are those of Headstart's backbone, so that cleanlab starts from the same numbers.
+Runs in an environment of its own: ``pip install torch torchvision "cleanlab[datalab]" cleanvision imagededup``.
+``features`` [n, d] and ``paths`` [n] in the file are those of Headstart's backbone, for cleanlab to start from.
 """
 
 from __future__ import annotations

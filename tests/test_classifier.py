@@ -243,3 +243,13 @@ def test_held_out_copies_of_training_pictures_are_told(tmp_path):
     (told,) = [note for note in hs.ImageClassifier(runtime="onnxruntime").fit(data).notes_ if "copies" in note]
     assert told.startswith("1 held-out pictures are copies of training pictures")
     assert "seen.jpg" in told
+
+
+def test_views_add_rows_of_their_pictures_group_and_are_kept(photos):
+    fitted = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    again = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    alone = hs.ImageClassifier().fit(photos)
+    assert fitted.run_["views"] == {"count": 3, "augmentation": "lesson"}
+    assert fitted.accuracy_["leave_group_out"].count == alone.accuracy_["leave_group_out"].count
+    np.testing.assert_array_equal(again.predict_proba(photos), fitted.predict_proba(photos))
+    assert np.abs(fitted.predict_proba(photos) - alone.predict_proba(photos)).max() > 1e-4

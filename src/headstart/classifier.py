@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import import_module, metadata
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
+from headstart.augment import View, views
 from headstart.backbones import Backbone, InputOptions
 from headstart.bundle import Model, compose, make_golden, read, verify, write
 from headstart.cache import Cache
@@ -70,7 +71,8 @@ class ImageClassifier:
     "centroid" or "logistic", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
     ``validation`` a data set or a share in (0, 1), ``runtime`` and ``precision`` of inference, ``workers``
     threads, ``seed``, ``input_options`` how an ``onnx:`` graph wants its pictures, ``cache`` whether
-    features are kept on disk.
+    features are kept on disk, ``views`` how many views of each training picture to learn from (1: the picture alone),
+    ``augmentation`` how they differ: "flip", "light" or "lesson".
 
     After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``.
     """
@@ -91,6 +93,8 @@ class ImageClassifier:
         seed: int = 0,
         input_options: InputOptions | None = None,
         cache: bool = True,
+        views: int = 1,
+        augmentation: str = "light",
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -104,6 +108,8 @@ class ImageClassifier:
         self.seed = seed
         self.input_options = input_options
         self.cache = cache
+        self.views = views
+        self.augmentation = augmentation
 
     def fit(
         self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None,
@@ -115,7 +121,7 @@ class ImageClassifier:
         dataset = self._open(X, y, groups)
         if not dataset.classes:
             raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
-        cuts = self._cuts()
+        cuts, further = self._cuts(), views(self.augmentation, self.views)
         backbone = backbones.load(self.backbone, options=self.input_options, taps=cuts or ())
         train, validation = dataset.split("train"), self._validation_set(dataset)
         if not len(train):
@@ -126,12 +132,13 @@ class ImageClassifier:
                 everything, backbone, cache=cache, runtime=self.runtime, precision=self.precision,
                 workers=self.workers, progress=progress,
             )  # fmt: skip
+            seconds = time.perf_counter()
+            split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
+            values = self._seen(further, everything, backbone, features, split, cache, progress)
             cache_notes = list(cache.notes) if cache is not None else []
-        seconds = time.perf_counter()
-        split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
         choice = select(
-            features.at(split.train),
-            split.labels, split.groups.index, cut=cuts or "auto", kind=self.head, dropout=self.dropout, seed=self.seed,
+            values, np.tile(split.labels, self.views), np.tile(split.groups.index, self.views), cut=cuts or "auto",
+            kind=self.head, dropout=self.dropout, seed=self.seed, judged=len(split.labels),
         )  # fmt: skip
         model = self._model(split.classes, backbone, choice, features, everything, split.train)
         seconds = time.perf_counter() - seconds
@@ -171,6 +178,7 @@ class ImageClassifier:
             },
             "cache": {"hits": features.hits, "misses": features.misses},
             "seed": self.seed,
+            "views": {"count": self.views, "augmentation": self.augmentation if further else None},
             "data": {"uri": dataset.uri, "fingerprint": _fingerprint(features)},
             "versions": _versions(),
             "candidates": [c.to_dict() for c in sorted(choice.candidates, key=lambda c: c.log_loss)],
@@ -312,6 +320,24 @@ class ImageClassifier:
             return dataset.split("validation") if "validation" in dataset.splits else None
         other = open_dataset(self.validation)
         return other.split("validation") if "validation" in other.splits else other
+
+    def _seen(
+        self, further: Sequence[View], dataset: Dataset, backbone: Backbone, features: Features, split: Partition,
+        cache: Cache | None, progress: Progress | None,
+    ) -> Mapping[str, NDArray[np.floating]]:  # fmt: skip
+        """The training pictures' vectors by tap, then those of each further view of them, in the same order."""
+        values = features.at(split.train)
+        if not further:
+            return values
+        train = dataset.select([int(i) for i in features.index[split.train]])
+        seen = [
+            embed(
+                train, backbone, cache=cache, runtime=self.runtime, precision=self.precision, workers=self.workers,
+                view=view, progress=progress,
+            ).values
+            for view in further
+        ]  # fmt: skip
+        return {tap: np.concatenate([value, *(view[tap] for view in seen)]) for tap, value in values.items()}
 
     def _model(
         self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, features: Features, dataset: Dataset,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.augment import View
 from headstart.backbones import Backbone
 from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset, Quarantined
@@ -91,9 +92,10 @@ def embed(
     precision: str = "auto",
     workers: int | None = None,
     exact: bool = False,
+    view: View | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Features of every readable picture of a data set, in its order.
+    """Features of every readable picture of a data set, or of a ``view`` of each, in its order.
 
     ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
     ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it).
@@ -105,7 +107,7 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact)
+    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact, view)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     for work in step.works():
@@ -132,6 +134,7 @@ class _Step:
     info: RuntimeInfo
     workers: int
     exact: bool
+    view: View | None
     hashes: dict[int, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -147,7 +150,8 @@ class _Step:
     def key(self, content: bytes) -> bytes:
         """One entry holds all taps of a picture: a tenth of the time of an entry each when thousands are read."""
         fingerprint, taps = self.backbone.preprocess.fingerprint, "\0".join(self.taps)
-        return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, 0, taps)
+        view = "0" if self.view is None else self.view.key
+        return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, view, taps)
 
     def works(self) -> Iterator[_Work]:
         """What came of the pictures, in any order. At most two batches a worker are under way: memory stays flat.
@@ -210,6 +214,8 @@ class _Step:
                 work.refused[i] = str(error)
                 continue
             pixels[i], small[i] = preprocess(image), _small(image)
+            if self.view is not None:
+                pixels[i] = self.view(pixels[i], self.hashes[i])
         work.decode = time.thread_time() - began
         if pixels:
             began = time.perf_counter()

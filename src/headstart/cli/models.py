@@ -38,6 +38,8 @@ def fit(
     ] = "auto",
     head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid or logistic.")] = "auto",
     dropout: Annotated[float | None, typer.Option(help="Dropout rate of the ridge head, in closed form.")] = None,
+    views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
+    augmentation: Annotated[str, typer.Option(help="How the views differ: flip, light or lesson.")] = "light",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's mean, of RGB in 0..1.")] = None,
@@ -67,7 +69,8 @@ def fit(
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
-        input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache,
+        input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache, views=views,
+        augmentation=augmentation,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as report:
         classifier.fit(data, progress=report)

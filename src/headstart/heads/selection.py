@@ -88,15 +88,20 @@ def select(
     kind: str = "auto",
     dropout: float | None = None,
     seed: int = 0,
+    judged: int | None = None,
 ) -> Choice:
     """Choose and fit a head.
 
     ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
     present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
-    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Raises OptionError, DataError.
+    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Of the vectors the first ``judged`` (all,
+    unless given) are of pictures; the others are further views of them, learned from and left out with their
+    groups, but neither choose nor count: probabilities are of the pictures. Raises OptionError, DataError.
     """
     _check_options(values, labels, cut, kind, dropout)
-    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
+    judged = len(labels) if judged is None else judged
+    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))), judged)
+    groups = groups[:judged]
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
@@ -128,6 +133,7 @@ class _Problem:
     classes: int
     groups: NDArray[np.integer]
     smooth: float
+    judged: int
 
     def vectors(self, taps: Sequence[str]) -> Vectors:
         """The taps side by side, each scaled to the same total variance, so that none drowns another."""
@@ -186,9 +192,10 @@ class _Problem:
         return (names[i : i + step] for i in range(0, len(names), step))
 
     def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
-        temperature = fit_temperature(scores, self.labels, self.smooth)
-        losses = log_losses(scores, self.labels, temperature, self.smooth)
-        right = float((scores.argmax(axis=1) == self.labels).mean())
+        scores, labels = scores[: self.judged], self.labels[: self.judged]
+        temperature = fit_temperature(scores, labels, self.smooth)
+        losses = log_losses(scores, labels, temperature, self.smooth)
+        right = float((scores.argmax(axis=1) == labels).mean())
         return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores)
 
 
