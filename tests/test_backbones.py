@@ -367,3 +367,23 @@ def test_a_real_network(shared):
     matrix = matrix.T if matrix.shape[0] != 1280 else matrix
     bias = weights[last.input[2]] if len(last.input) > 2 else logits.mean(axis=1, keepdims=True) * 0
     np.testing.assert_allclose(features @ matrix + bias, logits, rtol=1e-3, atol=2e-3 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_flat_cut_is_the_whole_map_place_by_place(tmp_path, last):
+    model, path = network(last=last), saved(tmp_path, last=last)
+    backbone = backbones.load(f"onnx:{path}", taps=("late/flat", "early/flat"))
+    taps = {tap.name: tap for tap in backbone.taps}
+    assert (taps["late/flat"].channels, taps["late/flat"].size) == (8 * 8 * 12, (8, 8))
+    assert backbone.taps[-1].name == "features"  # what groups are found by stays the pooled one
+    found = outputs(backbone)
+    image = normalised(PIXELS, last=last)
+    for name in ("early", "late"):
+        expected = inner(model, name, image).transpose(0, 2, 3, 1).reshape(len(PIXELS), -1)
+        np.testing.assert_allclose(found[f"{name}/flat"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["features"], inner(model, "late", image).mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_vector_cannot_be_laid_flat(tmp_path):
+    with pytest.raises(BackboneError, match="no map"):
+        backbones.load(f"onnx:{saved(tmp_path)}", taps=("flat/flat",))

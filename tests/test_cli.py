@@ -288,3 +288,28 @@ def test_a_reader_that_has_seen_enough_is_no_error(model_folder, photos):
     predict.stderr.close()
     predict.wait()
     assert b"Traceback" not in err, (command, err)
+
+
+def test_a_trained_head_on_the_command_line(run, photos, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    options = ["--head", "mlp", "--epochs", "4", "--lr", "0.001", "--hidden", "32", "--optimiser", "adam"]
+    status, out, _ = run("fit", photos, "-o", tmp_path / "m", *options, "--views", "2", "--augmentation", "flip")
+    assert status == 0
+    assert "accuracy by epoch, 1 to 4" in out
+    assert (tmp_path / "m" / "training.svg").read_text("utf-8").startswith("<svg")
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    assert config["head"] == {
+        "kind": "mlp",
+        "hidden": 32,
+        "dropout": 0.2,
+        "optimiser": "adam",
+        "rate": 0.001,
+        "epochs": 4,
+    }
+    assert run("verify", tmp_path / "m")[0] == 0
+
+
+def test_options_of_the_trained_head_need_it(run, photos, tmp_path):
+    status, out, err = run("fit", photos, "-o", tmp_path / "m", "--epochs", "3")
+    assert (status, out) == (2, "")
+    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave epochs out.\n"

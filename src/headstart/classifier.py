@@ -6,9 +6,9 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module, metadata
 from threading import Thread
 from typing import Any
@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
-from headstart.augment import View, views
+from headstart.augment import views
 from headstart.backbones import Backbone, InputOptions
 from headstart.bundle import Model, compose, make_golden, read, verify, write
 from headstart.cache import Cache
 from headstart.datasets import Dataset, Quarantined, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Accuracy, confusion, held_out_accuracy, leave_group_out_accuracy
-from headstart.features import Features, embed
-from headstart.heads import Choice, select
+from headstart.features import Features, embed, with_views
+from headstart.heads import Choice, Training, select
 from headstart.images import decode
 from headstart.partition import Partition
 from headstart.runtime import describe
@@ -68,11 +68,11 @@ class ImageClassifier:
     ``X`` is a data set (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8
     arrays [height, width, 3]; with a list, ``y`` holds a label each. Parameters are those of
     ``headstart fit``: ``backbone`` an id, ``cut`` "auto", a tap or several, ``head`` "auto", "ridge", "lda",
-    "centroid" or "logistic", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
+    "centroid", "logistic" or "mlp", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
     ``validation`` a data set or a share in (0, 1), ``runtime`` and ``precision`` of inference, ``workers``
     threads, ``seed``, ``input_options`` how an ``onnx:`` graph wants its pictures, ``cache`` whether
     features are kept on disk, ``views`` how many views of each training picture to learn from (1: the picture alone),
-    ``augmentation`` how they differ: "flip", "light" or "lesson".
+    ``augmentation`` how they differ: "flip", "light" or "lesson"; ``training`` how an "mlp" head is trained.
 
     After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``.
     """
@@ -95,6 +95,7 @@ class ImageClassifier:
         cache: bool = True,
         views: int = 1,
         augmentation: str = "light",
+        training: Training | None = None,
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -110,6 +111,7 @@ class ImageClassifier:
         self.cache = cache
         self.views = views
         self.augmentation = augmentation
+        self.training = training
 
     def fit(
         self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None,
@@ -134,11 +136,14 @@ class ImageClassifier:
             )  # fmt: skip
             seconds = time.perf_counter()
             split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
-            values = self._seen(further, everything, backbone, features, split, cache, progress)
+            values = with_views(
+                features, split.train, further, everything, backbone, cache=cache, runtime=self.runtime,
+                precision=self.precision, workers=self.workers, progress=progress,
+            )  # fmt: skip
             cache_notes = list(cache.notes) if cache is not None else []
         choice = select(
             values, np.tile(split.labels, self.views), np.tile(split.groups.index, self.views), cut=cuts or "auto",
-            kind=self.head, dropout=self.dropout, seed=self.seed, judged=len(split.labels),
+            kind=self.head, dropout=self.dropout, seed=self.seed, judged=len(split.labels), training=self._training(),
         )  # fmt: skip
         model = self._model(split.classes, backbone, choice, features, everything, split.train)
         seconds = time.perf_counter() - seconds
@@ -181,6 +186,7 @@ class ImageClassifier:
             "views": {"count": self.views, "augmentation": self.augmentation if further else None},
             "data": {"uri": dataset.uri, "fingerprint": _fingerprint(features)},
             "versions": _versions(),
+            "training": [asdict(epoch) for epoch in choice.history],
             "candidates": [c.to_dict() for c in sorted(choice.candidates, key=lambda c: c.log_loss)],
         }
         self.model_ = replace(model, run=self.run_)
@@ -315,29 +321,15 @@ class ImageClassifier:
             return None if self.cut == "auto" else tuple(part.strip() for part in self.cut.split(","))
         return tuple(self.cut)
 
+    def _training(self) -> Training:
+        how = self.training or Training()
+        return how if self.dropout is None else replace(how, dropout=self.dropout)
+
     def _validation_set(self, dataset: Dataset) -> Dataset | None:
         if self.validation is None or isinstance(self.validation, float | int):
             return dataset.split("validation") if "validation" in dataset.splits else None
         other = open_dataset(self.validation)
         return other.split("validation") if "validation" in other.splits else other
-
-    def _seen(
-        self, further: Sequence[View], dataset: Dataset, backbone: Backbone, features: Features, split: Partition,
-        cache: Cache | None, progress: Progress | None,
-    ) -> Mapping[str, NDArray[np.floating]]:  # fmt: skip
-        """The training pictures' vectors by tap, then those of each further view of them, in the same order."""
-        values = features.at(split.train)
-        if not further:
-            return values
-        train = dataset.select([int(i) for i in features.index[split.train]])
-        seen = [
-            embed(
-                train, backbone, cache=cache, runtime=self.runtime, precision=self.precision, workers=self.workers,
-                view=view, progress=progress,
-            ).values
-            for view in further
-        ]  # fmt: skip
-        return {tap: np.concatenate([value, *(view[tap] for view in seen)]) for tap, value in values.items()}
 
     def _model(
         self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, features: Features, dataset: Dataset,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,22 @@ def embed(
     if cache is not None and unsaved:
         cache.put_many(unsaved)
     return _collect(step, works, wanted, time.perf_counter() - started)
+
+
+def with_views(
+    features: Features, rows: NDArray[np.integer], views: Sequence[View], dataset: Dataset, backbone: Backbone,
+    **options: Any,
+) -> dict[str, NDArray[np.floating]]:  # fmt: skip
+    """Vectors by tap of the pictures ``rows`` [m], then of each further view of them: [m * (1 + views), channels].
+
+    ``options`` are those of ``embed``, by which ``features`` were read from ``dataset``.
+    """
+    values = features.at(rows)
+    if not views:
+        return values
+    some = dataset.select([int(i) for i in features.index[rows]])
+    seen = [embed(some, backbone, view=view, **options).values for view in views]
+    return {tap: np.concatenate([value, *(view[tap] for view in seen)]) for tap, value in values.items()}
 
 
 @dataclass

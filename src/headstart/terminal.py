@@ -67,7 +67,8 @@ def print_fit(classifier: Any, folder: str, seconds: float) -> None:
     """What ``fit`` found, for people."""
     run = classifier.run_
     images, groups, head = run["images"], run["groups"], run["head"]
-    settings = ", ".join(f"{k} {v:.3g}" for k, v in head.items() if k not in ("kind", "temperature"))
+    values = {k: v if isinstance(v, str | int) else f"{v:.3g}" for k, v in head.items()}
+    settings = ", ".join(f"{k} {v}" for k, v in values.items() if k not in ("kind", "temperature"))
     names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
     passed = ", ".join(f"{count} {reason}" for reason, count in images["passed_over"].items())
     print(line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))

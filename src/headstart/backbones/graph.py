@@ -23,6 +23,7 @@ AFTER_CLASSIFIER = {
 ONLY_SHAPE = {"Identity", "Reshape", "Flatten", "Squeeze", "Cast", "Dropout", "Unsqueeze"}
 POOLS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "AveragePool"}
 NO_TAP = {"Pad", "Slice", "Transpose", "Identity", "Cast", "Shape", "Reshape", "Split"}
+FLAT = "/flat"  # behind a cut: the whole map in one vector, not its mean
 READABLE = re.compile(r"[A-Za-z_][\w./:-]{0,47}")
 
 
@@ -89,10 +90,11 @@ def standardise(
     depths = _depths(graph, shapes)
     taps, pools = [], []
     for name, tensor in tensors.items():
-        pool, channels, area = _pooled(tensor, name, shapes, opset, tensors)
+        reduce = _flattened if name.endswith(FLAT) else _pooled
+        pool, channels, area = reduce(tensor, name, shapes, opset, tensors)
         pools += pool
         taps.append(Tap(name, channels, depths[tensor], area))
-    taps.sort(key=lambda tap: tap.depth)
+    taps.sort(key=lambda tap: (tap.depth, not tap.name.endswith(FLAT)))
 
     # The outputs carry the taps' names, so the tensors they are made from step aside.
     _rename(graph, {source.name: INNER} | {tap.name: f"{tap.name}.map" for tap in taps})
@@ -201,7 +203,8 @@ def _find_taps(graph: onnx.GraphProto, shapes: Shapes, extra: Sequence[str]) -> 
     named["features"] = features
     nodes = {node.name: node.output[0] for node in graph.node if node.name and node.output}
     for name in extra:
-        tensor = named.get(name) or (name if name in producer else nodes.get(name, ""))
+        base = name.removesuffix(FLAT)
+        tensor = named.get(base) or (base if base in producer else nodes.get(base, ""))
         if tensor not in shapes.of:
             raise BackboneError(
                 f"Unknown cut {name!r}; the taps found are {', '.join(named)}; "
@@ -285,6 +288,22 @@ def _pooled(
         made.append(numpy_helper.from_array(np.array(axes, np.int64), f"headstart.axes.{name}"))
         made.append(helper.make_node("ReduceMean", [inner, f"headstart.axes.{name}"], [name], keepdims=0))
     return made, channels, area
+
+
+def _flattened(
+    tensor: str, name: str, shapes: Shapes, _opset: int, taken: Container[str]
+) -> tuple[list[onnx.NodeProto | onnx.TensorProto], int, tuple[int, int] | None]:
+    """Nodes that lay a map out as one vector: row by row, the channels of a place together (Keras's Flatten)."""
+    area = shapes.area(tensor)
+    if area is None:
+        raise BackboneError(f"The tensor {tensor!r} is no map; leave {FLAT} off the cut.")
+    read, inner = f"{tensor}.map" if tensor in taken else tensor, f"headstart.float.{name}"
+    made: list[onnx.NodeProto | onnx.TensorProto] = [helper.make_node("Cast", [read], [inner], to=TensorProto.FLOAT)]
+    if not shapes.last(tensor):
+        made.append(helper.make_node("Transpose", [inner], [f"{inner}.last"], perm=[0, 2, 3, 1]))
+        inner = f"{inner}.last"
+    made.append(helper.make_node("Flatten", [inner], [name], axis=1))
+    return made, area[0] * area[1] * shapes.channels(tensor), area
 
 
 def _front(normalisation: Normalisation, source: ImageInput) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

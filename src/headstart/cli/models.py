@@ -7,16 +7,24 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.options import (
+    BatchOption,
+    ClassWeightsOption,
+    EpochsOption,
+    HiddenOption,
     JsonOption,
+    OptimiserOption,
+    PatienceOption,
     PrecisionOption,
     ProgressOption,
     QuietOption,
+    RateOption,
     RuntimeOption,
+    StopOption,
     StrictOption,
     WorkersOption,
     app,
@@ -26,6 +34,7 @@ from headstart.terminal import line, print_confusion, print_fit, print_json, pro
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
+    from headstart.heads import Training
 
 
 @app.command()
@@ -36,8 +45,18 @@ def fit(
     cut: Annotated[
         str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph.")
     ] = "auto",
-    head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid or logistic.")] = "auto",
-    dropout: Annotated[float | None, typer.Option(help="Dropout rate of the ridge head, in closed form.")] = None,
+    head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto",
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+    ] = None,
+    hidden: HiddenOption = None,
+    optimiser: OptimiserOption = None,
+    lr: RateOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    patience: PatienceOption = None,
+    stop_at_accuracy: StopOption = None,
+    class_weights: ClassWeightsOption = None,
     views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
     augmentation: Annotated[str, typer.Option(help="How the views differ: flip, light or lesson.")] = "light",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
@@ -64,17 +83,25 @@ def fit(
     started = time.perf_counter()
     from headstart.bundle import check_target
     from headstart.classifier import ImageClassifier
+    from headstart.curves import curves_svg, curves_text
 
     check_target(output)  # before the work, not after it
+    training = _training(
+        head, hidden=hidden, optimiser=optimiser, rate=lr, epochs=epochs, batch=batch_size, patience=patience,
+        stop_at_accuracy=stop_at_accuracy, class_weights=class_weights,
+    )  # fmt: skip
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache, views=views,
-        augmentation=augmentation,
+        augmentation=augmentation, training=training,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as report:
         classifier.fit(data, progress=report)
     folder = classifier.save(output)
+    history = classifier.run_["training"]
+    if history:
+        (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
     if not quiet:
         for note in classifier.notes_:
             print(line(f"note: {note}"), file=sys.stderr)
@@ -87,6 +114,8 @@ def fit(
         print_json(shown | {key: run[key] for key in keys})
     else:
         print_fit(classifier, folder, time.perf_counter() - started)
+        if history:
+            print(curves_text(history))
     raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
 
 
@@ -225,6 +254,16 @@ def _validation(value: str | None) -> str | float | None:
         return float(value)
     except ValueError:
         return value
+
+
+def _training(head: str, **given: object) -> Training | None:
+    """How an mlp head is trained: what was given, and the defaults."""
+    from headstart.heads import Training
+
+    some: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if some and head != "mlp":
+        raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {', '.join(some)} out.")
+    return Training(**some) if some else None
 
 
 def _input_options(

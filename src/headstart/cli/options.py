@@ -44,3 +44,18 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+# How an mlp head is trained.
+HiddenOption = Annotated[int | None, typer.Option(help="mlp: units of the hidden layer [1024].")]
+OptimiserOption = Annotated[str | None, typer.Option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")]
+RateOption = Annotated[float | None, typer.Option(help="mlp: learning rate [0.0001].")]
+EpochsOption = Annotated[int | None, typer.Option(help="mlp: epochs at the most [20].")]
+BatchOption = Annotated[int | None, typer.Option(help="mlp: pictures a step [20].")]
+PatienceOption = Annotated[
+    int | None, typer.Option(help="mlp: stop when the loss on groups kept back has not fallen for so many epochs.")
+]
+StopOption = Annotated[float | None, typer.Option(help="mlp: stop at this accuracy in training.")]
+ClassWeightsOption = Annotated[
+    bool | None, typer.Option("--class-weights", help="mlp: every class counts alike, however few its pictures.")
+]

@@ -32,11 +32,12 @@ from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
 from headstart.heads.statistics import Statistics
 from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
 
-KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
+KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
@@ -71,12 +72,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried."""
+    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried.
+
+    ``history`` has a record an epoch where the head was trained (mlp).
+    """
 
     head: Head
     chosen: Candidate
     probabilities: Array
     candidates: tuple[Candidate, ...]
+    history: tuple[Epoch, ...] = ()
 
 
 def select(
@@ -89,6 +94,7 @@ def select(
     dropout: float | None = None,
     seed: int = 0,
     judged: int | None = None,
+    training: Training | None = None,
 ) -> Choice:
     """Choose and fit a head.
 
@@ -96,11 +102,14 @@ def select(
     present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
     in [0, 1) fixes the rate of the ridge head's closed-form dropout. Of the vectors the first ``judged`` (all,
     unless given) are of pictures; the others are further views of them, learned from and left out with their
-    groups, but neither choose nor count: probabilities are of the pictures. Raises OptionError, DataError.
+    groups, but neither choose nor count: probabilities are of the pictures. ``training`` is how an mlp head is
+    trained; it takes the deepest tap unless ``cut`` names others. Raises OptionError, DataError, MissingExtraError.
     """
     _check_options(values, labels, cut, kind, dropout)
     judged = len(labels) if judged is None else judged
     problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))), judged)
+    if kind == "mlp":
+        return _trained(problem, _taps(cut) if cut != "auto" else (list(values)[-1],), training or Training(), seed)
     groups = groups[:judged]
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
@@ -124,6 +133,21 @@ def select(
             chosen = _simplest_of_the_best([chosen, *refined], groups)
         head = _fit(problem, chosen, seed)
     return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
+
+
+def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
+    """The mlp head: nothing is chosen; folds of groups say how good it is, and one more training on all makes it."""
+    x = np.concatenate([np.asarray(problem.values[tap], np.float32) for tap in taps], axis=1)
+    scores = held_out_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
+    layers, history = fit_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
+    settings: dict[str, float | str] = {
+        "hidden": how.hidden, "dropout": how.dropout, "optimiser": how.optimiser, "rate": how.rate,
+        "epochs": len(history),
+    }  # fmt: skip
+    found = problem.candidate(taps, "mlp", settings, scores)
+    expansion = (layers.hidden, layers.offset)
+    head = Head("mlp", taps, layers.weights, layers.bias, found.temperature, expansion, settings)
+    return Choice(head, found, softmax(found.scores / found.temperature), (_bare(found),), tuple(history))
 
 
 @dataclass(frozen=True)
@@ -215,7 +239,7 @@ def _check_options(
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise OptionError(f"Dropout rate {dropout} cannot be used; give one from 0 up to, not including, 1.")
-        if kind not in ("auto", "ridge"):
+        if kind not in ("auto", "ridge", "mlp"):
             raise OptionError(f"Dropout has no closed form on the {kind} head; use --head ridge with it.")
     if len(np.unique(labels)) < 2:
         raise DataError("All pictures are of one class; a classifier needs pictures of at least two classes.")
