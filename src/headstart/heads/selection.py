@@ -32,6 +32,7 @@ from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.novelty import Familiar, familiar, held_out_distances
 from headstart.heads.statistics import Statistics
 from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
@@ -57,6 +58,7 @@ class Candidate:
     temperature: float
     losses: NDArray[np.float64] = field(repr=False, compare=False)
     scores: Array = field(repr=False, compare=False)
+    basis: Basis | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form in ``run.json``."""
@@ -71,12 +73,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried."""
+    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried.
+
+    ``familiar`` tells how far any picture is from these, ``distances`` [n] how far each was with its group left out.
+    """
 
     head: Head
     chosen: Candidate
     probabilities: Array
     candidates: tuple[Candidate, ...]
+    familiar: Familiar
+    distances: Array
 
 
 def select(
@@ -112,13 +119,16 @@ def select(
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
+        plain = chosen.basis if "dropout" not in chosen.settings else None
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
             # One after the other: each needs several matrices of its number of features squared.
             refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
+        known = pool.submit(_familiarity, problem, chosen.taps, plain)
         head = _fit(problem, chosen, seed)
-    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
+        probabilities = softmax(chosen.scores / chosen.temperature)
+        return Choice(head, chosen, probabilities, tuple(map(_bare, candidates)), *known.result())
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,8 @@ class _Problem:
         for some in self._chunks(penalties):
             scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
             found += [
-                self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)
+                self.candidate(basis, taps, "ridge", {name: p, **more}, one)
+                for p, one in zip(some, scores, strict=True)
             ]
         return found
 
@@ -176,7 +187,9 @@ class _Problem:
         for some in self._chunks(shrinkages):
             absolute = [shrinkages[p] for p in some]
             scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
-            found += [self.candidate(taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)]
+            found += [
+                self.candidate(basis, taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)
+            ]
         return found
 
     def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
@@ -185,11 +198,13 @@ class _Problem:
         names = list(settings)
         return (names[i : i + step] for i in range(0, len(names), step))
 
-    def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
+    def candidate(
+        self, basis: Basis, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array
+    ) -> Candidate:
         temperature = fit_temperature(scores, self.labels, self.smooth)
         losses = log_losses(scores, self.labels, temperature, self.smooth)
         right = float((scores.argmax(axis=1) == self.labels).mean())
-        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores)
+        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores, basis)
 
 
 def _check_options(
@@ -230,7 +245,7 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         found += problem.ldas(taps, basis, {p: p * unit for p in PENALTIES})
     if kind in ("auto", "centroid"):
         scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
-        found.append(problem.candidate(taps, "centroid", {}, scores))
+        found.append(problem.candidate(basis, taps, "centroid", {}, scores))
     if kind == "logistic":
         for c, scores in held_out_logistic(
             basis.at(slice(None)) / np.sqrt(unit),
@@ -239,18 +254,24 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
             problem.groups,
             INVERSE_PENALTIES,
         ):
-            found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
+            found.append(problem.candidate(basis, taps, "logistic", {"C": c}, scores))
     return found
 
 
 def _lean(candidates: list[Candidate]) -> list[Candidate]:
-    """Only the best keeps its scores and losses: nobody asks for the others', and they grow with the pictures."""
+    """Only the best keeps scores, losses and basis: nobody asks for the others', and they grow with the pictures."""
     best = min(candidates, key=lambda c: c.log_loss)
     return [replace(c, scores=c.scores.copy()) if c is best else _bare(c) for c in candidates]
 
 
 def _bare(candidate: Candidate) -> Candidate:
-    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0))
+    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0), basis=None)
+
+
+def _familiarity(problem: _Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
+    """What the training pictures vary in, and their distances when left out; ``basis`` where it is that of ``taps``."""
+    basis = basis or Basis.of(problem.vectors(taps))
+    return familiar(basis), held_out_distances(basis, problem.groups)
 
 
 def _dropout_candidates(
