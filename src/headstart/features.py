@@ -160,9 +160,13 @@ class _Step:
 
     def load(self) -> Graph:
         workers = min(self.workers, -(-len(self.dataset) // BATCH))
-        return load_graph(
+        graph = load_graph(
             self.backbone.graph, runtime=self.info.name, precision=self.info.precision, workers=workers
         )  # fmt: skip
+        missing = [tap.name for tap in self.backbone.taps if tap.name not in graph.outputs]
+        if missing:
+            raise BackboneError(f"The graph has no output {', '.join(missing)}; it is not the one it is said to be.")
+        return graph
 
     def key(self, content: bytes) -> bytes:
         """One entry holds all taps of a picture: a tenth of the time of an entry each when thousands are read."""

@@ -13,24 +13,42 @@ import typer
 
 from headstart.cli.options import (
     BatchOption,
+    ChannelsOption,
     ClassWeightsOption,
+    CoverageOption,
+    CropOption,
     EpochsOption,
+    FalseAlarmsOption,
     HiddenOption,
     JsonOption,
+    MeanOption,
     OptimiserOption,
     PatienceOption,
     PrecisionOption,
     ProgressOption,
     QuietOption,
     RateOption,
+    ResizeOption,
     RuntimeOption,
+    SizeOption,
+    StdOption,
     StopOption,
     StrictOption,
     WorkersOption,
     app,
 )
 from headstart.errors import OptionError
-from headstart.terminal import line, print_confusion, print_fit, print_json, progress_bar, tell_quarantine
+from headstart.terminal import (
+    line,
+    print_answer,
+    print_comparison,
+    print_confusion,
+    print_evaluation,
+    print_fit,
+    print_json,
+    progress_bar,
+    tell_quarantine,
+)
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
@@ -61,14 +79,14 @@ def fit(
     augmentation: Annotated[str, typer.Option(help="How the views differ: flip, light or lesson.")] = "light",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's mean, of RGB in 0..1.")] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="onnx: the input's deviation, of RGB in 0..1.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="onnx: RGB or BGR.")] = None,
-    input_size: Annotated[str | None, typer.Option(metavar="N|HxW", help="onnx: input size in pixels.")] = None,
-    crop: Annotated[float | None, typer.Option(help="onnx: share of the shorter side to keep.")] = None,
-    resize: Annotated[str | None, typer.Option(help="onnx: shortest (crop the centre) or squash.")] = None,
+    coverage: CoverageOption = 0.95,
+    false_alarms: FalseAlarmsOption = 0.05,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    input_size: SizeOption = None,
+    crop: CropOption = None,
+    resize: ResizeOption = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = "auto",
     workers: WorkersOption = None,
@@ -92,7 +110,8 @@ def fit(
     )  # fmt: skip
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
-        validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
+        validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
+        precision=precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache, views=views,
         augmentation=augmentation, training=training,
     )  # fmt: skip
@@ -110,7 +129,7 @@ def fit(
         run = classifier.run_
         images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
         shown = {"model": folder, "classes": run["classes"], "images": images}
-        keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "seconds", "cache")
+        keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
         print_json(shown | {key: run[key] for key in keys})
     else:
         print_fit(classifier, folder, time.perf_counter() - started)
@@ -133,7 +152,7 @@ def predict(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Name the class of each picture, most probable first."""
+    """Name the class of each picture, most probable first, or none of these; and the set that holds the true one."""
     from headstart.classifier import load
     from headstart.datasets import from_pictures, join, open_dataset
 
@@ -145,30 +164,33 @@ def predict(
         dataset = join(dataset, open_dataset(container))
     with progress_bar("Predicting", quiet, progress) as report:
         found = classifier.answer(dataset, progress=report)
+    if found.promises is None and not quiet:
+        print(line(f"note: {model} was made before there were prediction sets; fit it again."), file=sys.stderr)
+    named = min(top, len(found.classes))
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
     if writer:
-        writer.writerow(
-            [
-                "path",
-                *(f"{kind}_{i + 1}" for i in range(min(top, len(found.classes))) for kind in ("class", "probability")),
-            ]
-        )
-    for path, row in zip(found.paths, found.probabilities, strict=True):
-        best = [(found.classes[i], float(row[i])) for i in row.argsort()[::-1][:top]]
+        columns = [f"{kind}_{i + 1}" for i in range(named) for kind in ("class", "probability")]
+        writer.writerow(["path", *columns, "none_of_these", "set"])
+    for place, path in enumerate(found.paths):
+        row = found.probabilities[place]
+        best = [(found.classes[i], float(row[i])) for i in row.argsort()[::-1][:named]]
+        refused = None if found.none_of_these is None else bool(found.none_of_these[place])
+        distance = None if found.distances is None else float(found.distances[place])
+        could_be = found.set_of(place)
         if as_json:
-            print(
-                json.dumps(
-                    {"path": path, "classes": [{"class": c, "probability": p} for c, p in best]},
-                    ensure_ascii=False,
-                )
-            )
+            answer = {
+                "path": path, "classes": [{"class": c, "probability": p} for c, p in best],
+                "none_of_these": refused, "set": could_be, "distance": distance,
+            }  # fmt: skip
+            print(json.dumps(answer, ensure_ascii=False))
         elif writer:
-            writer.writerow([path, *(value for c, p in best for value in (c, f"{p:.6f}"))])
+            told = ["" if refused is None else str(refused).lower(), "|".join(could_be or [])]
+            writer.writerow([path, *(value for c, p in best for value in (c, f"{p:.6f}")), *told])
         else:
-            print(line(f"{path}\t" + "\t".join(f"{c}\t{p:.1%}" for c, p in best)))
+            print_answer(found, place, named)
     if as_json:
-        for refused in found.quarantined:
-            print(json.dumps({"path": refused.path, "error": refused.reason}, ensure_ascii=False))
+        for unread in found.quarantined:
+            print(json.dumps({"path": unread.path, "error": unread.reason}, ensure_ascii=False))
     tell_quarantine(found.quarantined, quiet)
     if not found.paths:
         raise typer.Exit(2)
@@ -178,7 +200,14 @@ def predict(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    data: Annotated[str, typer.Argument(help="Labelled pictures that had no part in training.")],
+    more: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL]... DATA",
+            help="Labelled pictures that had no part in training; before them further models to compare.",
+        ),
+    ],
+    group_by: Annotated[str, typer.Option(help="To compare: auto (near duplicates), none, or a column.")] = "auto",
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = "auto",
     workers: WorkersOption = None,
@@ -187,31 +216,37 @@ def evaluate(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Accuracy of MODEL on DATA with its interval, and which classes it confuses."""
-    from headstart.classifier import load
-
-    classifier = load(model).set_params(runtime=runtime, precision=precision, workers=workers)
+    """Accuracy of MODEL on DATA, and which classes it confuses; of several models, which is really better."""
+    *others, data = more
     with progress_bar("Predicting", quiet, progress) as report:
-        found = classifier.evaluate(data, progress=report)
-    tell_quarantine(found.quarantined, quiet)
-    if found.unknown and not quiet:
-        names = ", ".join(found.unknown)
-        print(line(f"note: the model does not know {names}; those pictures count as wrong."), file=sys.stderr)
-    if as_json:
-        print_json(
-            {
-                "model": model,
-                "classes": list(found.classes),
-                "images": {"count": len(found.paths), "quarantined": len(found.quarantined)},
-                "accuracy": found.accuracy.to_dict(),
-                "confusion": found.confusion.tolist(),
-                "unknown_classes": list(found.unknown),
-            }
-        )
+        if others:
+            from headstart.comparison import compare
+
+            compared = compare(
+                [model, *others], data, group_by=group_by, runtime=runtime, precision=precision, workers=workers,
+                progress=report,
+            )  # fmt: skip
+            evaluations = compared.evaluations
+        else:
+            from headstart.classifier import load
+
+            classifier = load(model).set_params(runtime=runtime, precision=precision, workers=workers)
+            evaluations = (classifier.evaluate(data, progress=report),)
+    tell_quarantine(evaluations[0].quarantined, quiet)
+    for name, found in zip([model, *others], evaluations, strict=True):
+        if found.unknown and not quiet:
+            unknown = ", ".join(found.unknown)
+            print(line(f"note: {name} does not know {unknown}; those pictures count as wrong."), file=sys.stderr)
+    if as_json and others:
+        print_json(compared.to_dict())
+    elif as_json:
+        print_json({"model": model, **evaluations[0].to_dict()})
+    elif others:
+        print_comparison(compared)
     else:
-        print(f"Accuracy  {found.accuracy}")
-        print_confusion(found.confusion, found.classes)
-    raise typer.Exit(1 if strict and found.quarantined else 0)
+        print_evaluation(evaluations[0])
+        print_confusion(evaluations[0].confusion, evaluations[0].classes)
+    raise typer.Exit(1 if strict and evaluations[0].quarantined else 0)
 
 
 @app.command()
@@ -228,7 +263,8 @@ def verify(
     if as_json:
         print_json(
             {"model": model, "pictures": found.pictures, "difference": found.difference,
-             "tolerance": found.tolerance, "changed": found.changed, "runtime": found.runtime.key}
+             "tolerance": found.tolerance, "distance": found.distance, "changed": found.changed,
+             "runtime": found.runtime.key}
         )  # fmt: skip
     else:
         changed = f", {found.changed} on the border with another class" if found.changed else ""

@@ -59,3 +59,17 @@ StopOption = Annotated[float | None, typer.Option(help="mlp: stop at this accura
 ClassWeightsOption = Annotated[
     bool | None, typer.Option("--class-weights", help="mlp: every class counts alike, however few its pictures.")
 ]
+
+# How an onnx: graph wants its pictures.
+MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's mean, of RGB in 0..1.")]
+StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's deviation, of RGB in 0..1.")]
+ChannelsOption = Annotated[str | None, typer.Option(help="onnx: RGB or BGR.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="N|HxW", help="onnx: input size in pixels.")]
+CropOption = Annotated[float | None, typer.Option(help="onnx: share of the shorter side to keep.")]
+ResizeOption = Annotated[str | None, typer.Option(help="onnx: shortest (crop the centre) or squash.")]
+
+# What a model promises.
+CoverageOption = Annotated[float, typer.Option(help="Share of pictures whose set of classes is to hold the true one.")]
+FalseAlarmsOption = Annotated[
+    float, typer.Option(help="Share of pictures of the classes that may be taken for none of these.")
+]

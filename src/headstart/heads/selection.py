@@ -33,6 +33,7 @@ from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
 from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
+from headstart.heads.novelty import Familiar, familiar, held_out_distances
 from headstart.heads.statistics import Statistics
 from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
@@ -58,6 +59,7 @@ class Candidate:
     temperature: float
     losses: NDArray[np.float64] = field(repr=False, compare=False)
     scores: Array = field(repr=False, compare=False)
+    basis: Basis | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form in ``run.json``."""
@@ -74,6 +76,7 @@ class Candidate:
 class Choice:
     """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried.
 
+    ``familiar`` tells how far any picture is from these, ``distances`` [n] how far each was with its group left out;
     ``history`` has a record an epoch where the head was trained (mlp).
     """
 
@@ -81,6 +84,8 @@ class Choice:
     chosen: Candidate
     probabilities: Array
     candidates: tuple[Candidate, ...]
+    familiar: Familiar
+    distances: Array
     history: tuple[Epoch, ...] = ()
 
 
@@ -126,13 +131,16 @@ def select(
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
+        plain = chosen.basis if "dropout" not in chosen.settings else None
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
             # One after the other: each needs several matrices of its number of features squared.
             refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
+        known = pool.submit(_familiarity, problem, chosen.taps, plain)
         head = _fit(problem, chosen, seed)
-    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
+        probabilities = softmax(chosen.scores / chosen.temperature)
+        return Choice(head, chosen, probabilities, tuple(map(_bare, candidates)), *known.result())
 
 
 def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
@@ -144,10 +152,11 @@ def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int)
         "hidden": how.hidden, "dropout": how.dropout, "optimiser": how.optimiser, "rate": how.rate,
         "epochs": len(history),
     }  # fmt: skip
-    found = problem.candidate(taps, "mlp", settings, scores)
+    found = problem.candidate(None, taps, "mlp", settings, scores)
     expansion = (layers.hidden, layers.offset)
     head = Head("mlp", taps, layers.weights, layers.bias, found.temperature, expansion, settings)
-    return Choice(head, found, softmax(found.scores / found.temperature), (_bare(found),), tuple(history))
+    known = _familiarity(problem, taps, None)
+    return Choice(head, found, softmax(found.scores / found.temperature), (_bare(found),), *known, tuple(history))
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,8 @@ class _Problem:
         for some in self._chunks(penalties):
             scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
             found += [
-                self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)
+                self.candidate(basis, taps, "ridge", {name: p, **more}, one)
+                for p, one in zip(some, scores, strict=True)
             ]
         return found
 
@@ -206,7 +216,9 @@ class _Problem:
         for some in self._chunks(shrinkages):
             absolute = [shrinkages[p] for p in some]
             scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
-            found += [self.candidate(taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)]
+            found += [
+                self.candidate(basis, taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)
+            ]
         return found
 
     def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
@@ -215,12 +227,14 @@ class _Problem:
         names = list(settings)
         return (names[i : i + step] for i in range(0, len(names), step))
 
-    def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
+    def candidate(
+        self, basis: Basis | None, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array
+    ) -> Candidate:
         scores, labels = scores[: self.judged], self.labels[: self.judged]
         temperature = fit_temperature(scores, labels, self.smooth)
         losses = log_losses(scores, labels, temperature, self.smooth)
         right = float((scores.argmax(axis=1) == labels).mean())
-        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores)
+        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores, basis)
 
 
 def _check_options(
@@ -261,7 +275,7 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         found += problem.ldas(taps, basis, {p: p * unit for p in PENALTIES})
     if kind in ("auto", "centroid"):
         scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
-        found.append(problem.candidate(taps, "centroid", {}, scores))
+        found.append(problem.candidate(basis, taps, "centroid", {}, scores))
     if kind == "logistic":
         for c, scores in held_out_logistic(
             basis.at(slice(None)) / np.sqrt(unit),
@@ -270,18 +284,24 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
             problem.groups,
             INVERSE_PENALTIES,
         ):
-            found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
+            found.append(problem.candidate(basis, taps, "logistic", {"C": c}, scores))
     return found
 
 
 def _lean(candidates: list[Candidate]) -> list[Candidate]:
-    """Only the best keeps its scores and losses: nobody asks for the others', and they grow with the pictures."""
+    """Only the best keeps scores, losses and basis: nobody asks for the others', and they grow with the pictures."""
     best = min(candidates, key=lambda c: c.log_loss)
     return [replace(c, scores=c.scores.copy()) if c is best else _bare(c) for c in candidates]
 
 
 def _bare(candidate: Candidate) -> Candidate:
-    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0))
+    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0), basis=None)
+
+
+def _familiarity(problem: _Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
+    """What the training pictures vary in, and their distances when left out; ``basis`` where it is that of ``taps``."""
+    basis = basis or Basis.of(problem.vectors(taps))
+    return familiar(basis), held_out_distances(basis, problem.groups)[: problem.judged]
 
 
 def _dropout_candidates(
