@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.options import (
+    BACKBONE_HELP,
     JsonOption,
     PrecisionOption,
     ProgressOption,
     QuietOption,
     RuntimeOption,
     StrictOption,
+    WeightsOption,
     WorkersOption,
     app,
 )
@@ -32,22 +34,21 @@ if TYPE_CHECKING:
 def fit(
     data: Annotated[str, typer.Argument(help="Folder, zip or tar, table (.csv, .parquet, .jsonl) or URL of these.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("model"),
-    backbone: Annotated[str, typer.Option(help="headstart-s or onnx:FILE.")] = "headstart-s",
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
+    weights: WeightsOption = None,
     cut: Annotated[
-        str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph.")
+        str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
     ] = "auto",
     head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid or logistic.")] = "auto",
     dropout: Annotated[float | None, typer.Option(help="Dropout rate of the ridge head, in closed form.")] = None,
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="onnx: the input's mean, of RGB in 0..1.")] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="R,G,B", help="onnx: the input's deviation, of RGB in 0..1.")
-    ] = None,
-    channels: Annotated[str | None, typer.Option(help="onnx: RGB or BGR.")] = None,
-    input_size: Annotated[str | None, typer.Option(metavar="N|HxW", help="onnx: input size in pixels.")] = None,
-    crop: Annotated[float | None, typer.Option(help="onnx: share of the shorter side to keep.")] = None,
-    resize: Annotated[str | None, typer.Option(help="onnx: shortest (crop the centre) or squash.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's mean, of RGB in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's deviation, of RGB in 0..1.")] = None,
+    channels: Annotated[str | None, typer.Option(help="RGB or BGR, as the network wants it.")] = None,
+    input_size: Annotated[str | None, typer.Option(metavar="N|HxW", help="Input size in pixels.")] = None,
+    crop: Annotated[float | None, typer.Option(help="Share of the shorter side to keep.")] = None,
+    resize: Annotated[str | None, typer.Option(help="shortest (crop the centre) or squash.")] = None,
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = "auto",
     workers: WorkersOption = None,
@@ -67,7 +68,7 @@ def fit(
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
-        input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache,
+        input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as report:
         classifier.fit(data, progress=report)
@@ -231,14 +232,15 @@ def _input_options(
     size: str | None,
     crop: float | None,
     resize: str | None,
+    weights: str | None = None,
 ) -> InputOptions | None:
-    if all(value is None for value in (mean, std, channels, size, crop, resize)):
+    if all(value is None for value in (mean, std, channels, size, crop, resize, weights)):
         return None
     from headstart.backbones import InputOptions
 
     return InputOptions(
         mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
-        resize=resize,
+        resize=resize, weights=weights,
     )  # fmt: skip
 
 
