@@ -241,7 +241,7 @@ def test_backbones_list_names_what_load_takes(run):
     status, out, _ = run("backbones", "list", "--json")
     found = [each["id"] for each in json.loads(out)]
     assert status == 0
-    assert found == ["headstart-s", "onnx:FILE"]
+    assert found == ["headstart-s", "onnx:FILE", "timm:NAME", "keras:NAME"]
     assert {name.partition(":")[0] for name in found} == set(backbones.PROVIDERS)
     assert all(name in run("backbones", "list")[1] for name in found)
 
@@ -405,6 +405,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(model_folder, photos):
     assert b"Traceback" not in err, (command, err)
 
 
+@pytest.mark.zoo
 def test_a_trained_head_on_the_command_line(run, photos, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
     options = ["--head", "mlp", "--epochs", "4", "--lr", "0.001", "--hidden", "32", "--optimiser", "adam"]

@@ -42,6 +42,7 @@ def test_without_pytorch_it_says_what_to_install(blobs, monkeypatch):
         select({"t": x}, labels, np.arange(len(x)), kind="mlp")
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_step_of_gradient_descent_is_the_one_written_out(blobs, classes):
     """Without dropout and with one batch an epoch: the sigmoid of two classes, the softmax of three."""
@@ -68,6 +69,7 @@ def test_a_step_of_gradient_descent_is_the_one_written_out(blobs, classes):
         np.testing.assert_allclose(three, two + 0.9 * (two - one) - 0.1 * slope, atol=2e-6)  # momentum 0.9
 
 
+@pytest.mark.zoo
 def test_the_lessons_head_has_the_lessons_parameters():
     """(7, 7, 768) flattened, 1,024 hidden units, one sigmoid: 38,537,217 parameters to train."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
@@ -79,6 +81,7 @@ def test_the_lessons_head_has_the_lessons_parameters():
     assert found.hidden.size + found.offset.size + one_sigmoid == 38_537_217
 
 
+@pytest.mark.zoo
 def test_it_learns_is_repeatable_and_stops_when_told(blobs):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
     x, labels = blobs
@@ -101,6 +104,7 @@ def test_it_learns_is_repeatable_and_stops_when_told(blobs):
     assert -log_p[np.arange(kept.sum()), labels[kept]].mean() == pytest.approx(min(losses), rel=1e-4)
 
 
+@pytest.mark.zoo
 def test_class_weights_make_a_rare_class_count_alike():
     pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
     rng = np.random.default_rng(1)
@@ -114,6 +118,7 @@ def test_class_weights_make_a_rare_class_count_alike():
     assert found[True] > found[False]
 
 
+@pytest.mark.zoo
 def test_a_model_with_a_trained_head_answers_without_pytorch(photos, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
     fitted = hs.ImageClassifier(head="mlp", training=Training(hidden=64, rate=1e-3, epochs=15), dropout=0.3).fit(photos)
