@@ -26,7 +26,7 @@ from headstart.evaluation import Accuracy, confusion, held_out_accuracy, leave_g
 from headstart.features import Features, embed
 from headstart.heads import Choice, select
 from headstart.images import decode
-from headstart.partition import Partition
+from headstart.partition import Learned, Partition
 from headstart.runtime import describe
 
 Progress = Callable[[int, int], None]
@@ -72,7 +72,7 @@ class ImageClassifier:
     threads, ``seed``, ``input_options`` how an ``onnx:`` graph wants its pictures, ``cache`` whether
     features are kept on disk.
 
-    After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``.
+    After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``, ``learned_``.
     """
 
     _estimator_type = "classifier"
@@ -178,6 +178,7 @@ class ImageClassifier:
         self.model_ = replace(model, run=self.run_)
         self.classes_ = np.array(split.classes)
         self.choice_, self.accuracy_, self.quarantined_ = choice, accuracy, quarantined
+        self.learned_ = Learned(everything, features, split, backbone)
         self.notes_ = [*backbone.notes, *cache_notes, *split.notes]
         return self
 
@@ -280,6 +281,10 @@ class ImageClassifier:
             input_tags=InputTags(two_d_array=False, string=True),
             requires_fit=True,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: all but the pictures and their features, whose files stay open here."""
+        return {name: value for name, value in vars(self).items() if name != "learned_"}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")

@@ -21,6 +21,7 @@ from headstart.cli.options import (
     WorkersOption,
     app,
 )
+from headstart.cli.reports import write_report
 from headstart.errors import OptionError
 from headstart.terminal import line, print_confusion, print_fit, print_json, progress_bar, tell_quarantine
 
@@ -53,6 +54,7 @@ def fit(
     workers: WorkersOption = None,
     seed: Annotated[int, typer.Option(help="For what is drawn at random.")] = 0,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features on disk.")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write MODEL/report.html.")] = True,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -69,21 +71,25 @@ def fit(
         validation=_validation(validation), runtime=runtime, precision=precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize), cache=cache,
     )  # fmt: skip
-    with progress_bar("Reading features", quiet, progress) as report:
-        classifier.fit(data, progress=report)
+    with progress_bar("Reading features", quiet, progress) as bar:
+        classifier.fit(data, progress=bar)
     folder = classifier.save(output)
     if not quiet:
         for note in classifier.notes_:
             print(line(f"note: {note}"), file=sys.stderr)
     tell_quarantine(classifier.quarantined_, quiet)
+    if not as_json:
+        print_fit(classifier, folder, time.perf_counter() - started)
+        sys.stdout.flush()  # the result is not kept waiting for the report
+    page = write_report(classifier, folder, cache) if report else None
     if as_json:
         run = classifier.run_
         images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
         shown = {"model": folder, "classes": run["classes"], "images": images}
         keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "seconds", "cache")
-        print_json(shown | {key: run[key] for key in keys})
-    else:
-        print_fit(classifier, folder, time.perf_counter() - started)
+        print_json(shown | {key: run[key] for key in keys} | {"report": page})
+    elif page is not None:
+        print(line(f"Report      {page}"))
     raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
 
 
