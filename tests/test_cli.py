@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import write_photos
@@ -51,7 +52,10 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     assert set(found) == {
         "model", "classes", "images", "groups", "backbone", "cut", "head", "runtime", "accuracy", "seconds", "cache",
         "learning_curve",
+        "report",
     }  # fmt: skip
+    assert Path(found["report"]) == tmp_path / "model" / "report.html"
+    assert Path(found["report"]).exists()
     assert found["classes"] == ["disc", "stripes"]
     assert found["images"]["train"] == 28
     assert found["images"]["validation"] == 12
@@ -68,6 +72,24 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     expected = found["learning_curve"]["expectation"]
     assert (expected["more"], expected["pictures"], expected["per_class"]) == (20, 48, [24, 24])
     assert expected["interval"][0] <= expected["accuracy"] <= expected["interval"][1]
+
+
+def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, tmp_path):
+    model = tmp_path / "model"
+    status, out, _ = run("fit", photos, "-o", model)
+    assert status == 0
+    assert out.splitlines()[-1] == f"Report      {model / 'report.html'}"
+    page = (model / "report.html").read_bytes()
+    status, out, err = run("report", model, "-o", tmp_path / "page.html")
+    assert (status, out.strip(), err) == (0, str(tmp_path / "page.html"), "")
+    assert (tmp_path / "page.html").read_bytes() == page
+    status, out, _ = run("fit", photos, "-o", model, "--no-report", "--json")
+    assert json.loads(out)["report"] is None
+    assert not [p.name for p in model.iterdir() if "report" in p.name]
+    status, out, err = run("report", model)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "--no-report" in err
 
 
 def test_a_second_fit_reads_the_cache_and_ten_more_pictures_are_ten_misses(run, tmp_path):

@@ -29,7 +29,7 @@ from headstart.evaluation import Accuracy, held_out_accuracy, leave_group_out_ac
 from headstart.features import Features, embed, with_views
 from headstart.heads import Choice, Training, learning_curve, select
 from headstart.images import decode
-from headstart.partition import Partition
+from headstart.partition import Learned, Partition
 from headstart.record import record
 from headstart.runtime import describe
 
@@ -52,7 +52,7 @@ class ImageClassifier:
     ``training`` how an "mlp" head is trained.
 
     After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``,
-    ``accuracy_``, ``learning_curve_`` (None where there are too few groups for one), ``quarantined_``.
+    ``accuracy_``, ``learning_curve_`` (None where there are too few groups for one), ``quarantined_``, ``learned_``.
     """
 
     _estimator_type = "classifier"
@@ -148,6 +148,7 @@ class ImageClassifier:
         self.model_ = replace(model, run=self.run_)
         self.classes_ = np.array(split.classes)
         self.choice_, self.accuracy_, self.quarantined_ = choice, accuracy, quarantined
+        self.learned_ = Learned(everything, features, split, backbone)
         self.notes_ = [*backbone.notes, *cache_notes, *split.notes, *_unpromised(promises, split.groups.count)]
         return self
 
@@ -231,6 +232,10 @@ class ImageClassifier:
             input_tags=InputTags(two_d_array=False, string=True),
             requires_fit=True,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: all but the pictures and their features, whose files stay open here."""
+        return {name: value for name, value in vars(self).items() if name != "learned_"}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")

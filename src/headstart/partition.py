@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.backbones import Backbone
 from headstart.datasets import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
@@ -68,6 +69,16 @@ class Partition:
                 "add other pictures."
             )
         return cls(classes, train, held, labels, groups, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a fit has learned from: all its pictures, their features and parts, and the network that was cut."""
+
+    dataset: Dataset
+    features: Features
+    partition: Partition
+    backbone: Backbone
 
 
 def group_pictures(

@@ -9,7 +9,7 @@ table.py     a table of all pictures with the findings, to edit and to learn fro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from headstart import backbones
 from headstart.cache import Cache
 from headstart.check.copies import find_copies
-from headstart.check.labels import foreign, suspects
-from headstart.check.looks import look, odd_looks
+from headstart.check.labels import disagreements, foreign, suspects
+from headstart.check.looks import Looks, look, odd_looks
 from headstart.check.model import KINDS, Finding
 from headstart.check.table import write_table
 from headstart.datasets import Dataset
@@ -27,7 +27,7 @@ from headstart.errors import DataError
 from headstart.features import Features, embed
 from headstart.groups import Linked, find_groups
 
-__all__ = ["KINDS", "Checked", "Finding", "check", "write_table"]
+__all__ = ["KINDS", "Checked", "Finding", "check", "check_fitted", "write_table"]
 
 FEW = 10  # pictures: a class with fewer is near empty
 UNEVEN = 10  # times as many in the largest class as in the smallest
@@ -73,10 +73,33 @@ def check(
     groups = _groups(dataset, features, families)
     found += suspects(dataset, features, groups)
     found += foreign(dataset, features, families)
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    findings = sorted(found, key=lambda each: (order[each.kind], -each.confidence, each.files))
     paths = (dataset.items[i].path for i in features.index)
-    return Checked(tuple(findings), dict(zip(paths, groups.tolist(), strict=True)))
+    return Checked(_in_order(found), dict(zip(paths, groups.tolist(), strict=True)))
+
+
+def check_fitted(
+    dataset: Dataset, features: Features, classes: Sequence[str], probabilities: NDArray[np.float64], looks: Looks,
+    needed: tuple[int, int],
+) -> tuple[Finding, ...]:  # fmt: skip
+    """The findings of ``check`` from what a fit has at hand, but for crops: those take a look at pairs of pictures.
+
+    ``probabilities`` [n, k] are the answers to the pictures of ``features`` with each one's group left out, ``looks``
+    their measures, ``needed`` the size a decoder keeps (``Preprocess.at_least``).
+    """
+    copies, families = find_copies(dataset, features, crops=False)
+    found = [*_unreadable(dataset, features), *copies, *odd_looks(dataset, features, looks, needed)]
+    found += _classes(dataset, features)
+    items, number = [dataset.items[i] for i in features.index], {name: i for i, name in enumerate(classes)}
+    labels = np.array([number.get(str(item.label), -1) for item in items])
+    known = np.flatnonzero(labels >= 0)
+    found += disagreements([items[i].path for i in known], labels[known], classes, probabilities[known])
+    found += foreign(dataset, features, families)
+    return _in_order(found)
+
+
+def _in_order(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    return tuple(sorted(found, key=lambda each: (order[each.kind], -each.confidence, each.files)))
 
 
 def _groups(dataset: Dataset, features: Features, families: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -28,15 +28,18 @@ BATCH = 1_000  # pairs
 MAYBE, FOUND = 0.75, 0.94  # correlation of a crop with its place in the whole, seen at a half of the side and in full
 
 
-def find_copies(dataset: Dataset, features: Features) -> tuple[list[Finding], NDArray[np.int64]]:
-    """Findings, a family of copies each, and the family [n] of every picture of ``features``."""
+def find_copies(dataset: Dataset, features: Features, *, crops: bool = True) -> tuple[list[Finding], NDArray[np.int64]]:
+    """Findings, a family of copies each, and the family [n] of every picture of ``features``.
+
+    Without ``crops`` no picture is read: crops are not looked for.
+    """
     linked = Linked(len(features.index))
     sure: dict[tuple[int, int], float] = {}
     same = linked.join_equal(features.content)
     for first, second, alike in pixel_links(features.pixels):
         linked.join(first, second)
         sure[first, second] = alike
-    for first, second, alike in _crops(dataset, features, linked.families()):
+    for first, second, alike in _crops(dataset, features, linked.families()) if crops else ():
         linked.join(first, second)
         sure[first, second] = alike
     families = linked.families()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,21 @@ def suspects(dataset: Dataset, features: Features, groups: NDArray[np.int64]) ->
     values = features.at(labelled)
     deepest = list(values)[-1]
     chosen = select({deepest: values[deepest]}, labels, groups[labelled]).probabilities
-    own = np.array([chosen[labels == c, c].mean() for c in range(len(classes))])
-    for row, i in enumerate(labelled):
-        best = int(chosen[row].argmax())
-        if best != labels[row] and chosen[row, best] >= own[best]:
-            sure = float(chosen[row, best] - chosen[row, labels[row]])
-            why = f"labelled {classes[labels[row]]}, looks like {classes[best]} ({chosen[row, best]:.0%})"
-            yield Finding("label_suspect", (items[i].path,), sure, f"look: relabel as {classes[best]}?", why)
+    yield from disagreements([items[i].path for i in labelled], labels, classes, chosen)
+
+
+def disagreements(
+    paths: Sequence[str], labels: NDArray[np.int64], classes: Sequence[str], probabilities: NDArray[np.float64]
+) -> Iterator[Finding]:
+    """The same of n pictures by probabilities [n, k] that somebody made with each picture's group left out."""
+    picked = (probabilities[labels == c, c] for c in range(len(classes)))
+    own = np.array([some.mean() if len(some) else 1.0 for some in picked])
+    best = probabilities.argmax(axis=1)
+    for i in np.flatnonzero((best != labels) & (probabilities.max(axis=1) >= own[best])):
+        answer, label = probabilities[i, best[i]], probabilities[i, labels[i]]
+        name = classes[best[i]]
+        why = f"labelled {classes[labels[i]]}, looks like {name} ({answer:.0%})"
+        yield Finding("label_suspect", (paths[int(i)],), float(answer - label), f"look: relabel as {name}?", why)
 
 
 def foreign(dataset: Dataset, features: Features, families: NDArray[np.int64]) -> Iterator[Finding]:

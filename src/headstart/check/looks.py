@@ -37,16 +37,21 @@ def look(dataset: Dataset, index: NDArray[np.integer], workers: int | None = Non
     """Measure the pictures at ``index`` [n] of a data set, all readable."""
 
     def one(place: int) -> tuple[int, int, float]:
-        source = dataset.read(place)
-        if isinstance(source, np.ndarray):
-            return (*source.shape[:2], sharpness(source))
-        with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
-            width, height = picture.size
-        return height, width, sharpness(decode(source, at_least=(SIDE, SIDE)))
+        return measure(dataset.read(place))[:3]
 
     with ThreadPoolExecutor(workers or cores()) as pool:
         rows = list(pool.map(one, map(int, index)))
     return Looks(np.array([row[:2] for row in rows]), np.array([row[2] for row in rows]))
+
+
+def measure(source: bytes | NDArray[np.uint8]) -> tuple[int, int, float, NDArray[np.uint8]]:
+    """Of a readable picture its height and width as stored, its sharpness, and the pixels that were looked at."""
+    if isinstance(source, np.ndarray):
+        return (*source.shape[:2], sharpness(source), source)
+    with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
+        width, height = picture.size
+    image = decode(source, at_least=(SIDE, SIDE))
+    return height, width, sharpness(image), image
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:

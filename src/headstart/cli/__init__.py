@@ -8,6 +8,7 @@ fitting.py     fit
 models.py      predict, evaluate, verify
 pictures.py    check, sample, download
 networks.py    backbones list, backbones show
+reports.py     report
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from headstart.cli import fitting, models, networks, pictures  # noqa: F401  # each enters its commands
+from headstart.cli import fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.errors import HeadstartError
 from headstart.terminal import line

@@ -37,6 +37,7 @@ from headstart.cli.options import (
     WorkersOption,
     app,
 )
+from headstart.cli.reports import write_report
 from headstart.errors import OptionError
 from headstart.terminal import (
     line,
@@ -89,6 +90,7 @@ def fit(
     workers: WorkersOption = None,
     seed: Annotated[int, typer.Option(help="For what is drawn at random.")] = 0,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features on disk.")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write MODEL/report.html.")] = True,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -98,7 +100,6 @@ def fit(
     started = time.perf_counter()
     from headstart.bundle import check_target
     from headstart.classifier import ImageClassifier
-    from headstart.curves import curves_svg, curves_text
 
     check_target(output)  # before the work, not after it
     training = _training(
@@ -112,27 +113,40 @@ def fit(
         input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
         augmentation=augmentation, training=training,
     )  # fmt: skip
-    with progress_bar("Reading features", quiet, progress) as report:
-        classifier.fit(data, progress=report)
+    with progress_bar("Reading features", quiet, progress) as bar:
+        classifier.fit(data, progress=bar)
     folder = classifier.save(output)
-    history = classifier.run_["training"]
-    if history:
-        (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
+    curves = _curves(classifier.run_["training"], folder)
     if not quiet:
         for note in classifier.notes_:
             print(line(f"note: {note}"), file=sys.stderr)
     tell_quarantine(classifier.quarantined_, quiet)
-    if as_json:
-        run = classifier.run_
-        images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
-        shown = {"model": folder, "classes": run["classes"], "images": images}
-        keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
-        print_json(shown | {key: run[key] for key in keys})
-    else:
+    if not as_json:
         print_fit(classifier, folder, time.perf_counter() - started)
-        if history:
-            print(curves_text(history))
+        print(curves, end="")
+        sys.stdout.flush()  # the result is not kept waiting for the report
+    page = write_report(classifier, folder, cache) if report else None
+    if as_json:
+        print_json(_summary(classifier.run_, folder) | {"report": page})
+    elif page is not None:
+        print(line(f"Report      {page}"))
     raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+
+
+def _curves(history: list[dict[str, Any]], folder: str) -> str:
+    """The curves of a training, left as a picture in the model folder too; nothing where nothing was trained."""
+    if not history:
+        return ""
+    from headstart.curves import curves_svg, curves_text
+
+    (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
+    return curves_text(history) + "\n"
+
+
+def _summary(run: dict[str, Any], folder: str) -> dict[str, Any]:
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
+    return {"model": folder, "classes": run["classes"], "images": images} | {key: run[key] for key in keys}
 
 
 def _validation(value: str | None) -> str | float | None:

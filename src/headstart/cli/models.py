@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -31,9 +31,6 @@ from headstart.terminal import (
     progress_bar,
     tell_quarantine,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
