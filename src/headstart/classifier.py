@@ -27,7 +27,8 @@ from headstart.datasets import Dataset, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Accuracy, held_out_accuracy, leave_group_out_accuracy
 from headstart.features import Features, embed
-from headstart.heads import Choice, learning_curve, select
+from headstart.heads import Choice, select
+from headstart.heads.learning_curve import learning_curve
 from headstart.images import decode
 from headstart.partition import Partition
 from headstart.runtime import describe
@@ -127,6 +128,7 @@ class ImageClassifier:
         seconds = time.perf_counter() - seconds
         accuracy = _accuracies(choice, split, features, everything)
         quarantined = (*dataset.quarantined, *features.quarantined)
+        found, info = split.groups, features.runtime
         self.run_: dict[str, Any] = {
             "classes": list(split.classes),
             "images": {
@@ -135,11 +137,7 @@ class ImageClassifier:
                 "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
                 "passed_over": dict(dataset.passed_over),
             },
-            "groups": {
-                "count": split.groups.count,
-                "largest": split.groups.largest,
-                "method": split.groups.method,
-            },
+            "groups": {"count": found.count, "largest": found.largest, "method": found.method},
             "backbone": {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence},
             "cut": list(choice.head.taps),
             "head": {
@@ -147,11 +145,7 @@ class ImageClassifier:
                 **choice.head.settings,
                 "temperature": choice.head.temperature,
             },
-            "runtime": {
-                "name": features.runtime.name,
-                "version": features.runtime.version,
-                "precision": features.runtime.precision,
-            },
+            "runtime": {"name": info.name, "version": info.version, "precision": info.precision},
             "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
             "learning_curve": None if self.learning_curve_ is None else self.learning_curve_.to_dict(),
             "seconds": {

@@ -12,10 +12,9 @@ selection.py    choose taps, kind and penalty by held-out log-loss
 learning_curve.py  what more pictures would bring
 """
 
-from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.linear import Head, softmax
 from headstart.heads.novelty import Familiar
 from headstart.heads.selection import KINDS, Choice, select
 from headstart.heads.statistics import Statistics
 
-__all__ = ["KINDS", "Choice", "Familiar", "Head", "LearningCurve", "Statistics", "learning_curve", "select", "softmax"]
+__all__ = ["KINDS", "Choice", "Familiar", "Head", "Statistics", "select", "softmax"]
