@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart.heads import Statistics, learning_curve, select, solve
-from headstart.heads.learning_curve import FOLDS, deal, extrapolated, round_number
+from headstart.heads import Statistics, select, solve
+from headstart.heads.learning_curve import FOLDS, deal, extrapolated, learning_curve, round_number
 
 
 def pictures(rng, count, centre, noise=1.0):

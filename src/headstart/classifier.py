@@ -27,7 +27,8 @@ from headstart.datasets import Dataset, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Accuracy, held_out_accuracy, leave_group_out_accuracy
 from headstart.features import Features, embed, with_views
-from headstart.heads import Choice, Training, learning_curve, select
+from headstart.heads import Choice, Training, select
+from headstart.heads.learning_curve import learning_curve
 from headstart.images import decode
 from headstart.partition import Learned, Partition
 from headstart.record import record

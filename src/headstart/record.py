@@ -15,7 +15,8 @@ from headstart.backbones import Backbone
 from headstart.datasets import Dataset
 from headstart.evaluation import Accuracy
 from headstart.features import Features
-from headstart.heads import Choice, LearningCurve
+from headstart.heads import Choice
+from headstart.heads.learning_curve import LearningCurve
 from headstart.partition import Partition
 
 

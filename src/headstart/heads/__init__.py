@@ -13,14 +13,10 @@ selection.py    choose taps, kind and penalty by held-out log-loss
 learning_curve.py  what more pictures would bring
 """
 
-from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.linear import Head, softmax
 from headstart.heads.mlp import Epoch, Training
 from headstart.heads.novelty import Familiar
 from headstart.heads.selection import KINDS, Choice, select
 from headstart.heads.statistics import Statistics
 
-__all__ = [
-    "KINDS", "Choice", "Epoch", "Familiar", "Head", "LearningCurve", "Statistics", "Training", "learning_curve",
-    "select", "softmax",
-]  # fmt: skip
+__all__ = ["KINDS", "Choice", "Epoch", "Familiar", "Head", "Statistics", "Training", "select", "softmax"]
