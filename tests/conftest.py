@@ -2,10 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from headstart import ImageClassifier
+    from headstart.report.data import Report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,3 +64,19 @@ def model_folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("model") / "model"
     ImageClassifier(cache=False).fit(photos).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def fitted(photos: Path) -> "ImageClassifier":
+    """A classifier of the photos as it is right after its fit."""
+    from headstart import ImageClassifier
+
+    return ImageClassifier(runtime="onnxruntime", cache=False).fit(photos)
+
+
+@pytest.fixture(scope="session")
+def made(fitted: "ImageClassifier") -> "Report":
+    """Its report."""
+    from headstart.report.gather import gather
+
+    return gather(fitted)

@@ -121,8 +121,16 @@
   const seen = (i) => !hidden.has(group(i));
   const colour = (c) => (place.has(c) ? (dark.matches ? DARK : LIGHT)[place.get(c)] : OTHER);
   const shape = (c) => (place.has(c) ? SHAPES[place.get(c) % SHAPES.length] : "disc");
-  const across = (i) => (layout.x[i] / 1000) * (canvas.clientWidth - 20) + 10;
-  const down = (i) => (1 - layout.y[i] / 1000) * (canvas.clientHeight - 20) + 10;
+  const [xs, ys] = [new Float64Array(count), new Float64Array(count)];
+  const across = (i) => xs[i];
+  const down = (i) => ys[i];
+  function arrange() {
+    const [width, height] = [canvas.clientWidth - 20, canvas.clientHeight - 20];
+    for (let i = 0; i < count; i++) {
+      xs[i] = (layout.x[i] / 1000) * width + 10;
+      ys[i] = (1 - layout.y[i] / 1000) * height + 10;
+    }
+  }
 
   function mark(to, x, y, size, kind) {
     to.beginPath();
@@ -142,6 +150,7 @@
   }
 
   function draw() {
+    arrange();
     const scale = Math.min(3, window.devicePixelRatio || 1);
     const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
@@ -156,11 +165,12 @@
       pen.fill();
     }
     pen.globalAlpha = 1;
-    pen.lineWidth = 1.8;
+    const many = mistakes.length > 300;
+    pen.lineWidth = many ? 1.2 : 1.8;
     for (const i of mistakes) {
       if (!seen(i)) continue;
       pen.strokeStyle = colour(told.truth[i]);
-      mark(pen, across(i), down(i), size + 4.5, "disc");
+      mark(pen, across(i), down(i), size + (many ? 2 : 4.5), "disc");
       pen.stroke();
     }
     if (chosen >= 0) {
@@ -263,6 +273,7 @@
   for (const input of document.querySelectorAll("input[name=layout]")) {
     input.addEventListener("change", () => {
       layout = told.layouts[+input.value];
+      arrange();
       for (const about of document.querySelectorAll("[data-layout]")) {
         about.hidden = about.dataset.layout !== input.value;
         about.id = about.hidden ? "" : "map-about";
@@ -292,6 +303,6 @@
     for (const each of folded) each.open = false;
     paint();
   });
-  choose(mistakes.length ? mistakes[0] : count ? 0 : -1);
   paint();
+  choose(mistakes.length ? mistakes[0] : count ? 0 : -1);
 })();
