@@ -126,6 +126,9 @@ def scaling(preprocess: Any) -> tuple[tuple[float, float, float], tuple[float, f
 
 def _built(build: Any, request: Request, size: tuple[int, int]) -> Any:
     name, arguments = request.name, request.arguments
+    from keras.backend import reset_uids
+
+    reset_uids()  # layers without a name of their own are numbered: a cut must name the same layer every time
     try:
         network = build(include_top=False, weights=None, input_shape=(*size, 3), **arguments)
     except Exception as error:  # too small a picture, arguments the function does not have
@@ -135,6 +138,7 @@ def _built(build: Any, request: Request, size: tuple[int, int]) -> Any:
 
         fill(network, request.weights, name)
     else:
+        reset_uids()
         try:
             network = build(include_top=False, weights="imagenet", input_shape=(*size, 3), **arguments)
         except Exception as error:  # of the network, the disk or the file
