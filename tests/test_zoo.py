@@ -121,8 +121,8 @@ def keras_network(name, size, **options):
     """A Keras network with random weights whose batch norms fit its signals."""
     import keras
 
+    keras.utils.clear_session()
     keras.utils.set_random_seed(0)
-    keras.backend.reset_uids()
     network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3), **options)
     rng = np.random.default_rng(0)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
