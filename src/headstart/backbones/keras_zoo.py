@@ -58,9 +58,9 @@ def _export(request: Request) -> Exported:
     described = InputOptions(
         mean=mean, std=std, channels=channels, size=size, crop=1.0, resize="squash", interpolation="bilinear"
     )
+    network = _built(keras, build, request, size)
+    layers = _layers(network, request)
     with _plain(keras):
-        network = _built(build, request, size)
-        layers = _layers(network, request)
         tapped = _module(keras.Model(network.inputs, [network.get_layer(name).output for name in layers.values()]))
         model = to_onnx(tapped, (*size, 3))
     if request.weights is not None:
@@ -93,8 +93,13 @@ def _keras() -> Any:
 
 @contextmanager
 def _plain(keras: Any) -> Iterator[None]:
-    """Channels last, float32, on the processor: what the published weights are for, whatever ~/.keras says."""
+    """Channels last, float32, on the processor: what the published weights are for, whatever ~/.keras says.
+
+    Layers without a name of their own are numbered within a process; counting starts anew here, so that a cut names the
+    same layer every time.
+    """
     layout, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.utils.clear_session()
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy("float32")
     try:
@@ -124,10 +129,11 @@ def scaling(preprocess: Any) -> tuple[tuple[float, float, float], tuple[float, f
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), "BGR" if reverse else "RGB"
 
 
-def _built(build: Any, request: Request, size: tuple[int, int]) -> Any:
+def _built(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> Any:
     name, arguments = request.name, request.arguments
     try:
-        network = build(include_top=False, weights=None, input_shape=(*size, 3), **arguments)
+        with _plain(keras):
+            network = build(include_top=False, weights=None, input_shape=(*size, 3), **arguments)
     except Exception as error:  # too small a picture, arguments the function does not have
         raise OptionError(f"keras:{name} cannot be built for {size[0]} x {size[1]}: {one_line(error)}") from None
     if request.weights is not None:
@@ -136,7 +142,8 @@ def _built(build: Any, request: Request, size: tuple[int, int]) -> Any:
         fill(network, request.weights, name)
     else:
         try:
-            network = build(include_top=False, weights="imagenet", input_shape=(*size, 3), **arguments)
+            with _plain(keras):
+                network = build(include_top=False, weights="imagenet", input_shape=(*size, 3), **arguments)
         except Exception as error:  # of the network, the disk or the file
             raise BackboneError(
                 f"The weights of keras:{name} are not in the cache and cannot be fetched ({one_line(error, 120)}); "
