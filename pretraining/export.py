@@ -99,9 +99,16 @@ def build(student: Student, size: int, half: bool = True) -> tuple[onnx.ModelPro
     return model, taps
 
 
-def load(checkpoint: Path) -> Student:
-    """The averaged weights of a checkpoint."""
+def load(checkpoint: Path, start: Path | None = None, share: float = 1.0) -> Student:
+    """The averaged weights of a checkpoint; or ``share`` of the way to them from those of ``start``.
+
+    Half way is often better than either end: training learns the training pictures, the start still knows others
+    (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
+    """
     state = torch.load(checkpoint, map_location="cpu")["average"]
+    if start is not None:
+        first = torch.load(start, map_location="cpu")["average"]
+        state = {name: torch.lerp(first[name], value, share) for name, value in state.items()}
     student = Student(norm=any("norm" in name for name in state))
     student.load_state_dict(state)
     return student.eval()
@@ -111,10 +118,12 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("checkpoint", type=Path)
     p.add_argument("folder", type=Path)
+    p.add_argument("--start", type=Path, help="another checkpoint: export weights between its own and these")
+    p.add_argument("--share", type=float, default=0.5, help="with --start: how far from it, 0 to 1")
     p.add_argument("--size", type=int, default=160)
     p.add_argument("--fp32", action="store_true", help="store the weights whole, to see what fp16 costs")
     opt = p.parse_args()
-    model, taps = build(load(opt.checkpoint), opt.size, half=not opt.fp32)
+    model, taps = build(load(opt.checkpoint, opt.start, opt.share), opt.size, half=not opt.fp32)
     data = model.SerializeToString()
     opt.folder.mkdir(parents=True, exist_ok=True)
     (opt.folder / "backbone.onnx").write_bytes(data)

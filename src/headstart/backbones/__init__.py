@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["AVAILABLE", "PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "load"]
 
 AVAILABLE = {
-    "headstart-s": "built in: 160 x 160 pixels, five taps, 3 MB, no download",
+    "headstart-s": "built in: 160 x 160 pixels, five taps, 4 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[zoo]')",
     "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
