@@ -1,9 +1,11 @@
 """Promises against what came: coverage, false alarms, calibration, foreign pictures, the learning curve.
 
     python benchmarks/honest_answers.py [--splits 200] [--parts 25] [--only sets,calibration,foreign,curve]
+                                        [--backbone headstart-s]
 
-Features are read once (and kept in the cache), everything after is closed form. `sets` and `calibration`: of random
-halves of the groups one is learned from, head, penalty, temperature and thresholds, and the other answers.
+Features are read once (and kept in the cache), everything after is closed form. `sets` and `calibration`: from one
+random half of the groups head, temperature and thresholds are learned (with the kind and penalty that all pictures
+chose), and the other half answers.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from measure import shared, table
 
 from headstart import backbones
 from headstart.cache import Cache
-from headstart.calibration import group_quantile, make_promises
+from headstart.calibration import fit_temperature, group_quantile, make_promises, smoothing
 from headstart.datasets import join, open_dataset
 from headstart.features import embed
-from headstart.heads import Choice, select, softmax
+from headstart.heads import Choice, Statistics, held_out, select, softmax, solve
+from headstart.heads.held_out import Basis
 from headstart.heads.learning_curve import learning_curve
+from headstart.heads.novelty import familiar, held_out_distances
+from headstart.heads.vectors import one_hot
 from headstart.partition import Partition
 
 DATA = ("ants-bees", "horse-or-human")
@@ -59,8 +64,10 @@ def side_by_side(values: dict, taps: tuple[str, ...], rows: np.ndarray | slice =
     return np.concatenate([values[tap][rows].astype(np.float32) for tap in taps], axis=1)
 
 
-def cases() -> Iterator[Case]:
+def cases(wanted: str) -> Iterator[Case]:
     for backbone in ("headstart-s", f"onnx:{shared() / 'weights' / 'mobilenetv2-imagenet.onnx'}"):
+        if wanted not in backbone:
+            continue
         loaded = backbones.load(backbone)
         for data in DATA:
             dataset = open_dataset(shared() / "data" / data)
@@ -110,28 +117,73 @@ def quality(scores: np.ndarray, temperature: float, truth: np.ndarray) -> np.nda
     return np.array([ece(p, truth, False), ece(p, truth, True), -np.log(own).mean()])
 
 
+@dataclass
+class Learned:
+    """A head of the kind, cut and penalty that ``fit`` chose for all pictures, learned from some of them."""
+
+    basis: Basis
+    turn: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    temperature: float
+    left_out: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, labels: np.ndarray, groups: np.ndarray, choice: Choice) -> Learned:
+        basis, settings, kind = Basis.of(x), choice.head.settings, choice.head.kind
+        unit = float(basis.spread.sum()) / len(x)
+        points, classes = basis.at(slice(None)), choice.head.weights.shape[1]
+        part = Statistics.of(points, labels, classes)
+        if kind == "lda":
+            penalty = float(settings["shrinkage"]) * unit
+            scores = held_out.lda(basis, labels, classes, groups, [penalty])[0]
+            weights, bias = solve.lda(part, penalty)
+        elif kind == "ridge":
+            rate = float(settings.get("dropout", 0))
+            penalty = rate / (1 - rate) if rate else float(settings["penalty"]) * unit
+            scores = held_out.ridge(basis, one_hot(labels, classes), groups, [penalty])[0]
+            weights, bias = solve.ridge(part, penalty)
+        else:
+            scores = held_out.centroid(basis, labels, classes, groups)
+            weights, bias = solve.centroid(part)
+        temperature = fit_temperature(scores, labels, smoothing(len(np.unique(groups))))
+        return cls(basis, basis.weights(np.eye(len(basis.spread))), weights, bias, temperature, scores)
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        return (x - self.basis.mean) @ self.turn @ self.weights + self.bias
+
+
+def prepared(case: Case, learned: np.ndarray) -> np.ndarray:
+    """All vectors, scaled as the head chosen wants them: for dropout by the second moments of those learned from."""
+    x = side_by_side(case.values, case.choice.head.taps).astype(np.float64)
+    if "dropout" not in case.choice.head.settings:
+        return x / np.sqrt(x[learned].var(axis=0).sum())
+    moments = (x[learned] ** 2).sum(axis=0)
+    return np.where(moments > 0, x / np.sqrt(np.where(moments > 0, moments, 1)), 0)
+
+
 def sets_and_calibration(case: Case, splits: int) -> tuple[list[dict], list[dict]]:
     found, measured = [], []
     for learned, rest in halves(case, splits):
-        choice, labels, groups = case.learned(learned)
+        labels, groups, truth = case.labels[learned], case.groups[learned], case.labels[rest]
+        x = prepared(case, learned)
+        head = Learned.of(x[learned], labels, groups, case.choice)
+        plain = head.basis
+        if "dropout" in case.choice.head.settings:  # the distance is taken on the vectors as they are
+            x = side_by_side(case.values, case.choice.head.taps).astype(np.float64)
+            scores, plain = head.scores(prepared(case, learned)[rest]), Basis.of(x[learned])
+        else:
+            scores = head.scores(x[rest])
         promises = make_promises(
-            choice.probabilities, labels, groups, choice.distances, coverage=COVERAGE, false_alarms=FALSE_ALARMS
-        )
-        x, truth = side_by_side(case.values, choice.head.taps, rest), case.labels[rest]
-        p, own = choice.head.probabilities(x), (np.arange(len(rest)), truth)
+            softmax(head.left_out / head.temperature), labels, groups, held_out_distances(plain, groups),
+            coverage=COVERAGE, false_alarms=FALSE_ALARMS,
+        )  # fmt: skip
+        p, own = softmax(scores / head.temperature), (np.arange(len(rest)), truth)
         sets, above = promises.sets(p), p >= np.array(promises.set_thresholds)
-        refused = promises.none_of_these(choice.familiar.distances(x))
-        scores = choice.head.scores(x)
-        found.append(
-            [
-                above[own].mean(),
-                sets[own].mean(),
-                sets.sum(axis=1).mean(),
-                refused.mean(),
-                (p.argmax(axis=1) == truth).mean(),
-            ]
-        )
-        measured.append([*quality(scores, 1, truth), *quality(scores, choice.head.temperature, truth)])
+        refused = promises.none_of_these(familiar(plain).distances(x[rest]))
+        right = (p.argmax(axis=1) == truth).mean()
+        found.append([above[own].mean(), sets[own].mean(), sets.sum(axis=1).mean(), refused.mean(), right])
+        measured.append([*quality(scores, 1, truth), *quality(scores, head.temperature, truth)])
     mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
     by = "scenes by name" if case.data == DATA[1] else "groups found"
     rows = [
@@ -214,8 +266,9 @@ if __name__ == "__main__":
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--parts", type=int, default=25)
     parser.add_argument("--only", default="sets,calibration,foreign,curve")
+    parser.add_argument("--backbone", default="", help="only backbones whose name holds this")
     given = parser.parse_args()
-    all_cases, wanted = list(cases()), given.only.split(",")
+    all_cases, wanted = list(cases(given.backbone)), given.only.split(",")
     if "foreign" in wanted:
         pairs = [(a, b) for a in all_cases for b in all_cases if a.backbone == b.backbone and a.data != b.data]
         table([row for a, b in pairs for row in foreign(a, b)])
