@@ -46,7 +46,8 @@ def wilson(correct: float, count: float) -> tuple[float, float]:
     share = correct / count
     middle = (share + Z95**2 / (2 * count)) / (1 + Z95**2 / count)
     half = Z95 / (1 + Z95**2 / count) * np.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+    # Rounding must not push the share itself out of its interval when all are right, or none.
+    return float(max(0.0, min(middle - half, share))), float(min(1.0, max(middle + half, share)))
 
 
 def held_out_accuracy(correct: NDArray[np.bool_]) -> Accuracy:
