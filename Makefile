@@ -1,11 +1,13 @@
 # make test    sets up a virtual environment and runs every check
 # make demo    renders the sample, learns from it and shows the result
 # make setup   only the environment
+# make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+ZOO ?= .venv-zoo
 
-.PHONY: setup test fast lint demo clean
+.PHONY: setup test fast lint zoo demo clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +28,15 @@ fast: lint
 test: lint
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow
+	$(MAKE) zoo
+
+$(ZOO)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ZOO)
+	$(ZOO)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,zoo,keras]'
+	touch $@
+
+zoo: $(ZOO)/.ready
+	$(ZOO)/bin/pytest -m zoo
 
 demo: setup
 	rm -rf demo
@@ -40,4 +51,4 @@ demo: setup
 	@echo "Yours      $(BIN)/headstart fit FOLDER"
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ZOO) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

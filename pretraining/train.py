@@ -27,6 +27,17 @@ from teacher import Teacher
 from torch import Tensor
 from torch.nn import functional as F
 
+WEIGHTS = dict.fromkeys(TAPS, 1.0) | {"pooled": 1.0, "kl": 0.25}
+# A teacher that sees more pixels sees other edges in its first stages, but the same things in its last.
+WEIGHTS_ZOOMED = {
+    "stage2": 0.0,
+    "stage3": 0.0,
+    "stage4": 0.5,
+    "stage5": 1.0,
+    "features": 1.0,
+    "pooled": 2.0,
+    "kl": 0.25,
+}
 KEPT_OUT_CLASSES, KEPT_OUT_EACH = 50, 50  # pictures of the probe: never trained on
 
 
@@ -40,7 +51,7 @@ def options() -> argparse.Namespace:
     p.add_argument("--loss", choices=("stages", "logits"), default="stages")
     p.add_argument("--forced", type=float, default=0, help="share of the steps with the teacher's maps as inputs")
     p.add_argument("--weaned", type=float, default=0, help="share of the steps after which the student is alone")
-    p.add_argument("--sizes", default="128:0.7,160:0.3", help="side:share of the steps, ...")
+    p.add_argument("--sizes", default="128/192:0.5,160/224:0.5", help="side[/teacher's side]:share of the steps, ...")
     p.add_argument("--steps", type=int, required=True)
     p.add_argument("--batch", type=int, default=128)
     p.add_argument("--rate", type=float, default=1e-3)
@@ -53,17 +64,22 @@ def options() -> argparse.Namespace:
     p.add_argument("--save-every", type=int, default=100)
     p.add_argument("--resume", action="store_true")
     p.add_argument("--stop-after", type=int, default=0, help="die at this step, unsaved (for the tests)")
-    return p.parse_args()
+    found = p.parse_args()
+    if found.weaned and "/" in found.sizes:
+        p.error("--forced feeds the student the teacher's maps, so both must see the same side: no / in --sizes")
+    return found
 
 
-def size_at(sizes: str, progress: float) -> int:
+def sides_at(sizes: str, progress: float) -> tuple[int, int]:
+    """Side of the student's and of the teacher's pictures, of "128/192:0.5,160/224:0.5" ("128:1": the same)."""
     passed = 0.0
     for entry in sizes.split(","):
-        side, share = entry.split(":")
+        sides, share = entry.split(":")
         passed += float(share)
         if progress < passed - 1e-9:
             break
-    return int(side)
+    student, _, teacher = sides.partition("/")
+    return int(student), int(teacher or student)
 
 
 def share_at(progress: float, forced: float, weaned: float) -> float:
@@ -77,12 +93,21 @@ def losses(maps: list[Tensor], wanted: list[Tensor], classifier: tuple[Tensor, T
     """Squared error over the teacher's variance, of each stage and of pooled features; KL of the classes."""
     result = {}
     for name, s, t in zip(TAPS, maps, wanted, strict=True):
-        result[name] = F.mse_loss(s.float(), t) / t.var(dim=(0, 2, 3)).mean()
+        if s.shape == t.shape or WEIGHTS_ZOOMED[name]:
+            t = resized(t, s)
+            result[name] = F.mse_loss(s.float(), t) / t.var(dim=(0, 2, 3)).mean()
     s, t = maps[-1].float().mean(dim=(2, 3)), wanted[-1].mean(dim=(2, 3))
     result["pooled"] = F.mse_loss(s, t) / t.var(dim=0).mean()
     s, t = (F.log_softmax(F.linear(v, *classifier) / 2, dim=1) for v in (s, t))
     result["kl"] = 4 * F.kl_div(s, t, log_target=True, reduction="batchmean")
     return result
+
+
+def resized(wanted: Tensor, like: Tensor) -> Tensor:
+    """The teacher's map at the student's size, where the teacher looked at more pixels."""
+    if wanted.shape == like.shape:
+        return wanted
+    return F.interpolate(wanted, size=like.shape[2:], mode="bilinear", antialias=True)
 
 
 def save(path: Path, state: dict) -> None:
@@ -95,7 +120,7 @@ def calibration(opt: argparse.Namespace, sources: list[Source], shares: list[flo
     """A few batches and the teacher's maps of them after every block that the student aims at, in fp32."""
     ends = parts_with_targets(HEADSTART_S)
     teacher = Teacher(opt.teacher, ends, precise=True, threads=opt.threads)
-    batches = [batch_at(sources, shares, 64, 128, opt.seed + 1, step) for step in range(56)]
+    batches = [batch_at(sources, shares, 64, (128,), opt.seed + 1, step)[0] for step in range(56)]
     maps = [teacher(x) for x in batches]
     targets = {e: torch.from_numpy(np.concatenate(m)) for e, m in zip(ends, zip(*maps, strict=True), strict=True)}
     return torch.from_numpy(np.concatenate(batches)), targets
@@ -150,7 +175,7 @@ def main() -> None:
     autocast = torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext()
 
     def report(step: int) -> None:
-        accuracy = evaluate.probe(averaged(student, average), probe, size_at(opt.sizes, 1.0), opt.device)
+        accuracy = evaluate.probe(averaged(student, average), probe, sides_at(opt.sizes, 1.0)[0], opt.device)
         log(samples=step * opt.batch, probe=accuracy, seconds=seconds + time.time() - started)
 
     log(
@@ -160,25 +185,27 @@ def main() -> None:
     if opt.probe_every and resumed is None:
         report(step)
 
-    def make(step: int) -> tuple[np.ndarray, int]:
-        size = size_at(opt.sizes, step / opt.steps)
-        return batch_at(sources, shares, opt.batch, size, opt.seed, step), size
+    def make(step: int) -> tuple[list[np.ndarray], int]:
+        student_side, teacher_side = sides_at(opt.sizes, step / opt.steps)
+        sides = (student_side,) if student_side == teacher_side else (student_side, teacher_side)
+        return batch_at(sources, shares, opt.batch, sides, opt.seed, step), student_side
 
     running: dict[str, float] = {}
     for pixels, size in ahead(make, range(step, opt.steps), workers=opt.threads):
         progress = step / opt.steps
-        wanted = [torch.from_numpy(m).to(opt.device) for m in teacher(pixels)]
+        wanted = [torch.from_numpy(m).to(opt.device) for m in teacher(pixels[-1])]
         warm, cosine = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimiser.param_groups:
             group["lr"] = opt.rate * warm * max(cosine, 0.01)
-        x = torch.from_numpy(pixels).to(opt.device, memory_format=torch.channels_last)
+        x = torch.from_numpy(pixels[0]).to(opt.device, memory_format=torch.channels_last)
         with autocast:
             maps = compiled(x, wanted, share_at(progress, opt.forced, opt.weaned))
         parts = losses(maps, wanted, classifier)
         if opt.loss == "logits":
             loss = parts["kl"]
         else:
-            loss = sum(parts[name] for name in TAPS) + parts["pooled"] + 0.25 * parts["kl"]
+            weights = WEIGHTS if len(pixels) == 1 else WEIGHTS_ZOOMED
+            loss = sum(weights[name] * value for name, value in parts.items())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 5.0)

@@ -1,6 +1,7 @@
 """Any ONNX classifier in standard form: the same numbers as the graph itself, and hostile ones refused."""
 
 import json
+import sys
 
 import numpy as np
 import onnx
@@ -11,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart import backbones
 from headstart.backbones import InputOptions
+from headstart.backbones.exported import parse
 from headstart.backbones.onnx_file import _outside
-from headstart.errors import BackboneError, OptionError
+from headstart.errors import BackboneError, MissingExtraError, OptionError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
 
@@ -367,3 +369,58 @@ def test_a_real_network(shared):
     matrix = matrix.T if matrix.shape[0] != 1280 else matrix
     bias = weights[last.input[2]] if len(last.input) > 2 else logits.mean(axis=1, keepdims=True) * 0
     np.testing.assert_allclose(features @ matrix + bias, logits, rtol=1e-3, atol=2e-3 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_flat_cut_is_the_whole_map_place_by_place(tmp_path, last):
+    model, path = network(last=last), saved(tmp_path, last=last)
+    backbone = backbones.load(f"onnx:{path}", taps=("late/flat", "early/flat"))
+    taps = {tap.name: tap for tap in backbone.taps}
+    assert (taps["late/flat"].channels, taps["late/flat"].size) == (8 * 8 * 12, (8, 8))
+    assert backbone.taps[-1].name == "features"  # what groups are found by stays the pooled one
+    found = outputs(backbone)
+    image = normalised(PIXELS, last=last)
+    for name in ("early", "late"):
+        expected = inner(model, name, image).transpose(0, 2, 3, 1).reshape(len(PIXELS), -1)
+        np.testing.assert_allclose(found[f"{name}/flat"], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["features"], inner(model, "late", image).mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_vector_cannot_be_laid_flat(tmp_path):
+    with pytest.raises(BackboneError, match="no map"):
+        backbones.load(f"onnx:{saved(tmp_path)}", taps=("flat/flat",))
+
+
+@pytest.mark.parametrize("kind", ["timm", "keras"])
+def test_a_zoo_that_is_not_installed_says_what_to_install(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, kind, None)  # what an import of a missing package finds
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[") as caught:
+        backbones.load(f"{kind}:anything")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "?a=1", "../x", "a b", "x?", "x?a", "x?a=1&a=2", "x?=1", "x?a b=1", "hf-hub:org/x", "x/y", "x" * 200]
+)
+def test_ids_of_the_zoo_that_mean_nothing(rest):
+    if rest == "x?":  # no arguments
+        assert parse("timm", rest) == ("x", {})
+        return
+    with pytest.raises(OptionError) as caught:
+        backbones.load(f"timm:{rest}")
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_in_an_id():
+    text = "net?pad_type=same&num_classes=1001&alpha=0.5&se=true&drop=False&act=none"
+    values = {"pad_type": "same", "num_classes": 1001, "alpha": 0.5, "se": True, "drop": False, "act": None}
+    assert parse("timm", text) == ("net", values)
+
+
+def test_weights_files_that_are_not_there(tmp_path):
+    with pytest.raises(BackboneError, match="no file of weights"):
+        backbones.load("timm:resnet18", options=InputOptions(weights=str(tmp_path / "none.pth")))
+    for name in ("headstart-s", f"onnx:{saved(tmp_path)}"):
+        with pytest.raises(OptionError, match="leave"):
+            backbones.load(name, options=InputOptions(weights="w.pth"))

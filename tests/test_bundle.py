@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,10 @@ def test_the_folder_holds_what_the_format_says(model_folder):
     assert config["label2id"] == {"disc": 0, "stripes": 1}
     assert config["preprocess"]["height"] == 160
     assert config["backbone"]["id"] == "headstart-s"
-    assert config["reject_threshold"] is None
+    assert config["format"] == 2
+    assert config["reject_threshold"] is None or 0 < config["reject_threshold"] < 1
+    assert len(config["set_thresholds"]) == 2
+    assert (config["coverage"], config["false_alarms"]) == (0.95, 0.05)
     run = json.loads((model_folder / "run.json").read_text("utf-8"))
     assert {"versions", "seed", "data", "seconds", "accuracy", "candidates"} <= set(run)
     card = (model_folder / "README.md").read_text("utf-8")
@@ -60,6 +64,11 @@ def test_reading_gives_back_what_was_written(model_folder, tmp_path):
     np.testing.assert_array_equal(second.head.weights, first.head.weights)
     np.testing.assert_array_equal(second.golden.pixels, first.golden.pixels)
     np.testing.assert_array_equal(second.golden.decoded, first.golden.decoded)
+    np.testing.assert_array_equal(second.golden.distances, first.golden.distances)
+    assert second.golden.distance_tolerance == first.golden.distance_tolerance
+    for name in ("centre", "scales", "factor"):
+        np.testing.assert_array_equal(getattr(second.familiar, name), getattr(first.familiar, name))
+    assert second.promises == first.promises
     assert second.run == json.loads(json.dumps(first.run))
 
 
@@ -87,6 +96,58 @@ def test_the_graph_is_the_head_on_the_features(model_folder, photos):
     expected = model.head.probabilities(features.matrix(model.head.taps, np.arange(len(features.index))))
     got = hs.load(model_folder).set_params(runtime="onnxruntime").answer(dataset).probabilities
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_the_graph_gives_the_distances_of_the_arrays(model_folder, photos):
+    """``distance`` of the ONNX graph, in plain ONNX Runtime, against head.safetensors on the features."""
+    from headstart import backbones
+    from headstart.datasets import open_dataset
+    from headstart.features import embed
+
+    model = read(model_folder)
+    dataset = open_dataset(photos).split("validation")
+    features = embed(dataset, backbones.load("headstart-s"), runtime="onnxruntime", exact=True)
+    expected = model.familiar.distances(features.matrix(model.head.taps, np.arange(len(features.index))))
+    session = onnxruntime.InferenceSession(model_folder / "model.onnx")
+    assert [(o.name, len(o.shape)) for o in session.get_outputs()] == [("probabilities", 2), ("distance", 1)]
+    pixels = np.stack([model.preprocess(decode(dataset.read(i))) for i in range(len(dataset))])
+    np.testing.assert_allclose(session.run(["distance"], {"pixels": pixels})[0], expected, atol=1e-4)
+    assert expected.std() > 0.01
+    for runtime in ("onnxruntime", "openvino"):
+        try:
+            describe(runtime)
+        except HeadstartError:
+            continue
+        found = hs.load(model_folder).set_params(runtime=runtime).answer(dataset).distances
+        np.testing.assert_allclose(found, expected, atol=0.1 if runtime == "openvino" else 1e-4)
+
+
+def test_a_folder_of_format_1_has_no_promises(model_folder, photos, tmp_path):
+    """As the version before wrote it: no thresholds, no familiar.*, one output."""
+    from headstart import backbones
+    from headstart.bundle import compose
+
+    loaded = read(model_folder)
+    graph = compose(backbones.load("headstart-s"), loaded.head)
+    golden = replace(loaded.golden, distances=None, distance_tolerance={})
+    old = replace(loaded, graph=graph, sha256=sha256(graph).hexdigest(), golden=golden, promises=None, familiar=None)
+    folder = write(old, tmp_path / "old")
+    edit(folder, lambda c: c.update(reject_threshold=None))
+    again = hs.load(folder)
+    assert again.model_.promises is again.model_.familiar is again.model_.golden.distances is None
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    runtime = {"runtime": "onnxruntime"}
+    expected = hs.load(model_folder).set_params(**runtime).predict_proba(files)
+    np.testing.assert_allclose(again.set_params(**runtime).predict_proba(files), expected, atol=1e-6)
+    assert again.verify().distance is None
+
+
+def test_verify_sees_other_distances(model_folder):
+    model = read(model_folder)
+    shifted = replace(model.golden, distances=model.golden.distances + np.float32(0.1))
+    with pytest.raises(VerifyError, match="in a distance"):
+        verify(replace(model, golden=shifted), describe("onnxruntime"))
+    assert verify(model, describe("onnxruntime")).distance <= 0.002
 
 
 def test_verify_answers_on_every_runtime_here(model_folder):
@@ -154,6 +215,21 @@ def other_tensors(**tensors):
         from safetensors.numpy import save
 
         (model / "head.safetensors").write_bytes(save(tensors))
+
+    return spoil
+
+
+def more_tensors(**changes):
+    right = {"centre": np.zeros(4, "f4"), "scales": np.ones(4, "f4"), "factor": np.zeros((4, 2), "f2")}
+    familiar = {f"familiar.{name}": array for name, array in (right | changes).items()}
+    return other_tensors(weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4"), **familiar)
+
+
+def golden_with(**changes):
+    def spoil(model):
+        with np.load(model / "golden.npz") as arrays:
+            kept = {**arrays, **changes}
+        np.savez(model / "golden.npz", **{name: array for name, array in kept.items() if array is not None})
 
     return spoil
 
@@ -227,6 +303,29 @@ HOSTILE = {
     "temperature zero": with_config(lambda c: c.update(temperature=0)),
     "temperature text": with_config(lambda c: c.update(temperature="hot")),
     "temperature nan": with_config(lambda c: c.update(temperature=float("nan"))),
+    "no coverage": with_config(lambda c: c.pop("coverage")),
+    "coverage of all": with_config(lambda c: c.update(coverage=1)),
+    "coverage text": with_config(lambda c: c.update(coverage="most")),
+    "no false alarms": with_config(lambda c: c.pop("false_alarms")),
+    "false alarms true": with_config(lambda c: c.update(false_alarms=True)),
+    "no set thresholds": with_config(lambda c: c.pop("set_thresholds")),
+    "set thresholds of another count": with_config(lambda c: c.update(set_thresholds=[0.5])),
+    "set threshold above 1": with_config(lambda c: c.update(set_thresholds=[0.5, 1.5])),
+    "set threshold nan": with_config(lambda c: c.update(set_thresholds=[0.5, float("nan")])),
+    "set thresholds an object": with_config(lambda c: c.update(set_thresholds={"0": 0.5, "1": 0.5})),
+    "no reject threshold": with_config(lambda c: c.pop("reject_threshold")),
+    "reject threshold negative": with_config(lambda c: c.update(reject_threshold=-1)),
+    "reject threshold infinite": with_config(lambda c: c.update(reject_threshold=float("inf"))),
+    "reject threshold text": with_config(lambda c: c.update(reject_threshold="0.5")),
+    "reject threshold enormous": with_config(lambda c: c.update(reject_threshold=10**400)),
+    "familiar missing": other_tensors(weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4")),
+    "familiar of other width": more_tensors(centre=np.zeros(3, "f4")),
+    "familiar flat": more_tensors(factor=np.zeros(4, "f2")),
+    "familiar of doubles": more_tensors(factor=np.zeros((4, 2))),
+    "familiar not finite": more_tensors(scales=np.full(4, np.nan, "f4")),
+    "golden without distance tolerance": with_config(lambda c: c["golden"].pop("distance_tolerance")),
+    "golden without distances": golden_with(distances=None),
+    "golden of too many distances": golden_with(distances=np.zeros(9, "f4")),
     "batch negative": with_config(lambda c: c.update(batch=-4)),
     "no head": with_config(lambda c: c.pop("head")),
     "no hash": with_config(lambda c: c.pop("sha256")),
@@ -264,6 +363,27 @@ def test_spoiled_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_p
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) > 20
     assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_the_spoiled_tensors_would_load_unspoiled(model):
+    """The hostile ones above are refused for what is wrong with them, not for all that they replace."""
+    more_tensors()(model)
+    golden_with()(model)
+    assert hs.load(model).model_.familiar.factor.shape == (4, 2)
+
+
+def test_a_graph_without_the_distance_that_the_folder_promises_is_told(model, photos):
+    """A graph of format 1 with its own hash in a folder of format 2."""
+    import hashlib
+
+    from headstart import backbones
+    from headstart.bundle import compose
+
+    graph = compose(backbones.load("headstart-s"), read(model).head)
+    (model / "model.onnx").write_bytes(graph)
+    edit(model, lambda c: c["sha256"].update({"model.onnx": hashlib.sha256(graph).hexdigest()}))
+    with pytest.raises(HeadstartError, match="no output distance"):
+        hs.load(model).predict(sorted((photos / "validation").rglob("*.jpg")))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.onnx", "head.safetensors", "golden.npz"])
@@ -351,6 +471,23 @@ def test_a_kill_while_writing_leaves_the_old_model_alone(model_folder, model, af
     done = subprocess.run([sys.executable, "-c", KILLED, model_folder, model, str(after)], capture_output=True)
     assert done.returncode == -9
     assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+
+
+def test_the_card_tells_what_is_promised(model_folder, tmp_path):
+    loaded = read(model_folder)
+    some = replace(loaded.promises, set_thresholds=(0.25, 0.5), reject_threshold=0.625, coverage=0.9, false_alarms=0.1)
+    told = (write(replace(loaded, promises=some), tmp_path / "some") / "README.md").read_text("utf-8")
+    assert "hold the true class of 0.9 of pictures" in told
+    assert "`distance` (0 to 1) is above 0.625" in told
+    assert "wrongly so of 0.1 of pictures" in told
+    nothing = replace(some, set_thresholds=(0.0, 0.0), reject_threshold=float("inf"))
+    told = (write(replace(loaded, promises=nothing), tmp_path / "nothing") / "README.md").read_text("utf-8")
+    assert "Prediction sets hold every class" in told
+    assert "No picture is taken for none of these classes" in told
+    assert read(tmp_path / "nothing").promises == nothing
+    told = (write(replace(loaded, promises=None, familiar=None), tmp_path / "old") / "README.md").read_text("utf-8")
+    assert "before there were prediction sets" in told
+    assert "`distance`" not in told
 
 
 def test_names_from_outside_do_not_format_the_card(model_folder, tmp_path):

@@ -62,13 +62,13 @@ def test_what_is_put_is_got(tmp_path_factory, value):
 
 
 def test_every_ingredient_counts_in_the_key():
-    base = (b"c" * 32, "sha", "prep", "ort-fp32", 0, "tap")
+    base = (b"c" * 32, "sha", "prep", "ort-fp32", "0", "tap")
     keys = {entry_key(*base)}
-    for place, other in enumerate((b"d" * 32, "shb", "prfp", "ov-bf16", 1, "tap2")):
+    for place, other in enumerate((b"d" * 32, "shb", "prfp", "ov-bf16", "1", "tap2")):
         changed = list(base)
         changed[place] = other
         keys.add(entry_key(*changed))
-    keys.add(entry_key(b"c" * 32, "shaprep", "", "ort-fp32", 0, "tap"))  # no way to slide between fields
+    keys.add(entry_key(b"c" * 32, "shaprep", "", "ort-fp32", "0", "tap"))  # no way to slide between fields
     assert len(keys) == 8
     assert all(len(key) == 32 for key in keys)
 

@@ -121,6 +121,20 @@ def test_unreadable_pictures_are_quarantined_and_named(photos, tmp_path):
         classifier.predict([bad])
 
 
+def test_answers_hold_sets_distances_and_refusals(photos):
+    classifier = hs.ImageClassifier(group_by="none", coverage=0.9, false_alarms=0.1).fit(photos)
+    paths, _ = paths_and_labels(photos / "validation")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    found = classifier.answer(classifier._open([*paths, noise], None, None))
+    promises = classifier.model_.promises
+    np.testing.assert_array_equal(found.sets, promises.sets(found.probabilities))
+    np.testing.assert_array_equal(found.none_of_these, found.distances > promises.reject_threshold)
+    assert found.none_of_these[-1]
+    assert found.none_of_these[:-1].mean() <= 0.5
+    assert found.set_of(0)[0] == found.classes[found.probabilities[0].argmax()]
+    assert classifier.choice_.chosen.basis is None  # else a pickled classifier would carry all features
+
+
 def test_pictures_of_unknown_classes_count_as_wrong(photos):
     classifier = hs.ImageClassifier().fit(photos)
     paths, labels = paths_and_labels(photos / "validation")
@@ -142,7 +156,7 @@ def test_labels_that_cannot_be_learned_from(photos, labels):
     [
         {"backbone": "resnet"}, {"backbone": "onnx:nothing.onnx"}, {"cut": "nowhere"}, {"head": "forest"},
         {"dropout": 1.5}, {"runtime": "cuda"}, {"precision": "int4"}, {"group_by": "scene"}, {"validation": 1.5},
-        {"validation": "nowhere"},
+        {"validation": "nowhere"}, {"coverage": 0.0}, {"coverage": 1.0}, {"false_alarms": 1.0}, {"false_alarms": -1.0},
     ],
 )  # fmt: skip
 def test_options_that_mean_nothing_are_refused_at_fit(photos, options):
@@ -243,3 +257,13 @@ def test_held_out_copies_of_training_pictures_are_told(tmp_path):
     (told,) = [note for note in hs.ImageClassifier(runtime="onnxruntime").fit(data).notes_ if "copies" in note]
     assert told.startswith("1 held-out pictures are copies of training pictures")
     assert "seen.jpg" in told
+
+
+def test_views_add_rows_of_their_pictures_group_and_are_kept(photos):
+    fitted = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    again = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    alone = hs.ImageClassifier().fit(photos)
+    assert fitted.run_["views"] == {"count": 3, "augmentation": "lesson"}
+    assert fitted.accuracy_["leave_group_out"].count == alone.accuracy_["leave_group_out"].count
+    np.testing.assert_array_equal(again.predict_proba(photos), fitted.predict_proba(photos))
+    assert np.abs(fitted.predict_proba(photos) - alone.predict_proba(photos)).max() > 1e-4

@@ -4,14 +4,17 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import write_photos
 
 from headstart import __version__, backbones
+from headstart.bundle import read, write
 from headstart.cli import __doc__ as cli_doc
 from headstart.cli import app, main
 
@@ -37,6 +40,7 @@ def test_fit_tells_people_what_it_found(run, photos, tmp_path):
     assert "on held-out pictures" in out
     assert "on groups left out" in out
     assert out.count("95% interval") == 2
+    assert "More        with 20 more pictures expect " in out
     assert err == ""
     assert (tmp_path / "model" / "model.onnx").exists()
 
@@ -47,6 +51,7 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     assert status == 0
     assert set(found) == {
         "model", "classes", "images", "groups", "backbone", "cut", "head", "runtime", "accuracy", "seconds", "cache",
+        "learning_curve",
         "report",
     }  # fmt: skip
     assert Path(found["report"]) == tmp_path / "model" / "report.html"
@@ -64,6 +69,9 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
         assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
     assert set(found["seconds"]) == {"total", "decode", "features", "head"}
     assert found["cache"] == {"hits": 0, "misses": 40}
+    expected = found["learning_curve"]["expectation"]
+    assert (expected["more"], expected["pictures"], expected["per_class"]) == (20, 48, [24, 24])
+    assert expected["interval"][0] <= expected["accuracy"] <= expected["interval"][1]
 
 
 def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, tmp_path):
@@ -113,6 +121,9 @@ def test_predict_json_is_one_object_a_line(run, model_folder, photos, tmp_path):
     assert good["path"] == str(picture)
     assert sum(entry["probability"] for entry in good["classes"]) == pytest.approx(1)
     assert good["classes"][0]["probability"] >= good["classes"][1]["probability"]
+    assert isinstance(good["none_of_these"], bool)
+    assert good["set"][0] == good["classes"][0]["class"]
+    assert 0 <= good["distance"] <= 1
     assert bad["path"].endswith("bad.jpg")
     assert "Not a picture" in bad["error"]
     assert "1 pictures could not be read" in err
@@ -125,6 +136,8 @@ def test_predict_csv_reads_back(run, model_folder, photos):
     assert len(rows) == 6
     assert {row["class_1"] for row in rows} <= {"disc", "stripes"}
     assert all(0.5 <= float(row["probability_1"]) <= 1 for row in rows)
+    assert {row["none_of_these"] for row in rows} <= {"true", "false"}
+    assert all(row["set"].split("|")[0] == row["class_1"] for row in rows)
 
 
 def test_evaluate_and_verify(run, model_folder, photos):
@@ -133,14 +146,116 @@ def test_evaluate_and_verify(run, model_folder, photos):
     assert status == 0
     assert found["accuracy"]["count"] == 12
     assert sum(map(sum, found["confusion"])) == 12
+    assert found["coverage"]["promised"] == 0.95
+    assert found["coverage"]["found"]["count"] == found["none_of_these"]["known"]["count"] == 12
+    assert 1 <= found["coverage"]["found"]["set_size"] <= 2
+    assert found["none_of_these"]["unknown"] is None
     status, out, _ = run("evaluate", model_folder, photos / "validation")
     assert out.startswith("Accuracy  ")
+    assert "hold the true class, 95% promised" in out
+    assert "of known classes, 5% promised" in out
     assert "95% interval" in out
     status, out, _ = run("verify", model_folder, "--json")
     assert status == 0
     assert json.loads(out)["pictures"] == 8
+    assert json.loads(out)["distance"] is not None
     status, out, _ = run("verify", model_folder, "--runtime", "onnxruntime")
     assert "answers as it should" in out
+
+
+def with_promises(folder, target, **changes):
+    """The model folder with other thresholds."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text("utf-8"))
+    (target / "config.json").write_text(json.dumps(config | changes), "utf-8")
+    return target
+
+
+def test_refused_pictures_and_sets_are_told_in_every_form(run, model_folder, photos, tmp_path):
+    strict = with_promises(model_folder, tmp_path / "m", reject_threshold=0.0, set_thresholds=[0.0, 0.0])
+    picture = next((photos / "validation" / "disc").iterdir())
+    path, refused, nearest, first, _, could_be = run("predict", strict, picture)[1].rstrip("\n").split("\t")
+    assert (path, refused, nearest) == (str(picture), "none of these", "nearest:")
+    assert could_be in ("could be disc, stripes", "could be stripes, disc")
+    found = json.loads(run("predict", strict, picture, "--json")[1])
+    assert found["none_of_these"] is True
+    assert sorted(found["set"]) == ["disc", "stripes"]
+    assert found["set"][0] == found["classes"][0]["class"] == first
+    (row,) = csv.DictReader(io.StringIO(run("predict", strict, picture, "--csv")[1]))
+    assert row["none_of_these"] == "true"
+    assert sorted(row["set"].split("|")) == ["disc", "stripes"]
+    found = json.loads(run("evaluate", strict, photos / "validation", "--json")[1])
+    assert found["coverage"]["found"]["set_size"] == 2
+    assert found["coverage"]["found"]["value"] == found["none_of_these"]["known"]["value"] == 1
+
+
+def test_pictures_of_unknown_classes_that_are_refused_are_counted(run, model_folder, photos, tmp_path):
+    strict = with_promises(model_folder, tmp_path / "m", reject_threshold=0.0)
+    shutil.copytree(photos / "validation" / "disc", tmp_path / "data" / "zebra")
+    out = run("evaluate", strict, tmp_path / "data")[1]
+    assert "of classes that the model does not know" in out
+    assert "hold the true class" not in out
+    found = json.loads(run("evaluate", strict, tmp_path / "data", "--json")[1])
+    assert found["none_of_these"]["unknown"]["correct"] == 6
+    assert found["coverage"]["found"] is None
+
+
+def test_a_model_of_format_1_answers_and_says_that_it_promises_nothing(run, model_folder, photos, tmp_path):
+    old = write(replace(read(model_folder), promises=None, familiar=None), tmp_path / "old")
+    assert json.loads((old / "config.json").read_text("utf-8"))["format"] == 1
+    picture = next((photos / "validation" / "disc").iterdir())
+    _, out, err = run("predict", old, picture, "--json")
+    found = json.loads(out)
+    assert found["classes"][0]["class"] in ("disc", "stripes")
+    assert found["none_of_these"] is found["set"] is found["distance"] is None
+    assert "before there were prediction sets" in err
+    assert "none of these" not in run("predict", old, picture)[1]
+    assert run("predict", old, picture, "--csv")[1].splitlines()[1].endswith(",,")
+    assert "promised" not in run("evaluate", old, photos)[1]
+    assert "coverage" not in json.loads(run("evaluate", old, photos, "--json")[1])
+    assert json.loads(run("verify", old, "--json")[1])["distance"] is None
+
+
+def test_promises_are_options_of_fit(run, photos, tmp_path):
+    out = tmp_path / "m"
+    _, _, err = run("fit", photos, "-o", out, "--coverage", 0.8, "--false-alarms", 0.2, "--group-by", "none")
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert (config["coverage"], config["false_alarms"]) == (0.8, 0.2)
+    assert 0 < config["reject_threshold"] < 1
+    assert err == ""
+    _, _, err = run("fit", photos, "-o", out, "--coverage", 0.99, "--false-alarms", 0.01, "--group-by", "none")
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert config["reject_threshold"] is None
+    assert config["set_thresholds"] == [0, 0]
+    assert "28 groups of pictures are too few to promise 99% coverage" in err
+    assert err.count("99 groups are needed") == 2
+    for option in (("--coverage", 1), ("--coverage", "nan"), ("--false-alarms", -0.1), ("--false-alarms", 1)):
+        status, _, err = run("fit", photos, "-o", out, *option)
+        assert status == 2
+        assert err.count("\n") == 1
+
+
+def test_evaluate_compares_models(run, model_folder, photos, tmp_path):
+    status, out, _ = run("evaluate", model_folder, model_folder, photos)
+    assert status == 0
+    assert "12 pictures show no difference between" in out
+    assert "McNemar p 1)" in out
+    turned = tmp_path / "turned"
+    for source, target in (("disc", "stripes"), ("stripes", "disc")):
+        shutil.copytree(photos / "train" / source, turned / target)
+    run("fit", turned, "-o", tmp_path / "bad")
+    status, out, _ = run("evaluate", tmp_path / "bad", model_folder, photos, "--json", "--group-by", "none")
+    found = json.loads(out)
+    assert [each["model"] for each in found["models"]] == [str(tmp_path / "bad"), str(model_folder)]
+    (pair,) = found["differences"]
+    assert pair["real"]
+    assert pair["difference"] > 0.5
+    assert pair["only_second"] - pair["only_first"] == round(12 * pair["difference"])
+    assert found["groups"]["count"] == 12
+    out = run("evaluate", tmp_path / "bad", model_folder, photos, "--group-by", "none")[1]
+    assert f"{model_folder} is better than {tmp_path / 'bad'}" in out
+    assert run("evaluate", model_folder, tmp_path / "nothing", photos)[0] == 2
+    assert run("evaluate", model_folder, model_folder, photos, "--group-by", "scene")[0] == 2
 
 
 def test_backbones_list_names_what_load_takes(run):
@@ -148,7 +263,7 @@ def test_backbones_list_names_what_load_takes(run):
     status, out, _ = run("backbones", "list", "--json")
     found = [each["id"] for each in json.loads(out)]
     assert status == 0
-    assert found == ["headstart-s", "onnx:FILE"]
+    assert found == ["headstart-s", "onnx:FILE", "timm:NAME", "keras:NAME"]
     assert {name.partition(":")[0] for name in found} == set(backbones.PROVIDERS)
     assert all(name in run("backbones", "list")[1] for name in found)
 
@@ -310,3 +425,29 @@ def test_a_reader_that_has_seen_enough_is_no_error(model_folder, photos):
     predict.stderr.close()
     predict.wait()
     assert b"Traceback" not in err, (command, err)
+
+
+@pytest.mark.zoo
+def test_a_trained_head_on_the_command_line(run, photos, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    options = ["--head", "mlp", "--epochs", "4", "--lr", "0.001", "--hidden", "32", "--optimiser", "adam"]
+    status, out, _ = run("fit", photos, "-o", tmp_path / "m", *options, "--views", "2", "--augmentation", "flip")
+    assert status == 0
+    assert "accuracy by epoch, 1 to 4" in out
+    assert (tmp_path / "m" / "training.svg").read_text("utf-8").startswith("<svg")
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    assert config["head"] == {
+        "kind": "mlp",
+        "hidden": 32,
+        "dropout": 0.2,
+        "optimiser": "adam",
+        "rate": 0.001,
+        "epochs": 4,
+    }
+    assert run("verify", tmp_path / "m")[0] == 0
+
+
+def test_options_of_the_trained_head_need_it(run, photos, tmp_path):
+    status, out, err = run("fit", photos, "-o", tmp_path / "m", "--epochs", "3")
+    assert (status, out) == (2, "")
+    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave epochs out.\n"

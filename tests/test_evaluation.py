@@ -10,9 +10,12 @@ from scipy.stats import binomtest
 from headstart.calibration import fit_temperature, log_losses, smoothing
 from headstart.evaluation import (
     confusion,
+    group_bootstrap,
     grouped_difference,
     held_out_accuracy,
+    holm,
     leave_group_out_accuracy,
+    mcnemar,
     wilson,
 )
 
@@ -64,6 +67,36 @@ def test_grouped_difference_is_the_standard_error_of_group_sums():
     assert mean == pytest.approx((a - b).mean())
     assert error == pytest.approx(np.sqrt(30 / 29 * (sums**2).sum()) / 150)
     assert grouped_difference(a, b, np.zeros(150, int))[1] == float("inf")
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_scipys_binomial_test(a, b):
+    expected = binomtest(a, a + b).pvalue if a + b else 1.0
+    assert mcnemar(a, b) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(a, b) == mcnemar(b, a)
+
+
+def test_mcnemar_is_exact_where_floats_end():
+    assert mcnemar(0, 2000) == 0.0  # 2^-1999
+    assert mcnemar(5000, 5000) == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_bootstrap_of_groups_is_wider_than_that_of_pictures_and_covers():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = np.repeat(rng.normal(0.1, 1, 60), 8)
+        low, high = group_bootstrap(values, np.repeat(np.arange(60), 8), resamples=400)
+        covered += low <= 0.1 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+    alone = group_bootstrap(values, np.arange(480), resamples=400)
+    assert high - low > 2 * (alone[1] - alone[0])
+    assert group_bootstrap(values, np.zeros(480, int)) == (-1.0, 1.0)
 
 
 def test_confusion_has_truth_in_rows():

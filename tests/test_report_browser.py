@@ -46,8 +46,8 @@ def page(tmp_path_factory):
     labels[0], labels[1] = NAMES[2], NAMES[1]  # two that it must get wrong
     clf = hs.ImageClassifier(runtime="onnxruntime", cache=False, cut="features", head="ridge").fit(paths, labels)
     clf.run_["learning_curve"] = {
-        "points": [{"count": c, "accuracy": a, "interval": [a - 0.1, a + 0.05]} for c, a in ((24, 0.7), (72, 0.9))],
-        "expected": [{"count": 144, "accuracy": 0.94}],
+        "points": [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.05]} for c, a in ((24, 0.7), (72, 0.9))],
+        "expectation": {"more": 72, "pictures": 144, "accuracy": 0.94},
     }
     clf.save(folder / "model")
     return report.write(clf, folder / "model")

@@ -121,8 +121,8 @@ def test_a_page_is_made_of_any_run(made, fitted):
     run = {
         **fitted.run_,
         "learning_curve": {
-            "points": [{"count": c, "accuracy": 0.8, "interval": [0.7, 0.9]} for c in (10, 20)],
-            "expected": [{"count": 40, "accuracy": 0.9}],
+            "points": [{"pictures": c, "accuracy": 0.8, "interval": [0.7, 0.9]} for c in (10, 20)],
+            "expectation": {"more": 20, "pictures": 40, "accuracy": 0.9},
         },
     }
     for number, path in enumerate(leaves(run)):
@@ -141,9 +141,9 @@ def test_a_page_is_made_of_any_run(made, fitted):
 
 
 def test_a_learning_curve_is_drawn_where_there_is_one(made, fitted):
-    assert "Would more pictures help?" not in render(made, fitted.run_, "m")
-    points = [{"count": c, "accuracy": a, "interval": [a - 0.1, a + 0.02]} for c, a in ((50, 0.7), (100, 0.8))]
-    run = {**fitted.run_, "learning_curve": {"points": points, "expected": [{"count": 400, "accuracy": 0.9}]}}
+    assert "Would more pictures help?" not in render(made, {**fitted.run_, "learning_curve": None}, "m")
+    points = [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.02]} for c, a in ((50, 0.7), (100, 0.8))]
+    run = {**fitted.run_, "learning_curve": {"points": points, "expectation": {"pictures": 400, "accuracy": 0.9}}}
     seen = Seen(render(made, run, "m"))
     cells = [text for tag, text in seen.texts if tag in ("th", "td")]
     assert cells[cells.index("50") : cells.index("50") + 4] == ["50", "70.0%", "60.0% to 72.0%", "measured"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import DataError, OptionError
-from headstart.heads import select
+from headstart.heads import Statistics, select, softmax, solve
 from headstart.heads.selection import PENALTIES
 
 
@@ -207,3 +207,37 @@ def test_candidates_are_told():
     assert {(("deep",), "ridge"), (("deep",), "lda"), (("shallow",), "centroid")} <= kinds
     assert sum(c.kind == "ridge" and c.taps == ("deep",) and "penalty" in c.settings for c in tried) >= len(PENALTIES)
     assert all(np.isfinite(c.log_loss) for c in tried)
+
+
+def test_further_views_are_learned_from_but_do_not_judge():
+    """With a copy of every vector as its view, what is told of a picture is of a refit without both."""
+    rng = np.random.default_rng(5)
+    labels, groups = np.tile([0, 1], 30), np.arange(60)
+    x = rng.normal(size=(60, 8)) + 0.8 * labels[:, None]
+    twice = select({"t": np.tile(x, (2, 1))}, np.tile(labels, 2), np.tile(groups, 2), kind="ridge", judged=60)
+    alone = select({"t": x}, labels, groups, kind="ridge")
+    scaled = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
+    penalty = float(twice.chosen.settings["penalty"])  # in spreads of one picture: against twice the data, half as much
+    for i in (0, 7, 59):
+        weights, bias = solve.ridge(Statistics.of(np.delete(scaled, i, 0), np.delete(labels, i), 2), penalty / 2)
+        expected = softmax((scaled[[i]] @ weights + bias) / twice.chosen.temperature)
+        np.testing.assert_allclose(twice.probabilities[[i]], expected, atol=1e-9)
+    # A view of the wrong class: learned from, so everything is worse, but only the pictures are counted.
+    wrong = select(
+        {"t": np.concatenate([x, x])}, np.r_[labels, 1 - labels], np.tile(groups, 2), kind="ridge", judged=60
+    )
+    assert wrong.chosen.accuracy < alone.chosen.accuracy
+    right = (wrong.probabilities.argmax(axis=1) == labels).mean()
+    assert wrong.chosen.accuracy == pytest.approx(right)
+
+
+def test_a_picture_is_left_out_with_its_views():
+    """Views that give their picture's class away would make noise look learnable if they stayed."""
+    rng = np.random.default_rng(6)
+    labels = np.tile([0, 1], 20)
+    x = rng.normal(size=(40, 60))
+    values, groups = np.tile(x, (3, 1)) + 0.01 * rng.normal(size=(120, 60)), np.tile(np.arange(40), 3)
+    told = select({"t": values}, np.tile(labels, 3), groups, kind="ridge", judged=40).chosen.accuracy
+    flattered = select({"t": values}, np.tile(labels, 3), np.arange(120), kind="ridge", judged=40).chosen.accuracy
+    assert told < 0.7
+    assert flattered > 0.9

@@ -15,11 +15,12 @@ SHARED = Path(os.environ.get("HEADSTART_SHARED", HERE.parents[1] / "shared"))
 TEACHER = SHARED / "weights" / "mobilenetv2-imagenet.onnx"
 
 import apart  # noqa: E402
-from pictures import Source  # noqa: E402
+from pictures import Source, batch_at, mosaic  # noqa: E402
 from PIL import Image  # noqa: E402
 from prune import RIDGE, choose, prune  # noqa: E402
-from student import FULL, HEADSTART_S, Student  # noqa: E402
-from train import share_at, size_at  # noqa: E402
+from student import FULL, HEADSTART_S, TAPS, Student  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+from train import losses, share_at, sides_at  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def test_elimination_keeps_the_channels_that_explain_the_output_and_solves_least
 
 
 def test_schedules():
-    assert [size_at("96:0.5,160:0.5", p) for p in (0, 0.49, 0.5, 1)] == [96, 96, 160, 160]
+    found = [sides_at("96:0.5,160/224:0.5", p) for p in (0, 0.49, 0.5, 1)]
+    assert found == [(96, 96), (96, 96), (160, 224), (160, 224)]
     assert [share_at(p, 0.2, 0.6) for p in (0, 0.1, 0.6, 1)] == [1, 1, 0, 0]
     assert share_at(0.4, 0.2, 0.6) == pytest.approx(0.5)
     assert share_at(0, 0, 0) == 0
@@ -92,38 +94,20 @@ def test_a_run_killed_and_resumed_ends_as_one_left_alone(tmp_path, teacher_path)
         noise = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
         noise.resize((96, 72)).save(tmp_path / "pictures" / f"{i}.jpg")
 
-    def train(out, *more):
-        command = [sys.executable, "train.py", "--pictures", f"{tmp_path / 'pictures'}=1", "--out", str(out)]
-        command += [
-            "--teacher",
-            f"onnx:{teacher_path}",
-            "--start",
-            "random",
-            "--sizes",
-            "32:1",
-            "--batch",
-            "4",
-        ]
-        command += [
-            "--steps",
-            "6",
-            "--probe-every",
-            "0",
-            "--save-every",
-            "2",
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
-        ]
-        return subprocess.Popen([*command, *more], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def train(out, *more) -> int:
+        """The exit status of a run of six steps."""
+        options = {
+            "--pictures": f"{tmp_path / 'pictures'}=1", "--out": out, "--teacher": f"onnx:{teacher_path}",
+            "--start": "random", "--sizes": "32/64:1", "--batch": 4, "--steps": 6, "--probe-every": 0,
+            "--save-every": 2, "--threads": 1, "--device": "cpu",
+        }  # fmt: skip
+        command = [sys.executable, "train.py", *(str(part) for pair in options.items() for part in pair), *more]
+        return subprocess.run(command, cwd=HERE, capture_output=True).returncode
 
-    whole = train(tmp_path / "whole")
-    assert whole.wait() == 0
-    cut = train(tmp_path / "cut", "--stop-after", "3")  # dies without a word between two checkpoints
-    assert cut.wait() == 9
+    assert train(tmp_path / "whole") == 0
+    assert train(tmp_path / "cut", "--stop-after", "3") == 9  # dies without a word between two checkpoints
     assert torch.load(tmp_path / "cut" / "checkpoint.pt")["step"] == 2
-    assert train(tmp_path / "cut", "--resume").wait() == 0
+    assert train(tmp_path / "cut", "--resume") == 0
     first, second = (torch.load(tmp_path / run / "checkpoint.pt") for run in ("whole", "cut"))
     assert first["step"] == second["step"] == 6
     for name, value in first["student"].items():
@@ -148,3 +132,38 @@ def test_the_folder_of_a_look_alike_is_kept_apart(tmp_path):
     assert [(Path(ours).parent.parent.name, Path(theirs).name) for ours, theirs, _ in found] == [("class3", "1.png")]
     assert found[0][2] > 0.97
     assert apart.folder(found[0][0]) == str(tmp_path / "pictures" / "class3")
+
+
+def test_the_teacher_sees_the_same_crop_in_more_pixels(tmp_path):
+    y, x = np.mgrid[:300, :400]
+    smooth = np.stack([x * 255 // 399, y * 255 // 299, (x + y) * 255 // 698], axis=2).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.png")
+    for step in range(4):  # among 32 pictures there are mosaics, flips and mixtures
+        small, large = batch_at([Source(tmp_path)], [1.0], 8, (32, 64), 0, step)
+        assert small.shape == (8, 3, 32, 32)
+        halved = large.reshape(8, 3, 32, 2, 32, 2).mean(axis=(3, 5))
+        # A smooth picture looks the same at half the size but along the seams of mosaics.
+        assert np.median(np.abs(halved - small)) < 0.01
+        assert np.abs(halved - small).mean() < 0.03
+
+
+def test_a_mosaic_has_its_four_pictures_in_reading_order():
+    four = [[np.full((2, 2, 3), value, np.uint8), np.full((3, 3, 3), value, np.uint8)] for value in range(4)]
+    small, large = mosaic(four)
+    assert small[:, :, 0].tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert large.shape == (6, 6, 3)
+    assert large[::3, ::3, 0].tolist() == [[0, 1], [2, 3]]
+
+
+def test_losses_of_a_zoomed_teacher_are_zero_for_a_student_that_agrees():
+    torch.manual_seed(0)
+    maps = [torch.rand(2, width, side, side) for width, side in ((24, 8), (32, 4), (96, 2), (320, 1), (1280, 1))]
+    classifier = torch.randn(10, 1280), torch.randn(10)
+    same = losses(maps, maps, classifier)
+    assert set(same) == {*TAPS, "pooled", "kl"}
+    assert all(abs(float(value)) < 1e-6 for value in same.values())
+    larger = [F.interpolate(m, scale_factor=2, mode="nearest") for m in maps]
+    zoomed = losses(maps, larger, classifier)
+    assert set(zoomed) == {"stage4", "stage5", "features", "pooled", "kl"}  # its first stages see other edges
+    assert float(zoomed["pooled"]) < 1e-6
+    assert float(zoomed["kl"]) < 1e-4

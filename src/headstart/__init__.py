@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.answers import Evaluation, Prediction
     from headstart.backbones import InputOptions
-    from headstart.classifier import Evaluation, ImageClassifier, Prediction, load
+    from headstart.classifier import ImageClassifier, load
     from headstart.datasets import Dataset, open_dataset
     from headstart.errors import HeadstartError
     from headstart.evaluation import Accuracy
@@ -20,11 +21,11 @@ __version__ = "0.1.0"
 _WHERE = {
     "Accuracy": "evaluation",
     "Dataset": "datasets",
-    "Evaluation": "classifier",
+    "Evaluation": "answers",
     "HeadstartError": "errors",
     "ImageClassifier": "classifier",
     "InputOptions": "backbones",
-    "Prediction": "classifier",
+    "Prediction": "answers",
     "load": "classifier",
     "open_dataset": "datasets",
 }

@@ -32,12 +32,12 @@ CREATE TABLE IF NOT EXISTS entries (
 """
 
 
-def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: str, view: int, tap: str) -> bytes:
-    """The key [32 bytes] of one tap of one view of a picture with hash ``content``.
+def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: str, view: str, tap: str) -> bytes:
+    """The key [32 bytes] of one tap of one view of a picture with hash ``content``; view "0" is the picture itself.
 
     Everything that can change the numbers is in it, the runtime's precision too.
     """
-    text = "\0".join([backbone_sha256, preprocess, runtime, str(view), tap]).encode()
+    text = "\0".join([backbone_sha256, preprocess, runtime, view, tap]).encode()
     return hashlib.sha256(content + text).digest()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from importlib import import_module, metadata
+from dataclasses import replace
+from importlib import import_module
 from threading import Thread
 from typing import Any
 
@@ -17,48 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
+from headstart.answers import Evaluation, Prediction, judge, labelled_part
+from headstart.augment import views
 from headstart.backbones import Backbone, InputOptions
 from headstart.bundle import Model, compose, make_golden, read, verify, write
 from headstart.cache import Cache
-from headstart.datasets import Dataset, Quarantined, from_pictures, join, open_dataset
+from headstart.calibration import Promises, check_promises, groups_needed, make_promises
+from headstart.datasets import Dataset, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import Accuracy, confusion, held_out_accuracy, leave_group_out_accuracy
-from headstart.features import Features, embed
-from headstart.heads import Choice, select
+from headstart.evaluation import Accuracy, held_out_accuracy, leave_group_out_accuracy
+from headstart.features import Features, embed, with_views
+from headstart.heads import Choice, Training, select
+from headstart.heads.learning_curve import learning_curve
 from headstart.images import decode
 from headstart.partition import Learned, Partition
+from headstart.record import record
 from headstart.runtime import describe
 
 Progress = Callable[[int, int], None]
 GOLDEN = 8  # pictures that a model carries to prove itself elsewhere
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Answers on labelled pictures: accuracy, and [k, k] counts, row the true class, column the answer.
-
-    ``paths``, ``truth`` and ``probabilities`` [n, k] have one entry a picture that could be read;
-    ``unknown`` lists classes of the data that the model has never seen: every such picture counts as wrong.
-    """
-
-    accuracy: Accuracy
-    confusion: NDArray[np.int64]
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    truth: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    quarantined: tuple[Quarantined, ...]
-    unknown: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Probabilities [n, k] of the pictures that could be read, their paths, and what could not be."""
-
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    quarantined: tuple[Quarantined, ...]
 
 
 class ImageClassifier:
@@ -67,12 +44,16 @@ class ImageClassifier:
     ``X`` is a data set (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8
     arrays [height, width, 3]; with a list, ``y`` holds a label each. Parameters are those of
     ``headstart fit``: ``backbone`` an id, ``cut`` "auto", a tap or several, ``head`` "auto", "ridge", "lda",
-    "centroid" or "logistic", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
-    ``validation`` a data set or a share in (0, 1), ``runtime`` and ``precision`` of inference, ``workers``
-    threads, ``seed``, ``input_options`` how an ``onnx:`` graph wants its pictures, ``cache`` whether
-    features are kept on disk.
+    "centroid", "logistic" or "mlp", ``dropout`` a rate in [0, 1) or None, ``group_by`` "auto", "none" or a column,
+    ``validation`` a data set or a share in (0, 1), ``coverage`` the share of pictures whose prediction set holds
+    their class, ``false_alarms`` the share that may be taken for none of the classes although they are one,
+    ``runtime`` and ``precision`` of inference, ``workers`` threads, ``seed``, ``input_options`` how an ``onnx:``
+    graph wants its pictures, ``cache`` whether features are kept on disk, ``views`` how many views of each training
+    picture to learn from (1: the picture alone), ``augmentation`` how they differ: "flip", "light" or "lesson";
+    ``training`` how an "mlp" head is trained.
 
-    After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``, ``learned_``.
+    After ``fit``: ``classes_``, ``model_``, ``choice_``, ``run_`` (what ``run.json`` holds), ``notes_``,
+    ``accuracy_``, ``learning_curve_`` (None where there are too few groups for one), ``quarantined_``, ``learned_``.
     """
 
     _estimator_type = "classifier"
@@ -85,12 +66,17 @@ class ImageClassifier:
         dropout: float | None = None,
         group_by: str = "auto",
         validation: str | float | None = None,
+        coverage: float = 0.95,
+        false_alarms: float = 0.05,
         runtime: str = "auto",
         precision: str = "auto",
         workers: int | None = None,
         seed: int = 0,
         input_options: InputOptions | None = None,
         cache: bool = True,
+        views: int = 1,
+        augmentation: str = "light",
+        training: Training | None = None,
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -98,12 +84,17 @@ class ImageClassifier:
         self.dropout = dropout
         self.group_by = group_by
         self.validation = validation
+        self.coverage = coverage
+        self.false_alarms = false_alarms
         self.runtime = runtime
         self.precision = precision
         self.workers = workers
         self.seed = seed
         self.input_options = input_options
         self.cache = cache
+        self.views = views
+        self.augmentation = augmentation
+        self.training = training
 
     def fit(
         self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None,
@@ -111,11 +102,12 @@ class ImageClassifier:
     ) -> ImageClassifier:  # fmt: skip
         """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError."""
         started = time.perf_counter()
+        check_promises(self.coverage, self.false_alarms)
         Thread(target=_import_ahead, daemon=True).start()
         dataset = self._open(X, y, groups)
         if not dataset.classes:
             raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
-        cuts = self._cuts()
+        cuts, further = self._cuts(), views(self.augmentation, self.views)
         backbone = backbones.load(self.backbone, options=self.input_options, taps=cuts or ())
         train, validation = dataset.split("train"), self._validation_set(dataset)
         if not len(train):
@@ -126,60 +118,39 @@ class ImageClassifier:
                 everything, backbone, cache=cache, runtime=self.runtime, precision=self.precision,
                 workers=self.workers, progress=progress,
             )  # fmt: skip
+            seconds = time.perf_counter()
+            split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
+            values = with_views(
+                features, split.train, further, everything, backbone, cache=cache, runtime=self.runtime,
+                precision=self.precision, workers=self.workers, progress=progress,
+            )  # fmt: skip
             cache_notes = list(cache.notes) if cache is not None else []
-        seconds = time.perf_counter()
-        split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)
         choice = select(
-            features.at(split.train),
-            split.labels, split.groups.index, cut=cuts or "auto", kind=self.head, dropout=self.dropout, seed=self.seed,
+            values, np.tile(split.labels, self.views), np.tile(split.groups.index, self.views), cut=cuts or "auto",
+            kind=self.head, dropout=self.dropout, seed=self.seed, judged=len(split.labels), training=self._training(),
         )  # fmt: skip
-        model = self._model(split.classes, backbone, choice, features, everything, split.train)
+        promises = make_promises(
+            choice.probabilities, split.labels, split.groups.index, choice.distances,
+            coverage=self.coverage, false_alarms=self.false_alarms,
+        )  # fmt: skip
+        with ThreadPoolExecutor(1) as beside:
+            curve = beside.submit(learning_curve, choice, split.labels, split.groups.index, seed=self.seed)
+            model = self._model(split.classes, backbone, choice, promises, features, everything, split.train)
+        choice = replace(choice, chosen=replace(choice.chosen, basis=None))  # it holds all features
+        self.learning_curve_ = curve.result()
         seconds = time.perf_counter() - seconds
         accuracy = _accuracies(choice, split, features, everything)
         quarantined = (*dataset.quarantined, *features.quarantined)
-        self.run_: dict[str, Any] = {
-            "classes": list(split.classes),
-            "images": {
-                "train": len(split.train),
-                "validation": len(split.validation),
-                "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
-                "passed_over": dict(dataset.passed_over),
-            },
-            "groups": {
-                "count": split.groups.count,
-                "largest": split.groups.largest,
-                "method": split.groups.method,
-            },
-            "backbone": {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence},
-            "cut": list(choice.head.taps),
-            "head": {
-                "kind": choice.head.kind,
-                **choice.head.settings,
-                "temperature": choice.head.temperature,
-            },
-            "runtime": {
-                "name": features.runtime.name,
-                "version": features.runtime.version,
-                "precision": features.runtime.precision,
-            },
-            "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
-            "seconds": {
-                "total": time.perf_counter() - started,
-                "decode": features.seconds["decode"],
-                "features": features.seconds["features"],
-                "head": seconds,
-            },
-            "cache": {"hits": features.hits, "misses": features.misses},
-            "seed": self.seed,
-            "data": {"uri": dataset.uri, "fingerprint": _fingerprint(features)},
-            "versions": _versions(),
-            "candidates": [c.to_dict() for c in sorted(choice.candidates, key=lambda c: c.log_loss)],
-        }
+        self.run_ = record(
+            dataset, split, backbone, choice, features, accuracy, self.learning_curve_,
+            seconds={"total": time.perf_counter() - started, "head": seconds}, seed=self.seed,
+            views={"count": self.views, "augmentation": self.augmentation if further else None},
+        )  # fmt: skip
         self.model_ = replace(model, run=self.run_)
         self.classes_ = np.array(split.classes)
         self.choice_, self.accuracy_, self.quarantined_ = choice, accuracy, quarantined
         self.learned_ = Learned(everything, features, split, backbone)
-        self.notes_ = [*backbone.notes, *cache_notes, *split.notes]
+        self.notes_ = [*backbone.notes, *cache_notes, *split.notes, *_unpromised(promises, split.groups.count)]
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -206,14 +177,17 @@ class ImageClassifier:
             dataset, model.as_backbone(), runtime=self.runtime, precision=self.precision,
             workers=self.workers, exact=True, progress=progress,
         )  # fmt: skip
-        values = features.values["probabilities"].astype(np.float64)
-        values = values.reshape(-1, len(model.classes))
-        return Prediction(
-            model.classes,
-            tuple(dataset.items[i].path for i in features.index),
-            values / values.sum(axis=1, keepdims=True),
-            (*dataset.quarantined, *features.quarantined),
-        )
+        values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
+        probabilities = values / values.sum(axis=1, keepdims=True)
+        paths = tuple(dataset.items[i].path for i in features.index)
+        found = Prediction(model.classes, paths, probabilities, (*dataset.quarantined, *features.quarantined))
+        if model.promises is None:
+            return found
+        distances = features.values["distance"].astype(np.float64).reshape(-1)
+        return replace(
+            found, promises=model.promises, sets=model.promises.sets(probabilities), distances=distances,
+            none_of_these=model.promises.none_of_these(distances),
+        )  # fmt: skip
 
     def evaluate(self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None) -> Evaluation:
         """Accuracy with its interval, and the confusion, on pictures that had no part in training.
@@ -221,30 +195,8 @@ class ImageClassifier:
         Of a data set with splits the validation pictures count, or the test pictures where there are none.
         Classes are matched by name. Raises DataError when there are no labels.
         """
-        dataset = self._open(X, y, None)
-        for name in ("validation", "test"):
-            if name in dataset.splits:
-                dataset = dataset.split(name)
-                break
-        labelled = [i for i, item in enumerate(dataset.items) if item.label is not None]
-        if not labelled:
-            raise DataError(f"{dataset.uri} has no labels to compare with; put the pictures in one folder a class.")
-        dataset = dataset.select(labelled)
-        found = self.answer(dataset, progress=progress)
-        if not found.paths:
-            raise DataError(f"None of the {len(dataset)} pictures of {dataset.uri} can be read.")
-        refused = {q.path for q in found.quarantined}
-        truth = tuple(str(item.label) for item in dataset.items if item.path not in refused)
-        number = {name: i for i, name in enumerate(found.classes)}
-        wanted = np.array([number.get(name, -1) for name in truth])
-        answers = found.probabilities.argmax(axis=1)
-        known = wanted >= 0
-        return Evaluation(
-            held_out_accuracy(wanted == answers),
-            confusion(wanted[known], answers[known], len(found.classes)),
-            found.classes, found.paths, truth, found.probabilities, found.quarantined,
-            tuple(sorted(set(truth) - set(number))),
-        )  # fmt: skip
+        dataset = labelled_part(self._open(X, y, None))
+        return judge(self.answer(dataset, progress=progress), dataset)
 
     def save(self, folder: str | os.PathLike[str]) -> str:
         """Write the model folder and return its path."""
@@ -312,6 +264,10 @@ class ImageClassifier:
             return None if self.cut == "auto" else tuple(part.strip() for part in self.cut.split(","))
         return tuple(self.cut)
 
+    def _training(self) -> Training:
+        how = self.training or Training()
+        return how if self.dropout is None else replace(how, dropout=self.dropout)
+
     def _validation_set(self, dataset: Dataset) -> Dataset | None:
         if self.validation is None or isinstance(self.validation, float | int):
             return dataset.split("validation") if "validation" in dataset.splits else None
@@ -319,10 +275,10 @@ class ImageClassifier:
         return other.split("validation") if "validation" in other.splits else other
 
     def _model(
-        self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, features: Features, dataset: Dataset,
-        train: NDArray[np.int64],
+        self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, promises: Promises,
+        features: Features, dataset: Dataset, train: NDArray[np.int64],
     ) -> Model:  # fmt: skip
-        graph = compose(backbone, choice.head)
+        graph = compose(backbone, choice.head, choice.familiar)
         described = {
             "id": backbone.id,
             "sha256": backbone.sha256,
@@ -331,7 +287,7 @@ class ImageClassifier:
         }
         model = Model(
             classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(),
-            backbone.batch,
+            backbone.batch, familiar=choice.familiar, promises=promises,
         )  # fmt: skip
         chosen = train[np.linspace(0, len(train) - 1, min(GOLDEN, len(train))).astype(int)]
         pictures = []
@@ -339,8 +295,9 @@ class ImageClassifier:
             source = dataset.read(int(i))
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
             pictures.append(backbone.preprocess(image))
-        answers = choice.head.probabilities(features.matrix(choice.head.taps, chosen))
-        return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision))
+        vectors = features.matrix(choice.head.taps, chosen)
+        answers, distances = choice.head.probabilities(vectors), choice.familiar.distances(vectors)
+        return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision, distances))
 
 
 def _import_ahead() -> None:
@@ -371,13 +328,20 @@ def _accuracies(choice: Choice, split: Partition, features: Features, dataset: D
     return found
 
 
-def _fingerprint(features: Features) -> str:
-    return hashlib.sha256(np.sort(features.content, axis=0).tobytes()).hexdigest()[:16]
-
-
-def _versions() -> dict[str, str]:
-    names = ("headstart", "numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+def _unpromised(promises: Promises, groups: int) -> list[str]:
+    """What a fit must say of promises that its groups are too few for."""
+    notes = []
+    if not any(promises.set_thresholds):
+        notes.append(
+            f"{groups} groups of pictures are too few to promise {promises.coverage:.0%} coverage: every prediction "
+            f"set holds every class; {groups_needed(promises.coverage)} groups are needed."
+        )
+    if promises.false_alarms and np.isinf(promises.reject_threshold):
+        notes.append(
+            f"{groups} groups of pictures are too few to promise {promises.false_alarms:.0%} false alarms: no picture "
+            f"is taken for none of the classes; {groups_needed(1 - promises.false_alarms)} groups are needed."
+        )
+    return notes
 
 
 _PARAMETERS = tuple(ImageClassifier.__init__.__annotations__)[:-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +90,40 @@ def grouped_difference(
     if number < 2:
         return mean, float("inf")
     return mean, float(np.sqrt(number / (number - 1) * (per_group**2).sum()) / len(difference))
+
+
+def group_bootstrap(
+    values: NDArray[np.float64], groups: NDArray[np.integer], *, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95% interval of the mean of ``values`` [n] when groups, not pictures, are independent: they are resampled.
+
+    A single group says nothing of others: the interval is then that of no knowledge, from -1 to 1.
+    """
+    _, index = np.unique(groups, return_inverse=True)
+    sizes, sums = np.bincount(index).astype(np.float64), np.bincount(index, weights=values)
+    if len(sizes) < 2:
+        return -1.0, 1.0
+    generator, even = np.random.default_rng(seed), np.full(len(sizes), 1 / len(sizes))
+    draws = (generator.multinomial(len(sizes), even) for _ in range(resamples))  # one at a time: memory
+    low, high = np.quantile([(draw @ sums) / (draw @ sizes) for draw in draws], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): of the pictures that one model alone gets right, could it be
+    chance that so many are the first's and so many the second's?"""
+    trials = only_first + only_second
+    tail = sum(comb(trials, i) for i in range(min(only_first, only_second) + 1))
+    return float(min(1.0, 2 * tail / 2**trials))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests as they must be read together (Holm 1979), in the same order."""
+    adjusted, largest = list(p_values), 0.0
+    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
 
 
 def confusion(truth: NDArray[np.integer], answer: NDArray[np.integer], classes: int) -> NDArray[np.int64]:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from headstart.augment import View
 from headstart.backbones import Backbone
 from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset, Quarantined
@@ -91,9 +93,10 @@ def embed(
     precision: str = "auto",
     workers: int | None = None,
     exact: bool = False,
+    view: View | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
-    """Features of every readable picture of a data set, in its order.
+    """Features of every readable picture of a data set, or of a ``view`` of each, in its order.
 
     ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
     ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it).
@@ -105,7 +108,7 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact)
+    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact, view)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     for work in step.works():
@@ -123,6 +126,22 @@ def embed(
     return _collect(step, works, wanted, time.perf_counter() - started)
 
 
+def with_views(
+    features: Features, rows: NDArray[np.integer], views: Sequence[View], dataset: Dataset, backbone: Backbone,
+    **options: Any,
+) -> dict[str, NDArray[np.floating]]:  # fmt: skip
+    """Vectors by tap of the pictures ``rows`` [m], then of each further view of them: [m * (1 + views), channels].
+
+    ``options`` are those of ``embed``, by which ``features`` were read from ``dataset``.
+    """
+    values = features.at(rows)
+    if not views:
+        return values
+    some = dataset.select([int(i) for i in features.index[rows]])
+    seen = [embed(some, backbone, view=view, **options).values for view in views]
+    return {tap: np.concatenate([value, *(view[tap] for view in seen)]) for tap, value in values.items()}
+
+
 @dataclass
 class _Step:
     dataset: Dataset
@@ -132,6 +151,7 @@ class _Step:
     info: RuntimeInfo
     workers: int
     exact: bool
+    view: View | None
     hashes: dict[int, bytes] = field(default_factory=dict)
 
     @cached_property
@@ -140,14 +160,19 @@ class _Step:
 
     def load(self) -> Graph:
         workers = min(self.workers, -(-len(self.dataset) // BATCH))
-        return load_graph(
+        graph = load_graph(
             self.backbone.graph, runtime=self.info.name, precision=self.info.precision, workers=workers
         )  # fmt: skip
+        missing = [tap.name for tap in self.backbone.taps if tap.name not in graph.outputs]
+        if missing:
+            raise BackboneError(f"The graph has no output {', '.join(missing)}; it is not the one it is said to be.")
+        return graph
 
     def key(self, content: bytes) -> bytes:
         """One entry holds all taps of a picture: a tenth of the time of an entry each when thousands are read."""
         fingerprint, taps = self.backbone.preprocess.fingerprint, "\0".join(self.taps)
-        return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, 0, taps)
+        view = "0" if self.view is None else self.view.key
+        return entry_key(content, self.backbone.sha256, fingerprint, self.info.key, view, taps)
 
     def works(self) -> Iterator[_Work]:
         """What came of the pictures, in any order. At most two batches a worker are under way: memory stays flat.
@@ -210,6 +235,8 @@ class _Step:
                 work.refused[i] = str(error)
                 continue
             pixels[i], small[i] = preprocess(image), _small(image)
+            if self.view is not None:
+                pixels[i] = self.view(pixels[i], self.hashes[i])
         work.decode = time.thread_time() - began
         if pixels:
             began = time.perf_counter()

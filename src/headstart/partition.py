@@ -43,7 +43,7 @@ class Partition:
             found = f"only {classes[0]!r}" if classes else "no readable picture"
             raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")
         labels = np.array([classes.index(str(names[i])) for i in train])
-        groups = _group(features, dataset, train, labels, group_by)
+        groups = group_pictures(features, dataset, train, labels, group_by)
         notes = []
         unseen = sorted({str(names[i]) for i in held} - set(classes))
         if unseen:
@@ -81,9 +81,13 @@ class Learned:
     backbone: Backbone
 
 
-def _group(
+def group_pictures(
     features: Features, dataset: Dataset, train: NDArray[np.int64], labels: NDArray[np.int64], group_by: str
 ) -> Groups:
+    """The groups of the pictures ``train`` [n] with ``labels`` [n]: by a column, or by pixels and features.
+
+    Raises OptionError for a column that is not there.
+    """
     if group_by == "none":
         return no_groups(len(train))
     given = [dataset.items[features.index[i]].group for i in train]

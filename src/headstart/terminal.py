@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headstart.answers import Evaluation, Prediction
     from headstart.check import Finding
+    from headstart.comparison import Comparison
     from headstart.datasets import Quarantined
+
+SHOWN = 5  # classes of a set
 
 
 @contextmanager
@@ -67,7 +71,8 @@ def print_fit(classifier: Any, folder: str, seconds: float) -> None:
     """What ``fit`` found, for people."""
     run = classifier.run_
     images, groups, head = run["images"], run["groups"], run["head"]
-    settings = ", ".join(f"{k} {v:.3g}" for k, v in head.items() if k not in ("kind", "temperature"))
+    values = {k: v if isinstance(v, str | int) else f"{v:.3g}" for k, v in head.items()}
+    settings = ", ".join(f"{k} {v}" for k, v in values.items() if k not in ("kind", "temperature"))
     names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
     passed = ", ".join(f"{count} {reason}" for reason, count in images["passed_over"].items())
     print(line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))
@@ -79,12 +84,74 @@ def print_fit(classifier: Any, folder: str, seconds: float) -> None:
     for key, title in titles.items():
         if key in classifier.accuracy_:
             print(f"Accuracy    {classifier.accuracy_[key]} on {title}")
+    if run["learning_curve"] is not None:
+        print(more_pictures(run["learning_curve"]["expectation"]))
     cache, runtime = run["cache"], run["runtime"]
     print(
         f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}, "
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
     print(line(f"Model       {folder}"))
+
+
+def more_pictures(expected: Mapping[str, Any]) -> str:
+    """What the learning curve expects of more pictures, in one line."""
+    low, high = expected["interval"]
+    return (
+        f"More        with {expected['more']} more pictures expect {expected['accuracy']:.1%} "
+        f"({low:.1%} to {high:.1%}) on groups left out"
+    )
+
+
+def print_answer(found: Prediction, row: int, top: int) -> None:
+    """One picture's answer: path, class and probability for each class named, then the set if it holds others."""
+    fields = [found.paths[row]]
+    if found.none_of_these is not None and found.none_of_these[row]:
+        fields += ["none of these", "nearest:"]
+    order = found.probabilities[row].argsort()[::-1][:top]
+    for i in order:
+        fields += [found.classes[i], f"{found.probabilities[row, i]:.1%}"]
+    could_be = found.set_of(row) or []
+    if len(could_be) > 1:
+        fields.append(f"could be {', '.join(could_be[:SHOWN])}" + (", ..." if could_be[SHOWN:] else ""))
+    print(line("\t".join(fields)))
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """How often a model was right, and whether its promises were kept."""
+    print(f"Accuracy  {found.accuracy}")
+    promises = found.promises
+    if promises is None:
+        return
+    if found.covered is not None:
+        print(
+            f"Sets      {found.covered} hold the true class, {promises.coverage:.0%} promised; "
+            f"{found.set_size:.2f} classes a set"
+        )
+    if found.refused is not None:
+        print(f"Refused   {found.refused} of known classes, {promises.false_alarms:.0%} promised")
+    if found.caught is not None:
+        print(f"Refused   {found.caught} of classes that the model does not know")
+
+
+def print_comparison(found: Comparison) -> None:
+    """Which model is better, and whether that is more than chance."""
+    width = max(len(name) for name in found.models)
+    for name, evaluation in zip(found.models, found.evaluations, strict=True):
+        print(line(f"{name:{width}}  {evaluation.accuracy}"))
+    pictures, groups = len(found.evaluations[0].paths), found.groups.count
+    for pair in found.differences:
+        first, second, points = found.models[pair.first], found.models[pair.second], 100 * pair.difference
+        low, high = (100 * end for end in pair.interval)
+        detail = (
+            f"{points:+.1f} points (95% interval {low:+.1f} to {high:+.1f}, {groups} groups resampled); right alone on "
+            f"{pair.only_second} and {pair.only_first} pictures (McNemar p {pair.p_value:.2g})"
+        )
+        if pair.real:
+            better, worse = (second, first) if points > 0 else (first, second)
+            print(line(f"{better} is better than {worse}: {second} has {detail}"))
+        else:
+            print(line(f"{pictures} pictures show no difference between {first} and {second}: {second} has {detail}"))
 
 
 def print_confusion(table: Any, classes: Sequence[str]) -> None:

@@ -3,6 +3,9 @@
 graph.py       read a graph, find its taps, bake the normalisation in, cut it
 onnx_file.py   onnx:FILE, any ONNX image classifier
 builtin.py     headstart-s, the one that comes with the package
+exported.py    what the next two share: ids with arguments, one export, the store
+timm_zoo.py    timm:NAME, PyTorch Image Models
+keras_zoo.py   keras:NAME, keras.applications
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ __all__ = ["AVAILABLE", "PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "
 AVAILABLE = {
     "headstart-s": "built in: 160 x 160 pixels, five taps, 3 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
+    "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[zoo]')",
+    "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
 }
 
 
@@ -30,11 +35,11 @@ def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[s
     ``options`` override how pictures are prepared; ``taps`` name further tensors of the graph to tap. Raises
     BackboneError when the network cannot be read or cut, OptionError for an id no provider knows.
     """
-    from headstart.backbones import builtin, onnx_file  # noqa: F401  # they enter themselves in PROVIDERS
+    from headstart.backbones import builtin, keras_zoo, onnx_file, timm_zoo  # noqa: F401  # they enter PROVIDERS
 
     name, _, rest = backbone.partition(":")
     if name not in PROVIDERS:
-        raise OptionError(f"Unknown backbone {backbone!r}; expected headstart-s or onnx:FILE.")
+        raise OptionError(f"Unknown backbone {backbone!r}; expected {', '.join(AVAILABLE)}.")
     return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
 
 

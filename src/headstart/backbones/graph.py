@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.backbones.model import Tap
+from headstart.backbones.folding import fold, fold_constants
+from headstart.backbones.layout import channels_first
+from headstart.backbones.model import FLAT, Tap
 from headstart.backbones.shapes import Shapes, infer
 from headstart.errors import BackboneError
 
@@ -71,11 +73,16 @@ def image_input(model: onnx.ModelProto) -> ImageInput:
 
 
 def standardise(
-    model: onnx.ModelProto, normalisation: Normalisation, size: tuple[int, int], extra_taps: Sequence[str]
+    model: onnx.ModelProto,
+    normalisation: Normalisation,
+    size: tuple[int, int],
+    extra_taps: Sequence[str],
+    known_taps: Mapping[str, str] | None = None,
 ) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:
     """The graph in standard form (see ``Backbone``), and its taps from shallow to deep.
 
-    ``size`` is (height, width); ``extra_taps`` are further tensors, by tensor or node name. Raises BackboneError.
+    ``size`` is (height, width); ``extra_taps`` are further tensors, by tensor or node name; ``known_taps`` are taps by
+    name where they need not be found, the features among them. Raises BackboneError.
     """
     source = image_input(model)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -85,14 +92,15 @@ def standardise(
     _lift_constants(graph)
     _free_batch(graph, source)
     shapes = infer(model, source.name, source.channels_last, size)
-    tensors = _find_taps(graph, shapes, extra_taps)
+    tensors = _named_taps(graph, shapes, known_taps, extra_taps)
     depths = _depths(graph, shapes)
     taps, pools = [], []
     for name, tensor in tensors.items():
-        pool, channels, area = _pooled(tensor, name, shapes, opset, tensors)
+        reduce = _flattened if name.endswith(FLAT) else _pooled
+        pool, channels, area = reduce(tensor, name, shapes, opset, tensors)
         pools += pool
         taps.append(Tap(name, channels, depths[tensor], area))
-    taps.sort(key=lambda tap: tap.depth)
+    taps.sort(key=lambda tap: (tap.depth, not tap.name.endswith(FLAT)))
 
     # The outputs carry the taps' names, so the tensors they are made from step aside.
     _rename(graph, {source.name: INNER} | {tap.name: f"{tap.name}.map" for tap in taps})
@@ -105,7 +113,18 @@ def standardise(
     result = helper.make_model(whole, opset_imports=model.opset_import, producer_name="headstart")
     result.ir_version = max(min(model.ir_version, 10), 7)
     result.functions.extend(model.functions)
-    return prune(result, [tap.name for tap in taps]), tuple(taps)
+    return _tidied(prune(result, [tap.name for tap in taps])), tuple(taps)
+
+
+def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same values from less work: constants folded, channels first, padding and scales inside convolutions."""
+    try:
+        fold_constants(model)
+        turned = channels_first(model)
+        fold(turned)
+        return prune(turned, [output.name for output in turned.graph.output])
+    except Exception as error:  # a graph whose attributes or constants are not what its operators take
+        raise BackboneError(f"The graph is inconsistent: {' '.join(str(error).split())[:200]}") from None
 
 
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
@@ -175,9 +194,38 @@ def _free_batch(graph: onnx.GraphProto, source: ImageInput) -> None:
             node.input[1] = name
 
 
-def _find_taps(graph: onnx.GraphProto, shapes: Shapes, extra: Sequence[str]) -> dict[str, str]:
-    """Tap name -> tensor name."""
+def _named_taps(
+    graph: onnx.GraphProto, shapes: Shapes, known: Mapping[str, str] | None, extra: Sequence[str]
+) -> dict[str, str]:
+    """Tap name -> tensor name: those that are known, or else those found; and the extra ones."""
     producer = {name: node for node in graph.node for name in node.output}
+    if known is None:
+        named = _find_taps(graph, producer, shapes)
+    else:
+        deepest = _before_average(_through_shape(known["features"], producer), producer, shapes)
+        through = {name: _through_identity(tensor, producer) for name, tensor in known.items()} | {"features": deepest}
+        named = {name: tensor for name, tensor in through.items() if name == "features" or tensor != deepest}
+    nodes = {node.name: node.output[0] for node in graph.node if node.name and node.output}
+    for name in extra:
+        base = name.removesuffix(FLAT)
+        tensor = named.get(base) or (base if base in producer else nodes.get(base, ""))
+        if tensor not in shapes.of:
+            raise BackboneError(
+                f"Unknown cut {name!r}; the taps found are {', '.join(named)}; "
+                "any other tensor of the graph can be named too."
+            )
+        named[name] = tensor
+    return named
+
+
+def _through_identity(tensor: str, producer: dict[str, onnx.NodeProto]) -> str:
+    while tensor in producer and producer[tensor].op_type == "Identity":
+        tensor = producer[tensor].input[0]
+    return tensor
+
+
+def _find_taps(graph: onnx.GraphProto, producer: dict[str, onnx.NodeProto], shapes: Shapes) -> dict[str, str]:
+    """Tap name -> tensor name."""
     features = _before_average(_before_classifier(graph, producer, shapes), producer, shapes)
     ancestors = _ancestors(features, producer)
     by_size: dict[tuple[int, int], str] = {}
@@ -199,15 +247,6 @@ def _find_taps(graph: onnx.GraphProto, shapes: Shapes, extra: Sequence[str]) -> 
         name = tensor if READABLE.fullmatch(tensor) else f"size{(shapes.area(tensor) or (len(named),))[0]}"
         named[name if name not in named else f"{name}_{len(named)}"] = tensor
     named["features"] = features
-    nodes = {node.name: node.output[0] for node in graph.node if node.name and node.output}
-    for name in extra:
-        tensor = named.get(name) or (name if name in producer else nodes.get(name, ""))
-        if tensor not in shapes.of:
-            raise BackboneError(
-                f"Unknown cut {name!r}; the taps found are {', '.join(named)}; "
-                "any other tensor of the graph can be named too."
-            )
-        named[name] = tensor
     return named
 
 
@@ -285,6 +324,22 @@ def _pooled(
         made.append(numpy_helper.from_array(np.array(axes, np.int64), f"headstart.axes.{name}"))
         made.append(helper.make_node("ReduceMean", [inner, f"headstart.axes.{name}"], [name], keepdims=0))
     return made, channels, area
+
+
+def _flattened(
+    tensor: str, name: str, shapes: Shapes, _opset: int, taken: Container[str]
+) -> tuple[list[onnx.NodeProto | onnx.TensorProto], int, tuple[int, int] | None]:
+    """Nodes that lay a map out as one vector: row by row, the channels of a place together (Keras's Flatten)."""
+    area = shapes.area(tensor)
+    if area is None:
+        raise BackboneError(f"The tensor {tensor!r} is no map; leave {FLAT} off the cut.")
+    read, inner = f"{tensor}.map" if tensor in taken else tensor, f"headstart.float.{name}"
+    made: list[onnx.NodeProto | onnx.TensorProto] = [helper.make_node("Cast", [read], [inner], to=TensorProto.FLOAT)]
+    if not shapes.last(tensor):
+        made.append(helper.make_node("Transpose", [inner], [f"{inner}.last"], perm=[0, 2, 3, 1]))
+        inner = f"{inner}.last"
+    made.append(helper.make_node("Flatten", [inner], [name], axis=1))
+    return made, area[0] * area[1] * shapes.channels(tensor), area
 
 
 def _front(normalisation: Normalisation, source: ImageInput) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from headstart.errors import OptionError
 from headstart.preprocess import Preprocess
 
+FLAT = "/flat"  # behind a cut's name: the whole map in one vector, not its mean
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -47,6 +49,7 @@ class InputOptions:
     """How pictures are to be prepared, where the user says so; None leaves it to the graph's own description.
 
     ``mean`` and ``std`` are of RGB scaled to 0..1; ``channels`` is "RGB" or "BGR"; ``size`` is (height, width).
+    ``weights`` is a file of weights for ``timm:`` and ``keras:``, in place of those their authors publish.
     """
 
     mean: tuple[float, float, float] | None = None
@@ -56,6 +59,7 @@ class InputOptions:
     crop: float | None = None
     resize: str | None = None
     interpolation: str | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):

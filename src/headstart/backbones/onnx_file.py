@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,9 @@ from headstart.preprocess import Preprocess
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 1  # of the conversion: another one makes another cache entry
+    from headstart.backbones.graph import Normalisation
+
+VERSION = 2  # of the conversion: another one makes another cache entry
 MAX_FILE = 2 * 2**30
 MAX_DESCRIPTION = 2**20
 DEFAULT_SIZE = 224
@@ -27,6 +29,8 @@ DEFAULT_SIZE = 224
 @provider("onnx")
 def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """The backbone in an ONNX file. Raises BackboneError when it cannot be read, cut or run."""
+    if options.weights:
+        raise OptionError("An ONNX file holds its own weights; leave --weights out.")
     path = Path(file)
     if not path.is_file():
         raise BackboneError(f"There is no file {file!r}; give onnx: and the path of an ONNX image classifier.")
@@ -157,7 +161,7 @@ def _convert(
 ) -> None:
     import onnx
 
-    from headstart.backbones.graph import Normalisation, image_input, standardise
+    from headstart.backbones.graph import Normalisation, image_input
 
     model = _with_weights(content, path)
     try:
@@ -197,25 +201,42 @@ def _convert(
     )
     assert chosen.mean is not None
     assert chosen.std is not None
-    standard, found = standardise(model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), size, taps)
-    batch = _usable_batch(standard, size, source.batch)
     licence = next((p.value for p in model.metadata_props if p.key.lower() in ("license", "licence")), "unknown")
+    keep(
+        folder, model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), preprocess, taps,
+        {"id": f"onnx:{path.name}", "licence": licence, "notes": notes,
+         "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})"},
+    )  # fmt: skip
+
+
+def keep(
+    folder: Path,
+    model: onnx.ModelProto,
+    normalisation: Normalisation,
+    preprocess: Preprocess,
+    extra: Sequence[str],
+    described: Mapping[str, Any],
+    known: Mapping[str, str] | None = None,
+) -> None:
+    """Bring a foreign graph into standard form and store it with what is ``described`` (id, licence, source, notes).
+
+    ``extra`` are tensors to tap besides those found, or besides the ``known`` ones (tap name to tensor) where
+    whoever exported the graph names them. Raises BackboneError when it cannot be cut or run.
+    """
+    from headstart.backbones.graph import image_input, standardise
+
+    size = (preprocess.height, preprocess.width)
+    batch = image_input(model).batch
+    standard, found = standardise(model, normalisation, size, extra, known)
     graph = standard.SerializeToString()
-    store(
-        folder,
-        graph,
-        {
-            "format": 1,
-            "id": f"onnx:{path.name}",
-            "licence": licence,
-            "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})",
-            "sha256": hashlib.sha256(graph).hexdigest(),
-            "preprocess": preprocess.to_dict(),
-            "taps": [asdict(tap) for tap in found],
-            "notes": notes,
-            "batch": batch,
-        },
-    )
+    fixed = {
+        "format": 1,
+        "sha256": hashlib.sha256(graph).hexdigest(),
+        "preprocess": preprocess.to_dict(),
+        "taps": [asdict(tap) for tap in found],
+        "batch": _usable_batch(standard, size, batch),
+    }
+    store(folder, graph, {**described, **fixed})
 
 
 def store(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:

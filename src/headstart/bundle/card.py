@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,10 @@ def card(model: Model) -> str:
         "",
         *_accuracy(model.run.get("accuracy", {})),
         "",
+        "## What it promises",
+        "",
+        *_promises(model),
+        "",
         "## What it is made of",
         "",
         f"- Backbone: {plain(model.backbone.get('id', '?'))}, "
@@ -43,7 +48,8 @@ def card(model: Model) -> str:
         "    headstart predict MODEL PICTURE...",
         "    headstart verify MODEL",
         "",
-        "`model.onnx` alone, in any ONNX runtime, takes resized pictures and gives the same probabilities.",
+        "`model.onnx` alone, in any ONNX runtime, takes resized pictures and gives the same `probabilities` "
+        "`[batch, classes]`" + (" and `distance` `[batch]`." if model.promises else "."),
         "",
         "`golden.npz` holds up to 8 of the training pictures, shrunk to the input size and without metadata, with the",
         "answers they must get on every machine. To leave them out, delete that file and the `golden` entry of",
@@ -51,6 +57,30 @@ def card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _promises(model: Model) -> list[str]:
+    """In the words of who only has ``model.onnx``: what to compare with which number of ``config.json``."""
+    promises = model.promises
+    if promises is None:
+        return ["- Nothing: it was made before there were prediction sets; fit it again."]
+    lines = ["- For pictures of new groups (scenes, subjects) that come as those learned from did."]
+    if any(promises.set_thresholds):
+        lines.append(
+            f"- Prediction sets hold the true class of {promises.coverage:.3g} of pictures. A class is in the set "
+            "where its probability is at least its number in `set_thresholds` of `config.json`; "
+            "the most probable always is."
+        )
+    else:
+        lines.append("- Prediction sets hold every class: there were too few groups to promise anything.")
+    if math.isfinite(promises.reject_threshold):
+        lines.append(
+            f"- A picture is none of these classes where `distance` (0 to 1) is above {promises.reject_threshold:.6g} "
+            f"(`reject_threshold`); that is wrongly so of {promises.false_alarms:.3g} of pictures of the classes."
+        )
+    else:
+        lines.append("- No picture is taken for none of these classes.")
+    return lines
 
 
 def _accuracy(found: Mapping[str, Any]) -> list[str]:

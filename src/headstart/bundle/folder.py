@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.bundle.card import card
 from headstart.bundle.model import Golden, Model
+from headstart.calibration import Promises, check_promises
 from headstart.errors import ModelError, OptionError
-from headstart.heads import Head
+from headstart.heads import Familiar, Head
 from headstart.preprocess import Preprocess
 
-FORMAT = 1
+FORMAT = 2  # 1 had neither prediction sets nor distances
 LIMITS = {
     "config.json": 64 * 2**20,
     "run.json": 256 * 2**20,
@@ -29,6 +31,7 @@ LIMITS = {
     "model.onnx": 2 * 2**30,
 }
 MAX_CLASSES = 100_000
+FAMILIAR = ("centre", "scales", "factor")
 
 
 def write(model: Model, folder: str | os.PathLike[str]) -> Path:
@@ -67,7 +70,7 @@ def _fill(folder: Path, model: Model) -> None:
     from safetensors.numpy import save
 
     head, golden = model.head, model.golden
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "id2label": {str(i): name for i, name in enumerate(model.classes)},
         "label2id": {name: i for i, name in enumerate(model.classes)},
@@ -76,18 +79,25 @@ def _fill(folder: Path, model: Model) -> None:
         "cut": list(head.taps),
         "head": {"kind": head.kind, **head.settings},
         "temperature": head.temperature,
-        "reject_threshold": None,
         "batch": model.batch,
         "sha256": {"model.onnx": model.sha256},
     }
+    tensors = {"weights": head.weights, "bias": head.bias}
+    if head.expansion is not None:
+        tensors |= {"expansion": head.expansion[0], "offset": head.expansion[1]}
+    if model.promises is None or model.familiar is None:
+        config["format"] = 1
+    else:
+        config |= _promised(model.promises)
+        tensors |= {f"familiar.{name}": getattr(model.familiar, name) for name in FAMILIAR}
     if golden is not None:
         config["golden"] = {"precision": golden.precision, "tolerance": dict(golden.tolerance)}
         files = {f"file_{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(golden.files)}
         arrays = {"decoded": golden.decoded, "pixels": golden.pixels, "probabilities": golden.probabilities}
+        if golden.distances is not None:
+            arrays["distances"] = golden.distances
+            config["golden"]["distance_tolerance"] = dict(golden.distance_tolerance)
         np.savez(folder / "golden.npz", **arrays, **files)  # type: ignore[arg-type]
-    tensors = {"weights": head.weights, "bias": head.bias}
-    if head.expansion is not None:
-        tensors |= {"expansion": head.expansion[0], "offset": head.expansion[1]}
     (folder / "head.safetensors").write_bytes(save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
     (folder / "model.onnx").write_bytes(model.graph)
     for name, value in (("config.json", config), ("run.json", dict(model.run))):
@@ -97,6 +107,16 @@ def _fill(folder: Path, model: Model) -> None:
     for path in folder.iterdir():  # on disk before the rename makes it visible
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
+
+
+def _promised(promises: Promises) -> dict[str, object]:
+    reject = promises.reject_threshold
+    return {
+        "coverage": promises.coverage,
+        "set_thresholds": list(promises.set_thresholds),
+        "false_alarms": promises.false_alarms,
+        "reject_threshold": reject if np.isfinite(reject) else None,  # JSON has no infinity; null refuses nothing
+    }
 
 
 def read(folder: str | os.PathLike[str]) -> Model:
@@ -117,7 +137,10 @@ def read(folder: str | os.PathLike[str]) -> Model:
     try:
         classes = _classes(config)
         preprocess = Preprocess.from_dict(config["preprocess"])
-        head = _head(path, config, len(classes))
+        tensors = _tensors(path)
+        head = _head(path, config, tensors, len(classes))
+        promises = _promises(config, len(classes)) if version > 1 else None
+        familiar = _familiar(path, tensors, head) if version > 1 else None
         backbone = {str(k): str(v) for k, v in config["backbone"].items()}
         batch = config.get("batch")
         if batch is not None and not (type(batch) is int and 1 <= batch <= 4096):
@@ -137,8 +160,8 @@ def read(folder: str | os.PathLike[str]) -> Model:
     if b"\x0a\x08location" in graph:
         raise ModelError(f"{path}: model.onnx refers to other files; refused.")
     run = _json(path, "run.json") if (path / "run.json").exists() else {}
-    golden = _golden(path, config, preprocess, len(classes))
-    return Model(classes, preprocess, backbone, head, graph, digest, batch, golden, run, path)
+    golden = _golden(path, config, preprocess, len(classes), promises is not None)
+    return Model(classes, preprocess, backbone, head, graph, digest, batch, golden, run, path, familiar, promises)
 
 
 def _bytes(folder: Path, name: str) -> bytes:
@@ -172,21 +195,25 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     return classes
 
 
-def _head(folder: Path, config: Mapping[str, Any], classes: int) -> Head:
+def _tensors(folder: Path) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        tensors = load(_bytes(folder, "head.safetensors"))
+        tensors: dict[str, NDArray[Any]] = load(_bytes(folder, "head.safetensors"))
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder}: head.safetensors is damaged: {error}.") from None
+    return tensors
+
+
+def _head(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], classes: int) -> Head:
     nothing = np.empty(0, np.float32)
     weights, bias = tensors.get("weights", nothing), tensors.get("bias", nothing)
     shapes_fit = (
         weights.ndim == 2
         and weights.shape[1] == classes
         and bias.shape == (classes,)
-        and all(t.dtype == np.float32 for t in tensors.values())
+        and all(t.dtype == np.float32 for name, t in tensors.items() if not name.startswith("familiar."))
     )
     expansion = None
     if shapes_fit and "expansion" in tensors:
@@ -204,7 +231,42 @@ def _head(folder: Path, config: Mapping[str, Any], classes: int) -> Head:
     return Head(kind, tuple(map(str, config["cut"])), weights, bias, temperature, expansion, settings)
 
 
-def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, classes: int) -> Golden | None:
+def _familiar(folder: Path, tensors: Mapping[str, NDArray[Any]], head: Head) -> Familiar:
+    nothing = np.empty(0, np.float32)
+    centre, scales, factor = (tensors.get(f"familiar.{name}", nothing) for name in FAMILIAR)
+    width = len(head.weights) if head.expansion is None else len(head.expansion[0])
+    if not (
+        centre.shape == scales.shape == (width,)
+        and factor.ndim == 2
+        and factor.shape[0] == width
+        and [str(array.dtype) for array in (centre, scales, factor)] == ["float32", "float32", "float16"]
+        and all(np.isfinite(array).all() for array in (centre, scales, factor))
+    ):
+        shapes = {name: t.shape for name, t in tensors.items()}
+        raise ModelError(f"{folder}: head.safetensors has no usable familiar.* for {width} features: {shapes}.")
+    return Familiar(centre, scales, factor)
+
+
+def _promises(config: Mapping[str, Any], classes: int) -> Promises:
+    thresholds, reject = config["set_thresholds"], config["reject_threshold"]
+    if not isinstance(thresholds, list) or len(thresholds) != classes:
+        raise ValueError(f"set_thresholds are not one number for each of {classes} classes")
+    named = {"coverage": config["coverage"], "false_alarms": config["false_alarms"]}
+    named |= {f"set_thresholds[{i}]": value for i, value in enumerate(thresholds)}
+    named |= {} if reject is None else {"reject_threshold": reject}
+    for name, value in named.items():
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise ValueError(f"{name} is {str(value)[:40]!r}, no number from 0 to 1")
+    check_promises(named["coverage"], named["false_alarms"])
+    return Promises(
+        float(named["coverage"]), tuple(map(float, thresholds)), float(named["false_alarms"]),
+        float("inf") if reject is None else float(reject),
+    )  # fmt: skip
+
+
+def _golden(
+    folder: Path, config: Mapping[str, Any], preprocess: Preprocess, classes: int, with_distances: bool
+) -> Golden | None:
     if "golden" not in config:
         return None
     data = _bytes(folder, "golden.npz")
@@ -215,12 +277,18 @@ def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, cla
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             decoded, pixels, probabilities = arrays["decoded"], arrays["pixels"], arrays["probabilities"]
             files = tuple(arrays[f"file_{i}"].tobytes() for i in range(len(pixels)))
+            distances = arrays["distances"].astype(np.float32) if with_distances else None
         precision = str(config["golden"]["precision"])
         tolerance = {str(k): float(v) for k, v in config["golden"]["tolerance"].items()}
+        further = config["golden"]["distance_tolerance"] if with_distances else {}
+        further = {str(k): float(v) for k, v in further.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{folder}: golden.npz is damaged: {error}.") from None
     shape = (len(pixels), preprocess.height, preprocess.width, 3)
     pictures = all(array.dtype == np.uint8 and array.shape == shape for array in (decoded, pixels))
-    if not pictures or probabilities.shape != (len(pixels), classes):
+    shapes_fit = probabilities.shape == (len(pixels), classes) and (
+        distances is None or distances.shape == (len(pixels),)
+    )
+    if not pictures or not shapes_fit:
         raise ModelError(f"{folder}: golden.npz does not fit the model: {pixels.shape}, {probabilities.shape}.")
-    return Golden(files, decoded, pixels, probabilities.astype(np.float32), precision, tolerance)
+    return Golden(files, decoded, pixels, probabilities.astype(np.float32), precision, tolerance, distances, further)

@@ -4,7 +4,8 @@ Results go to standard output, progress and notes to standard error. Exit status
 ``--strict`` and something was quarantined; 2: wrong input, told in one line.
 
 options.py     the program, and the options that several commands share
-models.py      fit, predict, evaluate, verify
+fitting.py     fit
+models.py      predict, evaluate, verify
 pictures.py    check, sample, download
 networks.py    backbones list, backbones show
 reports.py     report
@@ -15,7 +16,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from headstart.cli import models, networks, pictures, reports  # noqa: F401  # each enters its commands
+from headstart.cli import fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.errors import HeadstartError
 from headstart.terminal import line

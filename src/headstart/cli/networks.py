@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.options import JsonOption, networks
+from headstart.cli.options import BACKBONE_HELP, JsonOption, WeightsOption, networks
 from headstart.terminal import line, print_json
 
 
@@ -25,13 +25,14 @@ def list_backbones(as_json: JsonOption = False) -> None:
 
 @networks.command("show")
 def show_backbone(
-    backbone: Annotated[str, typer.Argument(help="headstart-s or onnx:FILE.")],
+    backbone: Annotated[str, typer.Argument(help=BACKBONE_HELP)],
+    weights: WeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What a backbone takes, and the taps at which it can be cut."""
-    from headstart.backbones import load
+    from headstart.backbones import InputOptions, load
 
-    found = load(backbone)
+    found = load(backbone, options=InputOptions(weights=weights))
     taps = [{"name": t.name, "channels": t.channels, "depth": round(t.depth, 4), "size": t.size} for t in found.taps]
     if as_json:
         print_json(

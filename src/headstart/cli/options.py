@@ -18,6 +18,7 @@ app = typer.Typer(
 networks = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The networks whose features are used.")
 app.add_typer(networks, name="backbones")
 
+BACKBONE_HELP = "headstart-s, onnx:FILE, timm:NAME or keras:NAME; arguments as in 'timm:NAME?pad_type=same'."
 RUNTIME_HELP = "auto, onnxruntime or openvino"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
@@ -25,6 +26,9 @@ StrictOption = Annotated[bool, typer.Option("--strict", help="End with status 1 
 RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTIME_HELP}.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it).")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="timm:, keras: weights to use in place of the published ones.")
+]
 ProgressOption = Annotated[
     bool | None,
     typer.Option("--progress/--no-progress", help="Show progress; by default on a terminal only."),
@@ -44,3 +48,32 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+# How an mlp head is trained.
+HiddenOption = Annotated[int | None, typer.Option(help="mlp: units of the hidden layer [1024].")]
+OptimiserOption = Annotated[str | None, typer.Option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")]
+RateOption = Annotated[float | None, typer.Option(help="mlp: learning rate [0.0001].")]
+EpochsOption = Annotated[int | None, typer.Option(help="mlp: epochs at the most [20].")]
+BatchOption = Annotated[int | None, typer.Option(help="mlp: pictures a step [20].")]
+PatienceOption = Annotated[
+    int | None, typer.Option(help="mlp: stop when the loss on groups kept back has not fallen for so many epochs.")
+]
+StopOption = Annotated[float | None, typer.Option(help="mlp: stop at this accuracy in training.")]
+ClassWeightsOption = Annotated[
+    bool | None, typer.Option("--class-weights", help="mlp: every class counts alike, however few its pictures.")
+]
+
+# How a network wants its pictures.
+MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's mean, of RGB in 0..1.")]
+StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's deviation, of RGB in 0..1.")]
+ChannelsOption = Annotated[str | None, typer.Option(help="RGB or BGR, as the network wants it.")]
+SizeOption = Annotated[str | None, typer.Option(metavar="N|HxW", help="Input size in pixels.")]
+CropOption = Annotated[float | None, typer.Option(help="Share of the shorter side to keep.")]
+ResizeOption = Annotated[str | None, typer.Option(help="shortest (crop the centre) or squash.")]
+
+# What a model promises.
+CoverageOption = Annotated[float, typer.Option(help="Share of pictures whose set of classes is to hold the true one.")]
+FalseAlarmsOption = Annotated[
+    float, typer.Option(help="Share of pictures of the classes that may be taken for none of these.")
+]

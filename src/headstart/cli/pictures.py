@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.options import (
+    BACKBONE_HELP,
     JsonOption,
     PrecisionOption,
     ProgressOption,
@@ -27,7 +28,7 @@ def check(
     fix_list: Annotated[
         str | None, typer.Option(help="Write a table (.csv) of all pictures with the findings, to edit and learn from.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="headstart-s or onnx:FILE.")] = "headstart-s",
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
     runtime: RuntimeOption = "auto",
     precision: PrecisionOption = "auto",
     workers: WorkersOption = None,

@@ -6,12 +6,17 @@ statistics.py   Statistics: count, class sums and Gram matrix; they add, merge a
 solve.py        ridge, LDA and nearest centroid in closed form from Statistics
 held_out.py     what each of these would have said of pictures left out, without refitting
 logistic.py     logistic regression (scikit-learn), held out by folds of groups
+mlp.py          a hidden layer with dropout, trained (PyTorch)
 expansion.py    random ReLU features before a linear head
+novelty.py      how far a picture is from all that was learned
 selection.py    choose taps, kind and penalty by held-out log-loss
+learning_curve.py  what more pictures would bring
 """
 
 from headstart.heads.linear import Head, softmax
+from headstart.heads.mlp import Epoch, Training
+from headstart.heads.novelty import Familiar
 from headstart.heads.selection import KINDS, Choice, select
 from headstart.heads.statistics import Statistics
 
-__all__ = ["KINDS", "Choice", "Head", "Statistics", "select", "softmax"]
+__all__ = ["KINDS", "Choice", "Epoch", "Familiar", "Head", "Statistics", "Training", "select", "softmax"]

@@ -24,6 +24,21 @@ def fit_logistic(x: Array, labels: NDArray[np.integer], classes: int, c: float) 
     return weights, bias
 
 
+def group_folds(
+    x: NDArray[np.floating], labels: NDArray[np.integer], groups: NDArray[np.integer]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to learn from and rows to judge, for each fold; groups stay whole."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = min(FOLDS, len(np.unique(groups)))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
+    return [
+        (train, test)
+        for train, test in splitter.split(x, labels, groups)
+        if len(test) and len(np.unique(labels[train])) > 1
+    ]
+
+
 def held_out_logistic(
     x: Array,
     labels: NDArray[np.integer],
@@ -32,15 +47,7 @@ def held_out_logistic(
     inverse_penalties: Sequence[float],
 ) -> Iterator[tuple[float, Array]]:
     """For each C: scores [n, classes] of every picture from a fit without its fold; folds keep groups whole."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    folds = min(FOLDS, len(np.unique(groups)))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    splits = [
-        (train, test)
-        for train, test in splitter.split(x, labels, groups)
-        if len(test) and len(np.unique(labels[train])) > 1
-    ]
+    splits = group_folds(x, labels, groups)
     for c in inverse_penalties:
         scores = np.zeros((len(x), classes))
         for train, test in splits:

@@ -32,11 +32,13 @@ from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
+from headstart.heads.novelty import Familiar, familiar, held_out_distances
 from headstart.heads.statistics import Statistics
 from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
 
-KINDS = ("auto", "ridge", "lda", "centroid", "logistic")
+KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
@@ -57,6 +59,7 @@ class Candidate:
     temperature: float
     losses: NDArray[np.float64] = field(repr=False, compare=False)
     scores: Array = field(repr=False, compare=False)
+    basis: Basis | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form in ``run.json``."""
@@ -71,12 +74,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried."""
+    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried.
+
+    ``familiar`` tells how far any picture is from these, ``distances`` [n] how far each was with its group left out;
+    ``history`` has a record an epoch where the head was trained (mlp).
+    """
 
     head: Head
     chosen: Candidate
     probabilities: Array
     candidates: tuple[Candidate, ...]
+    familiar: Familiar
+    distances: Array
+    history: tuple[Epoch, ...] = ()
 
 
 def select(
@@ -88,15 +98,24 @@ def select(
     kind: str = "auto",
     dropout: float | None = None,
     seed: int = 0,
+    judged: int | None = None,
+    training: Training | None = None,
 ) -> Choice:
     """Choose and fit a head.
 
     ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
     present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
-    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Raises OptionError, DataError.
+    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Of the vectors the first ``judged`` (all,
+    unless given) are of pictures; the others are further views of them, learned from and left out with their
+    groups, but neither choose nor count: probabilities are of the pictures. ``training`` is how an mlp head is
+    trained; it takes the deepest tap unless ``cut`` names others. Raises OptionError, DataError, MissingExtraError.
     """
     _check_options(values, labels, cut, kind, dropout)
-    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
+    judged = len(labels) if judged is None else judged
+    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))), judged)
+    if kind == "mlp":
+        return _trained(problem, _taps(cut) if cut != "auto" else (list(values)[-1],), training or Training(), seed)
+    groups = groups[:judged]
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
@@ -112,13 +131,32 @@ def select(
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
+        plain = chosen.basis if "dropout" not in chosen.settings else None
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
             # One after the other: each needs several matrices of its number of features squared.
             refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
+        known = pool.submit(_familiarity, problem, chosen.taps, plain)
         head = _fit(problem, chosen, seed)
-    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
+        probabilities = softmax(chosen.scores / chosen.temperature)
+        return Choice(head, chosen, probabilities, tuple(map(_bare, candidates)), *known.result())
+
+
+def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
+    """The mlp head: nothing is chosen; folds of groups say how good it is, and one more training on all makes it."""
+    x = np.concatenate([np.asarray(problem.values[tap], np.float32) for tap in taps], axis=1)
+    scores = held_out_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
+    layers, history = fit_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
+    settings: dict[str, float | str] = {
+        "hidden": how.hidden, "dropout": how.dropout, "optimiser": how.optimiser, "rate": how.rate,
+        "epochs": len(history),
+    }  # fmt: skip
+    found = problem.candidate(None, taps, "mlp", settings, scores)
+    expansion = (layers.hidden, layers.offset)
+    head = Head("mlp", taps, layers.weights, layers.bias, found.temperature, expansion, settings)
+    known = _familiarity(problem, taps, None)
+    return Choice(head, found, softmax(found.scores / found.temperature), (_bare(found),), *known, tuple(history))
 
 
 @dataclass(frozen=True)
@@ -128,6 +166,7 @@ class _Problem:
     classes: int
     groups: NDArray[np.integer]
     smooth: float
+    judged: int
 
     def vectors(self, taps: Sequence[str]) -> Vectors:
         """The taps side by side, each scaled to the same total variance, so that none drowns another."""
@@ -166,7 +205,8 @@ class _Problem:
         for some in self._chunks(penalties):
             scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
             found += [
-                self.candidate(taps, "ridge", {name: p, **more}, one) for p, one in zip(some, scores, strict=True)
+                self.candidate(basis, taps, "ridge", {name: p, **more}, one)
+                for p, one in zip(some, scores, strict=True)
             ]
         return found
 
@@ -176,7 +216,9 @@ class _Problem:
         for some in self._chunks(shrinkages):
             absolute = [shrinkages[p] for p in some]
             scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
-            found += [self.candidate(taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)]
+            found += [
+                self.candidate(basis, taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)
+            ]
         return found
 
     def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
@@ -185,11 +227,14 @@ class _Problem:
         names = list(settings)
         return (names[i : i + step] for i in range(0, len(names), step))
 
-    def candidate(self, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array) -> Candidate:
-        temperature = fit_temperature(scores, self.labels, self.smooth)
-        losses = log_losses(scores, self.labels, temperature, self.smooth)
-        right = float((scores.argmax(axis=1) == self.labels).mean())
-        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores)
+    def candidate(
+        self, basis: Basis | None, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array
+    ) -> Candidate:
+        scores, labels = scores[: self.judged], self.labels[: self.judged]
+        temperature = fit_temperature(scores, labels, self.smooth)
+        losses = log_losses(scores, labels, temperature, self.smooth)
+        right = float((scores.argmax(axis=1) == labels).mean())
+        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores, basis)
 
 
 def _check_options(
@@ -208,7 +253,7 @@ def _check_options(
     if dropout is not None:
         if not 0 <= dropout < 1:
             raise OptionError(f"Dropout rate {dropout} cannot be used; give one from 0 up to, not including, 1.")
-        if kind not in ("auto", "ridge"):
+        if kind not in ("auto", "ridge", "mlp"):
             raise OptionError(f"Dropout has no closed form on the {kind} head; use --head ridge with it.")
     if len(np.unique(labels)) < 2:
         raise DataError("All pictures are of one class; a classifier needs pictures of at least two classes.")
@@ -230,7 +275,7 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
         found += problem.ldas(taps, basis, {p: p * unit for p in PENALTIES})
     if kind in ("auto", "centroid"):
         scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
-        found.append(problem.candidate(taps, "centroid", {}, scores))
+        found.append(problem.candidate(basis, taps, "centroid", {}, scores))
     if kind == "logistic":
         for c, scores in held_out_logistic(
             basis.at(slice(None)) / np.sqrt(unit),
@@ -239,18 +284,24 @@ def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: fl
             problem.groups,
             INVERSE_PENALTIES,
         ):
-            found.append(problem.candidate(taps, "logistic", {"C": c}, scores))
+            found.append(problem.candidate(basis, taps, "logistic", {"C": c}, scores))
     return found
 
 
 def _lean(candidates: list[Candidate]) -> list[Candidate]:
-    """Only the best keeps its scores and losses: nobody asks for the others', and they grow with the pictures."""
+    """Only the best keeps scores, losses and basis: nobody asks for the others', and they grow with the pictures."""
     best = min(candidates, key=lambda c: c.log_loss)
     return [replace(c, scores=c.scores.copy()) if c is best else _bare(c) for c in candidates]
 
 
 def _bare(candidate: Candidate) -> Candidate:
-    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0))
+    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0), basis=None)
+
+
+def _familiarity(problem: _Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
+    """What the training pictures vary in, and their distances when left out; ``basis`` where it is that of ``taps``."""
+    basis = basis or Basis.of(problem.vectors(taps))
+    return familiar(basis), held_out_distances(basis, problem.groups)[: problem.judged]
 
 
 def _dropout_candidates(

@@ -79,7 +79,7 @@ def maps(
     shapes = {t.name: (*(t.size or (0, 0)), t.channels) for t in backbone.taps}
 
     def key(one: bytes, tap: str) -> bytes:
-        return entry_key(one, backbone.sha256, backbone.preprocess.fingerprint, info.key, 0, f"map:{tap}")
+        return entry_key(one, backbone.sha256, backbone.preprocess.fingerprint, info.key, "0", f"map:{tap}")
 
     keys = [[key(one, tap) for tap in taps] for one in content]
     known = cache.get_many([k for row in keys for k in row]) if cache is not None else [None] * (len(keys) * len(taps))

@@ -123,7 +123,7 @@ def _kept(
     with ThreadPoolExecutor(workers or cores()) as pool:
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            keys = [entry_key(features.content[row].tobytes(), "", "", "", 0, name) for row in some]
+            keys = [entry_key(features.content[row].tobytes(), "", "", "", "0", name) for row in some]
             known = cache.get_many(keys) if cache is not None else [None] * len(keys)
             fits = [k is not None and k.dtype == np.uint8 and size in (None, len(k)) for k in known]
             made = iter(list(pool.map(one, [row for row, fit in zip(some, fits, strict=True) if not fit])))

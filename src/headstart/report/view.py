@@ -226,7 +226,8 @@ class View:
     @property
     def learning(self) -> tuple[Markup, list[tuple[Point, bool]]] | None:
         """The learning curve: its chart, and its points with whether each is only expected; None where run has none."""
-        points, expected = (_points(self.get("learning_curve", key)) for key in ("points", "expected"))
+        points = _points(self.get("learning_curve", "points"))
+        expected = _points([self.get("learning_curve", "expectation")])
         if len(points) < 2:
             return None
         return charts.learning(points, expected), [*((p, False) for p in points), *((p, True) for p in expected)]
@@ -380,7 +381,7 @@ def _points(listed: Any) -> list[Point]:
     found = []
     for each in listed if isinstance(listed, list) else []:
         if isinstance(each, Mapping):
-            count, accuracy = _number(each.get("count")), _number(each.get("accuracy"))
+            count, accuracy = _number(each.get("pictures")), _number(each.get("accuracy"))
             if count is not None and accuracy is not None and 1 <= count < 1e9 and 0 <= accuracy <= 1:
                 low, high = _interval(each.get("interval")) or (accuracy, accuracy)
                 found.append(Point(int(count), accuracy, min(1, max(0, low)), min(1, max(0, high))))

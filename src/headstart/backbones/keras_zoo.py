@@ -1,0 +1,183 @@
+"""``keras:NAME``: the networks of keras.applications, on Keras' PyTorch backend, exported once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from headstart.backbones.exported import (
+    Exported,
+    Request,
+    described_file,
+    filled,
+    load_exported,
+    one_line,
+    refuse,
+    to_onnx,
+)
+from headstart.backbones.model import Backbone, InputOptions, provider
+from headstart.errors import BackboneError, MissingExtraError, OptionError
+
+RESERVED = {
+    "weights", "include_top", "include_preprocessing", "input_tensor", "input_shape", "pooling", "classes",
+    "classifier_activation", "name",
+}  # fmt: skip
+DEFAULT_SIZE = 224  # and what differs, by the functions' own defaults
+SIZES = {
+    "InceptionV3": 299, "InceptionResNetV2": 299, "Xception": 299, "NASNetLarge": 331,
+    "EfficientNetB1": 240, "EfficientNetB2": 260, "EfficientNetB3": 300, "EfficientNetB4": 380, "EfficientNetB5": 456,
+    "EfficientNetB6": 528, "EfficientNetB7": 600, "EfficientNetV2B1": 240, "EfficientNetV2B2": 260,
+    "EfficientNetV2B3": 300, "EfficientNetV2S": 384, "EfficientNetV2M": 480, "EfficientNetV2L": 480,
+}  # fmt: skip
+NO_TAP = {"InputLayer", "ZeroPadding2D", "Cropping2D", "Rescaling", "Normalization"}
+
+
+@provider("keras")
+def load_keras(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
+    """The backbone ``keras:REST``. Raises BackboneError, OptionError, MissingExtraError."""
+    return load_exported("keras", rest, options, taps, _export)
+
+
+def _export(request: Request) -> Exported:
+    keras = _keras()
+    refuse("keras", request, RESERVED)
+    applications = keras.applications
+    known = [name for name in dir(applications) if name[0].isupper()]
+    if request.name not in known:
+        near = get_close_matches(request.name, known, 3) or known
+        raise BackboneError(f"keras.applications has no {request.name!r}; did you mean {', '.join(near)}?")
+    build = getattr(applications, request.name)
+    size = request.options.size or (SIZES.get(request.name, DEFAULT_SIZE),) * 2
+    mean, std, channels = scaling(sys.modules[build.__module__].preprocess_input)
+    described = InputOptions(
+        mean=mean, std=std, channels=channels, size=size, crop=1.0, resize="squash", interpolation="bilinear"
+    )
+    with _plain(keras):
+        network = _built(build, request, size)
+        layers = _layers(network, request)
+        tapped = _module(keras.Model(network.inputs, [network.get_layer(name).output for name in layers.values()]))
+        model = to_onnx(tapped, (*size, 3))
+    if request.weights is not None:
+        source = f"keras {keras.__version__}, {described_file(request.weights)}"
+    else:
+        source = f"keras {keras.__version__}, keras.applications.{request.name}, ImageNet"
+    outputs = [output.name for output in model.graph.output]
+    taps = dict(zip(layers, outputs, strict=True))
+    return Exported(model, taps, filled(request.options, described), "unknown", source)
+
+
+def _keras() -> Any:
+    """Keras on PyTorch, whatever the surroundings ask for."""
+    before = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        import keras
+    except ImportError:
+        raise MissingExtraError("Keras or PyTorch is not installed; run: pip install 'headstart[keras]'") from None
+    finally:
+        os.environ.pop("KERAS_BACKEND")
+        if before is not None:
+            os.environ["KERAS_BACKEND"] = before
+    if keras.backend.backend() != "torch":
+        raise BackboneError(
+            f"Keras runs on {keras.backend.backend()} in this process; set KERAS_BACKEND=torch before it is imported."
+        )
+    return keras
+
+
+@contextmanager
+def _plain(keras: Any) -> Iterator[None]:
+    """Channels last, float32, on the processor: what the published weights are for, whatever ~/.keras says."""
+    layout, policy = keras.config.image_data_format(), keras.config.dtype_policy()
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+    try:
+        with keras.device("cpu"):
+            yield
+    finally:
+        keras.config.set_image_data_format(layout)
+        keras.config.set_dtype_policy(policy)
+
+
+def scaling(preprocess: Any) -> tuple[tuple[float, float, float], tuple[float, float, float], str]:
+    """Mean and deviation of RGB in 0..1, and the order of channels, that a ``preprocess_input`` comes to.
+
+    They are read off what it does to black and to pure colours, so no list of modes is kept here.
+    """
+    pixels = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.float32).reshape(4, 1, 1, 3)
+    values = np.asarray(preprocess(pixels.copy(), data_format="channels_last"), np.float64).reshape(4, 3)
+    shift, slopes = values[0], (values[1:] - values[0]) / 255
+    reverse = abs(slopes[0, 0]) < abs(slopes[0, 2])
+    if reverse:
+        shift, slopes = shift[::-1], slopes[:, ::-1]
+    slope = np.diag(slopes)
+    if (slope <= 0).any() or not np.allclose(slopes, np.diag(slope), atol=1e-6):
+        raise BackboneError("This network's preprocessing is no scaling of each channel; Headstart cannot follow it.")
+    std = 1 / (255 * slope)
+    mean = -shift * std
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), "BGR" if reverse else "RGB"
+
+
+def _built(build: Any, request: Request, size: tuple[int, int]) -> Any:
+    name, arguments = request.name, request.arguments
+    try:
+        network = build(include_top=False, weights=None, input_shape=(*size, 3), **arguments)
+    except Exception as error:  # too small a picture, arguments the function does not have
+        raise OptionError(f"keras:{name} cannot be built for {size[0]} x {size[1]}: {one_line(error)}") from None
+    if request.weights is not None:
+        from headstart.backbones.keras_weights import fill
+
+        fill(network, request.weights, name)
+    else:
+        try:
+            network = build(include_top=False, weights="imagenet", input_shape=(*size, 3), **arguments)
+        except Exception as error:  # of the network, the disk or the file
+            raise BackboneError(
+                f"The weights of keras:{name} are not in the cache and cannot be fetched ({one_line(error, 120)}); "
+                "run this once with a network connection, or give the file with --weights FILE."
+            ) from None
+    network.trainable = False
+    return network
+
+
+def _layers(network: Any, request: Request) -> Mapping[str, str]:
+    """Tap name -> layer name: the last layer of each resolution, any asked for, and the output as "features"."""
+    by_size: dict[tuple[int, int], str] = {}
+    names = set()
+    for layer in network.layers:
+        names.add(layer.name)
+        shape = tuple(getattr(layer.output, "shape", ()))
+        if type(layer).__name__ not in NO_TAP and len(shape) == 4 and min(shape[1:3]) > 1 and shape[-1] >= 4:
+            by_size[shape[-3], shape[-2]] = layer.name
+    last = network.layers[-1].name
+    found = {name: name for name in by_size.values() if name != last}
+    for tap in request.cuts:
+        if tap not in names | {"features"}:
+            near = get_close_matches(tap, sorted(names), 3)
+            raise BackboneError(
+                f"Unknown cut {tap!r}; keras:{request.name} has {', '.join([*found, 'features'])}, "
+                "or any layer's name" + (f", such as {', '.join(near)}." if near else ".")
+            )
+        if tap != "features":
+            found[tap] = tap
+    return found | {"features": last}
+
+
+def _module(model: Any) -> Any:
+    import torch
+
+    class Frozen(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels: Any) -> Any:
+            return self.model(pixels, training=False)
+
+    return Frozen().eval()

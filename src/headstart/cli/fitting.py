@@ -1,0 +1,212 @@
+"""fit."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headstart.cli.options import (
+    BACKBONE_HELP,
+    BatchOption,
+    ChannelsOption,
+    ClassWeightsOption,
+    CoverageOption,
+    CropOption,
+    EpochsOption,
+    FalseAlarmsOption,
+    HiddenOption,
+    JsonOption,
+    MeanOption,
+    OptimiserOption,
+    PatienceOption,
+    PrecisionOption,
+    ProgressOption,
+    QuietOption,
+    RateOption,
+    ResizeOption,
+    RuntimeOption,
+    SizeOption,
+    StdOption,
+    StopOption,
+    StrictOption,
+    WeightsOption,
+    WorkersOption,
+    app,
+)
+from headstart.cli.reports import write_report
+from headstart.errors import OptionError
+from headstart.terminal import (
+    line,
+    print_fit,
+    print_json,
+    progress_bar,
+    tell_quarantine,
+)
+
+if TYPE_CHECKING:
+    from headstart.backbones import InputOptions
+    from headstart.heads import Training
+
+
+@app.command()
+def fit(
+    data: Annotated[str, typer.Argument(help="Folder, zip or tar, table (.csv, .parquet, .jsonl) or URL of these.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("model"),
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
+    weights: WeightsOption = None,
+    cut: Annotated[
+        str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
+    ] = "auto",
+    head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto",
+    dropout: Annotated[
+        float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+    ] = None,
+    hidden: HiddenOption = None,
+    optimiser: OptimiserOption = None,
+    lr: RateOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    patience: PatienceOption = None,
+    stop_at_accuracy: StopOption = None,
+    class_weights: ClassWeightsOption = None,
+    views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
+    augmentation: Annotated[str, typer.Option(help="How the views differ: flip, light or lesson.")] = "light",
+    group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
+    validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
+    coverage: CoverageOption = 0.95,
+    false_alarms: FalseAlarmsOption = 0.05,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    input_size: SizeOption = None,
+    crop: CropOption = None,
+    resize: ResizeOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
+    seed: Annotated[int, typer.Option(help="For what is drawn at random.")] = 0,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features on disk.")] = True,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write MODEL/report.html.")] = True,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Learn to tell the classes of DATA apart, and write a model folder."""
+    started = time.perf_counter()
+    from headstart.bundle import check_target
+    from headstart.classifier import ImageClassifier
+
+    check_target(output)  # before the work, not after it
+    training = _training(
+        head, hidden=hidden, optimiser=optimiser, rate=lr, epochs=epochs, batch=batch_size, patience=patience,
+        stop_at_accuracy=stop_at_accuracy, class_weights=class_weights,
+    )  # fmt: skip
+    classifier = ImageClassifier(
+        backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
+        validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
+        precision=precision, workers=workers, seed=seed,
+        input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
+        augmentation=augmentation, training=training,
+    )  # fmt: skip
+    with progress_bar("Reading features", quiet, progress) as bar:
+        classifier.fit(data, progress=bar)
+    folder = classifier.save(output)
+    curves = _curves(classifier.run_["training"], folder)
+    if not quiet:
+        for note in classifier.notes_:
+            print(line(f"note: {note}"), file=sys.stderr)
+    tell_quarantine(classifier.quarantined_, quiet)
+    if not as_json:
+        print_fit(classifier, folder, time.perf_counter() - started)
+        print(curves, end="")
+        sys.stdout.flush()  # the result is not kept waiting for the report
+    page = write_report(classifier, folder, cache) if report else None
+    if as_json:
+        print_json(_summary(classifier.run_, folder) | {"report": page})
+    elif page is not None:
+        print(line(f"Report      {page}"))
+    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+
+
+def _curves(history: list[dict[str, Any]], folder: str) -> str:
+    """The curves of a training, left as a picture in the model folder too; nothing where nothing was trained."""
+    if not history:
+        return ""
+    from headstart.curves import curves_svg, curves_text
+
+    (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
+    return curves_text(history) + "\n"
+
+
+def _summary(run: dict[str, Any], folder: str) -> dict[str, Any]:
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
+    return {"model": folder, "classes": run["classes"], "images": images} | {key: run[key] for key in keys}
+
+
+def _validation(value: str | None) -> str | float | None:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _training(head: str, **given: object) -> Training | None:
+    """How an mlp head is trained: what was given, and the defaults."""
+    from headstart.heads import Training
+
+    some: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if some and head != "mlp":
+        raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {', '.join(some)} out.")
+    return Training(**some) if some else None
+
+
+def _input_options(
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    size: str | None,
+    crop: float | None,
+    resize: str | None,
+    weights: str | None = None,
+) -> InputOptions | None:
+    if all(value is None for value in (mean, std, channels, size, crop, resize, weights)):
+        return None
+    from headstart.backbones import InputOptions
+
+    return InputOptions(
+        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
+        resize=resize, weights=weights,
+    )  # fmt: skip
+
+
+def _three(text: str | None, name: str) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise OptionError(f"{name} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
+        raise OptionError(
+            f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224."
+        )
+    return (int(parts[0]), int(parts[-1]))
