@@ -3,6 +3,7 @@
 graph.py       read a graph, find its taps, bake the normalisation in, cut it
 onnx_file.py   onnx:FILE, any ONNX image classifier
 builtin.py     headstart-s, the one that comes with the package
+store.py       backbones kept under a name: put, get, entries, remove
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["AVAILABLE", "PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "
 AVAILABLE = {
     "headstart-s": "built in: 160 x 160 pixels, five taps, 3 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
+    "NAME": "what headstart backbones import keeps under NAME",
 }
 
 
@@ -34,8 +36,24 @@ def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[s
 
     name, _, rest = backbone.partition(":")
     if name not in PROVIDERS:
-        raise OptionError(f"Unknown backbone {backbone!r}; expected headstart-s or onnx:FILE.")
+        return _kept(backbone, options or InputOptions(), tuple(taps))
     return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
+
+
+def _kept(name: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
+    """A backbone of the store. It is prepared already, so options are refused."""
+    from headstart.backbones import store
+
+    found = store.get(name)
+    if found is None:
+        known = [entry.name for entry in store.entries() if entry.name and ":" not in entry.name]
+        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + known)}.")
+    if options != InputOptions():
+        raise OptionError(f"{name} was imported with its input size and scaling; leave those options out.")
+    unknown = [tap for tap in taps if tap not in [known.name for known in found.taps]]
+    if unknown:
+        raise BackboneError(f"Unknown cut {unknown[0]!r}; {name} has {', '.join(tap.name for tap in found.taps)}.")
+    return found
 
 
 def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
