@@ -6,6 +6,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 options.py     the program, and the options that several commands share
 models.py      fit, predict, evaluate, verify
 pictures.py    check, sample, download
+comparison.py  compare
 networks.py    backbones list, backbones show
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from headstart.cli import models, networks, pictures  # noqa: F401  # each enters its commands
+from headstart.cli import comparison, models, networks, pictures  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.errors import HeadstartError
 from headstart.terminal import line

@@ -11,7 +11,9 @@ selection.py    choose taps, kind and penalty by held-out log-loss
 """
 
 from headstart.heads.linear import Head, softmax
-from headstart.heads.selection import KINDS, Choice, select
+from headstart.heads.selection import KINDS, Candidate, Choice, Judged, as_good_as_the_best, judge, select
 from headstart.heads.statistics import Statistics
 
-__all__ = ["KINDS", "Choice", "Head", "Statistics", "select", "softmax"]
+__all__ = [
+    "KINDS", "Candidate", "Choice", "Head", "Judged", "Statistics", "as_good_as_the_best", "judge", "select", "softmax",
+]  # fmt: skip

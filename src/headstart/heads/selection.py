@@ -79,6 +79,16 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What was tried, the head chosen, and the best of each tap set as it was first tried: without dropout or random
+    features. Only ``chosen`` and ``best`` keep their losses [n] and scores [n, k]."""
+
+    chosen: Candidate
+    best: Mapping[tuple[str, ...], Candidate]
+    candidates: tuple[Candidate, ...]
+
+
 def select(
     values: Mapping[str, NDArray[np.floating]],
     labels: NDArray[np.integer],
@@ -89,14 +99,32 @@ def select(
     dropout: float | None = None,
     seed: int = 0,
 ) -> Choice:
-    """Choose and fit a head.
+    """Choose and fit a head: ``judge``, and then the head of its choice on all pictures."""
+    judged = judge(values, labels, groups, cut=cut, kind=kind, dropout=dropout, seed=seed)
+    with threadpool_limits(1, "blas"):
+        head = _fit(_Problem.of(values, labels, groups), judged.chosen, seed)
+    chosen = judged.chosen
+    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, judged.candidates)))
+
+
+def judge(
+    values: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    *,
+    cut: str | Sequence[str] = "auto",
+    kind: str = "auto",
+    dropout: float | None = None,
+    seed: int = 0,
+) -> Judged:
+    """Try heads and choose one.
 
     ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
     present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
     in [0, 1) fixes the rate of the ridge head's closed-form dropout. Raises OptionError, DataError.
     """
     _check_options(values, labels, cut, kind, dropout)
-    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
+    problem = _Problem.of(values, labels, groups)
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
@@ -112,13 +140,20 @@ def select(
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
+        best = {taps: min(same, key=lambda c: c.log_loss) for taps, same in _by_taps(candidates).items()}
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
             # One after the other: each needs several matrices of its number of features squared.
             refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
-        head = _fit(problem, chosen, seed)
-    return Choice(head, chosen, softmax(chosen.scores / chosen.temperature), tuple(map(_bare, candidates)))
+    return Judged(chosen, best, tuple(candidates))
+
+
+def as_good_as_the_best(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> list[bool]:
+    """Which candidates a paired test over groups cannot tell from the one with the least loss (95%, two-sided)."""
+    best = min(candidates, key=lambda c: c.log_loss)
+    differences = (grouped_difference(each.losses, best.losses, groups) for each in candidates)
+    return [worse <= Z95 * error for worse, error in differences]
 
 
 @dataclass(frozen=True)
@@ -128,6 +163,12 @@ class _Problem:
     classes: int
     groups: NDArray[np.integer]
     smooth: float
+
+    @classmethod
+    def of(
+        cls, values: Mapping[str, NDArray[np.floating]], labels: NDArray[np.integer], groups: NDArray[np.integer]
+    ) -> _Problem:
+        return cls(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))))
 
     def vectors(self, taps: Sequence[str]) -> Vectors:
         """The taps side by side, each scaled to the same total variance, so that none drowns another."""
@@ -278,16 +319,21 @@ def _simplest_of_the_best(
 
     Random features count as a richer set than the same taps without.
     """
-    best = min(candidates, key=lambda c: c.log_loss)
     places = {taps: place for place, taps in enumerate(order)}
     sets = dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates)
-    for taps, expanded in sorted(sets, key=lambda pair: places.get(pair[0], 0)):
-        same = [c for c in candidates if c.taps == taps and ("expansion" in c.settings) == expanded]
-        champion = min(same, key=lambda c: c.log_loss)
-        worse, error = grouped_difference(champion.losses, best.losses, groups)
-        if worse <= Z95 * error:
-            return champion
-    return best
+    champions = [
+        min((c for c in candidates if (c.taps, "expansion" in c.settings) == one), key=lambda c: c.log_loss)
+        for one in sorted(sets, key=lambda pair: places.get(pair[0], 0))
+    ]
+    alike = as_good_as_the_best(champions, groups)
+    return next(champion for champion, good in zip(champions, alike, strict=True) if good)
+
+
+def _by_taps(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Candidate]]:
+    found: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate in candidates:
+        found.setdefault(candidate.taps, []).append(candidate)
+    return found
 
 
 def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
