@@ -1,6 +1,7 @@
 """The store of backbones: whole or not at all, by name, checked when read."""
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from headstart import backbones
 from headstart.backbones import InputOptions, store
+from headstart.cli import main
 from headstart.errors import BackboneError, OptionError
 from headstart.folders import cache_folder
 from headstart.runtime import load_graph
@@ -131,3 +133,34 @@ def test_what_killed_runs_left_is_swept(small):
     store.sweep(older_than=-1)
     assert not left.exists()
     assert small.graph.exists()
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["headstart", "backbones", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
+def test_import_list_show_remove(tmp_path, monkeypatch, capsys):
+    file = saved(tmp_path)
+    status, out, err = command(monkeypatch, capsys, "import", file, "--name", "mine")
+    assert (status, out.split(";")[0]) == (0, "mine is kept")
+    assert "does not say how its input is scaled" in err
+    file.unlink()
+    listed = {entry["id"]: entry for entry in json.loads(command(monkeypatch, capsys, "list", "--json")[1])}
+    assert listed["mine"]["kept"]
+    assert not listed["onnx:net.onnx"]["kept"]
+    assert "mine" in command(monkeypatch, capsys, "list")[1]
+    shown = json.loads(command(monkeypatch, capsys, "show", "mine", "--json")[1])
+    assert shown["sha256"] == listed["mine"]["sha256"]
+    assert command(monkeypatch, capsys, "remove", "mine")[0] == 0
+    status, _, err = command(monkeypatch, capsys, "show", "mine")
+    assert (status, err.count("\n")) == (2, 1)
+    assert command(monkeypatch, capsys, "remove", "mine")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["../x", "onnx", "a b"])
+def test_import_refuses_names(tmp_path, monkeypatch, capsys, name):
+    assert command(monkeypatch, capsys, "import", saved(tmp_path), "--name", name)[0] == 2
+    assert all(not entry.name for entry in store.entries())

@@ -7,7 +7,7 @@ options.py     the program, and the options that several commands share
 models.py      fit, predict, evaluate, verify
 pictures.py    check, sample, download
 comparison.py  compare
-networks.py    backbones list, backbones show
+networks.py    backbones list, show, import, remove
 """
 
 from __future__ import annotations
