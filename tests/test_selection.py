@@ -5,7 +5,7 @@ import pytest
 
 from headstart.errors import DataError, OptionError
 from headstart.heads import Statistics, select, softmax, solve
-from headstart.heads.selection import PENALTIES
+from headstart.heads.candidates import PENALTIES
 
 
 def clusters(seed=0, groups=40, each=4, d=24, spread=0.3, classes=2):

@@ -111,18 +111,20 @@ def embed(
     step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact, view)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
-    for work in step.works():
-        works.append(work)
-        if cache is not None and work.misses:
-            for i, vectors in work.found.items():
-                unsaved[step.key(step.hashes[i])] = _pack(vectors, step.taps)
-            if len(unsaved) >= STORE_EVERY:
-                cache.put_many(unsaved)
-                unsaved = {}
-        if progress is not None:
-            progress(sum(len(w.found) + len(w.refused) for w in works), len(dataset))
-    if cache is not None and unsaved:
-        cache.put_many(unsaved)
+    try:
+        for work in step.works():
+            works.append(work)
+            if cache is not None and work.misses:
+                for i, vectors in work.found.items():
+                    unsaved[step.key(step.hashes[i])] = _pack(vectors, step.taps)
+                if len(unsaved) >= STORE_EVERY:
+                    cache.put_many(unsaved)
+                    unsaved = {}
+            if progress is not None:
+                progress(sum(len(w.found) + len(w.refused) for w in works), len(dataset))
+    finally:  # also when it is stopped: the next run goes on from here
+        if cache is not None and unsaved:
+            cache.put_many(unsaved)
     return _collect(step, works, wanted, time.perf_counter() - started)
 
 

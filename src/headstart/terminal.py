@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.answers import Evaluation, Prediction
     from headstart.check import Finding
-    from headstart.comparison import Comparison
     from headstart.datasets import Quarantined
+    from headstart.paired import Comparison
 
 SHOWN = 5  # classes of a set
 

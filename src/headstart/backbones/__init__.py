@@ -6,6 +6,7 @@ builtin.py     headstart-s, the one that comes with the package
 exported.py    what the next two share: ids with arguments, one export, the store
 timm_zoo.py    timm:NAME, PyTorch Image Models
 keras_zoo.py   keras:NAME, keras.applications
+store.py       backbones kept under a name: put, get, entries, remove
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ AVAILABLE = {
     "onnx:FILE": "any ONNX image classifier",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[zoo]')",
     "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
+    "NAME": "what headstart backbones import keeps under NAME",
 }
 
 
@@ -39,8 +41,24 @@ def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[s
 
     name, _, rest = backbone.partition(":")
     if name not in PROVIDERS:
-        raise OptionError(f"Unknown backbone {backbone!r}; expected {', '.join(AVAILABLE)}.")
+        return _kept(backbone, options or InputOptions(), tuple(taps))
     return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
+
+
+def _kept(name: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
+    """A backbone of the store. It is prepared already, so options are refused."""
+    from headstart.backbones import store
+
+    found = store.get(name)
+    if found is None:
+        known = [entry.name for entry in store.entries() if entry.name and ":" not in entry.name]
+        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + known)}.")
+    if options != InputOptions():
+        raise OptionError(f"{name} was imported with its input size and scaling; leave those options out.")
+    unknown = [tap for tap in taps if tap not in [known.name for known in found.taps]]
+    if unknown:
+        raise BackboneError(f"Unknown cut {unknown[0]!r}; {name} has {', '.join(tap.name for tap in found.taps)}.")
+    return found
 
 
 def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:

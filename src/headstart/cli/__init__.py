@@ -7,7 +7,8 @@ options.py     the program, and the options that several commands share
 fitting.py     fit
 models.py      predict, evaluate, verify
 pictures.py    check, sample, download
-networks.py    backbones list, backbones show
+comparison.py  compare
+networks.py    backbones list, show, import, remove
 reports.py     report
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from headstart.cli import fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
+from headstart.cli import comparison, fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.errors import HeadstartError
 from headstart.terminal import line

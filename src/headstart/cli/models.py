@@ -115,7 +115,7 @@ def evaluate(
     *others, data = more
     with progress_bar("Predicting", quiet, progress) as report:
         if others:
-            from headstart.comparison import compare
+            from headstart.paired import compare
 
             compared = compare(
                 [model, *others], data, group_by=group_by, runtime=runtime, precision=precision, workers=workers,

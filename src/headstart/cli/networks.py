@@ -1,4 +1,4 @@
-"""backbones list, backbones show."""
+"""backbones list, show, import, remove."""
 
 from __future__ import annotations
 
@@ -14,13 +14,53 @@ from headstart.terminal import line, print_json
 @networks.command("list")
 def list_backbones(as_json: JsonOption = False) -> None:
     """The backbones there are: what to write for --backbone."""
-    from headstart.backbones import AVAILABLE
+    from headstart.backbones import AVAILABLE, store
 
+    kept = store.entries()
     if as_json:
-        print_json([{"id": name, "what": what} for name, what in AVAILABLE.items()])
+        print_json([
+            *({"id": name, "what": what} for name, what in AVAILABLE.items()),
+            *({"id": e.name or e.id, "what": e.source, "kept": bool(e.name), "sha256": e.sha256, "licence": e.licence,
+               "bytes": e.bytes, "stored": e.stored, "folder": str(e.folder)} for e in kept),
+        ])  # fmt: skip
         return
     for name, what in AVAILABLE.items():
         print(line(f"{name:12} {what}"))
+    if kept:
+        print(f"\nIn {kept[0].folder.parent}:")
+    for entry in kept:
+        what = "imported" if entry.name else "prepared"
+        print(line(f"{entry.name or entry.id:32} {what} {entry.stored[:10]}, {entry.bytes / 1e6:.1f} MB, "
+                   f"licence {entry.licence}"))  # fmt: skip
+
+
+@networks.command("import")
+def import_backbone(
+    backbone: Annotated[str, typer.Argument(help="A file.onnx, or any id that --backbone takes.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; the file's name unless given.")] = None,
+) -> None:
+    """Keep a prepared copy of a backbone, so that --backbone NAME finds it without the file."""
+    from pathlib import Path
+
+    from headstart.backbones import load, store
+
+    found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone)
+    called = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
+    store.put(called, found)
+    store.sweep()
+    for note in found.notes:
+        print(line(f"note: {note}"), file=sys.stderr)
+    print(line(f"{called} is kept; use it: headstart fit DATA --backbone {called}"))
+
+
+@networks.command("remove")
+def remove_backbone(
+    name: Annotated[str, typer.Argument(help="A name or an id that headstart backbones list shows as kept.")],
+) -> None:
+    """Delete a kept backbone, and with it what was prepared. Files of your own are never touched."""
+    from headstart.backbones import store
+
+    print(line(f"{name} is removed, {store.remove(name) / 1e6:.1f} MB freed"))
 
 
 @networks.command("show")

@@ -9,14 +9,19 @@ logistic.py     logistic regression (scikit-learn), held out by folds of groups
 mlp.py          a hidden layer with dropout, trained (PyTorch)
 expansion.py    random ReLU features before a linear head
 novelty.py      how far a picture is from all that was learned
+candidates.py   the heads that are tried, and how each did on groups left out
 selection.py    choose taps, kind and penalty by held-out log-loss
 learning_curve.py  what more pictures would bring
 """
 
+from headstart.heads.candidates import Candidate
 from headstart.heads.linear import Head, softmax
 from headstart.heads.mlp import Epoch, Training
 from headstart.heads.novelty import Familiar
-from headstart.heads.selection import KINDS, Choice, select
+from headstart.heads.selection import KINDS, Choice, Judged, as_good_as_the_best, judge, select
 from headstart.heads.statistics import Statistics
 
-__all__ = ["KINDS", "Choice", "Epoch", "Familiar", "Head", "Statistics", "Training", "select", "softmax"]
+__all__ = [
+    "KINDS", "Candidate", "Choice", "Epoch", "Familiar", "Head", "Judged", "Statistics", "Training",
+    "as_good_as_the_best", "judge", "select", "softmax",
+]  # fmt: skip

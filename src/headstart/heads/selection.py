@@ -14,9 +14,9 @@ that they could be seen to mend.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
@@ -24,52 +24,28 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from headstart.calibration import fit_temperature, log_losses, smoothing
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Z95, grouped_difference
-from headstart.heads import held_out, solve
-from headstart.heads.expansion import expansion_for
+from headstart.heads import solve
+from headstart.heads.candidates import (
+    Candidate,
+    Problem,
+    bare,
+    dropout_candidates,
+    expanded_candidates,
+    lean,
+    plain_candidates,
+)
 from headstart.heads.held_out import Basis
 from headstart.heads.linear import Head, softmax
-from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.logistic import fit_logistic
 from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
 from headstart.heads.novelty import Familiar, familiar, held_out_distances
 from headstart.heads.statistics import Statistics
-from headstart.heads.vectors import Vectors, one_hot
 from headstart.runtime import cores
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
-PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
-DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
-INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
-EXPANDED = 1024
-
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One head that was tried: its taps, kind and settings, and how it did on groups left out."""
-
-    taps: tuple[str, ...]
-    kind: str
-    settings: Mapping[str, float | str]
-    log_loss: float
-    accuracy: float
-    temperature: float
-    losses: NDArray[np.float64] = field(repr=False, compare=False)
-    scores: Array = field(repr=False, compare=False)
-    basis: Basis | None = field(default=None, repr=False, compare=False)
-
-    def to_dict(self) -> dict[str, object]:
-        """The JSON form in ``run.json``."""
-        return {
-            "taps": list(self.taps),
-            "kind": self.kind,
-            **self.settings,
-            "log_loss": self.log_loss,
-            "accuracy": self.accuracy,
-        }
 
 
 @dataclass(frozen=True)
@@ -89,6 +65,16 @@ class Choice:
     history: tuple[Epoch, ...] = ()
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What was tried, the head chosen, and the best of each tap set as it was first tried: without dropout or random
+    features. Only ``chosen`` and ``best`` keep their losses [n] and scores [n, k]."""
+
+    chosen: Candidate
+    best: Mapping[tuple[str, ...], Candidate]
+    candidates: tuple[Candidate, ...]
+
+
 def select(
     values: Mapping[str, NDArray[np.floating]],
     labels: NDArray[np.integer],
@@ -101,27 +87,53 @@ def select(
     judged: int | None = None,
     training: Training | None = None,
 ) -> Choice:
-    """Choose and fit a head.
+    """Choose and fit a head: ``judge``, and then the head of its choice on all pictures.
+
+    ``training`` is how an mlp head is trained; it takes the deepest tap unless ``cut`` names others. The rest is as in
+    ``judge``. Raises OptionError, DataError, MissingExtraError.
+    """
+    problem = Problem.of(values, labels, groups, judged)
+    if kind == "mlp":
+        _check_options(values, labels, cut, kind, dropout)
+        return _trained(problem, _taps(cut) if cut != "auto" else (list(values)[-1],), training or Training(), seed)
+    found = judge(values, labels, groups, cut=cut, kind=kind, dropout=dropout, seed=seed, judged=judged)
+    chosen = found.chosen
+    first = found.best[chosen.taps]
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(1) as beside:
+        known = beside.submit(_familiarity, problem, chosen.taps, None if "dropout" in first.settings else first.basis)
+        head = _fit(problem, chosen, seed)
+        probabilities = softmax(chosen.scores / chosen.temperature)
+        return Choice(head, chosen, probabilities, tuple(map(bare, found.candidates)), *known.result())
+
+
+def judge(
+    values: Mapping[str, NDArray[np.floating]],
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    *,
+    cut: str | Sequence[str] = "auto",
+    kind: str = "auto",
+    dropout: float | None = None,
+    seed: int = 0,
+    judged: int | None = None,
+) -> Judged:
+    """Try heads and choose one.
 
     ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
     present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
     in [0, 1) fixes the rate of the ridge head's closed-form dropout. Of the vectors the first ``judged`` (all,
     unless given) are of pictures; the others are further views of them, learned from and left out with their
-    groups, but neither choose nor count: probabilities are of the pictures. ``training`` is how an mlp head is
-    trained; it takes the deepest tap unless ``cut`` names others. Raises OptionError, DataError, MissingExtraError.
+    groups, but neither choose nor count: probabilities are of the pictures. Raises OptionError, DataError.
     """
     _check_options(values, labels, cut, kind, dropout)
-    judged = len(labels) if judged is None else judged
-    problem = _Problem(values, labels, int(labels.max()) + 1, groups, smoothing(len(np.unique(groups))), judged)
-    if kind == "mlp":
-        return _trained(problem, _taps(cut) if cut != "auto" else (list(values)[-1],), training or Training(), seed)
-    groups = groups[:judged]
+    problem = Problem.of(values, labels, groups, judged)
+    groups = groups[: problem.judged]
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
 
         def tried(tap_sets: Sequence[tuple[str, ...]]) -> list[Candidate]:
-            found = pool.map(lambda taps: _lean(_candidates(problem, taps, kind, dropout)), tap_sets)
+            found = pool.map(lambda taps: lean(plain_candidates(problem, taps, kind, dropout)), tap_sets)
             return [candidate for some in found for candidate in some]
 
         alone = [(tap,) for tap in reversed(list(values))]
@@ -131,19 +143,25 @@ def select(
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
             candidates += tried(together)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
-        plain = chosen.basis if "dropout" not in chosen.settings else None
+        best = {taps: min(same, key=lambda c: c.log_loss) for taps, same in _by_taps(candidates).items()}
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
             # One after the other: each needs several matrices of its number of features squared.
-            refined = _lean(_dropout_candidates(problem, chosen.taps)) + _lean(_expanded(problem, chosen.taps, seed))
+            refined = lean(dropout_candidates(problem, chosen.taps)) + lean(
+                expanded_candidates(problem, chosen.taps, seed)
+            )
             candidates += refined
             chosen = _simplest_of_the_best([chosen, *refined], groups)
-        known = pool.submit(_familiarity, problem, chosen.taps, plain)
-        head = _fit(problem, chosen, seed)
-        probabilities = softmax(chosen.scores / chosen.temperature)
-        return Choice(head, chosen, probabilities, tuple(map(_bare, candidates)), *known.result())
+    return Judged(chosen, best, tuple(candidates))
 
 
-def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
+def as_good_as_the_best(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> list[bool]:
+    """Which candidates a paired test over groups cannot tell from the one with the least loss (95%, two-sided)."""
+    best = min(candidates, key=lambda c: c.log_loss)
+    differences = (grouped_difference(each.losses, best.losses, groups) for each in candidates)
+    return [worse <= Z95 * error for worse, error in differences]
+
+
+def _trained(problem: Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
     """The mlp head: nothing is chosen; folds of groups say how good it is, and one more training on all makes it."""
     x = np.concatenate([np.asarray(problem.values[tap], np.float32) for tap in taps], axis=1)
     scores = held_out_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
@@ -156,85 +174,7 @@ def _trained(problem: _Problem, taps: tuple[str, ...], how: Training, seed: int)
     expansion = (layers.hidden, layers.offset)
     head = Head("mlp", taps, layers.weights, layers.bias, found.temperature, expansion, settings)
     known = _familiarity(problem, taps, None)
-    return Choice(head, found, softmax(found.scores / found.temperature), (_bare(found),), *known, tuple(history))
-
-
-@dataclass(frozen=True)
-class _Problem:
-    values: Mapping[str, NDArray[np.floating]]
-    labels: NDArray[np.integer]
-    classes: int
-    groups: NDArray[np.integer]
-    smooth: float
-    judged: int
-
-    def vectors(self, taps: Sequence[str]) -> Vectors:
-        """The taps side by side, each scaled to the same total variance, so that none drowns another."""
-        parts = tuple(self.values[tap] for tap in taps)
-        scales = []
-        for part in parts:
-            mean, squares = Vectors.of(part).moments()
-            variance = float((squares - mean**2).sum())
-            scales.append(np.full(part.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
-        return Vectors(parts, np.concatenate(scales))
-
-    def for_dropout(self, taps: Sequence[str]) -> Vectors:
-        """Dropout's penalty is on each number's own second moment: divide by its root, then the penalty is even.
-
-        The moments are those of all pictures, also where a group is left out: they use no label.
-        """
-        plain = Vectors.of(*(self.values[tap] for tap in taps))
-        moments = plain.moments()[1] * len(plain)
-        return replace(plain, scales=np.where(moments > 0, 1 / np.sqrt(np.where(moments > 0, moments, 1)), 0.0))
-
-    def expanded(self, taps: Sequence[str], seed: int) -> Vectors:
-        """Random ReLU features of the taps."""
-        plain = self.vectors(taps)
-        return replace(plain, bend=expansion_for(plain, EXPANDED, seed))
-
-    def ridges(
-        self,
-        taps: tuple[str, ...],
-        basis: Basis,
-        penalties: Mapping[float, float],
-        name: str,
-        more: dict[str, float],
-    ) -> list[Candidate]:
-        """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
-        found, targets = [], one_hot(self.labels, self.classes)
-        for some in self._chunks(penalties):
-            scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
-            found += [
-                self.candidate(basis, taps, "ridge", {name: p, **more}, one)
-                for p, one in zip(some, scores, strict=True)
-            ]
-        return found
-
-    def ldas(self, taps: tuple[str, ...], basis: Basis, shrinkages: Mapping[float, float]) -> list[Candidate]:
-        """The same for LDA."""
-        found = []
-        for some in self._chunks(shrinkages):
-            absolute = [shrinkages[p] for p in some]
-            scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
-            found += [
-                self.candidate(basis, taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)
-            ]
-        return found
-
-    def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
-        """The settings, as many at a time as keep their scores in 160 MB."""
-        step = max(1, 20_000_000 // (len(self.labels) * self.classes))
-        names = list(settings)
-        return (names[i : i + step] for i in range(0, len(names), step))
-
-    def candidate(
-        self, basis: Basis | None, taps: tuple[str, ...], kind: str, settings: dict[str, float | str], scores: Array
-    ) -> Candidate:
-        scores, labels = scores[: self.judged], self.labels[: self.judged]
-        temperature = fit_temperature(scores, labels, self.smooth)
-        losses = log_losses(scores, labels, temperature, self.smooth)
-        right = float((scores.argmax(axis=1) == labels).mean())
-        return Candidate(taps, kind, settings, float(losses.mean()), right, temperature, losses, scores, basis)
+    return Choice(head, found, softmax(found.scores / found.temperature), (bare(found),), *known, tuple(history))
 
 
 def _check_options(
@@ -263,58 +203,10 @@ def _taps(cut: str | Sequence[str]) -> tuple[str, ...]:
     return (cut,) if isinstance(cut, str) else tuple(cut)
 
 
-def _candidates(problem: _Problem, taps: tuple[str, ...], kind: str, dropout: float | None) -> list[Candidate]:
-    if dropout is not None:
-        return _dropout_candidates(problem, taps, (dropout,))
-    found = []
-    basis = Basis.of(problem.vectors(taps))
-    unit = float(basis.spread.sum()) / len(problem.labels)
-    if kind in ("auto", "ridge"):
-        found += problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {})
-    if kind in ("auto", "lda"):
-        found += problem.ldas(taps, basis, {p: p * unit for p in PENALTIES})
-    if kind in ("auto", "centroid"):
-        scores = held_out.centroid(basis, problem.labels, problem.classes, problem.groups)
-        found.append(problem.candidate(basis, taps, "centroid", {}, scores))
-    if kind == "logistic":
-        for c, scores in held_out_logistic(
-            basis.at(slice(None)) / np.sqrt(unit),
-            problem.labels,
-            problem.classes,
-            problem.groups,
-            INVERSE_PENALTIES,
-        ):
-            found.append(problem.candidate(basis, taps, "logistic", {"C": c}, scores))
-    return found
-
-
-def _lean(candidates: list[Candidate]) -> list[Candidate]:
-    """Only the best keeps scores, losses and basis: nobody asks for the others', and they grow with the pictures."""
-    best = min(candidates, key=lambda c: c.log_loss)
-    return [replace(c, scores=c.scores.copy()) if c is best else _bare(c) for c in candidates]
-
-
-def _bare(candidate: Candidate) -> Candidate:
-    return replace(candidate, scores=np.empty((0, 0)), losses=np.empty(0), basis=None)
-
-
-def _familiarity(problem: _Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
+def _familiarity(problem: Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
     """What the training pictures vary in, and their distances when left out; ``basis`` where it is that of ``taps``."""
     basis = basis or Basis.of(problem.vectors(taps))
     return familiar(basis), held_out_distances(basis, problem.groups)[: problem.judged]
-
-
-def _dropout_candidates(
-    problem: _Problem, taps: tuple[str, ...], rates: Sequence[float] = DROPOUT_RATES
-) -> list[Candidate]:
-    basis = Basis.of(problem.for_dropout(taps))
-    return problem.ridges(taps, basis, {rate: max(rate / (1 - rate), 1e-6) for rate in rates}, "dropout", {})
-
-
-def _expanded(problem: _Problem, taps: tuple[str, ...], seed: int) -> list[Candidate]:
-    basis = Basis.of(problem.expanded(taps, seed))
-    unit = float(basis.spread.sum()) / len(problem.labels)
-    return problem.ridges(taps, basis, {p: p * unit for p in PENALTIES}, "penalty", {"expansion": EXPANDED})
 
 
 def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
@@ -329,19 +221,24 @@ def _simplest_of_the_best(
 
     Random features count as a richer set than the same taps without.
     """
-    best = min(candidates, key=lambda c: c.log_loss)
     places = {taps: place for place, taps in enumerate(order)}
     sets = dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates)
-    for taps, expanded in sorted(sets, key=lambda pair: places.get(pair[0], 0)):
-        same = [c for c in candidates if c.taps == taps and ("expansion" in c.settings) == expanded]
-        champion = min(same, key=lambda c: c.log_loss)
-        worse, error = grouped_difference(champion.losses, best.losses, groups)
-        if worse <= Z95 * error:
-            return champion
-    return best
+    champions = [
+        min((c for c in candidates if (c.taps, "expansion" in c.settings) == one), key=lambda c: c.log_loss)
+        for one in sorted(sets, key=lambda pair: places.get(pair[0], 0))
+    ]
+    alike = as_good_as_the_best(champions, groups)
+    return next(champion for champion, good in zip(champions, alike, strict=True) if good)
 
 
-def _fit(problem: _Problem, chosen: Candidate, seed: int) -> Head:
+def _by_taps(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Candidate]]:
+    found: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate in candidates:
+        found.setdefault(candidate.taps, []).append(candidate)
+    return found
+
+
+def _fit(problem: Problem, chosen: Candidate, seed: int) -> Head:
     """The chosen head on all pictures, its scales folded into weights of the taps' own vectors."""
     taps, settings, expansion = chosen.taps, chosen.settings, None
     if "expansion" in settings:

@@ -1,0 +1,190 @@
+"""Comparing backbones: the same groups for all, the choice of fit, ties and limits told."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import write_photos
+from graphs import saved
+
+from headstart import ImageClassifier, backbones
+from headstart.cache import Cache
+from headstart.cli import main
+from headstart.compare import Row, _average, _ranked, compare
+from headstart.datasets import open_dataset
+from headstart.errors import OptionError
+from headstart.evaluation import Accuracy
+from headstart.features import embed
+from headstart.heads import Candidate
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two small networks with other weights."""
+    folder = tmp_path_factory.mktemp("nets")
+    return [f"onnx:{saved(folder, f'net{seed}.onnx', seed=seed)}" for seed in (0, 1)]
+
+
+def test_one_backbone_gets_the_choice_and_the_numbers_of_fit(photos):
+    found = compare(open_dataset(photos), ["headstart-s"])
+    run = ImageClassifier().fit(photos).run_
+    (row,) = found.rows
+    assert list(row.cut) == run["cut"]
+    assert row.head == {k: v for k, v in run["head"].items() if k != "temperature"}
+    assert row.accuracy.to_dict() == run["accuracy"]["leave_group_out"]
+    assert found.groups.count == run["groups"]["count"]
+    assert found.pictures == run["images"]["train"]
+    assert found.reason == "the only one looked at"
+
+
+def test_every_cut_has_a_row_and_deeper_cuts_are_larger(photos, two):
+    found = compare(open_dataset(photos), ["headstart-s", *two], cuts="all")
+    cuts = {(row.backbone, row.cut) for row in found.rows}
+    for name in ("headstart-s", *two):
+        assert {(name, (tap.name,)) for tap in backbones.load(name).taps} <= cuts
+    assert [row.log_loss for row in found.rows] == sorted(row.log_loss for row in found.rows)
+    size = {(row.backbone, row.cut): row.bytes for row in found.rows}
+    assert size["headstart-s", ("stage2",)] < size["headstart-s", ("stage4",)] < size["headstart-s", ("features",)]
+    assert all(row.pictures_per_second > 0 for row in found.rows)
+    assert sum(row.recommended for row in found.rows) == 1
+    assert found.rows[0].tied
+
+
+def test_the_order_of_the_backbones_changes_nothing(photos, two):
+    first, second = (compare(open_dataset(photos), names) for names in (two, two[::-1]))
+    assert first.groups.index.tolist() == second.groups.index.tolist()
+    assert [(r.backbone, r.log_loss) for r in first.rows] == [(r.backbone, r.log_loss) for r in second.rows]
+
+
+def test_the_average_of_cosines_is_that(photos, two):
+    dataset = open_dataset(photos)
+    found = [embed(dataset, backbones.load(name)) for name in two]
+    wanted = 0
+    for one in found:
+        x = one.values["features"].astype(np.float64)
+        x -= x.mean(axis=0)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        wanted = wanted + x @ x.T / 2
+    got = _average(found)
+    np.testing.assert_allclose(got @ got.T / 2, wanted, atol=1e-5)
+
+
+def row(name, speed, size):
+    return Row(name, "", "", ("features",), {}, 0.0, (0, 0), Accuracy(1, 1, (0, 1), ""), size, speed)
+
+
+def candidate(losses):
+    losses = np.array(losses, float)
+    return Candidate(("features",), "ridge", {}, float(losses.mean()), 1.0, 1.0, losses, np.zeros((len(losses), 2)))
+
+
+def ranked(*entrants):
+    judged = [(replace(row(name, speed, size), log_loss=np.mean(losses)), candidate(losses))
+              for name, losses, speed, size in entrants]  # fmt: skip
+    return _ranked(sorted(judged, key=lambda pair: pair[0].log_loss), np.arange(40))
+
+
+def test_ties_pareto_and_the_recommendation():
+    noise = np.random.default_rng(0).normal(0, 0.02, (4, 40))
+    rows, reason = ranked(
+        ("slow", 0.200 + noise[0] - noise[0].mean(), 100, 9), ("fast", 0.203 + noise[1] - noise[1].mean(), 300, 8),
+        ("bad", 0.400 + noise[2], 900, 1), ("worse", 0.500 + noise[3], 90, 9),
+    )  # fmt: skip
+    by = {r.backbone: r for r in rows}
+    assert {name: r.tied for name, r in by.items()} == {"slow": True, "fast": True, "bad": False, "worse": False}
+    assert {name: r.pareto for name, r in by.items()} == {"slow": True, "fast": True, "bad": True, "worse": False}
+    assert by["fast"].recommended
+    assert reason == "as good as the best (slow at features) within the noise, and 3.0 times as fast"
+    assert by["bad"].behind[1] > 0
+    assert by["fast"].behind[1] < 0 < by["fast"].behind[2]
+
+
+def test_a_clear_winner_is_called_that():
+    noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
+    rows, reason = ranked(("good", 0.1 + noise[0], 10, 9), ("bad", 0.4 + noise[1], 900, 1))
+    assert rows[0].backbone == "good"
+    assert rows[0].recommended
+    assert reason == "the best, and no other is as good within the noise"
+
+
+def test_what_is_too_large_is_named(photos, two):
+    found = compare(open_dataset(photos), ["headstart-s", two[0]], max_size=0.1)
+    assert {r.backbone for r in found.rows} == {"headstart-s", two[0]}
+    assert all(r.bytes <= 0.1e6 for r in found.rows)
+    ((what, why),) = found.passed_over
+    assert what == "headstart-s at stage4, stage5, features"
+    assert why == "larger than 0.1 MB"
+    with pytest.raises(OptionError, match=r"No backbone was looked at \(headstart-s: larger than 0 MB\); allow more"):
+        compare(open_dataset(photos), ["headstart-s"], max_size=0)
+
+
+def test_when_the_time_is_up_the_rest_is_named(photos, two, monkeypatch):
+    monkeypatch.setattr("headstart.compare._Limits.over", lambda self, share=1.0: bool(seen) and share < 1)
+    seen: list[int] = []
+
+    def progress(name, done, total):
+        if name == two[0] and done == total:
+            seen.append(done)
+
+    found = compare(open_dataset(photos), two, time_limit=5, progress=progress)
+    assert [r.backbone for r in found.rows] == two[:1]
+    assert found.passed_over == ((two[1], "the time limit of 5 s"),)
+
+
+def test_a_run_stopped_half_way_goes_on_from_the_cache(tmp_path):
+    dataset = open_dataset(write_photos(tmp_path / "data", 60))
+
+    class Stop(Exception):
+        pass
+
+    def stop(name, done, total):
+        if done >= 60:
+            raise Stop
+
+    with Cache() as cache, pytest.raises(Stop):
+        compare(dataset, ["headstart-s"], cache=cache, progress=stop)
+    with Cache() as cache:
+        found = compare(dataset, ["headstart-s"], cache=cache)
+    assert found.hits >= 60
+    assert found.hits + found.misses == 120
+
+
+def test_unreadable_pictures_are_left_out_alike(tmp_path, two):
+    data = write_photos(tmp_path / "data", 8)
+    (data / "disc" / "bad.jpg").write_bytes(b"no picture")
+    found = compare(open_dataset(data), two)
+    assert found.pictures == 16
+    assert [q.path.endswith("bad.jpg") for q in found.quarantined] == [True]
+    assert {r.accuracy.count for r in found.rows} == {16}
+
+
+@pytest.mark.parametrize(("names", "options"), [([], {}), (["headstart-s"] * 2, {}), (["headstart-s"], {"cuts": "no"}),
+                                                (["nowhere"], {}), (["onnx:none.onnx"], {})])  # fmt: skip
+def test_wrong_input_is_one_line(photos, names, options):
+    from headstart.errors import HeadstartError
+
+    with pytest.raises(HeadstartError) as told:
+        compare(open_dataset(photos), names, **options)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_command(monkeypatch, capsys, photos, two, more):
+    ids = ",".join(["headstart-s", *two])
+    monkeypatch.setattr(sys, "argv", ["headstart", "compare", str(photos), "--backbones", ids, "--cuts", "all", *more])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    out = capsys.readouterr().out
+    if more:
+        found = json.loads(out)
+        assert found["images"] == {"count": 28, "quarantined": 0}
+        assert {row["backbone"] for row in found["rows"]} == {"headstart-s", *two}
+        assert found["recommended"]["backbone"] in ("headstart-s", *two)
+        assert found["not_looked_at"] == []
+        return
+    table = out.split("loss: log-loss")[0].splitlines()
+    assert all(len(each) <= 80 for each in table)
+    assert len(table) >= 2 + 5 + 2 * 2
