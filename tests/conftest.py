@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from headstart.report.data import Report
 
 ROOT = Path(__file__).resolve().parent.parent
+# selenium brings trio, whose plugin for Hypothesis warns as it is loaded, which here is an error.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 
 @pytest.fixture(scope="session")
