@@ -28,7 +28,6 @@ fast: lint
 test: lint
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow
-	$(MAKE) zoo
 
 $(ZOO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ZOO)

@@ -103,7 +103,12 @@ def test_timm_networks_equal_themselves(name, tmp_path):
     with torch.no_grad():
         last = network.forward_features(image)
         wanted = network.forward_head(last, pre_logits=True)
-        assert_same(found["features"], wanted.numpy())
+        # A deep network with random weights can magnify rounding: as much as it moves the framework's own is allowed.
+        exact = network.double().forward_head(network.forward_features(image.double()), pre_logits=True).numpy()
+        network.float()
+        share = max(1e-3, 3 * np.linalg.norm(exact - wanted.numpy()) / np.linalg.norm(exact))
+        assert share < 0.02
+        assert_same(found["features"], wanted.numpy(), share)
         assert len(backbone.taps) >= 3
         assert backbone.batch is None
         assert backbone.taps[-1].name == "features"
@@ -113,7 +118,7 @@ def test_timm_networks_equal_themselves(name, tmp_path):
             between = network.forward_intermediates(image, intermediates_only=True)
             for tap in backbone.taps[:-1]:
                 value = between[names.index(tap.name)].numpy()
-                assert_same(found[tap.name], value)
+                assert_same(found[tap.name], value, share)
                 assert (tap.channels, tap.size) == (value.shape[1], value.shape[2:])
 
 
