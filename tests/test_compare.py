@@ -188,3 +188,16 @@ def test_the_command(monkeypatch, capsys, photos, two, more):
     table = out.split("loss: log-loss")[0].splitlines()
     assert all(len(each) <= 80 for each in table)
     assert len(table) >= 2 + 5 + 2 * 2
+
+
+def test_a_shallow_cut_that_ties_is_not_recommended_before_the_cut_of_fit():
+    noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
+    noise -= noise.mean(axis=1, keepdims=True)
+    judged = [
+        (replace(row("a", 900, 1), cut=("shallow",), fit_cut=False, log_loss=0.2), candidate(0.2 + noise[0])),
+        (replace(row("a", 100, 9), log_loss=0.201), candidate(0.201 + noise[1])),
+    ]
+    rows, reason = _ranked(judged, np.arange(40))
+    assert [r.tied for r in rows] == [True, True]
+    assert [r.recommended for r in rows] == [False, True]
+    assert reason.startswith("as good as the best (a at shallow) within the noise, and ")

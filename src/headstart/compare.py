@@ -40,7 +40,7 @@ class Row:
     ``log_loss`` in nats with its 95% ``interval``; ``behind`` is how much of it more than the best row, with an
     interval; ``tied``: that difference is within the noise. ``bytes`` of the graph up to the cut;
     ``pictures_per_second`` of it, None if there was no time to measure. ``pareto``: no row is at least as good in loss,
-    speed and size and better in one.
+    speed and size and better in one. ``fit_cut``: the cut that ``fit`` would choose of this backbone.
     """
 
     backbone: str
@@ -57,6 +57,7 @@ class Row:
     tied: bool = True
     pareto: bool = True
     recommended: bool = False
+    fit_cut: bool = True
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""
@@ -66,6 +67,7 @@ class Row:
             "accuracy": self.accuracy.to_dict(), "bytes": self.bytes,
             "pictures_per_second": self.pictures_per_second,
             "behind_best": {"value": self.behind[0], "interval": list(self.behind[1:])},
+            "fit_cut": self.fit_cut,
             "tied_with_best": self.tied, "pareto": self.pareto, "recommended": self.recommended,
         }  # fmt: skip
 
@@ -255,7 +257,9 @@ def _rows(
         values = entrant.features.at(split.train)
         judged = judge({tap: values[tap] for tap in entrant.taps}, split.labels, split.groups.index, seed=seed)
         candidates = [judged.chosen] if cuts == "auto" else list(judged.best.values())
-        found += [(_row(entrant, candidate, split), candidate) for candidate in candidates]
+        found += [
+            (replace(_row(entrant, each, split), fit_cut=each.taps == judged.chosen.taps), each) for each in candidates
+        ]
     by_name = {entrant.name: entrant.backbone for entrant in entrants}
     speeds: dict[tuple[str, tuple[str, ...]], float] = {}
     timed = []
@@ -289,10 +293,11 @@ def _ranked(judged: Sequence[tuple[Row, Candidate]], groups: NDArray[np.integer]
         behind, error = grouped_difference(candidate.losses, best.losses, groups)
         rows.append(replace(row, tied=tied, behind=(behind, behind - Z95 * error, behind + Z95 * error)))
     rows = [replace(row, pareto=not any(_dominates(other, row) for other in rows)) for row in rows]
-    tied_rows = [row for row in rows if row.tied]
+    # A shallow cut can tie on training scenes and fail on others (see docs/decisions.md): fit's own preference holds.
+    tied_rows = [row for row in rows if row.tied and row.fit_cut]
     chosen = min(tied_rows, key=lambda row: (-(row.pictures_per_second or 0.0), row.bytes, row.log_loss))
     rows = [replace(row, recommended=row is chosen) for row in rows]
-    return tuple(rows), _reason(chosen, rows[0], len(tied_rows), len(rows))
+    return tuple(rows), _reason(chosen, rows[0], sum(row.tied for row in rows), len(rows))
 
 
 def _dominates(one: Row, other: Row) -> bool:
@@ -305,12 +310,12 @@ def _dominates(one: Row, other: Row) -> bool:
 def _reason(chosen: Row, best: Row, tied: int, rows: int) -> str:
     if rows == 1:
         return "the only one looked at"
-    if tied == 1:
-        return "the best, and no other is as good within the noise"
     if (chosen.backbone, chosen.cut) == (best.backbone, best.cut):
+        if tied == 1:
+            return "the best, and no other is as good within the noise"
         return "the best, and none that is as good within the noise is faster"
     ahead = f"as good as the best ({best.backbone} at {', '.join(best.cut)}) within the noise"
     if not chosen.pictures_per_second or not best.pictures_per_second:
         return f"{ahead}, and smaller" if chosen.bytes < best.bytes else f"{ahead}; speeds were not measured"
     faster = chosen.pictures_per_second / best.pictures_per_second
-    return f"{ahead}, and {f'{faster:.1f} times as fast' if faster >= 1.05 else 'simpler'}"
+    return f"{ahead}, and {f'{faster:.1f} times as fast' if faster >= 1.05 else 'what fit would choose'}"
