@@ -107,7 +107,7 @@ def test_timm_networks_equal_themselves(name, tmp_path):
         exact = network.double().forward_head(network.forward_features(image.double()), pre_logits=True).numpy()
         network.float()
         share = max(1e-3, 3 * np.linalg.norm(exact - wanted.numpy()) / np.linalg.norm(exact))
-        assert share < 0.02
+        assert share < 0.05
         assert_same(found["features"], wanted.numpy(), share)
         assert len(backbone.taps) >= 3
         assert backbone.batch is None
