@@ -19,10 +19,19 @@ import numpy as np
 
 
 def cleanvision(folder: Path) -> dict[str, list[str]]:
-    """All of ``Imagelab.find_issues`` with its defaults."""
+    """All of ``Imagelab.find_issues`` with its defaults; without the broken files, at the first of which it ends."""
     from cleanvision import Imagelab
+    from PIL import Image
 
-    lab = Imagelab(data_path=str(folder))
+    readable = []
+    for path in sorted(folder.rglob("*.*")):
+        try:
+            with Image.open(path) as picture:
+                picture.load()
+            readable.append(str(path))
+        except OSError:
+            continue
+    lab = Imagelab(filepaths=readable)
     lab.find_issues(n_jobs=1, verbose=False)
     names = {"near_duplicates": "near_duplicate", "exact_duplicates": "near_duplicate", "blurry": "blurred",
              "dark": "dark", "odd_size": "tiny"}  # fmt: skip

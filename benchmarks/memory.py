@@ -1,4 +1,4 @@
-"""Peak memory of ``fit`` at 1,000 and at 20,000 generated pictures, on both runtimes.
+"""Peak memory of ``fit`` at 1,000, 5,000 and 20,000 generated pictures, on both runtimes.
 
 python benchmarks/memory.py
 """
@@ -14,7 +14,7 @@ import numpy as np
 from measure import Scratch, table
 from PIL import Image
 
-COUNTS = (1_000, 20_000)
+COUNTS = (1_000, 5_000, 20_000)
 CODE = """
 import resource, sys
 from headstart import ImageClassifier
@@ -49,10 +49,12 @@ if __name__ == "__main__":
                 )  # fmt: skip
                 peak, features = map(int, done.stdout.split())
                 peaks.append((peak, features))
-            (small, small_features), (large, large_features) = peaks
-            grown, features = (large - small) / 2**20, (large_features - small_features) / 2**20
-            rows.append(
-                {"runtime": runtime, "peak at 1,000 (MiB)": small // 2**20, "peak at 20,000 (MiB)": large // 2**20,
-                 "grown by (MiB)": round(grown), "features alone (MiB)": round(features), "ratio": grown / features}
-            )  # fmt: skip
+            before = None
+            for count, (peak, features) in zip(COUNTS, peaks, strict=True):
+                row = {"runtime": runtime, "pictures": count, "peak (MiB)": peak // 2**20}
+                if before:
+                    grown, own = (peak - before[0]) / 2**20, (features - before[1]) / 2**20
+                    row |= {"grown by (MiB)": round(grown), "features alone (MiB)": round(own), "ratio": grown / own}
+                rows.append(row)
+                before = (peak, features)
         table(rows)

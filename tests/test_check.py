@@ -15,10 +15,10 @@ from PIL import Image, ImageFilter
 import headstart as hs
 from headstart.check import KINDS, check, write_table
 from headstart.check.copies import _best, _integral, _squares, inside
-from headstart.check.looks import sharpness
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.groups import nearest
+from headstart.looks import look, sharpness, square, tiny
 from headstart.samples import render
 
 
@@ -279,3 +279,22 @@ def test_check_on_the_command_line(photos, monkeypatch, capsys):
     assert "\x1b" not in out
     assert "exact duplicate: 1" in out
     assert "unreadable: 1" in out
+
+
+def test_looks_are_those_of_the_picture():
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (96, 144, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    height, width, sharp = look(stream.getvalue(), image[::2, ::2])
+    assert (height, width) == (96, 144)
+    grey = np.asarray(Image.fromarray(image[::2, ::2]).convert("L"), np.float64)
+    laplacian = sum(np.roll(grey, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * grey
+    assert sharp == pytest.approx(laplacian[1:-1, 1:-1].std() / (grey[1:-1, 1:-1].std() + 1), rel=1e-5)
+    assert look(image, image)[:2].tolist() == [96, 144]
+    assert sharpness(image[:2]) == 1.0  # nothing can be said
+    blocks = image.reshape(16, 6, 16, 9, 3).mean(axis=(1, 3)).reshape(-1)
+    assert np.abs(tiny(image) - blocks).max() <= 1
+    middle = np.kron(rng.integers(0, 256, (48, 48, 3)), np.ones((2, 2, 1))).astype(np.uint8)
+    padded = np.pad(middle, ((0, 0), (24, 24), (0, 0)))
+    assert np.abs(square(padded).reshape(48, 48, 3)[2:-2, 2:-2] - middle[::2, ::2][2:-2, 2:-2].astype(int)).mean() < 40

@@ -450,4 +450,4 @@ def test_a_trained_head_on_the_command_line(run, photos, tmp_path):
 def test_options_of_the_trained_head_need_it(run, photos, tmp_path):
     status, out, err = run("fit", photos, "-o", tmp_path / "m", "--epochs", "3")
     assert (status, out) == (2, "")
-    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave epochs out.\n"
+    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave --epochs out.\n"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from headstart.errors import DataError, OptionError
-from headstart.heads import Statistics, held_out, solve
+from headstart.heads import Statistics, held_out, solve, whole
 from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.logistic import fit_logistic, held_out_logistic
@@ -325,3 +325,20 @@ def test_vectors_in_blocks_are_the_vectors_at_once(monkeypatch):
             held_out.ridge(Basis.of(expected), np.eye(3)[labels], labels * 50 + np.arange(300) // 6, [0.4]),
             atol=1e-8,
         )
+
+
+@pytest.mark.parametrize(("count", "width"), [(40, 90), (300, 20)])
+def test_the_whole_head_from_the_basis_is_that_of_the_statistics(count, width):
+    rng = np.random.default_rng(4)
+    x, labels = rng.standard_normal((count, width)) + 3, np.arange(count) % 3
+    x[:, 0] = x[:, 1]  # a direction in which nothing varies
+    basis, statistics = Basis.of(x), Statistics.of(x - x.mean(axis=0), labels, 3)
+    pairs = [
+        (whole.ridge(basis, labels, 3, 0.7), solve.ridge(statistics, 0.7)),
+        (whole.lda(basis, labels, 3, 0.7), solve.lda(statistics, 0.7)),
+        (whole.centroid(basis, labels, 3), solve.centroid(statistics)),
+    ]
+    points = rng.standard_normal((10, width)) + 3
+    for (weights, bias), (exact, offset) in pairs:
+        np.testing.assert_allclose(weights, exact, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(points @ weights + bias, (points - x.mean(axis=0)) @ exact + offset, rtol=1e-8)

@@ -9,12 +9,13 @@ from PIL import Image
 
 import headstart as hs
 from headstart import report
+from headstart.backbones import load
 from headstart.cache import Cache
 from headstart.check import check_fitted
-from headstart.check.looks import look
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import ModelError, OptionError
 from headstart.evaluation import confusion
+from headstart.features import embed, small_key
 from headstart.report import pictures
 from headstart.report.data import MAX_SHOWN, Picture, Report, read_data, unsure, worst, write_data
 from headstart.report.gather import gather
@@ -84,10 +85,7 @@ def test_suspects_of_a_fit_are_those_of_its_probabilities(fitted):
     labels = np.array([["disc", "stripes"].index(learned.dataset.items[i].label) for i in learned.features.index])
     sure = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
     sure[3] = sure[3, ::-1]
-    found = check_fitted(
-        learned.dataset, learned.features, ["disc", "stripes"], sure, look(learned.dataset, learned.features.index),
-        (1, 1),
-    )  # fmt: skip
+    found = check_fitted(learned.dataset, learned.features, ["disc", "stripes"], sure, (1, 1))
     suspects = [f for f in found if f.kind == "label_suspect"]
     assert [f.files for f in suspects] == [(learned.dataset.items[3].path,)]
     assert suspects[0].confidence == pytest.approx(0.8)
@@ -126,21 +124,27 @@ def test_a_loaded_model_has_nothing_to_gather(model_folder):
         gather(hs.load(model_folder))
 
 
-def test_small_pictures_are_kept_and_damage_is_not_believed(fitted, tmp_path):
-    learned = fitted.learned_
-    every = range(len(learned.features.index))
+def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tmp_path, monkeypatch):
+    data = open_dataset(write_photos(tmp_path / "data", 8))
+    network = load("headstart-s")
+    with Cache(tmp_path / "cache") as cache:
+        features = embed(data, network, cache=cache, runtime="onnxruntime")
+        rows = range(len(features.index))
 
-    def squares(cache):
-        return pictures.small_pictures(learned.dataset, learned.features, every, 48, cache, 1)
+        def squares(side, cache=cache):
+            return dict(pictures.squares(data, features, rows, side, cache, 1))
 
-    with Cache(tmp_path) as cache:
-        looks, first = squares(cache)
-        cached_looks, again = squares(cache)
-    exact = look(learned.dataset, learned.features.index)
-    np.testing.assert_array_equal(looks.size, exact.size)
-    np.testing.assert_array_equal(looks.sharpness, exact.sharpness)
-    np.testing.assert_array_equal(cached_looks.sharpness, exact.sharpness)
-    assert all(np.array_equal(first[row], again[row]) for row in every)
+        monkeypatch.setattr(type(data), "read", lambda *_: pytest.fail("a picture is read again"))
+        kept = squares(48)
+        monkeypatch.undo()
+        plain = squares(48, None)  # decoded again, at a size of its own
+        assert all(np.abs(kept[row].astype(int) - plain[row]).mean() < 4 for row in rows)
+        small = squares(32)
+        assert {each.shape for each in small.values()} == {(32, 32, 3)}
+        cache.put_many({small_key(features.content[3].tobytes()): np.zeros(5, np.uint8)})
+        again = squares(48)
+        assert np.array_equal(again[2], kept[2])
+        assert np.array_equal(again[3], plain[3])  # made anew
 
 
 def test_a_large_set_is_shown_in_part():

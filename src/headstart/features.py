@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from headstart.augment import View
 from headstart.backbones import Backbone
@@ -20,9 +19,12 @@ from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset, Quarantined
 from headstart.errors import BackboneError, ImageError
 from headstart.images import decode
+from headstart.looks import look, square, tiny
 from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, pad_batch
 
 PIXELS = "pixels:16:box"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
+LOOK = "look:2:256"  # another: size as stored, and sharpness
+SMALL = "square:48"  # a cache entry of its own, which only the report reads
 BATCH = 16
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
@@ -36,13 +38,15 @@ class Features:
     """Features of n pictures that could be read.
 
     ``values`` maps taps, shallow to deep, to [n, channels] float16, or float32 where a value is beyond
-    60,000; ``pixels`` [n, 768] uint8 is the whole picture at 16 x 16 RGB; ``content`` [n, 32] uint8 the SHA-256
-    of its bytes; ``index`` [n] its place in the data set. ``hits`` and ``misses`` count pictures found in the
+    60,000; ``pixels`` [n, 768] uint8 is the whole picture at 16 x 16 RGB; ``looks`` [n, 3] float32 its height and
+    width as stored and its sharpness; ``content`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its place in
+    the data set. ``hits`` and ``misses`` count pictures found in the
     cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over workers.
     """
 
     values: Mapping[str, NDArray[np.floating]]
     pixels: NDArray[np.uint8]
+    looks: NDArray[np.float32]
     content: NDArray[np.uint8]
     index: NDArray[np.int64]
     quarantined: tuple[Quarantined, ...]
@@ -70,6 +74,7 @@ class _Work:
 
     found: dict[int, Vectors] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    squares: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     misses: int = 0
     decode: float = 0.0
     run: float = 0.0
@@ -108,16 +113,18 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = _Step(dataset, backbone, (*names, PIXELS), cache, info, workers or cores(), exact, view)
+    step = _Step(dataset, backbone, (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view)
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
         for work in step.works():
             works.append(work)
             if cache is not None and work.misses:
+                unsaved |= {small_key(step.hashes[i]): small for i, small in work.squares.items()}
+                work.squares.clear()
                 for i, vectors in work.found.items():
                     unsaved[step.key(step.hashes[i])] = _pack(vectors, step.taps)
-                if len(unsaved) >= STORE_EVERY:
+                if len(unsaved) >= 2 * STORE_EVERY:
                     cache.put_many(unsaved)
                     unsaved = {}
             if progress is not None:
@@ -158,7 +165,7 @@ class _Step:
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        return (*(tap.channels for tap in self.backbone.taps), 768)
+        return (*(tap.channels for tap in self.backbone.taps), 768, 3)
 
     def load(self) -> Graph:
         workers = min(self.workers, -(-len(self.dataset) // BATCH))
@@ -227,7 +234,7 @@ class _Step:
         work = _Work()
         began = time.thread_time()
         pixels: dict[int, NDArray[np.uint8]] = {}
-        small: dict[int, NDArray[np.uint8]] = {}
+        small: dict[int, Vectors] = {}
         preprocess = self.backbone.preprocess
         for each in batch:
             i, source = each.place, each.source
@@ -236,7 +243,9 @@ class _Step:
             except ImageError as error:
                 work.refused[i] = str(error)
                 continue
-            pixels[i], small[i] = preprocess(image), _small(image)
+            pixels[i], small[i] = preprocess(image), {PIXELS: tiny(image), LOOK: look(source, image)}
+            if self.cache is not None and self.view is None:
+                work.squares[i] = square(image)
             if self.view is not None:
                 pixels[i] = self.view(pixels[i], self.hashes[i])
         work.decode = time.thread_time() - began
@@ -248,7 +257,7 @@ class _Step:
             for row, i in enumerate(pixels):
                 path = self.dataset.items[i].path
                 work.found[i] = {tap: _shrink(value[row], path, self.exact) for tap, value in outputs.items()}
-                work.found[i][PIXELS] = small[i]
+                work.found[i] |= small[i]
         return work
 
 
@@ -280,9 +289,9 @@ def _content_hash(source: bytes | NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(f"array {source.shape} ".encode() + np.ascontiguousarray(source).tobytes()).digest()
 
 
-def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    tiny = Image.fromarray(image).resize((16, 16), Image.Resampling.BOX)
-    return np.asarray(tiny).reshape(-1)
+def small_key(content: bytes) -> bytes:
+    """The cache key of a picture's small square (``looks.square``), by the SHA-256 of its bytes."""
+    return entry_key(content, "", "", "", "0", SMALL)
 
 
 def _shrink(value: NDArray[np.float32], path: str, exact: bool) -> NDArray[np.floating]:
@@ -302,12 +311,13 @@ def _collect(step: _Step, works: Sequence[_Work], wanted: Sequence[str], total: 
         if tap in wanted:
             rows = [found[i].pop(tap) for i in order]
             values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)
-    pixels = [found[i][PIXELS] for i in order]
+    pixels, looks = [found[i][PIXELS] for i in order], [found[i][LOOK] for i in order]
     content = [np.frombuffer(step.hashes[i], np.uint8) for i in order]
     misses = sum(work.misses for work in works)
     return Features(
         values,
         np.stack(pixels).astype(np.uint8) if pixels else np.empty((0, 768), np.uint8),
+        np.stack(looks).astype(np.float32) if looks else np.empty((0, 3), np.float32),
         np.stack(content) if content else np.empty((0, 32), np.uint8),
         np.array(order, np.int64),
         tuple(Quarantined(step.dataset.items[i].path, refused[i]) for i in sorted(refused)),

@@ -203,8 +203,9 @@ def nearest(
         for other in slices:
             alike = directions(own) @ directions(other).T
             alike[families[own][:, None] == families[other][None, :]] = -2
-            where = np.broadcast_to(np.arange(other.start, other.stop), alike.shape)
-            both, which = np.hstack([cosines[own], alike]), np.hstack([places[own], where])
+            best = np.argpartition(-alike, min(count, alike.shape[1]) - 1, axis=1)[:, :count]
+            both = np.hstack([cosines[own], np.take_along_axis(alike, best, axis=1)])
+            which = np.hstack([places[own], best + other.start])
             best = np.argsort(-both, axis=1, kind="stable")[:, :count]
             cosines[own], places[own] = (np.take_along_axis(each, best, axis=1) for each in (both, which))
     places[cosines < -1] = -1

@@ -53,7 +53,8 @@ def card(model: Model) -> str:
         "",
         "`golden.npz` holds up to 8 of the training pictures, shrunk to the input size and without metadata, with the",
         "answers they must get on every machine. To leave them out, delete that file and the `golden` entry of",
-        "`config.json`.",
+        "`config.json`. `report.html` and `report.json` show small copies of the pictures learned from and held out:",
+        "delete both before a model is given to anyone who must not see them.",
         "",
     ]
     return "\n".join(lines)

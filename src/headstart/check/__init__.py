@@ -19,7 +19,7 @@ from headstart import backbones
 from headstart.cache import Cache
 from headstart.check.copies import find_copies
 from headstart.check.labels import disagreements, foreign, suspects
-from headstart.check.looks import Looks, look, odd_looks
+from headstart.check.looks import odd_looks
 from headstart.check.model import KINDS, Finding
 from headstart.check.table import write_table
 from headstart.datasets import Dataset
@@ -56,8 +56,9 @@ def check(
 ) -> Checked:
     """What is wrong with a data set, in all its splits.
 
-    One pass reads the features (or finds them in ``cache``), a second one looks at each picture. Memory grows by
-    the features. Raises DataError where no picture can be read, and what ``features.embed`` raises.
+    One pass reads the features and looks at each picture, or finds both in ``cache``; pairs that could be crops are
+    read again. Memory grows by the features. Raises DataError where no picture can be read, and what
+    ``features.embed`` raises.
     """
     network = backbones.load(backbone)
     features = embed(
@@ -68,7 +69,7 @@ def check(
     found = list(_unreadable(dataset, features))
     copies, families = find_copies(dataset, features)
     found += copies
-    found += odd_looks(dataset, features, look(dataset, features.index, workers), network.preprocess.at_least)
+    found += odd_looks(dataset, features, network.preprocess.at_least)
     found += _classes(dataset, features)
     groups = _groups(dataset, features, families)
     found += suspects(dataset, features, groups)
@@ -78,16 +79,16 @@ def check(
 
 
 def check_fitted(
-    dataset: Dataset, features: Features, classes: Sequence[str], probabilities: NDArray[np.float64], looks: Looks,
+    dataset: Dataset, features: Features, classes: Sequence[str], probabilities: NDArray[np.float64],
     needed: tuple[int, int],
 ) -> tuple[Finding, ...]:  # fmt: skip
     """The findings of ``check`` from what a fit has at hand, but for crops: those take a look at pairs of pictures.
 
-    ``probabilities`` [n, k] are the answers to the pictures of ``features`` with each one's group left out, ``looks``
-    their measures, ``needed`` the size a decoder keeps (``Preprocess.at_least``).
+    ``probabilities`` [n, k] are the answers to the pictures of ``features`` with each one's group left out,
+    ``needed`` the size a decoder keeps (``Preprocess.at_least``).
     """
     copies, families = find_copies(dataset, features, crops=False)
-    found = [*_unreadable(dataset, features), *copies, *odd_looks(dataset, features, looks, needed)]
+    found = [*_unreadable(dataset, features), *copies, *odd_looks(dataset, features, needed)]
     found += _classes(dataset, features)
     items, number = [dataset.items[i] for i in features.index], {name: i for i, name in enumerate(classes)}
     labels = np.array([number.get(str(item.label), -1) for item in items])

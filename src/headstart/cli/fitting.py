@@ -164,7 +164,9 @@ def _training(head: str, **given: object) -> Training | None:
 
     some: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if some and head != "mlp":
-        raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {', '.join(some)} out.")
+        flags = {"rate": "--lr", "batch": "--batch-size"}
+        names = ", ".join(flags.get(name, f"--{name.replace('_', '-')}") for name in some)
+        raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {names} out.")
     return Training(**some) if some else None
 
 

@@ -7,7 +7,7 @@ pictures of a scene tests the memory of a head, not its judgement.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,12 @@ class Basis:
         # One product of two matrices: of three axes numpy would make one product a group, forty times as slow.
         coordinates: Array = away.reshape(-1, away.shape[-1]) @ self.turn
         return coordinates.reshape(*away.shape[:-1], -1)
+
+    def widest(self, count: int) -> Basis:
+        """Only the ``count`` directions that vary most."""
+        turn = None if self.turn is None else self.turn[:, -count:]
+        kept = None if self.kept is None else self.kept[:, -count:]
+        return replace(self, spread=self.spread[-count:], turn=turn, kept=kept)
 
     def products(self, targets: Array) -> Array:
         """``coordinates.T @ targets`` [r, k] for targets [n, k]."""
@@ -133,8 +139,8 @@ def lda(
     scatter, so the inverse follows by the Woodbury identity; the within scatter itself is the total one
     (diagonal here) less one of rank k. A class that vanishes with the group gets the row's lowest score.
     """
-    counts, means = _class_means(basis, labels, classes)
-    under = [_Means.of(means, counts, 1 / (basis.spread + shrinkage)) for shrinkage in shrinkages]
+    counts, means = class_means(basis, labels, classes)
+    under = [Means.of(means, counts, 1 / (basis.spread + shrinkage)) for shrinkage in shrinkages]
     scores = np.empty((len(shrinkages), len(labels), classes))
     for rows in group_batches(groups, max(len(basis.spread), classes)):
         own, points = labels[rows], basis.at(rows)
@@ -151,7 +157,7 @@ def lda(
 
 
 @dataclass(frozen=True)
-class _Means:
+class Means:
     """Class means under the inverse of the total scatter (diagonal), and of the within scatter by Woodbury."""
 
     weight: Array  # [r], the inverse of the shrunk total scatter
@@ -162,7 +168,8 @@ class _Means:
     within: Array  # [k, k], products of the means under the within scatter's inverse
 
     @classmethod
-    def of(cls, means: Array, counts: NDArray[np.int64], weight: Array) -> _Means:
+    def of(cls, means: Array, counts: NDArray[np.int64], weight: Array) -> Means:
+        """Of class means [k, r], pictures a class [k], and the inverse of the shrunk total scatter [r]."""
         scaled = (means * weight).T
         total = means @ scaled
         core: Array = np.asarray(np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - total), np.float64)
@@ -182,7 +189,7 @@ def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
 
 def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer]) -> Array:
     """Scores [n, classes] that the nearest centroid gives every picture when its group is left out."""
-    counts, means = _class_means(basis, labels, classes)
+    counts, means = class_means(basis, labels, classes)
     means_means = means @ means.T
     scores = np.empty((len(labels), classes))
     for rows in group_batches(groups, max(len(basis.spread), classes)):
@@ -195,7 +202,8 @@ def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: ND
     return scores
 
 
-def _class_means(basis: Basis, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
+def class_means(basis: Basis, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
+    """Pictures of each class [k], and their mean coordinates [k, r]."""
     counts = np.bincount(labels, minlength=classes)
     return counts, basis.products(one_hot(labels, classes)).T / np.maximum(counts, 1)[:, None]
 

@@ -8,7 +8,7 @@ b between 0, nothing left to gain, and 1, the fastest that a well-posed problem 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -29,6 +29,7 @@ FOLDS = 5
 DRAWS = 400
 WIDEST = 512  # directions of the basis; the others hold next to nothing of the variation, and a solve grows as its cube
 STEPS = (1, 2, 5)
+BLOCK = 512  # pictures whose coordinates are held at a time
 
 
 @dataclass(frozen=True)
@@ -143,23 +144,34 @@ def _wrong(
 
     Both are means over FOLDS rounds, [FOLDS - 1, k] and [FOLDS - 1, n]; each round learns from neighbouring folds.
     """
-    points = [basis.at(np.flatnonzero(folds == fold))[:, -WIDEST:] for fold in range(FOLDS)]
-    owns = [labels[folds == fold] for fold in range(FOLDS)]
-    parts = [Statistics.of(x, own, classes) for x, own in zip(points, owns, strict=True)]
-
-    def judged(task: tuple[int, int]) -> list[tuple[int, NDArray[np.bool_]]]:
-        size, start = task
-        learned = [(start + i) % FOLDS for i in range(size)]
-        weights, bias = solver(reduce(add, (parts[fold] for fold in learned)))
-        rest = [fold for fold in range(FOLDS) if fold not in learned]
-        return [(fold, (points[fold] @ weights + bias).argmax(axis=1) != owns[fold]) for fold in rest]
-
+    narrow, rows = basis.widest(WIDEST), [np.flatnonzero(folds == fold) for fold in range(FOLDS)]
     tasks = [(size, start) for size in range(1, FOLDS) for start in range(FOLDS)]
+    learned = [{(start + i) % FOLDS for i in range(size)} for size, start in tasks]
+
+    def blocks(fold: int) -> Iterator[NDArray[np.int64]]:
+        return (rows[fold][start : start + BLOCK] for start in range(0, len(rows[fold]), BLOCK))
+
+    def summed(fold: int) -> Statistics:
+        return reduce(add, (Statistics.of(narrow.at(some), labels[some], classes) for some in blocks(fold)))
+
+    def solved(task: int) -> solve.Solution:
+        return solver(reduce(add, (parts[fold] for fold in learned[task])))
+
+    def judged(fold: int) -> None:
+        heads = [task for task, own in enumerate(learned) if fold not in own]
+        for some in blocks(fold):  # the coordinates once more, instead of all of them kept: memory
+            points = narrow.at(some)
+            for task in heads:
+                weights, bias = found[task]
+                mistaken = (points @ weights + bias).argmax(axis=1) != labels[some]
+                size = tasks[task][0]
+                wrong[size - 1, some] += mistaken / (FOLDS - size)
+
     wrong = np.zeros((FOLDS - 1, len(labels)))
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
-        for (size, _), found in zip(tasks, pool.map(judged, tasks), strict=True):
-            for fold, mistakes in found:
-                wrong[size - 1, folds == fold] += mistakes / (FOLDS - size)
+        parts = list(pool.map(summed, range(FOLDS)))
+        found = list(pool.map(solved, range(len(tasks))))
+        list(pool.map(judged, range(FOLDS)))
     whole = np.bincount(labels, minlength=classes)
     return np.outer(np.arange(1, FOLDS) / FOLDS, whole), wrong
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Z95, grouped_difference
-from headstart.heads import solve
+from headstart.heads import whole
 from headstart.heads.candidates import (
     Candidate,
     Problem,
@@ -41,7 +39,7 @@ from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic
 from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
 from headstart.heads.novelty import Familiar, familiar, held_out_distances
-from headstart.heads.statistics import Statistics
+from headstart.heads.solve import Solution
 from headstart.runtime import cores
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
@@ -101,7 +99,7 @@ def select(
     first = found.best[chosen.taps]
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(1) as beside:
         known = beside.submit(_familiarity, problem, chosen.taps, None if "dropout" in first.settings else first.basis)
-        head = _fit(problem, chosen, seed)
+        head = _fit(problem, chosen)
         probabilities = softmax(chosen.scores / chosen.temperature)
         return Choice(head, chosen, probabilities, tuple(map(bare, found.candidates)), *known.result())
 
@@ -238,45 +236,35 @@ def _by_taps(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Cand
     return found
 
 
-def _fit(problem: Problem, chosen: Candidate, seed: int) -> Head:
+def _fit(problem: Problem, chosen: Candidate) -> Head:
     """The chosen head on all pictures, its scales folded into weights of the taps' own vectors."""
-    taps, settings, expansion = chosen.taps, chosen.settings, None
-    if "expansion" in settings:
-        vectors = problem.expanded(taps, seed)
-        assert vectors.bend is not None
-        expansion = ((vectors.scales[:, None] * vectors.bend[0]).astype(np.float32), vectors.bend[1].astype(np.float32))
-    else:
-        vectors = problem.for_dropout(taps) if "dropout" in settings else problem.vectors(taps)
-    mean, squares = vectors.moments()
-    unit = float((squares - mean**2).sum())
-    if chosen.kind == "logistic":
-        basis = Basis.of(vectors)
-        inner, bias = fit_logistic(
-            basis.at(slice(None)) / np.sqrt(unit), problem.labels, problem.classes, float(settings["C"])
-        )
-        weights = basis.weights(inner / np.sqrt(unit))
-    else:
-        blocks = (
-            Statistics.of(vectors.rows(block) - mean, problem.labels[block], problem.classes)
-            for block in vectors.blocks()
-        )
-        weights, bias = _solved(reduce(add, blocks), chosen, unit)
-    bias = bias - mean @ weights
+    taps, settings, expansion, basis = chosen.taps, chosen.settings, None, chosen.basis
+    assert basis is not None
+    scales = basis.vectors.scales
+    if basis.vectors.bend is not None:
+        matrix, offset = basis.vectors.bend
+        expansion = ((scales[:, None] * matrix).astype(np.float32), offset.astype(np.float32))
+    weights, bias = _solved(problem, chosen, basis)
     if expansion is None:
-        weights = weights * vectors.scales[:, None]
+        weights = weights * scales[:, None]
     return Head(
         chosen.kind, taps, weights.astype(np.float32), bias.astype(np.float32), chosen.temperature, expansion,
         dict(settings),
     )  # fmt: skip
 
 
-def _solved(statistics: Statistics, chosen: Candidate, unit: float) -> solve.Solution:
-    settings = chosen.settings
+def _solved(problem: Problem, chosen: Candidate, basis: Basis) -> Solution:
+    settings, labels, classes = chosen.settings, problem.labels, problem.classes
+    unit = float(basis.spread.sum()) / len(labels)
+    if chosen.kind == "logistic":
+        inner, bias = fit_logistic(basis.at(slice(None)) / np.sqrt(unit), labels, classes, float(settings["C"]))
+        weights = basis.weights(inner / np.sqrt(unit))
+        return weights, bias - basis.mean @ weights
     if "dropout" in settings:
         rate = float(settings["dropout"])
-        return solve.ridge(statistics, max(rate / (1 - rate), 1e-6))
+        return whole.ridge(basis, labels, classes, max(rate / (1 - rate), 1e-6))
     if chosen.kind == "ridge":
-        return solve.ridge(statistics, float(settings["penalty"]) * unit)
+        return whole.ridge(basis, labels, classes, float(settings["penalty"]) * unit)
     if chosen.kind == "lda":
-        return solve.lda(statistics, float(settings["shrinkage"]) * unit)
-    return solve.centroid(statistics)
+        return whole.lda(basis, labels, classes, float(settings["shrinkage"]) * unit)
+    return whole.centroid(basis, labels, classes)

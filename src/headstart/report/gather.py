@@ -85,7 +85,7 @@ class _Answers:
 def gather(classifier: ImageClassifier, cache: Cache | None = None) -> Report:
     """What there is to say of a classifier that was fitted in this process. Raises OptionError for a loaded one.
 
-    Small pictures, looks and maps are looked up in ``cache``, and kept there.
+    Small pictures and maps are looked up in ``cache``, and kept there.
     """
     started = time.perf_counter()
     learned: Learned | None = getattr(classifier, "learned_", None)
@@ -96,15 +96,15 @@ def gather(classifier: ImageClassifier, cache: Cache | None = None) -> Report:
     rows = answers.rows[_shown(answers)]
     side = 48 if len(rows) <= FEW else 32
     place_of = {int(row): place for place, row in enumerate(rows)}
-    looks, squares = pictures.small_pictures(dataset, features, place_of, side, cache, classifier.workers)
     names = _Names(dataset, features, rows)
     # Two things at a time, each with one thread of linear algebra: its threads wait for each other by spinning.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(1) as pool:
         checked = pool.submit(
-            check_fitted, dataset, features, split.classes, answers.by_row(len(features.index)), looks,
+            check_fitted, dataset, features, split.classes, answers.by_row(len(features.index)),
             learned.backbone.preprocess.at_least,
         )  # fmt: skip
-        in_place = ((place_of[row], square) for row, square in squares.items())
+        squares = pictures.squares(dataset, features, rows.tolist(), side, cache, classifier.workers)
+        in_place = ((place_of[row], square) for row, square in squares)
         sheet = pictures.sprite(in_place, side, COLUMNS, len(rows))
         shown = _pictures(answers, rows, names)
         layouts = _layouts(classifier, learned, answers, rows)

@@ -1,9 +1,9 @@
-"""Small pictures for the report, and the looks that the checks want, from one decoding; both are kept in the cache."""
+"""Small pictures for the report; what is made of them is kept in the cache."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.cache import Cache, entry_key
-from headstart.check.looks import Looks, measure
 from headstart.datasets import Dataset
 from headstart.errors import ImageError
-from headstart.features import Features
+from headstart.features import Features, small_key
 from headstart.images import decode
+from headstart.looks import SQUARE, square
 from headstart.runtime import cores
 
 THUMBNAIL = 144  # pixels, the longer side
@@ -27,31 +27,27 @@ BATCH = 256
 Bytes = NDArray[np.uint8]
 
 
-def small_pictures(
-    dataset: Dataset, features: Features, wanted: Collection[int], side: int, cache: Cache | None, workers: int | None
-) -> tuple[Looks, dict[int, NDArray[np.uint8]]]:
-    """The looks of the n pictures of ``features``, and the middle squares [side, side, 3] of the rows that are wanted.
+def squares(
+    dataset: Dataset, features: Features, rows: Sequence[int], side: int, cache: Cache | None, workers: int | None
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Rows of ``features`` and the middle square [side, side, 3] of each picture, ``side`` at most 48.
 
-    A picture that can no longer be read is as its 16 x 16 pixels tell.
+    With a cache they were left there as the features were computed. A picture that can no longer be read is as its
+    16 x 16 pixels tell.
     """
 
     def one(row: int) -> Bytes:
         try:
-            height, width, sharp, image = measure(dataset.read(int(features.index[row])))
+            source = dataset.read(int(features.index[row]))
+            image = source if isinstance(source, np.ndarray) else decode(source, at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
             image = features.pixels[row].reshape(16, 16, 3)
-            height, width, sharp = side, side, 1.0
-        head = np.array([height, width, sharp], np.float64).view(np.uint8)
-        return np.concatenate([head, _square(image, side).reshape(-1)])
+        return square(image)
 
-    rows = range(len(features.index))
-    numbers, squares = np.empty((len(rows), 3)), {}
-    packed = _kept(rows, features, f"looks:1:{side}", one, cache, workers, 24 + 3 * side * side)
+    packed = _kept(rows, features, small_key, one, cache, workers, 3 * SQUARE * SQUARE)
     for row, each in zip(rows, packed, strict=True):
-        numbers[row] = each[:24].view(np.float64)
-        if row in wanted:
-            squares[row] = each[24:].reshape(side, side, 3)
-    return Looks(numbers[:, :2].astype(np.int64), numbers[:, 2]), squares
+        picture = Image.fromarray(each.reshape(SQUARE, SQUARE, 3))
+        yield row, np.asarray(picture if side == SQUARE else picture.resize((side, side), Image.Resampling.BOX))
 
 
 def thumbnails(
@@ -72,7 +68,10 @@ def thumbnails(
         picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
         return np.frombuffer(jpeg(picture), np.uint8)
 
-    packed = list(_kept(rows, features, f"thumbnail:1:{THUMBNAIL}:{QUALITY}", one, cache, workers))
+    def key(content: bytes) -> bytes:
+        return entry_key(content, "", "", "", "0", f"thumbnail:1:{THUMBNAIL}:{QUALITY}")
+
+    packed = list(_kept(rows, features, key, one, cache, workers))
     total = np.cumsum([len(each) for each in packed])
     return {
         row: each.tobytes()
@@ -84,12 +83,12 @@ def thumbnails(
 def sprite(squares: Iterable[tuple[int, NDArray[np.uint8]]], side: int, columns: int, count: int) -> bytes:
     """One JPEG of ``count`` squares, ``columns`` in a row, each at its place."""
     sheet = np.full((-(-count // columns) * side, columns * side, 3), 255, np.uint8)
-    for place, square in squares:
+    for place, picture in squares:
         top, left = (place // columns) * side, (place % columns) * side
-        sheet[top : top + side, left : left + side] = square
-    picture = Image.fromarray(sheet)
+        sheet[top : top + side, left : left + side] = picture
+    whole = Image.fromarray(sheet)
     for quality in SHEET_QUALITIES if count else ():
-        data = jpeg(picture, quality)
+        data = jpeg(whole, quality)
         if len(data) <= SHEET_BYTES or quality == SHEET_QUALITIES[-1]:
             return data
     return b""
@@ -102,19 +101,9 @@ def jpeg(picture: Image.Image, quality: int = QUALITY) -> bytes:
     return stream.getvalue()
 
 
-def _square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    edge = min(height, width)
-    left, top = (width - edge) / 2, (height - edge) / 2
-    picture = Image.fromarray(image).resize(
-        (side, side), Image.Resampling.BILINEAR, box=(left, top, left + edge, top + edge), reducing_gap=2.0
-    )
-    return np.asarray(picture)
-
-
 def _kept(
-    rows: Sequence[int], features: Features, name: str, one: Callable[[int], Bytes], cache: Cache | None,
-    workers: int | None, size: int | None = None,
+    rows: Sequence[int], features: Features, key: Callable[[bytes], bytes], one: Callable[[int], Bytes],
+    cache: Cache | None, workers: int | None, size: int | None = None,
 ) -> Iterator[Bytes]:  # fmt: skip
     """What ``one`` makes of each row, looked up by the content of the picture where it is known.
 
@@ -123,7 +112,7 @@ def _kept(
     with ThreadPoolExecutor(workers or cores()) as pool:
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            keys = [entry_key(features.content[row].tobytes(), "", "", "", "0", name) for row in some]
+            keys = [key(features.content[row].tobytes()) for row in some]
             known = cache.get_many(keys) if cache is not None else [None] * len(keys)
             fits = [k is not None and k.dtype == np.uint8 and size in (None, len(k)) for k in known]
             made = iter(list(pool.map(one, [row for row, fit in zip(some, fits, strict=True) if not fit])))
