@@ -2,6 +2,8 @@
 
 graph.py       read a graph, find its taps, bake the normalisation in, cut it
 onnx_file.py   onnx:FILE, any ONNX image classifier
+described.py   how it wants its pictures, from JSON beside it
+hub.py         hf:ORG/NAME, ONNX repositories on the Hugging Face Hub
 builtin.py     headstart-s, the one that comes with the package
 exported.py    what the next two share: ids with arguments, one export, the store
 timm_zoo.py    timm:NAME, PyTorch Image Models
@@ -25,6 +27,7 @@ __all__ = ["AVAILABLE", "PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "
 AVAILABLE = {
     "headstart-s": "built in: 160 x 160 pixels, five taps, 4 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
+    "hf:ORG/NAME": "an ONNX repository on the Hugging Face Hub, fetched once",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[zoo]')",
     "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
     "NAME": "what headstart backbones import keeps under NAME",
@@ -37,7 +40,7 @@ def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[s
     ``options`` override how pictures are prepared; ``taps`` name further tensors of the graph to tap. Raises
     BackboneError when the network cannot be read or cut, OptionError for an id no provider knows.
     """
-    from headstart.backbones import builtin, keras_zoo, onnx_file, timm_zoo  # noqa: F401  # they enter PROVIDERS
+    from headstart.backbones import builtin, hub, keras_zoo, onnx_file, timm_zoo  # noqa: F401  # they enter PROVIDERS
 
     name, _, rest = backbone.partition(":")
     if name not in PROVIDERS:

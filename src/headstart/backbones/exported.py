@@ -82,7 +82,7 @@ def load_exported(
     folder = stored_at(taps)
     found = read_stored(folder, f"{kind}:{rest}")
     if found is None:
-        with _quiet():
+        with quiet():
             made = export(Request(name, arguments, weights, options, taps))
         _keep(folder, f"{kind}:{rest}", made, tuple(tap for tap in taps if tap.endswith(FLAT)))
         found = read_stored(folder, f"{kind}:{rest}")
@@ -189,7 +189,7 @@ def described_file(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Frameworks warn, log and draw progress bars; standard output is for results alone."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

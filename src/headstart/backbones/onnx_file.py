@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart.backbones.described import described_options, description
 from headstart.backbones.model import Backbone, InputOptions, Tap, provider
 from headstart.errors import BackboneError, OptionError
 from headstart.folders import cache_folder
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 VERSION = 2  # of the conversion: another one makes another cache entry
 MAX_FILE = 2 * 2**30
-MAX_DESCRIPTION = 2**20
 DEFAULT_SIZE = 224
 
 
@@ -38,12 +38,12 @@ def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbo
     if size > MAX_FILE:
         raise BackboneError(f"{file} has {size:,} bytes, more than the limit of {MAX_FILE:,}.")
     content = path.read_bytes()
-    described, where = _description(path)
+    described, where = description(path)
     key = _key(content, path, options, described, taps)
     folder = cache_folder() / "backbones" / key
     stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
-        _convert(content, path, options, described, where, taps, folder)
+        convert(content, path, options, described, where, taps, folder)
         stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
         raise BackboneError(f"The prepared graph in {folder} does not read back; is the disk full or failing?")
@@ -74,83 +74,13 @@ def _key(content: bytes, path: Path, options: InputOptions, described: Mapping[s
     settings = json.dumps([VERSION, asdict(options), described, taps], sort_keys=True)
     digest = hashlib.sha256(settings.encode() + b"\0" + content)
     if b"location" in content:  # weights may be kept beside the graph: they count too
-        for beside in _outside(_parsed(content, path), path):
+        for beside in _outside(parsed(content, path), path):
             with beside.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:32]
 
 
-def _description(path: Path) -> tuple[dict[str, Any], str]:
-    """What a JSON file beside the graph says of its input, and that file's name; ({}, "") if there is none."""
-    for name in (f"{path.name}.json", f"{path.stem}.json", "preprocessor_config.json"):
-        beside = path.with_name(name)
-        if not beside.is_file():
-            continue
-        try:
-            if beside.stat().st_size > MAX_DESCRIPTION:
-                raise ValueError("too large")
-            values = json.loads(beside.read_text("utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError("not an object")
-        except (OSError, ValueError, RecursionError) as error:
-            raise BackboneError(f"{beside} cannot be read as JSON ({error}); mend or remove it.") from None
-        return values, name
-    return {}, ""
-
-
-def described_options(values: Mapping[str, Any]) -> InputOptions:
-    """Input options from a JSON description: our own names, or those of Hugging Face's preprocessor_config.json."""
-    found: dict[str, Any] = {}
-    for ours, names in {"mean": ("mean", "image_mean"), "std": ("std", "image_std")}.items():
-        for name in names:
-            if name in values:
-                number = values[name]
-                found[ours] = tuple(float(v) for v in (number if isinstance(number, list) else [number] * 3))
-    if values.get("do_normalize") is False:
-        found["mean"], found["std"] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    rescale = values.get("rescale_factor")
-    if values.get("do_rescale") is False or (rescale is not None and abs(float(rescale) * 255 - 1) > 1e-3):
-        factor = float(rescale) if rescale is not None and values.get("do_rescale") is not False else 1.0
-        # The network's own units are pixel * factor: bring mean and std to pixel / 255.
-        mean, std = found.get("mean", (0.0,) * 3), found.get("std", (1.0,) * 3)
-        found["mean"] = tuple(m / (255 * factor) for m in mean)
-        found["std"] = tuple(s / (255 * factor) for s in std)
-    resize, crop = (
-        _size(values.get("size")),
-        _size(values.get("crop_size")) if values.get("do_center_crop", True) else None,
-    )
-    if crop or resize:
-        found["size"] = crop or resize
-    if crop and resize:
-        found["crop"] = min(1.0, min(crop) / min(resize))
-    elif values.get("crop_pct"):
-        found["crop"] = float(values["crop_pct"])
-    elif resize and not crop:
-        found["crop"] = 1.0
-        if isinstance(values.get("size"), dict) and "height" in values["size"]:
-            found["resize"] = "squash"
-    if "resample" in values:
-        found["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(values["resample"], "bilinear")
-    for name in ("channels", "crop", "resize", "interpolation"):
-        if name in values:
-            found[name] = values[name]
-    return InputOptions(**found)
-
-
-def _size(value: object) -> tuple[int, int] | None:
-    if isinstance(value, int):
-        return (value, value)
-    if isinstance(value, list) and len(value) == 2:
-        return (int(value[0]), int(value[1]))
-    if isinstance(value, dict):
-        if "shortest_edge" in value:
-            return (int(value["shortest_edge"]),) * 2
-        if "height" in value and "width" in value:
-            return (int(value["height"]), int(value["width"]))
-    return None
-
-
-def _convert(
+def convert(
     content: bytes,
     path: Path,
     options: InputOptions,
@@ -158,7 +88,12 @@ def _convert(
     where: str,
     taps: tuple[str, ...],
     folder: Path,
+    recorded: Mapping[str, str] | None = None,
 ) -> None:
+    """Prepare the graph in ``path`` as a JSON file (``where``) describes it, and store it in ``folder``.
+
+    ``recorded`` replaces what is written of it: name, id, licence, source. Raises BackboneError, OptionError.
+    """
     import onnx
 
     from headstart.backbones.graph import Normalisation, image_input
@@ -205,7 +140,7 @@ def _convert(
     keep(
         folder, model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), preprocess, taps,
         {"id": f"onnx:{path.name}", "licence": licence, "notes": notes,
-         "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})"},
+         "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})", **(recorded or {})},
     )  # fmt: skip
 
 
@@ -261,7 +196,8 @@ def store(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
             ) from None
 
 
-def _parsed(content: bytes, path: Path) -> onnx.ModelProto:
+def parsed(content: bytes, path: Path) -> onnx.ModelProto:
+    """The graph in ``content``. Raises BackboneError, naming ``path``, if it is none."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -276,13 +212,8 @@ def _parsed(content: bytes, path: Path) -> onnx.ModelProto:
 
 def _outside(model: onnx.ModelProto, path: Path) -> list[Path]:
     """The files beside the graph that hold weights of it; all of them in its folder, there and not too large."""
-    import onnx
-
     root, found = path.parent.resolve(), set()
-    for tensor in _tensors(model.graph):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+    for location in locations(model):
         beside = (root / location).resolve()
         if not location or root not in beside.parents:
             raise BackboneError(f"{path.name} keeps weights outside its folder ({location!r}); refused.")
@@ -293,6 +224,17 @@ def _outside(model: onnx.ModelProto, path: Path) -> list[Path]:
     if total > MAX_FILE:
         raise BackboneError(f"The weights beside {path.name} have {total:,} bytes, over the limit of {MAX_FILE:,}.")
     return sorted(found)
+
+
+def locations(model: onnx.ModelProto) -> set[str]:
+    """The files that a graph says hold weights of it, as it names them; "" where it names none."""
+    import onnx
+
+    return {
+        next((e.value for e in tensor.external_data if e.key == "location"), "")
+        for tensor in _tensors(model.graph)
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    }
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -307,7 +249,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _with_weights(content: bytes, path: Path) -> onnx.ModelProto:
     import onnx
 
-    model = _parsed(content, path)
+    model = parsed(content, path)
     if _outside(model, path):
         try:
             onnx.load_external_data_for_model(model, str(path.parent.resolve()))

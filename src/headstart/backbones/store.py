@@ -16,19 +16,32 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from headstart.backbones.described import MAX_DESCRIPTION
 from headstart.backbones.model import PROVIDERS, Backbone
-from headstart.backbones.onnx_file import MAX_DESCRIPTION, read_stored, store
+from headstart.backbones.onnx_file import read_stored, store
 from headstart.errors import BackboneError, OptionError
 from headstart.folders import cache_folder
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PATIENCE = 20
+SPEED = "speed.json"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Pictures a second on this machine, and the runtime, its version and its precision that ran them."""
+
+    pictures_per_second: float
+    runtime: str
+    version: str
+    precision: str
 
 
 @dataclass(frozen=True)
 class Entry:
     """A backbone in the store: the name it was put under ("" if a provider prepared it for itself), its own id,
-    hash and licence, where it came from, bytes on disk, the date (ISO 8601) it was stored, and its folder."""
+    hash and licence, where it came from, bytes on disk, the date (ISO 8601) it was stored, its folder, and how fast
+    it ran here when that was measured (None before)."""
 
     name: str
     id: str
@@ -38,6 +51,7 @@ class Entry:
     bytes: int
     stored: str
     folder: Path
+    speed: Speed | None = None
 
 
 def check_name(name: str) -> str:
@@ -70,16 +84,16 @@ def put(name: str, backbone: Backbone) -> None:
         found = get(name)
         if found is not None and replace(found, graph=b"") == replace(backbone, graph=b""):
             return
-        store(_folder(name), graph, described)
+        store(folder_of(name), graph, described)
         if get(name) is not None:
             return
         time.sleep(0.05)  # another process is between its two renames
-    raise BackboneError(f"{_folder(name)} does not read back; is the disk full or failing?")
+    raise BackboneError(f"{folder_of(name)} does not read back; is the disk full or failing?")
 
 
 def get(name: str) -> Backbone | None:
     """The backbone kept under ``name``; None if there is none, or if it is damaged."""
-    folder = _folder(name)
+    folder = folder_of(name)
     return read_stored(folder, name) if _described(folder).get("name") == name else None
 
 
@@ -94,7 +108,8 @@ def entries() -> tuple[Entry, ...]:
             name, texts = str(said.get("name", "")), {k: str(said[k]) for k in ("id", "sha256", "licence", "source")}
         except (OSError, KeyError):
             continue
-        found.append(Entry(name=name, bytes=graph.st_size, stored=stored, folder=folder, **texts))
+        speed = _speed(folder, texts["sha256"])
+        found.append(Entry(name=name, bytes=graph.st_size, stored=stored, folder=folder, speed=speed, **texts))
     return tuple(sorted(found, key=lambda entry: (not entry.name, entry.name, entry.id, entry.stored)))
 
 
@@ -129,7 +144,32 @@ def sweep(older_than: float = 86_400) -> None:
             continue
 
 
-def _folder(name: str) -> Path:
+def note_speed(backbone: Backbone, speed: Speed) -> None:
+    """Keep how fast a backbone of the store runs here, beside it. Raises BackboneError when it cannot be written."""
+    for entry in entries():
+        if entry.sha256 == backbone.sha256:
+            written = entry.folder / f"{SPEED}.{uuid.uuid4().hex}"
+            try:
+                written.write_text(json.dumps({"sha256": entry.sha256, **asdict(speed)}), "utf-8")
+                written.replace(entry.folder / SPEED)
+            except OSError as error:
+                raise BackboneError(f"{entry.folder} cannot be written: {error.strerror or error}.") from None
+
+
+def _speed(folder: Path, sha256: str) -> Speed | None:
+    """The speed noted for this very graph; None if there is none, or it cannot be read."""
+    try:
+        said = json.loads((folder / SPEED).read_text("utf-8"))
+        rate = float(said["pictures_per_second"])
+        if said["sha256"] != sha256 or not 0 < rate < 1e9:
+            return None
+        return Speed(rate, *(str(said[key]) for key in ("runtime", "version", "precision")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def folder_of(name: str) -> Path:
+    """Where what is put under ``name`` lies."""
     return cache_folder() / "backbones" / hashlib.sha256(f"name\0{name}".encode()).hexdigest()[:32]
 
 

@@ -8,7 +8,7 @@ fitting.py     fit
 models.py      predict, evaluate, verify
 pictures.py    check, sample, download
 comparison.py  compare
-networks.py    backbones list, show, import, remove
+networks.py    backbones list, show, pull, import, remove
 reports.py     report
 """
 

@@ -1,14 +1,27 @@
-"""backbones list, show, import, remove."""
+"""backbones list, show, pull, import, remove."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.options import BACKBONE_HELP, JsonOption, WeightsOption, networks
-from headstart.terminal import line, print_json
+from headstart.cli.options import (
+    BACKBONE_HELP,
+    JsonOption,
+    PrecisionOption,
+    ProgressOption,
+    QuietOption,
+    RuntimeOption,
+    WeightsOption,
+    networks,
+)
+from headstart.terminal import line, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from headstart.backbones.store import Speed
 
 
 @networks.command("list")
@@ -21,7 +34,8 @@ def list_backbones(as_json: JsonOption = False) -> None:
         print_json([
             *({"id": name, "what": what} for name, what in AVAILABLE.items()),
             *({"id": e.name or e.id, "what": e.source, "kept": bool(e.name), "sha256": e.sha256, "licence": e.licence,
-               "bytes": e.bytes, "stored": e.stored, "folder": str(e.folder)} for e in kept),
+               "bytes": e.bytes, "stored": e.stored, "folder": str(e.folder),
+               "speed": asdict(e.speed) if e.speed else None} for e in kept),
         ])  # fmt: skip
         return
     for name, what in AVAILABLE.items():
@@ -31,7 +45,52 @@ def list_backbones(as_json: JsonOption = False) -> None:
     for entry in kept:
         what = "imported" if entry.name else "prepared"
         print(line(f"{entry.name or entry.id:32} {what} {entry.stored[:10]}, {entry.bytes / 1e6:.1f} MB, "
-                   f"licence {entry.licence}"))  # fmt: skip
+                   f"licence {entry.licence}{_told(entry.speed)}, {entry.folder.name}"))  # fmt: skip
+
+
+def _told(speed: Speed | None) -> str:
+    if speed is None:
+        return ""
+    return f", {speed.pictures_per_second:,.0f} pictures/s ({speed.runtime} {speed.precision})"
+
+
+@networks.command("pull")
+def pull_backbone(
+    backbone: Annotated[str, typer.Argument(help=BACKBONE_HELP)],
+    weights: WeightsOption = None,
+    runtime: RuntimeOption = "auto",
+    precision: PrecisionOption = "auto",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Fetch a backbone, prepare and keep it, and measure how fast it runs here."""
+    from headstart.backbones import InputOptions, load, store
+    from headstart.backbones.hub import load_hub
+    from headstart.runtime import describe, pictures_per_second
+
+    kind, _, rest = backbone.partition(":")
+    info = describe(runtime, precision)
+    options = InputOptions(weights=weights)
+    if kind == "hf":
+        with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
+            found = load_hub(rest, options, (), renew=True, progress=report)
+    else:
+        found = load(backbone, options=options)
+    size = (found.preprocess.height, found.preprocess.width)
+    rate = pictures_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
+    speed = store.Speed(rate, info.name, info.version, info.precision)
+    store.note_speed(found, speed)
+    path = None if isinstance(found.graph, bytes) else found.graph
+    count = len(found.graph) if isinstance(found.graph, bytes) else found.graph.stat().st_size
+    if as_json:
+        print_json({"id": found.id, "sha256": found.sha256, "licence": found.licence, "bytes": count,
+                    "path": None if path is None else str(path), "speed": asdict(speed)})  # fmt: skip
+        return
+    for note in () if quiet else found.notes:
+        print(line(f"note: {note}"), file=sys.stderr)
+    print(line(f"{found.id}: {count / 1e6:.1f} MB, licence {found.licence}{_told(speed)}"))
+    print(line(f"kept in {'the package' if path is None else path.parent}"))
 
 
 @networks.command("import")

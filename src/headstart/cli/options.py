@@ -18,7 +18,7 @@ app = typer.Typer(
 networks = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The networks whose features are used.")
 app.add_typer(networks, name="backbones")
 
-BACKBONE_HELP = "headstart-s, onnx:FILE, timm:NAME or keras:NAME; arguments as in 'timm:NAME?pad_type=same'."
+BACKBONE_HELP = "headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
 RUNTIME_HELP = "auto, onnxruntime or openvino"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
