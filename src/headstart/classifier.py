@@ -153,6 +153,19 @@ class ImageClassifier:
         self.notes_ = [*backbone.notes, *cache_notes, *split.notes, *_unpromised(promises, split.groups.count)]
         return self
 
+    def adopt(self, learned: Learned, choice: Choice) -> None:
+        """Become the model of another network and head that learned from the same pictures (fine-tuning)."""
+        split, features = learned.partition, learned.features
+        promises = make_promises(
+            choice.probabilities, split.labels, split.groups.index, choice.distances,
+            coverage=self.coverage, false_alarms=self.false_alarms,
+        )  # fmt: skip
+        self.model_ = self._model(
+            split.classes, learned.backbone, choice, promises, features, learned.dataset, split.train
+        )
+        self.accuracy_ = _accuracies(choice, split, features, learned.dataset)
+        self.choice_, self.learned_, self.learning_curve_ = choice, learned, None
+
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each picture [n]. Raises DataError if one cannot be read."""
         answers: NDArray[Any] = self._fitted_classes()[self.predict_proba(X).argmax(axis=1)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.answers import Evaluation, judge, labelled_part
@@ -103,24 +104,22 @@ def compare(
     return Comparison(tuple(models), tuple(found), groups, differences(found, groups))
 
 
+def difference(first: NDArray[np.bool_], second: NDArray[np.bool_], groups: NDArray[np.integer]) -> Difference:
+    """How two models differ that were right on the same pictures as ``first`` [n] and ``second`` [n] say."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    change = second.astype(np.float64) - first
+    return Difference(
+        0, 1, only_first, only_second, float(change.mean()), group_bootstrap(change, groups),
+        mcnemar(only_first, only_second),
+    )  # fmt: skip
+
+
 def differences(found: Sequence[Evaluation], groups: Groups) -> tuple[Difference, ...]:
     """Every pair of evaluations of the same pictures."""
     pairs = []
     for first, second in combinations(range(len(found)), 2):
-        a, b = found[first].correct, found[second].correct
-        only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-        change = b.astype(np.float64) - a
-        pairs.append(
-            Difference(
-                first,
-                second,
-                only_first,
-                only_second,
-                float(change.mean()),
-                group_bootstrap(change, groups.index),
-                mcnemar(only_first, only_second),
-            )
-        )
+        pair = difference(found[first].correct, found[second].correct, groups.index)
+        pairs.append(replace(pair, first=first, second=second))
     adjusted = holm([pair.p_value for pair in pairs])
     return tuple(replace(pair, p_value=p) for pair, p in zip(pairs, adjusted, strict=True))
 

@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -63,17 +64,55 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A framework's network before its export: a torch module from normalised pictures to the values of its ``taps``
+    ("features" last), the ``shape`` of one picture, and what ``Exported`` says besides."""
+
+    module: Any
+    taps: tuple[str, ...]
+    shape: tuple[int, int, int]
+    options: InputOptions
+    licence: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+    def export(self) -> Exported:
+        """The network as it is now. Raises BackboneError."""
+        model = to_onnx(self.module, self.shape)
+        outputs = [output.name for output in model.graph.output]
+        return Exported(
+            model, dict(zip(self.taps, outputs, strict=True)), self.options, self.licence, self.source, self.notes
+        )
+
+
+def asked(kind: str, rest: str, options: InputOptions, taps: tuple[str, ...]) -> Request:
+    """What an id and its options ask of a framework. Raises OptionError, BackboneError."""
+    name, arguments = parse(kind, rest)
+    return Request(name, arguments, _weights(options.weights), options, taps)
+
+
+def prepared(kind: str, rest: str, made: Exported) -> Backbone:
+    """The backbone that an export becomes, held in memory: nothing is kept. Raises BackboneError."""
+    with tempfile.TemporaryDirectory() as temporary:
+        _keep(Path(temporary) / "made", f"{kind}:{rest}", made, ())
+        found = read_stored(Path(temporary) / "made", f"{kind}:{rest}")
+        assert found is not None
+        assert isinstance(found.graph, Path)
+        return replace(found, graph=found.graph.read_bytes())
+
+
 def load_exported(
     kind: str, rest: str, options: InputOptions, taps: tuple[str, ...], export: Callable[[Request], Exported]
 ) -> Backbone:
     """The backbone ``KIND:REST`` from the store, or made by ``export``. Raises BackboneError, OptionError."""
-    name, arguments = parse(kind, rest)
-    weights = _weights(options.weights)
+    request = asked(kind, rest, options, taps)
+    name, arguments, weights = request.name, request.arguments, request.weights
     digest = "published" if weights is None else _digest(weights)
-    prepared = asdict(replace(options, weights=None))
+    described = asdict(replace(options, weights=None))
 
     def stored_at(extra: tuple[str, ...]) -> Path:
-        settings = json.dumps([VERSION, kind, name, arguments, digest, prepared, sorted(extra)], sort_keys=True)
+        settings = json.dumps([VERSION, kind, name, arguments, digest, described, sorted(extra)], sort_keys=True)
         return cache_folder() / "backbones" / hashlib.sha256(settings.encode()).hexdigest()[:32]
 
     usual = read_stored(stored_at(()), f"{kind}:{rest}")
@@ -83,7 +122,7 @@ def load_exported(
     found = read_stored(folder, f"{kind}:{rest}")
     if found is None:
         with quiet():
-            made = export(Request(name, arguments, weights, options, taps))
+            made = export(request)
         _keep(folder, f"{kind}:{rest}", made, tuple(tap for tap in taps if tap.endswith(FLAT)))
         found = read_stored(folder, f"{kind}:{rest}")
     if found is None:

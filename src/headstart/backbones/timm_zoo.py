@@ -10,13 +10,13 @@ from typing import Any
 
 from headstart.backbones.exported import (
     Exported,
+    Opened,
     Request,
     described_file,
     filled,
     load_exported,
     one_line,
     refuse,
-    to_onnx,
 )
 from headstart.backbones.model import Backbone, InputOptions, provider
 from headstart.backbones.onnx_file import MAX_FILE
@@ -37,6 +37,11 @@ def load_timm(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbo
 
 
 def _export(request: Request) -> Exported:
+    return open_timm(request).export()
+
+
+def open_timm(request: Request) -> Opened:
+    """The network as a torch module. Raises BackboneError, OptionError, MissingExtraError."""
     try:
         import timm
         from timm.data import resolve_data_config
@@ -71,15 +76,13 @@ def _export(request: Request) -> Exported:
     for tap in request.cuts:
         if tap not in names:
             raise BackboneError(f"Unknown cut {tap!r}; timm:{request.name} has {', '.join(names)}.")
-    model = to_onnx(tapped, (3, *how.size))
     if request.weights is not None:
         licence, source = "unknown", f"timm {timm.__version__}, {described_file(request.weights)}"
     else:
         hub = settings.get("hf_hub_id") or settings.get("url") or "unknown"
         origin = f", from {settings['origin_url']}" if settings.get("origin_url") else ""
         licence, source = str(settings.get("license") or "unknown"), f"timm {timm.__version__}, {hub}{origin}"
-    outputs = [output.name for output in model.graph.output]
-    return Exported(model, dict(zip(names, outputs, strict=True)), how, licence, source, tuple(notes))
+    return Opened(tapped, tuple(names), (3, *how.size), how, licence, source, tuple(notes))
 
 
 def _built(timm: Any, request: Request) -> Any:

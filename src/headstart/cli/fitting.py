@@ -5,21 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.options import (
     BACKBONE_HELP,
+    BatchNormOption,
     BatchOption,
     ChannelsOption,
     ClassWeightsOption,
     CoverageOption,
     CropOption,
+    DecayOption,
     EpochsOption,
     FalseAlarmsOption,
+    FineTuneOption,
     HiddenOption,
     JsonOption,
+    LimitOption,
     MeanOption,
     OptimiserOption,
     PatienceOption,
@@ -28,11 +33,14 @@ from headstart.cli.options import (
     QuietOption,
     RateOption,
     ResizeOption,
+    ResumeOption,
     RuntimeOption,
     SizeOption,
     StdOption,
     StopOption,
     StrictOption,
+    TuningOption,
+    UnfreezeOption,
     WeightsOption,
     WorkersOption,
     app,
@@ -49,6 +57,9 @@ from headstart.terminal import (
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
+    from headstart.classifier import ImageClassifier
+    from headstart.finetune import FineTuning
+    from headstart.finetune.tune import Tuned
     from headstart.heads import Training
 
 
@@ -73,8 +84,17 @@ def fit(
     patience: PatienceOption = None,
     stop_at_accuracy: StopOption = None,
     class_weights: ClassWeightsOption = None,
+    fine_tune: FineTuneOption = False,
+    unfreeze_from: UnfreezeOption = None,
+    layer_decay: DecayOption = None,
+    batch_norm: BatchNormOption = None,
+    time_limit: LimitOption = None,
+    resume: ResumeOption = False,
+    tuning: TuningOption = None,
     views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
-    augmentation: Annotated[str, typer.Option(help="How the views differ: flip, light or lesson.")] = "light",
+    augmentation: Annotated[
+        str, typer.Option(help="How views differ: flip, light or lesson; fine-tuning: or none.")
+    ] = "light",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
     coverage: CoverageOption = 0.95,
@@ -102,21 +122,34 @@ def fit(
     from headstart.classifier import ImageClassifier
 
     check_target(output)  # before the work, not after it
-    training = _training(
-        head, hidden=hidden, optimiser=optimiser, rate=lr, epochs=epochs, batch=batch_size, patience=patience,
-        stop_at_accuracy=stop_at_accuracy, class_weights=class_weights,
+    given = {
+        "optimiser": optimiser, "rate": lr, "epochs": epochs, "batch": batch_size, "patience": patience,
+        "stop_at_accuracy": stop_at_accuracy, "class_weights": class_weights,
+    }  # fmt: skip
+    how = _fine_tuning(
+        fine_tune or unfreeze_from is not None, backbone, output, tuning, resume, given, unfreeze_from=unfreeze_from,
+        layer_decay=layer_decay, batch_norm=batch_norm, time_limit=time_limit, augmentation=augmentation,
     )  # fmt: skip
+    training = _training(head, hidden=hidden, **({} if how else given))
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
         precision=precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
-        augmentation=augmentation, training=training,
+        augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as bar:
         classifier.fit(data, progress=bar)
+    history = classifier.run_["training"]
+    if how is not None:
+        tuned = _tuned(classifier, how, quiet)
+        if not tuned.main:
+            raise typer.Exit  # of several processes one writes
+        history = tuned.history
     folder = classifier.save(output)
-    curves = _curves(classifier.run_["training"], folder)
+    if how is not None:
+        rmtree(str(how.checkpoints), ignore_errors=True)
+    curves = _curves(history, folder)
     if not quiet:
         for note in classifier.notes_:
             print(line(f"note: {note}"), file=sys.stderr)
@@ -133,6 +166,30 @@ def fit(
     raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
 
 
+def _fine_tuning(
+    wanted: bool, backbone: str, output: Path, tuning: str | None, resume: bool, shared: dict[str, Any], **given: Any
+) -> FineTuning | None:
+    """How layers are trained, None if they are not; checkpoints lie beside the model until it is written."""
+    from headstart.finetune import FineTuning, check_backbone, parse
+
+    if not wanted:
+        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name != "augmentation"]
+        some += ["--tuning"] * (tuning is not None) + ["--resume"] * resume
+        if some or given["augmentation"] == "none":
+            raise OptionError(f"{', '.join(some) or '--augmentation none'} is of fine-tuning; give --fine-tune too.")
+        return None
+    check_backbone(backbone)
+    some_given = {name: value for name, value in {**shared, **given}.items() if value is not None}
+    checkpoints = output.with_name(f"{output.name}.unfinished")
+    return FineTuning(**some_given, **parse(tuning or ""), checkpoints=checkpoints, resume=resume)
+
+
+def _tuned(classifier: ImageClassifier, how: FineTuning, quiet: bool) -> Tuned:
+    from headstart.finetune import fine_tune
+
+    return fine_tune(classifier, how, say=lambda text: None if quiet else print(line(text), file=sys.stderr))
+
+
 def _curves(history: list[dict[str, Any]], folder: str) -> str:
     """The curves of a training, left as a picture in the model folder too; nothing where nothing was trained."""
     if not history:
@@ -146,7 +203,8 @@ def _curves(history: list[dict[str, Any]], folder: str) -> str:
 def _summary(run: dict[str, Any], folder: str) -> dict[str, Any]:
     images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
     keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
-    return {"model": folder, "classes": run["classes"], "images": images} | {key: run[key] for key in keys}
+    tuned = {"fine_tuning": run["fine_tuning"]} if "fine_tuning" in run else {}
+    return {"model": folder, "classes": run["classes"], "images": images} | {key: run[key] for key in keys} | tuned
 
 
 def _validation(value: str | None) -> str | float | None:

@@ -50,18 +50,32 @@ def _options(
     pass
 
 
-# How an mlp head is trained.
+# How an mlp head is trained, or layers of the backbone.
 HiddenOption = Annotated[int | None, typer.Option(help="mlp: units of the hidden layer [1024].")]
-OptimiserOption = Annotated[str | None, typer.Option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")]
-RateOption = Annotated[float | None, typer.Option(help="mlp: learning rate [0.0001].")]
-EpochsOption = Annotated[int | None, typer.Option(help="mlp: epochs at the most [20].")]
-BatchOption = Annotated[int | None, typer.Option(help="mlp: pictures a step [20].")]
-PatienceOption = Annotated[
-    int | None, typer.Option(help="mlp: stop when the loss on groups kept back has not fallen for so many epochs.")
+OptimiserOption = Annotated[
+    str | None, typer.Option(help="rmsprop, adam, adamw, sgd [mlp: rmsprop, fine-tuning: adamw].")
 ]
-StopOption = Annotated[float | None, typer.Option(help="mlp: stop at this accuracy in training.")]
+RateOption = Annotated[float | None, typer.Option(help="Learning rate [mlp: 0.0001, fine-tuning: 0.0003].")]
+EpochsOption = Annotated[int | None, typer.Option(help="Epochs at the most [mlp: 20, fine-tuning: 5].")]
+BatchOption = Annotated[int | None, typer.Option(help="Pictures a step [mlp: 20, fine-tuning: 16].")]
+PatienceOption = Annotated[
+    int | None, typer.Option(help="Stop when the loss on groups kept back has not fallen for so many epochs.")
+]
+StopOption = Annotated[float | None, typer.Option(help="Stop at this accuracy in training.")]
 ClassWeightsOption = Annotated[
-    bool | None, typer.Option("--class-weights", help="mlp: every class counts alike, however few its pictures.")
+    bool | None, typer.Option("--class-weights", help="Every class counts alike, however few its pictures.")
+]
+FineTuneOption = Annotated[bool, typer.Option("--fine-tune", help="Train the backbone's last layers on (PyTorch).")]
+UnfreezeOption = Annotated[
+    str | None, typer.Option(metavar="TAP|LAYER|INDEX|all", help="Fine-tune from there on [the last two stages].")
+]
+DecayOption = Annotated[float | None, typer.Option(help="Fine-tuning: rate of a stage to that of the next [0.75].")]
+BatchNormOption = Annotated[str | None, typer.Option(help="Fine-tuning: frozen, or update its statistics [frozen].")]
+LimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Fine-tuning: fewer epochs if need be.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where a fine-tuning into the same MODEL ended.")]
+TuningOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=N,...", help="Fine-tuning: warm_up, l2_sp, ema, label_smoothing, clip (docs)."),
 ]
 
 # How a network wants its pictures.

@@ -1,0 +1,257 @@
+"""The one training loop, read from top to bottom; everything that happens in an epoch is here.
+
+With several processes (``accelerate launch``) each takes its share of every batch and the gradients are added up, so
+that they make the steps of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from headstart.errors import BackboneError
+from headstart.evaluation import wilson
+from headstart.finetune.freeze import STATISTICS, Plan, check_frozen, set_mode
+from headstart.finetune.network import Network
+from headstart.finetune.options import FineTuning
+from headstart.finetune.pictures import Pictures
+from headstart.finetune.schedule import rate_at
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's record: mean loss in nats and accuracy (with 95% interval) on the pictures trained on, as they were
+    varied; those of the groups kept back, or None; the learning rate at its end; seconds; what else must be said."""
+
+    number: int
+    loss: float
+    accuracy: float
+    interval: tuple[float, float]
+    kept_back_loss: float | None
+    kept_back_accuracy: float | None
+    rate: float
+    seconds: float
+    note: str = ""
+
+
+@dataclass
+class State:
+    """Where a training is: its epochs so far, the optimiser, the averaged and the best weights, pictures at a time."""
+
+    history: list[Epoch] = field(default_factory=list)
+    optimiser: Any = None
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    at_a_time: int | None = None
+
+    def tensors(self, network: Network, plan: Plan) -> dict[str, Tensor]:
+        """All that a training needs to go on, by name."""
+        named = {f"now.{name}": value for name, value in moving(network, plan).items()}
+        named |= {f"average.{name}": value for name, value in self.average.items()}
+        named |= {f"best.{name}": value for name, value in self.best.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            named |= {f"optimiser.{number}.{k}": torch.as_tensor(v) for k, v in values.items() if v is not None}
+        return {name: value.clone() for name, value in named.items()}
+
+    def said(self) -> dict[str, Any]:
+        """The rest, as JSON holds it."""
+        return {"history": [asdict(epoch) for epoch in self.history], "at_a_time": self.at_a_time}
+
+    def restore(self, network: Network, tensors: dict[str, Tensor], said: dict[str, Any]) -> None:
+        """Be where ``tensors`` and ``said`` were written."""
+        parts: dict[str, dict[str, Tensor]] = {"now": {}, "average": {}, "best": {}, "optimiser": {}}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition(".")
+            parts[kind][rest] = value
+        network.load_state_dict(parts["now"], strict=False)
+        self.average, self.best = parts["average"], parts["best"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in parts["optimiser"].items():
+            number, _, key = name.partition(".")
+            moments.setdefault(int(number), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.history = [Epoch(**{**each, "interval": tuple(each["interval"])}) for each in said["history"]]
+        self.at_a_time = said["at_a_time"]
+
+
+def moving(network: Network, plan: Plan) -> dict[str, Tensor]:
+    """The tensors that training changes: free ones, and statistics that follow the batches."""
+    names = {*plan.free, *(f"{norm}.{each}" for norm in plan.norms for each in STATISTICS)}
+    return {name: value for name, value in network.state_dict().items() if name in names}
+
+
+def train(
+    network: Network, plan: Plan, pictures: Pictures, labels: Rows, rows: Rows, kept_back: Rows, classes: int,
+    how: FineTuning, seed: int, device: Accelerator, state: State,
+) -> Iterator[Epoch]:  # fmt: skip
+    """Train the free tensors of ``network`` on the pictures ``rows`` and yield a record after every epoch.
+
+    ``labels`` [n] of all pictures. ``state`` is new, or restored: then it goes on there. At the end ``network`` holds
+    the weights to use, and every frozen tensor has been compared with what was loaded. Raises BackboneError.
+    """
+    parameters = {name: p for name, p in network.named_parameters() if name in plan.free}
+    start = {name: plan.start[name].to(device.device) for name in parameters}
+    if state.optimiser is None:
+        state.optimiser = optimiser(network, plan, how)
+    weights = class_weights(labels[rows], classes) if how.class_weights else torch.ones(classes)
+    weights = weights.to(device.device)
+    steps_an_epoch = -(-len(rows) // how.batch)
+    for epoch in range(len(state.history) + 1, how.epochs + 1):
+        if stopped(state, how):
+            break
+        began, total, right, note, step = time.perf_counter(), 0.0, 0, "", (epoch - 1) * steps_an_epoch
+        set_mode(network, plan, learning=True)
+        order = np.random.default_rng([seed, epoch]).permutation(rows)
+        batches = [order[i : i + how.batch] for i in range(0, len(order), how.batch)]
+        mine = [batch[device.process_index :: device.num_processes] for batch in batches]
+        for batch, (own, pixels) in zip(batches, pictures.batches(mine, how.augmentation, seed, epoch), strict=True):
+            while True:  # until it fits into memory
+                try:
+                    loss, correct = _gradients(
+                        network, pixels, labels[own], weights, len(batch), how, device, state.at_a_time
+                    )
+                    break
+                except torch.OutOfMemoryError:
+                    if (state.at_a_time or len(own)) < 2:
+                        raise BackboneError("One picture at a time is too much for the memory here.") from None
+                    state.at_a_time = (state.at_a_time or len(own)) // 2
+                    note = f"out of memory: {state.at_a_time} pictures at a time, gradients added up"
+                    torch.cuda.empty_cache()
+            loss, correct = _summed(parameters, loss, correct, device)
+            if how.clip:
+                torch.nn.utils.clip_grad_norm_(parameters.values(), how.clip)
+            share = rate_at(step, how.epochs * steps_an_epoch, how.warm_up)
+            for group in state.optimiser.param_groups:
+                group["lr"] = how.rate * share * group["scale"]
+            state.optimiser.step()
+            with torch.no_grad():
+                for name, parameter in parameters.items():  # L2-SP: back towards where it started
+                    parameter.lerp_(start[name], how.l2_sp * share * plan.free[name])
+                if how.ema:
+                    decay = min(how.ema, (1 + step) / (10 + step))
+                    for name, value in moving(network, plan).items():
+                        kept = state.average.setdefault(name, value.clone())
+                        kept.copy_(kept.lerp(value, 1 - decay) if kept.is_floating_point() else value)
+            total, right, step = total + loss, right + correct, step + 1
+        if not np.isfinite(total):
+            raise BackboneError(f"The loss is not finite in epoch {epoch}; give a smaller --lr than {how.rate:g}.")
+        back = _kept_back(network, plan, pictures, labels, kept_back, how, state, device)
+        lowest = min((e.kept_back_loss for e in state.history if e.kept_back_loss is not None), default=np.inf)
+        if back[0] is not None and back[0] < lowest:
+            state.best = {k: v.clone() for k, v in (state.average or moving(network, plan)).items()}
+        accuracy = right / len(rows)
+        state.history.append(
+            Epoch(epoch, total / len(rows), accuracy, wilson(right, len(rows)), *back, how.rate * share,
+                  time.perf_counter() - began, note)
+        )  # fmt: skip
+        yield state.history[-1]
+    network.load_state_dict(state.best or state.average, strict=False)
+    set_mode(network, plan, learning=False)
+    check_frozen(network, plan)
+
+
+def stopped(state: State, how: FineTuning) -> bool:
+    """Whether training has reached the accuracy to stop at, or waited long enough for a lower loss kept back."""
+    if how.stop_at_accuracy is not None and state.history and state.history[-1].accuracy >= how.stop_at_accuracy:
+        return True
+    losses = [e.kept_back_loss for e in state.history if e.kept_back_loss is not None]
+    return how.patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= how.patience
+
+
+def optimiser(network: Network, plan: Plan, how: FineTuning) -> Any:
+    """The optimiser of the free tensors, a group for each share of the learning rate."""
+    named = dict(network.named_parameters())
+    groups = [
+        {"params": [named[name] for name, s in plan.free.items() if s == share], "scale": share, "lr": how.rate}
+        for share in sorted(set(plan.free.values()))
+    ]
+    if how.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=how.rate, momentum=0.9)
+    if how.optimiser == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=how.rate, alpha=0.9, eps=1e-7)
+    if how.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=how.rate)
+    return torch.optim.AdamW(groups, lr=how.rate, weight_decay=0.0)  # L2-SP is the decay
+
+
+def class_weights(labels: Rows, classes: int) -> Tensor:
+    """Weights [k] by which every class counts alike; their mean over the pictures is 1."""
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return torch.tensor(len(labels) / (counts * (counts > 0).sum()), dtype=torch.float32)
+
+
+def answers(
+    network: Network, pictures: Pictures, rows: Rows, batch: int, device: Accelerator
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are."""
+    scores, vectors = [], []
+    network.eval()
+    with torch.no_grad(), device.autocast():
+        for _, pixels in pictures.batches([rows[i : i + batch] for i in range(0, len(rows), batch)]):
+            vectors.append(network.vectors(torch.from_numpy(pixels).to(device.device)).float())
+            scores.append(network.scores(vectors[-1]).double().cpu())
+    return torch.cat(scores).numpy(), torch.cat(vectors).cpu().numpy()
+
+
+def _gradients(
+    network: Network, pixels: NDArray[np.uint8], labels: Rows, weights: Tensor, count: int, how: FineTuning,
+    device: Accelerator, at_a_time: int | None,
+) -> tuple[float, int]:  # fmt: skip
+    """Gradients of this process's part of a batch of ``count`` pictures; the sum of its losses, and how many right."""
+    total, right = 0.0, 0
+    network.zero_grad()
+    size = at_a_time or max(1, len(labels))
+    for i in range(0, len(labels), size):
+        some = torch.from_numpy(pixels[i : i + size]).to(device.device)
+        truth = torch.from_numpy(labels[i : i + size]).to(device.device)
+        with device.autocast():
+            scores = network(some)
+            each = cross_entropy(scores.float(), truth, reduction="none", label_smoothing=how.label_smoothing)
+            loss = (each * weights[truth]).sum()
+        (loss / count).backward()
+        total, right = total + float(loss.detach()), right + int((scores.argmax(1) == truth).sum())
+    return total, right
+
+
+def _summed(parameters: dict[str, Any], loss: float, right: int, device: Accelerator) -> tuple[float, int]:
+    """Gradients, loss and right answers of all processes together."""
+    if device.num_processes == 1:
+        return loss, right
+    for p in parameters.values():
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([torch.tensor([loss, float(right)], device=device.device),
+                      *(p.grad.reshape(-1) for p in parameters.values())])  # fmt: skip
+    flat = device.reduce(flat, "sum")
+    place = 2
+    for p in parameters.values():
+        p.grad.copy_(flat[place : place + p.numel()].view_as(p))
+        place += p.numel()
+    return float(flat[0]), round(float(flat[1]))
+
+
+def _kept_back(
+    network: Network, plan: Plan, pictures: Pictures, labels: Rows, rows: Rows, how: FineTuning, state: State,
+    device: Accelerator,
+) -> tuple[float | None, float | None]:  # fmt: skip
+    """Loss and accuracy on the pictures kept back, with the averaged weights where there are any."""
+    if not len(rows):
+        return None, None
+    present = {k: v.clone() for k, v in moving(network, plan).items()}
+    network.load_state_dict(state.average, strict=False)
+    scores = torch.from_numpy(answers(network, pictures, rows, how.batch, device)[0])
+    network.load_state_dict(present, strict=False)
+    truth = torch.from_numpy(labels[rows])
+    return float(cross_entropy(scores, truth)), float((scores.argmax(1) == truth).double().mean())
