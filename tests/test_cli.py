@@ -263,7 +263,7 @@ def test_backbones_list_names_what_load_takes(run):
     status, out, _ = run("backbones", "list", "--json")
     found = [each["id"] for each in json.loads(out)]
     assert status == 0
-    assert found == ["headstart-s", "onnx:FILE", "timm:NAME", "keras:NAME", "NAME"]
+    assert found == ["headstart-s", "onnx:FILE", "hf:ORG/NAME", "timm:NAME", "keras:NAME", "NAME"]
     assert {name.partition(":")[0] for name in found} == {*backbones.PROVIDERS, "NAME"}  # NAME: what was imported
     assert all(name in run("backbones", "list")[1] for name in found)
 

@@ -73,13 +73,9 @@ def _load(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
 
 
 def load_hub(
-    rest: str,
-    options: InputOptions,
-    taps: tuple[str, ...] = (),
-    *,
-    renew: bool = False,
+    rest: str, options: InputOptions, taps: tuple[str, ...] = (), *, renew: bool = False,
     progress: Progress | None = None,
-) -> Backbone:
+) -> Backbone:  # fmt: skip
     """The backbone ``hf:REST``. A branch stays at the commit it had when first used; ``renew`` asks the hub again.
 
     ``progress(done, total)`` counts bytes. Raises BackboneError, OptionError.
@@ -274,9 +270,8 @@ def _prepared(
     def bring(name: str, limit: int) -> Path:
         listed = snapshot.files[name]
         if listed.size > limit:
-            raise BackboneError(
-                f"{name} of hf:{named.repository} has {listed.size:,} bytes, more than the limit of {limit:,}."
-            )
+            said = f"has {listed.size:,} bytes, more than the limit of {limit:,}"
+            raise BackboneError(f"{name} of hf:{named.repository} {said}.")
         return _fetch(named, snapshot.commit, listed, folder, progress)
 
     described = {name: read_json(bring(name, MAX_DESCRIPTION)) for name in DESCRIPTIONS if name in snapshot.files}
@@ -286,9 +281,8 @@ def _prepared(
     for location in sorted(locations(parsed(content, path))):
         beside = (PurePosixPath(graph.name).parent / location).as_posix()
         if not location or not _inside(location) or beside not in snapshot.files:
-            raise BackboneError(
-                f"{graph.name} of hf:{named.repository} needs the file {location[:100]!r}, which the repository lacks."
-            )
+            said = f"needs the file {location[:100]!r}, which the repository lacks"
+            raise BackboneError(f"{graph.name} of hf:{named.repository} {said}.")
         bring(beside, left)
         left -= snapshot.files[beside].size
     values, where = hub_description(*(described.get(name, {}) for name in DESCRIPTIONS))
