@@ -263,9 +263,8 @@ def _cached(named: Named, revision: str) -> Snapshot:
 def _prepared(
     named: Named, snapshot: Snapshot, options: InputOptions, taps: tuple[str, ...], progress: Progress | None
 ) -> Backbone:
-    graph = _graph(named, snapshot)
-    key = hashlib.sha256(f"{named.repository}@{snapshot.commit}".encode()).hexdigest()[:32]
-    folder = cache_folder() / "hub" / key
+    graph, pinned = _graph(named, snapshot), f"{named.repository}@{snapshot.commit}"
+    folder = cache_folder() / "hub" / hashlib.sha256(pinned.encode()).hexdigest()[:32]
 
     def bring(name: str, limit: int) -> Path:
         listed = snapshot.files[name]
@@ -292,8 +291,7 @@ def _prepared(
         "source": f"Hugging Face Hub, {named.repository} at {snapshot.commit}, {graph.name} (sha256 "
                   f"{hashlib.sha256(content).hexdigest()})",
     }  # fmt: skip
-    if place == folder_of(full):
-        recorded["name"] = full
+    recorded |= {"name": full} if place == folder_of(full) else {}
     convert(content, path, options, values, where, taps, place, recorded)
     found = read_stored(place, full)
     if found is None:
