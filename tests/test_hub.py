@@ -77,6 +77,7 @@ def server(tmp_path, monkeypatch):
 
         def answer(self, status, body=b"", **headers):
             self.send_response(status)
+            self.send_header("Connection", "close")  # else the client may use it again just as it ends
             for name, value in headers.items():
                 self.send_header(name.replace("_", "-"), value)
             self.send_header("Content-Length", str(len(body)))
@@ -97,6 +98,7 @@ def server(tmp_path, monkeypatch):
             start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
             body = content[start:]
             self.send_response(206 if start else 200)
+            self.send_header("Connection", "close")
             self.send_header("Content-Length", str(len(body)))
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
