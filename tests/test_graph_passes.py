@@ -183,6 +183,20 @@ def test_zero_padding_before_a_maximum_stays_where_values_may_be_negative():
     np.testing.assert_allclose(run(found, {"pixels": PIXELS})[0], expected(model).mean(axis=(1, 2)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_padding_with_the_nearest_value_before_a_maximum_is_folded(stride):
+    b = Build()
+    pad = b.constant(np.array([0, 0, 1, 1, 0, 0, 2, 1], np.int64))
+    x = b.node("Pad", b.node("Transpose", b.node("Tanh", "image"), perm=[0, 3, 1, 2]), pad, mode="edge")
+    x = b.node("MaxPool", x, kernel_shape=[3, 3], strides=[stride] * 2)
+    model = b.model(x)
+    found = standard(model, x)
+    assert "Pad" not in [node.op_type for node in found.graph.node]
+    np.testing.assert_allclose(
+        run(found, {"pixels": PIXELS})[0], expected(model).mean(axis=(2, 3)), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_constants_that_would_grow_are_not_folded():
     b = Build()
     wide = b.node("Add", b.constant(np.zeros((2000, 1), np.float32)), b.constant(np.zeros((1, 2000), np.float32)))

@@ -88,7 +88,7 @@ def _fold_pads(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]
     producer = {name: node for node in graph.node for name in node.output}
     for node in graph.node:
         before = producer.get(node.input[0]) if node.op_type in ("Conv", "MaxPool") else None
-        if before is None or before.op_type != "Pad" or attribute(before, "mode", b"constant") != b"constant":
+        if before is None or before.op_type != "Pad":
             continue
         if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or len(before.input) < 2 or "" in before.input[3:]:
             continue
@@ -113,12 +113,16 @@ def _pads_alike(
     node: onnx.NodeProto, pad: onnx.NodeProto, filled: float, producer: Mapping[str, onnx.NodeProto]
 ) -> bool:
     """Whether padding with ``filled`` is what the node's own padding does: zeros for Conv, minus infinity for MaxPool.
-    Zeros do as well where no value is below them."""
+    Zeros do as well where no value is below them, and so does the nearest value (Keras on PyTorch pads so): a window
+    wider than the padding holds that value itself."""
+    mode = attribute(pad, "mode", b"constant")
     if node.op_type == "Conv":
-        return filled == 0
+        return mode == b"constant" and filled == 0
     own_pads, rounding = attribute(node, "pads", [0]), attribute(node, "ceil_mode", 0)
-    if any(own_pads) or rounding or len(node.output) > 1:
+    if any(own_pads) or rounding or len(node.output) > 1 or max(attribute(node, "dilations", [1])) > 1:
         return False
+    if mode != b"constant":
+        return bool(mode == b"edge")
     above = producer.get(pad.input[0])
     return filled <= -3e38 or (filled == 0 and above is not None and above.op_type in NEVER_NEGATIVE)
 
