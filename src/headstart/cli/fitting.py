@@ -12,13 +12,16 @@ import typer
 
 from headstart.cli.options import (
     BACKBONE_HELP,
+    AugmentationOption,
     BatchNormOption,
     BatchOption,
     ChannelsOption,
     ClassWeightsOption,
     CoverageOption,
     CropOption,
+    CutOption,
     DecayOption,
+    DropoutOption,
     EpochsOption,
     FalseAlarmsOption,
     FineTuneOption,
@@ -69,13 +72,9 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("model"),
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
     weights: WeightsOption = None,
-    cut: Annotated[
-        str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
-    ] = "auto",
+    cut: CutOption = "auto",
     head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto",
-    dropout: Annotated[
-        float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
-    ] = None,
+    dropout: DropoutOption = None,
     hidden: HiddenOption = None,
     optimiser: OptimiserOption = None,
     lr: RateOption = None,
@@ -92,9 +91,7 @@ def fit(
     resume: ResumeOption = False,
     tuning: TuningOption = None,
     views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
-    augmentation: Annotated[
-        str, typer.Option(help="How views differ: flip, light or lesson; fine-tuning: or none.")
-    ] = "light",
+    augmentation: AugmentationOption = "light",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
     coverage: CoverageOption = 0.95,
@@ -140,6 +137,24 @@ def fit(
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as bar:
         classifier.fit(data, progress=bar)
+    folder, curves = _written(classifier, output, how, quiet)
+    if not quiet:
+        for note in classifier.notes_:
+            print(line(f"note: {note}"), file=sys.stderr)
+    tell_quarantine(classifier.quarantined_, quiet)
+    if not as_json:
+        print_fit(classifier, folder, time.perf_counter() - started)
+        print(curves, end="", flush=True)  # the result is not kept waiting for the report
+    page = write_report(classifier, folder, cache) if report else None
+    if as_json:
+        print_json(_summary(classifier.run_, folder) | {"report": page})
+    elif page is not None:
+        print(line(f"Report      {page}"))
+    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+
+
+def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, quiet: bool) -> tuple[str, str]:
+    """Fine-tune where that is wanted, and write the model: its folder, and the curves of a training."""
     history = classifier.run_["training"]
     if how is not None:
         tuned = _tuned(classifier, how, quiet)
@@ -149,21 +164,7 @@ def fit(
     folder = classifier.save(output)
     if how is not None:
         rmtree(str(how.checkpoints), ignore_errors=True)
-    curves = _curves(history, folder)
-    if not quiet:
-        for note in classifier.notes_:
-            print(line(f"note: {note}"), file=sys.stderr)
-    tell_quarantine(classifier.quarantined_, quiet)
-    if not as_json:
-        print_fit(classifier, folder, time.perf_counter() - started)
-        print(curves, end="")
-        sys.stdout.flush()  # the result is not kept waiting for the report
-    page = write_report(classifier, folder, cache) if report else None
-    if as_json:
-        print_json(_summary(classifier.run_, folder) | {"report": page})
-    elif page is not None:
-        print(line(f"Report      {page}"))
-    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+    return folder, _curves(history, folder)
 
 
 def _fine_tuning(

@@ -91,3 +91,10 @@ CoverageOption = Annotated[float, typer.Option(help="Share of pictures whose set
 FalseAlarmsOption = Annotated[
     float, typer.Option(help="Share of pictures of the classes that may be taken for none of these.")
 ]
+CutOption = Annotated[
+    str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
+]
+DropoutOption = Annotated[
+    float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+]
+AugmentationOption = Annotated[str, typer.Option(help="How views differ: flip, light or lesson; fine-tuning: or none.")]

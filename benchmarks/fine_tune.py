@@ -1,0 +1,143 @@
+"""Fine-tuning beside the frozen model: accuracy on pictures that had no part in it, and seconds.
+
+    python benchmarks/fine_tune.py [--seeds 5] [--epochs 5] [--tasks ants-bees,horse-or-human,turned]
+
+MobileNetV2 (``timm:``, the shared weights). ``turned`` is a task that frozen features are weak at: which way up is the
+picture (four quarter turns of 200 pictures of horse-or-human to learn from, and 100 others)? Arms: the frozen model; a
+plain PyTorch loop over all layers from a random head; the same loop from the frozen head; ``fine_tune`` with its
+defaults but for the epochs (and without flips where turned), which may keep the frozen model. Needs the extra ``zoo``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import timm
+import torch
+from measure import Scratch, shared, table
+from PIL import Image
+from safetensors.torch import load_file
+
+import headstart as hs
+from headstart.backbones import InputOptions
+from headstart.datasets import open_dataset
+from headstart.evaluation import held_out_accuracy
+from headstart.finetune import FineTuning, fine_tune
+from headstart.images import decode
+
+NETWORK = {"pad_type": "same", "num_classes": 1001}
+BACKBONE = "timm:mobilenetv2_100?pad_type=same&num_classes=1001"
+HALF = (0.5, 0.5, 0.5)
+
+
+def turned(source: Path, target: Path) -> Path:
+    """Four folders of quarter turns; a picture has one of them."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 200), ("validation", 100)):
+        files = sorted((source / split).rglob("*.jpg")) or sorted((source / split).rglob("*.png"))
+        for number, place in enumerate(rng.choice(len(files), count, replace=False)):
+            folder = target / split / f"turn{number % 4}"
+            folder.mkdir(parents=True, exist_ok=True)
+            with Image.open(files[place]) as picture:
+                picture.convert("RGB").rotate(90 * (number % 4)).save(folder / f"{files[place].stem}.png")
+    return target
+
+
+def pixels(dataset, classes, preprocess) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised pictures [n, 3, height, width] of what can be read, and their labels."""
+    images, labels = [], []
+    for i, item in enumerate(dataset.items):
+        try:
+            images.append(preprocess(decode(dataset.read(i), at_least=preprocess.at_least)))
+        except hs.HeadstartError:
+            continue
+        labels.append(classes.index(item.label))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.tensor(labels)
+
+
+def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) -> tuple[float, float]:
+    """All layers by AdamW at 3e-4, batches of 16, batch norm updated: accuracy on ``held``, and seconds."""
+    torch.manual_seed(seed)
+    network = timm.create_model("mobilenetv2_100", **NETWORK)
+    network.load_state_dict(load_file(weights))
+    classes = int(learn[1].max()) + 1
+    network.reset_classifier(classes)
+    if head is not None:
+        with torch.no_grad():
+            network.classifier.weight.copy_(torch.from_numpy(head.weights.T / head.temperature))
+            network.classifier.bias.copy_(torch.from_numpy(head.bias / head.temperature))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-4)
+    began = time.perf_counter()
+    for _ in range(epochs):
+        network.train()
+        for rows in torch.randperm(len(learn[1])).split(16):
+            if len(rows) > 1:
+                image = learn[0][rows].float() / 127.5 - 1
+                if flip:
+                    mirrored = torch.rand(len(rows)) < 0.5
+                    image[mirrored] = image[mirrored].flip(3)
+                optimiser.zero_grad()
+                torch.nn.functional.cross_entropy(network(image), learn[1][rows]).backward()
+                optimiser.step()
+    seconds = time.perf_counter() - began
+    network.eval()
+    with torch.no_grad():
+        answers = torch.cat([network(part.float() / 127.5 - 1) for part in held[0].split(32)]).argmax(1)
+    return float((answers == held[1]).float().mean()), seconds
+
+
+def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> list[dict]:
+    found: dict[str, list[tuple[float, float]]] = {}
+    kept, count, flip = [], 0, task != "turned"
+    for seed in range(seeds):
+        began = time.perf_counter()
+        options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
+        model = hs.ImageClassifier(
+            BACKBONE, cut="features", head="ridge", input_options=options, seed=seed, cache=False
+        )
+        model.fit(data)
+        spent = time.perf_counter() - began
+        dataset = open_dataset(data)
+        held_name = "validation" if "validation" in dataset.splits else "test"
+        preprocess, classes = model.model_.preprocess, list(model.classes_)
+        learn = pixels(dataset.split("train"), classes, preprocess)
+        held = pixels(dataset.split(held_name), classes, preprocess)
+        count = len(held[1])
+        found.setdefault("frozen", []).append((model.accuracy_["validation"].value, spent))
+        head = model.choice_.head
+        for name, start in (("all layers, random head", None), ("all layers, frozen head", head)):
+            found.setdefault(name, []).append(plain(weights, start, learn, held, epochs, seed, flip))
+        how = FineTuning(epochs=epochs, augmentation="light" if flip else "none")
+        began = time.perf_counter()
+        verdict = fine_tune(model, how, say=lambda text: print(text, flush=True)).verdict
+        kept.append("fine-tuned" if verdict.better else "frozen")
+        found.setdefault("fine_tune", []).append(
+            (model.evaluate(data).accuracy.value, spent + time.perf_counter() - began)
+        )
+    rows = []
+    for name, pairs in found.items():
+        accuracy = median(a for a, _ in pairs)
+        low, high = held_out_accuracy(np.arange(count) < round(accuracy * count)).interval
+        rows.append({"task": task, "arm": name, "accuracy": f"{accuracy:.1%} ({low:.1%} to {high:.1%}) of {count}",
+                     "seconds": median(s for _, s in pairs),
+                     "kept": ", ".join(kept) if name == "fine_tune" else ""})  # fmt: skip
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--tasks", default="ants-bees,horse-or-human,turned")
+    given = parser.parse_args()
+    weights = shared() / "weights" / "mobilenetv2-imagenet.safetensors"
+    with Scratch() as scratch:
+        for task in given.tasks.split(","):
+            data = shared() / "data" / task
+            if task == "turned":
+                data = turned(shared() / "data" / "horse-or-human", scratch.path / "turned")
+            table(rows_of(task, data, weights, given.seeds, given.epochs))
