@@ -138,10 +138,6 @@ def fit(
     with progress_bar("Reading features", quiet, progress) as bar:
         classifier.fit(data, progress=bar)
     folder, curves = _written(classifier, output, how, quiet)
-    if not quiet:
-        for note in classifier.notes_:
-            print(line(f"note: {note}"), file=sys.stderr)
-    tell_quarantine(classifier.quarantined_, quiet)
     if not as_json:
         print_fit(classifier, folder, time.perf_counter() - started)
         print(curves, end="", flush=True)  # the result is not kept waiting for the report
@@ -154,7 +150,7 @@ def fit(
 
 
 def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, quiet: bool) -> tuple[str, str]:
-    """Fine-tune where that is wanted, and write the model: its folder, and the curves of a training."""
+    """Fine-tune where that is wanted, write the model, say what is odd: its folder, and the curves of a training."""
     history = classifier.run_["training"]
     if how is not None:
         tuned = _tuned(classifier, how, quiet)
@@ -164,6 +160,10 @@ def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, 
     folder = classifier.save(output)
     if how is not None:
         rmtree(str(how.checkpoints), ignore_errors=True)
+    if not quiet:
+        for note in classifier.notes_:
+            print(line(f"note: {note}"), file=sys.stderr)
+    tell_quarantine(classifier.quarantined_, quiet)
     return folder, _curves(history, folder)
 
 
