@@ -60,7 +60,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit of a repository: its files by name, its licence, and, offline, the folder they lie in."""
+    """A commit of a repository: its files by name, and its licence."""
 
     commit: str
     files: Mapping[str, Listed]
