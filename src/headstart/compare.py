@@ -228,7 +228,7 @@ def _together(
         rows = np.searchsorted(one.features.index, common)
         aligned.append(replace(one, features=replace(
             one.features, values=one.features.at(rows), pixels=one.features.pixels[rows],
-            content=one.features.content[rows], index=common,
+            looks=one.features.looks[rows], content=one.features.content[rows], index=common,
         )))  # fmt: skip
     first = aligned[0].features
     view = first if len(aligned) == 1 else replace(first, values={"average": _average([a.features for a in aligned])})

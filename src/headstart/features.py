@@ -104,7 +104,8 @@ def embed(
     """Features of every readable picture of a data set, or of a ``view`` of each, in its order.
 
     ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
-    ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it).
+    ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it), and there are no
+    ``pixels`` and ``looks``, which nobody asks a finished model for.
     ``progress(done, total)`` is called from this thread. Unreadable pictures are quarantined. The same
     picture gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
     OptionError, MissingExtraError.
@@ -113,7 +114,9 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = _Step(dataset, backbone, (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view)
+    step = _Step(
+        dataset, backbone, names if exact else (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view
+    )
     works: list[_Work] = []
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
@@ -165,7 +168,7 @@ class _Step:
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        return (*(tap.channels for tap in self.backbone.taps), 768, 3)
+        return (*(tap.channels for tap in self.backbone.taps), *(() if self.exact else (768, 3)))
 
     def load(self) -> Graph:
         workers = min(self.workers, -(-len(self.dataset) // BATCH))
@@ -243,7 +246,8 @@ class _Step:
             except ImageError as error:
                 work.refused[i] = str(error)
                 continue
-            pixels[i], small[i] = preprocess(image), {PIXELS: tiny(image), LOOK: look(source, image)}
+            pixels[i] = preprocess(image)
+            small[i] = {} if self.exact else {PIXELS: tiny(image), LOOK: look(source, image)}
             if self.cache is not None and self.view is None:
                 work.squares[i] = square(image)
             if self.view is not None:
@@ -311,7 +315,7 @@ def _collect(step: _Step, works: Sequence[_Work], wanted: Sequence[str], total: 
         if tap in wanted:
             rows = [found[i].pop(tap) for i in order]
             values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)
-    pixels, looks = [found[i][PIXELS] for i in order], [found[i][LOOK] for i in order]
+    pixels, looks = ([found[i][kind] for i in order if kind in found[i]] for kind in (PIXELS, LOOK))
     content = [np.frombuffer(step.hashes[i], np.uint8) for i in order]
     misses = sum(work.misses for work in works)
     return Features(

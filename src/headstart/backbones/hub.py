@@ -182,9 +182,7 @@ def _told(named: Named) -> Iterator[None]:
         raise BackboneError(f"{where} answered {status} for {id_}; expected its files: try again later.") from None
     except BackboneError:
         raise
-    except OSError as error:  # also a body of another length than promised
-        raise BackboneError(_broken(id_, where, error)) from None
-    except Exception as error:  # httpx has its own tree, and what the hub says may be anything
+    except Exception as error:  # of the system, of httpx, a body of another length: what the hub says may be anything
         raise BackboneError(_broken(id_, where, error)) from None
 
 
@@ -209,7 +207,7 @@ def _listing(named: Named, revision: str) -> Snapshot:
     for sibling in (info.siblings or [])[:MAX_LISTED]:
         name, lfs = sibling.rfilename, sibling.lfs
         digest, size = (lfs.sha256, lfs.size) if lfs else (sibling.blob_id, sibling.size)
-        if not isinstance(name, str) or type(size) is not int or not re.fullmatch(r"([0-9a-f]{40}){1}([0-9a-f]{24})?",
+        if not isinstance(name, str) or type(size) is not int or not re.fullmatch(r"[0-9a-f]{40}([0-9a-f]{24})?",
                                                                                str(digest)):  # fmt: skip
             continue  # without a size and a hash it is not used
         if _inside(name):

@@ -29,6 +29,7 @@ from headstart.finetune.pictures import Pictures
 from headstart.heads import Candidate, Choice, Familiar, Head, select, softmax
 from headstart.heads.candidates import Problem
 from headstart.heads.held_out import Basis
+from headstart.heads.mlp import a_tenth
 from headstart.heads.novelty import familiar
 from headstart.partition import Learned
 
@@ -193,7 +194,8 @@ def _training(
         start={k: v for k, v in work.plan.start.items() if not k.startswith("head.")} | heads,
     )
     first = {k: v.clone() for k, v in moving(network, chosen).items()}
-    kept_back = _kept_back(work, rows) if how.patience is not None else np.zeros(0, np.int64)
+    some = how.patience is not None
+    kept_back = rows[a_tenth(work.groups[rows], work.labels[rows], work.seed)] if some else np.zeros(0, np.int64)
     learn = np.setdiff1d(rows, kept_back)
     state = State(optimiser=optimiser(network, chosen, how))
     file = name.replace(" ", "-")
@@ -232,16 +234,6 @@ def put_head(network: Network, head: Head) -> None:
     where = network.head["bias"].device
     network.set_head(head)
     network.head.to(where)
-
-
-def _kept_back(work: _Work, rows: Rows) -> Rows:
-    """Whole groups, about a tenth of the pictures ``rows``, as long as every class stays."""
-    labels, groups, out = work.labels[rows], work.groups[rows], np.zeros(len(rows), bool)
-    for group in np.random.default_rng(work.seed).permutation(np.unique(groups)):
-        more = out | (groups == group)
-        if more.sum() <= max(1, len(rows) // 10) and len(np.unique(labels[~more])) == len(np.unique(labels)):
-            out = more
-    return rows[out]
 
 
 def _between(

@@ -158,7 +158,7 @@ def fit_mlp(
     seed: int,
 ) -> tuple[Layers, list[Epoch]]:
     """The trained layers, stopped as ``how`` says, and every epoch's record."""
-    kept_back = None if how.patience is None else _a_tenth(groups, labels, seed)
+    kept_back = None if how.patience is None else a_tenth(groups, labels, seed)
     history: list[Epoch] = []
     best: tuple[float, Layers] | None = None
     since = 0
@@ -191,7 +191,7 @@ def held_out_mlp(
     return scores
 
 
-def _a_tenth(groups: NDArray[np.integer], labels: NDArray[np.integer], seed: int) -> NDArray[np.bool_]:
+def a_tenth(groups: NDArray[np.integer], labels: NDArray[np.integer], seed: int) -> NDArray[np.bool_]:
     """Which pictures to keep back: whole groups, about a tenth, as long as every class stays."""
     out = np.zeros(len(groups), bool)
     for group in np.random.default_rng(seed).permutation(np.unique(groups)):
