@@ -84,7 +84,7 @@ class _Work:
 class _Gathered:
     """What came of all pictures so far, each number at its final place: features are held once."""
 
-    values: dict[str, NDArray[np.generic]]  # by tap [n, channels]; rows of ``there`` count
+    values: dict[str, NDArray[np.generic]]  # by tap [n, channels] (or [n]); rows of ``there`` count
     there: NDArray[np.bool_]
     refused: dict[int, str]
     misses: int = 0
@@ -107,7 +107,7 @@ class _Gathered:
                     continue
                 vector, rows = vectors[tap], self.values.get(tap)
                 if rows is None:  # a large array takes memory as it is filled
-                    rows = self.values[tap] = np.empty((len(self.there), len(vector)), vector.dtype)
+                    rows = self.values[tap] = np.empty((len(self.there), *vector.shape), vector.dtype)
                 elif vector.dtype.itemsize > rows.dtype.itemsize:
                     rows = self.values[tap] = rows.astype(vector.dtype)
                 rows[i] = vector
