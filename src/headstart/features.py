@@ -19,12 +19,12 @@ from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset, Quarantined
 from headstart.errors import BackboneError, ImageError
 from headstart.images import decode
-from headstart.looks import look, square, tiny
+from headstart.looks import look, shrunk, square, tiny
 from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, pad_batch
 
-PIXELS = "pixels:16:box"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
-LOOK = "look:2:256"  # another: size as stored, and sharpness
-SMALL = "square:48"  # a cache entry of its own, which only the report reads
+PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
+LOOK = "look:2:256:green"  # another: size as stored, and sharpness
+SMALL = "square:48:shrunk"  # a cache entry of its own, which only the report reads
 BATCH = 16
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
@@ -290,9 +290,13 @@ class _Step:
                 work.refused[i] = str(error)
                 continue
             pixels[i] = preprocess(image)
-            small[i] = {} if self.exact else {PIXELS: tiny(image), LOOK: look(source, image)}
-            if self.cache is not None and self.view is None:
-                work.squares[i] = square(image)
+            if self.exact:
+                small[i] = {}
+            else:
+                picture = shrunk(image)
+                small[i] = {PIXELS: tiny(picture), LOOK: look(source, image)}
+                if self.cache is not None and self.view is None:
+                    work.squares[i] = square(picture)
             if self.view is not None:
                 pixels[i] = self.view(pixels[i], self.content(i))
         work.decode = time.thread_time() - began
