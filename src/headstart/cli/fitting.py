@@ -126,12 +126,13 @@ def fit(
     how = _fine_tuning(
         fine_tune or unfreeze_from is not None, backbone, output, tuning, resume, given, unfreeze_from=unfreeze_from,
         layer_decay=layer_decay, batch_norm=batch_norm, time_limit=time_limit, augmentation=augmentation,
+        precision=precision,
     )  # fmt: skip
     training = _training(head, hidden=hidden, **({} if how else given))
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
-        precision=precision, workers=workers, seed=seed,
+        precision="auto" if how and precision == "fp16" else precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
         augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
@@ -173,8 +174,9 @@ def _fine_tuning(
     """How layers are trained, None if they are not; checkpoints lie beside the model until it is written."""
     from headstart.finetune import FineTuning, check_backbone, parse
 
+    shown = ("augmentation", "precision")  # of the frozen path too
     if not wanted:
-        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name != "augmentation"]
+        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name not in shown]
         some += ["--tuning"] * (tuning is not None) + ["--resume"] * resume
         if some or given["augmentation"] == "none":
             raise OptionError(f"{', '.join(some) or '--augmentation none'} is of fine-tuning; give --fine-tune too.")

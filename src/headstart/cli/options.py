@@ -24,7 +24,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on st
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with status 1 if a picture could not be read.")]
 RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTIME_HELP}.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it).")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it); fine-tuning: or fp16.")
+]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
 WeightsOption = Annotated[
     str | None, typer.Option(metavar="FILE", help="timm:, keras: weights to use in place of the published ones.")

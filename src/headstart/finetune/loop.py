@@ -24,6 +24,7 @@ from headstart.finetune.freeze import STATISTICS, Plan, check_frozen, set_mode
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
 from headstart.finetune.pictures import Pictures
+from headstart.finetune.precision import Arithmetic
 from headstart.finetune.schedule import rate_at
 
 Rows = NDArray[np.int64]
@@ -54,6 +55,7 @@ class State:
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     at_a_time: int | None = None
+    scale: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self, network: Network, plan: Plan) -> dict[str, Tensor]:
         """All that a training needs to go on, by name."""
@@ -66,7 +68,7 @@ class State:
 
     def said(self) -> dict[str, Any]:
         """The rest, as JSON holds it."""
-        return {"history": [asdict(epoch) for epoch in self.history], "at_a_time": self.at_a_time}
+        return {"history": [asdict(epoch) for epoch in self.history], "at_a_time": self.at_a_time, "scale": self.scale}
 
     def restore(self, network: Network, tensors: dict[str, Tensor], said: dict[str, Any]) -> None:
         """Be where ``tensors`` and ``said`` were written."""
@@ -83,7 +85,7 @@ class State:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.history = [Epoch(**{**each, "interval": tuple(each["interval"])}) for each in said["history"]]
-        self.at_a_time = said["at_a_time"]
+        self.at_a_time, self.scale = said["at_a_time"], said["scale"]
 
 
 def moving(network: Network, plan: Plan) -> dict[str, Tensor]:
@@ -107,6 +109,9 @@ def train(
         state.optimiser = optimiser(network, plan, how)
     weights = class_weights(labels[rows], classes) if how.class_weights else torch.ones(classes)
     weights = weights.to(device.device)
+    arithmetic = Arithmetic.of(how.precision, device.device.type)
+    if state.scale:
+        arithmetic.scaler.load_state_dict(state.scale)
     steps_an_epoch = -(-len(rows) // how.batch)
     for epoch in range(len(state.history) + 1, how.epochs + 1):
         if stopped(state, how):
@@ -120,7 +125,7 @@ def train(
             while True:  # until it fits into memory
                 try:
                     loss, correct = _gradients(
-                        network, pixels, labels[own], weights, len(batch), how, device, state.at_a_time
+                        network, pixels, labels[own], weights, len(batch), how, device, arithmetic, state.at_a_time
                     )
                     break
                 except torch.OutOfMemoryError:
@@ -130,12 +135,13 @@ def train(
                     note = f"out of memory: {state.at_a_time} pictures at a time, gradients added up"
                     torch.cuda.empty_cache()
             loss, correct = _summed(parameters, loss, correct, device)
+            arithmetic.unscaled(state.optimiser)
             if how.clip:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), how.clip)
             share = rate_at(step, how.epochs * steps_an_epoch, how.warm_up)
             for group in state.optimiser.param_groups:
                 group["lr"] = how.rate * share * group["scale"]
-            state.optimiser.step()
+            arithmetic.step(state.optimiser)
             with torch.no_grad():
                 for name, parameter in parameters.items():  # L2-SP: back towards where it started
                     parameter.lerp_(start[name], how.l2_sp * share * plan.free[name])
@@ -151,7 +157,7 @@ def train(
         lowest = min((e.kept_back_loss for e in state.history if e.kept_back_loss is not None), default=np.inf)
         if back[0] is not None and back[0] < lowest:
             state.best = {k: v.clone() for k, v in (state.average or moving(network, plan)).items()}
-        accuracy = right / len(rows)
+        accuracy, state.scale = right / len(rows), arithmetic.scaler.state_dict()
         state.history.append(
             Epoch(epoch, total / len(rows), accuracy, wilson(right, len(rows)), *back, how.rate * share,
                   time.perf_counter() - began, note)
@@ -195,10 +201,10 @@ def class_weights(labels: Rows, classes: int) -> Tensor:
 def answers(
     network: Network, pictures: Pictures, rows: Rows, batch: int, device: Accelerator
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are."""
+    """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are, in fp32 as the frozen path."""
     scores, vectors = [], []
     network.eval()
-    with torch.no_grad(), device.autocast():
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         for _, pixels in pictures.batches([rows[i : i + batch] for i in range(0, len(rows), batch)]):
             vectors.append(network.vectors(torch.from_numpy(pixels).to(device.device)).float())
             scores.append(network.scores(vectors[-1]).double().cpu())
@@ -207,7 +213,7 @@ def answers(
 
 def _gradients(
     network: Network, pixels: NDArray[np.uint8], labels: Rows, weights: Tensor, count: int, how: FineTuning,
-    device: Accelerator, at_a_time: int | None,
+    device: Accelerator, arithmetic: Arithmetic, at_a_time: int | None,
 ) -> tuple[float, int]:  # fmt: skip
     """Gradients of this process's part of a batch of ``count`` pictures; the sum of its losses, and how many right."""
     total, right = 0.0, 0
@@ -216,11 +222,12 @@ def _gradients(
     for i in range(0, len(labels), size):
         some = torch.from_numpy(pixels[i : i + size]).to(device.device)
         truth = torch.from_numpy(labels[i : i + size]).to(device.device)
-        with device.autocast():
-            scores = network(some)
-            each = cross_entropy(scores.float(), truth, reduction="none", label_smoothing=how.label_smoothing)
-            loss = (each * weights[truth]).sum()
-        (loss / count).backward()
+        with arithmetic.autocast():
+            vectors = network.vectors(some)
+        scores = network.scores(vectors)
+        each = cross_entropy(scores, truth, reduction="none", label_smoothing=how.label_smoothing)
+        loss = (each * weights[truth]).sum()
+        arithmetic.backward(loss / count)
         total, right = total + float(loss.detach()), right + int((scores.argmax(1) == truth).sum())
     return total, right
 

@@ -10,6 +10,7 @@ from typing import Any
 from headstart.augment import AUGMENTATIONS
 from headstart.errors import OptionError
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OPTIMISERS = ("adamw", "sgd", "rmsprop", "adam")
 SHARES = ("layer_decay", "warm_up", "l2_sp", "ema", "label_smoothing")
 
@@ -26,6 +27,8 @@ class FineTuning:
     decay of an average of the weights that is used in place of the last ones (0: none). ``label_smoothing`` and
     ``augmentation`` ("none", "flip", "light", "lesson") change what is learned from, ``class_weights`` makes classes
     count alike, ``clip`` bounds the gradient's length (0: no bound).
+    ``precision`` "fp32", "bf16" or "fp16" is what layers run in while they learn ("auto": bf16 where the machine
+    multiplies it itself); weights and every evaluation are fp32.
     ``batch_norm`` "frozen" keeps statistics and inference mode, "update" lets unfrozen layers follow their batches.
     ``patience`` keeps a tenth of the groups back and stops after so many epochs without a lower loss on
     them, ``stop_at_accuracy`` at that accuracy in training; ``time_limit`` in seconds lowers the number of epochs.
@@ -46,6 +49,7 @@ class FineTuning:
     augmentation: str = "light"
     class_weights: bool = False
     clip: float = 1.0
+    precision: str = "auto"
     batch_norm: str = "frozen"
     patience: int | None = None
     stop_at_accuracy: float | None = None
@@ -71,6 +75,7 @@ class FineTuning:
             ("optimiser", OPTIMISERS),
             ("augmentation", ("none", *AUGMENTATIONS)),
             ("batch_norm", ("frozen", "update")),
+            ("precision", PRECISIONS),
         ):
             if getattr(self, name) not in known:
                 raise OptionError(f"Unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}.")
