@@ -7,8 +7,10 @@ freeze.py      which layers are free, how fast each learns, and the proof that t
 schedule.py    the learning rate
 precision.py   what training calculates with
 pictures.py    decode workers, augmentation, and the frozen path's own pixels
+mixing.py      mixup and cutmix
 loop.py        the one training loop
 checkpoint.py  safetensors and JSON, written whole
+board.py       curves as TensorBoard's event files
 choose.py      folds, interpolations, and whether fine-tuning is better than frozen
 tune.py        all of it on a fitted classifier
 

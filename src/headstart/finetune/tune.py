@@ -20,6 +20,7 @@ from headstart.classifier import ImageClassifier
 from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.finetune import checkpoint
+from headstart.finetune.board import board
 from headstart.finetune.choose import ALPHAS, Verdict, folds, judge
 from headstart.finetune.freeze import Plan, plan
 from headstart.finetune.loop import Epoch, State, answers, moving, optimiser, stopped, train
@@ -101,6 +102,8 @@ def run(classifier: ImageClassifier, how: FineTuning, say: Say) -> Tuned:
     if how.checkpoints is not None and not how.resume and device.is_main_process:
         shutil.rmtree(how.checkpoints, ignore_errors=True)
     device.wait_for_everyone()
+    if how.resume and how.checkpoints is not None and not any(how.checkpoints.glob("*.json")):
+        say(f"There is no checkpoint in {how.checkpoints}: beginning anew")
     work.how = _in_time(work, len(parts) + 1)
     frozen, tuned, fold = np.zeros((len(labels), work.classes)), np.zeros((len(ALPHAS), len(labels), work.classes)), (
         np.zeros(len(labels), np.int64)
@@ -193,6 +196,7 @@ def _training(
     own = replace(
         work.plan,
         free={k: work.plan.free[k] for k in free} | dict.fromkeys(heads, 1.0),
+        depth={k: work.plan.depth[k] for k in free} | dict.fromkeys(heads, 0),
         start={k: v for k, v in work.plan.start.items() if not k.startswith("head.")} | heads,
     )
     first = {k: v.clone() for k, v in moving(network, own).items()}
@@ -208,14 +212,17 @@ def _training(
             work.how = how
             state.restore(network, *found)
             work.say(f"{name}: going on after epoch {len(state.history)}")
-    for epoch in train(
-        network, own, work.pictures, work.labels, learn, kept_back, work.classes, how, work.seed, work.device, state
-    ):
-        if how.checkpoints is not None and work.device.is_main_process:
-            said = {**state.said(), "settings": work.settings, "epochs": how.epochs}
-            checkpoint.write(how.checkpoints, file, state.tensors(network, own), said)
-        left = 0.0 if stopped(state, how) else (how.epochs - epoch.number) * epoch.seconds
-        work.say(line_of(name, epoch, how.epochs, left))
+    main = work.device.is_main_process
+    with board(how.tensorboard if main else None, file, len(state.history)) as enter:
+        for epoch in train(
+            network, own, work.pictures, work.labels, learn, kept_back, work.classes, how, work.seed, work.device, state
+        ):
+            if how.checkpoints is not None and main:
+                said = {**state.said(), "settings": work.settings, "epochs": how.epochs}
+                checkpoint.write(how.checkpoints, file, state.tensors(network, own), said)
+            enter(epoch)
+            left = 0.0 if stopped(state, how) else (how.epochs - epoch.number) * epoch.seconds
+            work.say(line_of(name, epoch, how.epochs, left))
     last = {k: v.clone() for k, v in moving(network, own).items()}
     return first, last, tuple(state.history)
 
