@@ -47,7 +47,7 @@ def test_options_that_cannot_be_used_say_so_in_one_line(bad):
 
 def test_tuning_is_read_by_name():
     assert parse("ema=0.9, clip=2") == {"ema": 0.9, "clip": 2.0}
-    for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1"):
+    for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):
         with pytest.raises(OptionError, match="cannot be read"):
             parse(bad)
 

@@ -63,11 +63,11 @@ def describe(runtime: str = "auto", precision: str = "auto") -> RuntimeInfo:
             raise OptionError("ONNX Runtime computes in fp32 on processors; use --runtime openvino for bf16.")
         return RuntimeInfo("onnxruntime", metadata.version("onnxruntime"), "fp32")
     if precision == "auto":
-        precision = "bf16" if _has_bf16() else "fp32"
+        precision = "bf16" if has_bf16() else "fp32"
     return RuntimeInfo("openvino", metadata.version("openvino"), precision)
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     """Whether the processor multiplies bf16 itself. Elsewhere it would be emulated, and slower than fp32."""
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return False

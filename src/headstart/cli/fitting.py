@@ -15,6 +15,7 @@ from headstart.cli.options import (
     AugmentationOption,
     BatchNormOption,
     BatchOption,
+    BoardOption,
     ChannelsOption,
     ClassWeightsOption,
     CoverageOption,
@@ -25,6 +26,7 @@ from headstart.cli.options import (
     EpochsOption,
     FalseAlarmsOption,
     FineTuneOption,
+    GradualOption,
     HiddenOption,
     JsonOption,
     LimitOption,
@@ -85,9 +87,11 @@ def fit(
     class_weights: ClassWeightsOption = None,
     fine_tune: FineTuneOption = False,
     unfreeze_from: UnfreezeOption = None,
+    gradual: GradualOption = False,
     layer_decay: DecayOption = None,
     batch_norm: BatchNormOption = None,
     time_limit: LimitOption = None,
+    tensorboard: BoardOption = None,
     resume: ResumeOption = False,
     tuning: TuningOption = None,
     views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
@@ -124,14 +128,15 @@ def fit(
         "stop_at_accuracy": stop_at_accuracy, "class_weights": class_weights,
     }  # fmt: skip
     how = _fine_tuning(
-        fine_tune or unfreeze_from is not None, backbone, output, tuning, resume, given, unfreeze_from=unfreeze_from,
-        layer_decay=layer_decay, batch_norm=batch_norm, time_limit=time_limit, augmentation=augmentation,
+        fine_tune or unfreeze_from is not None, backbone, output, tuning, given, unfreeze_from=unfreeze_from,
+        gradual=gradual, layer_decay=layer_decay, batch_norm=batch_norm, time_limit=time_limit, resume=resume,
+        tensorboard=tensorboard, augmentation=augmentation, precision=precision,
     )  # fmt: skip
     training = _training(head, hidden=hidden, **({} if how else given))
     classifier = ImageClassifier(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
-        precision=precision, workers=workers, seed=seed,
+        precision="auto" if how and precision == "fp16" else precision, workers=workers, seed=seed,
         input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
         augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
@@ -141,12 +146,16 @@ def fit(
     if not as_json:
         print_fit(classifier, folder, time.perf_counter() - started)
         print(curves, end="", flush=True)  # the result is not kept waiting for the report
-    page = write_report(classifier, folder, cache) if report else None
+    _report(classifier, folder, cache, report, as_json)
+    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+
+
+def _report(classifier: ImageClassifier, folder: str, cache: bool, wanted: bool, as_json: bool) -> None:
+    page = write_report(classifier, folder, cache) if wanted else None
     if as_json:
         print_json(_summary(classifier.run_, folder) | {"report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
-    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
 
 
 def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, quiet: bool) -> tuple[str, str]:
@@ -168,21 +177,22 @@ def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, 
 
 
 def _fine_tuning(
-    wanted: bool, backbone: str, output: Path, tuning: str | None, resume: bool, shared: dict[str, Any], **given: Any
+    wanted: bool, backbone: str, output: Path, tuning: str | None, shared: dict[str, Any], **given: Any
 ) -> FineTuning | None:
     """How layers are trained, None if they are not; checkpoints lie beside the model until it is written."""
     from headstart.finetune import FineTuning, check_backbone, parse
 
+    shown = ("augmentation", "precision")  # of the frozen path too
     if not wanted:
-        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name != "augmentation"]
-        some += ["--tuning"] * (tuning is not None) + ["--resume"] * resume
+        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name not in shown]
+        some += ["--tuning"] * (tuning is not None)
         if some or given["augmentation"] == "none":
             raise OptionError(f"{', '.join(some) or '--augmentation none'} is of fine-tuning; give --fine-tune too.")
         return None
     check_backbone(backbone)
     some_given = {name: value for name, value in {**shared, **given}.items() if value is not None}
     checkpoints = output.with_name(f"{output.name}.unfinished")
-    return FineTuning(**some_given, **parse(tuning or ""), checkpoints=checkpoints, resume=resume)
+    return FineTuning(**some_given, **parse(tuning or ""), checkpoints=checkpoints)
 
 
 def _tuned(classifier: ImageClassifier, how: FineTuning, quiet: bool) -> Tuned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +25,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on st
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="End with status 1 if a picture could not be read.")]
 RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTIME_HELP}.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it).")]
+PrecisionOption = Annotated[
+    str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it); fine-tuning: or fp16.")
+]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
 WeightsOption = Annotated[
     str | None, typer.Option(metavar="FILE", help="timm:, keras: weights to use in place of the published ones.")
@@ -70,12 +73,16 @@ UnfreezeOption = Annotated[
     str | None, typer.Option(metavar="TAP|LAYER|INDEX|all", help="Fine-tune from there on [the last two stages].")
 ]
 DecayOption = Annotated[float | None, typer.Option(help="Fine-tuning: rate of a stage to that of the next [0.75].")]
+GradualOption = Annotated[
+    bool, typer.Option("--gradual", help="Fine-tuning: the last stage first, one stage more in each epoch.")
+]
+BoardOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Fine-tuning: event files for TensorBoard.")]
 BatchNormOption = Annotated[str | None, typer.Option(help="Fine-tuning: frozen, or update its statistics [frozen].")]
 LimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Fine-tuning: fewer epochs if need be.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where a fine-tuning into the same MODEL ended.")]
 TuningOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME=N,...", help="Fine-tuning: warm_up, l2_sp, ema, label_smoothing, clip (docs)."),
+    typer.Option(metavar="NAME=N,...", help="Fine-tuning: warm_up, l2_sp, ema, mixup, cutmix and more (docs)."),
 ]
 
 # How a network wants its pictures.

@@ -5,13 +5,16 @@ network.py     a backbone id as a trainable network with its taps, and back to a
 graph.py       the graph of headstart-s as a torch module, and back
 freeze.py      which layers are free, how fast each learns, and the proof that the others did not change
 schedule.py    the learning rate
+precision.py   what training calculates with
 pictures.py    decode workers, augmentation, and the frozen path's own pixels
+mixing.py      mixup and cutmix
 loop.py        the one training loop
 checkpoint.py  safetensors and JSON, written whole
+board.py       curves as TensorBoard's event files
 choose.py      folds, interpolations, and whether fine-tuning is better than frozen
 tune.py        all of it on a fitted classifier
 
-Only the last eight import torch (extra ``zoo``).
+Only the last nine import torch (extra ``zoo``).
 """
 
 from __future__ import annotations

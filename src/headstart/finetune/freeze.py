@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
@@ -16,14 +16,20 @@ from headstart.finetune.options import FineTuning
 
 @dataclass(frozen=True)
 class Plan:
-    """``free`` maps the names of the tensors that are trained to their share of the learning rate; ``start`` holds
-    all tensors as they were loaded; ``norms`` names the batch norms that follow their batches;
-    ``first`` the first layer."""
+    """``free`` maps the names of the tensors that are trained to their share of the learning rate, ``depth`` to how
+    many stages before the last that is trained; ``start`` holds all tensors as they were loaded; ``norms`` names the
+    batch norms that follow their batches; ``first`` the first layer."""
 
     free: Mapping[str, float]
+    depth: Mapping[str, int]
     start: Mapping[str, Tensor]
     norms: tuple[str, ...]
     first: str
+
+    def at(self, epoch: int) -> Plan:
+        """What learns in an epoch, counted from 1, where one stage more is unfrozen in each."""
+        free = {name: share for name, share in self.free.items() if self.depth[name] < epoch}
+        return replace(self, free=free, norms=tuple(norm for norm in self.norms if f"{norm}.weight" in free))
 
 
 def plan(network: Network, how: FineTuning) -> Plan:
@@ -33,16 +39,14 @@ def plan(network: Network, how: FineTuning) -> Plan:
     picture = torch.zeros(1, network.backbone.preprocess.height, network.backbone.preprocess.width, 3)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    network(picture.to(torch.uint8)).sum().backward()
+    network(picture.to(next(network.parameters()).device, torch.uint8)).sum().backward()
     used = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     network.zero_grad()
-    free = {
-        name: how.layer_decay ** (network.stages - 1 - layer.stage)
-        for layer in network.layers[first:]
-        for name in layer.tensors
-        if name in used
-    }
-    free |= {name: 1.0 for name in start if name.startswith("head.")}
+    stage = {name: layer.stage for layer in network.layers[first:] for name in layer.tensors if name in used}
+    free = {name: how.layer_decay ** (network.stages - 1 - number) for name, number in stage.items()}
+    depth = {name: max(stage.values()) - number for name, number in stage.items()}
+    heads = [name for name in start if name.startswith("head.")]
+    free, depth = free | dict.fromkeys(heads, 1.0), depth | dict.fromkeys(heads, 0)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in free)
     norms = tuple(
@@ -50,7 +54,7 @@ def plan(network: Network, how: FineTuning) -> Plan:
         for name, module in network.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and f"{name}.weight" in free
     )
-    return Plan(free, start, norms if how.batch_norm == "update" else (), network.layers[first].name)
+    return Plan(free, depth, start, norms if how.batch_norm == "update" else (), network.layers[first].name)
 
 
 def first_free(network: Network, where: str | int | None) -> int:

@@ -7,7 +7,7 @@ that they make the steps of one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,10 +21,14 @@ from torch.nn.functional import cross_entropy
 from headstart.errors import BackboneError
 from headstart.evaluation import wilson
 from headstart.finetune.freeze import STATISTICS, Plan, check_frozen, set_mode
+from headstart.finetune.mixing import drawn
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
 from headstart.finetune.pictures import Pictures
+from headstart.finetune.precision import Arithmetic
 from headstart.finetune.schedule import rate_at
+from headstart.heads import descent
+from headstart.heads.descent import class_weights
 
 Rows = NDArray[np.int64]
 
@@ -32,7 +36,8 @@ Rows = NDArray[np.int64]
 @dataclass(frozen=True)
 class Epoch:
     """One epoch's record: mean loss in nats and accuracy (with 95% interval) on the pictures trained on, as they were
-    varied; those of the groups kept back, or None; the learning rate at its end; seconds; what else must be said."""
+    varied and mixed; those of the groups kept back, or None; the learning rate at its end; seconds; what else must be
+    said."""
 
     number: int
     loss: float
@@ -54,6 +59,7 @@ class State:
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     at_a_time: int | None = None
+    scale: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self, network: Network, plan: Plan) -> dict[str, Tensor]:
         """All that a training needs to go on, by name."""
@@ -66,7 +72,7 @@ class State:
 
     def said(self) -> dict[str, Any]:
         """The rest, as JSON holds it."""
-        return {"history": [asdict(epoch) for epoch in self.history], "at_a_time": self.at_a_time}
+        return {"history": [asdict(epoch) for epoch in self.history], "at_a_time": self.at_a_time, "scale": self.scale}
 
     def restore(self, network: Network, tensors: dict[str, Tensor], said: dict[str, Any]) -> None:
         """Be where ``tensors`` and ``said`` were written."""
@@ -83,7 +89,7 @@ class State:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.history = [Epoch(**{**each, "interval": tuple(each["interval"])}) for each in said["history"]]
-        self.at_a_time = said["at_a_time"]
+        self.at_a_time, self.scale = said["at_a_time"], said["scale"]
 
 
 def moving(network: Network, plan: Plan) -> dict[str, Tensor]:
@@ -101,41 +107,44 @@ def train(
     ``labels`` [n] of all pictures. ``state`` is new, or restored: then it goes on there. At the end ``network`` holds
     the weights to use, and every frozen tensor has been compared with what was loaded. Raises BackboneError.
     """
-    parameters = {name: p for name, p in network.named_parameters() if name in plan.free}
-    start = {name: plan.start[name].to(device.device) for name in parameters}
+    start = {name: plan.start[name].to(device.device) for name in plan.free}
     if state.optimiser is None:
         state.optimiser = optimiser(network, plan, how)
-    weights = class_weights(labels[rows], classes) if how.class_weights else torch.ones(classes)
+    weights = torch.ones(classes)
+    if how.class_weights:
+        weights = torch.from_numpy(class_weights(labels[rows], classes).astype(np.float32))
     weights = weights.to(device.device)
+    arithmetic = Arithmetic.of(how.precision, device.device.type)
+    if state.scale:
+        arithmetic.scaler.load_state_dict(state.scale)
     steps_an_epoch = -(-len(rows) // how.batch)
     for epoch in range(len(state.history) + 1, how.epochs + 1):
         if stopped(state, how):
             break
         began, total, right, note, step = time.perf_counter(), 0.0, 0, "", (epoch - 1) * steps_an_epoch
-        set_mode(network, plan, learning=True)
+        now = plan.at(epoch) if how.gradual else plan
+        parameters = learning(network, plan, now)
         order = np.random.default_rng([seed, epoch]).permutation(rows)
         batches = [order[i : i + how.batch] for i in range(0, len(order), how.batch)]
-        mine = [batch[device.process_index :: device.num_processes] for batch in batches]
-        for batch, (own, pixels) in zip(batches, pictures.batches(mine, how.augmentation, seed, epoch), strict=True):
+        for part in _parts(batches, pictures, labels, how, [seed, epoch], device):
             while True:  # until it fits into memory
                 try:
-                    loss, correct = _gradients(
-                        network, pixels, labels[own], weights, len(batch), how, device, state.at_a_time
-                    )
+                    loss, correct = _gradients(network, part, weights, how, arithmetic, device, state.at_a_time)
                     break
                 except torch.OutOfMemoryError:
-                    if (state.at_a_time or len(own)) < 2:
+                    if (state.at_a_time or len(part.labels)) < 2:
                         raise BackboneError("One picture at a time is too much for the memory here.") from None
-                    state.at_a_time = (state.at_a_time or len(own)) // 2
+                    state.at_a_time = (state.at_a_time or len(part.labels)) // 2
                     note = f"out of memory: {state.at_a_time} pictures at a time, gradients added up"
                     torch.cuda.empty_cache()
             loss, correct = _summed(parameters, loss, correct, device)
+            arithmetic.unscaled(state.optimiser)
             if how.clip:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), how.clip)
             share = rate_at(step, how.epochs * steps_an_epoch, how.warm_up)
             for group in state.optimiser.param_groups:
                 group["lr"] = how.rate * share * group["scale"]
-            state.optimiser.step()
+            arithmetic.step(state.optimiser)
             with torch.no_grad():
                 for name, parameter in parameters.items():  # L2-SP: back towards where it started
                     parameter.lerp_(start[name], how.l2_sp * share * plan.free[name])
@@ -151,7 +160,7 @@ def train(
         lowest = min((e.kept_back_loss for e in state.history if e.kept_back_loss is not None), default=np.inf)
         if back[0] is not None and back[0] < lowest:
             state.best = {k: v.clone() for k, v in (state.average or moving(network, plan)).items()}
-        accuracy = right / len(rows)
+        accuracy, state.scale = right / len(rows), arithmetic.scaler.state_dict()
         state.history.append(
             Epoch(epoch, total / len(rows), accuracy, wilson(right, len(rows)), *back, how.rate * share,
                   time.perf_counter() - began, note)
@@ -159,7 +168,7 @@ def train(
         yield state.history[-1]
     network.load_state_dict(state.best or state.average, strict=False)
     set_mode(network, plan, learning=False)
-    check_frozen(network, plan)
+    check_frozen(network, plan.at(len(state.history)) if how.gradual else plan)
 
 
 def stopped(state: State, how: FineTuning) -> bool:
@@ -177,52 +186,86 @@ def optimiser(network: Network, plan: Plan, how: FineTuning) -> Any:
         {"params": [named[name] for name, s in plan.free.items() if s == share], "scale": share, "lr": how.rate}
         for share in sorted(set(plan.free.values()))
     ]
-    if how.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=how.rate, momentum=0.9)
-    if how.optimiser == "rmsprop":
-        return torch.optim.RMSprop(groups, lr=how.rate, alpha=0.9, eps=1e-7)
-    if how.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=how.rate)
-    return torch.optim.AdamW(groups, lr=how.rate, weight_decay=0.0)  # L2-SP is the decay
+    return descent.optimiser(torch, how.optimiser, groups, how.rate, 0.0)  # L2-SP is the decay
 
 
-def class_weights(labels: Rows, classes: int) -> Tensor:
-    """Weights [k] by which every class counts alike; their mean over the pictures is 1."""
-    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
-    return torch.tensor(len(labels) / (counts * (counts > 0).sum()), dtype=torch.float32)
+def learning(network: Network, plan: Plan, now: Plan) -> dict[str, Tensor]:
+    """The parameters that learn ``now``, of those that the whole ``plan`` frees; the others get no gradients."""
+    set_mode(network, now, learning=True)
+    for name, parameter in network.named_parameters():
+        if name in plan.free:
+            parameter.requires_grad_(name in now.free)
+    return {name: parameter for name, parameter in network.named_parameters() if name in now.free}
 
 
 def answers(
     network: Network, pictures: Pictures, rows: Rows, batch: int, device: Accelerator
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are."""
+    """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are, in fp32 as the frozen path."""
     scores, vectors = [], []
     network.eval()
-    with torch.no_grad(), device.autocast():
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
         for _, pixels in pictures.batches([rows[i : i + batch] for i in range(0, len(rows), batch)]):
             vectors.append(network.vectors(torch.from_numpy(pixels).to(device.device)).float())
             scores.append(network.scores(vectors[-1]).double().cpu())
     return torch.cat(scores).numpy(), torch.cat(vectors).cpu().numpy()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """This process's part of a batch of ``count`` pictures: pixels and labels; ``others`` are mixed into them, of which
+    ``share`` is left."""
+
+    pixels: NDArray[np.uint8]
+    labels: Rows
+    others: Rows
+    share: float
+    count: int
+
+
+def _parts(
+    batches: Sequence[Rows], pictures: Pictures, labels: Rows, how: FineTuning, seed: list[int], device: Accelerator
+) -> Iterator[_Part]:
+    """This process's part of every batch; what is mixed into a picture does not depend on how many processes share."""
+    mine = slice(device.process_index, None, device.num_processes)
+    size = pictures.preprocess.height, pictures.preprocess.width
+    mixes = [drawn(how, len(batch), size, [*seed, number]) for number, batch in enumerate(batches)]
+    partners = [batch[mix.partner] if mix else batch for batch, mix in zip(batches, mixes, strict=True)]
+    wanted = [np.union1d(batch[mine], other[mine]) for batch, other in zip(batches, partners, strict=True)]
+    made = pictures.batches(wanted, how.augmentation, *seed)
+    for batch, other, mix, (rows, pixels) in zip(batches, partners, mixes, made, strict=True):
+        own = pixels[np.searchsorted(rows, batch[mine])]
+        if mix is not None:
+            own = mix(own, pixels[np.searchsorted(rows, other[mine])])
+        yield _Part(own, labels[batch[mine]], labels[other[mine]], mix.share if mix else 1.0, len(batch))
+
+
 def _gradients(
-    network: Network, pixels: NDArray[np.uint8], labels: Rows, weights: Tensor, count: int, how: FineTuning,
-    device: Accelerator, at_a_time: int | None,
+    network: Network, part: _Part, weights: Tensor, how: FineTuning, arithmetic: Arithmetic, device: Accelerator,
+    at_a_time: int | None,
 ) -> tuple[float, int]:  # fmt: skip
-    """Gradients of this process's part of a batch of ``count`` pictures; the sum of its losses, and how many right."""
+    """Gradients of a part of a batch; the sum of its losses, and how many are taken for what they are most."""
     total, right = 0.0, 0
     network.zero_grad()
-    size = at_a_time or max(1, len(labels))
-    for i in range(0, len(labels), size):
-        some = torch.from_numpy(pixels[i : i + size]).to(device.device)
-        truth = torch.from_numpy(labels[i : i + size]).to(device.device)
-        with device.autocast():
-            scores = network(some)
-            each = cross_entropy(scores.float(), truth, reduction="none", label_smoothing=how.label_smoothing)
-            loss = (each * weights[truth]).sum()
-        (loss / count).backward()
-        total, right = total + float(loss.detach()), right + int((scores.argmax(1) == truth).sum())
+    size = at_a_time or max(1, len(part.labels))
+    for i in range(0, len(part.labels), size):
+        some = torch.from_numpy(part.pixels[i : i + size]).to(device.device)
+        own, other = (torch.from_numpy(each[i : i + size]).to(device.device) for each in (part.labels, part.others))
+        with arithmetic.autocast():
+            vectors = network.vectors(some)
+        scores = network.scores(vectors)
+        loss = part.share * _loss(scores, own, weights, how)
+        if part.share < 1:
+            loss = loss + (1 - part.share) * _loss(scores, other, weights, how)
+        arithmetic.backward(loss / part.count)
+        most = own if part.share >= 0.5 else other
+        total, right = total + float(loss.detach()), right + int((scores.argmax(1) == most).sum())
     return total, right
+
+
+def _loss(scores: Tensor, truth: Tensor, weights: Tensor, how: FineTuning) -> Tensor:
+    each = cross_entropy(scores, truth, reduction="none", label_smoothing=how.label_smoothing)
+    return (each * weights[truth]).sum()
 
 
 def _summed(parameters: dict[str, Any], loss: float, right: int, device: Accelerator) -> tuple[float, int]:

@@ -20,12 +20,14 @@ from headstart.classifier import ImageClassifier
 from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.finetune import checkpoint
+from headstart.finetune.board import board
 from headstart.finetune.choose import ALPHAS, Verdict, folds, judge
 from headstart.finetune.freeze import Plan, plan
 from headstart.finetune.loop import Epoch, State, answers, moving, optimiser, stopped, train
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
 from headstart.finetune.pictures import Pictures
+from headstart.finetune.precision import Arithmetic, chosen
 from headstart.heads import Candidate, Choice, Familiar, Head, select, softmax
 from headstart.heads.candidates import Problem
 from headstart.heads.held_out import Basis
@@ -90,7 +92,8 @@ def run(classifier: ImageClassifier, how: FineTuning, say: Say) -> Tuned:
     assert golden is not None
     network.check_start(golden.pixels, golden.probabilities)
     device = Accelerator()
-    network.to(device.device)
+    network.to(device.device, memory_format=torch.channels_last)
+    how = replace(how, precision=chosen(how.precision, device))
     pictures = Pictures(
         learned.dataset, features.index[split.train].tolist(), learned.backbone.preprocess, classifier.workers
     )
@@ -99,6 +102,8 @@ def run(classifier: ImageClassifier, how: FineTuning, say: Say) -> Tuned:
     if how.checkpoints is not None and not how.resume and device.is_main_process:
         shutil.rmtree(how.checkpoints, ignore_errors=True)
     device.wait_for_everyone()
+    if how.resume and how.checkpoints is not None and not any(how.checkpoints.glob("*.json")):
+        say(f"There is no checkpoint in {how.checkpoints}: beginning anew")
     work.how = _in_time(work, len(parts) + 1)
     frozen, tuned, fold = np.zeros((len(labels), work.classes)), np.zeros((len(ALPHAS), len(labels), work.classes)), (
         np.zeros(len(labels), np.int64)
@@ -139,14 +144,14 @@ def _in_time(work: _Work, trainings: int) -> FineTuning:
     """Time a batch, say how long all will take, and lower the epochs to what the time limit allows."""
     how, count = work.how, len(work.labels)
     some = np.arange(min(how.batch, count))
-    spent = []
+    spent, arithmetic = [], Arithmetic.of(how.precision, work.device.device.type)
     for _ in range(2):  # the first warms up
         began = time.perf_counter()
         for rows, pixels in work.pictures.batches([some]):
-            scores = work.network(torch.from_numpy(pixels).to(work.device.device))
-            torch.nn.functional.cross_entropy(
-                scores, torch.from_numpy(work.labels[rows]).to(work.device.device)
-            ).backward()
+            with arithmetic.autocast():
+                vectors = work.network.vectors(torch.from_numpy(pixels).to(work.device.device))
+            truth = torch.from_numpy(work.labels[rows]).to(work.device.device)
+            torch.nn.functional.cross_entropy(work.network.scores(vectors), truth).backward()
         spent.append(time.perf_counter() - began)
     work.network.zero_grad()
     epoch = [spent[-1] / len(some) * count / work.device.num_processes]
@@ -162,7 +167,7 @@ def _in_time(work: _Work, trainings: int) -> FineTuning:
                 f"{how.time_limit:g} s; allow more, or unfreeze less."
             )
     work.say(
-        f"Fine-tuning from {work.plan.first}: up to {trainings} trainings of {epochs} epochs, about "
+        f"Fine-tuning from {work.plan.first} in {how.precision}: up to {trainings} trainings of {epochs} epochs, about "
         f"{epoch[0] * learned * epochs:.0f} s"
     )
     return replace(how, epochs=epochs)
@@ -188,16 +193,17 @@ def _training(
     put_head(network, head)
     free = dict.fromkeys((k for k in work.plan.free if not k.startswith("head.")), 1.0)
     heads = {f"head.{key}": value.detach().clone() for key, value in network.head.items()}
-    chosen = replace(
+    own = replace(
         work.plan,
         free={k: work.plan.free[k] for k in free} | dict.fromkeys(heads, 1.0),
+        depth={k: work.plan.depth[k] for k in free} | dict.fromkeys(heads, 0),
         start={k: v for k, v in work.plan.start.items() if not k.startswith("head.")} | heads,
     )
-    first = {k: v.clone() for k, v in moving(network, chosen).items()}
+    first = {k: v.clone() for k, v in moving(network, own).items()}
     some = how.patience is not None
     kept_back = rows[a_tenth(work.groups[rows], work.labels[rows], work.seed)] if some else np.zeros(0, np.int64)
     learn = np.setdiff1d(rows, kept_back)
-    state = State(optimiser=optimiser(network, chosen, how))
+    state = State(optimiser=optimiser(network, own, how))
     file = name.replace(" ", "-")
     if how.resume and how.checkpoints is not None:
         found = checkpoint.read(how.checkpoints, file, work.settings)
@@ -206,15 +212,18 @@ def _training(
             work.how = how
             state.restore(network, *found)
             work.say(f"{name}: going on after epoch {len(state.history)}")
-    for epoch in train(
-        network, chosen, work.pictures, work.labels, learn, kept_back, work.classes, how, work.seed, work.device, state
-    ):
-        if how.checkpoints is not None and work.device.is_main_process:
-            said = {**state.said(), "settings": work.settings, "epochs": how.epochs}
-            checkpoint.write(how.checkpoints, file, state.tensors(network, chosen), said)
-        left = 0.0 if stopped(state, how) else (how.epochs - epoch.number) * epoch.seconds
-        work.say(line_of(name, epoch, how.epochs, left))
-    last = {k: v.clone() for k, v in moving(network, chosen).items()}
+    main = work.device.is_main_process
+    with board(how.tensorboard if main else None, file, len(state.history)) as enter:
+        for epoch in train(
+            network, own, work.pictures, work.labels, learn, kept_back, work.classes, how, work.seed, work.device, state
+        ):
+            if how.checkpoints is not None and main:
+                said = {**state.said(), "settings": work.settings, "epochs": how.epochs}
+                checkpoint.write(how.checkpoints, file, state.tensors(network, own), said)
+            enter(epoch)
+            left = 0.0 if stopped(state, how) else (how.epochs - epoch.number) * epoch.seconds
+            work.say(line_of(name, epoch, how.epochs, left))
+    last = {k: v.clone() for k, v in moving(network, own).items()}
     return first, last, tuple(state.history)
 
 
@@ -275,7 +284,7 @@ def _adopt(
 ) -> None:  # fmt: skip
     """Make the classifier the fine-tuned one."""
     split, old = learned.partition, classifier.choice_
-    head = work.network.get_head(old.head, verdict.temperature)
+    head = work.network.to(memory_format=torch.contiguous_format).get_head(old.head, verdict.temperature)
     backbone = work.network.export()
     features = embed(
         learned.dataset, backbone, runtime=classifier.runtime, precision=classifier.precision,

@@ -6,6 +6,7 @@ statistics.py   Statistics: count, class sums and Gram matrix; they add, merge a
 solve.py        ridge, LDA and nearest centroid in closed form from Statistics
 held_out.py     what each of these would have said of pictures left out, without refitting
 logistic.py     logistic regression (scikit-learn), held out by folds of groups
+descent.py      optimisers and class weights, for trainings
 mlp.py          a hidden layer with dropout, trained (PyTorch)
 expansion.py    random ReLU features before a linear head
 novelty.py      how far a picture is from all that was learned

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import MissingExtraError, OptionError
+from headstart.heads.descent import OPTIMISERS, class_weights, optimiser
 from headstart.heads.logistic import group_folds
 
 Array = NDArray[np.float64]
-OPTIMISERS = ("rmsprop", "adam", "adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,15 @@ def train(
     vectors, truth = torch.from_numpy(np.ascontiguousarray(x, np.float32)), torch.from_numpy(labels.astype(np.int64))
     back = np.zeros(len(labels), bool) if kept_back is None else kept_back
     learned, kept = torch.from_numpy(np.flatnonzero(~back)), torch.from_numpy(np.flatnonzero(back))
-    weight_of = _class_weights(torch, truth[learned], classes) if how.class_weights else torch.ones(classes)
+    weights_of = class_weights(labels[~back], classes) if how.class_weights else np.ones(classes)
+    weight_of = torch.from_numpy(weights_of.astype(np.float32))
 
     hidden, offset = _glorot(torch, vectors.shape[1], how.hidden, generator), torch.zeros(how.hidden)
     weights, bias = _glorot(torch, how.hidden, out, generator), torch.zeros(out)
     parameters = [hidden, offset, weights, bias]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimiser = _optimiser(torch, parameters, how)
+    descent = optimiser(torch, how.optimiser, parameters, how.rate, 0.01)
 
     def scores(rows: Any, mask: Any = None) -> Any:
         inner = torch.relu(vectors[rows] @ hidden + offset)
@@ -140,9 +141,9 @@ def train(
             told = scores(rows, drawn / (1 - how.dropout))
             each = torch.nn.functional.cross_entropy(told, truth[rows], reduction="none")
             loss = (each * weight_of[truth[rows]]).mean()
-            optimiser.zero_grad()
+            descent.zero_grad()
             loss.backward()
-            optimiser.step()
+            descent.step()
             total += float(each.detach().sum())
             right += int((told.argmax(dim=1) == truth[rows]).sum())
         found = judged(kept) if len(kept) else (None, None)
@@ -206,21 +207,6 @@ def a_tenth(groups: NDArray[np.integer], labels: NDArray[np.integer], seed: int)
 def _glorot(torch: ModuleType, rows: int, columns: int, generator: Any) -> Any:
     limit = (6 / (rows + columns)) ** 0.5
     return (torch.rand(rows, columns, generator=generator) * 2 - 1) * limit
-
-
-def _class_weights(torch: ModuleType, truth: Any, classes: int) -> Any:
-    counts = torch.bincount(truth, minlength=classes).clamp(min=1).float()
-    return len(truth) / (counts * (counts > 0).sum())
-
-
-def _optimiser(torch: ModuleType, parameters: list[Any], how: Training) -> Any:
-    if how.optimiser == "rmsprop":  # with Keras's constants
-        return torch.optim.RMSprop(parameters, lr=how.rate, alpha=0.9, eps=1e-7)
-    if how.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=how.rate, eps=1e-7)
-    if how.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=how.rate)
-    return torch.optim.SGD(parameters, lr=how.rate, momentum=0.9)
 
 
 def _torch() -> ModuleType:

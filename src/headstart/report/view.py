@@ -168,7 +168,8 @@ class View:
             found.append(("Pictures", f"{train:,.0f} to learn from{more}"))
         if groups is not None and largest is not None:
             found.append(("Groups", f"{groups:,.0f}, the largest of {largest:,.0f}"))
-        found.append(("Network", self.text("backbone", "id")))
+        tuned = ", fine-tuned" if self.get("fine_tuning", "kept") == "fine-tuned" else ""
+        found.append(("Network", self.text("backbone", "id") + tuned))
         cut = self.get("cut")
         taps = ", ".join(map(str, cut)) if isinstance(cut, list) else ""
         found.append(("Head", f"{self.text('head', 'kind')} on {clip(plain(taps))}"))
@@ -278,6 +279,8 @@ class View:
             ("Licence of the network", self.text("backbone", "licence")),
             ("SHA-256 of the network", self.text("backbone", "sha256")),
             *((f"Head: {name}", value) for name, value in self._pairs("head")),
+            ("Fine-tuning: kept", self.text("fine_tuning", "kept")),
+            ("Fine-tuning: trained from", self.text("fine_tuning", "unfrozen_from")),
             ("Runtime", " ".join(self.text("runtime", k) for k in ("name", "version", "precision"))),
             ("Seed", _count(self.number("seed"))),
         ]
