@@ -14,7 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class Exported:
 @dataclass(frozen=True)
 class Opened:
     """A framework's network before its export: a torch module from normalised pictures to the values of its ``taps``
-    ("features" last), the ``shape`` of one picture, and what ``Exported`` says besides."""
+    ("features" last), the ``shape`` of one picture, what ``Exported`` says besides, and what it is exported within."""
 
     module: Any
     taps: tuple[str, ...]
@@ -76,10 +76,12 @@ class Opened:
     licence: str
     source: str
     notes: tuple[str, ...] = ()
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def export(self) -> Exported:
         """The network as it is now. Raises BackboneError."""
-        model = to_onnx(self.module, self.shape)
+        with self.within():
+            model = to_onnx(self.module, self.shape)
         outputs = [output.name for output in model.graph.output]
         return Exported(
             model, dict(zip(self.taps, outputs, strict=True)), self.options, self.licence, self.source, self.notes
