@@ -7,6 +7,7 @@ it; the prepared graph is kept under a key of everything that matters, so that t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -110,11 +111,11 @@ def load_exported(
     """The backbone ``KIND:REST`` from the store, or made by ``export``. Raises BackboneError, OptionError."""
     request = asked(kind, rest, options, taps)
     name, arguments, weights = request.name, request.arguments, request.weights
-    digest = "published" if weights is None else _digest(weights)
+    content = "published" if weights is None else digest(weights)
     described = asdict(replace(options, weights=None))
 
     def stored_at(extra: tuple[str, ...]) -> Path:
-        settings = json.dumps([VERSION, kind, name, arguments, digest, described, sorted(extra)], sort_keys=True)
+        settings = json.dumps([VERSION, kind, name, arguments, content, described, sorted(extra)], sort_keys=True)
         return cache_folder() / "backbones" / hashlib.sha256(settings.encode()).hexdigest()[:32]
 
     usual = read_stored(stored_at(()), f"{kind}:{rest}")
@@ -219,23 +220,25 @@ def _weights(file: str | None) -> Path | None:
     return path
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def described_file(path: Path) -> str:
     """What is recorded of a file of weights."""
-    return f"{path.name} (sha256 {_digest(path)})"
+    return f"{path.name} (sha256 {digest(path)})"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Frameworks warn, log and draw progress bars; standard output is for results alone."""
+    """Frameworks warn, log and draw progress bars; standard output is for results alone, and only a terminal shows what
+    goes on."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
