@@ -64,9 +64,8 @@ def plain_loop(data: Path, weights: Path, epochs: int, seed: int) -> dict[str, o
     learn, held = (
         pixels(dataset.split(name), list(model.classes_), model.model_.preprocess) for name in ("train", "validation")
     )
-    accuracy, seconds = plain(weights, None, learn, held, epochs, seed, flip=False)
-    count = len(held[1])
-    return {"right": round(accuracy * count), "count": count, "seconds": seconds, "epochs": [seconds / epochs]}
+    right, seconds = plain(weights, None, learn, held, epochs, seed, flip=False)
+    return {"right": int(right.sum()), "count": len(right), "seconds": seconds, "epochs": [seconds / epochs]}
 
 
 def headstart(data: Path, weights: Path, epochs: int, seed: int, where: str | None) -> dict[str, object]:
