@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import headstart as hs
 from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError
 from headstart.finetune import FineTuning, check_backbone, fine_tune, parse
 from headstart.finetune.choose import ALPHAS, folds, judge
+from headstart.finetune.options import TUNING
 from headstart.finetune.schedule import rate_at
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("torch", "timm", "accelerate", "onnxscript"))
@@ -51,6 +54,19 @@ def test_tuning_is_read_by_name():
     for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):
         with pytest.raises(OptionError, match="cannot be read"):
             parse(bad)
+
+
+def test_every_option_stands_in_the_documents_table():
+    from typer.main import get_command
+
+    from headstart.cli import app
+
+    page = (Path(__file__).parent.parent / "docs" / "fine-tuning.md").read_text("utf-8")
+    cells = {word for row in re.findall(r"^\|([^|]*)\|", page, re.M) for word in re.findall(r"`([^`]+)`", row)}
+    fit = get_command(app).commands["fit"]
+    said = {each.opts[0] for each in fit.params if "ine-tuning" in (getattr(each, "help", None) or "")}
+    assert {"--gradual", "--epochs", "--precision", "--tensorboard"} <= said
+    assert not {*said, *TUNING} - cells - {"--fine-tune"}
 
 
 def test_finished_graphs_are_refused_with_what_to_use_instead():
@@ -382,6 +398,7 @@ def test_two_processes_learn_what_one_does(photos, tmp_path):
     done = subprocess.run([*command, *arguments, tmp_path / "two"], capture_output=True, text=True,
                           env={**os.environ, "ACCELERATE_USE_CPU": "true"})  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("on 2 processes") == 1  # the others are silent
     one, two = torch.load(tmp_path / "one"), torch.load(tmp_path / "two0")
     for alone, shared in zip(one, two, strict=True):
         for name in alone:
