@@ -1,11 +1,14 @@
 """Fine-tuning. What needs PyTorch is marked zoo and runs where it is installed (``make zoo``)."""
 
 import importlib.util
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import headstart as hs
 from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError
 from headstart.finetune import FineTuning, check_backbone, fine_tune, parse
 from headstart.finetune.choose import ALPHAS, folds, judge
+from headstart.finetune.options import TUNING
 from headstart.finetune.schedule import rate_at
 
 INSTALLED = all(importlib.util.find_spec(name) for name in ("torch", "timm", "accelerate", "onnxscript"))
@@ -50,6 +54,19 @@ def test_tuning_is_read_by_name():
     for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):
         with pytest.raises(OptionError, match="cannot be read"):
             parse(bad)
+
+
+def test_every_option_stands_in_the_documents_table():
+    from typer.main import get_command
+
+    from headstart.cli import app
+
+    page = (Path(__file__).parent.parent / "docs" / "fine-tuning.md").read_text("utf-8")
+    cells = {word for row in re.findall(r"^\|([^|]*)\|", page, re.M) for word in re.findall(r"`([^`]+)`", row)}
+    fit = get_command(app).commands["fit"]
+    said = {each.opts[0] for each in fit.params if "ine-tuning" in (getattr(each, "help", None) or "")}
+    assert {"--gradual", "--epochs", "--precision", "--tensorboard"} <= said
+    assert not {*said, *TUNING} - cells - {"--fine-tune"}
 
 
 def test_finished_graphs_are_refused_with_what_to_use_instead():
@@ -270,36 +287,81 @@ torch.save(kept, out)
 
 
 @marked
-def test_killed_at_any_moment_and_resumed_the_weights_are_equal(photos, tmp_path):
+@pytest.mark.slow
+def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_path):
     import torch
 
-    def start(folder, resume, out):
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, photos, folder, resume, out],
+    def start(folder, resume):
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, photos, folder, resume, folder.with_suffix(".pt")],
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
-    whole = start(tmp_path / "a", "0", tmp_path / "a.pt")
+    def same(folder):
+        wanted, found = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", folder.name))
+        for one, other in zip(wanted, found, strict=True):
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+    whole = start(tmp_path / "whole", "0")
     told = whole.communicate()[0]
     assert whole.returncode == 0, told
-    rng, killed = np.random.default_rng(0), 0
-    for _ in range(4):
-        running = start(tmp_path / "b", "1", tmp_path / "b.pt")
-        wanted = int(rng.integers(1, 4))  # epochs seen; then at a moment within the next
-        for line in running.stdout:
-            wanted -= ", epoch " in line
+    rng, folder, killed, resumed = np.random.default_rng(0), tmp_path / "0", 0, 0
+    while killed < 10 or not folder.with_suffix(".pt").exists():
+        if folder.with_suffix(".pt").exists():
+            same(folder)
+            folder = tmp_path / str(killed)
+        running = start(folder, "1")
+        wanted, moment = int(rng.integers(1, 4)), float(rng.uniform(0, 0.6))  # lines seen, and then so many seconds
+        for line in running.stdout if killed < 10 else ():
+            wanted -= ", epoch " in line or "going on" in line or "beginning anew" in line
+            resumed += "going on after epoch" in line
             if not wanted:
+                time.sleep(moment)
+                running.send_signal(signal.SIGKILL)
                 break
-        time.sleep(float(rng.uniform(0, 0.6)))
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+        told = running.communicate()[0]
+        assert running.returncode in (0, -signal.SIGKILL), told
         killed += running.returncode == -signal.SIGKILL
-    assert killed
-    last = start(tmp_path / "b", "1", tmp_path / "b.pt")
-    told = last.communicate()[0]
-    assert last.returncode == 0, told
-    assert "going on after epoch" in told
-    for one, other in zip(torch.load(tmp_path / "a.pt"), torch.load(tmp_path / "b.pt"), strict=True):
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    same(folder)
+    assert resumed > 3
+
+
+@marked
+def test_without_a_checkpoint_resuming_says_that_it_begins_anew(fitted_s, tmp_path):
+    lines = []
+    how = FineTuning(epochs=1, unfreeze_from="features", checkpoints=tmp_path / "x", resume=True)
+    fine_tune(fitted_s, how, say=lines.append)
+    assert f"There is no checkpoint in {tmp_path / 'x'}: beginning anew" in lines
+    lines.clear()
+    fine_tune(fitted_s, how, say=lines.append)
+    assert not any("beginning anew" in line for line in lines)
+    assert sum("going on after epoch 1" in line for line in lines) == 3
+
+
+@marked
+def test_the_command_writes_a_report_that_says_fine_tuned_and_event_files(photos, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from headstart.cli import app
+    from headstart.finetune.choose import Verdict
+
+    monkeypatch.setattr(Verdict, "better", property(lambda self: True))
+    words = ["fit", photos, "-o", tmp_path / "m", "--fine-tune", "--gradual", "--epochs", "2", "--tuning", "mixup=0.2",
+             "--runtime", "onnxruntime", "--precision", "fp32", "--tensorboard", tmp_path / "board"]  # fmt: skip
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "m" / "report.html").read_text("utf-8")
+    assert "headstart-s, fine-tuned</dd>" in page
+    assert "Fine-tuning: trained from" in page
+    kept = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))["fine_tuning"]
+    assert kept["kept"] == "fine-tuned"
+    assert {name: kept["options"][name] for name in ("gradual", "mixup", "precision")} == {
+        "gradual": True, "mixup": 0.2, "precision": "fp32"
+    }  # fmt: skip
+    assert not (tmp_path / "m.unfinished").exists()
+    assert (tmp_path / "m" / "training.svg").is_file()
+    names = {"all-pictures", *(f"fold-{number}-of-3" for number in (1, 2, 3))}
+    assert {each.name for each in (tmp_path / "board").iterdir()} == names
+    assert all(list((tmp_path / "board" / name).glob("events.out.tfevents.*")) for name in names)
 
 
 @marked
@@ -327,13 +389,16 @@ def test_two_processes_learn_what_one_does(photos, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "s.py"
     script.write_text(
-        SCRIPT.replace("torch.save(kept, out)", "import os\ntorch.save(kept, out + os.environ.get('RANK', ''))")
+        SCRIPT.replace(
+            "torch.save(kept, out)", "import os\ntorch.save(kept, out + os.environ.get('RANK', ''))"
+        ).replace("batch=4,", "batch=4, precision='fp32',")
     )
     arguments = [script, photos, tmp_path / "c", "0"]
     subprocess.run([sys.executable, *arguments, tmp_path / "one"], check=True, capture_output=True)
     done = subprocess.run([*command, *arguments, tmp_path / "two"], capture_output=True, text=True,
                           env={**os.environ, "ACCELERATE_USE_CPU": "true"})  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("on 2 processes") == 1  # the others are silent
     one, two = torch.load(tmp_path / "one"), torch.load(tmp_path / "two0")
     for alone, shared in zip(one, two, strict=True):
         for name in alone:

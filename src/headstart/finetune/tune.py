@@ -92,6 +92,7 @@ def run(classifier: ImageClassifier, how: FineTuning, say: Say) -> Tuned:
     assert golden is not None
     network.check_start(golden.pixels, golden.probabilities)
     device = Accelerator()
+    say = say if device.is_main_process else lambda _: None
     network.to(device.device, memory_format=torch.channels_last)
     how = replace(how, precision=chosen(how.precision, device))
     pictures = Pictures(
@@ -166,9 +167,10 @@ def _in_time(work: _Work, trainings: int) -> FineTuning:
                 f"One epoch takes about {epoch[0] * learned:.0f} s in all, more than the limit of "
                 f"{how.time_limit:g} s; allow more, or unfreeze less."
             )
+    several = f" on {work.device.num_processes} processes" if work.device.num_processes > 1 else ""
     work.say(
-        f"Fine-tuning from {work.plan.first} in {how.precision}: up to {trainings} trainings of {epochs} epochs, about "
-        f"{epoch[0] * learned * epochs:.0f} s"
+        f"Fine-tuning from {work.plan.first} in {how.precision}{several}: up to {trainings} trainings of {epochs} "
+        f"epochs, about {epoch[0] * learned * epochs:.0f} s"
     )
     return replace(how, epochs=epochs)
 
