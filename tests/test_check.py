@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 
 import headstart as hs
 from headstart.check import KINDS, check, write_table
-from headstart.check.copies import _best, _integral, _squares, inside
+from headstart.check.copies import ROUGHLY, _integral, _squares, best_places, inside
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.groups import nearest
@@ -192,23 +192,41 @@ def test_the_table_can_be_edited_and_learned_from(photos, tmp_path):
 def test_correlations_equal_the_definition(seed, side):
     rng = np.random.default_rng(seed)
     whole = rng.uniform(0, 255, (16, 16)).astype(np.float32)
-    crop = rng.uniform(0, 255, (side, side)).astype(np.float32)
+    crops = rng.uniform(0, 255, (2, 16, 16)).astype(np.float32)
+    crop = np.kron(crops[1], np.ones((side, side))).reshape(side, 16, side, 16).mean(axis=(1, 3))  # averages of areas
     best = 0.0
     for top in range(17 - side):
         for left in range(17 - side):
             part = whole[top : top + side, left : left + side]
             for template in (crop, crop[:, ::-1]):
                 best = max(best, float(np.corrcoef(part.ravel(), template.ravel())[0, 1]))
-    assert _best(whole, crop, [side])[0] == pytest.approx(best, abs=1e-6)
+    found, at = best_places(np.stack([whole[::-1], whole]), crops, [side])
+    assert found[1] == pytest.approx(best, abs=1e-5)
+    assert at.tolist() == [side, side]
 
 
 def test_sums_of_squares_equal_the_definition():
     values = np.random.default_rng(0).normal(size=(9, 9))
-    sums = _squares(_integral(values), 4)
+    sums = _squares(_integral(values[None]), 4)[0]
     assert sums.shape == (6, 6)
     for i in range(6):
         for j in range(6):
             assert sums[i, j] == pytest.approx(values[i : i + 4, j : j + 4].sum())
+
+
+@given(seed=st.integers(0, 10_000), share=st.floats(0.5, 0.95), mirrored=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_a_crop_passes_the_first_rough_look(seed, share, mirrored):
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).resize((300, 300), Image.Resampling.BICUBIC)
+    edge = round(300 * share)
+    left, top = rng.integers(0, 301 - edge, 2)
+    part = np.asarray(image.crop((left, top, left + edge, top + edge)))[:, :: -1 if mirrored else 1]
+    whole, crop = (
+        tiny(shrunk(np.ascontiguousarray(each))).reshape(1, 16, 16, 3).mean(axis=3, dtype=np.float32)
+        for each in (np.asarray(image), part)
+    )
+    assert best_places(whole, crop, range(8, 16))[0] >= ROUGHLY
 
 
 def test_a_crop_is_found_inside_and_another_picture_is_not():
@@ -219,11 +237,11 @@ def test_a_crop_is_found_inside_and_another_picture_is_not():
     )
     whole, other = whole.astype(np.float32), other.astype(np.float32)
     part = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=(9, 14, 52, 57)))
-    assert inside(whole, part) > 0.97
-    assert inside(whole, part[:, ::-1]) > 0.97
-    assert inside(part, whole) < 0.94
-    assert inside(whole, other) < 0.94
-    assert inside(whole, np.full((64, 64), 7, np.float32)) == 0
+    even = np.full((64, 64), 7, np.float32)
+    found = inside(np.stack([whole, whole, part, whole, whole]), np.stack([part, part[:, ::-1], whole, other, even]))
+    assert (found[:2] > 0.97).all()
+    assert (found[2:4] < 0.94).all()
+    assert found[4] == 0
 
 
 def test_sharpness_falls_with_blur_and_ignores_contrast():
