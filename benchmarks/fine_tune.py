@@ -11,6 +11,7 @@ defaults but for the epochs (and without flips where turned), which may keep the
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from statistics import median
@@ -24,8 +25,8 @@ from safetensors.torch import load_file
 
 import headstart as hs
 from headstart.backbones import InputOptions
-from headstart.datasets import open_dataset
-from headstart.evaluation import held_out_accuracy
+from headstart.datasets import Dataset, open_dataset
+from headstart.evaluation import held_out_accuracy, mcnemar
 from headstart.finetune import FineTuning, fine_tune
 from headstart.images import decode
 
@@ -59,8 +60,8 @@ def pixels(dataset, classes, preprocess) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), torch.tensor(labels)
 
 
-def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) -> tuple[float, float]:
-    """All layers by AdamW at 3e-4, batches of 16, batch norm updated: accuracy on ``held``, and seconds."""
+def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) -> tuple[np.ndarray, float]:
+    """All layers by AdamW at 3e-4, batches of 16, batch norm updated: which of ``held`` are right, and seconds."""
     torch.manual_seed(seed)
     network = timm.create_model("mobilenetv2_100", **NETWORK)
     network.load_state_dict(load_file(weights))
@@ -87,12 +88,20 @@ def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) 
     network.eval()
     with torch.no_grad():
         answers = torch.cat([network(part.float() / 127.5 - 1) for part in held[0].split(32)]).argmax(1)
-    return float((answers == held[1]).float().mean()), seconds
+    return (answers == held[1]).numpy(), seconds
+
+
+def right_of(model: hs.ImageClassifier, held: Dataset) -> np.ndarray:
+    """Which pictures are right."""
+    answer = model.answer(held)
+    found = [model.classes_[row] for row in answer.probabilities.argmax(axis=1)]
+    labels = {item.path: item.label for item in held.items}
+    return np.array([label == labels[path] for label, path in zip(found, answer.paths, strict=True)])
 
 
 def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> list[dict]:
-    found: dict[str, list[tuple[float, float]]] = {}
-    kept, count, flip = [], 0, task != "turned"
+    found: dict[str, list[tuple[np.ndarray, float]]] = {}
+    kept, flip = [], task != "turned"
     for seed in range(seeds):
         began = time.perf_counter()
         options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
@@ -102,30 +111,37 @@ def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> li
         model.fit(data)
         spent = time.perf_counter() - began
         dataset = open_dataset(data)
-        held_name = "validation" if "validation" in dataset.splits else "test"
+        others = dataset.split("validation" if "validation" in dataset.splits else "test")
         preprocess, classes = model.model_.preprocess, list(model.classes_)
-        learn = pixels(dataset.split("train"), classes, preprocess)
-        held = pixels(dataset.split(held_name), classes, preprocess)
-        count = len(held[1])
-        found.setdefault("frozen", []).append((model.accuracy_["validation"].value, spent))
+        learn, held = (pixels(part, classes, preprocess) for part in (dataset.split("train"), others))
+        found.setdefault("frozen", []).append((right_of(model, others), spent))
         head = model.choice_.head
         for name, start in (("all layers, random head", None), ("all layers, frozen head", head)):
             found.setdefault(name, []).append(plain(weights, start, learn, held, epochs, seed, flip))
         how = FineTuning(epochs=epochs, augmentation="light" if flip else "none")
         began = time.perf_counter()
-        verdict = fine_tune(model, how, say=lambda text: print(text, flush=True)).verdict
+        verdict = fine_tune(model, how).verdict
+        spent += time.perf_counter() - began
         kept.append("fine-tuned" if verdict.better else "frozen")
-        found.setdefault("fine_tune", []).append(
-            (model.evaluate(data).accuracy.value, spent + time.perf_counter() - began)
-        )
-    rows = []
-    for name, pairs in found.items():
-        accuracy = median(a for a, _ in pairs)
-        low, high = held_out_accuracy(np.arange(count) < round(accuracy * count)).interval
-        rows.append({"task": task, "arm": name, "accuracy": f"{accuracy:.1%} ({low:.1%} to {high:.1%}) of {count}",
-                     "seconds": median(s for _, s in pairs),
-                     "kept": ", ".join(kept) if name == "fine_tune" else ""})  # fmt: skip
-    return rows
+        found.setdefault("fine_tune", []).append((right_of(model, others), spent))
+        told = {name: int(runs[-1][0].sum()) for name, runs in found.items()}
+        print(json.dumps({"task": task, "seed": seed, **told, "kept": kept[-1]}), flush=True)
+    return [row(task, name, runs, found["fine_tune"], kept) for name, runs in found.items()]
+
+
+def row(task: str, name: str, runs: list, shipped: list, kept: list[str]) -> dict[str, object]:
+    """Medians over the seeds; "beats fine_tune" counts the seeds where McNemar's exact test says so at 5%."""
+    count = len(runs[0][0])
+    right = int(median(one.sum() for one, _ in runs))
+    low, high = held_out_accuracy(np.arange(count) < right).interval
+    pairs = [
+        (int((one & ~own).sum()), int((own & ~one).sum())) for (one, _), (own, _) in zip(runs, shipped, strict=True)
+    ]
+    beats = sum(more > fewer and mcnemar(more, fewer) < 0.05 for more, fewer in pairs)
+    return {"task": task, "arm": name, "accuracy": f"{right / count:.1%} ({low:.1%} to {high:.1%}) of {count}",
+            "seeds": ", ".join(str(int(one.sum())) for one, _ in runs), "seconds": median(s for _, s in runs),
+            "beats fine_tune": "" if name == "fine_tune" else f"{beats} of {len(runs)}",
+            "kept": ", ".join(kept) if name == "fine_tune" else ""}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -34,11 +34,15 @@ def arguments(description: str | None, runs: int = 5) -> argparse.Namespace:
 
 
 def process(command: Sequence[object], cache: Path, **variables: str) -> tuple[float, float, str]:
-    """Seconds of wall time and of processor time of a whole process, and its standard output."""
+    """Seconds of wall time and of processor time of a whole process, and its standard output.
+
+    The process may write byte code and finds it, as that of an installed package does.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(
-        list(map(str, command)), env={**os.environ, "HEADSTART_CACHE": str(cache), **variables},
+        list(map(str, command)), env={**inherited, "HEADSTART_CACHE": str(cache), **variables},
         capture_output=True, text=True,
     )  # fmt: skip
     wall = time.perf_counter() - started

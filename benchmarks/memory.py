@@ -1,6 +1,8 @@
-"""Peak memory of ``fit`` at 1,000, 5,000 and 20,000 generated pictures, on both runtimes.
+"""Peak memory of ``fit`` and of ``check`` at growing numbers of generated pictures, beside what their features take.
 
-python benchmarks/memory.py
+    python benchmarks/memory.py [fit] [check]
+
+``fit`` at 1,000, 5,000 and 20,000 pictures on both runtimes, ``check`` at 5,000, 20,000 and 100,000 on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -14,14 +16,23 @@ import numpy as np
 from measure import Scratch, table
 from PIL import Image
 
-COUNTS = (1_000, 5_000, 20_000)
-CODE = """
-import resource, sys
+COUNTS = {"fit": (1_000, 5_000, 20_000), "check": (5_000, 20_000, 100_000)}
+RUNTIMES = {"fit": ("onnxruntime", "openvino"), "check": ("onnxruntime",)}
+PER_PICTURE = 2 * sum((24, 32, 96, 320, 1280)) + 768 + 32 + 12  # bytes: taps in fp16, small picture, hash, looks
+CODE = {
+    "fit": """
 from headstart import ImageClassifier
-c = ImageClassifier(runtime=sys.argv[2], cache=False).fit(sys.argv[1])
-features = c.run_["images"]["train"] * (2 * sum(t for t in (24, 32, 96, 320, 1280)) + 768 + 32)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, features)
-"""
+ImageClassifier(runtime=sys.argv[2], cache=False).fit(sys.argv[1])
+""",
+    "check": """
+from headstart.check import check
+from headstart.datasets import open_dataset
+check(open_dataset(sys.argv[1]), runtime=sys.argv[2])
+""",
+}
+FRAME = "import resource, sys, time\nt = time.time()\n{}\n" + (
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, time.time() - t)"
+)
 
 
 def picture(job: tuple[Path, int]) -> None:
@@ -32,29 +43,36 @@ def picture(job: tuple[Path, int]) -> None:
     image.save(folder / f"class{i % 4}" / f"{i}.jpg", quality=85)
 
 
+def generated(folder: Path, count: int) -> Path:
+    for c in range(4):
+        (folder / f"class{c}").mkdir(parents=True)
+    with Pool() as pool:
+        pool.map(picture, [(folder, i) for i in range(count)], chunksize=100)
+    return folder
+
+
+def grown(what: str, folders: dict[int, Path]) -> None:
+    rows = []
+    for runtime in RUNTIMES[what]:
+        before = None
+        for count in COUNTS[what]:
+            command = [sys.executable, "-c", FRAME.format(CODE[what]), str(folders[count]), runtime]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            peak, seconds = map(float, done.stdout.split())
+            row = {"": what, "runtime": runtime, "pictures": f"{count:,}", "seconds": seconds,
+                   "peak (MiB)": round(peak / 2**20)}  # fmt: skip
+            if before:
+                more, own = (peak - before[0]) / 2**20, (count - before[1]) * PER_PICTURE / 2**20
+                row |= {"grown by (MiB)": round(more), "features alone (MiB)": round(own), "ratio": more / own}
+            rows.append(row)
+            before = (peak, count)
+    table(rows)
+
+
 if __name__ == "__main__":
-    with Scratch() as scratch, Pool() as pool:
-        rows = []
-        for count in COUNTS:
-            folder = scratch.path / str(count)
-            for c in range(4):
-                (folder / f"class{c}").mkdir(parents=True)
-            pool.map(picture, [(folder, i) for i in range(count)], chunksize=100)
-        for runtime in sys.argv[1:] or ("onnxruntime", "openvino"):
-            peaks = []
-            for count in COUNTS:
-                done = subprocess.run(
-                    [sys.executable, "-c", CODE, str(scratch.path / str(count)), runtime],
-                    stdout=subprocess.PIPE, text=True, check=True,
-                )  # fmt: skip
-                peak, features = map(int, done.stdout.split())
-                peaks.append((peak, features))
-            before = None
-            for count, (peak, features) in zip(COUNTS, peaks, strict=True):
-                row = {"runtime": runtime, "pictures": count, "peak (MiB)": peak // 2**20}
-                if before:
-                    grown, own = (peak - before[0]) / 2**20, (features - before[1]) / 2**20
-                    row |= {"grown by (MiB)": round(grown), "features alone (MiB)": round(own), "ratio": grown / own}
-                rows.append(row)
-                before = (peak, features)
-        table(rows)
+    asked = sys.argv[1:] or list(COUNTS)
+    with Scratch() as scratch:
+        counts = sorted({count for what in asked for count in COUNTS[what]})
+        folders = {count: generated(scratch.path / str(count), count) for count in counts}
+        for what in asked:
+            grown(what, folders)

@@ -18,7 +18,7 @@ from headstart.check.copies import _best, _integral, _squares, inside
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.groups import nearest
-from headstart.looks import look, sharpness, square, tiny
+from headstart.looks import look, sharpness, shrunk, square, tiny
 from headstart.samples import render
 
 
@@ -288,13 +288,27 @@ def test_looks_are_those_of_the_picture():
     Image.fromarray(image).save(stream, "PNG")
     height, width, sharp = look(stream.getvalue(), image[::2, ::2])
     assert (height, width) == (96, 144)
-    grey = np.asarray(Image.fromarray(image[::2, ::2]).convert("L"), np.float64)
-    laplacian = sum(np.roll(grey, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * grey
-    assert sharp == pytest.approx(laplacian[1:-1, 1:-1].std() / (grey[1:-1, 1:-1].std() + 1), rel=1e-5)
+    green = image[::2, ::2, 1].astype(np.float64)
+    laplacian = sum(np.roll(green, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * green
+    rows = np.arange(1, 47, 3)
+    assert sharp == pytest.approx(laplacian[rows, 1:-1].std() / (green[rows].std() + 1), rel=1e-5)
+    finer = np.kron(green, np.ones((12, 12)))  # 576 x 864, sampled down to 256 x 384: each number 5 or 6 times
+    samples = (np.arange(256) + 0.5) * 576 / 256 // 12, (np.arange(384) + 0.5) * 864 / 384 // 12
+    seen = green[samples[0].astype(int)][:, samples[1].astype(int)]
+    laplacian = sum(np.roll(seen, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * seen
+    rows = np.arange(1, 255, 3)
+    expected = laplacian[rows, 1:-1].std() / (seen[rows].std() + 1)
+    assert sharpness(np.repeat(finer[:, :, None], 3, 2).astype(np.uint8)) == pytest.approx(expected, rel=1e-5)
     assert look(image, image)[:2].tolist() == [96, 144]
     assert sharpness(image[:2]) == 1.0  # nothing can be said
     blocks = image.reshape(16, 6, 16, 9, 3).mean(axis=(1, 3)).reshape(-1)
-    assert np.abs(tiny(image) - blocks).max() <= 1
+    assert np.abs(tiny(shrunk(image)) - blocks).max() <= 1
     middle = np.kron(rng.integers(0, 256, (48, 48, 3)), np.ones((2, 2, 1))).astype(np.uint8)
     padded = np.pad(middle, ((0, 0), (24, 24), (0, 0)))
-    assert np.abs(square(padded).reshape(48, 48, 3)[2:-2, 2:-2] - middle[::2, ::2][2:-2, 2:-2].astype(int)).mean() < 40
+    assert (
+        np.abs(square(shrunk(padded)).reshape(48, 48, 3)[2:-2, 2:-2] - middle[::2, ::2][2:-2, 2:-2].astype(int)).mean()
+        < 40
+    )
+    large = np.kron(image, np.ones((5, 5, 1), np.uint8))  # 480 x 720: shrunk by five, exactly
+    np.testing.assert_array_equal(np.asarray(shrunk(large)), image)
+    np.testing.assert_array_equal(tiny(shrunk(large)), tiny(shrunk(image)))

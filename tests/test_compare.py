@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from conftest import write_photos
 from graphs import saved
 
 from headstart import ImageClassifier, backbones
+from headstart.backbones import InputOptions
+from headstart.backbones.onnx_file import load_onnx
 from headstart.cache import Cache
 from headstart.cli import main
-from headstart.compare import Row, _average, _ranked, compare
+from headstart.compare import Row, _average, _ranked, compare, entries
 from headstart.datasets import open_dataset
 from headstart.errors import OptionError
 from headstart.evaluation import Accuracy
@@ -151,6 +154,44 @@ def test_a_run_stopped_half_way_goes_on_from_the_cache(tmp_path):
     assert found.hits + found.misses == 120
 
 
+@pytest.fixture
+def by_weights(monkeypatch, two):
+    """A provider ``timm:`` whose weights are the whole of a small network, since PyTorch is not always here; and two
+    files of them."""
+
+    def load(rest, options, taps):
+        return replace(load_onnx(options.weights or two[0][5:], InputOptions(), taps), id=f"timm:{rest}")
+
+    monkeypatch.setitem(backbones.PROVIDERS, "timm", load)
+    return [name[5:] for name in two]
+
+
+def test_weights_go_to_the_backbone_they_are_for(photos, two, by_weights):
+    name, (first, second) = "timm:net?pad=same", by_weights
+    wanted = {row.sha256: row for row in compare(open_dataset(photos), ["headstart-s", *two]).rows}
+    weights = [(name, second), (name, first)]
+    found = compare(open_dataset(photos), ["headstart-s", name], weights=weights)
+    assert {(row.backbone, row.weights) for row in found.rows} == {("headstart-s", None), *weights}
+    for row in found.rows:
+        assert row.log_loss == wanted[row.sha256].log_loss
+        assert row.bytes == wanted[row.sha256].bytes
+        if row.weights:
+            plain = wanted[row.sha256].backbone
+            assert row.weights == plain.removeprefix("onnx:")
+    published = compare(open_dataset(photos), [name]).rows[0]
+    assert (published.sha256, published.weights) == (backbones.load(two[0]).sha256, None)
+
+
+def test_what_is_looked_at_and_in_which_order():
+    assert [e.label for e in entries(["b", "a"], [("a", "2"), ("b", "x"), ("a", "1")])] == [
+        "b with x", "a with 2", "a with 1"
+    ]  # fmt: skip
+    with pytest.raises(OptionError, match=r"'f' are for 'c', which is not compared"):
+        entries(["a", "b"], [("c", "f")])
+    with pytest.raises(OptionError, match="each once"):
+        entries(["a"], [("a", "f"), ("a", "f")])
+
+
 def test_unreadable_pictures_are_left_out_alike(tmp_path, two):
     data = write_photos(tmp_path / "data", 8)
     (data / "disc" / "bad.jpg").write_bytes(b"no picture")
@@ -170,14 +211,18 @@ def test_wrong_input_is_one_line(photos, names, options):
     assert "\n" not in str(told.value)
 
 
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["headstart", "compare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_the_command(monkeypatch, capsys, photos, two, more):
     ids = ",".join(["headstart-s", *two])
-    monkeypatch.setattr(sys, "argv", ["headstart", "compare", str(photos), "--backbones", ids, "--cuts", "all", *more])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    out = capsys.readouterr().out
+    status, out, _ = command(monkeypatch, capsys, photos, "--backbones", ids, "--cuts", "all", *more)
+    assert status == 0
     if more:
         found = json.loads(out)
         assert found["images"] == {"count": 28, "quarantined": 0}
@@ -201,3 +246,36 @@ def test_a_shallow_cut_that_ties_is_not_recommended_before_the_cut_of_fit():
     assert [r.tied for r in rows] == [True, True]
     assert [r.recommended for r in rows] == [False, True]
     assert reason.startswith("as good as the best (a at shallow) within the noise, and ")
+
+
+def test_the_command_with_weights(monkeypatch, capsys, photos, by_weights):
+    """Ids and files may hold equals signs; an id may begin like another."""
+    first, second = by_weights
+    equals = Path(first).with_name("a=b.onnx")
+    equals.write_bytes(Path(first).read_bytes())
+    ids = "timm:net?pad=same,timm:net"
+    given = [f"--weights=timm:net={second}", f"--weights=timm:net?pad=same={equals}", f"--weights=timm:net={first}"]
+    status, out, _ = command(monkeypatch, capsys, photos, "--backbones", ids, *given, "--json")
+    assert status == 0
+    found = json.loads(out)
+    wanted = {("timm:net?pad=same", str(equals)), ("timm:net", first), ("timm:net", second)}
+    assert {(row["backbone"], row["weights"]) for row in found["rows"]} == wanted
+    assert (found["recommended"]["backbone"], found["recommended"]["weights"]) in wanted
+    status, out, err = command(monkeypatch, capsys, photos, "--backbones", ids, *given, "--progress")
+    assert status == 0
+    assert "84/84" in err  # three times 28 pictures
+    assert "net1.onnx" in out
+
+
+@pytest.mark.parametrize("text", ["", "x", "=x", "timm:net", "timm:net=", "timm:other=x", "timm:nets=x"])
+def test_weights_that_name_no_backbone_are_one_line(monkeypatch, capsys, photos, text):
+    status, out, err = command(monkeypatch, capsys, photos, "--backbones", "headstart-s,timm:net", f"--weights={text}")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "expected ID=FILE" in err
+
+
+def test_weights_for_what_brings_its_own_are_one_line(monkeypatch, capsys, photos):
+    for name in ("headstart-s", "onnx:net.onnx"):
+        status, out, err = command(monkeypatch, capsys, photos, "--backbones", name, f"--weights={name}=w.pth")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "its own" in err

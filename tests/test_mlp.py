@@ -98,7 +98,7 @@ def test_it_learns_is_repeatable_and_stops_when_told(blobs):
     losses = [epoch.kept_back_loss for epoch in told]
     assert len(told) < 500
     assert int(np.argmin(losses)) == len(told) - 4  # the best epoch, then three that were no better
-    kept = mlp._a_tenth(groups, labels, 0)
+    kept = mlp.a_tenth(groups, labels, 0)
     scores = best.scores(x[kept])
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     assert -log_p[np.arange(kept.sum()), labels[kept]].mean() == pytest.approx(min(losses), rel=1e-4)

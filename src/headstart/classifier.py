@@ -133,9 +133,11 @@ class ImageClassifier:
             choice.probabilities, split.labels, split.groups.index, choice.distances,
             coverage=self.coverage, false_alarms=self.false_alarms,
         )  # fmt: skip
-        with ThreadPoolExecutor(1) as beside:
+        model = _model(split.classes, backbone, choice, promises)
+        shown, pictures = _sample(backbone, features, everything, split.train)
+        with ThreadPoolExecutor(1) as beside:  # only now: two threads of small steps wait for each other
             curve = beside.submit(learning_curve, choice, split.labels, split.groups.index, seed=self.seed)
-            model = self._model(split.classes, backbone, choice, promises, features, everything, split.train)
+            model = _proved(model, features, shown, pictures)
         choice = replace(choice, chosen=replace(choice.chosen, basis=None))  # it holds all features
         self.learning_curve_ = curve.result()
         seconds = time.perf_counter() - seconds
@@ -160,9 +162,8 @@ class ImageClassifier:
             choice.probabilities, split.labels, split.groups.index, choice.distances,
             coverage=self.coverage, false_alarms=self.false_alarms,
         )  # fmt: skip
-        self.model_ = self._model(
-            split.classes, learned.backbone, choice, promises, features, learned.dataset, split.train
-        )
+        shown, pictures = _sample(learned.backbone, features, learned.dataset, split.train)
+        self.model_ = _proved(_model(split.classes, learned.backbone, choice, promises), features, shown, pictures)
         self.accuracy_ = _accuracies(choice, split, features, learned.dataset)
         self.choice_, self.learned_, self.learning_curve_ = choice, learned, None
 
@@ -287,30 +288,40 @@ class ImageClassifier:
         other = open_dataset(self.validation)
         return other.split("validation") if "validation" in other.splits else other
 
-    def _model(
-        self, classes: tuple[str, ...], backbone: Backbone, choice: Choice, promises: Promises,
-        features: Features, dataset: Dataset, train: NDArray[np.int64],
-    ) -> Model:  # fmt: skip
-        graph = compose(backbone, choice.head, choice.familiar)
-        described = {
-            "id": backbone.id,
-            "sha256": backbone.sha256,
-            "licence": backbone.licence,
-            "source": backbone.source,
-        }
-        model = Model(
-            classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(),
-            backbone.batch, familiar=choice.familiar, promises=promises,
-        )  # fmt: skip
-        chosen = train[np.linspace(0, len(train) - 1, min(GOLDEN, len(train))).astype(int)]
-        pictures = []
-        for i in features.index[chosen]:
-            source = dataset.read(int(i))
-            image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
-            pictures.append(backbone.preprocess(image))
-        vectors = features.matrix(choice.head.taps, chosen)
-        answers, distances = choice.head.probabilities(vectors), choice.familiar.distances(vectors)
-        return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision, distances))
+
+def _model(classes: tuple[str, ...], backbone: Backbone, choice: Choice, promises: Promises) -> Model:
+    graph = compose(backbone, choice.head, choice.familiar)
+    described = {
+        "id": backbone.id,
+        "sha256": backbone.sha256,
+        "licence": backbone.licence,
+        "source": backbone.source,
+    }
+    return Model(
+        classes, backbone.preprocess, described, choice.head, graph, hashlib.sha256(graph).hexdigest(),
+        backbone.batch, familiar=choice.familiar, promises=promises,
+    )  # fmt: skip
+
+
+def _sample(
+    backbone: Backbone, features: Features, dataset: Dataset, train: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], list[NDArray[np.uint8]]]:
+    """Rows [m] of ``features``, spread over the training pictures, and their pixels as the backbone takes them."""
+    shown = train[np.linspace(0, len(train) - 1, min(GOLDEN, len(train))).astype(int)]
+    pictures = []
+    for i in features.index[shown]:
+        source = dataset.read(int(i))
+        image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
+        pictures.append(backbone.preprocess(image))
+    return shown, pictures
+
+
+def _proved(model: Model, features: Features, shown: NDArray[np.int64], pictures: Sequence[NDArray[np.uint8]]) -> Model:
+    """The model with its golden sample, taken from the rows ``shown`` of ``features``."""
+    assert model.familiar is not None
+    vectors = features.matrix(model.head.taps, shown)
+    answers, distances = model.head.probabilities(vectors), model.familiar.distances(vectors)
+    return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision, distances))
 
 
 def _import_ahead() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
-from headstart.backbones import Backbone
+from headstart.backbones import Backbone, InputOptions
 from headstart.cache import Cache
 from headstart.datasets import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
@@ -34,13 +34,44 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What is compared: the id of a backbone, and a file of weights in place of the published ones, or None."""
+
+    backbone: str
+    weights: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it; no two of a comparison have the same."""
+        return self.backbone if self.weights is None else f"{self.backbone} with {self.weights}"
+
+
+def entries(names: Sequence[str], weights: Sequence[tuple[str, str]] = ()) -> tuple[Entry, ...]:
+    """What ``compare`` looks at: every id in its order, one with several files once with each. Raises OptionError.
+
+    >>> [entry.label for entry in entries(["headstart-s", "timm:net"], [("timm:net", "a.pth"), ("timm:net", "b.pth")])]
+    ['headstart-s', 'timm:net with a.pth', 'timm:net with b.pth']
+    """
+    for name, file in weights:
+        if name not in names:
+            raise OptionError(f"Weights {file!r} are for {name!r}, which is not compared; expected an id that is.")
+    found: list[Entry] = []
+    for name in names:
+        found += [Entry(name, file) for given, file in weights if given == name] or [Entry(name)]
+    if not found or len(set(found)) < len(found):
+        raise OptionError("Expected the ids of the backbones to compare, each once: --backbones A,B,C.")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class Row:
     """A backbone, cut: how its best head did on groups left out, and what it costs here.
 
-    ``log_loss`` in nats with its 95% ``interval``; ``behind`` is how much of it more than the best row, with an
-    interval; ``tied``: that difference is within the noise. ``bytes`` of the graph up to the cut;
-    ``pictures_per_second`` of it, None if there was no time to measure. ``pareto``: no row is at least as good in loss,
-    speed and size and better in one. ``fit_cut``: the cut that ``fit`` would choose of this backbone.
+    ``weights`` is the file it was given, None with the published ones. ``log_loss`` in nats with its 95%
+    ``interval``; ``behind`` is how much of it more than the best row, with an interval; ``tied``: that difference is
+    within the noise. ``bytes`` of the graph up to the cut; ``pictures_per_second`` of it, None if there was no time to
+    measure. ``pareto``: no row is at least as good in loss, speed and size and better in one. ``fit_cut``: the cut
+    that ``fit`` would choose of this backbone.
     """
 
     backbone: str
@@ -58,12 +89,19 @@ class Row:
     pareto: bool = True
     recommended: bool = False
     fit_cut: bool = True
+    weights: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The backbone, and its file of weights if it was given one."""
+        return Entry(self.backbone, self.weights).label
 
     def to_dict(self) -> dict[str, object]:
         """The JSON form."""
         return {
-            "backbone": self.backbone, "sha256": self.sha256, "licence": self.licence, "cut": list(self.cut),
-            "head": dict(self.head), "log_loss": {"value": self.log_loss, "interval": list(self.interval)},
+            "backbone": self.backbone, "weights": self.weights, "sha256": self.sha256, "licence": self.licence,
+            "cut": list(self.cut), "head": dict(self.head),
+            "log_loss": {"value": self.log_loss, "interval": list(self.interval)},
             "accuracy": self.accuracy.to_dict(), "bytes": self.bytes,
             "pictures_per_second": self.pictures_per_second,
             "behind_best": {"value": self.behind[0], "interval": list(self.behind[1:])},
@@ -112,6 +150,7 @@ def compare(
     dataset: Dataset,
     names: Sequence[str],
     *,
+    weights: Sequence[tuple[str, str]] = (),
     cuts: str = "auto",
     group_by: str = "auto",
     time_limit: float | None = None,
@@ -125,22 +164,23 @@ def compare(
 ) -> Comparison:
     """Rank backbones on the training pictures of a data set.
 
-    ``cuts`` "auto" is one row a backbone, with the cut and the head ``fit`` would choose; "all" a row for each tap
-    and each set of taps tried, all with heads without dropout and random features. ``time_limit`` in seconds:
-    backbones that cannot be read in it are passed over, in the order given; ``max_size`` in megabytes: so are cuts
-    whose graph is larger. ``progress(name, done, total)`` counts pictures. Validation and test pictures are
-    not looked at. Raises OptionError, DataError, BackboneError.
+    ``weights`` are pairs of an id among ``names`` and a file to use in place of the published weights; an id with
+    several files is looked at with each. ``cuts`` "auto" is one row a backbone, with the cut and the head ``fit``
+    would choose; "all" a row for each tap and each set of taps tried, all with heads without dropout and random
+    features. ``time_limit`` in seconds: backbones that cannot be read in it are passed over, in the order given;
+    ``max_size`` in megabytes: so are cuts whose graph is larger. ``progress(label, done, total)`` counts the pictures
+    of an ``Entry``. Validation and test pictures are not looked at. Raises OptionError, DataError, BackboneError.
     """
     began = time.perf_counter()
     if cuts not in CUTS:
         raise OptionError(f"Cuts {cuts!r} are unknown; expected auto (as fit chooses) or all.")
-    if not names or len(set(names)) < len(names):
-        raise OptionError("Expected the ids of the backbones to compare, each once: --backbones A,B,C.")
+    asked = entries(names, weights)
     limits = _Limits(began, time_limit, None if max_size is None else max_size * 1e6)
     train = dataset.split("train")
     if not dataset.classes or not len(train):
         raise DataError(f"{dataset.uri} has no labelled training pictures; put the pictures in one folder a class.")
-    entrants = [one for name in names if (one := _Entrant.of(name, backbones.load(name), limits))]
+    loaded = (backbones.load(one.backbone, options=InputOptions(weights=one.weights)) for one in asked)
+    entrants = [one for pair in zip(asked, loaded, strict=True) if (one := _Entrant.of(*pair, limits))]
     read = []
     for entrant in entrants:
         found = _read(entrant, train, limits, cache, runtime, precision, workers, progress)
@@ -166,21 +206,21 @@ def compare(
 
 @dataclass(frozen=True)
 class _Entrant:
-    name: str
+    entry: Entry
     backbone: Backbone
     taps: tuple[str, ...]
     features: Features
 
     @classmethod
-    def of(cls, name: str, backbone: Backbone, limits: _Limits) -> _Entrant | None:
+    def of(cls, entry: Entry, backbone: Backbone, limits: _Limits) -> _Entrant | None:
         """A backbone with the taps whose graph is small enough; None if none is."""
         taps = tuple(tap.name for tap in backbone.taps)
         small = tuple(t for t in taps if limits.bytes is None or len(_graph(backbone, [t])) <= limits.bytes)
         if limits.bytes is not None and small != taps:
             limit = f"larger than {limits.bytes / 1e6:g} MB"
-            what = name if not small else f"{name} at {', '.join(t for t in taps if t not in small)}"
+            what = entry.label if not small else f"{entry.label} at {', '.join(t for t in taps if t not in small)}"
             limits.passed_over.append((what, limit))
-        return cls(name, backbone, small, None) if small else None  # type: ignore[arg-type]  # read next
+        return cls(entry, backbone, small, None) if small else None  # type: ignore[arg-type]  # read next
 
 
 def _graph(backbone: Backbone, taps: Sequence[str]) -> bytes:
@@ -199,7 +239,7 @@ def _read(
         nonlocal done
         done = count
         if progress is not None:
-            progress(entrant.name, count, total)
+            progress(entrant.entry.label, count, total)
         if count < total and limits.over(PASSES):
             raise _TimeUp
 
@@ -212,7 +252,7 @@ def _read(
         )  # fmt: skip
     except _TimeUp:
         read = f" after {done} of {len(train)} pictures, which are kept" if done and cache is not None else ""
-        limits.passed_over.append((entrant.name, f"the time limit of {limits.seconds:g} s{read}"))
+        limits.passed_over.append((entrant.entry.label, f"the time limit of {limits.seconds:g} s{read}"))
         return None
 
 
@@ -252,7 +292,9 @@ def _rows(
     found = []
     for entrant in entrants:
         if limits.over():
-            limits.passed_over.append((entrant.name, f"the time limit of {limits.seconds:g} s, before its heads"))
+            limits.passed_over.append(
+                (entrant.entry.label, f"the time limit of {limits.seconds:g} s, before its heads")
+            )
             continue
         values = entrant.features.at(split.train)
         judged = judge({tap: values[tap] for tap in entrant.taps}, split.labels, split.groups.index, seed=seed)
@@ -260,13 +302,13 @@ def _rows(
         found += [
             (replace(_row(entrant, each, split), fit_cut=each.taps == judged.chosen.taps), each) for each in candidates
         ]
-    by_name = {entrant.name: entrant.backbone for entrant in entrants}
+    by_label = {entrant.entry.label: entrant.backbone for entrant in entrants}
     speeds: dict[tuple[str, tuple[str, ...]], float] = {}
     timed = []
     for row, candidate in sorted(found, key=lambda pair: pair[0].log_loss):
-        network = by_name[row.backbone]
+        network = by_label[row.label]
         graph = _graph(network, row.cut)
-        key = (row.backbone, tuple(t.name for t in network.taps if t.name in row.cut)[-1:])  # the deepest decides
+        key = (row.label, tuple(t.name for t in network.taps if t.name in row.cut)[-1:])  # the deepest decides
         if key not in speeds and not limits.over():
             size = (network.preprocess.height, network.preprocess.width)
             speeds[key] = pictures_per_second(graph, size, network.batch, runtime=runtime, precision=precision)
@@ -279,9 +321,9 @@ def _row(entrant: _Entrant, candidate: Candidate, split: Partition) -> Row:
     loss, error = grouped_difference(candidate.losses, np.zeros(len(candidate.losses)), groups)
     right = candidate.scores.argmax(axis=1) == split.labels
     return Row(
-        entrant.name, entrant.backbone.sha256, entrant.backbone.licence, candidate.taps,
+        entrant.entry.backbone, entrant.backbone.sha256, entrant.backbone.licence, candidate.taps,
         {"kind": candidate.kind, **candidate.settings}, loss, (max(0.0, loss - Z95 * error), loss + Z95 * error),
-        leave_group_out_accuracy(right, groups), 0, None,
+        leave_group_out_accuracy(right, groups), 0, None, weights=entrant.entry.weights,
     )  # fmt: skip
 
 
@@ -310,11 +352,11 @@ def _dominates(one: Row, other: Row) -> bool:
 def _reason(chosen: Row, best: Row, tied: int, rows: int) -> str:
     if rows == 1:
         return "the only one looked at"
-    if (chosen.backbone, chosen.cut) == (best.backbone, best.cut):
+    if (chosen.label, chosen.cut) == (best.label, best.cut):
         if tied == 1:
             return "the best, and no other is as good within the noise"
         return "the best, and none that is as good within the noise is faster"
-    ahead = f"as good as the best ({best.backbone} at {', '.join(best.cut)}) within the noise"
+    ahead = f"as good as the best ({best.label} at {', '.join(best.cut)}) within the noise"
     if not chosen.pictures_per_second or not best.pictures_per_second:
         return f"{ahead}, and smaller" if chosen.bytes < best.bytes else f"{ahead}; speeds were not measured"
     faster = chosen.pictures_per_second / best.pictures_per_second

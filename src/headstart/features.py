@@ -19,12 +19,12 @@ from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset, Quarantined
 from headstart.errors import BackboneError, ImageError
 from headstart.images import decode
-from headstart.looks import look, square, tiny
+from headstart.looks import look, shrunk, square, tiny
 from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, pad_batch
 
-PIXELS = "pixels:16:box"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
-LOOK = "look:2:256"  # another: size as stored, and sharpness
-SMALL = "square:48"  # a cache entry of its own, which only the report reads
+PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
+LOOK = "look:2:256:green"  # another: size as stored, and sharpness
+SMALL = "square:48:shrunk"  # a cache entry of its own, which only the report reads
 BATCH = 16
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
@@ -80,6 +80,43 @@ class _Work:
     run: float = 0.0
 
 
+@dataclass
+class _Gathered:
+    """What came of all pictures so far, each number at its final place: features are held once."""
+
+    values: dict[str, NDArray[np.generic]]  # by tap [n, channels] (or [n]); rows of ``there`` count
+    there: NDArray[np.bool_]
+    refused: dict[int, str]
+    misses: int = 0
+    decode: float = 0.0
+    run: float = 0.0
+
+    @classmethod
+    def of(cls, count: int) -> _Gathered:
+        return cls({}, np.zeros(count, bool), {})
+
+    @property
+    def done(self) -> int:
+        return int(np.count_nonzero(self.there)) + len(self.refused)
+
+    def add(self, work: _Work, wanted: Sequence[str]) -> None:
+        for i, vectors in work.found.items():
+            self.there[i] = True
+            for tap in wanted:
+                if tap not in vectors:
+                    continue
+                vector, rows = vectors[tap], self.values.get(tap)
+                if rows is None:  # a large array takes memory as it is filled
+                    rows = self.values[tap] = np.empty((len(self.there), *vector.shape), vector.dtype)
+                elif vector.dtype.itemsize > rows.dtype.itemsize:
+                    rows = self.values[tap] = rows.astype(vector.dtype)
+                rows[i] = vector
+        self.refused |= work.refused
+        self.misses += work.misses
+        self.decode += work.decode
+        self.run += work.run
+
+
 @dataclass(frozen=True)
 class _Waiting:
     """A picture that is not in the cache: its place in the data set, and its bytes or pixels."""
@@ -117,25 +154,24 @@ def embed(
     step = _Step(
         dataset, backbone, names if exact else (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view
     )
-    works: list[_Work] = []
+    gathered = _Gathered.of(len(dataset))
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
         for work in step.works():
-            works.append(work)
+            gathered.add(work, step.taps if taps is None else (*wanted, PIXELS, LOOK))
             if cache is not None and work.misses:
-                unsaved |= {small_key(step.hashes[i]): small for i, small in work.squares.items()}
-                work.squares.clear()
+                unsaved |= {small_key(step.content(i)): small for i, small in work.squares.items()}
                 for i, vectors in work.found.items():
-                    unsaved[step.key(step.hashes[i])] = _pack(vectors, step.taps)
+                    unsaved[step.key(step.content(i))] = _pack(vectors, step.taps)
                 if len(unsaved) >= 2 * STORE_EVERY:
                     cache.put_many(unsaved)
                     unsaved = {}
             if progress is not None:
-                progress(sum(len(w.found) + len(w.refused) for w in works), len(dataset))
+                progress(gathered.done, len(dataset))
     finally:  # also when it is stopped: the next run goes on from here
         if cache is not None and unsaved:
             cache.put_many(unsaved)
-    return _collect(step, works, wanted, time.perf_counter() - started)
+    return _collect(step, gathered, wanted, time.perf_counter() - started)
 
 
 def with_views(
@@ -164,7 +200,14 @@ class _Step:
     workers: int
     exact: bool
     view: View | None
-    hashes: dict[int, bytes] = field(default_factory=dict)
+    hashes: NDArray[np.uint8] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hashes = np.zeros((len(self.dataset), 32), np.uint8)
+
+    def content(self, i: int) -> bytes:
+        """The SHA-256 of picture ``i``, once it was looked up."""
+        return bytes(self.hashes[i])
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -223,9 +266,9 @@ class _Step:
             except ImageError as error:
                 work.refused[i] = str(error)
                 continue
-            self.hashes[i] = _content_hash(sources[i])
+            self.hashes[i] = np.frombuffer(_content_hash(sources[i]), np.uint8)
         if self.cache is not None:
-            packed = self.cache.get_many([self.key(self.hashes[i]) for i in sources])
+            packed = self.cache.get_many([self.key(self.content(i)) for i in sources])
             for i, one in zip(sources, packed, strict=True):
                 vectors = None if one is None else _unpack(one, self.taps, self.widths)
                 if vectors is not None:
@@ -247,11 +290,15 @@ class _Step:
                 work.refused[i] = str(error)
                 continue
             pixels[i] = preprocess(image)
-            small[i] = {} if self.exact else {PIXELS: tiny(image), LOOK: look(source, image)}
-            if self.cache is not None and self.view is None:
-                work.squares[i] = square(image)
+            if self.exact:
+                small[i] = {}
+            else:
+                picture = shrunk(image)
+                small[i] = {PIXELS: tiny(picture), LOOK: look(source, image)}
+                if self.cache is not None and self.view is None:
+                    work.squares[i] = square(picture)
             if self.view is not None:
-                pixels[i] = self.view(pixels[i], self.hashes[i])
+                pixels[i] = self.view(pixels[i], self.content(i))
         work.decode = time.thread_time() - began
         if pixels:
             began = time.perf_counter()
@@ -306,27 +353,25 @@ def _shrink(value: NDArray[np.float32], path: str, exact: bool) -> NDArray[np.fl
     return value if exact or largest > FP16_LIMIT else value.astype(np.float16)
 
 
-def _collect(step: _Step, works: Sequence[_Work], wanted: Sequence[str], total: float) -> Features:
-    found = {i: vectors for work in works for i, vectors in work.found.items()}
-    refused = {i: reason for work in works for i, reason in work.refused.items()}
-    order = sorted(found)
-    values: dict[str, NDArray[np.floating]] = {}
-    for tap in step.taps:
-        if tap in wanted:
-            rows = [found[i].pop(tap) for i in order]
-            values[tap] = np.stack(rows) if rows else np.empty((0, 0), np.float16)
-    pixels, looks = ([found[i][kind] for i in order if kind in found[i]] for kind in (PIXELS, LOOK))
-    content = [np.frombuffer(step.hashes[i], np.uint8) for i in order]
-    misses = sum(work.misses for work in works)
+def _collect(step: _Step, gathered: _Gathered, wanted: Sequence[str], total: float) -> Features:
+    index = np.flatnonzero(gathered.there)
+    whole = len(index) == len(gathered.there)
+
+    def taken(tap: str, channels: int, kind: type[np.generic]) -> NDArray[Any]:
+        rows = gathered.values.pop(tap, None)  # one tap after the other: at most one is held twice
+        if rows is None:
+            return np.empty((0, channels), kind)
+        return rows if whole else rows[index]
+
     return Features(
-        values,
-        np.stack(pixels).astype(np.uint8) if pixels else np.empty((0, 768), np.uint8),
-        np.stack(looks).astype(np.float32) if looks else np.empty((0, 3), np.float32),
-        np.stack(content) if content else np.empty((0, 32), np.uint8),
-        np.array(order, np.int64),
-        tuple(Quarantined(step.dataset.items[i].path, refused[i]) for i in sorted(refused)),
+        {tap: taken(tap, 0, np.float16) for tap in step.taps if tap in wanted},
+        taken(PIXELS, 768, np.uint8),
+        taken(LOOK, 3, np.float32),
+        step.hashes if whole else step.hashes[index],
+        index,
+        tuple(Quarantined(step.dataset.items[i].path, why) for i, why in sorted(gathered.refused.items())),
         step.info,
-        len(order) - misses,
-        misses,
-        {"total": total, "decode": sum(w.decode for w in works), "features": sum(w.run for w in works)},
+        len(index) - gathered.misses,
+        gathered.misses,
+        {"total": total, "decode": gathered.decode, "features": gathered.run},
     )

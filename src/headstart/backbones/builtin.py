@@ -12,7 +12,7 @@ from headstart.errors import BackboneError, OptionError
 def load_builtin(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """The built-in backbone. It has its own preprocessing and taps, so options are refused."""
     if rest or options != InputOptions():
-        raise OptionError("headstart-s comes with its own input size and scaling; leave those options out.")
+        raise OptionError("headstart-s comes with its own weights, input size and scaling; leave those options out.")
     folder = Path(str(resources.files("headstart.backbones") / "headstart-s"))
     if not folder.exists():
         raise BackboneError("This build has no built-in backbone yet; give one with --backbone onnx:FILE.")

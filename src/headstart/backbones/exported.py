@@ -7,6 +7,7 @@ it; the prepared graph is kept under a key of everything that matters, so that t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class Exported:
 @dataclass(frozen=True)
 class Opened:
     """A framework's network before its export: a torch module from normalised pictures to the values of its ``taps``
-    ("features" last), the ``shape`` of one picture, and what ``Exported`` says besides."""
+    ("features" last), the ``shape`` of one picture, what ``Exported`` says besides, and what it is exported within."""
 
     module: Any
     taps: tuple[str, ...]
@@ -76,10 +77,12 @@ class Opened:
     licence: str
     source: str
     notes: tuple[str, ...] = ()
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def export(self) -> Exported:
         """The network as it is now. Raises BackboneError."""
-        model = to_onnx(self.module, self.shape)
+        with self.within():
+            model = to_onnx(self.module, self.shape)
         outputs = [output.name for output in model.graph.output]
         return Exported(
             model, dict(zip(self.taps, outputs, strict=True)), self.options, self.licence, self.source, self.notes
@@ -108,11 +111,11 @@ def load_exported(
     """The backbone ``KIND:REST`` from the store, or made by ``export``. Raises BackboneError, OptionError."""
     request = asked(kind, rest, options, taps)
     name, arguments, weights = request.name, request.arguments, request.weights
-    digest = "published" if weights is None else _digest(weights)
+    content = "published" if weights is None else digest(weights)
     described = asdict(replace(options, weights=None))
 
     def stored_at(extra: tuple[str, ...]) -> Path:
-        settings = json.dumps([VERSION, kind, name, arguments, digest, described, sorted(extra)], sort_keys=True)
+        settings = json.dumps([VERSION, kind, name, arguments, content, described, sorted(extra)], sort_keys=True)
         return cache_folder() / "backbones" / hashlib.sha256(settings.encode()).hexdigest()[:32]
 
     usual = read_stored(stored_at(()), f"{kind}:{rest}")
@@ -217,23 +220,25 @@ def _weights(file: str | None) -> Path | None:
     return path
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def described_file(path: Path) -> str:
     """What is recorded of a file of weights."""
-    return f"{path.name} (sha256 {_digest(path)})"
+    return f"{path.name} (sha256 {digest(path)})"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Frameworks warn, log and draw progress bars; standard output is for results alone."""
+    """Frameworks warn, log and draw progress bars; standard output is for results alone, and only a terminal shows what
+    goes on."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

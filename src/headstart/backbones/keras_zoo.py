@@ -7,19 +7,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from headstart.backbones.exported import (
     Exported,
+    Opened,
     Request,
     described_file,
     filled,
     load_exported,
     one_line,
     refuse,
-    to_onnx,
 )
 from headstart.backbones.model import Backbone, InputOptions, provider
 from headstart.errors import BackboneError, MissingExtraError, OptionError
@@ -45,6 +46,14 @@ def load_keras(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backb
 
 
 def _export(request: Request) -> Exported:
+    return open_keras(request).export()
+
+
+def open_keras(request: Request) -> Opened:
+    """The network as a torch module, whose ``model`` is Keras' own and ``order`` names the layers of the network.
+
+    Raises BackboneError, OptionError, MissingExtraError.
+    """
     keras = _keras()
     refuse("keras", request, RESERVED)
     applications = keras.applications
@@ -61,15 +70,14 @@ def _export(request: Request) -> Exported:
     network = _built(keras, build, request, size)
     layers = _layers(network, request)
     with _plain(keras):
-        tapped = _module(keras.Model(network.inputs, [network.get_layer(name).output for name in layers.values()]))
-        model = to_onnx(tapped, (*size, 3))
+        tapped = keras.Model(network.inputs, [network.get_layer(name).output for name in layers.values()])
     if request.weights is not None:
         source = f"keras {keras.__version__}, {described_file(request.weights)}"
     else:
         source = f"keras {keras.__version__}, keras.applications.{request.name}, ImageNet"
-    outputs = [output.name for output in model.graph.output]
-    taps = dict(zip(layers, outputs, strict=True))
-    return Exported(model, taps, filled(request.options, described), "unknown", source)
+    module = _module(tapped, tuple(layer.name for layer in network.layers))
+    how = filled(request.options, described)
+    return Opened(module, tuple(layers), (*size, 3), how, "unknown", source, within=partial(_plain, keras))
 
 
 def _keras() -> Any:
@@ -176,13 +184,13 @@ def _layers(network: Any, request: Request) -> Mapping[str, str]:
     return found | {"features": last}
 
 
-def _module(model: Any) -> Any:
+def _module(model: Any, order: tuple[str, ...]) -> Any:
     import torch
 
     class Frozen(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.model, self.order = model, order
 
         def forward(self, pixels: Any) -> Any:
             return self.model(pixels, training=False)

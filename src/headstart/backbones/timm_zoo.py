@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ from headstart.backbones.exported import (
     Opened,
     Request,
     described_file,
+    digest,
     filled,
     load_exported,
     one_line,
@@ -28,6 +30,7 @@ RESERVED = {
 }  # fmt: skip
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @provider("timm")
@@ -102,11 +105,28 @@ def _built(timm: Any, request: Request) -> Any:
         try:
             network = timm.create_model(name, pretrained=True, **request.arguments)
         except Exception as error:  # of the Hub, the network, the disk or the file
+            _verify(name, str(settings.get("hf_hub_id") or ""))
             raise BackboneError(
                 f"The weights of timm:{name} are not in the cache and cannot be fetched ({one_line(error, 120)}); "
                 "run this once with a network connection, or give the file with --weights FILE."
             ) from None
+        _verify(name, str(settings.get("hf_hub_id") or ""))
     return network.eval()
+
+
+def _verify(name: str, repository: str) -> None:
+    """Raise BackboneError if a published file is not the one that the hub announced: huggingface_hub keeps large files
+    under their sha256, but does not compare it."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository.split("@")[0], repo_type="model")
+    for path in (folder / "blobs").glob("*"):
+        if SHA256.fullmatch(path.name) and digest(path) != path.name:
+            raise BackboneError(
+                f"The weights of timm:{name} have another hash than the {path.name[:12]}... announced; they were "
+                f"changed or damaged on the way: delete {path} and run the command again."
+            )
 
 
 def _fill(network: Any, request: Request) -> None:

@@ -122,28 +122,37 @@ def inside(whole: NDArray[np.float32], crop: NDArray[np.float32]) -> float:
 
 def _best(whole: NDArray[np.float32], crop: NDArray[np.float32], sides: Iterable[int]) -> tuple[float, int]:
     """The best normalised cross-correlation of ``crop`` at one of these sides, plain or mirrored, in ``whole``."""
-    size = 2 * len(whole)  # room for every shift
-    image = whole.astype(np.float64) - whole.mean()
-    spectrum, best = np.fft.rfft2(image, (size, size)), (0.0, len(whole))
+    size = len(whole)  # enough: where a template lies inside, nothing of it comes round again
+    image = whole - whole.mean()
     squares, sums = _integral(image**2), _integral(image)
+    templates, scales = [], []
     for side in sides:
-        template = np.asarray(Image.fromarray(crop).resize((side, side), Image.Resampling.BOX), np.float64)
+        template = np.asarray(Image.fromarray(crop).resize((side, side), Image.Resampling.BOX))
         template = template - template.mean()
         length = float(np.linalg.norm(template))
         if length < side:  # an even template is found anywhere
             continue
+        padded = np.zeros((2, size, size), np.float32)
+        padded[0, :side, :side], padded[1, :side, :side] = template, template[:, ::-1]
+        templates.append(padded)
         spread = _squares(squares, side) - _squares(sums, side) ** 2 / side**2
-        scale = length * np.sqrt(np.maximum(spread, side**2))
-        both = np.fft.rfft2(np.stack([template, template[:, ::-1]]), (size, size))
-        shifts = len(whole) - side + 1
-        found = np.fft.irfft2(spectrum * both.conj(), (size, size))[:, :shifts, :shifts]
-        best = max(best, (float((found / scale).max()), side))
-    return best
+        scales.append(length * np.sqrt(np.maximum(spread, side**2)))
+    if not templates:
+        return 0.0, size
+    spectra = np.fft.rfft2(image) * np.fft.rfft2(np.stack(templates)).conj()
+    found = np.fft.irfft2(spectra, (size, size))
+    best = [
+        (float((each[:, : len(scale), : len(scale)] / scale).max()), size - len(scale) + 1)
+        for each, scale in zip(found, scales, strict=True)
+    ]
+    return max((0.0, size), *best)
 
 
-def _integral(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _integral(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Sums of all above and left (Crow 1984)."""
-    return np.pad(values.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    table = np.zeros((len(values) + 1, len(values) + 1))
+    table[1:, 1:] = values.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
+    return table
 
 
 def _squares(table: NDArray[np.float64], side: int) -> NDArray[np.float64]:

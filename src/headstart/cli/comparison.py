@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from headstart.cli.options import (
     WorkersOption,
     app,
 )
+from headstart.errors import OptionError
 from headstart.terminal import line, print_json, progress_bar, tell_quarantine
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 def compare(
     data: Annotated[str, typer.Argument(help="Folder, zip or tar, table or URL of these.")],
     backbones: Annotated[str, typer.Option(metavar="A,B,C", help="Ids of the backbones, with commas.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
+    ] = None,
     cuts: Annotated[str, typer.Option(help="auto: the cut fit would choose; all: every cut of every one.")] = "auto",
     group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
     time_limit: Annotated[
@@ -47,19 +53,22 @@ def compare(
     """Rank backbones and cuts on the training pictures of DATA."""
     from headstart.cache import Cache
     from headstart.compare import compare as rank
+    from headstart.compare import entries
     from headstart.datasets import open_dataset
 
     names = [name.strip() for name in backbones.split(",") if name.strip()]
+    files = [_weights(text, names) for text in weights or ()]
+    labels = [entry.label for entry in entries(names, files)]
     dataset = open_dataset(data, group_column=None if group_by in ("auto", "none") else group_by)
     with progress_bar("Reading features", quiet, progress) as report, Cache() if cache else nullcontext() as kept:
 
         def tell(name: str, done: int, total: int) -> None:
             if report is not None:
-                report(names.index(name) * total + done, len(names) * total)
+                report(labels.index(name) * total + done, len(labels) * total)
 
         found = rank(
-            dataset, names, cuts=cuts, group_by=group_by, time_limit=time_limit, max_size=max_size, cache=kept,
-            runtime=runtime, precision=precision, workers=workers, seed=seed, progress=tell,
+            dataset, names, weights=files, cuts=cuts, group_by=group_by, time_limit=time_limit, max_size=max_size,
+            cache=kept, runtime=runtime, precision=precision, workers=workers, seed=seed, progress=tell,
         )  # fmt: skip
     for note in () if quiet else found.notes:
         print(line(f"note: {note}"), file=sys.stderr)
@@ -71,6 +80,14 @@ def compare(
     raise typer.Exit(1 if strict and found.quarantined else 0)
 
 
+def _weights(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """The id and the file in ``ID=FILE``; either may hold further equals signs. Raises OptionError."""
+    for name in sorted(names, key=len, reverse=True):
+        if text.startswith(f"{name}=") and text != f"{name}=":
+            return name, text[len(name) + 1 :]
+    raise OptionError(f"--weights {text!r} names none of --backbones; expected ID=FILE, with an ID as it stands there.")
+
+
 def _json(found: Comparison) -> dict[str, object]:
     return {
         "images": {"count": found.pictures, "quarantined": len(found.quarantined)}, "classes": list(found.classes),
@@ -78,7 +95,10 @@ def _json(found: Comparison) -> dict[str, object]:
         "runtime": {"name": found.runtime.name, "version": found.runtime.version, "precision": found.runtime.precision},
         "speed": "a short timed run of the network alone on this machine, all cores",
         "rows": [row.to_dict() for row in found.rows],
-        "recommended": {"backbone": _chosen(found).backbone, "cut": list(_chosen(found).cut), "reason": found.reason},
+        "recommended": {
+            "backbone": _chosen(found).backbone, "weights": _chosen(found).weights, "cut": list(_chosen(found).cut),
+            "reason": found.reason,
+        },
         "not_looked_at": [{"what": what, "why": why} for what, why in found.passed_over],
         "seconds": found.seconds, "cache": {"hits": found.hits, "misses": found.misses},
     }  # fmt: skip
@@ -97,7 +117,7 @@ def _show(found: Comparison) -> None:
         mark = f"{'>' if row.recommended else ' '}{'=' if row.tied else ' '}{'*' if row.pareto else ' '}"
         half = (row.interval[1] - row.interval[0]) / 2
         speed = "-" if row.pictures_per_second is None else f"{row.pictures_per_second:,.0f}"
-        name, cut = _fitted(row.backbone, 23), _fitted("+".join(row.cut), 15)
+        name, cut = _fitted(row.label, 23), _fitted("+".join(row.cut), 15)
         print(
             f"{mark}{name:24} {cut:15} {row.log_loss:6.3f} ±{half:<5.3f} {row.accuracy.value:6.1%}  "
             f"{speed:>7}  {row.bytes / 1e6:5.1f}"
@@ -106,7 +126,7 @@ def _show(found: Comparison) -> None:
     print(f"pict./s: a short timed run of the network alone here, {found.runtime.name} {found.runtime.precision}")
     print("= as good as the best within the noise   * none is better in loss, speed and size")
     chosen = _chosen(found)
-    print(line(f"> {chosen.backbone} at {', '.join(chosen.cut)}: {found.reason}"))
+    print(line(f"> {chosen.label} at {', '.join(chosen.cut)}: {found.reason}"))
     for what, why in found.passed_over:
         print(line(f"not looked at: {what} ({why})"))
 

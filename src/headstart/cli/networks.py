@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +77,9 @@ def pull_backbone(
     if kind == "hf":
         with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
             found = load_hub(rest, options, (), renew=True, progress=report)
-    else:
-        found = load(backbone, options=options)
+    else:  # frameworks show progress of their own
+        with redirect_stderr(io.StringIO()) if quiet else nullcontext():
+            found = load(backbone, options=options)
     size = (found.preprocess.height, found.preprocess.width)
     rate = pictures_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
     speed = store.Speed(rate, info.name, info.version, info.precision)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headstart.errors import BackboneError, OptionError
 from headstart.finetune.network import Network
@@ -52,7 +52,7 @@ def plan(network: Network, how: FineTuning) -> Plan:
     norms = tuple(
         name
         for name, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and f"{name}.weight" in free
+        if getattr(module, "running_mean", None) is not None and {f"{name}.weight", f"{name}.bias"} & free.keys()
     )
     return Plan(free, depth, start, norms if how.batch_norm == "update" else (), network.layers[first].name)
 

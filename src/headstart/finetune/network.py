@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from headstart.backbones import Backbone, InputOptions
 from headstart.backbones.exported import Opened, asked, prepared, quiet
+from headstart.backbones.keras_zoo import open_keras
 from headstart.backbones.timm_zoo import open_timm
 from headstart.errors import BackboneError
 from headstart.finetune.graph import GraphModule
+from headstart.finetune.keras_layers import KerasModule
 from headstart.heads import Head
 
+OPEN = {"timm": open_timm, "keras": open_keras}
 SAME = 1e-3  # of the probabilities on the golden sample, frozen model against network
 
 
@@ -42,11 +45,13 @@ class Network(nn.Module):  # type: ignore[misc]
             raise BackboneError("A cut laid flat cannot be fine-tuned; leave /flat off the cut.")
         self.backbone, self.kind = backbone, backbone.id.partition(":")[0]
         self.opened: Opened | None = None
-        if self.kind == "timm":
+        if self.kind in OPEN:
+            cuts = tuple(tap for tap in head.taps if tap != "features")
             with quiet():
-                self.opened = open_timm(asked("timm", backbone.id.partition(":")[2], options or InputOptions(), ()))
-            self.body, self.taps = self.opened.module, self.opened.taps
-            how = self.opened.options
+                self.opened = OPEN[self.kind](asked(self.kind, self._name, options or InputOptions(), cuts))
+            module = self.opened.module
+            self.body = KerasModule(module.model, module.order) if self.kind == "keras" else module
+            self.taps, how = self.opened.taps, self.opened.options
             assert how.mean is not None
             assert how.std is not None
             std = np.array(how.std, np.float64)
@@ -60,7 +65,7 @@ class Network(nn.Module):  # type: ignore[misc]
         self.head = nn.ParameterDict()
         self.wanted = head.taps
         self.set_head(head)
-        self.layers = self._layers()
+        self.layers = self._layers(self.body.order if self.kind == "keras" else self._as_run())
         self.stages = 1 + max(layer.stage for layer in self.layers)
         self.eval()
 
@@ -84,10 +89,12 @@ class Network(nn.Module):  # type: ignore[misc]
     def vectors(self, pixels: Tensor) -> Tensor:
         """The vectors [batch, d] of the head's taps side by side, those that the backbone's graph gives."""
         if self.opened is not None:
-            pixels = (pixels.float() * self.scale + self.shift).permute(0, 3, 1, 2)
+            pixels = pixels.float() * self.scale + self.shift
+            pixels = pixels.flip(3) if self.opened.options.channels == "BGR" else pixels
+            pixels = pixels if self.kind == "keras" else pixels.permute(0, 3, 1, 2)
         values = dict(zip(self.taps, self.body(pixels), strict=True))
-        pooled = [values[tap] for tap in self.wanted]
-        return torch.cat([v.mean({4: (2, 3), 3: (1,)}[v.ndim]) if v.ndim > 2 else v for v in pooled], 1).float()
+        pooled, space = [values[tap] for tap in self.wanted], (1, 2) if self.kind == "keras" else (2, 3)
+        return torch.cat([v.mean({4: space, 3: (1,)}[v.ndim]) if v.ndim > 2 else v for v in pooled], 1).float()
 
     def scores(self, vectors: Tensor) -> Tensor:
         """Class scores [batch, k] of vectors."""
@@ -108,7 +115,7 @@ class Network(nn.Module):  # type: ignore[misc]
             graph = self.body.export()
             return replace(self.backbone, graph=graph, sha256=hashlib.sha256(graph).hexdigest(), source=source)
         with quiet():
-            found = prepared("timm", self.backbone.id.partition(":")[2], self.opened.export())
+            found = prepared(self.kind, self._name, self.opened.export())
         return replace(found, source=source)
 
     def check_start(self, pixels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> float:
@@ -123,20 +130,32 @@ class Network(nn.Module):  # type: ignore[misc]
             )
         return worst
 
-    def _layers(self) -> tuple[Layer, ...]:
-        """By a run on an empty picture; what a module holds itself goes with its first layer."""
+    @property
+    def _name(self) -> str:
+        return self.backbone.id.partition(":")[2]
+
+    @property
+    def _root(self) -> str:
+        return "body.network." if self.kind in OPEN else "body."
+
+    def _as_run(self) -> tuple[str, ...]:
+        """The layers' names in the order of a run on an empty picture."""
         order: list[str] = []
         hooks = []
-        root = "body.network." if self.kind == "timm" else "body."
-        shown = {name: module for name, module in self.named_modules() if name.startswith(root) and _is_layer(module)}
-        for name, module in shown.items():
-            hooks.append(module.register_forward_hook(lambda *_, name=name: order.append(name)))
+        for name, module in self.named_modules():
+            if name.startswith(self._root) and _is_layer(module):
+                hooks.append(module.register_forward_hook(lambda *_, name=name: order.append(name)))
         with torch.no_grad():
             pre = self.backbone.preprocess
             self.vectors(torch.zeros(1, pre.height, pre.width, 3, dtype=torch.uint8))
         for hook in hooks:
             hook.remove()
-        order = list(dict.fromkeys(order))
+        return tuple(dict.fromkeys(name.removeprefix(self._root) for name in order))
+
+    def _layers(self, names: tuple[str, ...]) -> tuple[Layer, ...]:
+        """What a module holds itself goes with its first layer."""
+        root = self._root
+        order = [f"{root}{name}" for name in names]
         place = {name: i for i, name in enumerate(order)}
         tensors: dict[str, list[str]] = {name: [] for name in order}
         for name, _ in self.named_parameters():

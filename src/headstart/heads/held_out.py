@@ -114,15 +114,15 @@ def ridge(basis: Basis, targets: Array, groups: NDArray[np.integer], penalties: 
     the kernel and added back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
     count, mean = len(targets), targets.mean(axis=0)
-    weights = [1 / (basis.spread + penalty) for penalty in penalties]
-    projected = basis.products(targets - mean)
+    weights = 1 / (basis.spread + np.asarray(penalties)[:, None])
+    projected = weights[:, :, None] * basis.products(targets - mean)
     scores = np.empty((len(penalties), *targets.shape))
     for rows in group_batches(groups, max(len(basis.spread), targets.shape[1])):
-        points = basis.at(rows)
-        for place, (hat, weight) in enumerate(zip(_pairs(points, weights), weights, strict=True)):
-            residual = targets[rows] - mean - points @ (weight[:, None] * projected)
-            inner = np.eye(rows.shape[1]) - hat - 1 / count
-            scores[place, rows] = targets[rows] - np.linalg.solve(inner, residual)
+        points, wanted = basis.at(rows), targets[rows]
+        for some in _some(len(penalties), rows, targets.shape[1]):
+            residual = wanted - mean - _times(points, projected[some])
+            inner = np.eye(rows.shape[1]) - _pairs(points, weights[some]) - 1 / count
+            scores[some, rows] = wanted - np.linalg.solve(inner, residual)
     return scores
 
 
@@ -140,25 +140,30 @@ def lda(
     (diagonal here) less one of rank k. A class that vanishes with the group gets the row's lowest score.
     """
     counts, means = class_means(basis, labels, classes)
-    under = [Means.of(means, counts, 1 / (basis.spread + shrinkage)) for shrinkage in shrinkages]
+    every = Means.of(means, counts, 1 / (basis.spread + np.asarray(shrinkages)[:, None]))
     scores = np.empty((len(shrinkages), len(labels), classes))
     for rows in group_batches(groups, max(len(basis.spread), classes)):
         own, points = labels[rows], basis.at(rows)
-        for place, pairs in enumerate(_pairs(points - means[own], [each.weight for each in under])):
-            some = under[place]
-            total = points @ some.scaled  # under the total scatter's inverse
-            half = total - some.total[own]
-            within = total + total @ some.mended
-            scores[place, rows] = _scores_without(
-                own, counts, pairs + half @ some.core @ half.transpose(0, 2, 1), within - some.within[own], within,
-                np.diag(some.within), woodbury=True,
-            )  # fmt: skip
+        away = points - means[own]
+        for some in _some(len(shrinkages), rows, classes):
+            under = every.at(some)
+            total = _times(points, under.scaled)  # under the total scatter's inverse
+            half = total - under.total[:, own]
+            within = total + total @ under.mended[:, None]
+            pairs = _pairs(away, under.weight) + half @ under.core[:, None] @ half.swapaxes(-1, -2)
+            means_means = np.diagonal(under.within, axis1=1, axis2=2)[:, None]
+            scores[some, rows] = _scores_without(
+                own, counts, pairs, within - under.within[:, own], within, means_means, woodbury=True
+            )
     return scores
 
 
 @dataclass(frozen=True)
 class Means:
-    """Class means under the inverse of the total scatter (diagonal), and of the within scatter by Woodbury."""
+    """Class means under the inverse of the total scatter (diagonal), and of the within scatter by Woodbury.
+
+    For one shrinkage, or for p of them along a first axis of all.
+    """
 
     weight: Array  # [r], the inverse of the shrunk total scatter
     scaled: Array  # [r, k], the means under it
@@ -169,22 +174,38 @@ class Means:
 
     @classmethod
     def of(cls, means: Array, counts: NDArray[np.int64], weight: Array) -> Means:
-        """Of class means [k, r], pictures a class [k], and the inverse of the shrunk total scatter [r]."""
-        scaled = (means * weight).T
+        """Of class means [k, r], pictures a class [k], and the inverse of the shrunk total scatter [r] or [p, r]."""
+        scaled = np.swapaxes(means * weight[..., None, :], -1, -2)
         total = means @ scaled
         core: Array = np.asarray(np.linalg.inv(np.diag(1 / np.maximum(counts, 1)) - total), np.float64)
         mended = core @ total
         return cls(weight, scaled, total, core, mended, total + total @ mended)
 
+    def at(self, some: slice) -> Means:
+        """Of several shrinkages these."""
+        parts = (self.weight, self.scaled, self.total, self.core, self.mended, self.within)
+        return Means(*(part[some] for part in parts))
 
-def _pairs(points: Array, weights: Sequence[Array]) -> Iterator[Array]:
-    """For each weight [r]: weighted inner products [g, m, m] within each of g groups of points [g, m, r]."""
+
+def _some(penalties: int, rows: NDArray[np.int64], classes: int) -> Iterator[slice]:
+    """As many of the penalties at a time as their arrays stay small for: one product for all is much faster."""
+    step = max(1, CHUNK // (rows.size * max(rows.shape[1], classes)))
+    return (slice(first, first + step) for first in range(0, penalties, step))
+
+
+def _pairs(points: Array, weights: Array) -> Array:
+    """For each weight [p, r]: weighted inner products [p, g, m, m] within each of g groups of points [g, m, r]."""
     if points.shape[1] == 1:
-        squares = points[:, 0] ** 2
-        yield from ((squares @ weight)[:, None, None] for weight in weights)
-    else:
-        turned = points.transpose(0, 2, 1)
-        yield from ((points * weight) @ turned for weight in weights)
+        return np.asarray(weights @ (points[:, 0] ** 2).T)[:, :, None, None]
+    turned = points.transpose(0, 2, 1)
+    return np.stack([(points * weight) @ turned for weight in weights])
+
+
+def _times(points: Array, right: Array) -> Array:
+    """Points [g, m, r] times each of ``right`` [p, r, k]: [p, g, m, k], as one product of two matrices."""
+    (g, m, r), (p, _, k) = points.shape, right.shape
+    flat = points.reshape(g * m, r) @ right.transpose(1, 0, 2).reshape(r, p * k)
+    return flat.reshape(g, m, p, k).transpose(2, 0, 1, 3)
 
 
 def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: NDArray[np.integer]) -> Array:
@@ -218,30 +239,35 @@ def _scores_without(
     *,
     woodbury: bool,
 ) -> Array:
-    """Scores [g, m, k] of g groups of m pictures each when each group is left out.
+    """Scores [..., g, m, k] of g groups of m pictures each when each group is left out.
 
-    All products are under the full data's precision P: ``pairs`` [g, m, m] of the pictures' offsets z from
-    their class means, ``away_means`` [g, m, k] of z with the means, ``points_means`` [g, m, k] of the
-    pictures themselves, ``means_means`` [k]. With ``woodbury`` P itself changes and class shares count.
+    All products are under the full data's precision P: ``pairs`` [..., g, m, m] of the pictures' offsets z from
+    their class means, ``away_means`` [..., g, m, k] of z with the means, ``points_means`` [..., g, m, k] of the
+    pictures themselves, ``means_means`` [k] or [p, 1, k]. With ``woodbury`` P itself changes and class shares count.
     """
     member = (own[:, :, None] == np.arange(len(counts))).astype(np.float64)
     left = counts - member.sum(axis=1)  # [g, k] pictures of each class that stay
     share = member / np.maximum(left, 1)[:, None, :]  # the mean of a class moves by -share.T @ z
-    points_pairs = pairs + np.take_along_axis(away_means.transpose(0, 2, 1), own[:, :, None], axis=1)  # point . z
+    crossed = np.swapaxes(away_means, -1, -2)
+    turned = np.broadcast_to(own[:, :, None], (*pairs.shape[:-1], 1))
+    points_pairs = pairs + np.take_along_axis(crossed, turned, axis=-2)  # point . z
     points_new = points_means - points_pairs @ share
-    away_new = away_means - pairs @ share
-    new_new = means_means - 2 * (share * away_means).sum(axis=1) + np.einsum("gik,gij,gjk->gk", share, pairs, share)
+    pairs_share = pairs @ share
+    away_new = away_means - pairs_share
+    new_new = means_means - 2 * (share * away_means).sum(axis=-2) + (share * pairs_share).sum(axis=-2)
     if woodbury:
         stays = np.take_along_axis(left, own, axis=1) > 0
         together = (own[:, :, None] == own[:, None, :]) / counts[own][:, None, :]
         inner = np.eye(own.shape[1]) - together * stays[:, :, None] - pairs
         solved = np.linalg.solve(inner, away_new)
         points_new = points_new + points_pairs @ solved
-        new_new = new_new + (away_new * solved).sum(axis=1)
-    scores = points_new - 0.5 * new_new[:, None, :]
+        new_new = new_new + (away_new * solved).sum(axis=-2)
+    scores: Array = points_new - 0.5 * new_new[..., None, :]
     if woodbury:
         total = left.sum(axis=1, keepdims=True)
         scores = total[:, :, None] * scores + np.log(np.maximum(left, 1) / total)[:, None, :]
     gone = np.broadcast_to((left == 0)[:, None, :], scores.shape)
-    lowest = np.where(gone, np.inf, scores).min(axis=2, keepdims=True)
+    if not gone.any():
+        return scores
+    lowest = np.where(gone, np.inf, scores).min(axis=-1, keepdims=True)
     return np.where(gone, np.where(np.isfinite(lowest), lowest, 0.0), scores)

@@ -15,7 +15,7 @@ from headstart.datasets import Dataset
 from headstart.errors import ImageError
 from headstart.features import Features, small_key
 from headstart.images import decode
-from headstart.looks import SQUARE, square
+from headstart.looks import SQUARE, shrunk, square
 from headstart.runtime import cores
 
 THUMBNAIL = 144  # pixels, the longer side
@@ -42,7 +42,7 @@ def squares(
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
             image = features.pixels[row].reshape(16, 16, 3)
-        return square(image)
+        return square(shrunk(image))
 
     packed = _kept(rows, features, small_key, one, cache, workers, 3 * SQUARE * SQUARE)
     for row, each in zip(rows, packed, strict=True):
