@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError
+from headstart.errors import BackboneError, HeadstartError, MissingExtraError, ModelError, OptionError
 from headstart.finetune import FineTuning, check_backbone, fine_tune, parse
 from headstart.finetune.choose import ALPHAS, folds, judge
 from headstart.finetune.options import TUNING
@@ -54,6 +54,13 @@ def test_tuning_is_read_by_name():
     for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):
         with pytest.raises(OptionError, match="cannot be read"):
             parse(bad)
+
+
+def test_event_files_without_tensorboard_name_what_to_install(monkeypatch):
+    monkeypatch.setattr("headstart.finetune.options.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        FineTuning(tensorboard=Path("board"))
+    assert FineTuning().to_dict().keys().isdisjoint({"tensorboard", "checkpoints", "resume"})
 
 
 def test_every_option_stands_in_the_documents_table():
