@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import headstart as hs
-from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError
+from headstart.errors import BackboneError, HeadstartError, MissingExtraError, ModelError, OptionError
 from headstart.finetune import FineTuning, check_backbone, fine_tune, parse
 from headstart.finetune.choose import ALPHAS, folds, judge
 from headstart.finetune.options import TUNING
@@ -54,6 +54,13 @@ def test_tuning_is_read_by_name():
     for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):
         with pytest.raises(OptionError, match="cannot be read"):
             parse(bad)
+
+
+def test_event_files_without_tensorboard_name_what_to_install(monkeypatch):
+    monkeypatch.setattr("headstart.finetune.options.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="pip install"):
+        FineTuning(tensorboard=Path("board"))
+    assert FineTuning().to_dict().keys().isdisjoint({"tensorboard", "checkpoints", "resume"})
 
 
 def test_every_option_stands_in_the_documents_table():
@@ -247,7 +254,7 @@ def test_a_fine_tuned_model_answers_without_pytorch(photos, tmp_path, monkeypatc
 def test_out_of_memory_halves_the_batch_and_changes_nothing_else(fitted_s, monkeypatch):
     import torch
 
-    from headstart.finetune import loop
+    from headstart.finetune import loop, tune
 
     how = FineTuning(epochs=1, batch=8, augmentation="none", unfreeze_from="features")
     wanted = fine_tune(fitted_s, how).histories["fold 1 of 3"]
@@ -259,9 +266,19 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(fitted_s, monke
             raise torch.OutOfMemoryError("injected")
         return real(network, pixels, *rest)
 
+    sizes = []
+
+    def short(work, some):
+        sizes.append(len(some))
+        if len(some) > 2:
+            raise torch.OutOfMemoryError("injected")
+        return 1.0
+
     monkeypatch.setattr(loop, "_gradients", once)
+    monkeypatch.setattr(tune, "_timed", short)
     lines = []
     found = fine_tune(fitted_s, how, say=lines.append).histories["fold 1 of 3"]
+    assert sizes == [8, 4, 2, 2]
     assert any("out of memory: 4 pictures at a time" in line for line in lines)
     assert found[0].loss == pytest.approx(wanted[0].loss, rel=1e-3)
 

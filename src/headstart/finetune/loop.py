@@ -81,7 +81,10 @@ class State:
             kind, _, rest = name.partition(".")
             parts[kind][rest] = value
         network.load_state_dict(parts["now"], strict=False)
-        self.average, self.best = parts["average"], parts["best"]
+        where = next(network.parameters()).device
+        self.average, self.best = (
+            {name: value.to(where) for name, value in parts[each].items()} for each in ("average", "best")
+        )
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in parts["optimiser"].items():
             number, _, key = name.partition(".")
@@ -204,7 +207,7 @@ def answers(
     """Class scores [m, k] and vectors [m, d] of the pictures ``rows`` [m] as they are, in fp32 as the frozen path."""
     scores, vectors = [], []
     network.eval()
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         for _, pixels in pictures.batches([rows[i : i + batch] for i in range(0, len(rows), batch)]):
             vectors.append(network.vectors(torch.from_numpy(pixels).to(device.device)).float())
             scores.append(network.scores(vectors[-1]).double().cpu())

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from headstart.classifier import ImageClassifier
-from headstart.errors import DataError, OptionError
+from headstart.errors import BackboneError, DataError, OptionError
 from headstart.features import embed
 from headstart.finetune import checkpoint
 from headstart.finetune.board import board
@@ -142,37 +142,52 @@ def _settings(learned: Learned, how: FineTuning, seed: int) -> str:
 
 
 def _in_time(work: _Work, trainings: int) -> FineTuning:
-    """Time a batch, say how long all will take, and lower the epochs to what the time limit allows."""
+    """Time a batch, learned from and answered, say how long all will take, and lower the epochs to the time limit."""
     how, count = work.how, len(work.labels)
     some = np.arange(min(how.batch, count))
-    spent, arithmetic = [], Arithmetic.of(how.precision, work.device.device.type)
-    for _ in range(2):  # the first warms up
-        began = time.perf_counter()
-        for rows, pixels in work.pictures.batches([some]):
-            with arithmetic.autocast():
-                vectors = work.network.vectors(torch.from_numpy(pixels).to(work.device.device))
-            truth = torch.from_numpy(work.labels[rows]).to(work.device.device)
-            torch.nn.functional.cross_entropy(work.network.scores(vectors), truth).backward()
-        spent.append(time.perf_counter() - began)
-    work.network.zero_grad()
-    epoch = [spent[-1] / len(some) * count / work.device.num_processes]
+    while True:
+        try:
+            spent = [_timed(work, some) for _ in range(2)]  # the first warms up
+            break
+        except torch.OutOfMemoryError:
+            if len(some) < 2:
+                raise BackboneError("One picture at a time is too much for the memory here.") from None
+            some = some[: len(some) // 2]
+    began = time.perf_counter()
+    answers(work.network, work.pictures, some, how.batch, work.device)
+    looks = len(ALPHAS) + trainings - 1  # at every picture: by each alpha, and for the distances
+    judged = (time.perf_counter() - began) / len(some) * count * looks
+    epoch = [spent[-1] / len(some) * count / work.device.num_processes, judged]
     if work.device.num_processes > 1:
         broadcast_object_list(epoch)
     learned = trainings - 1  # a fold leaves one part out: together as much as one training less than there are
     epochs = how.epochs
     if how.time_limit is not None:
-        epochs = min(epochs, int(how.time_limit / (epoch[0] * learned)))
+        epochs = min(epochs, max(0, int((how.time_limit - epoch[1]) / (epoch[0] * learned))))
         if epochs < 1:
             raise OptionError(
-                f"One epoch takes about {epoch[0] * learned:.0f} s in all, more than the limit of "
+                f"One epoch takes about {epoch[0] * learned + epoch[1]:.0f} s in all, more than the limit of "
                 f"{how.time_limit:g} s; allow more, or unfreeze less."
             )
     several = f" on {work.device.num_processes} processes" if work.device.num_processes > 1 else ""
     work.say(
         f"Fine-tuning from {work.plan.first} in {how.precision}{several}: up to {trainings} trainings of {epochs} "
-        f"epochs, about {epoch[0] * learned * epochs:.0f} s"
+        f"epochs, about {epoch[0] * learned * epochs + epoch[1]:.0f} s"
     )
     return replace(how, epochs=epochs)
+
+
+def _timed(work: _Work, some: Rows) -> float:
+    """Seconds of gradients from the pictures ``some``; they are forgotten."""
+    began, where = time.perf_counter(), work.device.device
+    arithmetic = Arithmetic.of(work.how.precision, where.type)
+    for rows, pixels in work.pictures.batches([some]):
+        with arithmetic.autocast():
+            vectors = work.network.vectors(torch.from_numpy(pixels).to(where))
+        truth = torch.from_numpy(work.labels[rows]).to(where)
+        torch.nn.functional.cross_entropy(work.network.scores(vectors), truth).backward()
+    work.network.zero_grad()
+    return time.perf_counter() - began
 
 
 def _frozen_head(classifier: ImageClassifier, rows: Rows) -> Head:
