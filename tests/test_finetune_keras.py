@@ -258,3 +258,11 @@ def test_without_keras_the_error_says_what_to_install(monkeypatch):
     check_backbone("headstart-s")
     with pytest.raises(MissingExtraError, match=r"headstart\[zoo,keras\]"):
         check_backbone(NAME)
+
+
+def test_a_batch_norm_without_a_scale_follows_as_soon_as_its_shift_learns():
+    from headstart.finetune.freeze import Plan
+
+    free, depth = {"a.bias": 1.0, "b.weight": 1.0}, {"a.bias": 1, "b.weight": 0}
+    plan = Plan(free, depth, {}, ("a", "b"), "a")
+    assert [plan.at(epoch).norms for epoch in (1, 2)] == [("b",), ("a", "b")]
