@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,16 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from zoo import keras_network, needs, served
 
 import headstart as hs
 from headstart.errors import BackboneError, MissingExtraError, OptionError
 from headstart.finetune import FineTuning, check_backbone, fine_tune
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
-os.environ["KERAS_BACKEND"] = "torch"
-for needed in ("torch", "keras", "h5py", "accelerate", "onnxscript"):
-    if importlib.util.find_spec(needed) is None:
-        pytest.skip(f"needs {needed} (make zoo installs it)", allow_module_level=True)
+needs("torch", "keras", "h5py", "accelerate", "onnxscript")
 
 SIZE = 64
 NORM = {"gamma": "weight", "beta": "bias"}
@@ -29,7 +26,6 @@ NAME = "keras:MobileNetV2?alpha=0.35"
 def keras_fit(pictures, folder, cut="auto", **more):
     """A small MobileNetV2 of Keras with random weights, and a classifier on it."""
     import torch
-    from test_zoo import keras_network
 
     torch.set_num_threads(1)
     own = keras_network("MobileNetV2", SIZE, alpha=0.35)
@@ -76,13 +72,6 @@ def network_of(fitted):
     return Network(fitted.learned_.backbone, fitted.input_options, fitted.choice_.head)
 
 
-def served(backbone, pixels):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(backbone.graph, providers=["CPUExecutionProvider"])
-    return dict(zip((o.name for o in session.get_outputs()), session.run(None, {"pixels": pixels}), strict=True))
-
-
 def scaled(pixels):
     """Keras' own preprocessing."""
     import keras
@@ -104,7 +93,7 @@ def test_epoch_0_is_the_frozen_model_at_every_tap(which, request):
     network.wanted = network.taps
     with torch.no_grad():
         found = network.vectors(torch.from_numpy(golden.pixels)).numpy()
-    np.testing.assert_allclose(found, np.hstack([*wanted.values()]), atol=1e-4 * np.abs(found).max())
+    np.testing.assert_allclose(found, np.hstack([wanted[tap] for tap in network.taps]), atol=1e-4 * np.abs(found).max())
 
 
 def test_what_comes_after_the_cut_is_not_trained(unusual):
@@ -269,3 +258,11 @@ def test_without_keras_the_error_says_what_to_install(monkeypatch):
     check_backbone("headstart-s")
     with pytest.raises(MissingExtraError, match=r"headstart\[zoo,keras\]"):
         check_backbone(NAME)
+
+
+def test_a_batch_norm_without_a_scale_follows_as_soon_as_its_shift_learns():
+    from headstart.finetune.freeze import Plan
+
+    free, depth = {"a.bias": 1.0, "b.weight": 1.0}, {"a.bias": 1, "b.weight": 0}
+    plan = Plan(free, depth, {}, ("a", "b"), "a")
+    assert [plan.at(epoch).norms for epoch in (1, 2)] == [("b",), ("a", "b")]

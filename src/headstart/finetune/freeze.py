@@ -29,7 +29,7 @@ class Plan:
     def at(self, epoch: int) -> Plan:
         """What learns in an epoch, counted from 1, where one stage more is unfrozen in each."""
         free = {name: share for name, share in self.free.items() if self.depth[name] < epoch}
-        return replace(self, free=free, norms=tuple(norm for norm in self.norms if f"{norm}.weight" in free))
+        return replace(self, free=free, norms=tuple(norm for norm in self.norms if _learns(norm, free)))
 
 
 def plan(network: Network, how: FineTuning) -> Plan:
@@ -52,7 +52,7 @@ def plan(network: Network, how: FineTuning) -> Plan:
     norms = tuple(
         name
         for name, module in network.named_modules()
-        if getattr(module, "running_mean", None) is not None and {f"{name}.weight", f"{name}.bias"} & free.keys()
+        if getattr(module, "running_mean", None) is not None and _learns(name, free)
     )
     return Plan(free, depth, start, norms if how.batch_norm == "update" else (), network.layers[first].name)
 
@@ -98,6 +98,11 @@ def check_frozen(network: Network, plan: Plan) -> int:
         if not torch.equal(_bits(present[name]), _bits(plan.start[name])):
             raise BackboneError(f"The frozen tensor {name} changed in training; the run is void. Please report this.")
     return len(fixed)
+
+
+def _learns(norm: str, free: Mapping[str, float]) -> bool:
+    """Whether a batch norm is free; it may have a weight, a shift or both."""
+    return not free.keys().isdisjoint((f"{norm}.weight", f"{norm}.bias"))
 
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
