@@ -42,6 +42,7 @@ def figures(notebook):
 def fresh(path, folder, shared):
     """The notebook, run anew in an empty folder."""
     environment = {**os.environ, "HEADSTART_SHARED": str(shared), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+    environment["EPOCHS"] = "1"  # of fine-tuning, which a short run keeps the frozen model after, as the long one does
     # `headstart` in a cell is the one of this environment.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-c", RUN, path, folder, folder / "out.ipynb"]
