@@ -91,6 +91,14 @@ def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) 
     return (answers == held[1]).numpy(), seconds
 
 
+def fitted(data: Path, weights: Path, seed: int) -> hs.ImageClassifier:
+    """The frozen model."""
+    options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
+    return hs.ImageClassifier(
+        BACKBONE, cut="features", head="ridge", input_options=options, seed=seed, cache=False
+    ).fit(data)  # fmt: skip
+
+
 def right_of(model: hs.ImageClassifier, held: Dataset) -> np.ndarray:
     """Which pictures are right."""
     answer = model.answer(held)
@@ -104,11 +112,7 @@ def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> li
     kept, flip = [], task != "turned"
     for seed in range(seeds):
         began = time.perf_counter()
-        options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
-        model = hs.ImageClassifier(
-            BACKBONE, cut="features", head="ridge", input_options=options, seed=seed, cache=False
-        )
-        model.fit(data)
+        model = fitted(data, weights, seed)
         spent = time.perf_counter() - began
         dataset = open_dataset(data)
         others = dataset.split("validation" if "validation" in dataset.splits else "test")

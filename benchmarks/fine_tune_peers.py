@@ -29,11 +29,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from fine_tune import BACKBONE, HALF, pixels, plain, turned
+from fine_tune import fitted, pixels, plain, turned
 from measure import Scratch, shared, table
 
-import headstart as hs
-from headstart.backbones import InputOptions
 from headstart.datasets import open_dataset
 from headstart.evaluation import held_out_accuracy
 from headstart.finetune import FineTuning, fine_tune
@@ -50,13 +48,6 @@ def peer(python: str, script: str, *arguments: object) -> dict[str, object]:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}: {done.stderr[-2000:]}")
     found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def fitted(data: Path, weights: Path, seed: int) -> hs.ImageClassifier:
-    options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
-    return hs.ImageClassifier(
-        BACKBONE, cut="features", head="ridge", input_options=options, seed=seed, cache=False
-    ).fit(data)  # fmt: skip
 
 
 def plain_loop(data: Path, weights: Path, epochs: int, seed: int) -> dict[str, object]:

@@ -6,7 +6,6 @@ import io
 import socket
 import ssl
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from servers import serving
 
 from headstart import download as module
 from headstart.download import SETS, File, PublicSet, download
@@ -104,14 +104,9 @@ def server(monkeypatch):
             except OSError:  # the client has had enough
                 pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.daemon_threads = True
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        state.url = f"http://127.0.0.1:{running.server_port}/data.zip"
+    with serving(Handler) as address:
+        state.url = f"{address}/data.zip"
         yield state
-        running.shutdown()
-        thread.join()
 
 
 def sets(server, data=GOOD, **changes):

@@ -1,6 +1,5 @@
 """Fine-tuning. What needs PyTorch is marked zoo and runs where it is installed (``make zoo``)."""
 
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zoo import answers_alone, marked
 
 import headstart as hs
 from headstart.errors import BackboneError, HeadstartError, MissingExtraError, ModelError, OptionError
@@ -20,18 +20,7 @@ from headstart.finetune.choose import ALPHAS, folds, judge
 from headstart.finetune.options import TUNING
 from headstart.finetune.schedule import rate_at
 
-INSTALLED = all(importlib.util.find_spec(name) for name in ("torch", "timm", "accelerate", "onnxscript"))
-zoo = [
-    pytest.mark.zoo,
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(not INSTALLED, reason="needs torch, timm and accelerate (make zoo installs them)"),
-]
-
-
-def marked(test):
-    for mark in zoo:
-        test = mark(test)
-    return test
+torch_test = marked("torch", "timm", "accelerate", "onnxscript")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +149,7 @@ def network_of(fitted):
     return Network(fitted.learned_.backbone, fitted.input_options, fitted.choice_.head)
 
 
-@marked
+@torch_test
 def test_the_built_in_graph_in_torch_equals_onnxruntime_at_every_tap(fitted_s):
     import onnxruntime
     import torch
@@ -179,7 +168,7 @@ def test_the_built_in_graph_in_torch_equals_onnxruntime_at_every_tap(fitted_s):
         np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
-@marked
+@torch_test
 def test_epoch_0_is_the_frozen_model(fitted_s, photos, tmp_path):
     for fitted in (fitted_s, timm_fit(photos, tmp_path)):
         golden = fitted.model_.golden
@@ -188,7 +177,7 @@ def test_epoch_0_is_the_frozen_model(fitted_s, photos, tmp_path):
             network_of(fitted).check_start(golden.pixels, golden.probabilities[::-1])
 
 
-@marked
+@torch_test
 def test_what_is_free_and_what_is_not(photos, tmp_path):
     from headstart.finetune.freeze import check_frozen, first_free, plan
 
@@ -214,7 +203,7 @@ def test_what_is_free_and_what_is_not(photos, tmp_path):
         check_frozen(network, chosen)
 
 
-@marked
+@torch_test
 def test_evaluation_sees_the_frozen_paths_own_pixels(fitted_s):
     from headstart.finetune.pictures import Pictures
 
@@ -229,7 +218,7 @@ def test_evaluation_sees_the_frozen_paths_own_pixels(fitted_s):
     assert (one != other).any()
 
 
-@marked
+@torch_test
 def test_a_fine_tuned_model_answers_without_pytorch(photos, tmp_path, monkeypatch):
     from headstart.finetune.choose import Verdict
 
@@ -241,16 +230,11 @@ def test_a_fine_tuned_model_answers_without_pytorch(photos, tmp_path, monkeypatc
     assert fitted.model_.backbone["sha256"] != before
     assert fitted.run_["fine_tuning"]["kept"] == "fine-tuned"
     fitted.save(tmp_path / "m")
-    code = (
-        "import sys, headstart as hs\nm = hs.load(sys.argv[1])\nm.verify()\n"
-        "print(m.predict_proba(sys.argv[2]).tolist())\nassert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "m", photos / "validation"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    np.testing.assert_allclose(eval(done.stdout), fitted.predict_proba(photos / "validation"), atol=1e-6)
+    alone = answers_alone(tmp_path / "m", photos / "validation", without=("torch",))
+    np.testing.assert_allclose(alone, fitted.predict_proba(photos / "validation"), atol=1e-6)
 
 
-@marked
+@torch_test
 def test_out_of_memory_halves_the_batch_and_changes_nothing_else(fitted_s, monkeypatch):
     import torch
 
@@ -303,7 +287,7 @@ torch.save(kept, out)
 """
 
 
-@marked
+@torch_test
 @pytest.mark.slow
 def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_path):
     import torch
@@ -342,7 +326,7 @@ def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_pat
     assert resumed > 3
 
 
-@marked
+@torch_test
 def test_without_a_checkpoint_resuming_says_that_it_begins_anew(fitted_s, tmp_path):
     lines = []
     how = FineTuning(epochs=1, unfreeze_from="features", checkpoints=tmp_path / "x", resume=True)
@@ -354,7 +338,7 @@ def test_without_a_checkpoint_resuming_says_that_it_begins_anew(fitted_s, tmp_pa
     assert sum("going on after epoch 1" in line for line in lines) == 3
 
 
-@marked
+@torch_test
 def test_the_command_writes_a_report_that_says_fine_tuned_and_event_files(photos, tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
@@ -381,7 +365,7 @@ def test_the_command_writes_a_report_that_says_fine_tuned_and_event_files(photos
     assert all(list((tmp_path / "board" / name).glob("events.out.tfevents.*")) for name in names)
 
 
-@marked
+@torch_test
 def test_checkpoints_that_lie_are_refused(tmp_path):
     import torch
 
@@ -399,7 +383,7 @@ def test_checkpoints_that_lie_are_refused(tmp_path):
             checkpoint.read(tmp_path, "x", "s")
 
 
-@marked
+@torch_test
 def test_two_processes_learn_what_one_does(photos, tmp_path):
     import torch
 
@@ -423,7 +407,7 @@ def test_two_processes_learn_what_one_does(photos, tmp_path):
             assert float((alone[name] - shared[name]).norm() / alone[name].norm()) < 1e-3
 
 
-@marked
+@torch_test
 def test_errors_name_what_to_do(fitted_s, model_folder):
     with pytest.raises(OptionError, match="this classifier was loaded"):
         fine_tune(hs.load(model_folder).set_params(backbone="headstart-s"))

@@ -2,14 +2,12 @@
 
 import copy
 import importlib.util
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from zoo import keras_network, needs, served
+from zoo import answers_alone, keras_network, needs, served
 
 import headstart as hs
 from headstart.errors import BackboneError, MissingExtraError, OptionError
@@ -204,13 +202,8 @@ def test_a_fine_tuned_keras_network_answers_without_keras_or_pytorch(known, tint
         same = np.abs(old[tap] - new[tap]).max() < 1e-5 * np.abs(old[tap]).max()
         assert same == (tap != "features"), tap
     fitted.save(tmp_path / "m")
-    code = (
-        "import sys, headstart as hs\nm = hs.load(sys.argv[1])\nm.verify()\n"
-        "print(m.predict_proba(sys.argv[2]).tolist())\nassert not {'torch', 'keras'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "m", tinted / "validation"],
-                          capture_output=True, text=True, check=True)  # fmt: skip
-    np.testing.assert_allclose(eval(done.stdout), fitted.predict_proba(tinted / "validation"), atol=1e-6)
+    alone = answers_alone(tmp_path / "m", tinted / "validation", without=("torch", "keras"))
+    np.testing.assert_allclose(alone, fitted.predict_proba(tinted / "validation"), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "update"])

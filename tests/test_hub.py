@@ -16,6 +16,7 @@ import onnx
 import pytest
 from graphs import inner, network, saved
 from huggingface_hub import constants, file_download
+from servers import serving
 
 from headstart import backbones
 from headstart.backbones import InputOptions, hub
@@ -112,19 +113,14 @@ def server(tmp_path, monkeypatch):
             except OSError:
                 pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.daemon_threads = True
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    with serving(Handler) as address:
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{running.server_port}")
+        monkeypatch.setenv("HF_ENDPOINT", address)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)  # what is lost at most when a connection breaks
         yield state
-        running.shutdown()
-        thread.join()
 
 
 def test_it_is_fetched_once_pinned_and_described(server, monkeypatch):

@@ -10,7 +10,6 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import write_photos
 from PIL import Image
+from servers import serving
 
 import headstart as hs
 from headstart import report
@@ -142,15 +142,12 @@ def test_the_policy_stops_what_is_smuggled_in(driver, page, tmp_path):
         def log_message(self, *_):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
+    with serving(Server) as address:
         bad = f'<script>document.title="hacked"</script><img src="{address}/i" onerror="document.title=\'hacked\'">'
         copy = tmp_path / "smuggled.html"
         copy.write_text(page.read_text("utf-8").replace("<footer>", bad + "<footer>"), "utf-8")
         show(driver, copy)
         title = driver.title
-        server.shutdown()
     assert title == "model: Headstart report"
     assert asked == []
     assert any("Content Security Policy" in entry["message"] for entry in driver.get_log("browser"))

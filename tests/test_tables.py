@@ -1,16 +1,14 @@
 """Tables and URLs."""
 
 import csv
-import functools
-import http.server
 import json
-import threading
 import zipfile
 from pathlib import Path
 
 import fsspec
 import pytest
 from conftest import write_photos
+from servers import serving_folder
 
 from headstart.datasets import open_dataset
 from headstart.errors import DataError
@@ -142,16 +140,8 @@ def test_memory_urls(folder):
 
 @pytest.fixture
 def server(folder):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with serving_folder(folder) as address:
+        yield address
 
 
 def test_http_urls(folder, server):

@@ -1,14 +1,12 @@
 """Tables and archives behind addresses: queries, what a server lacks, and every kind of table by HTTP."""
 
-import functools
-import http.server
 import json
 import tarfile
-import threading
 
 import fsspec
 import pytest
 from conftest import write_photos
+from servers import serving_folder
 
 from headstart.datasets import open_dataset
 from headstart.errors import DataError, ImageError
@@ -32,16 +30,8 @@ def folder(tmp_path):
 
 @pytest.fixture
 def server(folder):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with serving_folder(folder) as address:
+        yield address
 
 
 def check(found, folder):

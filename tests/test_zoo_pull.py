@@ -8,10 +8,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass, field
 
 import pytest
+from servers import serving
 from zoo import keras_network, legacy_file, needs, timm_network
 
 from headstart import backbones
@@ -83,13 +83,8 @@ def server(published):
             if self.command == "GET":
                 self.wfile.write(body[: state.cut_after.pop(0)] if found and state.cut_after else body)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        state.address = f"http://127.0.0.1:{running.server_port}"
+    with serving(Handler) as state.address:
         yield state
-        running.shutdown()
-        thread.join()
 
 
 def command(folder, *arguments, **variables):

@@ -1,7 +1,9 @@
 """What the tests of timm: and keras: share: networks with random weights that behave, and what their graphs answer."""
 
 import importlib.util
+import json
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +18,34 @@ def needs(*modules):
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module} (make zoo installs it)", allow_module_level=True)
+
+
+def marked(*modules):
+    """A decorator: the test is of the zoo, skips unless all of these are installed, and lets frameworks warn."""
+    found = all(importlib.util.find_spec(module) for module in modules)
+    marks = [
+        pytest.mark.zoo,
+        pytest.mark.filterwarnings("ignore"),
+        pytest.mark.skipif(not found, reason=f"needs {', '.join(modules)} (make zoo installs them)"),
+    ]
+
+    def mark(test):
+        for each in marks:
+            test = each(test)
+        return test
+
+    return mark
+
+
+def answers_alone(model, data, without):
+    """What a fresh process answers with the model folder, where none of the modules ``without`` may be loaded."""
+    code = (
+        "import sys, headstart as hs\nm = hs.load(sys.argv[1])\nm.verify()\n"
+        "print(m.predict_proba(sys.argv[2]).tolist())\nassert not set(sys.argv[3:]) & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, model, data, *without]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return np.array(json.loads(done.stdout))
 
 
 def pictures(size, count=3):

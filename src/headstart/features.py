@@ -103,7 +103,7 @@ class _Gathered:
         for i, vectors in work.found.items():
             self.there[i] = True
             for tap in wanted:
-                if tap not in vectors:
+                if tap not in vectors:  # an exact answer has no looks
                     continue
                 vector, rows = vectors[tap], self.values.get(tap)
                 if rows is None:  # a large array takes memory as it is filled
@@ -158,7 +158,7 @@ def embed(
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
         for work in step.works():
-            gathered.add(work, step.taps if taps is None else (*wanted, PIXELS, LOOK))
+            gathered.add(work, (*wanted, PIXELS, LOOK))
             if cache is not None and work.misses:
                 unsaved |= {small_key(step.content(i)): small for i, small in work.squares.items()}
                 for i, vectors in work.found.items():

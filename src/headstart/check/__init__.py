@@ -57,8 +57,7 @@ def check(
     """What is wrong with a data set, in all its splits.
 
     One pass reads the features and looks at each picture, or finds both in ``cache``; pairs that could be crops are
-    read again. Memory grows by the features. Raises DataError where no picture can be read, and what
-    ``features.embed`` raises.
+    read again. Raises DataError where no picture can be read, and what ``features.embed`` raises.
     """
     network = backbones.load(backbone)
     features = embed(

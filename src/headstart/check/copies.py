@@ -88,8 +88,8 @@ def _crops(dataset: Dataset, features: Features, families: NDArray[np.int64]) ->
             some = np.array(pairs[start : start + BATCH])
             ways = _maybe(features.pixels, np.vstack([some, some[:, ::-1]]))  # a batch's pictures at a time
             needed, inner = np.unique(ways, return_inverse=True)
-            sources = [dataset.read(int(i)) for i in features.index[needed]]
-            small = np.stack([*pool.map(_grey, sources)]) if sources else np.empty((0, SIDE, SIDE), np.float32)
+            seen = pool.map(lambda i: _grey(dataset.read(int(i))), features.index[needed])
+            small = np.stack([*seen]) if len(needed) else np.empty((0, SIDE, SIDE), np.float32)
             parts = [inner.reshape(-1, 2)[at : at + PART] for at in range(0, len(ways), PART)]
             alike = [*pool.map(lambda part, small=small: inside(small[part[:, 0]], small[part[:, 1]]), parts)]
             best: dict[tuple[int, int], float] = {}

@@ -13,6 +13,8 @@ from headstart.errors import BackboneError, OptionError
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -25,6 +27,11 @@ class Plan:
     start: Mapping[str, Tensor]
     norms: tuple[str, ...]
     first: str
+
+    @property
+    def moving(self) -> set[str]:
+        """The names of the tensors that training may change: free ones, and statistics that follow the batches."""
+        return {*self.free, *(f"{norm}.{each}" for norm in self.norms for each in STATISTICS)}
 
     def at(self, epoch: int) -> Plan:
         """What learns in an epoch, counted from 1, where one stage more is unfrozen in each."""
@@ -91,7 +98,7 @@ def set_mode(network: Network, plan: Plan, learning: bool) -> None:
 
 def check_frozen(network: Network, plan: Plan) -> int:
     """How many tensors, statistics among them, are bit for bit what was loaded. Raises BackboneError if one is not."""
-    may_change = (*plan.free, *(f"{norm}.{each}" for norm in plan.norms for each in STATISTICS))
+    may_change = plan.moving
     fixed = [name for name in plan.start if name not in may_change]
     present = network.state_dict()
     for name in fixed:
@@ -103,9 +110,6 @@ def check_frozen(network: Network, plan: Plan) -> int:
 def _learns(norm: str, free: Mapping[str, float]) -> bool:
     """Whether a batch norm is free; it may have a weight, a shift or both."""
     return not free.keys().isdisjoint((f"{norm}.weight", f"{norm}.bias"))
-
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def _bits(value: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
 from headstart.evaluation import wilson
-from headstart.finetune.freeze import STATISTICS, Plan, check_frozen, set_mode
+from headstart.finetune.freeze import Plan, check_frozen, set_mode
 from headstart.finetune.mixing import drawn
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
@@ -96,8 +96,8 @@ class State:
 
 
 def moving(network: Network, plan: Plan) -> dict[str, Tensor]:
-    """The tensors that training changes: free ones, and statistics that follow the batches."""
-    names = {*plan.free, *(f"{norm}.{each}" for norm in plan.norms for each in STATISTICS)}
+    """The tensors that training changes."""
+    names = plan.moving
     return {name: value for name, value in network.state_dict().items() if name in names}
 
 
