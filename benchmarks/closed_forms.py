@@ -51,12 +51,12 @@ if __name__ == "__main__":
     labels = np.array([dataset.classes.index(dataset.items[i].label) for i in features.index])
     rng = np.random.default_rng(0)
     alone, groups = np.arange(len(x)), rng.integers(0, len(x) // 3, len(x))
-    targets, penalty = np.eye(2)[labels], 0.1 * len(x)
+    penalty = 0.1 * len(x)
     basis = Basis.of(x)
     rows = []
     for name, index in (("leave-one-out", alone), ("leave-group-out", groups)):
         rows.append(against(
-            f"ridge, {name}", lambda index=index: held_out.ridge(basis, targets, index, [penalty])[0],
+            f"ridge, {name}", lambda index=index: held_out.ridge(basis, labels, 2, index, [penalty])[0],
             lambda index=index: refits(x, labels, index, lambda s: solve.ridge(s, penalty)),
         ))  # fmt: skip
         rows.append(against(
@@ -82,13 +82,14 @@ if __name__ == "__main__":
     small = x[:, :60] * 10
     centred = small - small.mean(axis=0)
     statistics = Statistics.of(centred, labels, 2)
+    targets = np.eye(2)[labels] - np.eye(2)[labels].mean(axis=0)
 
     def masks():
         gram, cross = np.zeros((60, 60)), np.zeros((60, 2))
         for _ in range(10_000):
             masked = centred * (rng.random(centred.shape) >= 0.5) / 0.5
             gram += masked.T @ masked
-            cross += masked.T @ (targets - targets.mean(axis=0))
+            cross += masked.T @ targets
         return np.linalg.solve(gram, cross)
 
     rows.append(against(

@@ -26,7 +26,6 @@ from headstart.heads import Choice, Statistics, held_out, select, softmax, solve
 from headstart.heads.held_out import Basis
 from headstart.heads.learning_curve import learning_curve
 from headstart.heads.novelty import familiar, held_out_distances
-from headstart.heads.vectors import one_hot
 from headstart.partition import Partition
 
 DATA = ("ants-bees", "horse-or-human")
@@ -141,7 +140,7 @@ class Learned:
         elif kind == "ridge":
             rate = float(settings.get("dropout", 0))
             penalty = rate / (1 - rate) if rate else float(settings["penalty"]) * unit
-            scores = held_out.ridge(basis, one_hot(labels, classes), groups, [penalty])[0]
+            scores = held_out.ridge(basis, labels, classes, groups, [penalty])[0]
             weights, bias = solve.ridge(part, penalty)
         else:
             scores = held_out.centroid(basis, labels, classes, groups)

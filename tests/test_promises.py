@@ -130,7 +130,7 @@ def distance_by_hand(x, new, penalty):
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000), st.sampled_from([(60, 12), (20, 40), (41, 40)]))
+@given(st.integers(0, 10_000), st.sampled_from([(60, 12), (60, 4), (20, 40), (41, 40)]))
 def test_distances_of_groups_left_out_are_those_of_refits(seed, shape):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape) * np.geomspace(0.1, 3, shape[1]) + 2
@@ -142,6 +142,9 @@ def test_distances_of_groups_left_out_are_those_of_refits(seed, shape):
         out = groups == group
         expected[out] = distance_by_hand(x[~out], x[out], penalty)
     np.testing.assert_allclose(held_out_distances(basis, groups), expected, atol=1e-7)
+    with pytest.MonkeyPatch.context() as low:  # groups larger than this and than the vectors are wide come from a refit
+        low.setattr("headstart.heads.held_out.LARGE", 3)
+        np.testing.assert_allclose(held_out_distances(basis, groups), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(200, 12), (20, 40)])

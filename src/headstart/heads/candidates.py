@@ -13,7 +13,7 @@ from headstart.heads import held_out
 from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.logistic import held_out_logistic
-from headstart.heads.vectors import Vectors, one_hot
+from headstart.heads.vectors import Vectors
 
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -101,9 +101,10 @@ class Problem:
         more: dict[str, float],
     ) -> list[Candidate]:
         """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
-        found, targets = [], one_hot(self.labels, self.classes)
+        found = []
         for some in self._chunks(penalties):
-            scores = held_out.ridge(basis, targets, self.groups, [penalties[p] for p in some])
+            absolute = [penalties[p] for p in some]
+            scores = held_out.ridge(basis, self.labels, self.classes, self.groups, absolute)
             found += [
                 self.candidate(basis, taps, "ridge", {name: p, **more}, one)
                 for p, one in zip(some, scores, strict=True)

@@ -1,4 +1,4 @@
-"""What a head would have said of pictures left out of its training, exactly and without refitting.
+"""What a head would have said of pictures left out of its training, exactly; only for large groups is it refitted.
 
 A *group* is left out whole: frames of one scene, crops of one picture, near duplicates. Leaving out single
 pictures of a scene tests the memory of a head, not its judgement.
@@ -6,16 +6,21 @@ pictures of a scene tests the memory of a head, not its judgement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import sub
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads import solve
+from headstart.heads.statistics import Statistics
 from headstart.heads.vectors import Vectors, one_hot
 
 Array = NDArray[np.float64]
 CHUNK = 1_000_000  # numbers in the largest temporary array of a batch of groups
+LARGE = 256  # pictures: the closed forms' matrices are as wide as a group; above this, a group wider than its vectors
 
 
 @dataclass(frozen=True)
@@ -94,36 +99,86 @@ class Basis:
         return weights
 
 
-def group_batches(groups: NDArray[np.integer], width: int) -> Iterator[NDArray[np.int64]]:
-    """The pictures of each group as rows of arrays [groups, size]: groups of one size together, in chunks."""
+def group_batches(groups: NDArray[np.integer], basis: Basis, classes: int = 1) -> Iterator[NDArray[np.int64]]:
+    """The pictures of all groups but large ones as rows of arrays [groups, size]: groups of one size in chunks."""
+    width = max(len(basis.spread), classes)
+    for rows in _by_size(groups):
+        size = rows.shape[1]
+        if not _large(size, basis):
+            step = max(1, CHUNK // (size * max(size, width)))
+            yield from (rows[first : first + step] for first in range(0, len(rows), step))
+
+
+def refits(
+    groups: NDArray[np.integer], basis: Basis, labels: NDArray[np.integer], classes: int
+) -> Iterator[tuple[list[NDArray[np.int64]], Statistics]]:
+    """Each large group's pictures, in blocks [size], with the statistics [r] of the coordinates of all the others.
+
+    A head is refitted from those: its matrices are as wide as a vector, those of the closed form as the group.
+    """
+    whole = None
+    for rows in (group for same in _by_size(groups) if _large(same.shape[1], basis) for group in same):
+        if whole is None:
+            sums = basis.products(one_hot(labels, classes)).T
+            whole = Statistics(np.bincount(labels, minlength=classes), sums, np.diag(basis.spread))
+        blocks = np.array_split(rows, -(-len(rows) * len(basis.spread) // CHUNK))
+        yield blocks, reduce(sub, (Statistics.of(basis.at(some), labels[some], classes) for some in blocks), whole)
+
+
+def _by_size(groups: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:
+    """The pictures of groups of one size [groups, size], for each size."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0])
     sizes = np.diff(np.r_[starts, len(order)])
-    for size in np.unique(sizes):
-        rows = order[starts[sizes == size][:, None] + np.arange(size)]
-        step = max(1, CHUNK // int(size * max(size, width)))
-        for first in range(0, len(rows), step):
-            yield rows[first : first + step]
+    return (order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes))
 
 
-def ridge(basis: Basis, targets: Array, groups: NDArray[np.integer], penalties: Sequence[float]) -> Array:
-    """Scores [p, n, k] that ridge with each of p penalties gives every picture when its group is left out.
+def _large(size: int, basis: Basis) -> bool:
+    return max(LARGE, len(basis.spread)) < size < len(basis)
 
-    ``targets`` [n, k]; ``penalties`` > 0 in units of summed squared coordinates. The residual of a group left
+
+def _refit(
+    scores: Array,
+    basis: Basis,
+    labels: NDArray[np.integer],
+    groups: NDArray[np.integer],
+    solvers: Sequence[Callable[[Statistics], solve.Solution]],
+) -> Array:
+    """``scores`` [p, n, k] with those of large groups filled in, by each of p heads."""
+    for blocks, others in refits(groups, basis, labels, scores.shape[2]):
+        heads = [solver(others) for solver in solvers]
+        for rows in blocks:
+            points = basis.at(rows)
+            for place, (weights, bias) in enumerate(heads):
+                scores[place, rows] = _with_lowest(points @ weights + bias, np.isneginf(bias))
+    return scores
+
+
+def ridge(
+    basis: Basis,
+    labels: NDArray[np.integer],
+    classes: int,
+    groups: NDArray[np.integer],
+    penalties: Sequence[float],
+) -> Array:
+    """Scores [p, n, classes] that ridge with each of p penalties gives every picture when its group is left out.
+
+    ``penalties`` > 0 are in units of summed squared coordinates. The residual of a group left
     out is ``(I - H_GG)^-1 r_G`` with the smoother H of all pictures; its constant direction is taken out of
     the kernel and added back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
+    targets = one_hot(labels, classes)
     count, mean = len(targets), targets.mean(axis=0)
     weights = 1 / (basis.spread + np.asarray(penalties)[:, None])
     projected = weights[:, :, None] * basis.products(targets - mean)
     scores = np.empty((len(penalties), *targets.shape))
-    for rows in group_batches(groups, max(len(basis.spread), targets.shape[1])):
+    for rows in group_batches(groups, basis, classes):
         points, wanted = basis.at(rows), targets[rows]
-        for some in _some(len(penalties), rows, targets.shape[1]):
+        for some in _some(len(penalties), rows, classes):
             residual = wanted - mean - _times(points, projected[some])
             inner = np.eye(rows.shape[1]) - _pairs(points, weights[some]) - 1 / count
             scores[some, rows] = wanted - np.linalg.solve(inner, residual)
-    return scores
+    return _refit(scores, basis, labels, groups, [partial(solve.ridge, penalty=penalty) for penalty in penalties])
 
 
 def lda(
@@ -142,7 +197,7 @@ def lda(
     counts, means = class_means(basis, labels, classes)
     every = Means.of(means, counts, 1 / (basis.spread + np.asarray(shrinkages)[:, None]))
     scores = np.empty((len(shrinkages), len(labels), classes))
-    for rows in group_batches(groups, max(len(basis.spread), classes)):
+    for rows in group_batches(groups, basis, classes):
         own, points = labels[rows], basis.at(rows)
         away = points - means[own]
         for some in _some(len(shrinkages), rows, classes):
@@ -155,7 +210,7 @@ def lda(
             scores[some, rows] = _scores_without(
                 own, counts, pairs, within - under.within[:, own], within, means_means, woodbury=True
             )
-    return scores
+    return _refit(scores, basis, labels, groups, [partial(solve.lda, shrinkage=one) for one in shrinkages])
 
 
 @dataclass(frozen=True)
@@ -212,15 +267,16 @@ def centroid(basis: Basis, labels: NDArray[np.integer], classes: int, groups: ND
     """Scores [n, classes] that the nearest centroid gives every picture when its group is left out."""
     counts, means = class_means(basis, labels, classes)
     means_means = means @ means.T
-    scores = np.empty((len(labels), classes))
-    for rows in group_batches(groups, max(len(basis.spread), classes)):
+    scores = np.empty((1, len(labels), classes))
+    for rows in group_batches(groups, basis, classes):
         own, points = labels[rows], basis.at(rows)
         away, points_means = points - means[own], points @ means.T
-        scores[rows] = _scores_without(
+        scores[0, rows] = _scores_without(
             own, counts, away @ away.transpose(0, 2, 1), points_means - means_means[own], points_means,
             np.diag(means_means), woodbury=False,
         )  # fmt: skip
-    return scores
+    found: Array = _refit(scores, basis, labels, groups, [solve.centroid])[0]
+    return found
 
 
 def class_means(basis: Basis, labels: NDArray[np.integer], classes: int) -> tuple[NDArray[np.int64], Array]:
@@ -266,7 +322,11 @@ def _scores_without(
     if woodbury:
         total = left.sum(axis=1, keepdims=True)
         scores = total[:, :, None] * scores + np.log(np.maximum(left, 1) / total)[:, None, :]
-    gone = np.broadcast_to((left == 0)[:, None, :], scores.shape)
+    return _with_lowest(scores, (left == 0)[:, None, :])
+
+
+def _with_lowest(scores: Array, gone: NDArray[np.bool_]) -> Array:
+    """Scores [..., k] with the row's lowest for classes of which nothing stays."""
     if not gone.any():
         return scores
     lowest = np.where(gone, np.inf, scores).min(axis=-1, keepdims=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.held_out import Basis, group_batches
+from headstart.heads.held_out import Basis, group_batches, refits
 
 Array = NDArray[np.float64]
 PENALTY = 0.003  # of the training pictures' whole spread
@@ -55,7 +55,7 @@ def familiar(basis: Basis) -> Familiar:
 
 
 def held_out_distances(basis: Basis, groups: NDArray[np.integer]) -> Array:
-    """The distance [n] of every picture when its group is left out, without refitting.
+    """The distance [n] of every picture when its group is left out, but for large groups without refitting.
 
     With the smoother H of all pictures, an intercept among its directions, that of the others gives the group the
     products ``H_GG (I - H_GG)^-1``; 1/(those left) of that is the intercept's.
@@ -63,7 +63,7 @@ def held_out_distances(basis: Basis, groups: NDArray[np.integer]) -> Array:
     count = len(basis)
     penalty = PENALTY * float(basis.spread.sum())
     found = np.ones(count)
-    for rows in group_batches(groups, len(basis.spread)):
+    for rows in group_batches(groups, basis):
         size = rows.shape[1]
         if size == count or penalty == 0:
             continue
@@ -73,4 +73,9 @@ def held_out_distances(basis: Basis, groups: NDArray[np.integer]) -> Array:
         unexplained = penalty * (np.diagonal(without, axis1=1, axis2=2) - 1 / (count - size))
         away = points + points.sum(axis=1, keepdims=True) / (count - size)
         found[rows] = unexplained / ((away**2).sum(axis=2) + TINY)
+    for blocks, others in refits(groups, basis, np.zeros(count, np.int64), 1):
+        inverse = np.linalg.inv(others.scatter + penalty * np.eye(len(basis.spread)))
+        for some in blocks:
+            away = basis.at(some) - others.mean
+            found[some] = penalty * ((away @ inverse) * away).sum(axis=1) / ((away**2).sum(axis=1) + TINY)
     return found
