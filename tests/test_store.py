@@ -160,6 +160,19 @@ def test_import_list_show_remove(tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, capsys, "remove", "mine")[0] == 2
 
 
+def test_import_keeps_what_the_options_say(tmp_path, monkeypatch, capsys):
+    file = saved(tmp_path)
+    options = ["--mean", "0.5", "--std", "0.25,0.5,1", "--channels", "BGR", "--crop", "0.5", "--resize", "squash"]
+    status, _, err = command(monkeypatch, capsys, "import", file, "--name", "mine", *options)
+    assert (status, err) == (0, "")
+    said = InputOptions(mean=(0.5,) * 3, std=(0.25, 0.5, 1.0), channels="BGR", crop=0.5, resize="squash")
+    wanted = backbones.load(f"onnx:{file}", options=said)
+    found = backbones.load("mine")
+    assert found.sha256 == wanted.sha256 != backbones.load(f"onnx:{file}").sha256
+    assert found.preprocess == wanted.preprocess
+    assert command(monkeypatch, capsys, "import", file, "--name", "mine", "--mean", "a,b")[0] == 2
+
+
 @pytest.mark.parametrize("name", ["../x", "onnx", "a b"])
 def test_import_refuses_names(tmp_path, monkeypatch, capsys, name):
     assert command(monkeypatch, capsys, "import", saved(tmp_path), "--name", name)[0] == 2

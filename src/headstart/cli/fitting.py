@@ -49,6 +49,7 @@ from headstart.cli.options import (
     WeightsOption,
     WorkersOption,
     app,
+    input_options,
 )
 from headstart.cli.reports import write_report
 from headstart.errors import OptionError
@@ -61,7 +62,6 @@ from headstart.terminal import (
 )
 
 if TYPE_CHECKING:
-    from headstart.backbones import InputOptions
     from headstart.classifier import ImageClassifier
     from headstart.finetune import FineTuning
     from headstart.finetune.tune import Tuned
@@ -137,7 +137,7 @@ def fit(
         backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
         validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
         precision="auto" if how and precision == "fp16" else precision, workers=workers, seed=seed,
-        input_options=_input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
+        input_options=input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
         augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as bar:
@@ -237,47 +237,3 @@ def _training(head: str, **given: object) -> Training | None:
         names = ", ".join(flags.get(name, f"--{name.replace('_', '-')}") for name in some)
         raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {names} out.")
     return Training(**some) if some else None
-
-
-def _input_options(
-    mean: str | None,
-    std: str | None,
-    channels: str | None,
-    size: str | None,
-    crop: float | None,
-    resize: str | None,
-    weights: str | None = None,
-) -> InputOptions | None:
-    if all(value is None for value in (mean, std, channels, size, crop, resize, weights)):
-        return None
-    from headstart.backbones import InputOptions
-
-    return InputOptions(
-        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
-        resize=resize, weights=weights,
-    )  # fmt: skip
-
-
-def _three(text: str | None, name: str) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise OptionError(f"{name} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
-    return (numbers[0], numbers[1], numbers[2])
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
-        raise OptionError(
-            f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224."
-        )
-    return (int(parts[0]), int(parts[-1]))

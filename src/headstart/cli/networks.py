@@ -12,12 +12,19 @@ import typer
 
 from headstart.cli.options import (
     BACKBONE_HELP,
+    ChannelsOption,
+    CropOption,
     JsonOption,
+    MeanOption,
     PrecisionOption,
     ProgressOption,
     QuietOption,
+    ResizeOption,
     RuntimeOption,
+    SizeOption,
+    StdOption,
     WeightsOption,
+    input_options,
     networks,
 )
 from headstart.terminal import line, print_json, progress_bar
@@ -100,13 +107,21 @@ def pull_backbone(
 def import_backbone(
     backbone: Annotated[str, typer.Argument(help="A file.onnx, or any id that --backbone takes.")],
     name: Annotated[str | None, typer.Option(help="What to call it; the file's name unless given.")] = None,
+    weights: WeightsOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channels: ChannelsOption = None,
+    input_size: SizeOption = None,
+    crop: CropOption = None,
+    resize: ResizeOption = None,
 ) -> None:
-    """Keep a prepared copy of a backbone, so that --backbone NAME finds it without the file."""
+    """Keep a backbone, prepared as the options say, so that --backbone NAME finds it without files and options."""
     from pathlib import Path
 
     from headstart.backbones import load, store
 
-    found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone)
+    options = input_options(mean, std, channels, input_size, crop, resize, weights)
+    found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone, options=options)
     called = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
     store.put(called, found)
     store.sweep()

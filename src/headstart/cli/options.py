@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart import __version__
+from headstart.errors import OptionError
+
+if TYPE_CHECKING:
+    from headstart.backbones import InputOptions
 
 app = typer.Typer(
     add_completion=False,
@@ -105,3 +109,48 @@ DropoutOption = Annotated[
     float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
 ]
 AugmentationOption = Annotated[str, typer.Option(help="How views differ: flip, light or lesson; fine-tuning: or none.")]
+
+
+def input_options(
+    mean: str | None,
+    std: str | None,
+    channels: str | None,
+    size: str | None,
+    crop: float | None,
+    resize: str | None,
+    weights: str | None = None,
+) -> InputOptions | None:
+    """What these options say of the input; None where none is given. Raises OptionError."""
+    if all(value is None for value in (mean, std, channels, size, crop, resize, weights)):
+        return None
+    from headstart.backbones import InputOptions
+
+    return InputOptions(
+        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
+        resize=resize, weights=weights,
+    )  # fmt: skip
+
+
+def _three(text: str | None, name: str) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise OptionError(f"{name} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
+        raise OptionError(
+            f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224."
+        )
+    return (int(parts[0]), int(parts[-1]))
