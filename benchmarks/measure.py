@@ -63,11 +63,12 @@ def side_by_side(runs: int, **cases: Callable[[], float]) -> dict[str, float]:
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows as a Markdown table."""
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     print("| " + " | ".join(names) + " |")
     print("|" + "---|" * len(names))
     for row in rows:
-        print("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+        cells = (row.get(name, "") for name in names)
+        print("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells) + " |")
     print(flush=True)
 
 

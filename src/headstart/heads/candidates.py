@@ -101,30 +101,32 @@ class Problem:
         more: dict[str, float],
     ) -> list[Candidate]:
         """A candidate for each setting (called ``name``) and the absolute penalty it stands for."""
-        found = []
+        found: list[Candidate] = []
         for some in self._chunks(penalties):
             absolute = [penalties[p] for p in some]
             scores = held_out.ridge(basis, self.labels, self.classes, self.groups, absolute)
-            found += [
+            tried = (
                 self.candidate(basis, taps, "ridge", {name: p, **more}, one)
                 for p, one in zip(some, scores, strict=True)
-            ]
+            )
+            found = lean([*found, *tried])
         return found
 
     def ldas(self, taps: tuple[str, ...], basis: Basis, shrinkages: Mapping[float, float]) -> list[Candidate]:
         """The same for LDA."""
-        found = []
+        found: list[Candidate] = []
         for some in self._chunks(shrinkages):
             absolute = [shrinkages[p] for p in some]
             scores = held_out.lda(basis, self.labels, self.classes, self.groups, absolute)
-            found += [
+            tried = (
                 self.candidate(basis, taps, "lda", {"shrinkage": p}, one) for p, one in zip(some, scores, strict=True)
-            ]
+            )
+            found = lean([*found, *tried])
         return found
 
     def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
-        """The settings, as many at a time as keep their scores in 160 MB."""
-        step = max(1, 20_000_000 // (len(self.labels) * self.classes))
+        """The settings, as many at a time as keep their scores in 8 MB."""
+        step = max(1, 1_000_000 // (len(self.labels) * self.classes))
         names = list(settings)
         return (names[i : i + step] for i in range(0, len(names), step))
 
