@@ -20,7 +20,7 @@ TIMM = {
     "mobilenetv3_small_050": 64, "mobilenetv4_conv_small_050": 96, "mnasnet_small": 64, "efficientnet_lite0": 64,
     "tf_efficientnetv2_b0": 96, "convnext_atto": 64, "regnetx_002": 64, "regnety_002": 64, "legacy_xception": 96,
     "vit_tiny_patch16_224": 64, "deit_tiny_distilled_patch16_224": 64, "swin_tiny_patch4_window7_224": 224,
-    "vit_small_patch14_reg4_dinov2": 98, "ghostnet_050": 64, "lcnet_050": 64,
+    "vit_small_patch14_reg4_dinov2": 98, "ghostnet_050": 64, "lcnet_050": 64, "nasnetalarge": 96,
 }  # fmt: skip
 
 

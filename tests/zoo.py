@@ -10,6 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from headstart.backbones import keras_zoo
+
 os.environ["KERAS_BACKEND"] = "torch"
 
 
@@ -108,7 +110,9 @@ def keras_network(name, size, **options):
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
-    network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3), **options)
+    build = getattr(keras.applications, name)
+    with keras_zoo._unrefused(build):
+        network = build(include_top=False, weights=None, input_shape=(size, size, 3), **options)
     rng = np.random.default_rng(0)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     before = [layer.momentum for layer in norms]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def scaling(preprocess: Any) -> tuple[tuple[float, float, float], tuple[float, f
 def _built(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> Any:
     name, arguments = request.name, request.arguments
     try:
-        with _plain(keras):
+        with _plain(keras), _unrefused(build):
             network = build(include_top=False, weights=None, input_shape=(*size, 3), **arguments)
     except Exception as error:  # too small a picture, arguments the function does not have
         raise OptionError(f"keras:{name} cannot be built for {size[0]} x {size[1]}: {one_line(error)}") from None
@@ -150,7 +151,7 @@ def _built(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> A
         fill(network, request.weights, name)
     else:
         try:
-            with _plain(keras):
+            with _plain(keras), _unrefused(build):
                 network = build(include_top=False, weights="imagenet", input_shape=(*size, 3), **arguments)
         except Exception as error:  # of the network, the disk or the file
             raise BackboneError(
@@ -159,6 +160,21 @@ def _built(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> A
             ) from None
     network.trainable = False
     return network
+
+
+@contextmanager
+def _unrefused(build: Any) -> Iterator[None]:
+    """Keras refuses to build NASNetMobile on PyTorch, but its layers answer there as on TensorFlow: decisions.md."""
+    module: Any = sys.modules[build.__module__]
+    if build.__name__ != "NASNetMobile":
+        yield
+        return
+    before = module.backend
+    module.backend = SimpleNamespace(**{**vars(before), "backend": lambda: "tensorflow"})
+    try:
+        yield
+    finally:
+        module.backend = before
 
 
 def _layers(network: Any, request: Request) -> Mapping[str, str]:
