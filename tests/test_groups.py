@@ -4,8 +4,19 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from headstart.groups import THRESHOLDS, _pairs, _tiles, copies_between, find_groups, groups_from_column, no_groups
+from headstart.groups import (
+    THRESHOLDS,
+    _forest,
+    _pairs,
+    _tiles,
+    copies_between,
+    find_groups,
+    groups_from_column,
+    no_groups,
+)
 
 
 def content(n, copies=()):
@@ -87,6 +98,27 @@ def test_links_are_those_of_single_linkage(seed, n):
     expected = np.unique(reach, axis=0, return_inverse=True)[1].reshape(-1)
     together = found.index[:, None] == found.index
     assert (together >= (expected[:, None] == expected)).all()
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(0, 200), st.sampled_from([3, 50, 10_000]))
+def test_the_forest_is_scipys_minimum_spanning_tree(seed, n, m, values):
+    """As heavy, and with the same trees above every weight; few ``values`` make many edges equal."""
+    rng = np.random.default_rng(seed)
+    pairs = np.unique(np.sort(rng.integers(0, n, (m, 2)), axis=1), axis=0)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    weights = rng.integers(1, values + 1, len(pairs)) / values
+    found = _forest(rng.permutation(np.c_[pairs, weights]), n)
+
+    def graph(edges):
+        return coo_array((-edges[:, 2], (edges[:, 0].astype(int), edges[:, 1].astype(int))), shape=(n, n)).tocsr()
+
+    tree = minimum_spanning_tree(graph(np.c_[pairs, weights]))
+    assert len(found) == tree.nnz
+    np.testing.assert_allclose(found[:, 2].sum(), -tree.sum())
+    for least in np.unique(weights):
+        ours = connected_components(graph(found[found[:, 2] >= least]), directed=False)[0]
+        assert ours == connected_components(graph(np.c_[pairs, weights][weights >= least]), directed=False)[0]
 
 
 def test_a_column_groups_by_name():

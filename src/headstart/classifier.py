@@ -325,8 +325,8 @@ def _proved(model: Model, features: Features, shown: NDArray[np.int64], pictures
 
 
 def _import_ahead() -> None:
-    """What is needed after the features, imported while they are read: 0.2 s of a fit that finds all in its cache."""
-    for name in ("scipy.sparse.csgraph", "onnxruntime"):
+    """What is needed after the features, imported while they are read."""
+    for name in ("onnx", "onnxruntime"):
         import_module(name)
 
 

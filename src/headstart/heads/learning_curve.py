@@ -27,7 +27,7 @@ from headstart.runtime import cores
 Array = NDArray[np.float64]
 FOLDS = 5
 DRAWS = 400
-WIDEST = 512  # directions of the basis; the others hold next to nothing of the variation, and a solve grows as its cube
+WIDEST = 384  # directions of the basis; the others hold next to nothing of the variation, and a solve grows as its cube
 STEPS = (1, 2, 5)
 BLOCK = 512  # pictures whose coordinates are held at a time
 

@@ -69,7 +69,5 @@ def _least(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[n
 
 
 def _solve(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    from scipy.linalg import solve
-
-    result: NDArray[np.float64] = solve(system, right, assume_a="pos", check_finite=False)
+    result: NDArray[np.float64] = np.asarray(np.linalg.solve(system, right), np.float64)
     return result
