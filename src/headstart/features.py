@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from headstart.augment import View
 from headstart.backbones import Backbone
@@ -237,7 +238,9 @@ class _Step:
         pending: set[Future[_Work]] = set()
         waiting: list[_Waiting] = []
         graph: Future[Graph] | None = None
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="headstart") as pool:
+        # OpenVINO computes in threads of its own: one more of ours decodes meanwhile.
+        threads = self.workers + (self.info.name == "openvino" and self.workers > 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="headstart") as pool:
             try:
                 for start in range(0, len(self.dataset), BATCH):
                     work, missing = self.look_up(range(start, min(start + BATCH, len(self.dataset))))
@@ -289,14 +292,15 @@ class _Step:
             except ImageError as error:
                 work.refused[i] = str(error)
                 continue
-            pixels[i] = preprocess(image)
+            picture = Image.fromarray(image)
+            pixels[i] = preprocess(picture)
             if self.exact:
                 small[i] = {}
             else:
-                picture = shrunk(image)
-                small[i] = {PIXELS: tiny(picture), LOOK: look(source, image)}
+                reduced = shrunk(picture)
+                small[i] = {PIXELS: tiny(reduced), LOOK: look(source, image)}
                 if self.cache is not None and self.view is None:
-                    work.squares[i] = square(picture)
+                    work.squares[i] = square(reduced)
             if self.view is not None:
                 pixels[i] = self.view(pixels[i], self.content(i))
         work.decode = time.thread_time() - began

@@ -17,9 +17,8 @@ SIDE = 256  # sharpness is measured at this shorter side
 ROWS = 3  # and at every third row: as telling as all
 
 
-def shrunk(image: NDArray[np.uint8]) -> Image.Image:
-    """An image [height, width, 3] at a whole part of its size, at least twice SQUARE: one look at all of its pixels."""
-    picture = Image.fromarray(image)
+def shrunk(picture: Image.Image) -> Image.Image:
+    """A picture at a whole part of its size, at least twice SQUARE: one look at all of its pixels."""
     return picture.reduce(max(1, min(picture.size) // (2 * SQUARE)))
 
 
@@ -57,8 +56,8 @@ def sharpness(image: NDArray[np.uint8]) -> float:
     rows, columns = _sampled(image.shape[:2])
     if min(len(rows), len(columns)) < 3:
         return 1.0
-    green, middle = image[:, :, 1], np.arange(1, len(rows) - 1, ROWS)
-    own, above, below = (green[rows[middle + step]][:, columns].astype(np.int16) for step in (0, -1, 1))
+    flat, green, middle = image.reshape(len(image), -1), 3 * columns + 1, np.arange(1, len(rows) - 1, ROWS)
+    own, above, below = (flat[rows[middle + step]][:, green].astype(np.int16) for step in (0, -1, 1))
     laplacian = above[:, 1:-1] + below[:, 1:-1] + own[:, :-2] + own[:, 2:] - 4 * own[:, 1:-1]
     return _deviation(laplacian) / (_deviation(own) + 1.0)
 

@@ -55,9 +55,10 @@ class Preprocess:
         """
         return (round(2 * self.height / self.crop), round(2 * self.width / self.crop))
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Pixels [height, width, 3] uint8 from an image [h, w, 3] uint8: crop and resize in one step."""
-        h, w = image.shape[:2]
+    def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+        """Pixels [height, width, 3] uint8 from an image [h, w, 3] uint8 or in RGB: crop and resize in one step."""
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        w, h = picture.size
         if self.resize == "squash":
             box_h, box_w = h * self.crop, w * self.crop
         else:
@@ -65,7 +66,7 @@ class Preprocess:
             box_h, box_w = self.height * scale, self.width * scale
         left, top = (w - box_w) / 2, (h - box_h) / 2
         box = (left, top, min(w, left + box_w), min(h, top + box_h))
-        resized = Image.fromarray(image).resize((self.width, self.height), FILTERS[self.interpolation], box=box)
+        resized = picture.resize((self.width, self.height), FILTERS[self.interpolation], box=box)
         return np.asarray(resized)
 
     @cached_property

@@ -42,7 +42,7 @@ def squares(
             image = source if isinstance(source, np.ndarray) else decode(source, at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
             image = features.pixels[row].reshape(16, 16, 3)
-        return square(shrunk(image))
+        return square(shrunk(Image.fromarray(image)))
 
     packed = _kept(rows, features, small_key, one, cache, workers, 3 * SQUARE * SQUARE)
     for row, each in zip(rows, packed, strict=True):
