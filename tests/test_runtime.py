@@ -1,6 +1,9 @@
 """Both runtimes give the same numbers, to their precision, from any number of threads."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -102,3 +105,24 @@ def test_graphs_that_cannot_be_loaded(runtime, graph):
 
 def test_cores_are_counted():
     assert cores() >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_threads_whose_first_runs_meet_do_not_wait_for_ever():
+    """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads."""
+    code = """
+import os, threading, numpy as np
+from headstart import backbones
+from headstart.runtime import load_graph
+graph = load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)
+pixels, together = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
+def run():
+    together.wait()
+    graph.run(pixels)
+threads = [threading.Thread(target=run) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

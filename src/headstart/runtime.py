@@ -133,6 +133,9 @@ def _onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
 def _openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     import openvino
 
+    # Its binding to NumPy starts with the first array that it is given, and two threads that do so at once can wait for
+    # each other for ever (seen in 2026.4): here it starts in one.
+    openvino.Type.u8.to_dtype()
     core = openvino.Core()
     network = core.read_model(model) if isinstance(model, bytes) else core.read_model(os.fspath(model))
     settings = {
