@@ -20,7 +20,7 @@ from headstart.datasets import open_dataset
 from headstart.images import decode
 from headstart.runtime import cores, load_graph
 
-BATCH = 16
+BATCH = 8  # as features.py has it
 
 
 def bound(dataset, backbone, runtime: str) -> float:

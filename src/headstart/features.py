@@ -26,7 +26,7 @@ from headstart.runtime import Graph, RuntimeInfo, cores, describe, load_graph, p
 PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
 LOOK = "look:2:256:green"  # another: size as stored, and sharpness
 SMALL = "square:48:shrunk"  # a cache entry of its own, which only the report reads
-BATCH = 16
+BATCH = 8
 STORE_EVERY = 256
 FP16_LIMIT = 60_000.0
 ITEM_TYPES = {1: np.uint8, 2: np.float16, 4: np.float32}
