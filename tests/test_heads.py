@@ -11,6 +11,7 @@ from headstart.heads import Statistics, held_out, solve, whole
 from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.logistic import fit_logistic, held_out_logistic
+from headstart.heads.novelty import held_out_distances
 from headstart.heads.vectors import Vectors
 
 
@@ -305,6 +306,14 @@ def test_basis_of_equal_vectors_is_empty_and_of_none_fails_nowhere():
     assert basis.at(slice(None)).shape[0] == 4
     scores = held_out.ridge(basis, np.array([0, 1, 0, 1]), 2, np.arange(4), [1.0])
     assert np.isfinite(scores).all()
+    basis, labels, groups = Basis.of(np.ones((600, 3))), np.arange(600) % 2, np.arange(600) // 300
+    for scores in (
+        held_out.ridge(basis, labels, 2, groups, [1.0]),
+        held_out.lda(basis, labels, 2, groups, [1.0]),
+        held_out.centroid(basis, labels, 2, groups),
+        held_out_distances(basis, groups),
+    ):
+        assert np.isfinite(scores).all()
 
 
 def test_logistic_agrees_with_scikit_learn_for_two_and_three_classes():

@@ -20,7 +20,7 @@ from headstart.heads.vectors import Vectors, one_hot
 
 Array = NDArray[np.float64]
 CHUNK = 1_000_000  # numbers in the largest temporary array of a batch of groups
-LARGE = 256  # pictures: the closed forms' matrices are as wide as a group; above this, a group wider than its vectors
+LARGE = 256  # pictures: a group with more, and with more than a vector is wide, is refitted, since it spares memory
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def refits(
         if whole is None:
             sums = basis.products(one_hot(labels, classes)).T
             whole = Statistics(np.bincount(labels, minlength=classes), sums, np.diag(basis.spread))
-        blocks = np.array_split(rows, -(-len(rows) * len(basis.spread) // CHUNK))
+        blocks = np.array_split(rows, len(rows) * len(basis.spread) // CHUNK + 1)
         yield blocks, reduce(sub, (Statistics.of(basis.at(some), labels[some], classes) for some in blocks), whole)
 
 
