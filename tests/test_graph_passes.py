@@ -130,7 +130,9 @@ def grown(b, x, kind, channels):
         norm = b.node("LayerNormalization", x, b.numbers(channels), axis=-1)
         return b.node("MatMul", norm, b.constant(b.rng.normal(size=(channels, 5)).astype(np.float32))), 5
     if kind == "scalar":
-        return b.node("Div", b.constant(np.float32(1)), b.node("Add", b.node("Abs", x), b.numbers(1))), channels
+        # Never near a division by nothing, which makes of rounding any number.
+        above = b.constant(np.array([b.rng.uniform(0.5, 1.5)], np.float32))
+        return b.node("Div", b.constant(np.float32(1)), b.node("Add", b.node("Abs", x), above)), channels
     if kind == "edge":
         return b.node("Pad", x, pad, mode="edge"), channels
     if kind in ("max pool", "padded pool"):
