@@ -17,10 +17,9 @@ from measure import COMMAND, Scratch, arguments, process, shared, side_by_side, 
 
 from headstart import backbones
 from headstart.datasets import open_dataset
+from headstart.features import BATCH
 from headstart.images import decode
 from headstart.runtime import cores, load_graph
-
-BATCH = 8  # as features.py has it
 
 
 def bound(dataset, backbone, runtime: str) -> float:

@@ -112,7 +112,7 @@ def test_cores_are_counted():
 def test_threads_whose_first_runs_meet_do_not_wait_for_ever():
     """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads."""
     code = """
-import os, threading, numpy as np
+import threading, numpy as np
 from headstart import backbones
 from headstart.runtime import load_graph
 graph = load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)

@@ -326,8 +326,7 @@ def _proved(model: Model, features: Features, shown: NDArray[np.int64], pictures
 
 def _import_ahead() -> None:
     """What is needed after the features, imported while they are read."""
-    for name in ("onnx", "onnxruntime"):
-        import_module(name)
+    import_module("onnxruntime")
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:

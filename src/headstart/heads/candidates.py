@@ -125,8 +125,8 @@ class Problem:
         return found
 
     def _chunks(self, settings: Mapping[float, float]) -> Iterator[list[float]]:
-        """The settings, as many at a time as keep their scores in 8 MB."""
-        step = max(1, 1_000_000 // (len(self.labels) * self.classes))
+        """The settings, as many at a time as keep their scores in 32 MB: each time reads all vectors anew."""
+        step = max(1, 4_000_000 // (len(self.labels) * self.classes))
         names = list(settings)
         return (names[i : i + step] for i in range(0, len(names), step))
 
