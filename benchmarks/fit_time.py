@@ -17,8 +17,8 @@ from measure import COMMAND, Scratch, arguments, process, shared, side_by_side, 
 
 from headstart import backbones
 from headstart.datasets import open_dataset
-from headstart.features import BATCH
 from headstart.images import decode
+from headstart.passes import BATCH
 from headstart.runtime import cores, load_graph
 
 

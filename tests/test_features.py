@@ -9,7 +9,7 @@ import pytest
 from conftest import write_photos
 from graphs import saved
 
-from headstart import backbones, features
+from headstart import backbones, passes
 from headstart.cache import Cache
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import BackboneError
@@ -142,7 +142,7 @@ def test_values_beyond_half_precision_are_kept_whole(data, tmp_path):
 
 def test_values_that_are_not_finite_are_an_error(backbone, data, monkeypatch):
     monkeypatch.setattr(
-        features, "pad_batch", lambda graph, batch, _: {"early": np.full((len(batch), 8), np.inf, np.float32)}
+        passes, "pad_batch", lambda graph, batch, _: {"early": np.full((len(batch), 8), np.inf, np.float32)}
     )
     with pytest.raises(BackboneError, match="not finite"):
         embed(open_dataset(data), backbone, runtime="onnxruntime")

@@ -32,7 +32,7 @@ from headstart.heads.learning_curve import learning_curve
 from headstart.images import decode
 from headstart.partition import Learned, Partition
 from headstart.record import record
-from headstart.runtime import describe
+from headstart.runtime import RuntimeInfo, describe
 
 Progress = Callable[[int, int], None]
 GOLDEN = 8  # pictures that a model carries to prove itself elsewhere
@@ -103,7 +103,7 @@ class ImageClassifier:
         """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError."""
         started = time.perf_counter()
         check_promises(self.coverage, self.false_alarms)
-        Thread(target=_import_ahead, daemon=True).start()
+        Thread(target=_import_ahead, args=(describe(self.runtime, self.precision),), daemon=True).start()
         dataset = self._open(X, y, groups)
         if not dataset.classes:
             raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
@@ -137,11 +137,12 @@ class ImageClassifier:
         shown, pictures = _sample(backbone, features, everything, split.train)
         with ThreadPoolExecutor(1) as beside:  # only now: two threads of small steps wait for each other
             curve = beside.submit(learning_curve, choice, split.labels, split.groups.index, seed=self.seed)
+            accuracies = beside.submit(_accuracies, choice, split, features, everything)
             model = _proved(model, features, shown, pictures)
         choice = replace(choice, chosen=replace(choice.chosen, basis=None))  # it holds all features
         self.learning_curve_ = curve.result()
         seconds = time.perf_counter() - seconds
-        accuracy = _accuracies(choice, split, features, everything)
+        accuracy = accuracies.result()
         quarantined = (*dataset.quarantined, *features.quarantined)
         self.run_ = record(
             dataset, split, backbone, choice, features, accuracy, self.learning_curve_,
@@ -324,9 +325,10 @@ def _proved(model: Model, features: Features, shown: NDArray[np.int64], pictures
     return replace(model, golden=make_golden(model, pictures, answers, features.runtime.precision, distances))
 
 
-def _import_ahead() -> None:
-    """What is needed after the features, imported while they are read."""
-    import_module("onnxruntime")
+def _import_ahead(runtime: RuntimeInfo) -> None:
+    """What is needed for the features and after them, imported while the data set and the network are opened."""
+    for name in (runtime.name, "onnxruntime"):
+        import_module(name)
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:

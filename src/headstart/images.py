@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import PurePosixPath
+from posixpath import splitext
 
 import numpy as np
 import simplejpeg
@@ -29,7 +29,7 @@ ORIENTATION = 0x0112
 
 def is_picture_name(name: str) -> bool:
     """Whether a file name has the ending of a picture format that ``decode`` reads, in any case."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    return splitext(name)[1].lower() in SUFFIXES
 
 
 def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:

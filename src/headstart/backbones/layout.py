@@ -17,6 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
+from headstart.backbones.shapes import without_weights
+
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 AXIS = {0: 0, 1: 2, 2: 3, 3: 1, -4: 0, -3: 2, -2: 3, -1: 1}  # of the NHWC tensor -> of its twin
 # The first input decides the layout; the others are scalars.
@@ -64,10 +66,10 @@ class _Turning:
         self.made: set[str] = set()
         self.first_of: dict[str, str] = {}  # a Transpose to NCHW that stayed: its output -> its input
         self.values = {tensor.name: tensor for tensor in model.graph.initializer}
-        inferred = shape_inference.infer_shapes(model).graph
+        inferred = shape_inference.infer_shapes(without_weights(model)).graph
         self.shapes = {
             value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
-            for value in [*inferred.input, *inferred.value_info, *inferred.output]
+            for value in [*model.graph.input, *inferred.value_info, *inferred.output]
             if value.type.tensor_type.HasField("shape")
         }
         for value in model.graph.input:

@@ -39,11 +39,12 @@ def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbo
         raise BackboneError(f"{file} has {size:,} bytes, more than the limit of {MAX_FILE:,}.")
     content = path.read_bytes()
     described, where = description(path)
-    key = _key(content, path, options, described, taps)
+    sha256 = hashlib.sha256(content).hexdigest()
+    key = _key(sha256, content, path, options, described, taps)
     folder = cache_folder() / "backbones" / key
     stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
-        convert(content, path, options, described, where, taps, folder)
+        convert(content, sha256, path, options, described, where, taps, folder)
         stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
         raise BackboneError(f"The prepared graph in {folder} does not read back; is the disk full or failing?")
@@ -70,9 +71,11 @@ def read_stored(folder: Path, name: str) -> Backbone | None:
         return None
 
 
-def _key(content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]) -> str:
-    settings = json.dumps([VERSION, asdict(options), described, taps], sort_keys=True)
-    digest = hashlib.sha256(settings.encode() + b"\0" + content)
+def _key(
+    sha256: str, content: bytes, path: Path, options: InputOptions, described: Mapping[str, Any], taps: tuple[str, ...]
+) -> str:
+    settings = json.dumps([VERSION, sha256, asdict(options), described, taps], sort_keys=True)
+    digest = hashlib.sha256(settings.encode())
     if b"location" in content:  # weights may be kept beside the graph: they count too
         for beside in _outside(parsed(content, path), path):
             with beside.open("rb") as stream:
@@ -82,6 +85,7 @@ def _key(content: bytes, path: Path, options: InputOptions, described: Mapping[s
 
 def convert(
     content: bytes,
+    sha256: str,
     path: Path,
     options: InputOptions,
     described: Mapping[str, Any],
@@ -90,7 +94,7 @@ def convert(
     folder: Path,
     recorded: Mapping[str, str] | None = None,
 ) -> None:
-    """Prepare the graph in ``path`` as a JSON file (``where``) describes it, and store it in ``folder``.
+    """Prepare the graph in ``path``, of this ``content``, as a JSON file (``where``) describes it: into ``folder``.
 
     ``recorded`` replaces what is written of it: name, id, licence, source. Raises BackboneError, OptionError.
     """
@@ -140,7 +144,7 @@ def convert(
     keep(
         folder, model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), preprocess, taps,
         {"id": f"onnx:{path.name}", "licence": licence, "notes": notes,
-         "source": f"{path.name} (sha256 {hashlib.sha256(content).hexdigest()})", **(recorded or {})},
+         "source": f"{path.name} (sha256 {sha256})", **(recorded or {})},
     )  # fmt: skip
 
 
@@ -169,7 +173,7 @@ def keep(
         "sha256": hashlib.sha256(graph).hexdigest(),
         "preprocess": preprocess.to_dict(),
         "taps": [asdict(tap) for tap in found],
-        "batch": _usable_batch(standard, size, batch),
+        "batch": _usable_batch(graph, size, batch),
     }
     store(folder, graph, {**described, **fixed})
 
@@ -259,8 +263,8 @@ def _with_weights(content: bytes, path: Path) -> onnx.ModelProto:
     return model
 
 
-def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int | None) -> int | None:
-    """None if the graph gives a batch of three the same as three times one; else the batch it was made for.
+def _usable_batch(graph: bytes, size: tuple[int, int], fixed: int | None) -> int | None:
+    """None if the graph gives a batch of two the same as twice one; else the batch it was made for.
 
     Raises BackboneError if it cannot be run at all, or gives numbers that are not finite.
     """
@@ -269,11 +273,9 @@ def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int |
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    pixels = np.random.default_rng(0).integers(0, 256, (3, *size, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
     try:
-        session = onnxruntime.InferenceSession(
-            standard.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise BackboneError(f"The graph cannot be run: {' '.join(str(error).split())[:300]}") from None
 
@@ -283,18 +285,18 @@ def _usable_batch(standard: onnx.ModelProto, size: tuple[int, int], fixed: int |
 
     try:
         together = run(pixels)
-        single = [run(pixels[i : i + 1]) for i in range(3)]
+        single = [run(pixels[i : i + 1]) for i in range(2)]
         if all(
             np.allclose(whole, np.concatenate(parts), rtol=1e-3, atol=1e-3 * max(1e-6, float(np.abs(whole).max())))
             for whole, parts in zip(together, zip(*single, strict=True), strict=True)
         ):
             _finite(together)
             return None
-    except Exception:  # not with a batch of three: the graph's own batch is tried next
+    except Exception:  # not with a batch of two: the graph's own batch is tried next
         pass
     batch = fixed or 1
     try:
-        _finite(run(np.concatenate([pixels] * -(-batch // 3))[:batch]))
+        _finite(run(np.concatenate([pixels] * -(-batch // 2))[:batch]))
     except BackboneError:
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ KEEPS_CHANNELS_FIRST = (
     "BatchNormalization",
     "ConvTranspose",
 )
+SHAPE_LIKE = 1024  # numbers: constants that shapes depend on are smaller, weights that cost time are larger
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,8 @@ def infer(model: onnx.ModelProto, name: str, channels_last: bool, size: tuple[in
     ONNX's shape inference first; where it leaves a tensor open, the graph is run once. Raises BackboneError.
     """
     shape = [1, *size, 3] if channels_last else [1, 3, *size]
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    value = next(v for v in probe.graph.input if v.name == name)
-    value.CopyFrom(helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, shape))
-    del probe.graph.value_info[:]
-    for output in probe.graph.output:
-        output.type.tensor_type.ClearField("shape")
+    probe = without_weights(model)
+    _fix_input(probe, name, shape)
     try:
         inferred = shape_inference.infer_shapes(probe, data_prop=True)
     except Exception as error:  # onnx raises several kinds for damaged graphs
@@ -87,9 +83,34 @@ def infer(model: onnx.ModelProto, name: str, channels_last: bool, size: tuple[in
             found[info.name] = tuple(dims)
     open_ = [n for node in probe.graph.node for n in node.output if n and n not in found and node.op_type != "Constant"]
     if open_:
-        found |= _by_running(probe, name, shape, open_)
+        found |= _by_running(model, name, shape, open_)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     return Shapes(found, _channels_last(model.graph, name, channels_last, found), weights)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph for shape inference, which copies all it is given: large weights become inputs of their shape."""
+    declared = {value.name for value in model.graph.input}
+    large = [t for t in model.graph.initializer if np.prod(t.dims, dtype=float) > SHAPE_LIKE]
+    inputs = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large if t.name not in declared]
+    names = {tensor.name for tensor in large}
+    graph = helper.make_graph(
+        model.graph.node, model.graph.name, [*model.graph.input, *inputs], model.graph.output,
+        [tensor for tensor in model.graph.initializer if tensor.name not in names],
+    )  # fmt: skip
+    probe = helper.make_model(graph, opset_imports=model.opset_import)
+    probe.ir_version = model.ir_version
+    probe.functions.extend(model.functions)
+    return probe
+
+
+def _fix_input(probe: onnx.ModelProto, name: str, shape: list[int]) -> None:
+    """The input takes ``shape`` and no other, and nothing is said of what comes out."""
+    value = next(v for v in probe.graph.input if v.name == name)
+    value.CopyFrom(helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, shape))
+    del probe.graph.value_info[:]
+    for output in probe.graph.output:
+        output.type.tensor_type.ClearField("shape")
 
 
 def _by_running(model: onnx.ModelProto, name: str, shape: list[int], tensors: list[str]) -> dict[str, tuple[int, ...]]:
@@ -97,6 +118,7 @@ def _by_running(model: onnx.ModelProto, name: str, shape: list[int], tensors: li
 
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
+    _fix_input(probe, name, shape)
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_empty_tensor_value_info(tensor) for tensor in tensors)
     kind = next(v for v in probe.graph.input if v.name == name).type.tensor_type.elem_type

@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from headstart.datasets.model import Dataset, Item, Quarantined, Reader
 from headstart.datasets.sources import Source
@@ -39,7 +38,7 @@ def from_listing(uri: str, source: Source) -> Dataset:
     passed_over: Counter[str] = Counter(source.passed_over)
     found: list[tuple[int, tuple[str, ...]]] = []
     for number, name in enumerate(source.names):
-        parts = PurePosixPath(name).parts
+        parts = tuple(name.split("/"))
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             passed_over["hidden"] += 1
         elif not is_picture_name(name):
