@@ -45,6 +45,17 @@ def test_the_picture_has_a_line_a_series_through_every_epoch(kept_back):
     assert re.search("kept back", words) is not None or not kept_back
 
 
-def test_one_epoch_and_equal_values_are_drawn():
-    assert "█" in curves_text(epochs([0.7]))
-    ElementTree.fromstring(curves_svg(epochs([0.7])))
+def test_equal_values_are_drawn():
+    assert "█" in curves_text(epochs([0.7, 0.7]))
+    ElementTree.fromstring(curves_svg(epochs([0.7, 0.7])))
+
+
+def test_one_epoch_is_told_in_words_and_drawn_as_points():
+    assert curves_text(epochs([0.7])) == "accuracy 0.7, loss 0.3 after the one epoch"
+    points = ElementTree.fromstring(curves_svg(epochs([0.7], kept_back=True))).findall("{*}circle")
+    assert [float(point.get("cy")) for point in points] == pytest.approx([40, 250, 250 - 210 * 0.3 / 0.5, 40], abs=0.1)
+
+
+def test_which_of_several_trainings_it_was_is_said():
+    assert curves_text(epochs([0.7, 0.8]), "fold 5 of 5").splitlines()[0] == "accuracy by epoch, 1 to 2, fold 5 of 5"
+    assert curves_text(epochs([0.7]), "all pictures").endswith("after the one epoch, all pictures")

@@ -13,14 +13,20 @@ COLOURS = {"trained on": "#0b6e99", "kept back": "#c2571a"}  # told apart by tho
 Record = Mapping[str, Any]  # an epoch of run.json: number, loss, accuracy, kept_back_loss, kept_back_accuracy
 
 
-def curves_text(history: Sequence[Record]) -> str:
-    """Accuracy and loss on the pictures trained on, a column an epoch (or several), with the ends of the scale."""
+def curves_text(history: Sequence[Record], of: str = "") -> str:
+    """Accuracy and loss on the pictures trained on, a column an epoch (or several), with the ends of the scale.
+
+    ``of`` says which training it was, where there were several. One epoch has no curve: it is told in words.
+    """
+    which = f", {of}" if of else ""
+    if len(history) == 1:
+        return f"accuracy {history[0]['accuracy']:.3g}, loss {history[0]['loss']:.3g} after the one epoch{which}"
     lines = []
     for name in ("accuracy", "loss"):
         values = _columns([float(epoch[name]) for epoch in history])
         low, high = min(values), max(values)
         scaled = [(value - low) / (high - low) if high > low else 1.0 for value in values]
-        lines.append(f"{name} by epoch, 1 to {len(history)}")
+        lines.append(f"{name} by epoch, 1 to {len(history)}{which}")
         for row in reversed(range(HEIGHT)):
             cells = "".join(BLOCKS[round(8 * min(max(HEIGHT * share - row, 0), 1))] for share in scaled)
             label = {HEIGHT - 1: high, 0: low}.get(row)
@@ -47,6 +53,9 @@ def curves_svg(history: Sequence[Record]) -> str:
                 for i, value in enumerate(values)
             )
             parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[label]}" stroke-width="2"/>')
+            if len(values) == 1:  # a line of one point is not seen
+                x, y = points.split(",")
+                parts.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{COLOURS[label]}"/>')
             parts.append(f'<text x="{left + 8 + 100 * place}" y="290" fill="{COLOURS[label]}">{label}</text>')
     return "\n".join([*parts, "</svg>\n"])
 

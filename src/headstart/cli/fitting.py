@@ -160,12 +160,12 @@ def _report(classifier: ImageClassifier, folder: str, cache: bool, wanted: bool,
 
 def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, quiet: bool) -> tuple[str, str]:
     """Fine-tune where that is wanted, write the model, say what is odd: its folder, and the curves of a training."""
-    history = classifier.run_["training"]
+    history, of = classifier.run_["training"], ""
     if how is not None:
         tuned = _tuned(classifier, how, quiet)
         if not tuned.main:
             raise typer.Exit  # of several processes one writes
-        history = tuned.history
+        history, of = tuned.history, tuned.last
     folder = classifier.save(output)
     if how is not None:
         rmtree(str(how.checkpoints), ignore_errors=True)
@@ -173,7 +173,7 @@ def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, 
         for note in classifier.notes_:
             print(line(f"note: {note}"), file=sys.stderr)
     tell_quarantine(classifier.quarantined_, quiet)
-    return folder, _curves(history, folder)
+    return folder, _curves(history, of, folder)
 
 
 def _fine_tuning(
@@ -201,14 +201,14 @@ def _tuned(classifier: ImageClassifier, how: FineTuning, quiet: bool) -> Tuned:
     return fine_tune(classifier, how, say=lambda text: None if quiet else print(line(text), file=sys.stderr))
 
 
-def _curves(history: list[dict[str, Any]], folder: str) -> str:
+def _curves(history: list[dict[str, Any]], of: str, folder: str) -> str:
     """The curves of a training, left as a picture in the model folder too; nothing where nothing was trained."""
     if not history:
         return ""
     from headstart.curves import curves_svg, curves_text
 
     (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
-    return curves_text(history) + "\n"
+    return curves_text(history, of) + "\n"
 
 
 def _summary(run: dict[str, Any], folder: str) -> dict[str, Any]:

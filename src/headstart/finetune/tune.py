@@ -51,9 +51,14 @@ class Tuned:
     main: bool
 
     @property
+    def last(self) -> str:
+        """The name of the last training: a fold's where the frozen model is kept, else that on all pictures."""
+        return [*self.histories][-1]
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """The epochs of the last training, as ``run.json`` holds them."""
-        return [asdict(epoch) for epoch in [*self.histories.values()][-1]]
+        return [asdict(epoch) for epoch in self.histories[self.last]]
 
 
 @dataclass
