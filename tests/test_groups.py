@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from headstart.groups import (
-    THRESHOLDS,
+    ALIKE,
     _forest,
     _pairs,
     _tiles,
@@ -72,32 +72,45 @@ def test_pictures_of_one_scene_are_found_by_their_features():
 
 
 def test_a_class_that_looks_all_alike_is_not_made_one_group():
-    """All features of a class close together: no threshold may swallow it."""
+    """All features of a class close together: it falls into as many groups as their largest size asks for."""
     rng = np.random.default_rng(0)
     labels = np.arange(100) % 2
     features = rng.normal(size=(2, 64))[labels] * 5 + 0.5 * rng.normal(size=(100, 64))
     found = find_groups(content(100), pictures(100).reshape(100, -1), features, labels)
-    assert found.largest <= 10
+    assert found.largest == 10
+    assert found.count < 40
+
+
+def test_of_a_chain_the_strongest_links_hold():
+    """Seven scenes of four, all linked to one chain: at most a tenth, or four of forty, may be together."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=64)
+    scenes = [base + 0.9 * rng.normal(size=64) for _ in range(7)]
+    features = np.stack([scenes[i // 4] + 0.01 * rng.normal(size=64) for i in range(28)] + list(apart(12)[:, :64]))
+    found = find_groups(content(40), pictures(40).reshape(40, -1), features, np.arange(40) % 4)
+    for scene in range(7):
+        assert len(np.unique(found.index[4 * scene : 4 * scene + 4])) == 1
+    assert found.largest == 4
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.integers(2, 40))
-def test_links_are_those_of_single_linkage(seed, n):
-    """Against connected components written out, at the threshold that was taken."""
+def test_groups_are_those_of_single_linkage_where_none_is_too_large(seed, n):
+    """Against connected components written out; and in any case no group of links is too large."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, 5)).repeat(2, axis=0) + 0.3 * rng.normal(size=(2 * n, 5))
-    found = find_groups(content(2 * n), pictures(2 * n, seed).reshape(2 * n, -1), features, np.arange(2 * n) % 2)
-    if "cosine" not in found.method:
-        return
-    threshold = float(found.method.split("cosine ")[1].rstrip(")"))
-    assert threshold in THRESHOLDS
+    labels = np.arange(2 * n) % 2
+    found = find_groups(content(2 * n), pictures(2 * n, seed).reshape(2 * n, -1), features, labels)
     x = features.astype(np.float32) - features.astype(np.float32).mean(axis=0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    linked = x @ x.T >= threshold
-    reach = np.linalg.matrix_power(linked.astype(float) + np.eye(2 * n), 2 * n) > 0
-    expected = np.unique(reach, axis=0, return_inverse=True)[1].reshape(-1)
-    together = found.index[:, None] == found.index
-    assert (together >= (expected[:, None] == expected)).all()
+    reach = np.linalg.matrix_power((x @ x.T >= ALIKE).astype(float) + np.eye(2 * n), 2 * n) > 0
+    at_most, half = max(2, int(0.1 * 2 * n)), max(1, n // 2)
+    groups = [np.flatnonzero(found.index == g) for g in range(found.count)]
+    assert all(len(g) <= at_most and np.bincount(labels[g]).max() <= half for g in groups)
+    assert all(reach[g][:, g].all() for g in groups)
+    expected = [np.flatnonzero(row) for row in np.unique(reach, axis=0)]
+    if all(len(g) <= at_most and np.bincount(labels[g]).max() <= half for g in expected):
+        assert sorted(map(tuple, groups)) == sorted(map(tuple, expected))
 
 
 @settings(deadline=None, max_examples=80)

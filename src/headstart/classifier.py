@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -153,7 +153,9 @@ class ImageClassifier:
         self.classes_ = np.array(split.classes)
         self.choice_, self.accuracy_, self.quarantined_ = choice, accuracy, quarantined
         self.learned_ = Learned(everything, features, split, backbone)
-        self.notes_ = [*backbone.notes, *cache_notes, *split.notes, *_unpromised(promises, split.groups.count)]
+        self.notes_ = [
+            *backbone.notes, *cache_notes, *split.notes, *_unpromised(promises, split.groups.count), *_apart(accuracy)
+        ]  # fmt: skip
         return self
 
     def adopt(self, learned: Learned, choice: Choice) -> None:
@@ -351,6 +353,21 @@ def _accuracies(choice: Choice, split: Partition, features: Features, dataset: D
     right = choice.probabilities.argmax(axis=1) == split.labels
     found["leave_group_out"] = leave_group_out_accuracy(right, split.groups.index)
     return found
+
+
+def _apart(accuracy: Mapping[str, Accuracy]) -> list[str]:
+    """What a fit must say where its two accuracies contradict each other."""
+    left_out, held_out = accuracy["leave_group_out"], accuracy.get("validation")
+    if held_out is None or (
+        left_out.interval[0] <= held_out.interval[1] and held_out.interval[0] <= left_out.interval[1]
+    ):
+        return []
+    if held_out.value > left_out.value:
+        return ["Held-out pictures are recognised better than groups left out: they may be easier, or copies."]
+    return [
+        "Held-out pictures are recognised worse than groups left out: expect what they say. They may differ from all "
+        "training pictures, or pictures that belong together were not found: name them in a column (--group-by)."
+    ]
 
 
 def _unpromised(promises: Promises, groups: int) -> list[str]:

@@ -5,11 +5,12 @@ between two pictures; linked pictures form one group:
 
 1. the same bytes;
 2. the same picture seen small: 16 x 16 pixels that correlate almost perfectly, mirrored or not;
-3. the same scene: deep features whose centred cosine is above a threshold that the data choose.
+3. the same scene: deep features whose centred cosine is above a threshold, the strongest first, until a group is full.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAME_PIXELS = 0.98  # correlation of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
-THRESHOLDS = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+ALIKE = 0.6  # centred cosine of deep features
 LARGEST = 0.1  # a group from features alone holds at most this share of all pictures
 TILE = 1_100  # pictures compared with as many others at a time
 EDGES = 1_000_000  # links held before those that the forest does not need are dropped
@@ -37,12 +38,12 @@ class Groups:
 class Linked:
     """Pictures 0..count-1 and the links between them; linked ones form a family (union-find, Tarjan 1975)."""
 
-    def __init__(self, count: int, parent: NDArray[np.int64] | None = None) -> None:
-        self.parent = np.arange(count) if parent is None else parent.copy()
+    def __init__(self, count: int) -> None:
+        self.parent = np.arange(count)
 
     def join(self, first: int, second: int) -> None:
         """Link two pictures."""
-        a, b = self._root(first), self._root(second)
+        a, b = self.root(first), self.root(second)
         self.parent[max(a, b)] = min(a, b)
 
     def join_equal(self, rows: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -55,11 +56,12 @@ class Linked:
 
     def families(self) -> NDArray[np.int64]:
         """The family [n] of each picture, numbered from 0."""
-        roots = [self._root(i) for i in range(len(self.parent))]
+        roots = [self.root(i) for i in range(len(self.parent))]
         families: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].reshape(-1)
         return families
 
-    def _root(self, node: int) -> int:
+    def root(self, node: int) -> int:
+        """The picture that stands for the family of ``node``."""
         parent = self.parent
         while parent[node] != node:
             parent[node] = parent[parent[node]]
@@ -86,30 +88,34 @@ def find_groups(
     """Groups of n pictures.
 
     ``content`` [n, 32] are hashes of the files, ``pixels`` [n, 768] 16 x 16 RGB, ``features`` [n, d] the
-    vectors of the deepest tap, ``labels`` [n] the classes. The lowest threshold on features is taken at which
-    no group swallows a tenth of the pictures or more than half of a class: too large a group costs a little
-    data, too small a one costs the truth. All pairs are compared, a tile at a time.
+    vectors of the deepest tap, ``labels`` [n] the classes. The strongest links on features come first, and one
+    that would make a group of more than a tenth of the pictures, or of more than half of a class, is passed
+    over: too large a group costs a little data, too small a one costs the truth. All pairs are compared, a tile
+    at a time.
     """
     linked = Linked(len(content))
     linked.join_equal(content)
     for first, second, _ in pixel_links(pixels):
         linked.join(first, second)
-    links = _feature_links(features)
-    at_most = max(2.0, LARGEST * len(content))
-    half = np.maximum(1, np.bincount(labels) // 2)
-    for threshold in THRESHOLDS:
-        trial = Linked(len(content), linked.parent)
-        for first, second, _ in links[links[:, 2] >= threshold]:
-            trial.join(int(first), int(second))
-        found = _groups(trial.families(), f"pixels and features (cosine {threshold:g})")
-        if found.largest <= at_most and _keeps_classes(found.index, labels, half):
-            return found
-    return _groups(linked.families(), "pixels")
+    _join_scenes(linked, _feature_links(features), labels)
+    return _groups(linked.families(), f"pixels and features (cosine {ALIKE:g})")
 
 
-def _keeps_classes(index: NDArray[np.int64], labels: NDArray[np.integer], half: NDArray[np.integer]) -> bool:
-    pairs, counts = np.unique(np.stack([index, labels]), axis=1, return_counts=True)
-    return bool((counts <= half[pairs[1]]).all())
+def _join_scenes(linked: Linked, links: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
+    """Join the ends of links (first, second, cosine), the strongest first, where the group stays small enough."""
+    at_most = max(2, int(LARGEST * len(labels)))
+    half = np.maximum(1, np.bincount(labels) // 2).tolist()
+    held: dict[int, Counter[int]] = {}  # of each family, how many pictures of each class
+    for picture, label in enumerate(labels.tolist()):
+        held.setdefault(linked.root(picture), Counter())[label] += 1
+    for first, second in links[np.argsort(-links[:, 2], kind="stable"), :2].astype(int).tolist():
+        a, b = linked.root(first), linked.root(second)
+        if a == b:
+            continue
+        both = held[a] + held[b]
+        if both.total() <= at_most and all(count <= half[label] for label, count in both.items()):
+            linked.join(a, b)
+            held[linked.root(a)] = both
 
 
 def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
@@ -159,15 +165,15 @@ def _unit(small: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Edges (first, second, cosine) [m, 3] of a maximum spanning forest above the lowest threshold.
+    """Edges (first, second, cosine) [m, 3] of a maximum spanning forest above the threshold.
 
-    Single linkage at any threshold needs only the forest (Gower & Ross 1969), so no more is kept.
+    Single linkage needs only the forest (Gower & Ross 1969), so no more is kept.
     """
     directions = _directions(features)
     found, waiting = [np.empty((0, 3))], 0
     for first, second in _tiles(len(features)):
         cosine = directions(first) @ directions(second).T
-        rows, columns = _pairs(first, second, cosine >= THRESHOLDS[0])
+        rows, columns = _pairs(first, second, cosine >= ALIKE)
         edges = (rows + first.start, columns + second.start, cosine[rows, columns])
         found.append(np.stack(edges, axis=1).astype(np.float64))
         waiting += len(rows)

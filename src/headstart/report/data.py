@@ -32,7 +32,7 @@ class Picture:
     """A picture and its answer: ``measured`` is its place in ``SETS``, classes are places in ``Report.classes``.
 
     ``answer`` and ``second`` are the two most probable classes; ``sure``, ``next`` and ``truth_sure`` the probabilities
-    of those and of the true class (0 for a class that was not learned).
+    of those and of the true class (0 for a class that was not learned), to six places.
     """
 
     path: str
@@ -154,7 +154,7 @@ def write_data(report: Report, folder: Path) -> None:
         "classes": list(report.classes),
         "known": report.known,
         "total": report.total,
-        "pictures": {name: [_rounded(getattr(p, name)) for p in pictures] for name in Picture.__dataclass_fields__},
+        "pictures": {name: [getattr(p, name) for p in pictures] for name in Picture.__dataclass_fields__},
         "measured": [
             {"name": m.name, "confusion": m.confusion, "risk": m.risk, "reliability": [vars(b) for b in m.reliability]}
             for m in report.measured
@@ -330,7 +330,3 @@ def _jpeg(value: Any) -> bytes:
 
 def _text_of(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def _rounded(value: float | str) -> float | str:
-    return round(value, 6) if isinstance(value, float) else value

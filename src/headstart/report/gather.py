@@ -187,9 +187,9 @@ def _pictures(answers: _Answers, rows: NDArray[np.int64], names: _Names) -> tupl
         first, second = (int(c) for c in np.argsort(-row, kind="stable")[:2])
         truth = int(answers.truth[i])
         own = float(row[truth]) if truth < classes else 0.0
-        found.append(
-            Picture(path, int(answers.measured[i]), truth, first, second, float(row[first]), float(row[second]), own)
-        )
+        # Rounded here, not where they are written: a page made again from the file says the same.
+        shares = (round(share, 6) for share in (float(row[first]), float(row[second]), own))
+        found.append(Picture(path, int(answers.measured[i]), truth, first, second, *shares))
     return tuple(found)
 
 
