@@ -176,8 +176,9 @@ def ridge(
         points, wanted = basis.at(rows), targets[rows]
         for some in _some(len(penalties), rows, classes):
             residual = wanted - mean - _times(points, projected[some])
-            inner = np.eye(rows.shape[1]) - _pairs(points, weights[some]) - 1 / count
-            scores[some, rows] = wanted - np.linalg.solve(inner, residual)
+            smoothed = _pairs(points, weights[some])
+            smoothed += 1 / count
+            scores[some, rows] = wanted - np.linalg.solve(_one_less(smoothed), residual)
     return _refit(scores, basis, labels, groups, [partial(solve.ridge, penalty=penalty) for penalty in penalties])
 
 
@@ -205,7 +206,8 @@ def lda(
             total = _times(points, under.scaled)  # under the total scatter's inverse
             half = total - under.total[:, own]
             within = total + total @ under.mended[:, None]
-            pairs = _pairs(away, under.weight) + half @ under.core[:, None] @ half.swapaxes(-1, -2)
+            pairs = _pairs(away, under.weight)
+            pairs += half @ under.core[:, None] @ half.swapaxes(-1, -2)
             means_means = np.diagonal(under.within, axis1=1, axis2=2)[:, None]
             scores[some, rows] = _scores_without(
                 own, counts, pairs, within - under.within[:, own], within, means_means, woodbury=True
@@ -253,7 +255,17 @@ def _pairs(points: Array, weights: Array) -> Array:
     if points.shape[1] == 1:
         return np.asarray(weights @ (points[:, 0] ** 2).T)[:, :, None, None]
     turned = points.transpose(0, 2, 1)
-    return np.stack([(points * weight) @ turned for weight in weights])
+    found = np.empty((len(weights), len(points), points.shape[1], points.shape[1]))
+    for place, weight in enumerate(weights):
+        np.matmul(points * weight, turned, out=found[place])
+    return found
+
+
+def _one_less(matrices: Array) -> Array:
+    """The identity less each of ``matrices`` [..., m, m], in their place, which spares memory."""
+    np.negative(matrices, out=matrices)
+    np.einsum("...ii->...i", matrices)[...] += 1
+    return matrices
 
 
 def _times(points: Array, right: Array) -> Array:
@@ -299,23 +311,24 @@ def _scores_without(
 
     All products are under the full data's precision P: ``pairs`` [..., g, m, m] of the pictures' offsets z from
     their class means, ``away_means`` [..., g, m, k] of z with the means, ``points_means`` [..., g, m, k] of the
-    pictures themselves, ``means_means`` [k] or [p, 1, k]. With ``woodbury`` P itself changes and class shares count.
+    pictures themselves, ``means_means`` [k] or [p, 1, k]. With ``woodbury`` P itself changes and class shares count,
+    and ``pairs`` is used up.
     """
     member = (own[:, :, None] == np.arange(len(counts))).astype(np.float64)
     left = counts - member.sum(axis=1)  # [g, k] pictures of each class that stay
     share = member / np.maximum(left, 1)[:, None, :]  # the mean of a class moves by -share.T @ z
     crossed = np.swapaxes(away_means, -1, -2)
     turned = np.broadcast_to(own[:, :, None], (*pairs.shape[:-1], 1))
-    points_pairs = pairs + np.take_along_axis(crossed, turned, axis=-2)  # point . z
+    points_pairs = np.take_along_axis(crossed, turned, axis=-2)  # mean . z
+    points_pairs += pairs  # point . z
     points_new = points_means - points_pairs @ share
     pairs_share = pairs @ share
     away_new = away_means - pairs_share
     new_new = means_means - 2 * (share * away_means).sum(axis=-2) + (share * pairs_share).sum(axis=-2)
     if woodbury:
         stays = np.take_along_axis(left, own, axis=1) > 0
-        together = (own[:, :, None] == own[:, None, :]) / counts[own][:, None, :]
-        inner = np.eye(own.shape[1]) - together * stays[:, :, None] - pairs
-        solved = np.linalg.solve(inner, away_new)
+        pairs += (own[:, :, None] == own[:, None, :]) * (stays / counts[own])[:, :, None]
+        solved = np.linalg.solve(_one_less(pairs), away_new)
         points_new = points_new + points_pairs @ solved
         new_new = new_new + (away_new * solved).sum(axis=-2)
     scores: Array = points_new - 0.5 * new_new[..., None, :]

@@ -20,7 +20,7 @@ def ridge(statistics: Statistics, penalty: float | NDArray[np.float64]) -> Solut
     """
     counts, mean = statistics.counts, statistics.mean
     cross = (statistics.sums - counts[:, None] * mean).T
-    system = statistics.scatter + np.diag(np.broadcast_to(penalty, mean.shape))
+    system = _raised(statistics.scatter, penalty)
     weights = _least(system, cross) if np.any(penalty == 0) else _solve(system, cross)
     return weights, counts / statistics.count - mean @ weights
 
@@ -46,8 +46,9 @@ def lda(statistics: Statistics, shrinkage: float) -> Solution:
     present = statistics.counts > 0
     counts = statistics.counts[present]
     means = statistics.sums[present] / counts[:, None]
-    within = statistics.gram - (means.T * counts) @ means
-    precision_means = statistics.count * _solve(within + shrinkage * np.eye(len(within)), means.T)
+    within = (means.T * -counts) @ means
+    within += statistics.gram
+    precision_means = statistics.count * _solve(_raised(within, shrinkage), means.T)
     weights = np.zeros((len(within), len(present)))
     bias = np.full(len(present), -np.inf)
     weights[:, present] = precision_means
@@ -60,6 +61,12 @@ def centroid(statistics: Statistics) -> Solution:
     means = statistics.sums / np.maximum(statistics.counts, 1)[:, None]
     bias = np.where(statistics.counts > 0, -0.5 * (means**2).sum(axis=1), -np.inf)
     return means.T, bias
+
+
+def _raised(matrix: NDArray[np.float64], by: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix [d, d] with its diagonal raised, in its place: of a wide vector each copy is many megabytes."""
+    np.einsum("ii->i", matrix)[...] += by
+    return matrix
 
 
 def _least(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

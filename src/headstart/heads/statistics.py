@@ -68,5 +68,6 @@ class Statistics:
     @property
     def scatter(self) -> NDArray[np.float64]:
         """Total scatter [d, d]: the Gram matrix of the vectors less their mean."""
-        scatter: NDArray[np.float64] = self.gram - self.count * np.outer(self.mean, self.mean)
+        scatter: NDArray[np.float64] = np.outer(-self.count * self.mean, self.mean)  # one matrix, and no other
+        scatter += self.gram
         return scatter
