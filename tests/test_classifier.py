@@ -14,7 +14,9 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted
 
 import headstart as hs
+from headstart.classifier import _apart
 from headstart.errors import DataError, OptionError
+from headstart.evaluation import Accuracy, wilson
 
 
 def paths_and_labels(folder):
@@ -267,3 +269,21 @@ def test_views_add_rows_of_their_pictures_group_and_are_kept(photos):
     assert fitted.accuracy_["leave_group_out"].count == alone.accuracy_["leave_group_out"].count
     np.testing.assert_array_equal(again.predict_proba(photos), fitted.predict_proba(photos))
     assert np.abs(fitted.predict_proba(photos) - alone.predict_proba(photos)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("left_out", "held_out", "said"),
+    [
+        ((90, 100), (10, 20), "recognised worse"),
+        ((1, 20), (95, 100), "recognised better"),
+        ((90, 100), (88, 100), None),
+    ],
+)
+def test_accuracies_that_contradict_each_other_are_told(left_out, held_out, said):
+    def accuracy(correct, count):
+        return Accuracy(correct, count, wilson(correct, count), "Wilson")
+
+    notes = _apart({"leave_group_out": accuracy(*left_out), "validation": accuracy(*held_out)})
+    assert len(notes) == (said is not None)
+    assert said is None or said in notes[0]
+    assert _apart({"leave_group_out": accuracy(*left_out)}) == []

@@ -337,3 +337,11 @@ def test_join_reads_both_and_select_keeps_order(folder):
     chosen = both.select([9, 0, 4])
     assert [chosen.read(i) for i in range(3)] == [both.read(9), both.read(0), both.read(4)]
     assert chosen.classes == dataset.classes
+
+
+@pytest.mark.parametrize("expected", [0, 1, 9, 10, 11, 10**9])
+def test_all_bytes_are_read_whatever_the_system_says_a_file_has(expected, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_BYTES", 20)
+    assert sources._limited(io.BytesIO(b"0123456789"), "a", expected) == b"0123456789"
+    with pytest.raises(ImageError, match="more bytes than the limit"):
+        sources._limited(io.BytesIO(bytes(21)), "a", expected)

@@ -1,6 +1,7 @@
 """Features equal the steps done by hand, and a picture is computed once wherever it lies."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import BackboneError
 from headstart.features import embed
 from headstart.images import decode
+from headstart.passes import Pass
 
 
 @pytest.fixture
@@ -174,3 +176,46 @@ def test_a_damaged_entry_is_computed_again(backbone, data, tmp_path, monkeypatch
         again = embed(dataset, backbone, cache=cache, runtime="onnxruntime")
     assert again.misses == 40
     np.testing.assert_array_equal(again.values["features"], first.values["features"])
+
+
+def test_pictures_are_decoded_while_the_network_loads(backbone, data, monkeypatch):
+    """All 40 are five batches; the network comes only when the last is decoded."""
+    ready, seen, decode, load = threading.Event(), [], Pass.decode, Pass.load
+
+    def decoding(self, batch):
+        seen.extend(each.place for each in batch)
+        if len(seen) == 40:
+            ready.set()
+        return decode(self, batch)
+
+    def loading(self):
+        assert ready.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(Pass, "decode", decoding)
+    monkeypatch.setattr(Pass, "load", loading)
+    found = embed(open_dataset(data), backbone, runtime="onnxruntime", workers=1)
+    assert found.misses == 40
+    assert sorted(seen) == list(range(40))
+
+
+def test_no_more_is_under_way_than_is_allowed(backbone, data, monkeypatch):
+    under_way, most, look_up, run = 0, 0, Pass.look_up, Pass.run
+
+    def looking(self, indices):
+        nonlocal under_way, most
+        under_way += len(indices)
+        most = max(most, under_way)
+        return look_up(self, indices)
+
+    def running(self, decoded, graph):
+        nonlocal under_way
+        work = run(self, decoded, graph)
+        under_way -= len(work.found)
+        return work
+
+    monkeypatch.setattr(Pass, "look_up", looking)
+    monkeypatch.setattr(Pass, "run", running)
+    monkeypatch.setattr(passes, "AHEAD", 0)
+    assert embed(open_dataset(data), backbone, runtime="onnxruntime", workers=1).misses == 40
+    assert most <= 3 * passes.BATCH

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from importlib import import_module
 from threading import Thread
@@ -330,7 +330,8 @@ def _proved(model: Model, features: Features, shown: NDArray[np.int64], pictures
 def _import_ahead(runtime: RuntimeInfo) -> None:
     """What is needed for the features and after them, imported while the data set and the network are opened."""
     for name in (runtime.name, "onnxruntime"):
-        import_module(name)
+        with suppress(Exception):  # what cannot be imported is told where it is needed
+            import_module(name)
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:
