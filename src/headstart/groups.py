@@ -105,14 +105,20 @@ def _join_scenes(linked: Linked, links: NDArray[np.float64], labels: NDArray[np.
     """Join the ends of links (first, second, cosine), the strongest first, where the group stays small enough."""
     at_most = max(2, int(LARGEST * len(labels)))
     half = np.maximum(1, np.bincount(labels) // 2).tolist()
-    held: dict[int, Counter[int]] = {}  # of each family, how many pictures of each class
-    for picture, label in enumerate(labels.tolist()):
-        held.setdefault(linked.root(picture), Counter())[label] += 1
+    classes: list[int] = labels.tolist()
+    held: dict[int, Counter[int]] = {}  # of each family of several pictures, how many of each class
+
+    def members(root: int) -> Counter[int]:
+        return held.get(root) or Counter([classes[root]])
+
+    for picture, label in enumerate(classes):
+        if (root := linked.root(picture)) != picture:
+            held[root] = members(root) + Counter([label])
     for first, second in links[np.argsort(-links[:, 2], kind="stable"), :2].astype(int).tolist():
         a, b = linked.root(first), linked.root(second)
         if a == b:
             continue
-        both = held[a] + held[b]
+        both = members(a) + members(b)
         if both.total() <= at_most and all(count <= half[label] for label, count in both.items()):
             linked.join(a, b)
             held[linked.root(a)] = both
