@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
-from operator import sub
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,13 +115,16 @@ def refits(
 
     A head is refitted from those: its matrices are as wide as a vector, those of the closed form as the group.
     """
-    whole = None
+    counts, sums = np.bincount(labels, minlength=classes), None
     for rows in (group for same in _by_size(groups) if _large(same.shape[1], basis) for group in same):
-        if whole is None:
+        if sums is None:
             sums = basis.products(one_hot(labels, classes)).T
-            whole = Statistics(np.bincount(labels, minlength=classes), sums, np.diag(basis.spread))
         blocks = np.array_split(rows, len(rows) * len(basis.spread) // CHUNK + 1)
-        yield blocks, reduce(sub, (Statistics.of(basis.at(some), labels[some], classes) for some in blocks), whole)
+        out = Statistics.merged(Statistics.of(basis.at(some), labels[some], classes) for some in blocks)
+        # All pictures' Gram matrix is diagonal: what is left of it takes the place of what is taken away.
+        left = np.negative(out.gram, out=out.gram)
+        np.einsum("ii->i", left)[...] += basis.spread
+        yield blocks, Statistics(counts - out.counts, sums - out.sums, left)
 
 
 def _by_size(groups: NDArray[np.integer]) -> Iterator[NDArray[np.int64]]:

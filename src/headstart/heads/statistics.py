@@ -7,6 +7,7 @@ from a finished head without reading the others again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,22 @@ class Statistics:
         vectors: NDArray[np.float64] = np.asarray(x, np.float64)
         counts = np.bincount(labels, minlength=classes)
         return cls(counts, class_sums(vectors, labels, classes), vectors.T @ vectors)
+
+    @classmethod
+    def merged(cls, parts: Iterable[Statistics]) -> Statistics:
+        """The statistics of all parts, one or more, in the memory of the first. Raises DataError for none."""
+        total: Statistics | None = None
+        for part in parts:
+            if total is None:
+                total = part
+                continue
+            for sums, more in zip(
+                (total.counts, total.sums, total.gram), (part.counts, part.sums, part.gram), strict=True
+            ):
+                np.add(sums, more, out=sums)
+        if total is None:
+            raise DataError("There are no statistics to merge.")
+        return total
 
     def __add__(self, other: Statistics) -> Statistics:
         """The statistics of both parts together."""
