@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from headstart.errors import DataError, OptionError
 from headstart.evaluation import Z95, grouped_difference
+from headstart.features import MANY
 from headstart.heads import whole
 from headstart.heads.candidates import (
     Candidate,
@@ -125,7 +126,7 @@ def judge(
     """
     _check_options(values, labels, cut, kind, dropout)
     problem = Problem.of(values, labels, groups, judged)
-    groups = groups[: problem.judged]
+    groups, many = groups[: problem.judged], len(labels) >= MANY
     # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
     # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
@@ -139,7 +140,8 @@ def judge(
         chosen = _simplest_of_the_best(candidates, groups)
         if cut == "auto" and _has_room(chosen, groups):
             together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
-            candidates += tried(together)
+            for some in [[one] for one in together] if many else [together]:  # side by side they need twice the memory
+                candidates += tried(some)
             chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
         best = {taps: min(same, key=lambda c: c.log_loss) for taps, same in _by_taps(candidates).items()}
         if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
