@@ -2,8 +2,7 @@
 
     python benchmarks/memory.py [fit] [check]
 
-``fit`` at 1,000 and 20,000 pictures on both runtimes, ``check`` at 5,000, 20,000 and 100,000 on ONNX
-Runtime.
+``fit`` at 1,000 and 20,000 pictures on both runtimes, ``check`` at 5,000, 20,000 and 100,000 on ONNX Runtime.
 """
 
 from __future__ import annotations

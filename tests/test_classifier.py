@@ -287,3 +287,18 @@ def test_accuracies_that_contradict_each_other_are_told(left_out, held_out, said
     assert len(notes) == (said is not None)
     assert said is None or said in notes[0]
     assert _apart({"leave_group_out": accuracy(*left_out)}) == []
+
+
+def test_the_note_of_a_contradiction_follows_the_accuracies(photos, monkeypatch):
+    """Another network that is adopted has accuracies of its own."""
+
+    def accuracies(correct):
+        return lambda *_: {"leave_group_out": Accuracy(90, 100, wilson(90, 100), "Wilson"),
+                           "validation": Accuracy(correct, 100, wilson(correct, 100), "Wilson")}  # fmt: skip
+
+    monkeypatch.setattr("headstart.classifier._accuracies", accuracies(40))
+    fitted = hs.ImageClassifier(runtime="onnxruntime").fit(photos)
+    assert any("recognised worse" in note for note in fitted.notes_)
+    monkeypatch.setattr("headstart.classifier._accuracies", accuracies(90))
+    fitted.adopt(fitted.learned_, fitted.choice_)
+    assert not any("recognised" in note for note in fitted.notes_)

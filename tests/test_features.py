@@ -10,7 +10,7 @@ import pytest
 from conftest import write_photos
 from graphs import saved
 
-from headstart import backbones, passes
+from headstart import backbones, features, passes
 from headstart.cache import Cache
 from headstart.datasets import from_pictures, open_dataset
 from headstart.errors import BackboneError
@@ -200,22 +200,28 @@ def test_pictures_are_decoded_while_the_network_loads(backbone, data, monkeypatc
 
 
 def test_no_more_is_under_way_than_is_allowed(backbone, data, monkeypatch):
-    under_way, most, look_up, run = 0, 0, Pass.look_up, Pass.run
+    looked, ran, under_way, look_up, run = [], [], [], Pass.look_up, Pass.run  # lists: two threads count
 
     def looking(self, indices):
-        nonlocal under_way, most
-        under_way += len(indices)
-        most = max(most, under_way)
+        looked.extend(indices)
+        under_way.append(len(looked) - len(ran))
         return look_up(self, indices)
 
     def running(self, decoded, graph):
-        nonlocal under_way
         work = run(self, decoded, graph)
-        under_way -= len(work.found)
+        ran.extend(work.found)
         return work
 
     monkeypatch.setattr(Pass, "look_up", looking)
     monkeypatch.setattr(Pass, "run", running)
     monkeypatch.setattr(passes, "AHEAD", 0)
     assert embed(open_dataset(data), backbone, runtime="onnxruntime", workers=1).misses == 40
-    assert most <= 3 * passes.BATCH
+    assert max(under_way) <= 3 * passes.BATCH
+
+
+def test_of_many_pictures_the_features_are_the_same(backbone, data, monkeypatch):
+    """Where freed memory is given back, from a number of pictures on, nothing else changes."""
+    few = embed(open_dataset(data), backbone, runtime="onnxruntime")
+    monkeypatch.setattr(features, "MANY", 1)
+    many = embed(open_dataset(data), backbone, runtime="onnxruntime")
+    np.testing.assert_array_equal(many.values["features"], few.values["features"])

@@ -6,6 +6,7 @@ import pytest
 from headstart.errors import DataError, OptionError
 from headstart.heads import Statistics, select, softmax, solve
 from headstart.heads.candidates import PENALTIES
+from headstart.heads.selection import judge
 
 
 def clusters(seed=0, groups=40, each=4, d=24, spread=0.3, classes=2):
@@ -241,3 +242,17 @@ def test_a_picture_is_left_out_with_its_views():
     flattered = select({"t": values}, np.tile(labels, 3), np.arange(120), kind="ridge", judged=40).chosen.accuracy
     assert told < 0.7
     assert flattered > 0.9
+
+
+def test_of_many_pictures_the_same_is_chosen(monkeypatch):
+    """Where memory is spared, tap sets are judged one after the other: as they are side by side."""
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 3, np.arange(120) // 2
+    values = {name: (rng.normal(size=(120, d)) + 0.4 * labels[:, None]).astype(np.float32) for name, d in
+              (("early", 4), ("middle", 6), ("late", 8))}  # fmt: skip
+    beside = judge(values, labels, groups)
+    monkeypatch.setattr("headstart.heads.selection.MANY", 1)
+    after = judge(values, labels, groups)
+    assert {c.taps for c in beside.candidates} >= {("middle", "late"), ("early", "middle", "late")}
+    assert [c.to_dict() for c in after.candidates] == [c.to_dict() for c in beside.candidates]
+    assert after.chosen.to_dict() == beside.chosen.to_dict()

@@ -25,7 +25,7 @@ from headstart.cache import Cache
 from headstart.calibration import Promises, check_promises, groups_needed, make_promises
 from headstart.datasets import Dataset, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import Accuracy, held_out_accuracy, leave_group_out_accuracy
+from headstart.evaluation import Accuracy, apart, held_out_accuracy, leave_group_out_accuracy
 from headstart.features import Features, embed, with_views
 from headstart.heads import Choice, Training, select
 from headstart.heads.learning_curve import learning_curve
@@ -167,7 +167,9 @@ class ImageClassifier:
         )  # fmt: skip
         shown, pictures = _sample(learned.backbone, features, learned.dataset, split.train)
         self.model_ = _proved(_model(split.classes, learned.backbone, choice, promises), features, shown, pictures)
+        stay = [note for note in self.notes_ if note not in _apart(self.accuracy_)]
         self.accuracy_ = _accuracies(choice, split, features, learned.dataset)
+        self.notes_ = [*stay, *_apart(self.accuracy_)]
         self.choice_, self.learned_, self.learning_curve_ = choice, learned, None
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -359,9 +361,7 @@ def _accuracies(choice: Choice, split: Partition, features: Features, dataset: D
 def _apart(accuracy: Mapping[str, Accuracy]) -> list[str]:
     """What a fit must say where its two accuracies contradict each other."""
     left_out, held_out = accuracy["leave_group_out"], accuracy.get("validation")
-    if held_out is None or (
-        left_out.interval[0] <= held_out.interval[1] and held_out.interval[0] <= left_out.interval[1]
-    ):
+    if held_out is None or not apart(left_out.interval, held_out.interval):
         return []
     if held_out.value > left_out.value:
         return ["Held-out pictures are recognised better than groups left out: they may be easier, or copies."]

@@ -79,6 +79,11 @@ def leave_group_out_accuracy(
     return Accuracy(int(correct.sum()), count, (low, high), "groups resampled")
 
 
+def apart(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    """Whether two intervals (low, high) do not overlap."""
+    return first[0] > second[1] or second[0] > first[1]
+
+
 def grouped_difference(
     first: NDArray[np.float64], second: NDArray[np.float64], groups: NDArray[np.integer]
 ) -> tuple[float, float]:

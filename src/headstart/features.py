@@ -124,18 +124,18 @@ def embed(
     info = describe(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
-    step = Pass(
+    one_pass = Pass(
         dataset, backbone, names if exact else (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view
     )
     gathered = _Gathered.of(len(dataset))
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
-        for work in step.works():
+        for work in one_pass.works():
             gathered.add(work, (*wanted, PIXELS, LOOK))
             if cache is not None and work.misses:
-                unsaved |= {small_key(step.content(i)): small for i, small in work.squares.items()}
+                unsaved |= {small_key(one_pass.content(i)): small for i, small in work.squares.items()}
                 for i, vectors in work.found.items():
-                    unsaved[step.key(step.content(i))] = pack(vectors, step.taps)
+                    unsaved[one_pass.key(one_pass.content(i))] = pack(vectors, one_pass.taps)
                 if len(unsaved) >= 2 * STORE_EVERY:
                     cache.put_many(unsaved)
                     unsaved = {}
@@ -144,7 +144,7 @@ def embed(
     finally:  # also when it is stopped: the next run goes on from here
         if cache is not None and unsaved:
             cache.put_many(unsaved)
-    return _collect(step, gathered, wanted, time.perf_counter() - started)
+    return _collect(one_pass, gathered, wanted, time.perf_counter() - started)
 
 
 def _give_blocks_back() -> None:
@@ -178,7 +178,7 @@ def small_key(content: bytes) -> bytes:
     return entry_key(content, "", "", "", "0", SMALL)
 
 
-def _collect(step: Pass, gathered: _Gathered, wanted: Sequence[str], total: float) -> Features:
+def _collect(one_pass: Pass, gathered: _Gathered, wanted: Sequence[str], total: float) -> Features:
     index = np.flatnonzero(gathered.there)
     whole = len(index) == len(gathered.there)
 
@@ -189,13 +189,13 @@ def _collect(step: Pass, gathered: _Gathered, wanted: Sequence[str], total: floa
         return rows if whole else rows[index]
 
     return Features(
-        {tap: taken(tap, 0, np.float16) for tap in step.taps if tap in wanted},
+        {tap: taken(tap, 0, np.float16) for tap in one_pass.taps if tap in wanted},
         taken(PIXELS, 768, np.uint8),
         taken(LOOK, 3, np.float32),
-        step.hashes if whole else step.hashes[index],
+        one_pass.hashes if whole else one_pass.hashes[index],
         index,
-        tuple(Quarantined(step.dataset.items[i].path, why) for i, why in sorted(gathered.refused.items())),
-        step.info,
+        tuple(Quarantined(one_pass.dataset.items[i].path, why) for i, why in sorted(gathered.refused.items())),
+        one_pass.info,
         len(index) - gathered.misses,
         gathered.misses,
         {"total": total, "decode": gathered.decode, "features": gathered.run},

@@ -274,7 +274,6 @@ def _prepared(
     described = {name: read_json(bring(name, MAX_DESCRIPTION)) for name in DESCRIPTIONS if name in snapshot.files}
     path = bring(graph.name, MAX_FILE)
     content = path.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
     left = MAX_FILE - len(content)
     for location in sorted(locations(parsed(content, path))):
         beside = (PurePosixPath(graph.name).parent / location).as_posix()
@@ -287,10 +286,11 @@ def _prepared(
     place, full = _place(named, snapshot.commit, options, taps), named.pinned(snapshot.commit)
     recorded = {
         "id": full, "licence": snapshot.licence,
-        "source": f"Hugging Face Hub, {named.repository} at {snapshot.commit}, {graph.name} (sha256 {sha256})",
+        "source": f"Hugging Face Hub, {named.repository} at {snapshot.commit}, {graph.name} (sha256 "
+                  f"{hashlib.sha256(content).hexdigest()})",
     }  # fmt: skip
     recorded |= {"name": full} if place == folder_of(full) else {}
-    convert(content, sha256, path, options, values, where, taps, place, recorded)
+    convert(content, path, options, values, where, taps, place, recorded)
     found = read_stored(place, full)
     if found is None:
         raise BackboneError(f"The prepared graph in {place} does not read back; is the disk full or failing?")

@@ -44,7 +44,8 @@ def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbo
     folder = cache_folder() / "backbones" / key
     stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
-        convert(content, sha256, path, options, described, where, taps, folder)
+        recorded = {"source": f"{path.name} (sha256 {sha256})"}
+        convert(content, path, options, described, where, taps, folder, recorded)
         stored = read_stored(folder, f"onnx:{path.name}")
     if stored is None:
         raise BackboneError(f"The prepared graph in {folder} does not read back; is the disk full or failing?")
@@ -85,18 +86,18 @@ def _key(
 
 def convert(
     content: bytes,
-    sha256: str,
     path: Path,
     options: InputOptions,
     described: Mapping[str, Any],
     where: str,
     taps: tuple[str, ...],
     folder: Path,
-    recorded: Mapping[str, str] | None = None,
+    recorded: Mapping[str, str],
 ) -> None:
     """Prepare the graph in ``path``, of this ``content``, as a JSON file (``where``) describes it: into ``folder``.
 
-    ``recorded`` replaces what is written of it: name, id, licence, source. Raises BackboneError, OptionError.
+    ``recorded`` is written of it: its source, and name, id and licence where they are not the file's own. Raises
+    BackboneError, OptionError.
     """
     import onnx
 
@@ -143,8 +144,7 @@ def convert(
     licence = next((p.value for p in model.metadata_props if p.key.lower() in ("license", "licence")), "unknown")
     keep(
         folder, model, Normalisation(chosen.mean, chosen.std, chosen.channels == "BGR"), preprocess, taps,
-        {"id": f"onnx:{path.name}", "licence": licence, "notes": notes,
-         "source": f"{path.name} (sha256 {sha256})", **(recorded or {})},
+        {"id": f"onnx:{path.name}", "licence": licence, "notes": notes, **recorded},
     )  # fmt: skip
 
 

@@ -122,8 +122,7 @@ def refits(
         blocks = np.array_split(rows, len(rows) * len(basis.spread) // CHUNK + 1)
         out = Statistics.merged(Statistics.of(basis.at(some), labels[some], classes) for some in blocks)
         # All pictures' Gram matrix is diagonal: what is left of it takes the place of what is taken away.
-        left = np.negative(out.gram, out=out.gram)
-        np.einsum("ii->i", left)[...] += basis.spread
+        left = solve.raised(np.negative(out.gram, out=out.gram), basis.spread)
         yield blocks, Statistics(counts - out.counts, sums - out.sums, left)
 
 
@@ -265,9 +264,7 @@ def _pairs(points: Array, weights: Array) -> Array:
 
 def _one_less(matrices: Array) -> Array:
     """The identity less each of ``matrices`` [..., m, m], in their place, which spares memory."""
-    np.negative(matrices, out=matrices)
-    np.einsum("...ii->...i", matrices)[...] += 1
-    return matrices
+    return solve.raised(np.negative(matrices, out=matrices), 1)
 
 
 def _times(points: Array, right: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.held_out import Basis, group_batches, refits
+from headstart.heads.solve import raised
 
 Array = NDArray[np.float64]
 PENALTY = 0.003  # of the training pictures' whole spread
@@ -76,7 +77,7 @@ def held_out_distances(basis: Basis, groups: NDArray[np.integer]) -> Array:
         away = points + points.sum(axis=1, keepdims=True) / (count - size)
         found[rows] = unexplained / ((away**2).sum(axis=2) + TINY)
     for blocks, others in refits(groups, basis, np.zeros(count, np.int64), 1):
-        inverse = np.linalg.inv(others.scatter + penalty * np.eye(len(basis.spread)))
+        inverse = np.linalg.inv(raised(others.scatter, penalty))
         for some in blocks:
             away = basis.at(some) - others.mean
             found[some] = penalty * ((away @ inverse) * away).sum(axis=1) / ((away**2).sum(axis=1) + TINY)

@@ -20,7 +20,7 @@ def ridge(statistics: Statistics, penalty: float | NDArray[np.float64]) -> Solut
     """
     counts, mean = statistics.counts, statistics.mean
     cross = (statistics.sums - counts[:, None] * mean).T
-    system = _raised(statistics.scatter, penalty)
+    system = raised(statistics.scatter, penalty)
     weights = _least(system, cross) if np.any(penalty == 0) else _solve(system, cross)
     return weights, counts / statistics.count - mean @ weights
 
@@ -48,7 +48,7 @@ def lda(statistics: Statistics, shrinkage: float) -> Solution:
     means = statistics.sums[present] / counts[:, None]
     within = (means.T * -counts) @ means
     within += statistics.gram
-    precision_means = statistics.count * _solve(_raised(within, shrinkage), means.T)
+    precision_means = statistics.count * _solve(raised(within, shrinkage), means.T)
     weights = np.zeros((len(within), len(present)))
     bias = np.full(len(present), -np.inf)
     weights[:, present] = precision_means
@@ -63,10 +63,10 @@ def centroid(statistics: Statistics) -> Solution:
     return means.T, bias
 
 
-def _raised(matrix: NDArray[np.float64], by: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """The matrix [d, d] with its diagonal raised, in its place: of a wide vector each copy is many megabytes."""
-    np.einsum("ii->i", matrix)[...] += by
-    return matrix
+def raised(matrices: NDArray[np.float64], by: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrices [..., d, d] with their diagonals raised, in their place: a copy of a wide one is many megabytes."""
+    np.einsum("...ii->...i", matrices)[...] += by
+    return matrices
 
 
 def _least(system: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

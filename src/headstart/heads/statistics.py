@@ -44,17 +44,14 @@ class Statistics:
     @classmethod
     def merged(cls, parts: Iterable[Statistics]) -> Statistics:
         """The statistics of all parts, one or more, in the memory of the first. Raises DataError for none."""
-        total: Statistics | None = None
-        for part in parts:
-            if total is None:
-                total = part
-                continue
-            for sums, more in zip(
-                (total.counts, total.sums, total.gram), (part.counts, part.sums, part.gram), strict=True
-            ):
-                np.add(sums, more, out=sums)
+        rest = iter(parts)
+        total = next(rest, None)
         if total is None:
             raise DataError("There are no statistics to merge.")
+        for part in rest:
+            total.counts[...] += part.counts
+            total.sums[...] += part.sums
+            total.gram[...] += part.gram
         return total
 
     def __add__(self, other: Statistics) -> Statistics:

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from headstart.evaluation import apart
 from headstart.report import charts
 from headstart.report.charts import Point
 from headstart.report.data import Evidence, Measured, Report, Told, unsure, worst
@@ -145,7 +146,7 @@ class View:
     def apart(self) -> bool:
         """Whether the two headlines' intervals do not overlap."""
         found = self.headlines
-        return len(found) == 2 and (found[0].high < found[1].low or found[1].high < found[0].low)
+        return len(found) == 2 and apart(*((one.low, one.high) for one in found))
 
     @property
     def matrices(self) -> list[Matrix]:
