@@ -109,17 +109,21 @@ def test_cores_are_counted():
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
-def test_threads_whose_first_runs_meet_do_not_wait_for_ever():
-    """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads."""
-    code = """
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_whose_first_runs_meet_do_not_wait_for_ever(shared):
+    """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads, and in
+    one of four whose threads each loaded a graph until they waited for each other there."""
+    code = f"""
 import threading, numpy as np
 from headstart import backbones
 from headstart.runtime import load_graph
-graph = load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)
+def load():
+    return load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)
+graph = load() if {shared} else None
 pixels, together = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
 def run():
     together.wait()
-    graph.run(pixels)
+    (graph or load()).run(pixels)
 threads = [threading.Thread(target=run) for _ in range(8)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()

@@ -27,6 +27,7 @@ RUNTIMES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16")
 Batch = NDArray[np.uint8]
 Outputs = dict[str, NDArray[np.float32]]
+_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ def _openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     import openvino
 
     # Its binding to NumPy starts with the first array that it is given, and two threads that do so at once can wait for
-    # each other for ever (seen in 2026.4): here it starts in one.
-    openvino.Type.u8.to_dtype()
+    # each other for ever (seen in 2026.4): here it starts in one, while others that load a graph wait.
+    with _STARTING:
+        openvino.Type.u8.to_dtype()
     core = openvino.Core()
     network = core.read_model(model) if isinstance(model, bytes) else core.read_model(os.fspath(model))
     settings = {
