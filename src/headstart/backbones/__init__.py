@@ -74,6 +74,7 @@ def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
     for tap in taps:
         if tap not in known:
             raise BackboneError(f"Unknown cut {tap!r}; {backbone.id} has {', '.join(known)}.")
-    if isinstance(backbone.graph, bytes):
-        return prune(onnx.load_model_from_string(backbone.graph), taps)
-    return prune(onnx.load(backbone.graph), taps)
+    read = onnx.load_model_from_string if isinstance(backbone.graph, bytes) else onnx.load
+    model = read(backbone.graph)
+    prune(model, taps)
+    return model

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from headstart.backbones.layout import attribute
+from headstart.backbones.layout import attribute, replace_nodes
 
 Array = NDArray[Any]
 ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
@@ -33,7 +33,7 @@ def fold_constants(model: onnx.ModelProto) -> None:
             kept.append(node)
         else:
             _set(graph, constants, node.output[0], value)
-    _replace(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def fold(model: onnx.ModelProto) -> None:
@@ -48,12 +48,6 @@ def _set(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], name: s
     constants[name] = graph.initializer.add()
     constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
     return name
-
-
-def _replace(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def _evaluated(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array | None:
@@ -164,7 +158,7 @@ def _fold_arithmetic(graph: onnx.GraphProto, constants: dict[str, onnx.TensorPro
         conv.output[0] = name
         producer[name] = conv
         gone.add(at)
-    _replace(graph, [node for at, node in enumerate(nodes) if at not in gone])
+    replace_nodes(graph, [node for at, node in enumerate(nodes) if at not in gone])
 
 
 def _a_channel(value: Array, channels: int) -> NDArray[np.float64] | None:

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones.folding import fold, fold_constants
-from headstart.backbones.layout import channels_first
+from headstart.backbones.layout import channels_first, replace_nodes
 from headstart.backbones.model import FLAT, Tap
 from headstart.backbones.shapes import Shapes, infer
 from headstart.errors import BackboneError
@@ -25,6 +25,8 @@ AFTER_CLASSIFIER = {
 ONLY_SHAPE = {"Identity", "Reshape", "Flatten", "Squeeze", "Cast", "Dropout", "Unsqueeze"}
 POOLS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "AveragePool"}
 NO_TAP = {"Pad", "Slice", "Transpose", "Identity", "Cast", "Shape", "Reshape", "Split"}
+MODEL_FIELDS = {"ir_version", "opset_import", "graph", "functions"}  # what is kept of a foreign file
+GRAPH_FIELDS = {"name", "node", "initializer", "input", "output"}
 READABLE = re.compile(r"[A-Za-z_][\w./:-]{0,47}")
 
 
@@ -78,8 +80,8 @@ def standardise(
     size: tuple[int, int],
     extra_taps: Sequence[str],
     known_taps: Mapping[str, str] | None = None,
-) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:
-    """The graph in standard form (see ``Backbone``), and its taps from shallow to deep.
+) -> tuple[Tap, ...]:
+    """Bring the graph, in place, into standard form (see ``Backbone``); its taps from shallow to deep.
 
     ``size`` is (height, width); ``extra_taps`` are further tensors, by tensor or node name; ``known_taps`` are taps by
     name where they need not be found, the features among them. Raises BackboneError.
@@ -106,23 +108,26 @@ def standardise(
     _rename(graph, {source.name: INNER} | {tap.name: f"{tap.name}.map" for tap in taps})
     front, constants = _front(normalisation, source)
     nodes = [*front, *graph.node, *[n for n in pools if isinstance(n, onnx.NodeProto)]]
-    constants += [t for t in pools if isinstance(t, onnx.TensorProto)]
+    graph.initializer.extend([*constants, *[t for t in pools if isinstance(t, onnx.TensorProto)]])
+    replace_nodes(graph, nodes)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", *size, 3])
     outputs = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, ["batch", t.channels]) for t in taps]
-    whole = helper.make_graph(nodes, "headstart-backbone", [pixels], outputs, [*graph.initializer, *constants])
-    result = helper.make_model(whole, opset_imports=model.opset_import, producer_name="headstart")
-    result.ir_version = max(min(model.ir_version, 10), 7)
-    result.functions.extend(model.functions)
-    return _tidied(prune(result, [tap.name for tap in taps])), tuple(taps)
+    for values, wanted in ((graph.input, [pixels]), (graph.output, outputs)):
+        del values[:]
+        values.extend(wanted)
+    graph.name, model.ir_version = "headstart-backbone", max(min(model.ir_version, 10), 7)
+    prune(model, [tap.name for tap in taps])
+    _tidy(model)
+    return tuple(taps)
 
 
-def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+def _tidy(model: onnx.ModelProto) -> None:
     """The same values from less work: constants folded, channels first, padding and scales inside convolutions."""
     try:
         fold_constants(model)
-        turned = channels_first(model)
-        fold(turned)
-        return prune(turned, [output.name for output in turned.graph.output])
+        channels_first(model)
+        fold(model)
+        prune(model, [output.name for output in model.graph.output])
     except Exception as error:  # a graph whose attributes or constants are not what its operators take
         raise BackboneError(f"The graph is inconsistent: {' '.join(str(error).split())[:200]}") from None
 
@@ -139,25 +144,28 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         tensor.name = names.get(tensor.name, tensor.name)
 
 
-def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """A copy with only these outputs, in this order, and only the nodes and weights they need."""
-    wanted, kept = set(outputs), []
-    for node in reversed(model.graph.node):
+def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    """Leave, in place, only these outputs, in this order, only the nodes and weights they need, and no remarks.
+
+    In place, here and in the passes after it: a copy of the weights takes longer than all that is done to the graph.
+    """
+    graph, wanted, kept = model.graph, set(outputs), []
+    for node in reversed(graph.node):
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(_reads(node))
-    values = {value.name: value for value in model.graph.output}
-    graph = helper.make_graph(
-        kept[::-1],
-        model.graph.name,
-        list(model.graph.input),
-        [values[name] for name in outputs],
-        [tensor for tensor in model.graph.initializer if tensor.name in wanted],
-    )
-    result = helper.make_model(graph, opset_imports=model.opset_import, producer_name="headstart")
-    result.ir_version = model.ir_version
-    result.functions.extend(model.functions)
-    return result
+    replace_nodes(graph, kept[::-1])
+    values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in graph.output}
+    del graph.output[:]
+    graph.output.extend(values[name] for name in outputs)
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name not in wanted:
+            del graph.initializer[place]
+    for message, fields in ((model, MODEL_FIELDS), (graph, GRAPH_FIELDS)):
+        for field, _ in message.ListFields():
+            if field.name not in fields:
+                message.ClearField(field.name)
+    model.producer_name = "headstart"
 
 
 def _reads(node: onnx.NodeProto) -> Iterable[str]:

@@ -9,7 +9,7 @@ that a transpose of floats would move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,22 +31,23 @@ BROADCASTING = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "Sum", "PRelu"}
 REDUCTIONS = {"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum"}
 
 
-def channels_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with as few transposes of pictures and maps as can be. Values do not change."""
+def channels_first(model: onnx.ModelProto) -> None:
+    """Leave, in place, as few transposes of pictures and maps as can be. Values do not change."""
     nested = any(a.HasField("g") or a.graphs for node in model.graph.node for a in node.attribute)
     if nested:  # branches read names of the graph around them
-        return model
+        return
     turned = _Turning(model)
     for node in model.graph.node:
         turned.add(node)
-    graph = helper.make_graph(
-        turned.nodes, model.graph.name, list(model.graph.input), list(model.graph.output),
-        [*model.graph.initializer, *turned.constants],
-    )  # fmt: skip
-    result = helper.make_model(graph, opset_imports=model.opset_import, producer_name=model.producer_name)
-    result.ir_version = model.ir_version
-    result.functions.extend(model.functions)
-    return result
+    replace_nodes(model.graph, turned.nodes)
+    model.graph.initializer.extend(turned.constants)
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """These nodes, which may be some of the graph's own, in place of all it has."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

@@ -166,8 +166,8 @@ def keep(
 
     size = (preprocess.height, preprocess.width)
     batch = image_input(model).batch
-    standard, found = standardise(model, normalisation, size, extra, known)
-    graph = standard.SerializeToString()
+    found = standardise(model, normalisation, size, extra, known)
+    graph = model.SerializeToString()
     fixed = {
         "format": 1,
         "sha256": hashlib.sha256(graph).hexdigest(),
