@@ -302,9 +302,7 @@ def test_check_on_the_command_line(photos, monkeypatch, capsys):
 def test_looks_are_those_of_the_picture():
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (96, 144, 3), np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    height, width, sharp = look(stream.getvalue(), image[::2, ::2])
+    height, width, sharp = look((96, 144), image[::2, ::2])
     assert (height, width) == (96, 144)
     green = image[::2, ::2, 1].astype(np.float64)
     laplacian = sum(np.roll(green, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * green
@@ -317,7 +315,6 @@ def test_looks_are_those_of_the_picture():
     rows = np.arange(1, 255, 3)
     expected = laplacian[rows, 1:-1].std() / (seen[rows].std() + 1)
     assert sharpness(np.repeat(finer[:, :, None], 3, 2).astype(np.uint8)) == pytest.approx(expected, rel=1e-5)
-    assert look(image, image)[:2].tolist() == [96, 144]
     assert sharpness(image[:2]) == 1.0  # nothing can be said
     blocks = image.reshape(16, 6, 16, 9, 3).mean(axis=(1, 3)).reshape(-1)
     assert np.abs(tiny(shrunk(Image.fromarray(image))) - blocks).max() <= 1

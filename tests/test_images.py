@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, features
 
 from headstart import images
 from headstart.errors import ImageError
-from headstart.images import ORIENTATION, decode, is_picture_name
+from headstart.images import ORIENTATION, decode, decode_sized, is_picture_name
 
 COLOURS = np.array([[[200, 30, 40], [20, 180, 60]], [[30, 60, 210], [240, 240, 90]]], np.uint8)
 
@@ -143,7 +143,8 @@ def test_scaled_decode_is_large_enough_and_like_a_full_one_shrunk(size, orientat
     data = encoded(smooth, "JPEG", quality=95, exif=exif)
     full = decode(data)
     for at_least in ((100, 100), (320, 280), (700, 90), (5000, 5000)):
-        small = decode(data, at_least=at_least)
+        small, stored = decode_sized(data, at_least=at_least)
+        assert stored == size[::-1]  # neither shrunk nor turned
         height, width = full.shape[:2]
         factor = round(height / small.shape[0])
         assert factor in (1, 2, 4, 8)
@@ -160,7 +161,16 @@ def test_scaled_decode_is_large_enough_and_like_a_full_one_shrunk(size, orientat
 
 def test_scaled_decode_of_cmyk():
     cmyk = Image.fromarray(blocks(800, 1200)).convert("CMYK")
-    assert decode(encoded(cmyk, "JPEG"), at_least=(150, 150)).shape == (200, 300, 3)
+    pixels, stored = decode_sized(encoded(cmyk, "JPEG"), at_least=(150, 150))
+    assert pixels.shape == (200, 300, 3)
+    assert stored == (800, 1200)
+
+
+def test_pixels_are_given_back_as_they_are():
+    pixels, stored = decode_sized(blocks(), at_least=(1, 1))
+    assert pixels is not None
+    assert np.array_equal(pixels, blocks())
+    assert stored == blocks().shape[:2]
 
 
 def test_stray_bytes_between_segments_cost_nothing():

@@ -133,12 +133,11 @@ class ImageClassifier:
             choice.probabilities, split.labels, split.groups.index, choice.distances,
             coverage=self.coverage, false_alarms=self.false_alarms,
         )  # fmt: skip
-        model = _model(split.classes, backbone, choice, promises)
-        shown, pictures = _sample(backbone, features, everything, split.train)
         with ThreadPoolExecutor(1) as beside:  # only now: two threads of small steps wait for each other
+            sample = beside.submit(_sample, backbone, features, everything, split.train)
             curve = beside.submit(learning_curve, choice, split.labels, split.groups.index, seed=self.seed)
             accuracies = beside.submit(_accuracies, choice, split, features, everything)
-            model = _proved(model, features, shown, pictures)
+            model = _proved(_model(split.classes, backbone, choice, promises), features, *sample.result())
         choice = replace(choice, chosen=replace(choice.chosen, basis=None))  # it holds all features
         self.learning_curve_ = curve.result()
         seconds = time.perf_counter() - seconds
@@ -315,9 +314,7 @@ def _sample(
     shown = train[np.linspace(0, len(train) - 1, min(GOLDEN, len(train))).astype(int)]
     pictures = []
     for i in features.index[shown]:
-        source = dataset.read(int(i))
-        image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
-        pictures.append(backbone.preprocess(image))
+        pictures.append(backbone.preprocess(decode(dataset.read(int(i)), at_least=backbone.preprocess.at_least)))
     return shown, pictures
 
 

@@ -32,12 +32,22 @@ def is_picture_name(name: str) -> bool:
     return splitext(name)[1].lower() in SUFFIXES
 
 
-def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3], uint8 RGB, of a picture file's bytes.
+def decode(source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Pixels [height, width, 3], uint8 RGB, of a picture file's bytes; pixels are given back as they are.
 
     With ``at_least`` = (height, width) a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as it still
     has that many rows and columns. Raises ImageError with the reason in one line.
     """
+    return decode_sized(source, at_least=at_least)[0]
+
+
+def decode_sized(
+    source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """What ``decode`` gives, and the picture's (height, width) as it is stored: neither shrunk nor turned."""
+    if isinstance(source, np.ndarray):
+        return source, (source.shape[0], source.shape[1])
+    data = source
     if not data:
         raise ImageError("The file is empty; expected a picture.")
     if len(data) > MAX_BYTES:
@@ -46,7 +56,8 @@ def decode(data: bytes, *, at_least: tuple[int, int] | None = None) -> NDArray[n
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                return _pixels(picture, data, at_least)
+                stored = (picture.height, picture.width)
+                return _pixels(picture, data, at_least), stored
         except ImageError:
             raise
         except UnidentifiedImageError:

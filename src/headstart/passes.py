@@ -18,7 +18,7 @@ from headstart.backbones import Backbone
 from headstart.cache import Cache, entry_key
 from headstart.datasets import Dataset
 from headstart.errors import BackboneError, ImageError
-from headstart.images import decode
+from headstart.images import decode_sized
 from headstart.looks import look, shrunk, square, tiny
 from headstart.runtime import Graph, RuntimeInfo, load_graph, pad_batch
 
@@ -164,9 +164,9 @@ class Pass:
         done, prepare = Decoded(), self.backbone.preprocess
         began = time.thread_time()
         for each in batch:
-            i, source = each.place, each.source
+            i = each.place
             try:
-                image = source if isinstance(source, np.ndarray) else decode(source, at_least=prepare.at_least)
+                image, stored = decode_sized(each.source, at_least=prepare.at_least)
             except ImageError as error:
                 done.work.refused[i] = str(error)
                 continue
@@ -176,7 +176,7 @@ class Pass:
             done.work.found[i] = {}
             if not self.exact:
                 reduced = shrunk(picture)
-                done.work.found[i] = {PIXELS: tiny(reduced), LOOK: look(source, image)}
+                done.work.found[i] = {PIXELS: tiny(reduced), LOOK: look(stored, image)}
                 if self.cache is not None and self.view is None:
                     done.work.squares[i] = square(reduced)
         done.work.decode = time.thread_time() - began

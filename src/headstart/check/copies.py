@@ -106,9 +106,8 @@ def _maybe(pixels: NDArray[np.uint8], ways: NDArray[np.int64]) -> NDArray[np.int
 
 
 def _grey(source: bytes | NDArray[np.uint8]) -> NDArray[np.float32]:
-    image = source if isinstance(source, np.ndarray) else decode(source, at_least=(SIDE, SIDE))
-    small = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, np.float32)
+    grey = Image.fromarray(decode(source, at_least=(SIDE, SIDE))).convert("L")
+    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
 
 
 def inside(wholes: NDArray[np.float32], crops: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -35,8 +35,7 @@ class Pictures:
         if row in self.kept:
             return self.kept[row]
         source = self.dataset.read(self.places[row])
-        image = source if isinstance(source, np.ndarray) else decode(source, at_least=self.preprocess.at_least)
-        pixels = self.preprocess(image)
+        pixels = self.preprocess(decode(source, at_least=self.preprocess.at_least))
         if len(self.kept) < self.room:
             self.kept[row] = pixels
         return pixels

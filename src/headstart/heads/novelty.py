@@ -46,10 +46,9 @@ class Familiar:
 def familiar(basis: Basis) -> Familiar:
     """From the basis of the training vectors."""
     explained = basis.spread / (basis.spread + PENALTY * basis.spread.sum())
-    kept = np.flatnonzero(explained >= LEAST)
-    inner = np.zeros((len(explained), max(1, len(kept))))  # ONNX has no matrix without columns
-    inner[kept, np.arange(len(kept))] = np.sqrt(explained[kept])
-    scales = basis.vectors.scales
+    count = max(1, int((explained >= LEAST).sum()))  # ONNX has no matrix without columns
+    basis, explained, scales = basis.widest(count), explained[-count:], basis.vectors.scales
+    inner = np.eye(len(explained), count) * np.sqrt(np.where(explained >= LEAST, explained, 0))[:, None]
     return Familiar(
         (basis.mean / scales).astype(np.float32), scales.astype(np.float32), basis.weights(inner).astype(np.float16)
     )

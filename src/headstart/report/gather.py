@@ -237,7 +237,7 @@ def _evidence(
     for place in (*mistakes, *typical):
         try:
             source = learned.dataset.read(int(features.index[rows[place]]))
-            image = source if isinstance(source, np.ndarray) else decode(source, at_least=backbone.preprocess.at_least)
+            image = decode(source, at_least=backbone.preprocess.at_least)
         except ImageError:
             continue
         places.append(place)

@@ -38,8 +38,7 @@ def squares(
 
     def one(row: int) -> Bytes:
         try:
-            source = dataset.read(int(features.index[row]))
-            image = source if isinstance(source, np.ndarray) else decode(source, at_least=(4 * SQUARE, 4 * SQUARE))
+            image = decode(dataset.read(int(features.index[row])), at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
             image = features.pixels[row].reshape(16, 16, 3)
         return square(shrunk(Image.fromarray(image)))
@@ -60,8 +59,7 @@ def thumbnails(
 
     def one(row: int) -> Bytes:
         try:
-            source = dataset.read(int(features.index[row]))
-            image = source if isinstance(source, np.ndarray) else decode(source, at_least=(THUMBNAIL, THUMBNAIL))
+            image = decode(dataset.read(int(features.index[row])), at_least=(THUMBNAIL, THUMBNAIL))
         except ImageError:
             return np.empty(0, np.uint8)
         picture = Image.fromarray(image)
