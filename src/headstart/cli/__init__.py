@@ -33,6 +33,8 @@ def main() -> None:
     # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
     # sleep at once (2^4 cycles). It reads this when numpy is first imported, which no command has done yet.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    # OpenVINO imports its converter of models, with telemetry, wherever it is there: 0.02 s for what no command uses.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # an import of it fails, as if not there
     try:
         app()
     except HeadstartError as error:
