@@ -1,6 +1,7 @@
 """The command line as users meet it: text, JSON, exit status, one line for every mistake."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -15,8 +16,10 @@ from conftest import write_photos
 
 from headstart import __version__, backbones
 from headstart.bundle import read, write
+from headstart.cache import Cache
 from headstart.cli import __doc__ as cli_doc
 from headstart.cli import app, main
+from headstart.features import small_key
 
 
 @pytest.fixture
@@ -90,6 +93,16 @@ def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, t
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert "--no-report" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--no-report",)])
+def test_what_a_report_shows_is_kept_as_the_pictures_are_decoded(run, photos, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("headstart.cli.fitting.write_report", lambda *_: "page")  # it would decode what is not there
+    assert run("fit", photos, "-o", tmp_path / "model", *options)[0] == 0
+    with Cache() as cache:
+        keys = [small_key(hashlib.sha256(path.read_bytes()).digest()) for path in photos.rglob("*.jpg")]
+        assert keys
+        assert all((each is None) == bool(options) for each in cache.get_many(keys))
 
 
 def test_a_second_fit_reads_the_cache_and_ten_more_pictures_are_ten_misses(run, tmp_path):

@@ -128,7 +128,7 @@ def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tm
     data = open_dataset(write_photos(tmp_path / "data", 8))
     network = load("headstart-s")
     with Cache(tmp_path / "cache") as cache:
-        features = embed(data, network, cache=cache, runtime="onnxruntime")
+        features = embed(data, network, cache=cache, runtime="onnxruntime", squares=True)
         rows = range(len(features.index))
 
         def squares(side, cache=cache):
@@ -145,6 +145,15 @@ def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tm
         again = squares(48)
         assert np.array_equal(again[2], kept[2])
         assert np.array_equal(again[3], plain[3])  # made anew
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_small_pictures_are_kept_where_a_report_will_be_made(tmp_path, wanted):
+    folder = write_photos(tmp_path / "data", 12)
+    features = hs.ImageClassifier(runtime="onnxruntime").fit(folder, report=wanted).learned_.features
+    with Cache() as cache:
+        kept = cache.get_many([small_key(content.tobytes()) for content in features.content])
+    assert [each is not None for each in kept] == [wanted] * 24
 
 
 def test_a_large_set_is_shown_in_part():

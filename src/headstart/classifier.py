@@ -98,9 +98,12 @@ class ImageClassifier:
 
     def fit(
         self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None,
-        *, progress: Progress | None = None,
+        *, report: bool = False, progress: Progress | None = None,
     ) -> ImageClassifier:  # fmt: skip
-        """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError."""
+        """Learn. ``groups`` name pictures that belong together (a scene, a patient). Raises HeadstartError.
+
+        ``report`` says that one will be made: what it shows of a picture is kept as that is decoded, not decoded again.
+        """
         started = time.perf_counter()
         check_promises(self.coverage, self.false_alarms)
         Thread(target=_import_ahead, args=(describe(self.runtime, self.precision),), daemon=True).start()
@@ -116,7 +119,7 @@ class ImageClassifier:
             everything = train if validation is None else join(train, validation)
             features = embed(
                 everything, backbone, cache=cache, runtime=self.runtime, precision=self.precision,
-                workers=self.workers, progress=progress,
+                workers=self.workers, squares=report, progress=progress,
             )  # fmt: skip
             seconds = time.perf_counter()
             split = Partition.of(features, everything, len(train), self.group_by, self.validation, self.seed)

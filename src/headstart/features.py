@@ -20,7 +20,7 @@ from headstart.passes import LOOK, PIXELS, Pass, Work, pack
 from headstart.runtime import RuntimeInfo, cores, describe
 
 SMALL = "square:48:shrunk"  # a cache entry of its own, which only the report reads
-STORE_EVERY = 256
+STORE_EVERY = 256  # entries
 MANY = 4096  # pictures: from here on memory is spared at the cost of a little time
 
 
@@ -107,13 +107,15 @@ def embed(
     workers: int | None = None,
     exact: bool = False,
     view: View | None = None,
+    squares: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Features:
     """Features of every readable picture of a data set, or of a ``view`` of each, in its order.
 
     ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
     ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it), and there are no
-    ``pixels`` and ``looks``, which nobody asks a finished model for.
+    ``pixels`` and ``looks``, which nobody asks a finished model for. With ``squares`` the cache keeps, of each picture
+    that is decoded, the small square that a report shows.
     ``progress(done, total)`` is called from this thread. Unreadable pictures are quarantined. The same
     picture gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
     OptionError, MissingExtraError.
@@ -125,8 +127,9 @@ def embed(
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
     one_pass = Pass(
-        dataset, backbone, names if exact else (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view
-    )
+        dataset, backbone, names if exact else (*names, PIXELS, LOOK), cache, info, workers or cores(), exact, view,
+        squares and cache is not None,
+    )  # fmt: skip
     gathered = _Gathered.of(len(dataset))
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
@@ -136,7 +139,7 @@ def embed(
                 unsaved |= {small_key(one_pass.content(i)): small for i, small in work.squares.items()}
                 for i, vectors in work.found.items():
                     unsaved[one_pass.key(one_pass.content(i))] = pack(vectors, one_pass.taps)
-                if len(unsaved) >= 2 * STORE_EVERY:
+                if len(unsaved) >= STORE_EVERY:
                     cache.put_many(unsaved)
                     unsaved = {}
             if progress is not None:

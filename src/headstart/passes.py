@@ -72,6 +72,7 @@ class Pass:
     workers: int
     exact: bool
     view: View | None
+    squares: bool
     hashes: NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -177,7 +178,7 @@ class Pass:
             if not self.exact:
                 reduced = shrunk(picture)
                 done.work.found[i] = {PIXELS: tiny(reduced), LOOK: look(stored, image)}
-                if self.cache is not None and self.view is None:
+                if self.squares:
                     done.work.squares[i] = square(reduced)
         done.work.decode = time.thread_time() - began
         return done

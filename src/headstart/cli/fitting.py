@@ -141,7 +141,7 @@ def fit(
         augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
     with progress_bar("Reading features", quiet, progress) as bar:
-        classifier.fit(data, progress=bar)
+        classifier.fit(data, report=report, progress=bar)
     folder, curves = _written(classifier, output, how, quiet)
     if not as_json:
         print_fit(classifier, folder, time.perf_counter() - started)
