@@ -7,7 +7,6 @@ and each call runs on one core; so decoding and inference of different batches o
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, MissingExtraError, OptionError
+from headstart.processor import has_bf16
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -66,18 +66,6 @@ def describe(runtime: str = "auto", precision: str = "auto") -> RuntimeInfo:
     if precision == "auto":
         precision = "bf16" if has_bf16() else "fp32"
     return RuntimeInfo("openvino", metadata.version("openvino"), precision)
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies bf16 itself. Elsewhere it would be emulated, and slower than fp32."""
-    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
-        return False
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8", errors="replace")
-    except OSError:
-        return False
-    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 @dataclass(frozen=True)

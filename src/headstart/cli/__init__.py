@@ -21,6 +21,7 @@ import sys
 from headstart.cli import comparison, fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.errors import HeadstartError
+from headstart.processor import taken_for_less
 from headstart.terminal import line
 
 __all__ = ["app", "main"]
@@ -30,11 +31,7 @@ def main() -> None:
     """The ``headstart`` command: errors raised on purpose become one line and status 2."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
-    # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
-    # sleep at once (2^4 cycles). It reads this when numpy is first imported, which no command has done yet.
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    # OpenVINO imports its converter of models, with telemetry, wherever it is there: 0.02 s for what no command uses.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # an import of it fails, as if not there
+    _settle_libraries()
     try:
         app()
     except HeadstartError as error:
@@ -48,3 +45,14 @@ def main() -> None:
         sys.exit(0)
     finally:
         gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit
+
+
+def _settle_libraries() -> None:
+    """What libraries read when they are first imported, which no command has done yet. Each is left to the user."""
+    # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
+    # sleep at once (2^4 cycles).
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    if taken_for_less():  # its products of matrices take 0.6 times as long so, its eigenvectors 0.8
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
+    # OpenVINO imports its converter of models, with telemetry, wherever it is there: 0.02 s for what no command uses.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # an import of it fails, as if not there
