@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _settle_libraries() -> None:
-    """What libraries read when they are first imported, which no command has done yet. Each is left to the user."""
+    """What libraries read when they are first imported, which no command has done yet. What a user has set stays."""
     # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
     # sleep at once (2^4 cycles).
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
