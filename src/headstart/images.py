@@ -47,21 +47,20 @@ def decode_sized(
     """What ``decode`` gives, and the picture's (height, width) as it is stored: neither shrunk nor turned."""
     if isinstance(source, np.ndarray):
         return source, (source.shape[0], source.shape[1])
-    data = source
-    if not data:
+    if not source:
         raise ImageError("The file is empty; expected a picture.")
-    if len(data) > MAX_BYTES:
-        raise ImageError(f"The file has {len(data):,} bytes, more than the limit of {MAX_BYTES:,}; make it smaller.")
+    if len(source) > MAX_BYTES:
+        raise ImageError(f"The file has {len(source):,} bytes, more than the limit of {MAX_BYTES:,}; make it smaller.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
                 stored = (picture.height, picture.width)
-                return _pixels(picture, data, at_least), stored
+                return _pixels(picture, source, at_least), stored
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError(f"Not a picture that can be read: it begins with {data[:8]!r}.") from None
+            raise ImageError(f"Not a picture that can be read: it begins with {source[:8]!r}.") from None
         except Image.DecompressionBombError:
             raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the picture smaller.") from None
         except MemoryError:

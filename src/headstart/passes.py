@@ -72,7 +72,7 @@ class Pass:
     workers: int
     exact: bool
     view: View | None
-    squares: bool
+    keep_squares: bool
     hashes: NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -178,7 +178,7 @@ class Pass:
             if not self.exact:
                 reduced = shrunk(picture)
                 done.work.found[i] = {PIXELS: tiny(reduced), LOOK: look(stored, image)}
-                if self.squares:
+                if self.keep_squares:
                     done.work.squares[i] = square(reduced)
         done.work.decode = time.thread_time() - began
         return done

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from headstart.backbones.layout import attribute, replace_nodes
+from headstart.backbones.layout import attribute, refill
 
 Array = NDArray[Any]
 ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
@@ -33,7 +33,7 @@ def fold_constants(model: onnx.ModelProto) -> None:
             kept.append(node)
         else:
             _set(graph, constants, node.output[0], value)
-    replace_nodes(graph, kept)
+    refill(graph.node, kept)
 
 
 def fold(model: onnx.ModelProto) -> None:
@@ -98,8 +98,7 @@ def _fold_pads(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]
         if node.op_type == "MaxPool" and max(total) >= min(attribute(node, "kernel_shape")):
             continue
         kept = [a for a in node.attribute if a.name != "pads"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("pads", total)])
+        refill(node.attribute, [*kept, helper.make_attribute("pads", total)])
         node.input[0] = before.input[0]
 
 
@@ -158,7 +157,7 @@ def _fold_arithmetic(graph: onnx.GraphProto, constants: dict[str, onnx.TensorPro
         conv.output[0] = name
         producer[name] = conv
         gone.add(at)
-    replace_nodes(graph, [node for at, node in enumerate(nodes) if at not in gone])
+    refill(graph.node, [node for at, node in enumerate(nodes) if at not in gone])
 
 
 def _a_channel(value: Array, channels: int) -> NDArray[np.float64] | None:

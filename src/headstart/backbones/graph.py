@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones.folding import fold, fold_constants
-from headstart.backbones.layout import channels_first, replace_nodes
+from headstart.backbones.layout import channels_first, refill
 from headstart.backbones.model import FLAT, Tap
 from headstart.backbones.shapes import Shapes, infer
 from headstart.errors import BackboneError
@@ -109,12 +109,11 @@ def standardise(
     front, constants = _front(normalisation, source)
     nodes = [*front, *graph.node, *[n for n in pools if isinstance(n, onnx.NodeProto)]]
     graph.initializer.extend([*constants, *[t for t in pools if isinstance(t, onnx.TensorProto)]])
-    replace_nodes(graph, nodes)
+    refill(graph.node, nodes)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", *size, 3])
     outputs = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, ["batch", t.channels]) for t in taps]
-    for values, wanted in ((graph.input, [pixels]), (graph.output, outputs)):
-        del values[:]
-        values.extend(wanted)
+    refill(graph.input, [pixels])
+    refill(graph.output, outputs)
     graph.name, model.ir_version = "headstart-backbone", max(min(model.ir_version, 10), 7)
     prune(model, [tap.name for tap in taps])
     _tidy(model)
@@ -154,10 +153,9 @@ def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
         if wanted.intersection(node.output):
             kept.append(node)
             wanted.update(_reads(node))
-    replace_nodes(graph, kept[::-1])
-    values = {value.name: onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in graph.output}
-    del graph.output[:]
-    graph.output.extend(values[name] for name in outputs)
+    refill(graph.node, kept[::-1])
+    values = {value.name: value for value in graph.output}
+    refill(graph.output, [values[name] for name in outputs])
     for place in reversed(range(len(graph.initializer))):
         if graph.initializer[place].name not in wanted:
             del graph.initializer[place]

@@ -39,15 +39,15 @@ def channels_first(model: onnx.ModelProto) -> None:
     turned = _Turning(model)
     for node in model.graph.node:
         turned.add(node)
-    replace_nodes(model.graph, turned.nodes)
+    refill(model.graph.node, turned.nodes)
     model.graph.initializer.extend(turned.constants)
 
 
-def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    """These nodes, which may be some of the graph's own, in place of all it has."""
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+def refill(field: Any, messages: Iterable[Any]) -> None:
+    """Let a repeated field (nodes, outputs, attributes) hold these messages, which may be some of its own, alone."""
+    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
+    del field[:]
+    field.extend(copies)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

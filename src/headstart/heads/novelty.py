@@ -47,6 +47,7 @@ def familiar(basis: Basis) -> Familiar:
     """From the basis of the training vectors."""
     explained = basis.spread / (basis.spread + PENALTY * basis.spread.sum())
     count = max(1, int((explained >= LEAST).sum()))  # ONNX has no matrix without columns
+    # Directions are in the order of their spread: those of which enough is explained are the last.
     basis, explained, scales = basis.widest(count), explained[-count:], basis.vectors.scales
     inner = np.eye(len(explained), count) * np.sqrt(np.where(explained >= LEAST, explained, 0))[:, None]
     return Familiar(
