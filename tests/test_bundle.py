@@ -406,17 +406,64 @@ def test_a_folder_without_run_or_golden_still_answers(model, photos):
 
 
 def test_writing_over_a_model_replaces_it_whole(model_folder, model):
-    (model / "stale.txt").write_text("old")
+    (model / "training.svg").write_text("old")
     write(read(model_folder), model)
-    assert not (model / "stale.txt").exists()
+    assert not (model / "training.svg").exists()
     assert read(model).classes == ("disc", "stripes")
+
+
+@pytest.mark.parametrize("beside", ["notes.txt", "zebra/1.jpg", ".git/HEAD", "README.md/inner", "model.onnx.bak"])
+def test_what_lies_beside_a_model_is_left_alone(model_folder, model, beside):
+    if beside.startswith("README"):
+        (model / "README.md").unlink()
+    (model / beside).parent.mkdir(exist_ok=True)
+    (model / beside).write_text("years of work")
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    with pytest.raises(OptionError, match=beside.split("/")[0].replace(".", r"\.")):
+        write(read(model_folder), model)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+
+
+FOREIGN = {
+    "a JavaScript project": '{"name": "shop", "version": "1.0.0"}',
+    "a checkout of the Hub": '{"architectures": ["ViTForImageClassification"], "id2label": {"0": "cat", "1": "dog"}}',
+    "another library's model": '{"library_name": "keras", "format": 2}',
+    "no object": '["headstart"]',
+    "no JSON": "headstart",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "with others"])
+def test_a_config_that_is_not_ours_is_no_model(model_folder, tmp_path, text, alone):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.json").write_text(text)
+    if not alone:
+        (project / "index.js").write_text("code")
+    with pytest.raises(OptionError, match="not a Headstart model"):
+        write(read(model_folder), project)
+    assert (project / "config.json").read_text() == text
+    assert alone or (project / "index.js").read_text() == "code"
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_names_of_any_bytes_are_written_and_read_back(model_folder, tmp_path):
+    """A byte that is not UTF-8 comes from a file name as a lone surrogate."""
+    loaded = read(model_folder)
+    odd = os.fsdecode(b"gu\xeape")
+    run = {**loaded.run, "images": {**loaded.run["images"], "quarantined": [{"path": odd, "reason": "empty"}]}}
+    again = read(write(replace(loaded, classes=("disc", odd), run=run), tmp_path / "odd"))
+    assert again.classes == ("disc", odd)
+    assert again.run["images"]["quarantined"][0]["path"] == odd
 
 
 def test_writing_over_something_else_is_refused(model_folder, tmp_path):
     loaded = read(model_folder)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
-    with pytest.raises(OptionError, match="not a model"):
+    with pytest.raises(OptionError, match="not a Headstart model"):
         write(loaded, tmp_path / "thesis")
     (tmp_path / "file").write_text("x")
     with pytest.raises(OptionError, match="not a folder"):

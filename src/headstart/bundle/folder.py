@@ -31,13 +31,15 @@ LIMITS = {
     "model.onnx": 2 * 2**30,
 }
 MAX_CLASSES = 100_000
+LIBRARY = "headstart"  # config.json's library_name: by it a folder is known as ours
+WRITTEN = frozenset({*LIMITS, "README.md", "report.html", "report.json", "training.svg"})  # all that is ever put there
 FAMILIAR = ("centre", "scales", "factor")
 
 
 def write(model: Model, folder: str | os.PathLike[str]) -> Path:
     """Write the model folder. It appears whole or not at all; an older model there is replaced.
 
-    Raises OptionError where something else lies there, ModelError when it cannot be written.
+    Raises OptionError where anything lies there that Headstart did not write, ModelError when it cannot be written.
     """
     target = check_target(folder)
     try:
@@ -57,13 +59,33 @@ def write(model: Model, folder: str | os.PathLike[str]) -> Path:
 
 
 def check_target(folder: str | os.PathLike[str]) -> Path:
-    """The folder, if a model may be written there. Raises OptionError where something else lies there."""
+    """The folder, if a model may be written there: it is new, empty, or holds a model of ours and nothing else.
+
+    Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched.
+    """
     target = Path(folder)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OptionError(f"{target} is not a folder; give another name for the model.")
-    if target.exists() and any(target.iterdir()) and not (target / "config.json").is_file():
-        raise OptionError(f"{target} holds something that is not a model; give another name or empty it.")
+    names = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
+    if names and not _is_ours(target / "config.json"):
+        raise OptionError(f"{target} holds files that are not a Headstart model; give another name for the model.")
+    foreign = [name for name in names if name not in WRITTEN or (target / name).is_dir()]
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise OptionError(
+            f"{target} is a model, but also holds {', '.join(foreign[:3])}{more}, which Headstart did not write; "
+            "move that elsewhere, or give another name for the model."
+        )
     return target
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a config.json says that Headstart wrote it: many other programs keep a file of that name."""
+    try:
+        value = json.loads(config.read_bytes()) if config.stat().st_size <= LIMITS["config.json"] else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("library_name") == LIBRARY
 
 
 def _fill(folder: Path, model: Model) -> None:
@@ -71,6 +93,7 @@ def _fill(folder: Path, model: Model) -> None:
 
     head, golden = model.head, model.golden
     config: dict[str, Any] = {
+        "library_name": LIBRARY,
         "format": FORMAT,
         "id2label": {str(i): name for i, name in enumerate(model.classes)},
         "label2id": {name: i for i, name in enumerate(model.classes)},
@@ -102,11 +125,17 @@ def _fill(folder: Path, model: Model) -> None:
     (folder / "model.onnx").write_bytes(model.graph)
     for name, value in (("config.json", config), ("run.json", dict(model.run))):
         text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
-        (folder / name).write_text(text + "\n", "utf-8")
-    (folder / "README.md").write_text(card(model), "utf-8")
+        (folder / name).write_bytes(_encoded(text + "\n"))
+    (folder / "README.md").write_bytes(_encoded(card(model)))
     for path in folder.iterdir():  # on disk before the rename makes it visible
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8. A byte of a file name that is none (Python keeps it as a lone surrogate) is written as ``\\udcNN``, which
+    JSON reads back as the same name."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _promised(promises: Promises) -> dict[str, object]:
