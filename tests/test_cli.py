@@ -350,6 +350,24 @@ def test_only_unreadable_pictures_is_status_two(run, model_folder, tmp_path):
     assert run("predict", model_folder, tmp_path / "missing.jpg")[0] == 2
 
 
+def test_names_that_are_not_utf_8_cost_no_model(run, tmp_path):
+    """A class folder unzipped on another system, and a broken picture, named in Latin-1."""
+    data = write_photos(tmp_path / "data", 6)
+    odd = os.fsencode(data / "gu") + b"\xeape"
+    (data / "disc").rename(os.fsdecode(odd))
+    Path(os.fsdecode(odd + b"/bro\xe7.jpg")).write_bytes(b"no picture")
+    status, out, err = run("fit", data, "-o", tmp_path / "m")
+    assert status == 0
+    assert "classes: gu\\xeape, stripes" in out
+    assert "gu\\xeape/bro\\xe7.jpg: Not a picture" in err
+    assert (tmp_path / "m" / "report.html").exists()
+    found = json.loads(run("evaluate", tmp_path / "m", data, "--json")[1])
+    assert found["accuracy"]["count"] == 12
+    assert found["unknown_classes"] == []
+    assert run("predict", tmp_path / "m", os.fsdecode(odd))[0] == 0
+    assert run("report", tmp_path / "m")[0] == 0
+
+
 def test_names_cannot_steer_the_terminal(run, model_folder, tmp_path):
     folder = write_photos(tmp_path / "d", 1)
     nasty = folder / "disc" / "\x1b[31mred\nline.jpg"

@@ -47,8 +47,14 @@ def progress_bar(
 
 
 def line(text: str) -> str:
-    """One line that a terminal cannot be steered by: names from outside may hold control characters."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+    """One line that a terminal cannot be steered by: names from outside may hold control characters.
+
+    A byte that is not UTF-8, which Python keeps as a lone surrogate from U+DC80 on, is shown as that byte.
+    """
+    return "".join(
+        c if c.isprintable() or c == "\t" else f"\\x{ord(c) - 0xDC00 if 0xDC80 <= ord(c) <= 0xDCFF else ord(c):02x}"
+        for c in text
+    )
 
 
 def print_json(value: dict[str, Any] | list[Any]) -> None:
