@@ -9,7 +9,7 @@ from conftest import write_photos
 from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
 from sklearn.utils import estimator_checks
 from sklearn.utils.validation import check_is_fitted
 
@@ -220,6 +220,32 @@ def test_cross_val_score_on_a_list_of_paths(photos):
     scores = cross_val_score(hs.ImageClassifier(), paths, labels, cv=3)
     assert scores.shape == (3,)
     assert scores.mean() > 0.6
+
+
+def coloured(classes, each=5):
+    """Arrays of one colour a class and a little noise; the class of each."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(classes), each)
+    colours = rng.integers(0, 255, (classes, 3))
+    return [np.clip(colours[c] + rng.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8) for c in truth], truth
+
+
+@pytest.mark.parametrize(
+    "named",
+    [lambda c: int(c), lambda c: float(c), lambda c: f"colour {c:02d}", lambda c: f"c{c}"],
+    ids=["integers", "floats", "texts", "unpadded texts"],
+)
+def test_columns_of_probabilities_are_in_the_order_of_the_labels(named):
+    """scikit-learn hands on numbers in place of labels; of more than ten, 10 is not before 2."""
+    arrays, truth = coloured(12)
+    labels = np.array([named(c) for c in truth])
+    classifier = hs.ImageClassifier(group_by="none", cache=False, head="lda")
+    fitted = classifier.fit(arrays, labels)
+    assert fitted.classes_.tolist() == [str(label) for label in np.unique(labels)]
+    by_column = np.unique(labels)[fitted.predict_proba(arrays).argmax(axis=1)]
+    assert (by_column == labels).mean() > 0.9
+    held_out = cross_val_predict(classifier, arrays, labels, cv=3, method="predict_proba")
+    assert (np.unique(labels)[held_out.argmax(axis=1)] == labels).mean() > 0.9
 
 
 def test_grid_search_over_cut_head_and_dropout(photos):

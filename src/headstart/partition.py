@@ -38,7 +38,8 @@ class Partition:
         """``count`` pictures of the data set train; a share of their groups is held out if ``validation`` is one."""
         names = [dataset.items[i].label for i in features.index]
         train, held = np.flatnonzero(features.index < count), np.flatnonzero(features.index >= count)
-        classes = tuple(sorted({str(names[i]) for i in train}))
+        present = {str(names[i]) for i in train}
+        classes = tuple(name for name in dataset.classes if name in present)
         if len(classes) < 2:
             found = f"only {classes[0]!r}" if classes else "no readable picture"
             raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")

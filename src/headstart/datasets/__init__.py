@@ -82,5 +82,16 @@ def from_pictures(
 
         return read_file(names[index])
 
-    classes = sorted({item.label for item in items if item.label is not None})
-    return Dataset("pictures", items, tuple(classes), {}, (), Reader(read), tuple(range(len(items))))
+    return Dataset("pictures", items, _classes(labels or ()), {}, (), Reader(read), tuple(range(len(items))))
+
+
+def _classes(labels: Sequence[object]) -> tuple[str, ...]:
+    """The names of the classes in the order in which NumPy and scikit-learn sort the labels: 2 before 10, as numbers.
+
+    scikit-learn hands numbers to an estimator that it validates, and takes its columns to be in their order.
+    """
+    try:
+        ordered = sorted(set(labels))  # type: ignore[type-var]
+    except TypeError:  # labels of kinds that cannot be compared
+        ordered = sorted(set(labels), key=str)
+    return tuple(dict.fromkeys(normalise(str(label)) for label in ordered))

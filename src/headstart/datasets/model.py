@@ -41,9 +41,9 @@ class Reader:
 class Dataset:
     """Pictures with their classes.
 
-    ``items`` are in a fixed order; ``classes`` are the sorted names over all splits, so that a class is the
-    same class in every split; ``passed_over`` counts what was no picture, by reason; ``quarantined`` names
-    what was refused while listing. ``reader`` and ``numbers`` say how to read each item.
+    ``items`` are in a fixed order; ``classes`` are the names over all splits in their order (texts and numbers sort
+    as such), so that a class is the same class in every split; ``passed_over`` counts what was no picture, by reason;
+    ``quarantined`` names what was refused while listing. ``reader`` and ``numbers`` say how to read each item.
     """
 
     uri: str
@@ -94,7 +94,7 @@ def join(first: Dataset, second: Dataset) -> Dataset:
     return Dataset(
         first.uri,
         first.items + second.items,
-        tuple(sorted({*first.classes, *second.classes})),
+        tuple(dict.fromkeys([*first.classes, *second.classes])),
         dict(passed_over),
         tuple(dict.fromkeys(first.quarantined + second.quarantined)),
         Reader(read),
