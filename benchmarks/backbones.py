@@ -19,12 +19,12 @@ from PIL import Image
 
 import headstart as hs
 from headstart import backbones
-from headstart.datasets import Dataset, open_dataset
-from headstart.features import embed
-from headstart.groups import find_groups
+from headstart.data import Dataset, open_dataset
+from headstart.features.features import embed
+from headstart.features.runtime import cores, load_graph
 from headstart.heads import select
-from headstart.images import decode
-from headstart.runtime import cores, load_graph
+from headstart.images.decode import decode
+from headstart.splits.groups import find_groups
 
 SETS = ("horse-or-human", "ants-bees")
 

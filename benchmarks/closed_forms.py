@@ -12,8 +12,8 @@ import numpy as np
 from measure import Scratch, shared, table
 
 from headstart import backbones
-from headstart.datasets import open_dataset
-from headstart.features import embed
+from headstart.data import open_dataset
+from headstart.features.features import embed
 from headstart.heads import Statistics, held_out, solve
 from headstart.heads.held_out import Basis
 

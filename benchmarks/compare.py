@@ -19,12 +19,12 @@ from safetensors.numpy import load_file
 from scipy.stats import kendalltau
 
 from headstart import backbones
-from headstart.cache import Cache
-from headstart.compare import _average
-from headstart.datasets import open_dataset
-from headstart.features import embed
-from headstart.groups import find_groups, nearest
+from headstart.compare.backbones import _average
+from headstart.data import open_dataset
+from headstart.features.cache import Cache
+from headstart.features.features import embed
 from headstart.heads import judge, select
+from headstart.splits.groups import find_groups, nearest
 
 SETS = ("horse-or-human", "ants-bees")
 NORMS = {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"}

@@ -16,8 +16,8 @@ from measure import COMMAND, Scratch, arguments, process, shared, side_by_side, 
 from PIL import Image
 
 from headstart import backbones
-from headstart.datasets import open_dataset
-from headstart.runtime import load_graph
+from headstart.data import open_dataset
+from headstart.features.runtime import load_graph
 
 EPOCHS, BATCH, RATE = 10, 32, 1e-3
 

@@ -25,10 +25,10 @@ from safetensors.torch import load_file
 
 import headstart as hs
 from headstart.backbones import InputOptions
-from headstart.datasets import Dataset, open_dataset
-from headstart.evaluation import held_out_accuracy, mcnemar
+from headstart.data import Dataset, open_dataset
 from headstart.finetune import FineTuning, fine_tune
-from headstart.images import decode
+from headstart.images.decode import decode
+from headstart.stats.accuracy import held_out_accuracy, mcnemar
 
 NETWORK = {"pad_type": "same", "num_classes": 1001}
 BACKBONE = "timm:mobilenetv2_100?pad_type=same&num_classes=1001"

@@ -19,8 +19,8 @@ import headstart as hs
 from headstart.backbones import InputOptions
 from headstart.finetune import FineTuning
 from headstart.finetune.freeze import plan
+from headstart.finetune.image_loader import Pictures
 from headstart.finetune.network import Network
-from headstart.finetune.pictures import Pictures
 from headstart.finetune.precision import Arithmetic
 
 

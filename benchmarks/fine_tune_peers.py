@@ -32,9 +32,9 @@ import numpy as np
 from fine_tune import fitted, pixels, plain, turned
 from measure import Scratch, shared, table
 
-from headstart.datasets import open_dataset
-from headstart.evaluation import held_out_accuracy
+from headstart.data import open_dataset
 from headstart.finetune import FineTuning, fine_tune
+from headstart.stats.accuracy import held_out_accuracy
 
 ARMS = ("fastai", "keras", "keras-10", "plain", "headstart", "headstart-all")
 HERE = Path(__file__).parent

@@ -16,10 +16,10 @@ import numpy as np
 from measure import COMMAND, Scratch, arguments, process, shared, side_by_side, table
 
 from headstart import backbones
-from headstart.datasets import open_dataset
-from headstart.images import decode
-from headstart.passes import BATCH
-from headstart.runtime import cores, load_graph
+from headstart.data import open_dataset
+from headstart.features.extractor import BATCH
+from headstart.features.runtime import cores, load_graph
+from headstart.images.decode import decode
 
 
 def bound(dataset, backbone, runtime: str) -> float:

@@ -18,15 +18,15 @@ import numpy as np
 from measure import shared, table
 
 from headstart import backbones
-from headstart.cache import Cache
-from headstart.calibration import fit_temperature, group_quantile, make_promises, smoothing
-from headstart.datasets import join, open_dataset
-from headstart.features import embed
+from headstart.data import join, open_dataset
+from headstart.features.cache import Cache
+from headstart.features.features import embed
 from headstart.heads import Choice, Statistics, held_out, select, softmax, solve
 from headstart.heads.held_out import Basis
 from headstart.heads.learning_curve import learning_curve
-from headstart.heads.novelty import familiar, held_out_distances
-from headstart.partition import Partition
+from headstart.heads.ood import familiar, held_out_distances
+from headstart.splits.split import Partition
+from headstart.stats import fit_temperature, group_quantile, make_promises, smoothing
 
 DATA = ("ants-bees", "horse-or-human")
 COVERAGE, FALSE_ALARMS = 0.95, 0.05

@@ -26,7 +26,7 @@ ImageClassifier(runtime=sys.argv[2], cache=False).fit(sys.argv[1])
 """,
     "check": """
 from headstart.check import check
-from headstart.datasets import open_dataset
+from headstart.data import open_dataset
 check(open_dataset(sys.argv[1]), runtime=sys.argv[2])
 """,
 }

@@ -25,11 +25,11 @@ from measure import Scratch, shared, table
 from PIL import Image, ImageFilter
 
 from headstart import backbones
-from headstart.cache import Cache
 from headstart.check import check
-from headstart.datasets import open_dataset
-from headstart.features import embed
-from headstart.samples import render
+from headstart.data import open_dataset
+from headstart.data.rendered import render
+from headstart.features.cache import Cache
+from headstart.features.features import embed
 
 COPIES = ("re-encoded", "cropped", "mirrored", "resized")
 FAULTS = ("flipped", *COPIES, "broken", "foreign", "blurred", "dark", "tiny")

@@ -24,7 +24,7 @@ CODE = """
 import resource, sys, time
 from pathlib import Path
 from headstart import ImageClassifier
-from headstart.cache import Cache
+from headstart.features.cache import Cache
 with Cache() as cache:
     c = ImageClassifier().fit(sys.argv[1])
 c.save(sys.argv[2])

@@ -4,15 +4,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
+from helpers.photos import ROOT, write_photos
 
 if TYPE_CHECKING:
     from headstart import ImageClassifier
     from headstart.report.data import Report
 
-ROOT = Path(__file__).resolve().parent.parent
 # selenium brings trio, whose plugin for Hypothesis warns as it is loaded, which here is an error.
 os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
@@ -29,24 +27,6 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def write_photos(folder: Path, count: int = 10, classes: tuple[str, ...] = ("disc", "stripes"), seed: int = 0) -> Path:
-    """``count`` small JPEGs a class: discs, stripes or dots in random colours, places and sizes."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:96, :128] / 96
-    for number, name in enumerate(classes):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            cx, cy, r, angle = *rng.uniform(0.35, 0.85, 2), rng.uniform(0.15, 0.35), rng.uniform(0, np.pi)
-            wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(25, 60))
-            shape = [(x - cx) ** 2 + (y - cy) ** 2 < r**2, wave > 0, (np.sin(40 * x) * np.sin(40 * y)) > 0.5][
-                number % 3
-            ]
-            front, back = rng.integers(0, 256, (2, 3))
-            pixels = np.where(shape[..., None], front, back) + rng.normal(0, 8, (96, 128, 3))
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{i:03}.jpg", quality=92)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_photos
+from helpers.photos import write_photos
 from PIL import Image
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 import headstart as hs
 from headstart.classifier import _apart
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import Accuracy, wilson
+from headstart.stats.accuracy import Accuracy, wilson
 
 
 def paths_and_labels(folder):

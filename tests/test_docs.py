@@ -14,10 +14,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from graphs import saved
+from helpers.graphs import saved
 
 import headstart
-from headstart.samples import render
+from headstart.data.rendered import render
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

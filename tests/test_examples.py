@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers.photos import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 NEEDS = {"lesson3-inception": ("torch", "keras"), "exercise-horses-humans": ("torch",)}

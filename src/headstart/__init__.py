@@ -10,24 +10,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headstart.answers import Evaluation, Prediction
     from headstart.backbones import InputOptions
     from headstart.classifier import ImageClassifier, load
-    from headstart.datasets import Dataset, open_dataset
+    from headstart.data import Dataset, open_dataset
     from headstart.errors import HeadstartError
-    from headstart.evaluation import Accuracy
+    from headstart.model.predictions import Evaluation, Prediction
+    from headstart.stats.accuracy import Accuracy
 
 __version__ = "0.1.0"
 _WHERE = {
-    "Accuracy": "evaluation",
-    "Dataset": "datasets",
-    "Evaluation": "answers",
+    "Accuracy": "stats.accuracy",
+    "Dataset": "data",
+    "Evaluation": "model.predictions",
     "HeadstartError": "errors",
     "ImageClassifier": "classifier",
     "InputOptions": "backbones",
-    "Prediction": "answers",
+    "Prediction": "model.predictions",
     "load": "classifier",
-    "open_dataset": "datasets",
+    "open_dataset": "data",
 }
 __all__ = [
     "Accuracy",

@@ -17,22 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
-from headstart.answers import Evaluation, Prediction, judge, labelled_part
-from headstart.augment import views
 from headstart.backbones import Backbone, InputOptions
-from headstart.bundle import Model, compose, make_golden, read, verify, write
-from headstart.cache import Cache
-from headstart.calibration import Promises, check_promises, groups_needed, make_promises
-from headstart.datasets import Dataset, from_pictures, join, open_dataset
+from headstart.data import Dataset, from_pictures, join, open_dataset
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import Accuracy, apart, held_out_accuracy, leave_group_out_accuracy
-from headstart.features import Features, embed, with_views
+from headstart.features.cache import Cache
+from headstart.features.features import Features, embed, with_views
+from headstart.features.runtime import RuntimeInfo, describe
 from headstart.heads import Choice, Training, select
 from headstart.heads.learning_curve import learning_curve
-from headstart.images import decode
-from headstart.partition import Learned, Partition
-from headstart.record import record
-from headstart.runtime import RuntimeInfo, describe
+from headstart.images.augment import views
+from headstart.images.decode import decode
+from headstart.model import Model, compose, make_golden, read, verify, write
+from headstart.model.predictions import Evaluation, Prediction, judge, labelled_part
+from headstart.model.run_info import record
+from headstart.splits.split import Learned, Partition
+from headstart.stats import Promises, check_promises, groups_needed, make_promises
+from headstart.stats.accuracy import Accuracy, apart, held_out_accuracy, leave_group_out_accuracy
 
 Progress = Callable[[int, int], None]
 GOLDEN = 8  # pictures that a model carries to prove itself elsewhere

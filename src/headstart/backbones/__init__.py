@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headstart.backbones.model import PROVIDERS, Backbone, InputOptions, Tap
+from headstart.backbones.backbone import PROVIDERS, Backbone, InputOptions, Tap
 from headstart.errors import BackboneError, OptionError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[s
     ``options`` override how pictures are prepared; ``taps`` name further tensors of the graph to tap. Raises
     BackboneError when the network cannot be read or cut, OptionError for an id no provider knows.
     """
-    from headstart.backbones import builtin, hub, keras_zoo, onnx_file, timm_zoo  # noqa: F401  # they enter PROVIDERS
+    from headstart.backbones.providers import builtin, hub, keras, onnx_file, timm  # noqa: F401  # they enter PROVIDERS
 
     name, _, rest = backbone.partition(":")
     if name not in PROVIDERS:
@@ -68,7 +68,7 @@ def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
     """The backbone's graph with only ``taps`` as outputs, and only what they need. Raises BackboneError."""
     import onnx
 
-    from headstart.backbones.graph import prune
+    from headstart.backbones.onnx.standardise import prune
 
     known = [tap.name for tap in backbone.taps]
     for tap in taps:

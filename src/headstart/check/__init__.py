@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
-from headstart.cache import Cache
-from headstart.check.copies import find_copies
+from headstart.check.duplicates import find_copies
+from headstart.check.finding import KINDS, Finding
 from headstart.check.labels import disagreements, foreign, suspects
-from headstart.check.looks import odd_looks
-from headstart.check.model import KINDS, Finding
+from headstart.check.quality import odd_looks
 from headstart.check.table import write_table
-from headstart.datasets import Dataset
+from headstart.data import Dataset
 from headstart.errors import DataError
-from headstart.features import Features, embed
-from headstart.groups import Linked, find_groups
+from headstart.features.cache import Cache
+from headstart.features.features import Features, embed
+from headstart.splits.groups import Linked, find_groups
 
 __all__ = ["KINDS", "Checked", "Finding", "check", "check_fitted", "write_table"]
 

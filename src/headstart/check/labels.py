@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.check.model import Finding
-from headstart.datasets import Dataset
-from headstart.features import Features
-from headstart.groups import nearest
+from headstart.check.finding import Finding
+from headstart.data import Dataset
+from headstart.features.features import Features
 from headstart.heads import select
+from headstart.splits.groups import nearest
 
 NEIGHBOURS = 10
 FAR = 3.0  # robust deviations below the others' similarity

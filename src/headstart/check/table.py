@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from headstart.check.model import Finding
-from headstart.datasets import Dataset
+from headstart.check.finding import Finding
+from headstart.data import Dataset
 from headstart.errors import OptionError
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")

@@ -18,11 +18,11 @@ import gc
 import os
 import sys
 
-from headstart.cli import comparison, fitting, models, networks, pictures, reports  # noqa: F401  # each enters its commands
+from headstart.cli import backbones, compare, fit, models, pictures, report  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
+from headstart.cli.terminal import line
 from headstart.errors import HeadstartError
-from headstart.processor import taken_for_less
-from headstart.terminal import line
+from headstart.machine import taken_for_less
 
 __all__ = ["app", "main"]
 

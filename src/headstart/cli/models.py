@@ -20,8 +20,7 @@ from headstart.cli.options import (
     WorkersOption,
     app,
 )
-from headstart.errors import OptionError
-from headstart.terminal import (
+from headstart.cli.terminal import (
     line,
     print_answer,
     print_comparison,
@@ -31,6 +30,7 @@ from headstart.terminal import (
     progress_bar,
     tell_quarantine,
 )
+from headstart.errors import OptionError
 
 
 @app.command()
@@ -49,7 +49,7 @@ def predict(
 ) -> None:
     """Name the class of each picture, most probable first, or none of these; and the set that holds the true one."""
     from headstart.classifier import load
-    from headstart.datasets import from_pictures, join, open_dataset
+    from headstart.data import from_pictures, join, open_dataset
 
     if as_json and as_csv:
         raise OptionError("--json and --csv exclude each other; give one.")
@@ -115,7 +115,7 @@ def evaluate(
     *others, data = more
     with progress_bar("Predicting", quiet, progress) as report:
         if others:
-            from headstart.paired import compare
+            from headstart.compare.models import compare
 
             compared = compare(
                 [model, *others], data, group_by=group_by, runtime=runtime, precision=precision, workers=workers,
@@ -173,6 +173,6 @@ def verify(
 
 
 def _holds_pictures(path: str) -> bool:
-    from headstart.images import is_picture_name
+    from headstart.images.decode import is_picture_name
 
     return Path(path).is_dir() or ("." in Path(path).name and not is_picture_name(path) and Path(path).exists())

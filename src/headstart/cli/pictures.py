@@ -19,7 +19,7 @@ from headstart.cli.options import (
     WorkersOption,
     app,
 )
-from headstart.terminal import line, print_findings, print_json, progress_bar
+from headstart.cli.terminal import line, print_findings, print_json, progress_bar
 
 
 @app.command()
@@ -39,10 +39,10 @@ def check(
     progress: ProgressOption = None,
 ) -> None:
     """What is wrong with the pictures: copies, leaks between splits, wrong labels, foreign and faulty pictures."""
-    from headstart.cache import Cache
     from headstart.check import check as look_at
     from headstart.check import write_table
-    from headstart.datasets import open_dataset
+    from headstart.data import open_dataset
+    from headstart.features.cache import Cache
 
     dataset = open_dataset(data)
     with progress_bar("Reading features", quiet, progress) as report, Cache() if cache else nullcontext() as kept:
@@ -74,7 +74,7 @@ def sample(
     progress: ProgressOption = None,
 ) -> None:
     """Render a labelled sample set: computer-generated horses and humans."""
-    from headstart.samples import render
+    from headstart.data.rendered import render
 
     with progress_bar("Rendering", quiet, progress) as report:
         count = render(name, folder, seed=seed, train=train, validation=validation, workers=workers, progress=report)
@@ -90,8 +90,8 @@ def download(
     progress: ProgressOption = None,
 ) -> None:
     """Fetch a public data set, check its hash and unpack it. A broken download goes on where it stopped."""
-    from headstart.download import SETS
-    from headstart.download import download as fetch
+    from headstart.data.download import SETS
+    from headstart.data.download import download as fetch
 
     with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
         hashes = fetch(name, folder, timeout=timeout, progress=report)

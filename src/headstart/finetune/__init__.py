@@ -29,7 +29,7 @@ from headstart.finetune.options import FineTuning, parse
 
 if TYPE_CHECKING:
     from headstart.classifier import ImageClassifier
-    from headstart.finetune.tune import Tuned
+    from headstart.finetune.run import Tuned
 
 __all__ = ["FineTuning", "check_backbone", "fine_tune", "parse"]
 
@@ -56,6 +56,6 @@ def fine_tune(
     ``say`` gets a line an epoch, and what is decided. Raises BackboneError, DataError, OptionError, MissingExtraError.
     """
     check_backbone(classifier.backbone)
-    from headstart.finetune.tune import run
+    from headstart.finetune.run import run
 
     return run(classifier, how or FineTuning(), say or (lambda _: None))

@@ -19,16 +19,16 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
-from headstart.evaluation import wilson
 from headstart.finetune.freeze import Plan, check_frozen, set_mode
+from headstart.finetune.image_loader import Pictures
 from headstart.finetune.mixing import drawn
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuning
-from headstart.finetune.pictures import Pictures
 from headstart.finetune.precision import Arithmetic
 from headstart.finetune.schedule import rate_at
-from headstart.heads import descent
-from headstart.heads.descent import class_weights
+from headstart.heads import optimizers as descent
+from headstart.heads.optimizers import class_weights
+from headstart.stats.accuracy import wilson
 
 Rows = NDArray[np.int64]
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones import Backbone, InputOptions
-from headstart.backbones.exported import Opened, asked, prepared, quiet
-from headstart.backbones.keras_zoo import open_keras
-from headstart.backbones.timm_zoo import open_timm
+from headstart.backbones.providers.framework import Opened, asked, prepared, quiet
+from headstart.backbones.providers.keras import open_keras
+from headstart.backbones.providers.timm import open_timm
 from headstart.errors import BackboneError
-from headstart.finetune.graph import GraphModule
-from headstart.finetune.keras_layers import KerasModule
+from headstart.finetune.graph_module import GraphModule
+from headstart.finetune.keras_module import KerasModule
 from headstart.heads import Head
 
 OPEN = {"timm": open_timm, "keras": open_keras}

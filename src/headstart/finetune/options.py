@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headstart.augment import AUGMENTATIONS
 from headstart.errors import MissingExtraError, OptionError
-from headstart.heads.descent import OPTIMISERS
+from headstart.heads.optimizers import OPTIMISERS
+from headstart.images.augment import AUGMENTATIONS
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TUNING = ("warm_up", "l2_sp", "ema", "label_smoothing", "mixup", "cutmix", "clip")

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from headstart.processor import has_bf16
+from headstart.machine import has_bf16
 
 
 def chosen(precision: str, device: Accelerator) -> str:

@@ -16,9 +16,9 @@ learning_curve.py  what more pictures would bring
 """
 
 from headstart.heads.candidates import Candidate
-from headstart.heads.linear import Head, softmax
+from headstart.heads.head import Head, softmax
 from headstart.heads.mlp import Epoch, Training
-from headstart.heads.novelty import Familiar
+from headstart.heads.ood import Familiar
 from headstart.heads.selection import KINDS, Choice, Judged, as_good_as_the_best, judge, select
 from headstart.heads.statistics import Statistics
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.calibration import fit_temperature, log_losses, smoothing
 from headstart.heads import held_out
-from headstart.heads.expansion import expansion_for
 from headstart.heads.held_out import Basis
 from headstart.heads.logistic import held_out_logistic
+from headstart.heads.random_features import expansion_for
 from headstart.heads.vectors import Vectors
+from headstart.stats import fit_temperature, log_losses, smoothing
 
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)

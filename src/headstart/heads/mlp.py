@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import MissingExtraError, OptionError
-from headstart.heads.descent import OPTIMISERS, class_weights, optimiser
 from headstart.heads.logistic import group_folds
+from headstart.heads.optimizers import OPTIMISERS, class_weights, optimiser
 
 Array = NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from headstart.errors import DataError, OptionError
-from headstart.evaluation import Z95, grouped_difference
-from headstart.features import MANY
+from headstart.features.features import MANY
+from headstart.features.runtime import cores
 from headstart.heads import whole
 from headstart.heads.candidates import (
     Candidate,
@@ -35,13 +35,13 @@ from headstart.heads.candidates import (
     lean,
     plain_candidates,
 )
+from headstart.heads.head import Head, softmax
 from headstart.heads.held_out import Basis
-from headstart.heads.linear import Head, softmax
 from headstart.heads.logistic import fit_logistic
 from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
-from headstart.heads.novelty import Familiar, familiar, held_out_distances
+from headstart.heads.ood import Familiar, familiar, held_out_distances
 from headstart.heads.solve import Solution
-from headstart.runtime import cores
+from headstart.stats.accuracy import Z95, grouped_difference
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
 Array = NDArray[np.float64]

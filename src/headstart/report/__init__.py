@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from headstart.bundle import read
-from headstart.cache import Cache
 from headstart.classifier import ImageClassifier
 from headstart.errors import ModelError
+from headstart.features.cache import Cache
+from headstart.model import read
 from headstart.report.data import read_data, write_data, write_whole
 from headstart.report.gather import gather
 from headstart.report.page import render

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from headstart.cache import Cache
 from headstart.check import Finding, check_fitted
 from headstart.classifier import ImageClassifier
-from headstart.datasets import Dataset
+from headstart.data import Dataset
 from headstart.errors import ImageError, OptionError
-from headstart.evaluation import confusion
-from headstart.features import Features
-from headstart.images import decode
-from headstart.partition import Learned
-from headstart.report import curves, evidence, layout, pictures
+from headstart.features.cache import Cache
+from headstart.features.features import Features
+from headstart.images.decode import decode
+from headstart.model import cam as evidence
+from headstart.report import projection as layout
+from headstart.report import reliability as curves
+from headstart.report import thumbnails as pictures
 from headstart.report.data import (
     MAX_SHOWN,
     SETS,
@@ -35,6 +36,8 @@ from headstart.report.data import (
     unsure,
     worst,
 )
+from headstart.splits.split import Learned
+from headstart.stats.accuracy import confusion
 
 LISTED = 18  # findings of a kind that are told
 FILES = 6  # of one finding

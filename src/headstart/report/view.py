@@ -14,11 +14,11 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from headstart.evaluation import apart
 from headstart.report import charts
 from headstart.report.charts import Point
 from headstart.report.data import Evidence, Measured, Report, Told, unsure, worst
 from headstart.report.matrix import TITLES, Matrix, matrix
+from headstart.stats.accuracy import apart
 
 TRIED = 25  # candidates listed
 LAST = 160  # characters of a path that the script shows, the last

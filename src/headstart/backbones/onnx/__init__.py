@@ -1,0 +1,1 @@
+"""What is done to the graph of a backbone."""

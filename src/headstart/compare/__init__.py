@@ -1,0 +1,1 @@
+"""Backbones compared on one data set, and models on the same images."""

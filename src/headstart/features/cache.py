@@ -1,0 +1,220 @@
+"""The feature cache: vectors by the content of the picture, never by its name.
+
+One SQLite file. Writers of several processes take turns, a kill or a full disk loses at most the last batch,
+and every entry carries a checksum: what does not match is dropped and computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.files import cache_folder
+
+VERSION = 1
+DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
+MAX_BYTES = 4 * 2**30
+BUSY_SECONDS = 60
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    key BLOB PRIMARY KEY, dtype TEXT NOT NULL, value BLOB NOT NULL, checksum BLOB NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID
+"""
+
+
+def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: str, view: str, tap: str) -> bytes:
+    """The key [32 bytes] of one tap of one view of a picture with hash ``content``; view "0" is the picture itself.
+
+    Everything that can change the numbers is in it, the runtime's precision too.
+    """
+    text = "\0".join([backbone_sha256, preprocess, runtime, view, tap]).encode()
+    return hashlib.sha256(content + text).digest()
+
+
+class Cache:
+    """Vectors on disk. Use it as a context manager; safe with several threads and processes.
+
+    What goes wrong with the disk never stops a run: the cache turns itself off, and ``notes`` says why.
+    """
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
+        self.path = (folder or cache_folder()) / "features.sqlite"
+        self.max_bytes = max_bytes
+        self.notes: list[str] = []
+        self._lock = threading.Lock()
+        self._touched: set[bytes] = set()
+        self._connection: sqlite3.Connection | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
+                self._off(error)
+            else:
+                self._begin_again(error)
+        except OSError as error:
+            self._off(error)
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get_many(self, keys: Sequence[bytes]) -> list[NDArray[Any] | None]:
+        """The vectors under ``keys``, None where there is none or its checksum fails."""
+        found: dict[bytes, NDArray[Any]] = {}
+        with self._lock:
+            try:
+                for some in _batched(keys, 500):
+                    self._read(some, found)
+            except sqlite3.DatabaseError as error:
+                self._handle(error)
+            self._touched.update(found)
+        return [found.get(key) for key in keys]
+
+    def put_many(self, values: Mapping[bytes, NDArray[Any]]) -> None:
+        """Store vectors (uint8, float16 or float32, one-dimensional), all of them or none."""
+        now = int(time.time())
+        rows = []
+        for key, value in values.items():
+            dtype, data = value.dtype.str[1:], np.ascontiguousarray(value).tobytes()
+            rows.append((key, dtype, data, _checksum(key, dtype, data), now))
+        with self._lock:
+            if self._connection is None:
+                return
+            try:
+                with self._connection:
+                    self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
+            except sqlite3.DatabaseError as error:
+                self._handle(error)
+
+    def close(self) -> None:
+        """Note what was used, drop the least recently used beyond ``max_bytes``, and close."""
+        with self._lock:
+            if self._connection is None:
+                return
+            try:
+                self._note_use()
+                self._shrink()
+            except sqlite3.DatabaseError:
+                pass  # upkeep only: the next run does it
+            finally:
+                if self._connection is not None:
+                    self._connection.close()
+                    self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level="IMMEDIATE"
+        )
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, VERSION):
+                raise sqlite3.DatabaseError(f"it is of format {version}, not {VERSION}")
+            connection.execute("PRAGMA journal_mode=WAL")  # where it cannot be had, the old journal serves
+            connection.execute("PRAGMA synchronous=NORMAL")
+            if version == 0:
+                with connection:
+                    connection.execute(SCHEMA)
+                    connection.execute(f"PRAGMA user_version={VERSION}")
+            connection.execute("SELECT key, dtype, value, checksum, used FROM entries LIMIT 1").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _read(self, keys: Sequence[bytes], found: dict[bytes, NDArray[Any]]) -> None:
+        if self._connection is None:
+            return
+        marks = ",".join("?" * len(keys))
+        bad = []
+        for key, dtype, data, checksum in self._connection.execute(
+            f"SELECT key, dtype, value, checksum FROM entries WHERE key IN ({marks})", list(keys)
+        ):
+            if isinstance(data, bytes) and dtype in DTYPES and checksum == _checksum(key, dtype, data):
+                found[key] = np.frombuffer(data, DTYPES[dtype])
+            else:
+                bad.append((key,))
+        if bad:
+            with self._connection:
+                self._connection.executemany("DELETE FROM entries WHERE key = ?", bad)
+
+    def _handle(self, error: sqlite3.DatabaseError) -> None:
+        if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
+            self._off(error)
+        else:
+            self._begin_again(error)
+
+    def _off(self, error: Exception) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self.notes.append(f"The feature cache {self.path} is not used: {error}; features are computed, not stored.")
+
+    def _begin_again(self, error: Exception) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}-{os.getpid()}")
+        try:
+            self.path.replace(aside)
+            for ending in ("-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            self._connection = self._open()
+            self.notes.append(f"The feature cache was damaged ({error}); it was moved to {aside.name} and begun anew.")
+        except (OSError, sqlite3.DatabaseError) as again:
+            self._off(again)
+
+    def _note_use(self) -> None:
+        if self._connection is not None and self._touched:
+            now = int(time.time())
+            day_ago = now - 86_400  # a use noted today need not be noted again: a warm run then writes nothing
+            with self._connection:
+                self._connection.executemany(
+                    "UPDATE entries SET used = ? WHERE key = ? AND used < ?",
+                    ((now, key, day_ago) for key in self._touched),
+                )
+
+    def _shrink(self) -> None:
+        if self._connection is None:
+            return
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]  # the file itself lags behind its log
+        if pages * self._connection.execute("PRAGMA page_size").fetchone()[0] <= self.max_bytes:
+            return
+        total = self._connection.execute("SELECT COALESCE(SUM(LENGTH(value) + 100), 0) FROM entries").fetchone()[0]
+        surplus = total - int(self.max_bytes * 0.8)
+        drop = []
+        for key, size in self._connection.execute("SELECT key, LENGTH(value) + 100 FROM entries ORDER BY used"):
+            if surplus <= 0:
+                break
+            drop.append((key,))
+            surplus -= size
+        with self._connection:
+            self._connection.executemany("DELETE FROM entries WHERE key = ?", drop)
+        self._connection.execute("VACUUM")
+
+
+def _batched(keys: Sequence[bytes], size: int) -> Iterable[Sequence[bytes]]:
+    return (keys[i : i + size] for i in range(0, len(keys), size))
+
+
+def _checksum(key: bytes, dtype: str, data: bytes) -> bytes:
+    return hashlib.blake2b(key + dtype.encode() + data, digest_size=16).digest()
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    text = str(error)
+    return "malformed" in text or "not a database" in text or "no such" in text

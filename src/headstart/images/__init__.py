@@ -1,0 +1,1 @@
+"""One image: read, prepared for a network, varied, and looked at by itself."""

@@ -1,0 +1,1 @@
+"""Which images train, which are held out, and which belong together."""

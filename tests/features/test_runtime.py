@@ -1,0 +1,132 @@
+"""Both runtimes give the same numbers, to their precision, from any number of threads."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from helpers.graphs import SIZE, saved
+
+from headstart import backbones
+from headstart.errors import BackboneError, HeadstartError, OptionError
+from headstart.features.runtime import cores, describe, load_graph, pad_batch
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 160, 160, 3), np.uint8)
+
+
+def require(runtime, precision="auto"):
+    try:
+        return describe(runtime, precision)
+    except HeadstartError as error:
+        pytest.skip(str(error))
+
+
+def relative(a, b):
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def test_runtimes_agree():
+    require("openvino")
+    backbone = backbones.load("headstart-s")
+    reference = load_graph(backbone.graph, runtime="onnxruntime").run(PIXELS)
+    exact = load_graph(backbone.graph, runtime="openvino", precision="fp32").run(PIXELS)
+    half = load_graph(backbone.graph, runtime="openvino", precision="bf16").run(PIXELS)
+    assert set(reference) == set(exact) == set(half) == {tap.name for tap in backbone.taps}
+    for tap, value in reference.items():
+        assert value.dtype == exact[tap].dtype == np.float32
+        assert relative(exact[tap], value) < 1e-3
+        assert relative(half[tap], value) < 0.08
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_threads_give_what_one_gives(runtime, workers):
+    require(runtime)
+    graph = load_graph(backbones.load("headstart-s").graph, runtime=runtime, precision="fp32", workers=workers)
+    assert graph.workers == workers
+    expected = [graph.run(PIXELS[i : i + 2])["features"] for i in (0, 2, 4)]
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(3):
+            found = list(pool.map(lambda i: graph.run(PIXELS[i : i + 2])["features"], (0, 2, 4)))
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_results_are_copies():
+    """A second run must not write into what the first one returned."""
+    for runtime in ("onnxruntime", "openvino"):
+        try:
+            graph = load_graph(backbones.load("headstart-s").graph, runtime=runtime, workers=1)
+        except HeadstartError:
+            continue
+        first = graph.run(PIXELS[:2])["features"]
+        kept = first.copy()
+        graph.run(PIXELS[2:4])
+        np.testing.assert_array_equal(first, kept)
+
+
+def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
+    path = saved(tmp_path, batch=4)
+    backbone = backbones.load(f"onnx:{path}")
+    graph = load_graph(backbone.graph, runtime="onnxruntime")
+    pixels = np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
+    whole = pad_batch(graph, pixels, None)
+    for fixed in (1, 4, 7, 9):
+        padded = pad_batch(graph, pixels, fixed)
+        for tap, value in whole.items():
+            np.testing.assert_allclose(padded[tap], value, rtol=1e-5)
+
+
+def test_describe_says_what_would_run_without_loading_it():
+    info = describe("onnxruntime")
+    assert (info.name, info.precision, info.key) == ("onnxruntime", "fp32", "onnxruntime-fp32")
+    assert describe("auto").name in ("onnxruntime", "openvino")
+    for bad in (("cuda", "auto"), ("auto", "int8"), ("onnxruntime", "bf16")):
+        with pytest.raises(OptionError):
+            describe(*bad)
+
+
+def test_without_openvino_onnxruntime_runs(monkeypatch):
+    monkeypatch.setattr("headstart.features.runtime.util.find_spec", lambda _: None)
+    assert describe.__wrapped__("auto").name == "onnxruntime"
+    with pytest.raises(HeadstartError, match=r"headstart\[fast\]"):
+        describe.__wrapped__("openvino")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("graph", [b"", b"not a graph", bytes(1000)])
+def test_graphs_that_cannot_be_loaded(runtime, graph):
+    require(runtime)
+    with pytest.raises(BackboneError):
+        load_graph(graph, runtime=runtime)
+
+
+def test_cores_are_counted():
+    assert cores() >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_whose_first_runs_meet_do_not_wait_for_ever(shared):
+    """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads, and in
+    one of four whose threads each loaded a graph until they waited for each other there."""
+    code = f"""
+import threading, numpy as np
+from headstart import backbones
+from headstart.features.runtime import load_graph
+def load():
+    return load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)
+graph = load() if {shared} else None
+pixels, together = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
+def run():
+    together.wait()
+    (graph or load()).run(pixels)
+threads = [threading.Thread(target=run) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
