@@ -21,9 +21,10 @@ import headstart as hs
 from headstart import backbones
 from headstart.data import Dataset, open_dataset
 from headstart.features.features import embed
-from headstart.features.runtime import cores, load_graph
+from headstart.features.runtime import load_graph
 from headstart.heads import select
 from headstart.images.decode import decode
+from headstart.machine import cores
 from headstart.splits.groups import find_groups
 
 SETS = ("horse-or-human", "ants-bees")

@@ -18,8 +18,9 @@ from measure import COMMAND, Scratch, arguments, process, shared, side_by_side, 
 from headstart import backbones
 from headstart.data import open_dataset
 from headstart.features.extractor import BATCH
-from headstart.features.runtime import cores, load_graph
+from headstart.features.runtime import load_graph
 from headstart.images.decode import decode
+from headstart.machine import cores
 
 
 def bound(dataset, backbone, runtime: str) -> float:

@@ -26,7 +26,8 @@ from safetensors.torch import save_file
 from headstart import backbones
 from headstart.backbones import InputOptions
 from headstart.backbones import graph as preparation
-from headstart.features.runtime import cores, describe, load_graph
+from headstart.features.runtime import describe, load_graph
+from headstart.machine import cores
 
 PAIRS = {
     "MobileNetV2": ("mobilenetv2_100?pad_type=same", 224),

@@ -40,7 +40,7 @@ def cpuinfo(tmp_path, monkeypatch):
 def test_maker_and_flags_are_those_of_the_first_processor(cpuinfo, maker, flags, bf16, less, count):
     cpuinfo(maker, flags, count)
     assert processor.processor() == (maker, frozenset(["fpu", *flags.split()]))
-    assert (processor.has_bf16(), processor.taken_for_less()) == (bf16, less)
+    assert (processor.has_bf16(), processor.openblas_misses_avx512()) == (bf16, less)
 
 
 def test_of_a_processor_that_says_nothing_nothing_is_assumed(cpuinfo, tmp_path):
@@ -49,10 +49,10 @@ def test_of_a_processor_that_says_nothing_nothing_is_assumed(cpuinfo, tmp_path):
     processor.processor.cache_clear()
     assert processor.processor() == ("", frozenset())
     assert not processor.has_bf16()
-    assert not processor.taken_for_less()
+    assert not processor.openblas_misses_avx512()
 
 
-@pytest.mark.skipif(not processor.taken_for_less(), reason="the processor has no AVX-512, or OpenBLAS knows it")
+@pytest.mark.skipif(not processor.openblas_misses_avx512(), reason="the processor has no AVX-512, or OpenBLAS knows it")
 @pytest.mark.parametrize(("given", "kernels"), [({}, "SkylakeX"), ({"OPENBLAS_CORETYPE": "HASWELL"}, "Haswell")])
 def test_a_command_computes_with_the_kernels_of_the_processor(given, kernels):
     code = """

@@ -5,7 +5,6 @@
     ├── DataError           the pictures, labels or splits cannot be learned from
     │   └── ImageError      one picture cannot be read; its text is the reason in the quarantine
     ├── BackboneError       a network cannot be read, cut or run
-    ├── CacheError          the feature cache cannot be read or written
     ├── DownloadError       bytes did not arrive, or were not the promised ones
     ├── ModelError          a model folder is damaged, hostile or newer than this version
     │   └── VerifyError     the golden sample gives other answers on this machine
@@ -36,10 +35,6 @@ class BackboneError(HeadstartError):
     """A network cannot be read, cut or run."""
 
 
-class CacheError(HeadstartError):
-    """The feature cache cannot be read or written."""
-
-
 class DownloadError(HeadstartError):
     """Bytes did not arrive, or were not the promised ones."""
 
@@ -54,3 +49,15 @@ class VerifyError(ModelError):
 
 class MissingExtraError(HeadstartError, ImportError):
     """An optional package is not installed."""
+
+
+def missing_extra(problem: str, *extras: str) -> MissingExtraError:
+    """Build the error for a missing package: what is not installed, and how to install the extras that bring it.
+
+    >>> print(missing_extra("PyTorch is not installed", "torch"))
+    PyTorch is not installed; run: pip install 'headstart[torch]' (in a clone of the repository: pip install '.[torch]')
+    """
+    names = ",".join(extras)
+    return MissingExtraError(
+        f"{problem}; run: pip install 'headstart[{names}]' (in a clone of the repository: pip install '.[{names}]')"
+    )

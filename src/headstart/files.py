@@ -1,11 +1,95 @@
-"""Where Headstart keeps what it can make again."""
+"""Files and folders that are written whole or not at all, and JSON that is read within limits."""
 
+from __future__ import annotations
+
+import json
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
 
 
-def cache_folder() -> Path:
-    """``$HEADSTART_CACHE``, else ``$XDG_CACHE_HOME/headstart``, else ``~/.cache/headstart``."""
-    if folder := os.environ.get("HEADSTART_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+def encode(text: str) -> bytes:
+    """Encode text as UTF-8.
+
+    A byte of a file name that is not valid UTF-8, which Python keeps as a lone surrogate, becomes ``\\udcNN``: within a
+    JSON string that is an escape sequence, which reads back as the same name.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def to_json(value: object, indent: int | None = None) -> bytes:
+    """Encode a value as JSON in UTF-8, with a newline at its end. Raises ValueError for NaN and infinity."""
+    separators = (",", ":") if indent is None else None
+    return encode(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators) + "\n")
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file whose content is either the old one or all of ``data``, also if the process is killed.
+
+    The data are on the disk before the file gets its name. Raises OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(encode(data) if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write the files of a new folder, which then takes the place of ``target``.
+
+    ``target`` is either as it was or holds all files of the new folder and nothing else. Raises OSError, and what
+    ``fill`` raises.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
+        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new.mkdir()
+        fill(new)
+        for path in new.iterdir():  # on the disk before the rename makes it visible
+            with path.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        if target.exists():
+            target.replace(old)
+        try:
+            new.replace(target)
+        except OSError:
+            if old.exists() and not target.exists():
+                old.replace(target)
+            raise
+
+
+def read_json(path: Path, limit: int) -> dict[str, Any]:
+    """Read the JSON object in a file of at most ``limit`` bytes.
+
+    Raises OSError when the file cannot be read, ValueError when it is larger or holds anything else.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes")
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
+
+
+def _umask() -> int:
+    """Return the permissions that new files do not get. There is no way to read them without setting them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -16,7 +16,7 @@ from headstart.backbones import InputOptions, store
 from headstart.cli import main
 from headstart.errors import BackboneError, OptionError
 from headstart.features.runtime import load_graph
-from headstart.files import cache_folder
+from headstart.machine import cache_folder
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from headstart.backbones.backbone import PROVIDERS, Backbone
 from headstart.backbones.input_config import MAX_DESCRIPTION
 from headstart.backbones.providers.onnx_file import read_stored, store
 from headstart.errors import BackboneError, OptionError
-from headstart.files import cache_folder
+from headstart.machine import cache_folder
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PATIENCE = 20

@@ -19,8 +19,8 @@ from PIL import Image
 from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.features.features import Features
-from headstart.features.runtime import cores
 from headstart.images.decode import decode
+from headstart.machine import cores
 from headstart.splits.groups import Linked, nearest, pixel_links
 
 NEAR = 0.45  # centred cosine of features from which a crop is looked for

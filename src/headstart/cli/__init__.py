@@ -15,14 +15,13 @@ reports.py     report
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 from headstart.cli import backbones, compare, fit, models, pictures, report  # noqa: F401  # each enters its commands
 from headstart.cli.options import app
 from headstart.cli.terminal import line
 from headstart.errors import HeadstartError
-from headstart.machine import taken_for_less
+from headstart.machine import tune_process
 
 __all__ = ["app", "main"]
 
@@ -31,9 +30,7 @@ def main() -> None:
     """The ``headstart`` command: errors raised on purpose become one line and status 2."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
-    # Imports make many objects that stay: searching all of them for cycles, time and again, takes a fit 0.04 s.
-    gc.set_threshold(50_000)
-    _settle_libraries()
+    tune_process()
     try:
         app()
     except HeadstartError as error:
@@ -47,14 +44,3 @@ def main() -> None:
         sys.exit(0)
     finally:
         gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit
-
-
-def _settle_libraries() -> None:
-    """What libraries read when they are first imported, which no command has done yet. What a user has set stays."""
-    # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
-    # sleep at once (2^4 cycles).
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-    if taken_for_less():  # its products of matrices take 0.6 times as long so, its eigenvectors 0.8
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
-    # OpenVINO imports its converter of models, with telemetry, wherever it is there: 0.02 s for what no command uses.
-    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # an import of it fails, as if not there

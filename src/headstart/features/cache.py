@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.files import cache_folder
+from headstart.machine import cache_folder
 
 VERSION = 1
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}

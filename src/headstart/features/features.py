@@ -16,8 +16,9 @@ from headstart.backbones import Backbone
 from headstart.data import Dataset, Quarantined
 from headstart.features.cache import Cache, entry_key
 from headstart.features.extractor import LOOK, PIXELS, Pass, Work, pack
-from headstart.features.runtime import RuntimeInfo, cores, describe
+from headstart.features.runtime import RuntimeInfo, describe
 from headstart.images.augment import View
+from headstart.machine import cores
 
 SMALL = "square:48:shrunk"  # a cache entry of its own, which only the report reads
 STORE_EVERY = 256  # entries

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, MissingExtraError, OptionError
-from headstart.machine import has_bf16
+from headstart.machine import cores, has_bf16
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -42,11 +42,6 @@ class RuntimeInfo:
     def key(self) -> str:
         """What features are kept under: numbers of another library or precision differ a little."""
         return f"{self.name}-{self.precision}"
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Dataset
-from headstart.features.runtime import cores
 from headstart.images.augment import AUGMENTATIONS, matrix, warp
 from headstart.images.decode import decode
 from headstart.images.preprocess import Preprocess
+from headstart.machine import cores
 
 Pixels = NDArray[np.uint8]
 KEPT = 2 * 2**30  # bytes of decoded pictures held in memory; beyond that each epoch decodes anew

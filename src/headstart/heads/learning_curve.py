@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from headstart.features.runtime import cores
 from headstart.heads import solve
 from headstart.heads.held_out import Basis
 from headstart.heads.selection import Choice
 from headstart.heads.statistics import Statistics
+from headstart.machine import cores
 
 Array = NDArray[np.float64]
 FOLDS = 5

@@ -24,7 +24,6 @@ from threadpoolctl import threadpool_limits
 
 from headstart.errors import DataError, OptionError
 from headstart.features.features import MANY
-from headstart.features.runtime import cores
 from headstart.heads import whole
 from headstart.heads.candidates import (
     Candidate,
@@ -41,6 +40,7 @@ from headstart.heads.logistic import fit_logistic
 from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
 from headstart.heads.ood import Familiar, familiar, held_out_distances
 from headstart.heads.solve import Solution
+from headstart.machine import cores
 from headstart.stats.accuracy import Z95, grouped_difference
 
 KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")

@@ -14,9 +14,9 @@ from headstart.data import Dataset
 from headstart.errors import ImageError
 from headstart.features.cache import Cache, entry_key
 from headstart.features.features import Features, small_key
-from headstart.features.runtime import cores
 from headstart.images.decode import decode
 from headstart.images.thumbnail import SQUARE, shrunk, square
+from headstart.machine import cores
 
 THUMBNAIL = 144  # pixels, the longer side
 QUALITY = 74

@@ -24,7 +24,7 @@ from headstart.backbones.providers import hub
 from headstart.cli import main
 from headstart.errors import BackboneError, OptionError
 from headstart.features.runtime import load_graph
-from headstart.files import cache_folder
+from headstart.machine import cache_folder
 
 COMMIT, LATER = "a" * 40, "b" * 40
 CONFIG = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "size": {"height": 32, "width": 32}}

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from headstart.backbones.backbone import FLAT, Backbone, InputOptions
 from headstart.backbones.providers.onnx_file import MAX_FILE, keep, read_stored
 from headstart.errors import BackboneError, OptionError
-from headstart.files import cache_folder
 from headstart.images.preprocess import Preprocess
+from headstart.machine import cache_folder
 
 if TYPE_CHECKING:
     import onnx

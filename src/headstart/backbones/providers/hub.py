@@ -23,7 +23,7 @@ from headstart.backbones.providers.framework import one_line, quiet
 from headstart.backbones.providers.onnx_file import MAX_FILE, VERSION, convert, locations, parsed, read_stored
 from headstart.backbones.store import folder_of
 from headstart.errors import BackboneError, OptionError
-from headstart.files import cache_folder
+from headstart.machine import cache_folder
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,200}))?(?:\?file=(.{1,300}))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")

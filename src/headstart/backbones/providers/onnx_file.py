@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from headstart.backbones.backbone import Backbone, InputOptions, Tap, provider
 from headstart.backbones.input_config import described_options, description
 from headstart.errors import BackboneError, OptionError
-from headstart.files import cache_folder
 from headstart.images.preprocess import Preprocess
+from headstart.machine import cache_folder
 
 if TYPE_CHECKING:
     import onnx
