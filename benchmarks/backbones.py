@@ -86,7 +86,9 @@ def floor(dataset: Dataset) -> float:
     train = np.array([dataset.items[i].split == "train" for i in kept])
     values, labels = {name: np.stack(found) for name, found in rows.items()}, labels[kept]
     found = embed(dataset.select(kept), backbones.load("headstart-s"))
-    groups = find_groups(found.content[train], found.pixels[train], found.values["features"][train], labels[train])
+    groups = find_groups(
+        found.content_hashes[train], found.tiny_images[train], found.values["features"][train], labels[train]
+    )
     choice = select({name: value[train] for name, value in values.items()}, labels[train], groups.index)
     new = np.concatenate([values[tap][~train] for tap in choice.head.taps], axis=1)
     return float((choice.head.scores(new).argmax(axis=1) == labels[~train]).mean())

@@ -21,10 +21,10 @@ from scipy.stats import kendalltau
 from headstart import backbones
 from headstart.compare.backbones import _average
 from headstart.data import open_dataset
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed
 from headstart.heads import judge, select
-from headstart.splits.groups import find_groups, nearest
+from headstart.splits.groups import find_groups, nearest_neighbours
 
 SETS = ("horse-or-human", "ants-bees")
 NORMS = {"conv_pw": "bn1", "conv_dw": "bn2", "conv_pwl": "bn3"}
@@ -108,7 +108,7 @@ def logme(x: np.ndarray, labels: np.ndarray) -> float:
 
 def knn(x: np.ndarray, labels: np.ndarray, groups: np.ndarray, neighbours: int = 5) -> float:
     """Accuracy of the vote of the nearest pictures of other groups, by centred cosine."""
-    places, _ = nearest(x, groups, neighbours)
+    places, _ = nearest_neighbours(x, groups, neighbours)
     votes = (labels[places] == labels[:, None]).mean(axis=1)
     return float((votes > 0.5).mean())
 
@@ -126,7 +126,7 @@ def tau(score: np.ndarray, right: np.ndarray, resamples: int = 1000) -> str:
     return f"{point:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def look_at(data: str, ids: dict[str, str], cache: Cache) -> None:
+def look_at(data: str, ids: dict[str, str], cache: FeatureCache) -> None:
     dataset = open_dataset(shared() / "data" / data)
     found = {name: embed(dataset, backbones.load(one), cache=cache) for name, one in ids.items()}
     first = next(iter(found.values()))
@@ -138,7 +138,7 @@ def look_at(data: str, ids: dict[str, str], cache: Cache) -> None:
     own = labels[rows]
 
     def of(vectors: np.ndarray) -> np.ndarray:
-        return find_groups(first.content[rows], first.pixels[rows], vectors, own).index
+        return find_groups(first.content_hashes[rows], first.tiny_images[rows], vectors, own).index
 
     held = [{tap: value[rows] for tap, value in one.values.items()} for one in found.values()]
     together = [type(one)(**{**vars(one), "values": values}) for one, values in zip(found.values(), held, strict=True)]
@@ -179,6 +179,6 @@ if __name__ == "__main__":
     with Scratch() as scratch:
         os.environ.setdefault("HEADSTART_CACHE", str(scratch.cache()))
         ids = networks(scratch.path)
-        with Cache() as cache:
+        with FeatureCache() as cache:
             for data in reversed(SETS):
                 look_at(data, ids, cache)

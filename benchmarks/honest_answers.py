@@ -18,15 +18,15 @@ import numpy as np
 from measure import shared, table
 
 from headstart import backbones
-from headstart.data import join, open_dataset
-from headstart.features.cache import Cache
+from headstart.data import concatenate, open_dataset
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed
 from headstart.heads import Choice, Statistics, held_out, select, softmax, solve
 from headstart.heads.held_out import Basis
 from headstart.heads.learning_curve import learning_curve
 from headstart.heads.ood import familiar, held_out_distances
 from headstart.splits.split import Partition
-from headstart.stats import fit_temperature, group_quantile, make_promises, smoothing
+from headstart.stats import fit_temperature, fit_thresholds, group_quantile, label_smoothing
 
 DATA = ("ants-bees", "horse-or-human")
 COVERAGE, FALSE_ALARMS = 0.95, 0.05
@@ -71,11 +71,11 @@ def cases(wanted: str) -> Iterator[Case]:
         for data in DATA:
             dataset = open_dataset(shared() / "data" / data)
             train, validation = dataset.split("train"), dataset.split("validation")
-            everything = join(train, validation)
-            with Cache() as cache:
+            everything = concatenate(train, validation)
+            with FeatureCache() as cache:
                 features = embed(everything, loaded, cache=cache)
             split = Partition.of(features, everything, len(train), "auto", None, 0)
-            values, held = features.at(split.train), features.at(split.validation)
+            values, held = features.vectors(split.train), features.vectors(split.validation)
             paths = [everything.items[features.index[i]].path for i in split.train]
             # The scene as the makers of horse-or-human named it (horse01-0.jpg); the others have none but the groups.
             named = [path.rsplit("/", 1)[-1].split("-")[0] for path in paths]
@@ -145,7 +145,7 @@ class Learned:
         else:
             scores = held_out.centroid(basis, labels, classes, groups)
             weights, bias = solve.centroid(part)
-        temperature = fit_temperature(scores, labels, smoothing(len(np.unique(groups))))
+        temperature = fit_temperature(scores, labels, label_smoothing(len(np.unique(groups))))
         return cls(basis, basis.weights(np.eye(len(basis.spread))), weights, bias, temperature, scores)
 
     def scores(self, x: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ def sets_and_calibration(case: Case, splits: int) -> tuple[list[dict], list[dict
             scores, plain = head.scores(prepared(case, learned)[rest]), Basis.of(x[learned])
         else:
             scores = head.scores(x[rest])
-        promises = make_promises(
+        promises = fit_thresholds(
             softmax(head.left_out / head.temperature), labels, groups, held_out_distances(plain, groups),
             coverage=COVERAGE, false_alarms=FALSE_ALARMS,
         )  # fmt: skip

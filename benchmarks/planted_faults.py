@@ -28,7 +28,7 @@ from headstart import backbones
 from headstart.check import check
 from headstart.data import open_dataset
 from headstart.data.rendered import render
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed
 
 COPIES = ("re-encoded", "cropped", "mirrored", "resized")
@@ -99,7 +99,7 @@ def plant(clean: Path, foreign: Path, folder: Path, seed: int) -> dict[str, str]
     return planted
 
 
-def headstart(folder: Path, cache: Cache) -> dict[str, set[str]]:
+def headstart(folder: Path, cache: FeatureCache) -> dict[str, set[str]]:
     """Files by kind of finding; copies in two classes or splits count as copies."""
     found: dict[str, set[str]] = {}
     for finding in check(open_dataset(folder), cache=cache).findings:
@@ -108,7 +108,7 @@ def headstart(folder: Path, cache: Cache) -> dict[str, set[str]]:
     return found
 
 
-def tools(folder: Path, cache: Cache, peers: str | None) -> dict[str, dict[str, set[str]]]:
+def tools(folder: Path, cache: FeatureCache, peers: str | None) -> dict[str, dict[str, set[str]]]:
     """What each tool finds in a folder."""
     found = {"headstart": headstart(folder, cache)}
     if peers:
@@ -135,7 +135,7 @@ def right(path: str, kind: str, planted: dict[str, str]) -> bool:
 def rows_of(name: str, clean: Path, foreign: Path, runs: int, peers: str | None, scratch: Scratch) -> list[dict]:
     """A row a fault: how much of it each tool finds, and how much of what it says of that kind is right."""
     hits, told, correct, number = Counter(), Counter(), Counter(), Counter()
-    with Cache() as cache:
+    with FeatureCache() as cache:
         before = tools(clean, cache, peers)
         for seed in range(runs):
             folder = scratch.path / f"{name}-{seed}"

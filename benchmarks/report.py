@@ -24,15 +24,15 @@ CODE = """
 import resource, sys, time
 from pathlib import Path
 from headstart import ImageClassifier
-from headstart.features.cache import Cache
-with Cache() as cache:
+from headstart.features.cache import FeatureCache
+with FeatureCache() as cache:
     c = ImageClassifier().fit(sys.argv[1])
 c.save(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from headstart import report
 found = [time.perf_counter()]
 for _ in range(2):
-    with Cache() as cache:
+    with FeatureCache() as cache:
         page = report.write(c, sys.argv[2], cache=cache)
     found.append(time.perf_counter())
 report.rewrite(sys.argv[2])

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from headstart import backbones
 from headstart.backbones import InputOptions
 from headstart.backbones import graph as preparation
-from headstart.features.runtime import describe, load_graph
+from headstart.features.runtime import load_graph, resolve_runtime
 from headstart.machine import cores
 
 PAIRS = {
@@ -73,7 +73,7 @@ def runtimes() -> list[tuple[str, str]]:
     found = [("onnxruntime", "fp32")]
     if find_spec("openvino") is not None:
         found.append(("openvino", "fp32"))
-        if describe("openvino").precision == "bf16":
+        if resolve_runtime("openvino").precision == "bf16":
             found.append(("openvino", "bf16"))
     return found
 

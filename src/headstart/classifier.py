@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
-from headstart.data import Dataset, from_pictures, join, open_dataset
+from headstart.data import Dataset, concatenate, from_images, open_dataset
 from headstart.errors import DataError, OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import Features, embed, with_views
-from headstart.features.runtime import RuntimeInfo, describe
+from headstart.features.runtime import RuntimeInfo, resolve_runtime
 from headstart.heads import Choice, Training, select
 from headstart.heads.learning_curve import learning_curve
 from headstart.images.augment import views
@@ -31,8 +31,8 @@ from headstart.model import Model, compose, make_golden, read, verify, write
 from headstart.model.predictions import Evaluation, Prediction, judge, labelled_part
 from headstart.model.run_info import record
 from headstart.splits.split import Learned, Partition
-from headstart.stats import Promises, check_promises, groups_needed, make_promises
-from headstart.stats.accuracy import Accuracy, apart, held_out_accuracy, leave_group_out_accuracy
+from headstart.stats import ConformalThresholds, check_targets, fit_thresholds, groups_needed
+from headstart.stats.accuracy import Accuracy, disjoint, held_out_accuracy, leave_one_group_out_accuracy
 
 Progress = Callable[[int, int], None]
 GOLDEN = 8  # pictures that a model carries to prove itself elsewhere
@@ -105,8 +105,8 @@ class ImageClassifier:
         ``report`` says that one will be made: what it shows of a picture is kept as that is decoded, not decoded again.
         """
         started = time.perf_counter()
-        check_promises(self.coverage, self.false_alarms)
-        Thread(target=_import_ahead, args=(describe(self.runtime, self.precision),), daemon=True).start()
+        check_targets(self.coverage, self.false_alarms)
+        Thread(target=_import_ahead, args=(resolve_runtime(self.runtime, self.precision),), daemon=True).start()
         dataset = self._open(X, y, groups)
         if not dataset.classes:
             raise DataError(f"{dataset.uri} has no labels to learn from; put the pictures in one folder a class.")
@@ -115,8 +115,8 @@ class ImageClassifier:
         train, validation = dataset.split("train"), self._validation_set(dataset)
         if not len(train):
             raise DataError(f"{dataset.uri} has no training pictures; expected class folders, or train/ with them.")
-        with Cache() if self.cache else nullcontext() as cache:
-            everything = train if validation is None else join(train, validation)
+        with FeatureCache() if self.cache else nullcontext() as cache:
+            everything = train if validation is None else concatenate(train, validation)
             features = embed(
                 everything, backbone, cache=cache, runtime=self.runtime, precision=self.precision,
                 workers=self.workers, squares=report, progress=progress,
@@ -132,7 +132,7 @@ class ImageClassifier:
             values, np.tile(split.labels, self.views), np.tile(split.groups.index, self.views), cut=cuts or "auto",
             kind=self.head, dropout=self.dropout, seed=self.seed, judged=len(split.labels), training=self._training(),
         )  # fmt: skip
-        promises = make_promises(
+        promises = fit_thresholds(
             choice.probabilities, split.labels, split.groups.index, choice.distances,
             coverage=self.coverage, false_alarms=self.false_alarms,
         )  # fmt: skip
@@ -163,7 +163,7 @@ class ImageClassifier:
     def adopt(self, learned: Learned, choice: Choice) -> None:
         """Become the model of another network and head that learned from the same pictures (fine-tuning)."""
         split, features = learned.partition, learned.features
-        promises = make_promises(
+        promises = fit_thresholds(
             choice.probabilities, split.labels, split.groups.index, choice.distances,
             coverage=self.coverage, false_alarms=self.false_alarms,
         )  # fmt: skip
@@ -225,7 +225,7 @@ class ImageClassifier:
 
     def verify(self) -> Any:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
-        return verify(self._fitted(), describe(self.runtime, self.precision))
+        return verify(self._fitted(), resolve_runtime(self.runtime, self.precision))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  # scikit-learn's signature
         """The parameters by name, as scikit-learn wants them."""
@@ -278,7 +278,7 @@ class ImageClassifier:
             return X
         if isinstance(X, str | os.PathLike):
             return open_dataset(X, group_column=None if self.group_by in ("auto", "none") else self.group_by)
-        return from_pictures(list(X), None if y is None else list(y), None if groups is None else list(groups))
+        return from_images(list(X), None if y is None else list(y), None if groups is None else list(groups))
 
     def _cuts(self) -> tuple[str, ...] | None:
         if isinstance(self.cut, str):
@@ -296,7 +296,7 @@ class ImageClassifier:
         return other.split("validation") if "validation" in other.splits else other
 
 
-def _model(classes: tuple[str, ...], backbone: Backbone, choice: Choice, promises: Promises) -> Model:
+def _model(classes: tuple[str, ...], backbone: Backbone, choice: Choice, promises: ConformalThresholds) -> Model:
     graph = compose(backbone, choice.head, choice.familiar)
     described = {
         "id": backbone.id,
@@ -354,14 +354,14 @@ def _accuracies(choice: Choice, split: Partition, features: Features, dataset: D
         answers = [split.classes[i] for i in probabilities.argmax(axis=1)]
         found["validation"] = held_out_accuracy(np.array([a == b for a, b in zip(answers, names, strict=True)]))
     right = choice.probabilities.argmax(axis=1) == split.labels
-    found["leave_group_out"] = leave_group_out_accuracy(right, split.groups.index)
+    found["leave_group_out"] = leave_one_group_out_accuracy(right, split.groups.index)
     return found
 
 
 def _apart(accuracy: Mapping[str, Accuracy]) -> list[str]:
     """What a fit must say where its two accuracies contradict each other."""
     left_out, held_out = accuracy["leave_group_out"], accuracy.get("validation")
-    if held_out is None or not apart(left_out.interval, held_out.interval):
+    if held_out is None or not disjoint(left_out.interval, held_out.interval):
         return []
     if held_out.value > left_out.value:
         return ["Held-out pictures are recognised better than groups left out: they may be easier, or copies."]
@@ -371,7 +371,7 @@ def _apart(accuracy: Mapping[str, Accuracy]) -> list[str]:
     ]
 
 
-def _unpromised(promises: Promises, groups: int) -> list[str]:
+def _unpromised(promises: ConformalThresholds, groups: int) -> list[str]:
     """What a fit must say of promises that its groups are too few for."""
     notes = []
     if not any(promises.set_thresholds):

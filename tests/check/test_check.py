@@ -15,11 +15,11 @@ from PIL import Image, ImageFilter
 import headstart as hs
 from headstart.check import KINDS, check, write_table
 from headstart.check.duplicates import ROUGHLY, _integral, _squares, best_places, inside
-from headstart.data import from_pictures, open_dataset
+from headstart.data import from_images, open_dataset
 from headstart.data.rendered import render
 from headstart.errors import DataError, OptionError
-from headstart.images.thumbnail import look, sharpness, shrunk, square, tiny
-from headstart.splits.groups import nearest
+from headstart.images.thumbnail import image_stats, sharpness, shrink, square_thumbnail, tiny_image
+from headstart.splits.groups import nearest_neighbours
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_nothing_readable_is_an_error(tmp_path):
 
 def test_unlabelled_pictures_and_arrays_can_be_checked(clean):
     paths = [str(p) for p in sorted((clean / "train" / "horses").iterdir())[:6]]
-    kinds = {f.kind for f in check(from_pictures([*paths, paths[0]])).findings}
+    kinds = {f.kind for f in check(from_images([*paths, paths[0]])).findings}
     assert kinds <= {"exact_duplicate", "near_duplicate", "blurred", "grey"}
     assert "exact_duplicate" in kinds
 
@@ -223,7 +223,9 @@ def test_a_crop_passes_the_first_rough_look(seed, share, mirrored):
     left, top = rng.integers(0, 301 - edge, 2)
     part = np.asarray(image.crop((left, top, left + edge, top + edge)))[:, :: -1 if mirrored else 1]
     whole, crop = (
-        tiny(shrunk(Image.fromarray(np.ascontiguousarray(each)))).reshape(1, 16, 16, 3).mean(axis=3, dtype=np.float32)
+        tiny_image(shrink(Image.fromarray(np.ascontiguousarray(each))))
+        .reshape(1, 16, 16, 3)
+        .mean(axis=3, dtype=np.float32)
         for each in (np.asarray(image), part)
     )
     assert best_places(whole, crop, range(8, 16))[0] >= ROUGHLY
@@ -264,10 +266,10 @@ def test_nearest_equals_sorting(monkeypatch):
         expected = np.argsort(-cosine, axis=1, kind="stable")[:, :4]
         for tile in (5, 100):
             monkeypatch.setattr("headstart.splits.groups.TILE", tile)
-            places, cosines = nearest(x, families, 4, centred=centred)
+            places, cosines = nearest_neighbours(x, families, 4, centred=centred)
             np.testing.assert_array_equal(places, expected)
             np.testing.assert_allclose(cosines, np.take_along_axis(cosine, expected, axis=1), atol=1e-6)
-    places, cosines = nearest(x[:3], np.array([0, 0, 1]), 4)
+    places, cosines = nearest_neighbours(x[:3], np.array([0, 0, 1]), 4)
     assert (places[0] == [2, -1, -1, -1]).all()
     assert (cosines[2, 2:] == -1).all()
 
@@ -302,7 +304,7 @@ def test_check_on_the_command_line(photos, monkeypatch, capsys):
 def test_looks_are_those_of_the_picture():
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (96, 144, 3), np.uint8)
-    height, width, sharp = look((96, 144), image[::2, ::2])
+    height, width, sharp = image_stats((96, 144), image[::2, ::2])
     assert (height, width) == (96, 144)
     green = image[::2, ::2, 1].astype(np.float64)
     laplacian = sum(np.roll(green, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * green
@@ -317,11 +319,13 @@ def test_looks_are_those_of_the_picture():
     assert sharpness(np.repeat(finer[:, :, None], 3, 2).astype(np.uint8)) == pytest.approx(expected, rel=1e-5)
     assert sharpness(image[:2]) == 1.0  # nothing can be said
     blocks = image.reshape(16, 6, 16, 9, 3).mean(axis=(1, 3)).reshape(-1)
-    assert np.abs(tiny(shrunk(Image.fromarray(image))) - blocks).max() <= 1
+    assert np.abs(tiny_image(shrink(Image.fromarray(image))) - blocks).max() <= 1
     middle = np.kron(rng.integers(0, 256, (48, 48, 3)), np.ones((2, 2, 1))).astype(np.uint8)
     padded = np.pad(middle, ((0, 0), (24, 24), (0, 0)))
-    found = square(shrunk(Image.fromarray(padded))).reshape(48, 48, 3)
+    found = square_thumbnail(shrink(Image.fromarray(padded))).reshape(48, 48, 3)
     assert np.abs(found[2:-2, 2:-2] - middle[::2, ::2][2:-2, 2:-2].astype(int)).mean() < 40
     large = np.kron(image, np.ones((5, 5, 1), np.uint8))  # 480 x 720: shrunk by five, exactly
-    np.testing.assert_array_equal(np.asarray(shrunk(Image.fromarray(large))), image)
-    np.testing.assert_array_equal(tiny(shrunk(Image.fromarray(large))), tiny(shrunk(Image.fromarray(image))))
+    np.testing.assert_array_equal(np.asarray(shrink(Image.fromarray(large))), image)
+    np.testing.assert_array_equal(
+        tiny_image(shrink(Image.fromarray(large))), tiny_image(shrink(Image.fromarray(image)))
+    )

@@ -17,7 +17,7 @@ from helpers.photos import write_photos
 from headstart import __version__, backbones
 from headstart.cli import __doc__ as cli_doc
 from headstart.cli import app, main
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import small_key
 from headstart.model import read, write
 
@@ -99,7 +99,7 @@ def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, t
 def test_what_a_report_shows_is_kept_as_the_pictures_are_decoded(run, photos, tmp_path, monkeypatch, options):
     monkeypatch.setattr("headstart.cli.fit.write_report", lambda *_: "page")  # it would decode what is not there
     assert run("fit", photos, "-o", tmp_path / "model", *options)[0] == 0
-    with Cache() as cache:
+    with FeatureCache() as cache:
         keys = [small_key(hashlib.sha256(path.read_bytes()).digest()) for path in photos.rglob("*.jpg")]
         assert keys
         assert all((each is None) == bool(options) for each in cache.get_many(keys))

@@ -17,7 +17,7 @@ from headstart.cli import main
 from headstart.compare.backbones import Row, _average, _ranked, compare, entries
 from headstart.data import open_dataset
 from headstart.errors import OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed
 from headstart.heads import Candidate
 from headstart.stats.accuracy import Accuracy
@@ -116,7 +116,7 @@ def test_what_is_too_large_is_named(photos, two):
     found = compare(open_dataset(photos), ["headstart-s", two[0]], max_size=0.1)
     assert {r.backbone for r in found.rows} == {"headstart-s", two[0]}
     assert all(r.bytes <= 0.1e6 for r in found.rows)
-    ((what, why),) = found.passed_over
+    ((what, why),) = found.skipped
     assert what == "headstart-s at stage4, stage5, features"
     assert why == "larger than 0.1 MB"
     with pytest.raises(OptionError, match=r"No backbone was looked at \(headstart-s: larger than 0 MB\); allow more"):
@@ -133,7 +133,7 @@ def test_when_the_time_is_up_the_rest_is_named(photos, two, monkeypatch):
 
     found = compare(open_dataset(photos), two, time_limit=5, progress=progress)
     assert [r.backbone for r in found.rows] == two[:1]
-    assert found.passed_over == ((two[1], "the time limit of 5 s"),)
+    assert found.skipped == ((two[1], "the time limit of 5 s"),)
 
 
 def test_a_run_stopped_half_way_goes_on_from_the_cache(tmp_path):
@@ -146,9 +146,9 @@ def test_a_run_stopped_half_way_goes_on_from_the_cache(tmp_path):
         if done >= 60:
             raise Stop
 
-    with Cache() as cache, pytest.raises(Stop):
+    with FeatureCache() as cache, pytest.raises(Stop):
         compare(dataset, ["headstart-s"], cache=cache, progress=stop)
-    with Cache() as cache:
+    with FeatureCache() as cache:
         found = compare(dataset, ["headstart-s"], cache=cache)
     assert found.hits >= 60
     assert found.hits + found.misses == 120

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers.photos import write_photos
 
-from headstart.data import from_pictures, join, open_dataset, sources
+from headstart.data import concatenate, from_images, open_dataset, sources
 from headstart.errors import DataError, ImageError
 
 
@@ -85,7 +85,7 @@ def test_hidden_files_and_non_pictures_are_counted(folder):
         (folder / name).write_bytes(b"x")
     found = open_dataset(folder)
     assert len(found) == 10
-    assert found.passed_over == {"hidden": 3, "not a picture": 1, "no class folder": 1}
+    assert found.skipped == {"hidden": 3, "not a picture": 1, "no class folder": 1}
 
 
 def test_names_in_two_unicode_forms_are_one_class(tmp_path):
@@ -129,13 +129,13 @@ def test_links_stay_in_the_folder(folder, tmp_path):
     assert "inside.jpg" in names
     assert "secret.jpg" not in names
     assert len(found) == 11
-    assert found.passed_over["link that leaves the folder"] == 2
+    assert found.skipped["link that leaves the folder"] == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX")
 def test_a_pipe_is_not_waited_for(folder):
     os.mkfifo(folder / "train" / "disc" / "pipe.jpg")
-    assert open_dataset(folder).passed_over["not a file"] == 1
+    assert open_dataset(folder).skipped["not a file"] == 1
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
@@ -296,7 +296,7 @@ def test_damaged_bytes_in_a_zip_are_noticed(folder, tmp_path):
 def test_lists_of_paths_bytes_and_arrays(folder):
     path = next((folder / "train").rglob("*.jpg"))
     array = np.zeros((4, 5, 3), np.uint8)
-    found = from_pictures([str(path), path, path.read_bytes(), array], ["a", "b", 3, "a"], [1, 1, 2, 2])
+    found = from_images([str(path), path, path.read_bytes(), array], ["a", "b", 3, "a"], [1, 1, 2, 2])
     assert found.classes == ("3", "a", "b")
     assert [i.group for i in found.items] == ["1", "1", "2", "2"]
     assert found.read(0) == found.read(1) == found.read(2) == path.read_bytes()
@@ -309,28 +309,28 @@ def test_lists_of_paths_bytes_and_arrays(folder):
 )
 def test_arrays_that_are_no_pictures_are_refused_when_read(array):
     with pytest.raises(ImageError, match="no picture"):
-        from_pictures([array]).read(0)
+        from_images([array]).read(0)
 
 
 def test_lists_of_other_lengths_and_single_pictures_are_refused():
     with pytest.raises(DataError, match="2 pictures but 1 labels"):
-        from_pictures(["a", "b"], ["x"])
+        from_images(["a", "b"], ["x"])
     with pytest.raises(DataError, match="2 pictures but 3 groups"):
-        from_pictures(["a", "b"], ["x", "y"], [1, 2, 3])
+        from_images(["a", "b"], ["x", "y"], [1, 2, 3])
     with pytest.raises(DataError, match="list of pictures"):
-        from_pictures("a.jpg")
+        from_images("a.jpg")
 
 
 @pytest.mark.parametrize("path", ["missing.jpg", "/dev/zero", "."])
 def test_paths_that_cannot_be_read_are_refused_when_read(path):
     with pytest.raises(ImageError):
-        from_pictures([path]).read(0)
+        from_images([path]).read(0)
 
 
 def test_join_reads_both_and_select_keeps_order(folder):
     dataset = open_dataset(folder)
     train, validation = dataset.split("train"), dataset.split("validation")
-    both = join(validation, train)
+    both = concatenate(validation, train)
     assert [both.read(i) for i in range(10)] == [
         *(validation.read(i) for i in range(4)), *(train.read(i) for i in range(6)),
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_table_without_labels_is_a_set_to_predict_on(folder):
 
 def test_rows_without_a_label_or_a_picture_are_counted(folder):
     rows = [*ROWS, {**ROWS[0], "label": ""}, {**ROWS[0], "path": "notes.txt"}, {**ROWS[0], "path": ""}]
-    assert open_dataset(write_csv(folder / "t.csv", rows)).passed_over == {"no label": 1, "not a picture": 2}
+    assert open_dataset(write_csv(folder / "t.csv", rows)).skipped == {"no label": 1, "not a picture": 2}
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from headstart.features.cache import Cache, entry_key
+from headstart.features.cache import FeatureCache, entry_key
 
 # Every value follows from its key, so any reader can tell whether it is right.
 MAKE = """
 import hashlib, sys
 import numpy as np
 from pathlib import Path
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 
 def pair(i):
     key = hashlib.sha256(str(i).encode()).digest()
@@ -36,7 +36,7 @@ def pair(i):
 
 def check(folder, count):
     """Whatever is there is right; how many are there."""
-    with Cache(folder) as cache:
+    with FeatureCache(folder) as cache:
         keys = [pair(i)[0] for i in range(count)]
         found = cache.get_many(keys)
     there = [(i, value) for i, value in enumerate(found) if value is not None]
@@ -46,14 +46,14 @@ def check(folder, count):
 
 
 def fill(folder, count):
-    with Cache(folder) as cache:
+    with FeatureCache(folder) as cache:
         cache.put_many(dict(pair(i) for i in range(count)))
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from([np.uint8, np.float16, np.float32]).flatmap(lambda d: arrays.arrays(d, st.integers(0, 50))))
 def test_what_is_put_is_got(tmp_path_factory, value):
-    with Cache(tmp_path_factory.mktemp("c")) as cache:
+    with FeatureCache(tmp_path_factory.mktemp("c")) as cache:
         cache.put_many({b"k" * 32: value})
         got, none = cache.get_many([b"k" * 32, b"n" * 32])
     assert none is None
@@ -75,7 +75,7 @@ def test_every_ingredient_counts_in_the_key():
 
 def test_order_doubles_and_many(tmp_path):
     fill(tmp_path, 1500)
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         order = [7, 7, 1499, 0, 5000, 3]
         found = cache.get_many([pair(i)[0] for i in order])
     for i, value in zip(order, found, strict=True):
@@ -126,7 +126,7 @@ def test_random_bytes_anywhere(tmp_path, seed):
 
 def test_a_file_that_is_no_database_is_moved_aside_and_said_so(tmp_path):
     (tmp_path / "features.sqlite").write_bytes(b"my thesis" * 1000)
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         assert "was damaged" in cache.notes[0]
         cache.put_many(dict([pair(1)]))
     assert check(tmp_path, 2) == 1
@@ -144,14 +144,14 @@ def test_a_newer_format_is_not_believed(tmp_path):
 
 def test_a_place_that_cannot_be_written_turns_the_cache_off(tmp_path):
     (tmp_path / "file").write_text("x")
-    with Cache(tmp_path / "file") as cache:
+    with FeatureCache(tmp_path / "file") as cache:
         assert "is not used" in cache.notes[0]
         cache.put_many(dict([pair(1)]))
         assert cache.get_many([pair(1)[0]]) == [None]
 
 
 def test_the_least_recently_used_go_first(tmp_path):
-    with Cache(tmp_path, max_bytes=150_000) as cache:
+    with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         cache.put_many(dict(pair(i) for i in range(400)))
     connection = sqlite3.connect(tmp_path / "features.sqlite")
     long_ago = int(time.time()) - 10 * 86_400
@@ -160,16 +160,16 @@ def test_the_least_recently_used_go_first(tmp_path):
     kept_before = connection.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
     connection.close()
     assert 100 < kept_before < 400
-    with Cache(tmp_path, max_bytes=150_000) as cache:
+    with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         survivors = [i for i in range(400) if cache.get_many([pair(i)[0]])[0] is not None][:50]
     connection = sqlite3.connect(tmp_path / "features.sqlite")
     with connection:  # only those fifty were used of late
         for i in set(range(400)) - set(survivors):
             connection.execute("UPDATE entries SET used = ? WHERE key = ?", (long_ago, pair(i)[0]))
     connection.close()
-    with Cache(tmp_path, max_bytes=150_000) as cache:
+    with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         cache.put_many(dict(pair(i) for i in range(1000, 1200)))
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         assert all(v is not None for v in cache.get_many([pair(i)[0] for i in survivors]))
     assert (tmp_path / "features.sqlite").stat().st_size <= 150_000
 
@@ -179,7 +179,7 @@ def run(code, *arguments):
 
 
 WRITE = """
-with Cache(Path(sys.argv[1])) as cache:
+with FeatureCache(Path(sys.argv[1])) as cache:
     for start in range(int(sys.argv[2]), int(sys.argv[3]), 20):
         cache.put_many(dict(pair(i) for i in range(start, start + 20)))
         print(start, flush=True)
@@ -213,7 +213,7 @@ FULL = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-with Cache(Path(sys.argv[1])) as cache:
+with FeatureCache(Path(sys.argv[1])) as cache:
     for start in range(0, 2000, 20):
         cache.put_many(dict(pair(i) for i in range(start, start + 20)))
     for i in range(2000):

@@ -11,11 +11,11 @@ from helpers.graphs import saved
 from helpers.photos import write_photos
 
 from headstart import backbones
-from headstart.data import from_pictures, open_dataset
+from headstart.data import from_images, open_dataset
 from headstart.errors import BackboneError
 from headstart.features import extractor as passes
 from headstart.features import features
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.extractor import Pass
 from headstart.features.features import embed
 from headstart.images.decode import decode
@@ -47,7 +47,7 @@ def by_hand(dataset, backbone):
 def test_features_are_decode_preprocess_and_graph(backbone, data, tmp_path, workers, cached):
     dataset = open_dataset(data)
     expected = by_hand(dataset, backbone)
-    cache = Cache(tmp_path / "c") if cached else None
+    cache = FeatureCache(tmp_path / "c") if cached else None
     for _ in range(2):
         found = embed(dataset, backbone, cache=cache, runtime="onnxruntime", workers=workers)
         assert found.index.tolist() == list(range(40))
@@ -64,13 +64,13 @@ def test_features_are_decode_preprocess_and_graph(backbone, data, tmp_path, work
     )  # fmt: skip
     some = np.array([3, 1, 2])
     np.testing.assert_array_equal(found.matrix(["early"], some), np.float32(found.values["early"][some]))
-    assert np.shares_memory(found.at(np.arange(5, 9))["early"], found.values["early"])
+    assert np.shares_memory(found.vectors(np.arange(5, 9))["early"], found.values["early"])
     if cache is not None:
         cache.close()
 
 
 def test_a_picture_is_computed_once_whatever_its_name_and_folder(backbone, data, tmp_path):
-    with Cache(tmp_path / "c") as cache:
+    with FeatureCache(tmp_path / "c") as cache:
 
         def count(folder):
             found = embed(open_dataset(folder), backbone, cache=cache, runtime="onnxruntime")
@@ -91,9 +91,9 @@ def test_a_picture_is_computed_once_whatever_its_name_and_folder(backbone, data,
 
 def test_the_same_picture_twice_in_one_run(backbone, data, tmp_path):
     paths = sorted(map(str, Path(data).rglob("*.jpg")))[:3]
-    with Cache(tmp_path / "c") as cache:
+    with FeatureCache(tmp_path / "c") as cache:
         for misses in (9, 0):
-            found = embed(from_pictures(paths * 3), backbone, cache=cache, runtime="onnxruntime")
+            found = embed(from_images(paths * 3), backbone, cache=cache, runtime="onnxruntime")
             assert found.misses == misses
             for value in found.values.values():
                 np.testing.assert_array_equal(value[:3], value[3:6])
@@ -108,7 +108,7 @@ def test_another_backbone_preprocessing_or_precision_has_entries_of_its_own(back
         backbones.load(f"onnx:{saved(tmp_path)}", options=backbones.InputOptions(mean=(0, 0, 0), std=(1, 1, 1))),
         backbones.load(f"onnx:{saved(tmp_path)}", taps=("c2",)),
     ]
-    with Cache(tmp_path / "c") as cache:
+    with FeatureCache(tmp_path / "c") as cache:
         embed(dataset, backbone, cache=cache, runtime="onnxruntime")
         for other in others:
             assert embed(dataset, other, cache=cache, runtime="onnxruntime").hits == 0
@@ -119,16 +119,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_keeps_its_place(backbone, dat
     paths = sorted(data.rglob("*.jpg"))
     bad = paths[3].with_name("bad.jpg")
     bad.write_bytes(paths[3].read_bytes()[:200])
-    dataset = from_pictures([paths[0], bad, paths[1], Path("missing.jpg"), paths[2]])
+    dataset = from_images([paths[0], bad, paths[1], Path("missing.jpg"), paths[2]])
     found = embed(dataset, backbone, runtime="onnxruntime")
     assert found.index.tolist() == [0, 2, 4]
     assert [q.path for q in found.quarantined] == [str(bad), "missing.jpg"]
-    good = embed(from_pictures(paths[:3]), backbone, runtime="onnxruntime")
+    good = embed(from_images(paths[:3]), backbone, runtime="onnxruntime")
     np.testing.assert_array_equal(found.values["features"], good.values["features"])
 
 
 def test_nothing_readable_is_no_crash(backbone):
-    found = embed(from_pictures(["missing.jpg"]), backbone, runtime="onnxruntime")
+    found = embed(from_images(["missing.jpg"]), backbone, runtime="onnxruntime")
     assert len(found.index) == 0
     assert len(found.quarantined) == 1
 
@@ -137,7 +137,7 @@ def test_values_beyond_half_precision_are_kept_whole(data, tmp_path):
     path = saved(tmp_path)
     options = backbones.InputOptions(mean=(0.5,) * 3, std=(1e-6,) * 3)
     backbone = backbones.load(f"onnx:{path}", options=options)
-    with Cache(tmp_path / "c") as cache:
+    with FeatureCache(tmp_path / "c") as cache:
         for _ in range(2):
             found = embed(open_dataset(data), backbone, cache=cache, runtime="onnxruntime").values["early"]
             assert found.dtype == np.float32
@@ -146,7 +146,7 @@ def test_values_beyond_half_precision_are_kept_whole(data, tmp_path):
 
 def test_values_that_are_not_finite_are_an_error(backbone, data, monkeypatch):
     monkeypatch.setattr(
-        passes, "pad_batch", lambda graph, batch, _: {"early": np.full((len(batch), 8), np.inf, np.float32)}
+        passes, "run_padded", lambda graph, batch, _: {"early": np.full((len(batch), 8), np.inf, np.float32)}
     )
     with pytest.raises(BackboneError, match="not finite"):
         embed(open_dataset(data), backbone, runtime="onnxruntime")
@@ -164,14 +164,14 @@ def test_progress_counts_to_the_end_and_some_taps_can_be_asked_for(backbone, dat
 
 def test_the_small_picture_is_the_mean_of_its_parts(backbone):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    found = embed(from_pictures([image]), backbone, runtime="onnxruntime").pixels[0].reshape(16, 16, 3)
+    found = embed(from_images([image]), backbone, runtime="onnxruntime").tiny_images[0].reshape(16, 16, 3)
     expected = image.reshape(16, 4, 16, 6, 3).mean(axis=(1, 3))
     assert np.abs(found - expected).max() <= 1.5
 
 
 def test_a_damaged_entry_is_computed_again(backbone, data, tmp_path, monkeypatch):
     dataset = open_dataset(data)
-    with Cache(tmp_path / "c") as cache:
+    with FeatureCache(tmp_path / "c") as cache:
         first = embed(dataset, backbone, cache=cache, runtime="onnxruntime")
         real = cache.get_many
         monkeypatch.setattr(cache, "get_many", lambda keys: [v[:-1] if v is not None else v for v in real(keys)])

@@ -11,14 +11,14 @@ from helpers.graphs import SIZE, saved
 
 from headstart import backbones
 from headstart.errors import BackboneError, HeadstartError, OptionError
-from headstart.features.runtime import cores, describe, load_graph, pad_batch
+from headstart.features.runtime import cores, load_graph, resolve_runtime, run_padded
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 160, 160, 3), np.uint8)
 
 
 def require(runtime, precision="auto"):
     try:
-        return describe(runtime, precision)
+        return resolve_runtime(runtime, precision)
     except HeadstartError as error:
         pytest.skip(str(error))
 
@@ -72,27 +72,27 @@ def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
     backbone = backbones.load(f"onnx:{path}")
     graph = load_graph(backbone.graph, runtime="onnxruntime")
     pixels = np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
-    whole = pad_batch(graph, pixels, None)
+    whole = run_padded(graph, pixels, None)
     for fixed in (1, 4, 7, 9):
-        padded = pad_batch(graph, pixels, fixed)
+        padded = run_padded(graph, pixels, fixed)
         for tap, value in whole.items():
             np.testing.assert_allclose(padded[tap], value, rtol=1e-5)
 
 
 def test_describe_says_what_would_run_without_loading_it():
-    info = describe("onnxruntime")
+    info = resolve_runtime("onnxruntime")
     assert (info.name, info.precision, info.key) == ("onnxruntime", "fp32", "onnxruntime-fp32")
-    assert describe("auto").name in ("onnxruntime", "openvino")
+    assert resolve_runtime("auto").name in ("onnxruntime", "openvino")
     for bad in (("cuda", "auto"), ("auto", "int8"), ("onnxruntime", "bf16")):
         with pytest.raises(OptionError):
-            describe(*bad)
+            resolve_runtime(*bad)
 
 
 def test_without_openvino_onnxruntime_runs(monkeypatch):
     monkeypatch.setattr("headstart.features.runtime.util.find_spec", lambda _: None)
-    assert describe.__wrapped__("auto").name == "onnxruntime"
+    assert resolve_runtime.__wrapped__("auto").name == "onnxruntime"
     with pytest.raises(HeadstartError, match=r"headstart\[fast\]"):
-        describe.__wrapped__("openvino")
+        resolve_runtime.__wrapped__("openvino")
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from headstart.errors import OptionError
-from headstart.images.augment import AUGMENTATIONS, Augmentation, View, matrix, views, warp
+from headstart.images.augment import AUGMENTATIONS, Augmentation, View, random_affine, views, warp
 
 
 def picture(height=40, width=50, seed=0):
@@ -18,7 +18,7 @@ def picture(height=40, width=50, seed=0):
 @given(st.integers(0, 10**6), st.integers(5, 60), st.integers(5, 60))
 def test_a_warp_is_bilinear_interpolation_with_the_edge_repeated(seed, height, width):
     pixels, rng = picture(height, width, seed), np.random.default_rng(seed)
-    way = matrix(AUGMENTATIONS["lesson"], height, width, rng)
+    way = random_affine(AUGMENTATIONS["lesson"], height, width, rng)
     rows, columns = np.mgrid[:height, :width]
     places = way @ np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)])
     expected = np.stack(
@@ -33,7 +33,7 @@ def test_each_number_means_what_it_says():
             return np.full(size, high, float)
 
     def of(**how):
-        return matrix(Augmentation(**how), 101, 201, Most())  # its centre is row 50, column 100
+        return random_affine(Augmentation(**how), 101, 201, Most())  # its centre is row 50, column 100
 
     np.testing.assert_allclose(of(), np.eye(3), atol=1e-12)
     np.testing.assert_allclose(of(shift=0.2) @ [0, 0, 1], [20.2, 40.2, 1])

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, features
 
 from headstart.errors import ImageError
 from headstart.images import decode as images
-from headstart.images.decode import ORIENTATION, decode, decode_sized, is_picture_name
+from headstart.images.decode import ORIENTATION, decode, decode_with_size, is_image_name
 
 COLOURS = np.array([[[200, 30, 40], [20, 180, 60]], [[30, 60, 210], [240, 240, 90]]], np.uint8)
 
@@ -143,7 +143,7 @@ def test_scaled_decode_is_large_enough_and_like_a_full_one_shrunk(size, orientat
     data = encoded(smooth, "JPEG", quality=95, exif=exif)
     full = decode(data)
     for at_least in ((100, 100), (320, 280), (700, 90), (5000, 5000)):
-        small, stored = decode_sized(data, at_least=at_least)
+        small, stored = decode_with_size(data, at_least=at_least)
         assert stored == size[::-1]  # neither shrunk nor turned
         height, width = full.shape[:2]
         factor = round(height / small.shape[0])
@@ -161,13 +161,13 @@ def test_scaled_decode_is_large_enough_and_like_a_full_one_shrunk(size, orientat
 
 def test_scaled_decode_of_cmyk():
     cmyk = Image.fromarray(blocks(800, 1200)).convert("CMYK")
-    pixels, stored = decode_sized(encoded(cmyk, "JPEG"), at_least=(150, 150))
+    pixels, stored = decode_with_size(encoded(cmyk, "JPEG"), at_least=(150, 150))
     assert pixels.shape == (200, 300, 3)
     assert stored == (800, 1200)
 
 
 def test_pixels_are_given_back_as_they_are():
-    pixels, stored = decode_sized(blocks(), at_least=(1, 1))
+    pixels, stored = decode_with_size(blocks(), at_least=(1, 1))
     assert pixels is not None
     assert np.array_equal(pixels, blocks())
     assert stored == blocks().shape[:2]
@@ -252,7 +252,7 @@ def test_random_bytes_are_refused(data):
 
 
 def test_names():
-    assert is_picture_name("a/b.JPG")
-    assert is_picture_name("x.jpeg")
-    assert not is_picture_name("x.txt")
-    assert not is_picture_name("jpg")
+    assert is_image_name("a/b.JPG")
+    assert is_image_name("x.jpeg")
+    assert not is_image_name("x.txt")
+    assert not is_image_name("jpg")

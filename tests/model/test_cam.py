@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 import headstart as hs
 from headstart import backbones
 from headstart.backbones import Tap
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.heads import Head
 from headstart.model import cam as evidence
 from headstart.report import charts
@@ -90,7 +90,7 @@ def test_a_coarse_place_is_spread_whole(fine, coarse):
 def test_maps_are_kept(tmp_path):
     backbone = backbones.load("headstart-s")
     image = np.random.default_rng(1).integers(0, 256, (1, 160, 160, 3), np.uint8)
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         first = evidence.maps(backbone, ("features",), list(image), [b"1"], cache)[0]["features"]
         again = evidence.maps(backbone, ("features",), [np.zeros_like(image[0])], [b"1"], cache)[0]["features"]
     np.testing.assert_allclose(again, first, rtol=1e-3, atol=1e-3)
@@ -122,9 +122,9 @@ def test_tokens_have_no_places():
 
 
 def _outputs(backbone, image):
-    from headstart.features.runtime import load_graph, pad_batch
+    from headstart.features.runtime import load_graph, run_padded
 
-    return pad_batch(load_graph(backbone.graph, runtime="onnxruntime", workers=1), image, backbone.batch)
+    return run_padded(load_graph(backbone.graph, runtime="onnxruntime", workers=1), image, backbone.batch)
 
 
 # Curves and the map

@@ -17,7 +17,7 @@ import pytest
 
 import headstart as hs
 from headstart.errors import HeadstartError, ModelError, OptionError, VerifyError
-from headstart.features.runtime import RuntimeInfo, describe
+from headstart.features.runtime import RuntimeInfo, resolve_runtime
 from headstart.images.decode import decode
 from headstart.model import make_golden, read, verify, write
 
@@ -115,7 +115,7 @@ def test_the_graph_gives_the_distances_of_the_arrays(model_folder, photos):
     assert expected.std() > 0.01
     for runtime in ("onnxruntime", "openvino"):
         try:
-            describe(runtime)
+            resolve_runtime(runtime)
         except HeadstartError:
             continue
         found = hs.load(model_folder).set_params(runtime=runtime).answer(dataset).distances
@@ -146,15 +146,15 @@ def test_verify_sees_other_distances(model_folder):
     model = read(model_folder)
     shifted = replace(model.golden, distances=model.golden.distances + np.float32(0.1))
     with pytest.raises(VerifyError, match="in a distance"):
-        verify(replace(model, golden=shifted), describe("onnxruntime"))
-    assert verify(model, describe("onnxruntime")).distance <= 0.002
+        verify(replace(model, golden=shifted), resolve_runtime("onnxruntime"))
+    assert verify(model, resolve_runtime("onnxruntime")).distance <= 0.002
 
 
 def test_verify_answers_on_every_runtime_here(model_folder):
     model = read(model_folder)
     for runtime in ("onnxruntime", "openvino"):
         try:
-            info = describe(runtime)
+            info = resolve_runtime(runtime)
         except HeadstartError:
             continue
         found = verify(model, info)
@@ -167,11 +167,11 @@ def test_verify_sees_other_probabilities_and_other_pixels(model_folder):
     golden = model.golden
     shifted = replace(golden, probabilities=golden.probabilities[:, ::-1].copy())
     with pytest.raises(VerifyError, match="differs by"):
-        verify(replace(model, golden=shifted), describe("onnxruntime"))
+        verify(replace(model, golden=shifted), resolve_runtime("onnxruntime"))
     with pytest.raises(VerifyError, match=r"decodes to other pixels here \(by up to 1 of 255\)"):
-        verify(replace(model, golden=replace(golden, decoded=golden.decoded ^ 1)), describe("onnxruntime"))
+        verify(replace(model, golden=replace(golden, decoded=golden.decoded ^ 1)), resolve_runtime("onnxruntime"))
     with pytest.raises(VerifyError, match="differs by"):
-        verify(replace(model, golden=replace(golden, pixels=255 - golden.pixels)), describe("onnxruntime"))
+        verify(replace(model, golden=replace(golden, pixels=255 - golden.pixels)), resolve_runtime("onnxruntime"))
     with pytest.raises(ModelError, match="no golden sample"):
         verify(replace(model, golden=None), RuntimeInfo("onnxruntime", "0", "fp32"))
 
@@ -190,8 +190,8 @@ def test_the_tolerance_of_a_precision_is_twice_what_the_fit_saw(model_folder):
 def test_verify_counts_classes_that_change_within_the_tolerance(model_folder):
     model = read(model_folder)
     turned = replace(model.golden, probabilities=model.golden.probabilities[:, ::-1].copy(), tolerance={"fp32": 1.0})
-    assert verify(replace(model, golden=turned), describe("onnxruntime")).changed == 8
-    assert verify(model, describe("onnxruntime")).changed == 0
+    assert verify(replace(model, golden=turned), resolve_runtime("onnxruntime")).changed == 8
+    assert verify(model, resolve_runtime("onnxruntime")).changed == 0
 
 
 def spoil_config(text):

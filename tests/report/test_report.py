@@ -11,15 +11,15 @@ import headstart as hs
 from headstart import report
 from headstart.backbones import load
 from headstart.check import check_fitted
-from headstart.data import from_pictures, open_dataset
+from headstart.data import from_images, open_dataset
 from headstart.errors import ModelError, OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed, small_key
 from headstart.report import thumbnails as pictures
 from headstart.report.data import MAX_SHOWN, Picture, Report, read_data, unsure, worst, write_data
 from headstart.report.gather import gather
 from headstart.report.page import render
-from headstart.stats.accuracy import confusion
+from headstart.stats.accuracy import confusion_matrix
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_report_says_what_the_fit_measured(fitted, made):
         assert sum(n for truth, answer, n in measured.confusion if truth == answer) == told["correct"]
         assert sum(n for _, _, n in measured.confusion) == told["count"]
         own = [p for p in made.pictures if p.measured == number]
-        table = confusion(np.array([p.truth for p in own]), np.array([p.answer for p in own]), 2)
+        table = confusion_matrix(np.array([p.truth for p in own]), np.array([p.answer for p in own]), 2)
         assert {(t, a): n for t, a, n in measured.confusion} == {k: n for k, n in np.ndenumerate(table) if n}
     by_path = {p.path: p for p in made.pictures}
     assert {path.split("/")[0] for path in by_path} == {"train", "validation"}  # no folder of this machine
@@ -127,7 +127,7 @@ def test_a_loaded_model_has_nothing_to_gather(model_folder):
 def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tmp_path, monkeypatch):
     data = open_dataset(write_photos(tmp_path / "data", 8))
     network = load("headstart-s")
-    with Cache(tmp_path / "cache") as cache:
+    with FeatureCache(tmp_path / "cache") as cache:
         features = embed(data, network, cache=cache, runtime="onnxruntime", squares=True)
         rows = range(len(features.index))
 
@@ -141,7 +141,7 @@ def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tm
         assert all(np.abs(kept[row].astype(int) - plain[row]).mean() < 4 for row in rows)
         small = squares(32)
         assert {each.shape for each in small.values()} == {(32, 32, 3)}
-        cache.put_many({small_key(features.content[3].tobytes()): np.zeros(5, np.uint8)})
+        cache.put_many({small_key(features.content_hashes[3].tobytes()): np.zeros(5, np.uint8)})
         again = squares(48)
         assert np.array_equal(again[2], kept[2])
         assert np.array_equal(again[3], plain[3])  # made anew
@@ -151,8 +151,8 @@ def test_small_pictures_are_made_with_the_features_and_damage_is_not_believed(tm
 def test_small_pictures_are_kept_where_a_report_will_be_made(tmp_path, wanted):
     folder = write_photos(tmp_path / "data", 12)
     features = hs.ImageClassifier(runtime="onnxruntime").fit(folder, report=wanted).learned_.features
-    with Cache() as cache:
-        kept = cache.get_many([small_key(content.tobytes()) for content in features.content])
+    with FeatureCache() as cache:
+        kept = cache.get_many([small_key(content.tobytes()) for content in features.content_hashes])
     assert [each is not None for each in kept] == [wanted] * 24
 
 
@@ -195,7 +195,7 @@ def test_unlabelled_names_of_pictures_are_shortened_alike():
         (["1.jpg", "x/2.jpg"], ["1.jpg", "x/2.jpg"]),
         (["/one.jpg"], ["one.jpg"]),
     ):
-        dataset = from_pictures(paths)
+        dataset = from_images(paths)
         assert list(_Names(dataset, Like(paths), np.arange(len(paths))).shown) == wanted
 
 

@@ -12,10 +12,10 @@ from headstart.splits.groups import (
     _forest,
     _pairs,
     _tiles,
-    copies_between,
+    duplicates_between,
     find_groups,
     groups_from_column,
-    no_groups,
+    ungrouped,
 )
 
 
@@ -141,7 +141,7 @@ def test_a_column_groups_by_name():
 
 
 def test_no_groups():
-    assert no_groups(3).index.tolist() == [0, 1, 2]
+    assert ungrouped(3).index.tolist() == [0, 1, 2]
 
 
 def test_tiles_bring_every_two_pictures_together_once(monkeypatch):
@@ -172,5 +172,5 @@ def test_copies_between_two_sets(monkeypatch):
     second[4], second[8] = first[16], first[3].reshape(16, 16, 3)[:, ::-1].reshape(-1)
     for tile in (4, 100):
         monkeypatch.setattr("headstart.splits.groups.TILE", tile)
-        assert copies_between(first, second).tolist() == [4, 8]
-    assert copies_between(first[:0], second).tolist() == copies_between(first, second[:0]).tolist() == []
+        assert duplicates_between(first, second).tolist() == [4, 8]
+    assert duplicates_between(first[:0], second).tolist() == duplicates_between(first, second[:0]).tolist() == []

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from headstart.stats import fit_temperature, log_losses, smoothing
+from headstart.stats import fit_temperature, label_smoothing, log_losses
 from headstart.stats.accuracy import (
-    confusion,
+    confusion_matrix,
     group_bootstrap,
     grouped_difference,
     held_out_accuracy,
     holm,
-    leave_group_out_accuracy,
+    leave_one_group_out_accuracy,
     mcnemar,
     wilson,
 )
@@ -36,7 +36,7 @@ def test_held_out_accuracy_counts_and_says_its_method():
 
 def test_intervals_of_single_pictures_as_groups_are_wilsons():
     correct = np.random.default_rng(0).random(400) < 0.9
-    found = leave_group_out_accuracy(correct, np.arange(400))
+    found = leave_one_group_out_accuracy(correct, np.arange(400))
     np.testing.assert_allclose(found.interval, wilson(int(correct.sum()), 400), atol=0.006)
 
 
@@ -45,7 +45,7 @@ def test_intervals_widen_with_groups_and_cover():
     rng, covered, widths = np.random.default_rng(0), 0, []
     for _ in range(300):
         right = np.repeat(rng.random(50) < 0.85, 10)
-        low, high = leave_group_out_accuracy(right, np.repeat(np.arange(50), 10), resamples=300).interval
+        low, high = leave_one_group_out_accuracy(right, np.repeat(np.arange(50), 10), resamples=300).interval
         covered += low <= 0.85 <= high
         widths.append(high - low)
     assert 0.91 <= covered / 300 <= 0.99
@@ -53,7 +53,7 @@ def test_intervals_widen_with_groups_and_cover():
 
 
 def test_no_mistake_at_all_is_not_certainty():
-    low, high = leave_group_out_accuracy(np.ones(100, bool), np.repeat(np.arange(10), 10)).interval
+    low, high = leave_one_group_out_accuracy(np.ones(100, bool), np.repeat(np.arange(10), 10)).interval
     assert high == pytest.approx(1.0)
     assert low < 0.75  # ten groups are worth ten pictures, not a hundred
 
@@ -100,7 +100,7 @@ def test_the_bootstrap_of_groups_is_wider_than_that_of_pictures_and_covers():
 
 
 def test_confusion_has_truth_in_rows():
-    assert confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist() == [[1, 1], [0, 1]]
+    assert confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist() == [[1, 1], [0, 1]]
 
 
 @settings(deadline=None, max_examples=50)
@@ -109,7 +109,7 @@ def test_the_temperature_has_the_least_log_loss(seed, classes, scale):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, 60)
     scores = scale * (rng.normal(size=(60, classes)) + np.eye(classes)[labels])
-    smooth = smoothing(60)
+    smooth = label_smoothing(60)
     found = fit_temperature(scores, labels, smooth)
     best = minimize_scalar(
         lambda t: log_losses(scores, labels, float(np.exp(t)), smooth).mean(),
@@ -127,9 +127,9 @@ def test_log_losses_are_cross_entropies():
 
 def test_perfect_held_out_scores_do_not_become_certainty():
     scores, labels = np.eye(2)[np.arange(20) % 2], np.arange(20) % 2
-    temperature = fit_temperature(scores, labels, smoothing(20))
+    temperature = fit_temperature(scores, labels, label_smoothing(20))
     p = 1 / (1 + np.exp(-1 / temperature))
-    assert p == pytest.approx(1 - smoothing(20) / 2, abs=1e-6)  # softened labels, exactly
+    assert p == pytest.approx(1 - label_smoothing(20) / 2, abs=1e-6)  # softened labels, exactly
 
 
 def test_equal_scores_have_temperature_one():

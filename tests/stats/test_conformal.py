@@ -9,7 +9,7 @@ from headstart.errors import OptionError
 from headstart.heads.held_out import Basis
 from headstart.heads.ood import PENALTY, familiar, held_out_distances
 from headstart.heads.vectors import Vectors
-from headstart.stats import Promises, group_quantile, groups_needed, make_promises
+from headstart.stats import ConformalThresholds, fit_thresholds, group_quantile, groups_needed
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99]))
@@ -50,7 +50,7 @@ def test_promises_hold_for_pictures_of_new_scenes():
     rng, covered, own, alarms = np.random.default_rng(0), [], [[], [], []], []
     for _ in range(200):
         p, labels, groups, distances = scenes(rng, 200, 6)
-        promises = make_promises(p, labels, groups, distances, coverage=0.9, false_alarms=0.1)
+        promises = fit_thresholds(p, labels, groups, distances, coverage=0.9, false_alarms=0.1)
         new, truth, _, far = scenes(rng, 400, 6)
         above = new >= np.array(promises.set_thresholds)
         inside = above[np.arange(len(truth)), truth]
@@ -71,7 +71,7 @@ def test_scenes_taken_for_single_pictures_promise_too_much():
         p, labels, groups, distances = scenes(rng, 25, 12, noise=2.0)
         new, truth, _, _ = scenes(rng, 300, 12, noise=2.0)
         for index, found in ((groups, honest), (np.arange(len(groups)), fooled)):
-            promises = make_promises(p, labels, index, distances, coverage=0.9, false_alarms=0.1)
+            promises = fit_thresholds(p, labels, index, distances, coverage=0.9, false_alarms=0.1)
             inside = new >= np.array(promises.set_thresholds)
             found.append(inside[np.arange(len(truth)), truth].mean())
     assert np.mean(honest) >= 0.89
@@ -82,7 +82,7 @@ def test_a_class_with_few_groups_shares_a_threshold():
     rng = np.random.default_rng(0)
     labels = np.array([0] * 100 + [1] * 100 + [2] * 5 + [3] * 5)
     p = rng.dirichlet(np.ones(4), 210)
-    found = make_promises(p, labels, np.arange(210), np.zeros(210), coverage=0.9, false_alarms=0.1).set_thresholds
+    found = fit_thresholds(p, labels, np.arange(210), np.zeros(210), coverage=0.9, false_alarms=0.1).set_thresholds
     own = p[np.arange(210), labels]
     assert found[0] == -group_quantile(-own[labels == 0], np.arange(100), 0.9)
     assert found[1] == -group_quantile(-own[labels == 1], np.arange(100), 0.9)
@@ -92,7 +92,7 @@ def test_a_class_with_few_groups_shares_a_threshold():
 
 def test_too_few_groups_promise_nothing():
     p = np.full((8, 2), 0.5)
-    found = make_promises(p, np.arange(8) % 2, np.arange(8), np.arange(8.0), coverage=0.95, false_alarms=0.05)
+    found = fit_thresholds(p, np.arange(8) % 2, np.arange(8), np.arange(8.0), coverage=0.95, false_alarms=0.05)
     assert found.set_thresholds == (0.0, 0.0)
     assert found.reject_threshold == float("inf")
     assert found.sets(np.array([[1.0, 0.0]])).all()
@@ -101,7 +101,7 @@ def test_too_few_groups_promise_nothing():
 
 def test_no_false_alarms_refuses_nothing():
     p = np.full((100, 2), 0.5)
-    found = make_promises(p, np.arange(100) % 2, np.arange(100), np.arange(100.0), coverage=0.5, false_alarms=0.0)
+    found = fit_thresholds(p, np.arange(100) % 2, np.arange(100), np.arange(100.0), coverage=0.5, false_alarms=0.0)
     assert found.reject_threshold == float("inf")
 
 
@@ -109,13 +109,13 @@ def test_no_false_alarms_refuses_nothing():
 def test_promises_that_nobody_can_keep_are_refused(coverage, false_alarms):
     p = np.full((4, 2), 0.5)
     with pytest.raises(OptionError):
-        make_promises(p, np.arange(4) % 2, np.arange(4), np.ones(4), coverage=coverage, false_alarms=false_alarms)
+        fit_thresholds(p, np.arange(4) % 2, np.arange(4), np.ones(4), coverage=coverage, false_alarms=false_alarms)
     with pytest.raises(OptionError):
-        make_promises(p, np.arange(4) % 2, np.arange(4), np.ones(4), coverage=float("nan"), false_alarms=float("nan"))
+        fit_thresholds(p, np.arange(4) % 2, np.arange(4), np.ones(4), coverage=float("nan"), false_alarms=float("nan"))
 
 
 def test_the_most_probable_class_is_always_in_the_set():
-    promises = Promises(0.9, (0.99, 0.5, 0.3), 0.1, 0.5)
+    promises = ConformalThresholds(0.9, (0.99, 0.5, 0.3), 0.1, 0.5)
     sets = promises.sets(np.array([[0.6, 0.1, 0.3], [0.4, 0.55, 0.05]]))
     assert sets.tolist() == [[True, False, True], [False, True, False]]
 

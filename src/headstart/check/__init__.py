@@ -23,9 +23,9 @@ from headstart.check.quality import odd_looks
 from headstart.check.table import write_table
 from headstart.data import Dataset
 from headstart.errors import DataError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import Features, embed
-from headstart.splits.groups import Linked, find_groups
+from headstart.splits.groups import DisjointSets, find_groups
 
 __all__ = ["KINDS", "Checked", "Finding", "check", "check_fitted", "write_table"]
 
@@ -48,7 +48,7 @@ def check(
     dataset: Dataset,
     *,
     backbone: str = "headstart-s",
-    cache: Cache | None = None,
+    cache: FeatureCache | None = None,
     runtime: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
@@ -107,14 +107,14 @@ def _groups(dataset: Dataset, features: Features, families: NDArray[np.int64]) -
     items = [dataset.items[i] for i in features.index]
     labels = np.unique([str(item.label) for item in items], return_inverse=True)[1]
     deepest = list(features.values)[-1]
-    scenes = find_groups(features.content, features.pixels, features.values[deepest], labels).index
+    scenes = find_groups(features.content_hashes, features.tiny_images, features.values[deepest], labels).index
     given = np.unique(
         [f"group {item.group}" if item.group else f"{i}" for i, item in enumerate(items)], return_inverse=True
     )[1]
-    linked = Linked(len(items))
+    linked = DisjointSets(len(items))
     for kind in (families, scenes, given):
-        linked.join_equal(kind[:, None])
-    return linked.families()
+        linked.union_equal_rows(kind[:, None])
+    return linked.labels()
 
 
 def _unreadable(dataset: Dataset, features: Features) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from headstart.data import Dataset
 from headstart.features.features import Features
 from headstart.images.decode import decode
 from headstart.machine import cores
-from headstart.splits.groups import Linked, nearest, pixel_links
+from headstart.splits.groups import DisjointSets, duplicate_pairs, nearest_neighbours
 
 NEAR = 0.45  # centred cosine of features from which a crop is looked for
 NEIGHBOURS = 5
@@ -36,16 +36,16 @@ def find_copies(dataset: Dataset, features: Features, *, crops: bool = True) -> 
 
     Without ``crops`` no picture is read: crops are not looked for.
     """
-    linked = Linked(len(features.index))
+    linked = DisjointSets(len(features.index))
     sure: dict[tuple[int, int], float] = {}
-    same = linked.join_equal(features.content)
-    for first, second, alike in pixel_links(features.pixels):
-        linked.join(first, second)
+    same = linked.union_equal_rows(features.content_hashes)
+    for first, second, alike in duplicate_pairs(features.tiny_images):
+        linked.union(first, second)
         sure[first, second] = alike
-    for first, second, alike in _crops(dataset, features, linked.families()) if crops else ():
-        linked.join(first, second)
+    for first, second, alike in _crops(dataset, features, linked.labels()) if crops else ():
+        linked.union(first, second)
         sure[first, second] = alike
-    families = linked.families()
+    families = linked.labels()
     strength = np.ones(len(families))
     for (first, _), alike in sure.items():
         strength[families[first]] = min(strength[families[first]], alike)
@@ -81,12 +81,12 @@ def _findings(
 def _crops(dataset: Dataset, features: Features, families: NDArray[np.int64]) -> Iterator[tuple[int, int, float]]:
     """Pairs of different families of which one is a crop of the other, maybe mirrored, and the correlation."""
     deepest = features.values[list(features.values)[-1]]
-    places, cosines = nearest(deepest, families, NEIGHBOURS)
+    places, cosines = nearest_neighbours(deepest, families, NEIGHBOURS)
     pairs = sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(places) for j in row[cosines[i] >= NEAR]})
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(pairs), BATCH):
             some = np.array(pairs[start : start + BATCH])
-            ways = _maybe(features.pixels, np.vstack([some, some[:, ::-1]]))  # a batch's pictures at a time
+            ways = _maybe(features.tiny_images, np.vstack([some, some[:, ::-1]]))  # a batch's pictures at a time
             needed, inner = np.unique(ways, return_inverse=True)
             seen = pool.map(lambda i: _grey(dataset.read(int(i))), features.index[needed])
             small = np.stack([*seen]) if len(needed) else np.empty((0, SIDE, SIDE), np.float32)

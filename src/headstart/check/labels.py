@@ -11,7 +11,7 @@ from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.features.features import Features
 from headstart.heads import select
-from headstart.splits.groups import nearest
+from headstart.splits.groups import nearest_neighbours
 
 NEIGHBOURS = 10
 FAR = 3.0  # robust deviations below the others' similarity
@@ -29,7 +29,7 @@ def suspects(dataset: Dataset, features: Features, groups: NDArray[np.int64]) ->
     if len(classes) < 2:
         return
     labels = np.array([classes.index(str(items[i].label)) for i in labelled])
-    values = features.at(labelled)
+    values = features.vectors(labelled)
     deepest = list(values)[-1]
     chosen = select({deepest: values[deepest]}, labels, groups[labelled]).probabilities
     yield from disagreements([items[i].path for i in labelled], labels, classes, chosen)
@@ -59,7 +59,7 @@ def foreign(dataset: Dataset, features: Features, families: NDArray[np.int64]) -
     if count < 3:
         return
     deepest = features.values[list(features.values)[-1]]
-    near = nearest(deepest, families, count, centred=False)[1].mean(axis=1)
+    near = nearest_neighbours(deepest, families, count, centred=False)[1].mean(axis=1)
     middle = float(np.median(near))
     below = near[near < middle]
     spread = 1.4826 * float(np.median(middle - below)) if len(below) else 0.0

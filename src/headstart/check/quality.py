@@ -20,15 +20,15 @@ BLUR = 4.0  # robust deviations below the others' sharpness, and at most a quart
 
 def odd_looks(dataset: Dataset, features: Features, needed: tuple[int, int]) -> Iterator[Finding]:
     """Findings. ``needed`` is the size that the backbone takes; far smaller pictures show it next to nothing."""
-    blocks = range(0, len(features.pixels), BLOCK)
-    low, high, light, colour = np.concatenate([_light(features.pixels[at : at + BLOCK]) for at in blocks], axis=1)
+    blocks = range(0, len(features.tiny_images), BLOCK)
+    low, high, light, colour = np.concatenate([_light(features.tiny_images[at : at + BLOCK]) for at in blocks], axis=1)
     in_colour = float((colour > COLOUR).mean())
-    sharp = np.log(np.maximum(features.looks[:, 2].astype(np.float64), 1e-4))
+    sharp = np.log(np.maximum(features.image_stats[:, 2].astype(np.float64), 1e-4))
     middle = float(np.median(sharp))
     spread = max(1.4826 * float(np.median(np.abs(sharp - middle))), 0.2)
     for i, place in enumerate(features.index):
         file = (dataset.items[place].path,)
-        height, width = map(int, features.looks[i, :2])
+        height, width = map(int, features.image_stats[i, :2])
         if min(height, width) < min(needed) / 4:
             sure = 1 - min(height, width) / min(needed) * 2
             yield Finding("tiny", file, sure, "replace it by a larger one", f"{width} x {height} pixels")

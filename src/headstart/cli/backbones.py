@@ -76,10 +76,10 @@ def pull_backbone(
     """Fetch a backbone, prepare and keep it, and measure how fast it runs here."""
     from headstart.backbones import InputOptions, load, store
     from headstart.backbones.providers.hub import load_hub
-    from headstart.features.runtime import describe, pictures_per_second
+    from headstart.features.runtime import images_per_second, resolve_runtime
 
     kind, _, rest = backbone.partition(":")
-    info = describe(runtime, precision)
+    info = resolve_runtime(runtime, precision)
     options = InputOptions(weights=weights)
     if kind == "hf":
         with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
@@ -88,7 +88,7 @@ def pull_backbone(
         with redirect_stderr(io.StringIO()) if quiet else nullcontext():
             found = load(backbone, options=options)
     size = (found.preprocess.height, found.preprocess.width)
-    rate = pictures_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
+    rate = images_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
     speed = store.Speed(rate, info.name, info.version, info.precision)
     store.note_speed(found, speed)
     path = None if isinstance(found.graph, bytes) else found.graph

@@ -54,13 +54,16 @@ def compare(
     from headstart.compare.backbones import compare as rank
     from headstart.compare.backbones import entries
     from headstart.data import open_dataset
-    from headstart.features.cache import Cache
+    from headstart.features.cache import FeatureCache
 
     names = [name.strip() for name in backbones.split(",") if name.strip()]
     files = [_weights(text, names) for text in weights or ()]
     labels = [entry.label for entry in entries(names, files)]
     dataset = open_dataset(data, group_column=None if group_by in ("auto", "none") else group_by)
-    with progress_bar("Reading features", quiet, progress) as report, Cache() if cache else nullcontext() as kept:
+    with (
+        progress_bar("Reading features", quiet, progress) as report,
+        FeatureCache() if cache else nullcontext() as kept,
+    ):
 
         def tell(name: str, done: int, total: int) -> None:
             if report is not None:
@@ -99,7 +102,7 @@ def _json(found: Comparison) -> dict[str, object]:
             "backbone": _chosen(found).backbone, "weights": _chosen(found).weights, "cut": list(_chosen(found).cut),
             "reason": found.reason,
         },
-        "not_looked_at": [{"what": what, "why": why} for what, why in found.passed_over],
+        "not_looked_at": [{"what": what, "why": why} for what, why in found.skipped],
         "seconds": found.seconds, "cache": {"hits": found.hits, "misses": found.misses},
     }  # fmt: skip
 
@@ -127,7 +130,7 @@ def _show(found: Comparison) -> None:
     print("= as good as the best within the noise   * none is better in loss, speed and size")
     chosen = _chosen(found)
     print(line(f"> {chosen.label} at {', '.join(chosen.cut)}: {found.reason}"))
-    for what, why in found.passed_over:
+    for what, why in found.skipped:
         print(line(f"not looked at: {what} ({why})"))
 
 

@@ -49,14 +49,14 @@ def predict(
 ) -> None:
     """Name the class of each picture, most probable first, or none of these; and the set that holds the true one."""
     from headstart.classifier import load
-    from headstart.data import from_pictures, join, open_dataset
+    from headstart.data import concatenate, from_images, open_dataset
 
     if as_json and as_csv:
         raise OptionError("--json and --csv exclude each other; give one.")
     classifier = load(model).set_params(runtime=runtime, precision=precision, workers=workers)
-    dataset = from_pictures([p for p in pictures if not _holds_pictures(p)])
+    dataset = from_images([p for p in pictures if not _holds_pictures(p)])
     for container in filter(_holds_pictures, pictures):
-        dataset = join(dataset, open_dataset(container))
+        dataset = concatenate(dataset, open_dataset(container))
     with progress_bar("Predicting", quiet, progress) as report:
         found = classifier.answer(dataset, progress=report)
     if found.promises is None and not quiet:
@@ -173,6 +173,6 @@ def verify(
 
 
 def _holds_pictures(path: str) -> bool:
-    from headstart.images.decode import is_picture_name
+    from headstart.images.decode import is_image_name
 
-    return Path(path).is_dir() or ("." in Path(path).name and not is_picture_name(path) and Path(path).exists())
+    return Path(path).is_dir() or ("." in Path(path).name and not is_image_name(path) and Path(path).exists())

@@ -42,10 +42,13 @@ def check(
     from headstart.check import check as look_at
     from headstart.check import write_table
     from headstart.data import open_dataset
-    from headstart.features.cache import Cache
+    from headstart.features.cache import FeatureCache
 
     dataset = open_dataset(data)
-    with progress_bar("Reading features", quiet, progress) as report, Cache() if cache else nullcontext() as kept:
+    with (
+        progress_bar("Reading features", quiet, progress) as report,
+        FeatureCache() if cache else nullcontext() as kept,
+    ):
         found = look_at(
             dataset, backbone=backbone, cache=kept, runtime=runtime, precision=precision, workers=workers,
             progress=report,

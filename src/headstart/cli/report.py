@@ -30,8 +30,8 @@ def report(
 
 def write_report(classifier: ImageClassifier, folder: str, cache: bool) -> str:
     """Write the report of a fit into its model folder, and return its path."""
-    from headstart.features.cache import Cache
+    from headstart.features.cache import FeatureCache
     from headstart.report import write
 
-    with Cache() if cache else nullcontext() as kept:
+    with FeatureCache() if cache else nullcontext() as kept:
         return str(write(classifier, folder, cache=kept))

@@ -80,10 +80,10 @@ def print_fit(classifier: Any, folder: str, seconds: float) -> None:
     values = {k: v if isinstance(v, str | int) else f"{v:.3g}" for k, v in head.items()}
     settings = ", ".join(f"{k} {v}" for k, v in values.items() if k not in ("kind", "temperature"))
     names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
-    passed = ", ".join(f"{count} {reason}" for reason, count in images["passed_over"].items())
+    passed = ", ".join(f"{count} {reason}" for reason, count in images["skipped"].items())
     print(line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))
     if passed:
-        print(line(f"            passed over: {passed}"))
+        print(line(f"            skipped: {passed}"))
     print(f"Groups      {groups['count']}, the largest of {groups['largest']} pictures; found by {groups['method']}")
     print(line(f"Head        {head['kind']} ({settings}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     titles = {"validation": "held-out pictures", "leave_group_out": "groups left out"}

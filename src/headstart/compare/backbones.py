@@ -19,13 +19,13 @@ from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import Features, embed
-from headstart.features.runtime import RuntimeInfo, describe, pictures_per_second
+from headstart.features.runtime import RuntimeInfo, images_per_second, resolve_runtime
 from headstart.heads import Candidate, as_good_as_the_best, judge
 from headstart.splits.groups import Groups
 from headstart.splits.split import Partition
-from headstart.stats.accuracy import Z95, Accuracy, grouped_difference, leave_group_out_accuracy
+from headstart.stats.accuracy import Z95, Accuracy, grouped_difference, leave_one_group_out_accuracy
 
 CUTS = ("auto", "all")
 PASSES = 0.7  # of a time limit, for reading features; the rest is for the heads and the timed runs
@@ -112,12 +112,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``rows``, the least loss first; ``reason`` of the recommendation; ``passed_over``: (what, why) was not looked
+    """``rows``, the least loss first; ``reason`` of the recommendation; ``skipped``: (what, why) was not looked
     at; how many pictures, their groups, what could not be read; cache hits and misses, and seconds taken."""
 
     rows: tuple[Row, ...]
     reason: str
-    passed_over: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
     pictures: int
     classes: tuple[str, ...]
     groups: Groups
@@ -136,7 +136,7 @@ class _Limits:
     began: float
     seconds: float | None
     bytes: float | None
-    passed_over: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
 
     def over(self, share: float = 1.0) -> bool:
         return self.seconds is not None and time.perf_counter() - self.began >= self.seconds * share
@@ -155,7 +155,7 @@ def compare(
     group_by: str = "auto",
     time_limit: float | None = None,
     max_size: float | None = None,
-    cache: Cache | None = None,
+    cache: FeatureCache | None = None,
     runtime: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
@@ -187,7 +187,7 @@ def compare(
         if found is not None:
             read.append(replace(entrant, features=found))
     if not read:
-        reasons = "; ".join(f"{name}: {why}" for name, why in limits.passed_over)
+        reasons = "; ".join(f"{name}: {why}" for name, why in limits.skipped)
         raise OptionError(f"No backbone was looked at ({reasons}); allow more.")
     split, aligned = _together(read, train, group_by, seed)
     judged = list(_rows(aligned, split, cuts, seed, limits, runtime, precision))
@@ -196,8 +196,8 @@ def compare(
     rows, reason = _ranked(judged, split.groups.index)
     refused = {q.path: q for one in read for q in one.features.quarantined}
     return Comparison(
-        rows, reason, tuple(limits.passed_over), len(split.train), split.classes, split.groups,
-        (*dataset.quarantined, *refused.values()), describe(runtime, precision),
+        rows, reason, tuple(limits.skipped), len(split.train), split.classes, split.groups,
+        (*dataset.quarantined, *refused.values()), resolve_runtime(runtime, precision),
         sum(one.features.hits for one in read), sum(one.features.misses for one in read),
         time.perf_counter() - began,
         tuple(dict.fromkeys([n for one in read for n in one.backbone.notes] + list(split.notes))),
@@ -219,7 +219,7 @@ class _Entrant:
         if limits.bytes is not None and small != taps:
             limit = f"larger than {limits.bytes / 1e6:g} MB"
             what = entry.label if not small else f"{entry.label} at {', '.join(t for t in taps if t not in small)}"
-            limits.passed_over.append((what, limit))
+            limits.skipped.append((what, limit))
         return cls(entry, backbone, small, None) if small else None  # type: ignore[arg-type]  # read next
 
 
@@ -229,7 +229,7 @@ def _graph(backbone: Backbone, taps: Sequence[str]) -> bytes:
 
 
 def _read(
-    entrant: _Entrant, train: Dataset, limits: _Limits, cache: Cache | None, runtime: str, precision: str,
+    entrant: _Entrant, train: Dataset, limits: _Limits, cache: FeatureCache | None, runtime: str, precision: str,
     workers: int | None, progress: Progress | None,
 ) -> Features | None:  # fmt: skip
     """The features of a backbone, or None if the time is up; what was read until then is in the cache."""
@@ -252,7 +252,7 @@ def _read(
         )  # fmt: skip
     except _TimeUp:
         read = f" after {done} of {len(train)} pictures, which are kept" if done and cache is not None else ""
-        limits.passed_over.append((entrant.entry.label, f"the time limit of {limits.seconds:g} s{read}"))
+        limits.skipped.append((entrant.entry.label, f"the time limit of {limits.seconds:g} s{read}"))
         return None
 
 
@@ -267,8 +267,8 @@ def _together(
     for one in read:
         rows = np.searchsorted(one.features.index, common)
         aligned.append(replace(one, features=replace(
-            one.features, values=one.features.at(rows), pixels=one.features.pixels[rows],
-            looks=one.features.looks[rows], content=one.features.content[rows], index=common,
+            one.features, values=one.features.vectors(rows), tiny_images=one.features.tiny_images[rows],
+            image_stats=one.features.image_stats[rows], content_hashes=one.features.content_hashes[rows], index=common,
         )))  # fmt: skip
     first = aligned[0].features
     view = first if len(aligned) == 1 else replace(first, values={"average": _average([a.features for a in aligned])})
@@ -292,11 +292,9 @@ def _rows(
     found = []
     for entrant in entrants:
         if limits.over():
-            limits.passed_over.append(
-                (entrant.entry.label, f"the time limit of {limits.seconds:g} s, before its heads")
-            )
+            limits.skipped.append((entrant.entry.label, f"the time limit of {limits.seconds:g} s, before its heads"))
             continue
-        values = entrant.features.at(split.train)
+        values = entrant.features.vectors(split.train)
         judged = judge({tap: values[tap] for tap in entrant.taps}, split.labels, split.groups.index, seed=seed)
         candidates = [judged.chosen] if cuts == "auto" else list(judged.best.values())
         found += [
@@ -311,7 +309,7 @@ def _rows(
         key = (row.label, tuple(t.name for t in network.taps if t.name in row.cut)[-1:])  # the deepest decides
         if key not in speeds and not limits.over():
             size = (network.preprocess.height, network.preprocess.width)
-            speeds[key] = pictures_per_second(graph, size, network.batch, runtime=runtime, precision=precision)
+            speeds[key] = images_per_second(graph, size, network.batch, runtime=runtime, precision=precision)
         timed.append((replace(row, bytes=len(graph), pictures_per_second=speeds.get(key)), candidate))
     return timed
 
@@ -323,7 +321,7 @@ def _row(entrant: _Entrant, candidate: Candidate, split: Partition) -> Row:
     return Row(
         entrant.entry.backbone, entrant.backbone.sha256, entrant.backbone.licence, candidate.taps,
         {"kind": candidate.kind, **candidate.settings}, loss, (max(0.0, loss - Z95 * error), loss + Z95 * error),
-        leave_group_out_accuracy(right, groups), 0, None, weights=entrant.entry.weights,
+        leave_one_group_out_accuracy(right, groups), 0, None, weights=entrant.entry.weights,
     )  # fmt: skip
 
 

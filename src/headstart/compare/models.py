@@ -13,11 +13,11 @@ from headstart import backbones
 from headstart.classifier import load
 from headstart.data import Dataset, open_dataset
 from headstart.errors import DataError, OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import embed
 from headstart.model.predictions import Evaluation, judge, labelled_part
 from headstart.splits.groups import Groups
-from headstart.splits.split import group_pictures
+from headstart.splits.split import group_images
 from headstart.stats.accuracy import group_bootstrap, holm, mcnemar
 
 LIMIT = 0.05  # of the chance that models without a difference are said to have one
@@ -128,11 +128,11 @@ def _groups(
     dataset: Dataset, found: Evaluation, group_by: str, runtime: str, workers: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> Groups:  # fmt: skip
-    with Cache() as cache:
+    with FeatureCache() as cache:
         features = embed(
             dataset, backbones.load("headstart-s"), cache=cache, runtime=runtime, workers=workers, progress=progress
         )
     if len(features.index) != len(found.paths):
         raise DataError(f"The pictures of {dataset.uri} changed while they were read; compare again.")
     labels = np.unique(np.array(found.truth), return_inverse=True)[1]
-    return group_pictures(features, dataset, np.arange(len(labels)), labels, group_by)
+    return group_images(features, dataset, np.arange(len(labels)), labels, group_by)

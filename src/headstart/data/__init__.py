@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Reader, join
+from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Reader, concatenate
 from headstart.data.folder_names import normalise
 from headstart.errors import DataError, ImageError
 
-__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "from_pictures", "join", "open_dataset"]
+__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "concatenate", "from_images", "open_dataset"]
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
@@ -43,7 +43,7 @@ def open_dataset(uri: str | os.PathLike[str], *, group_column: str | None = None
     return from_listing(text, open_source(text))
 
 
-def from_pictures(
+def from_images(
     pictures: Sequence[str | os.PathLike[str] | bytes | NDArray[np.uint8]],
     labels: Sequence[object] | None = None,
     groups: Sequence[object] | None = None,

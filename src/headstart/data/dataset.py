@@ -42,14 +42,14 @@ class Dataset:
     """Pictures with their classes.
 
     ``items`` are in a fixed order; ``classes`` are the names over all splits in their order (texts and numbers sort
-    as such), so that a class is the same class in every split; ``passed_over`` counts what was no picture, by reason;
+    as such), so that a class is the same class in every split; ``skipped`` counts what was no picture, by reason;
     ``quarantined`` names what was refused while listing. ``reader`` and ``numbers`` say how to read each item.
     """
 
     uri: str
     items: tuple[Item, ...]
     classes: tuple[str, ...]
-    passed_over: Mapping[str, int]
+    skipped: Mapping[str, int]
     quarantined: tuple[Quarantined, ...]
     reader: Reader
     numbers: tuple[int, ...]
@@ -81,21 +81,21 @@ class Dataset:
         )
 
 
-def join(first: Dataset, second: Dataset) -> Dataset:
+def concatenate(first: Dataset, second: Dataset) -> Dataset:
     """The pictures of both, one after the other, so that one pass reads them all; classes are those of both."""
     count = len(first)
 
     def read(index: int) -> bytes | NDArray[np.uint8]:
         return first.read(index) if index < count else second.read(index - count)
 
-    passed_over = Counter(first.passed_over)
+    skipped = Counter(first.skipped)
     if second.uri != first.uri:
-        passed_over.update(second.passed_over)
+        skipped.update(second.skipped)
     return Dataset(
         first.uri,
         first.items + second.items,
         tuple(dict.fromkeys([*first.classes, *second.classes])),
-        dict(passed_over),
+        dict(skipped),
         tuple(dict.fromkeys(first.quarantined + second.quarantined)),
         Reader(read),
         tuple(range(count + len(second))),

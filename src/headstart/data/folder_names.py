@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from headstart.data.dataset import Dataset, Item, Quarantined, Reader
 from headstart.data.sources import Source
 from headstart.errors import DataError
-from headstart.images.decode import is_picture_name
+from headstart.images.decode import is_image_name
 
 SPLIT_NAMES = {
     "train": "train",
@@ -35,18 +35,18 @@ def split_name(name: str) -> str | None:
 
 def from_listing(uri: str, source: Source) -> Dataset:
     """The data set that a source's names describe. Folders around the classes are looked through."""
-    passed_over: Counter[str] = Counter(source.passed_over)
+    skipped: Counter[str] = Counter(source.skipped)
     found: list[tuple[int, tuple[str, ...]]] = []
     for number, name in enumerate(source.names):
         parts = tuple(name.split("/"))
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            passed_over["hidden"] += 1
-        elif not is_picture_name(name):
-            passed_over["not a picture"] += 1
+            skipped["hidden"] += 1
+        elif not is_image_name(name):
+            skipped["not a picture"] += 1
         else:
             found.append((number, parts))
     if not found:
-        raise DataError(f"No pictures in {uri} ({_counted(passed_over)}); {LAYOUT}.")
+        raise DataError(f"No pictures in {uri} ({_counted(skipped)}); {LAYOUT}.")
     depth = _wrapping([parts for _, parts in found])
     root = [(number, parts[depth:]) for number, parts in found]
     if all(len(parts) == 1 for _, parts in root):
@@ -59,18 +59,18 @@ def from_listing(uri: str, source: Source) -> Dataset:
             split = split_name(parts[0]) if in_splits else "train"
             inner = parts[1:] if in_splits else parts
             if len(inner) < 2 or split is None:
-                passed_over["no class folder"] += 1
+                skipped["no class folder"] += 1
             else:
                 items.append((number, Item(source.shown(number), normalise(inner[0]), split)))
     if not items:
         raise DataError(f"No picture of {uri} lies in a class folder; {LAYOUT}.")
-    return build(uri, items, dict(passed_over), source.quarantined, Reader(source.read))
+    return build(uri, items, dict(skipped), source.quarantined, Reader(source.read))
 
 
 def build(
     uri: str,
     items: Sequence[tuple[int, Item]],
-    passed_over: dict[str, int],
+    skipped: dict[str, int],
     quarantined: Sequence[Quarantined],
     reader: Reader,
 ) -> Dataset:
@@ -81,7 +81,7 @@ def build(
         uri,
         tuple(item for _, item in ordered),
         tuple(classes),
-        passed_over,
+        skipped,
         tuple(quarantined),
         reader,
         tuple(number for number, _ in ordered),
@@ -100,5 +100,5 @@ def _wrapping(paths: Sequence[tuple[str, ...]]) -> int:
         depth += 1
 
 
-def _counted(passed_over: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items())) or "it is empty"
+def _counted(skipped: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"

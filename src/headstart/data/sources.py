@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from headstart.data.dataset import Quarantined
 from headstart.errors import DataError, ImageError
-from headstart.images.decode import MAX_BYTES, is_picture_name
+from headstart.images.decode import MAX_BYTES, is_image_name
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
@@ -36,7 +36,7 @@ class Source:
     names: Sequence[str]
     read: Callable[[int], bytes] = field(repr=False)
     prefix: str
-    passed_over: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
     quarantined: Sequence[Quarantined] = ()
 
     def shown(self, number: int) -> str:
@@ -112,7 +112,7 @@ def _nearest(path: Path) -> str:
 def _folder(root: Path) -> Source:
     """Files below a folder. Links are followed as long as they stay in it, and never round in a circle."""
     names: list[str] = []
-    passed_over: dict[str, int] = {}
+    skipped: dict[str, int] = {}
     home = os.path.realpath(root)
     stack, seen = [""], {home}
     while stack:
@@ -122,26 +122,26 @@ def _folder(root: Path) -> Source:
         except OSError as error:
             if not below:
                 raise DataError(f"Cannot list {root}: {_why(error)}.") from None
-            passed_over["unreadable folder"] = passed_over.get("unreadable folder", 0) + 1
+            skipped["unreadable folder"] = skipped.get("unreadable folder", 0) + 1
             continue
         for entry in entries:
             name = f"{below}/{entry.name}" if below else entry.name
             if entry.is_symlink():
                 target = os.path.realpath(entry.path)
                 if os.path.commonpath([home, target]) != home:
-                    passed_over["link that leaves the folder"] = passed_over.get("link that leaves the folder", 0) + 1
+                    skipped["link that leaves the folder"] = skipped.get("link that leaves the folder", 0) + 1
                     continue
             if entry.is_dir():
                 real = os.path.realpath(entry.path)
                 if real not in seen:
                     seen.add(real)
                     stack.append(name)
-            elif entry.is_file() or not is_picture_name(name):
+            elif entry.is_file() or not is_image_name(name):
                 names.append(name)
             else:
-                passed_over["not a file"] = passed_over.get("not a file", 0) + 1
+                skipped["not a file"] = skipped.get("not a file", 0) + 1
     names.sort()
-    return Source(names, lambda number: read_file(f"{root}{os.sep}{names[number]}"), str(root), passed_over)
+    return Source(names, lambda number: read_file(f"{root}{os.sep}{names[number]}"), str(root), skipped)
 
 
 def _archive(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
@@ -207,7 +207,7 @@ def _zip(reopen: Callable[[], IO[bytes]], uri: str) -> Source:
             reason = "Its name comes twice."
         if reason is None and name is not None:
             members[name] = info
-        elif is_picture_name(info.filename):
+        elif is_image_name(info.filename):
             quarantined.append(Quarantined(f"{uri}/{info.filename}", reason or ""))
     names = sorted(members)
 
@@ -251,7 +251,7 @@ def _tar(reopen: Callable[[], IO[bytes]], uri: str, streams: list[IO[bytes]]) ->
             else:
                 members[name] = (member.offset_data, member.size)  # as tar does, the last of a name counts
                 continue
-            if is_picture_name(member.name):
+            if is_image_name(member.name):
                 quarantined.append(Quarantined(f"{uri}/{member.name}", reason))
     names = sorted(members)
 

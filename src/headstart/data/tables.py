@@ -14,7 +14,7 @@ from headstart.data.dataset import Dataset, Item, Reader
 from headstart.data.folder_names import build, normalise, split_name
 from headstart.data.sources import _nearest, _why, read_file
 from headstart.errors import DataError, MissingExtraError
-from headstart.images.decode import is_picture_name
+from headstart.images.decode import is_image_name
 
 COLUMNS = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "picture"),
@@ -36,18 +36,18 @@ def from_table(uri: str, group_column: str | None) -> Dataset:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
     columns = _columns(uri, list(rows[0]), group_column)
     base = uri.split("?")[0].rsplit("/", 1)[0] if "://" in uri else str(Path(uri).parent)
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     items: list[tuple[int, Item]] = []
     paths: list[str] = []
     for number, row in enumerate(rows, 2):
         relative = _text(row.get(columns["path"])).replace("\\", "/")
         label = _text(row.get(columns["label"])) if columns["label"] else ""
         named = _text(row.get(columns["split"])) if columns["split"] else ""
-        if not relative or not is_picture_name(relative):
-            passed_over["not a picture"] += 1
+        if not relative or not is_image_name(relative):
+            skipped["not a picture"] += 1
             continue
         if columns["label"] and not label:
-            passed_over["no label"] += 1
+            skipped["no label"] += 1
             continue
         split = split_name(named) if named else "train"
         if split is None:
@@ -59,8 +59,8 @@ def from_table(uri: str, group_column: str | None) -> Dataset:
         items.append((len(paths), Item(path, normalise(label) if label else None, split, group or None)))
         paths.append(f"{base}/{path}")
     if not items:
-        raise DataError(f"No row of {uri} names a picture and its label ({dict(passed_over)}); check its columns.")
-    return build(uri, items, dict(passed_over), (), Reader(lambda number: read_file(paths[number])))
+        raise DataError(f"No row of {uri} names a picture and its label ({dict(skipped)}); check its columns.")
+    return build(uri, items, dict(skipped), (), Reader(lambda number: read_file(paths[number])))
 
 
 def _text(value: object) -> str:

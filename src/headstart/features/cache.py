@@ -41,7 +41,7 @@ def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: st
     return hashlib.sha256(content + text).digest()
 
 
-class Cache:
+class FeatureCache:
     """Vectors on disk. Use it as a context manager; safe with several threads and processes.
 
     What goes wrong with the disk never stops a run: the cache turns itself off, and ``notes`` says why.
@@ -65,7 +65,7 @@ class Cache:
         except OSError as error:
             self._off(error)
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> FeatureCache:
         return self
 
     def __exit__(

@@ -16,11 +16,11 @@ from PIL import Image
 from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.errors import BackboneError, ImageError
-from headstart.features.cache import Cache, entry_key
-from headstart.features.runtime import Graph, RuntimeInfo, load_graph, pad_batch
+from headstart.features.cache import FeatureCache, entry_key
+from headstart.features.runtime import Graph, RuntimeInfo, load_graph, run_padded
 from headstart.images.augment import View
-from headstart.images.decode import decode_sized
-from headstart.images.thumbnail import look, shrunk, square, tiny
+from headstart.images.decode import decode_with_size
+from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, tiny_image
 
 PIXELS = "pixels:16"  # a tap of its own: the whole picture at 16 x 16, for near duplicates
 LOOK = "look:2:256:green"  # another: size as stored, and sharpness
@@ -67,7 +67,7 @@ class Pass:
     dataset: Dataset
     backbone: Backbone
     taps: tuple[str, ...]
-    cache: Cache | None
+    cache: FeatureCache | None
     info: RuntimeInfo
     workers: int
     exact: bool
@@ -167,7 +167,7 @@ class Pass:
         for each in batch:
             i = each.place
             try:
-                image, stored = decode_sized(each.source, at_least=prepare.at_least)
+                image, stored = decode_with_size(each.source, at_least=prepare.at_least)
             except ImageError as error:
                 done.work.refused[i] = str(error)
                 continue
@@ -176,10 +176,10 @@ class Pass:
             done.pixels[i] = pixels if self.view is None else self.view(pixels, self.content(i))
             done.work.found[i] = {}
             if not self.exact:
-                reduced = shrunk(picture)
-                done.work.found[i] = {PIXELS: tiny(reduced), LOOK: look(stored, image)}
+                reduced = shrink(picture)
+                done.work.found[i] = {PIXELS: tiny_image(reduced), LOOK: image_stats(stored, image)}
                 if self.keep_squares:
-                    done.work.squares[i] = square(reduced)
+                    done.work.squares[i] = square_thumbnail(reduced)
         done.work.decode = time.thread_time() - began
         return done
 
@@ -189,7 +189,7 @@ class Pass:
         if pixels:
             network = graph.result()
             began = time.perf_counter()
-            outputs = pad_batch(network, np.stack(list(pixels.values())), self.backbone.batch)
+            outputs = run_padded(network, np.stack(list(pixels.values())), self.backbone.batch)
             work.run = time.perf_counter() - began
             work.misses = len(pixels)
             paths = [self.dataset.items[i].path for i in pixels]

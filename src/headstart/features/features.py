@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Quarantined
-from headstart.features.cache import Cache, entry_key
+from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.extractor import LOOK, PIXELS, Pass, Work, pack
-from headstart.features.runtime import RuntimeInfo, describe
+from headstart.features.runtime import RuntimeInfo, resolve_runtime
 from headstart.images.augment import View
 from headstart.machine import cores
 
@@ -30,16 +30,16 @@ class Features:
     """Features of n pictures that could be read.
 
     ``values`` maps taps, shallow to deep, to [n, channels] float16, or float32 where a value is beyond
-    60,000; ``pixels`` [n, 768] uint8 is the whole picture at 16 x 16 RGB; ``looks`` [n, 3] float32 its height and
-    width as stored and its sharpness; ``content`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its place in
+    60,000; ``tiny_images`` [n, 768] uint8 is the whole picture at 16 x 16 RGB; ``image_stats`` [n, 3] float32 its height and
+    width as stored and its sharpness; ``content_hashes`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its place in
     the data set. ``hits`` and ``misses`` count pictures found in the
     cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over workers.
     """
 
     values: Mapping[str, NDArray[np.floating]]
-    pixels: NDArray[np.uint8]
-    looks: NDArray[np.float32]
-    content: NDArray[np.uint8]
+    tiny_images: NDArray[np.uint8]
+    image_stats: NDArray[np.float32]
+    content_hashes: NDArray[np.uint8]
     index: NDArray[np.int64]
     quarantined: tuple[Quarantined, ...]
     runtime: RuntimeInfo
@@ -47,7 +47,7 @@ class Features:
     misses: int
     seconds: Mapping[str, float]
 
-    def at(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.floating]]:
+    def vectors(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.floating]]:
         """The vectors of the pictures ``rows`` [m] by tap, each [m, channels]; no copy where rows are in order."""
         inner: slice | NDArray[np.integer] = rows
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
@@ -56,7 +56,7 @@ class Features:
 
     def matrix(self, taps: Sequence[str], rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Of the pictures ``rows`` [m] the vectors of ``taps`` side by side [m, d] float32: what a head takes."""
-        vectors = self.at(rows)
+        vectors = self.vectors(rows)
         return np.concatenate([np.asarray(vectors[tap], np.float32) for tap in taps], axis=1)
 
 
@@ -102,7 +102,7 @@ def embed(
     backbone: Backbone,
     *,
     taps: Sequence[str] | None = None,
-    cache: Cache | None = None,
+    cache: FeatureCache | None = None,
     runtime: str = "auto",
     precision: str = "auto",
     workers: int | None = None,
@@ -115,7 +115,7 @@ def embed(
 
     ``taps`` restricts what is returned; all of the backbone's are computed and stored in one pass. With
     ``exact`` values stay float32 (a finished model's probabilities need it; use no cache with it), and there are no
-    ``pixels`` and ``looks``, which nobody asks a finished model for. With ``squares`` the cache keeps, of each picture
+    ``tiny_images`` and ``image_stats``, which nobody asks a finished model for. With ``squares`` the cache keeps, of each picture
     that is decoded, the small square that a report shows.
     ``progress(done, total)`` is called from this thread. Unreadable pictures are quarantined. The same
     picture gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
@@ -124,7 +124,7 @@ def embed(
     started = time.perf_counter()
     if len(dataset) >= MANY:
         _give_blocks_back()
-    info = describe(runtime, precision)
+    info = resolve_runtime(runtime, precision)
     names = tuple(tap.name for tap in backbone.taps)
     wanted = names if taps is None else tuple(taps)
     one_pass = Pass(
@@ -169,7 +169,7 @@ def with_views(
 
     ``options`` are those of ``embed``, by which ``features`` were read from ``dataset``.
     """
-    values = features.at(rows)
+    values = features.vectors(rows)
     if not views:
         return values
     some = dataset.select([int(i) for i in features.index[rows]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -45,7 +45,7 @@ class RuntimeInfo:
 
 
 @cache
-def describe(runtime: str = "auto", precision: str = "auto") -> RuntimeInfo:
+def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeInfo:
     """The runtime that ``load_graph`` would use, found without loading it. Raises OptionError, MissingExtraError."""
     if runtime not in RUNTIMES:
         raise OptionError(f"Unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}.")
@@ -85,7 +85,7 @@ def load_graph(
     ``workers`` is how many threads will call ``run`` at once, each on one core; the number of cores unless
     given. Raises OptionError, MissingExtraError, BackboneError.
     """
-    info = describe(runtime, precision)
+    info = resolve_runtime(runtime, precision)
     workers = workers or cores()
     try:
         if info.name == "openvino":
@@ -144,7 +144,7 @@ def _openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     return Graph(info, names, workers, call)
 
 
-def pictures_per_second(
+def images_per_second(
     model: Path | bytes, size: tuple[int, int], fixed: int | None, *, runtime: str = "auto", precision: str = "auto",
     seconds: float = 0.5,
 ) -> float:  # fmt: skip
@@ -159,7 +159,7 @@ def pictures_per_second(
     def spell(until: float) -> int:
         count = 0
         while count == 0 or time.perf_counter() < until:
-            pad_batch(graph, batch, fixed)
+            run_padded(graph, batch, fixed)
             count += len(batch)
         return count
 
@@ -173,7 +173,7 @@ def pictures_per_second(
     return float(np.median(rates))
 
 
-def pad_batch(graph: Graph, batch: Batch, fixed: int | None) -> Outputs:
+def run_padded(graph: Graph, batch: Batch, fixed: int | None) -> Outputs:
     """``graph.run`` for a graph that only takes batches of ``fixed`` pictures (None: any number)."""
     if fixed is None:
         return graph.run(batch)
@@ -183,6 +183,3 @@ def pad_batch(graph: Graph, batch: Batch, fixed: int | None) -> Outputs:
         filled = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), axis=0)])
         parts.append({name: value[: len(part)] for name, value in graph.run(filled).items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in graph.outputs}
-
-
-__all__: Sequence[str] = ["Graph", "RuntimeInfo", "cores", "describe", "load_graph", "pad_batch", "pictures_per_second"]

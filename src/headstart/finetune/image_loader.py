@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Dataset
-from headstart.images.augment import AUGMENTATIONS, matrix, warp
+from headstart.images.augment import AUGMENTATIONS, random_affine, warp
 from headstart.images.decode import decode
 from headstart.images.preprocess import Preprocess
 from headstart.machine import cores
@@ -48,7 +48,7 @@ class Pictures:
         text = f"{seed} {epoch} {self.places[row]}".encode()
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
         how = AUGMENTATIONS[augmentation]
-        seen = warp(pixels, matrix(how, pixels.shape[0], pixels.shape[1], rng))
+        seen = warp(pixels, random_affine(how, pixels.shape[0], pixels.shape[1], rng))
         return np.ascontiguousarray(seen[:, ::-1]) if how.flip and rng.random() < 0.5 else seen
 
     def batches(

@@ -142,7 +142,7 @@ def _settings(learned: Learned, how: FineTuning, seed: int) -> str:
     """A hash of all that decides the result of a training."""
     said = json.dumps([how.to_dict(), seed, learned.backbone.sha256, learned.partition.labels.tolist(),
                        learned.partition.groups.index.tolist()], sort_keys=True)  # fmt: skip
-    content = learned.features.content[learned.partition.train].tobytes()
+    content = learned.features.content_hashes[learned.partition.train].tobytes()
     return hashlib.sha256(said.encode() + content).hexdigest()
 
 
@@ -201,7 +201,7 @@ def _frozen_head(classifier: ImageClassifier, rows: Rows) -> Head:
     split = learned.partition
     groups = np.unique(split.groups.index[rows], return_inverse=True)[1]
     return select(
-        learned.features.at(split.train[rows]), split.labels[rows], groups, cut=head.taps, kind=head.kind,
+        learned.features.vectors(split.train[rows]), split.labels[rows], groups, cut=head.taps, kind=head.kind,
         dropout=classifier.dropout, seed=classifier.seed, training=classifier.training,
     ).head  # fmt: skip
 

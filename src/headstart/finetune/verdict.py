@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.compare.models import Difference, difference
-from headstart.stats import fit_temperature, log_losses, smoothing
+from headstart.stats import fit_temperature, label_smoothing, log_losses
 
 Array = NDArray[np.float64]
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
@@ -65,7 +65,7 @@ def folds(labels: Rows, groups: Rows, seed: int) -> list[tuple[Rows, Rows]] | No
 
 def judge(frozen: Array, tuned: Array, labels: Rows, groups: Rows, fold: Rows) -> Verdict:
     """From scores of the frozen [n, k] and the fine-tuned [alphas, n, k] models of the ``fold`` [n] of each picture."""
-    smooth = smoothing(len(np.unique(groups)))
+    smooth = label_smoothing(len(np.unique(groups)))
     right, alphas = np.zeros(len(labels), bool), []
     for number in np.unique(fold):
         others, own = fold != number, fold == number

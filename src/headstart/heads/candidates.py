@@ -13,7 +13,7 @@ from headstart.heads.held_out import Basis
 from headstart.heads.logistic import held_out_logistic
 from headstart.heads.random_features import expansion_for
 from headstart.heads.vectors import Vectors
-from headstart.stats import fit_temperature, log_losses, smoothing
+from headstart.stats import fit_temperature, label_smoothing, log_losses
 
 PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared spread of a picture
 DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -65,7 +65,7 @@ class Problem:
         judged: int | None,
     ) -> Problem:  # fmt: skip
         """The problem; all vectors are of pictures unless ``judged`` says how many."""
-        smooth = smoothing(len(np.unique(groups)))
+        smooth = label_smoothing(len(np.unique(groups)))
         return cls(values, labels, int(labels.max()) + 1, groups, smooth, len(labels) if judged is None else judged)
 
     def vectors(self, taps: Sequence[str]) -> Vectors:

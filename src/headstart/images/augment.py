@@ -58,7 +58,7 @@ class View:
         """The view of ``pixels`` [height, width, 3] of the picture with hash ``content``, the same shape."""
         seed = int.from_bytes(hashlib.sha256(content + self.key.encode()).digest()[:8], "big")
         how = self.augmentation
-        seen = warp(pixels, matrix(how, pixels.shape[0], pixels.shape[1], np.random.default_rng(seed)))
+        seen = warp(pixels, random_affine(how, pixels.shape[0], pixels.shape[1], np.random.default_rng(seed)))
         return np.ascontiguousarray(seen[:, ::-1]) if how.flip and self.number % 2 else seen
 
 
@@ -73,7 +73,7 @@ def views(name: str, count: int) -> list[View]:
     return [View(AUGMENTATIONS[name], number) for number in range(1, count)]
 
 
-def matrix(how: Augmentation, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def random_affine(how: Augmentation, height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """A random matrix [3, 3] from (row, column, 1) of the view to (row, column, 1) of the picture, about its centre."""
     turn, shear = np.deg2rad(rng.uniform(-1, 1, 2) * (how.rotation, how.shear))
     down, across = rng.uniform(-1, 1, 2) * how.shift * (height, width)

@@ -27,7 +27,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp",
 ORIENTATION = 0x0112
 
 
-def is_picture_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
     """Whether a file name has the ending of a picture format that ``decode`` reads, in any case."""
     return splitext(name)[1].lower() in SUFFIXES
 
@@ -38,10 +38,10 @@ def decode(source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | Non
     With ``at_least`` = (height, width) a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as it still
     has that many rows and columns. Raises ImageError with the reason in one line.
     """
-    return decode_sized(source, at_least=at_least)[0]
+    return decode_with_size(source, at_least=at_least)[0]
 
 
-def decode_sized(
+def decode_with_size(
     source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """What ``decode`` gives, and the picture's (height, width) as it is stored: neither shrunk nor turned."""

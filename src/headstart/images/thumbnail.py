@@ -15,17 +15,17 @@ SIDE = 256  # sharpness is measured at this shorter side
 ROWS = 3  # and at every third row: as telling as all
 
 
-def shrunk(picture: Image.Image) -> Image.Image:
+def shrink(picture: Image.Image) -> Image.Image:
     """A picture at a whole part of its size, at least twice SQUARE: one look at all of its pixels."""
     return picture.reduce(max(1, min(picture.size) // (2 * SQUARE)))
 
 
-def tiny(picture: Image.Image) -> NDArray[np.uint8]:
+def tiny_image(picture: Image.Image) -> NDArray[np.uint8]:
     """The whole of a shrunk picture at 16 x 16, flat [768]."""
     return np.asarray(picture.resize((TINY, TINY), Image.Resampling.BOX)).reshape(-1)
 
 
-def square(picture: Image.Image) -> NDArray[np.uint8]:
+def square_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     """The middle square of a shrunk picture at 48 x 48, flat [6912]."""
     width, height = picture.size
     edge = min(height, width)
@@ -34,7 +34,7 @@ def square(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(small).reshape(-1)
 
 
-def look(stored: tuple[int, int], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+def image_stats(stored: tuple[int, int], image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Height and width in pixels as stored, and sharpness [3], of what was decoded of a picture."""
     return np.array([*stored, sharpness(image)], np.float32)
 

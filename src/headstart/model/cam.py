@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from headstart.backbones import Backbone, cut
-from headstart.features.cache import Cache, entry_key
-from headstart.features.runtime import describe, load_graph, pad_batch
+from headstart.features.cache import FeatureCache, entry_key
+from headstart.features.runtime import load_graph, resolve_runtime, run_padded
 from headstart.heads import Head
 
 ONLY_SHAPE = {"Squeeze", "Flatten", "Reshape", "Identity"}
@@ -69,13 +69,13 @@ def unavailable(backbone: Backbone, head: Head) -> str:
 
 def maps(
     backbone: Backbone, taps: Sequence[str], pixels: Sequence[NDArray[np.uint8]], content: Sequence[bytes],
-    cache: Cache | None,
+    cache: FeatureCache | None,
 ) -> list[dict[str, NDArray[np.float32]]]:  # fmt: skip
     """Of preprocessed pictures [height, width, 3] the maps [h, w, channels] of ``taps`` before pooling, each by tap.
 
     ``content`` are hashes of the pictures' bytes. ONNX Runtime computes them in fp32; the cache keeps them as fp16.
     """
-    info = describe("onnxruntime")
+    info = resolve_runtime("onnxruntime")
     shapes = {t.name: (*(t.size or (0, 0)), t.channels) for t in backbone.taps}
 
     def key(one: bytes, tap: str) -> bytes:
@@ -96,7 +96,7 @@ def maps(
         running = load_graph(graph, runtime="onnxruntime", workers=1)
         for start in range(0, len(missing), BATCH):
             some_rows = missing[start : start + BATCH]
-            outputs = pad_batch(running, np.stack([pixels[i] for i in some_rows]), backbone.batch)
+            outputs = run_padded(running, np.stack([pixels[i] for i in some_rows]), backbone.batch)
             for place, i in enumerate(some_rows):
                 for tap, source in zip(taps, sources, strict=True):
                     one = outputs[source.tensor][place]

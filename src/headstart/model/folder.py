@@ -20,7 +20,7 @@ from headstart.heads import Familiar, Head
 from headstart.images.preprocess import Preprocess
 from headstart.model.card import card
 from headstart.model.model import Golden, Model
-from headstart.stats import Promises, check_promises
+from headstart.stats import ConformalThresholds, check_targets
 
 FORMAT = 2  # 1 had neither prediction sets nor distances
 LIMITS = {
@@ -138,7 +138,7 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _promised(promises: Promises) -> dict[str, object]:
+def _promised(promises: ConformalThresholds) -> dict[str, object]:
     reject = promises.reject_threshold
     return {
         "coverage": promises.coverage,
@@ -276,7 +276,7 @@ def _familiar(folder: Path, tensors: Mapping[str, NDArray[Any]], head: Head) -> 
     return Familiar(centre, scales, factor)
 
 
-def _promises(config: Mapping[str, Any], classes: int) -> Promises:
+def _promises(config: Mapping[str, Any], classes: int) -> ConformalThresholds:
     thresholds, reject = config["set_thresholds"], config["reject_threshold"]
     if not isinstance(thresholds, list) or len(thresholds) != classes:
         raise ValueError(f"set_thresholds are not one number for each of {classes} classes")
@@ -286,8 +286,8 @@ def _promises(config: Mapping[str, Any], classes: int) -> Promises:
     for name, value in named.items():
         if type(value) not in (int, float) or not 0 <= value <= 1:
             raise ValueError(f"{name} is {str(value)[:40]!r}, no number from 0 to 1")
-    check_promises(named["coverage"], named["false_alarms"])
-    return Promises(
+    check_targets(named["coverage"], named["false_alarms"])
+    return ConformalThresholds(
         float(named["coverage"]), tuple(map(float, thresholds)), float(named["false_alarms"]),
         float("inf") if reject is None else float(reject),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import ModelError, VerifyError
-from headstart.features.runtime import Outputs, RuntimeInfo, describe, load_graph, pad_batch
+from headstart.features.runtime import Outputs, RuntimeInfo, load_graph, resolve_runtime, run_padded
 from headstart.images.decode import decode
 from headstart.model.model import Golden, Model
 
@@ -41,7 +41,7 @@ def make_golden(
         files.append(stream.getvalue())
         decoded.append(model.preprocess(decode(files[-1])))
     batch = np.stack(pictures)
-    outputs = _answers(model, batch, describe("onnxruntime"))
+    outputs = _answers(model, batch, resolve_runtime("onnxruntime"))
     reference = outputs["probabilities"]
     tolerance = _tolerance(answers, reference, precision)
     golden = Golden(tuple(files), np.stack(decoded), batch, reference, "fp32", tolerance)
@@ -117,4 +117,4 @@ def _difference(
 
 def _answers(model: Model, pixels: NDArray[np.uint8], runtime: RuntimeInfo) -> Outputs:
     graph = load_graph(model.graph, runtime=runtime.name, precision=runtime.precision, workers=1)
-    return pad_batch(graph, pixels, model.batch)
+    return run_padded(graph, pixels, model.batch)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone, Tap
 from headstart.heads import Familiar, Head
 from headstart.images.preprocess import Preprocess
-from headstart.stats import Promises
+from headstart.stats import ConformalThresholds
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Model:
     run: Mapping[str, Any] = field(default_factory=dict, repr=False)
     folder: Path | None = None
     familiar: Familiar | None = field(default=None, repr=False)
-    promises: Promises | None = None
+    promises: ConformalThresholds | None = None
 
     def as_backbone(self) -> Backbone:
         """The whole model as a graph whose taps are its answers, so that pictures take the same path."""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError
-from headstart.stats import Promises
-from headstart.stats.accuracy import Accuracy, confusion, held_out_accuracy
+from headstart.stats import ConformalThresholds
+from headstart.stats.accuracy import Accuracy, confusion_matrix, held_out_accuracy
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Prediction:
     paths: tuple[str, ...]
     probabilities: NDArray[np.float64]
     quarantined: tuple[Quarantined, ...]
-    promises: Promises | None = None
+    promises: ConformalThresholds | None = None
     sets: NDArray[np.bool_] | None = None
     distances: NDArray[np.float64] | None = None
     none_of_these: NDArray[np.bool_] | None = None
@@ -58,7 +58,7 @@ class Evaluation:
     probabilities: NDArray[np.float64]
     quarantined: tuple[Quarantined, ...]
     unknown: tuple[str, ...] = ()
-    promises: Promises | None = None
+    promises: ConformalThresholds | None = None
     covered: Accuracy | None = None
     set_size: float | None = None
     refused: Accuracy | None = None
@@ -124,7 +124,7 @@ def judge(found: Prediction, dataset: Dataset) -> Evaluation:
         set_size = float(found.sets[known].sum(axis=1).mean())
     return Evaluation(
         held_out_accuracy(wanted == answers),
-        confusion(wanted[known], answers[known], len(found.classes)),
+        confusion_matrix(wanted[known], answers[known], len(found.classes)),
         found.classes, found.paths, truth, found.probabilities, found.quarantined,
         tuple(sorted(set(truth) - set(number))), found.promises, covered, set_size,
         None if found.none_of_these is None else _counted(found.none_of_these[known]),

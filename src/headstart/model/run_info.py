@@ -41,7 +41,7 @@ def record(
             "train": len(split.train),
             "validation": len(split.validation),
             "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
-            "passed_over": dict(dataset.passed_over),
+            "skipped": dict(dataset.skipped),
         },
         "groups": {
             "count": split.groups.count,
@@ -79,7 +79,7 @@ def record(
 
 
 def _fingerprint(features: Features) -> str:
-    return hashlib.sha256(np.sort(features.content, axis=0).tobytes()).hexdigest()[:16]
+    return hashlib.sha256(np.sort(features.content_hashes, axis=0).tobytes()).hexdigest()[:16]
 
 
 def _versions() -> dict[str, str]:

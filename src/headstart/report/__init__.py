@@ -18,7 +18,7 @@ from pathlib import Path
 
 from headstart.classifier import ImageClassifier
 from headstart.errors import ModelError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.model import read
 from headstart.report.data import read_data, write_data, write_whole
 from headstart.report.gather import gather
@@ -29,7 +29,7 @@ __all__ = ["rewrite", "write"]
 NAME = "report.html"
 
 
-def write(classifier: ImageClassifier, folder: str | os.PathLike[str], *, cache: Cache | None = None) -> Path:
+def write(classifier: ImageClassifier, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
     """Write ``report.html``, and the data it was made of, into the model folder of a classifier that was fitted here.
 
     Returns the path of the page. ``cache`` keeps small pictures for the next time. Raises OptionError for a classifier

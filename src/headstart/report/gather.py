@@ -17,7 +17,7 @@ from headstart.check import Finding, check_fitted
 from headstart.classifier import ImageClassifier
 from headstart.data import Dataset
 from headstart.errors import ImageError, OptionError
-from headstart.features.cache import Cache
+from headstart.features.cache import FeatureCache
 from headstart.features.features import Features
 from headstart.images.decode import decode
 from headstart.model import cam as evidence
@@ -37,7 +37,7 @@ from headstart.report.data import (
     worst,
 )
 from headstart.splits.split import Learned
-from headstart.stats.accuracy import confusion
+from headstart.stats.accuracy import confusion_matrix
 
 LISTED = 18  # findings of a kind that are told
 FILES = 6  # of one finding
@@ -85,7 +85,7 @@ class _Answers:
         return values
 
 
-def gather(classifier: ImageClassifier, cache: Cache | None = None) -> Report:
+def gather(classifier: ImageClassifier, cache: FeatureCache | None = None) -> Report:
     """What there is to say of a classifier that was fitted in this process. Raises OptionError for a loaded one.
 
     Small pictures and maps are looked up in ``cache``, and kept there.
@@ -201,7 +201,7 @@ def _measured(answers: _Answers, classes: int) -> tuple[Measured, ...]:
     for number, name in enumerate(SETS):
         own = answers.measured == number
         if own.any():
-            table = confusion(answers.truth[own], answers.answer[own], classes)
+            table = confusion_matrix(answers.truth[own], answers.answer[own], classes)
             cells = tuple((int(i), int(j), int(table[i, j])) for i, j in np.argwhere(table))
             sure, right = answers.sure[own], answers.right[own]
             found.append(Measured(name, cells, curves.reliability(sure, right), curves.risk(sure, right)))
@@ -228,7 +228,7 @@ def _larger(shown: Sequence[Picture], told: Sequence[Told]) -> list[int]:
 
 def _evidence(
     classifier: ImageClassifier, learned: Learned, shown: Sequence[Picture], rows: NDArray[np.int64],
-    cache: Cache | None,
+    cache: FeatureCache | None,
 ) -> tuple[str, tuple[Evidence, ...]]:  # fmt: skip
     """Why there are no evidence maps, and the maps: of mistakes, and of typical pictures of each class."""
     head, backbone, features = classifier.choice_.head, learned.backbone, learned.features
@@ -245,7 +245,7 @@ def _evidence(
             continue
         places.append(place)
         pixels.append(backbone.preprocess(image))
-    content = [features.content[rows[place]].tobytes() for place in places]
+    content = [features.content_hashes[rows[place]].tobytes() for place in places]
     found = []
     for place, picture, own in zip(
         places, pixels, evidence.maps(backbone, head.taps, pixels, content, cache), strict=True

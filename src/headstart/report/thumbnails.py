@@ -12,10 +12,10 @@ from PIL import Image
 
 from headstart.data import Dataset
 from headstart.errors import ImageError
-from headstart.features.cache import Cache, entry_key
+from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.features import Features, small_key
 from headstart.images.decode import decode
-from headstart.images.thumbnail import SQUARE, shrunk, square
+from headstart.images.thumbnail import SQUARE, shrink, square_thumbnail
 from headstart.machine import cores
 
 THUMBNAIL = 144  # pixels, the longer side
@@ -28,7 +28,12 @@ Bytes = NDArray[np.uint8]
 
 
 def squares(
-    dataset: Dataset, features: Features, rows: Sequence[int], side: int, cache: Cache | None, workers: int | None
+    dataset: Dataset,
+    features: Features,
+    rows: Sequence[int],
+    side: int,
+    cache: FeatureCache | None,
+    workers: int | None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Rows of ``features`` and the middle square [side, side, 3] of each picture, ``side`` at most 48.
 
@@ -40,8 +45,8 @@ def squares(
         try:
             image = decode(dataset.read(int(features.index[row])), at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
-            image = features.pixels[row].reshape(16, 16, 3)
-        return square(shrunk(Image.fromarray(image)))
+            image = features.tiny_images[row].reshape(16, 16, 3)
+        return square_thumbnail(shrink(Image.fromarray(image)))
 
     packed = _kept(rows, features, small_key, one, cache, workers, 3 * SQUARE * SQUARE)
     for row, each in zip(rows, packed, strict=True):
@@ -50,7 +55,7 @@ def squares(
 
 
 def thumbnails(
-    dataset: Dataset, features: Features, rows: Sequence[int], cache: Cache | None, workers: int | None
+    dataset: Dataset, features: Features, rows: Sequence[int], cache: FeatureCache | None, workers: int | None
 ) -> dict[int, bytes]:
     """A JPEG, 144 pixels on the longer side and without metadata, of each row of ``features`` that can be read.
 
@@ -101,7 +106,7 @@ def jpeg(picture: Image.Image, quality: int = QUALITY) -> bytes:
 
 def _kept(
     rows: Sequence[int], features: Features, key: Callable[[bytes], bytes], one: Callable[[int], Bytes],
-    cache: Cache | None, workers: int | None, size: int | None = None,
+    cache: FeatureCache | None, workers: int | None, size: int | None = None,
 ) -> Iterator[Bytes]:  # fmt: skip
     """What ``one`` makes of each row, looked up by the content of the picture where it is known.
 
@@ -110,7 +115,7 @@ def _kept(
     with ThreadPoolExecutor(workers or cores()) as pool:
         for start in range(0, len(rows), BATCH):
             some = rows[start : start + BATCH]
-            keys = [key(features.content[row].tobytes()) for row in some]
+            keys = [key(features.content_hashes[row].tobytes()) for row in some]
             known = cache.get_many(keys) if cache is not None else [None] * len(keys)
             fits = [k is not None and k.dtype == np.uint8 and size in (None, len(k)) for k in known]
             made = iter(list(pool.map(one, [row for row, fit in zip(some, fits, strict=True) if not fit])))

@@ -18,7 +18,7 @@ from headstart.report import charts
 from headstart.report.charts import Point
 from headstart.report.data import Evidence, Measured, Report, Told, unsure, worst
 from headstart.report.matrix import TITLES, Matrix, matrix
-from headstart.stats.accuracy import apart
+from headstart.stats.accuracy import disjoint
 
 TRIED = 25  # candidates listed
 LAST = 160  # characters of a path that the script shows, the last
@@ -143,10 +143,10 @@ class View:
         return found
 
     @property
-    def apart(self) -> bool:
+    def disjoint(self) -> bool:
         """Whether the two headlines' intervals do not overlap."""
         found = self.headlines
-        return len(found) == 2 and apart(*((one.low, one.high) for one in found))
+        return len(found) == 2 and disjoint(*((one.low, one.high) for one in found))
 
     @property
     def matrices(self) -> list[Matrix]:
@@ -273,7 +273,7 @@ class View:
             ("To learn from", _count(self.number("images", "train"))),
             ("Held out", _count(self.number("images", "validation"))),
             ("Groups found by", self.text("groups", "method")),
-            *((f"Passed over: {name}", value) for name, value in self._pairs("images", "passed_over")),
+            *((f"Skipped: {name}", value) for name, value in self._pairs("images", "skipped")),
         ]
         model = [
             ("Network", self.text("backbone", "id")),

@@ -35,32 +35,32 @@ class Groups:
     method: str
 
 
-class Linked:
+class DisjointSets:
     """Pictures 0..count-1 and the links between them; linked ones form a family (union-find, Tarjan 1975)."""
 
     def __init__(self, count: int) -> None:
         self.parent = np.arange(count)
 
-    def join(self, first: int, second: int) -> None:
+    def union(self, first: int, second: int) -> None:
         """Link two pictures."""
-        a, b = self.root(first), self.root(second)
+        a, b = self.find(first), self.find(second)
         self.parent[max(a, b)] = min(a, b)
 
-    def join_equal(self, rows: NDArray[np.generic]) -> NDArray[np.int64]:
+    def union_equal_rows(self, rows: NDArray[np.generic]) -> NDArray[np.int64]:
         """Link pictures whose rows [n, d] are equal; a number [n] for each distinct row."""
         same: NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
         for first, second in pairwise(np.argsort(same, kind="stable")):
             if same[first] == same[second]:
-                self.join(int(first), int(second))
+                self.union(int(first), int(second))
         return same
 
-    def families(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[np.int64]:
         """The family [n] of each picture, numbered from 0."""
-        roots = [self.root(i) for i in range(len(self.parent))]
+        roots = [self.find(i) for i in range(len(self.parent))]
         families: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].reshape(-1)
         return families
 
-    def root(self, node: int) -> int:
+    def find(self, node: int) -> int:
         """The picture that stands for the family of ``node``."""
         parent = self.parent
         while parent[node] != node:
@@ -69,7 +69,7 @@ class Linked:
         return node
 
 
-def no_groups(count: int) -> Groups:
+def ungrouped(count: int) -> Groups:
     """Every picture by itself."""
     return Groups(np.arange(count), count, 1, "none")
 
@@ -93,15 +93,15 @@ def find_groups(
     over: too large a group costs a little data, too small a one costs the truth. All pairs are compared, a tile
     at a time.
     """
-    linked = Linked(len(content))
-    linked.join_equal(content)
-    for first, second, _ in pixel_links(pixels):
-        linked.join(first, second)
+    linked = DisjointSets(len(content))
+    linked.union_equal_rows(content)
+    for first, second, _ in duplicate_pairs(pixels):
+        linked.union(first, second)
     _join_scenes(linked, _feature_links(features), labels)
-    return _groups(linked.families(), f"pixels and features (cosine {ALIKE:g})")
+    return _groups(linked.labels(), f"pixels and features (cosine {ALIKE:g})")
 
 
-def _join_scenes(linked: Linked, links: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
+def _join_scenes(linked: DisjointSets, links: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
     """Join the ends of links (first, second, cosine), the strongest first, where the group stays small enough."""
     at_most = max(2, int(LARGEST * len(labels)))
     half = np.maximum(1, np.bincount(labels) // 2).tolist()
@@ -112,16 +112,16 @@ def _join_scenes(linked: Linked, links: NDArray[np.float64], labels: NDArray[np.
         return held.get(root) or Counter([classes[root]])
 
     for picture, label in enumerate(classes):
-        if (root := linked.root(picture)) != picture:
+        if (root := linked.find(picture)) != picture:
             held[root] = members(root) + Counter([label])
     for first, second in links[np.argsort(-links[:, 2], kind="stable"), :2].astype(int).tolist():
-        a, b = linked.root(first), linked.root(second)
+        a, b = linked.find(first), linked.find(second)
         if a == b:
             continue
         both = members(a) + members(b)
         if both.total() <= at_most and all(count <= half[label] for label, count in both.items()):
-            linked.join(a, b)
-            held[linked.root(a)] = both
+            linked.union(a, b)
+            held[linked.find(a)] = both
 
 
 def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
@@ -137,7 +137,7 @@ def _pairs(first: slice, second: slice, alike: NDArray[np.bool_]) -> tuple[NDArr
     return rows[ahead], columns[ahead]
 
 
-def pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
+def duplicate_pairs(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
     """Pairs whose small pictures [n, 768], as they are or mirrored, correlate at least SAME_PIXELS, and how much."""
     small = pixels.reshape(len(pixels), 16, 16, 3)
     found = []
@@ -150,7 +150,7 @@ def pixel_links(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
     return found
 
 
-def copies_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
+def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Which small pictures of ``second`` [m, 768] are copies, mirrored or not, of one of ``first`` [n, 768]: places."""
     small, found = first.reshape(len(first), 16, 16, 3), np.zeros(len(second), bool)
     for ours in (slice(start, start + TILE) for start in range(0, len(second), TILE)):
@@ -201,7 +201,7 @@ def _directions(features: NDArray[np.floating], centred: bool = True) -> Callabl
     return directions
 
 
-def nearest(
+def nearest_neighbours(
     features: NDArray[np.floating], families: NDArray[np.integer], count: int, *, centred: bool = True
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ``count`` nearest pictures of other families, by cosine of vectors [n, d], less their mean or not.

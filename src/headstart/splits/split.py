@@ -11,7 +11,7 @@ from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.features.features import Features
-from headstart.splits.groups import Groups, copies_between, find_groups, groups_from_column, no_groups
+from headstart.splits.groups import Groups, duplicates_between, find_groups, groups_from_column, ungrouped
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Partition:
             found = f"only {classes[0]!r}" if classes else "no readable picture"
             raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")
         labels = np.array([classes.index(str(names[i])) for i in train])
-        groups = group_pictures(features, dataset, train, labels, group_by)
+        groups = group_images(features, dataset, train, labels, group_by)
         notes = []
         unseen = sorted({str(names[i]) for i in held} - set(classes))
         if unseen:
             notes.append(f"No training picture of {', '.join(unseen)}: those validation pictures count as wrong.")
-        leaked = held[copies_between(features.pixels[train], features.pixels[held])]
+        leaked = held[duplicates_between(features.tiny_images[train], features.tiny_images[held])]
         if len(leaked):
             named = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
             notes.append(
@@ -82,7 +82,7 @@ class Learned:
     backbone: Backbone
 
 
-def group_pictures(
+def group_images(
     features: Features, dataset: Dataset, train: NDArray[np.int64], labels: NDArray[np.int64], group_by: str
 ) -> Groups:
     """The groups of the pictures ``train`` [n] with ``labels`` [n]: by a column, or by pixels and features.
@@ -90,14 +90,15 @@ def group_pictures(
     Raises OptionError for a column that is not there.
     """
     if group_by == "none":
-        return no_groups(len(train))
+        return ungrouped(len(train))
     given = [dataset.items[features.index[i]].group for i in train]
     if any(name is not None for name in given):
         return groups_from_column([f"name {g}" if g is not None else f"picture {i}" for i, g in enumerate(given)])
     if group_by != "auto":
         raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
     deepest = list(features.values)[-1]
-    return find_groups(features.content[train], features.pixels[train], features.at(train)[deepest], labels)
+    vectors = features.vectors(train)[deepest]
+    return find_groups(features.content_hashes[train], features.tiny_images[train], vectors, labels)
 
 
 def _share_of_groups(

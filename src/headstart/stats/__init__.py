@@ -4,10 +4,16 @@ temperature.py   one number that makes scores into probabilities
 promises.py      the sets of classes that hold the true one, and the distance from which on none is believed
 """
 
-from headstart.stats.conformal import Promises, check_promises, group_quantile, groups_needed, make_promises
-from headstart.stats.temperature import fit_temperature, log_losses, smoothing
+from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds, group_quantile, groups_needed
+from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
 __all__ = [
-    "Promises", "check_promises", "fit_temperature", "group_quantile", "groups_needed", "log_losses", "make_promises",
-    "smoothing",
+    "ConformalThresholds",
+    "check_targets",
+    "fit_temperature",
+    "fit_thresholds",
+    "group_quantile",
+    "groups_needed",
+    "label_smoothing",
+    "log_losses",
 ]  # fmt: skip

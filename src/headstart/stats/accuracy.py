@@ -55,7 +55,7 @@ def held_out_accuracy(correct: NDArray[np.bool_]) -> Accuracy:
     return Accuracy(int(correct.sum()), len(correct), wilson(int(correct.sum()), len(correct)), "Wilson")
 
 
-def leave_group_out_accuracy(
+def leave_one_group_out_accuracy(
     correct: NDArray[np.bool_], groups: NDArray[np.integer], *, resamples: int = 2000, seed: int = 0
 ) -> Accuracy:
     """Accuracy when every picture's group was left out, ``correct`` [n] and ``groups`` [n].
@@ -79,7 +79,7 @@ def leave_group_out_accuracy(
     return Accuracy(int(correct.sum()), count, (low, high), "groups resampled")
 
 
-def apart(first: tuple[float, float], second: tuple[float, float]) -> bool:
+def disjoint(first: tuple[float, float], second: tuple[float, float]) -> bool:
     """Whether two intervals (low, high) do not overlap."""
     return first[0] > second[1] or second[0] > first[1]
 
@@ -132,7 +132,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def confusion(truth: NDArray[np.integer], answer: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(truth: NDArray[np.integer], answer: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """Counts [classes, classes]: row the true class, column the answer."""
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (truth, answer), 1)

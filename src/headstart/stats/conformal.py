@@ -1,4 +1,4 @@
-"""Promises about new pictures: a set of classes that holds the true one, and a refusal that is seldom wrong.
+"""ConformalThresholds about new pictures: a set of classes that holds the true one, and a refusal that is seldom wrong.
 
 Both are quantiles of what groups left out of training scored (conformal prediction: Vovk, Gammerman & Shafer 2005;
 left out by cross-fitting: Barber et al. 2021). They hold for a picture of a new group - a new scene, a new subject -
@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Promises:
+class ConformalThresholds:
     """What is promised of new pictures, and the thresholds that keep it.
 
     A class is in a picture's set where its probability is at least its number in ``set_thresholds`` [k]; the set
@@ -44,7 +44,7 @@ class Promises:
         return refused
 
 
-def check_promises(coverage: float, false_alarms: float) -> None:
+def check_targets(coverage: float, false_alarms: float) -> None:
     """Raises OptionError for shares that nobody can promise."""
     if not 0 < coverage < 1:
         raise OptionError(f"A coverage of {coverage} cannot be promised; give a share between 0 and 1, like 0.95.")
@@ -71,7 +71,7 @@ def group_quantile(values: Array, groups: NDArray[np.integer], share: float) -> 
     return float(np.sort(values)[max(place, 1) - 1]) if place <= len(values) else float("inf")
 
 
-def make_promises(
+def fit_thresholds(
     probabilities: Array,
     labels: NDArray[np.integer],
     groups: NDArray[np.integer],
@@ -79,14 +79,14 @@ def make_promises(
     *,
     coverage: float,
     false_alarms: float,
-) -> Promises:
+) -> ConformalThresholds:
     """Thresholds from the probabilities [n, k] and distances [n] of pictures [n] whose group was left out.
 
     A class is in the set where its probability is high enough for a picture that is of it (Sadinle, Lei &
     Wasserman 2019, the smallest sets there are). A class of twice the groups needed has a threshold of its own, so
     that the promise holds for it by itself (Vovk 2012); the others share one. Raises OptionError.
     """
-    check_promises(coverage, false_alarms)
+    check_targets(coverage, false_alarms)
     own = probabilities[np.arange(len(labels)), labels]
     needed = 2 * groups_needed(coverage)
     classes = probabilities.shape[1]
@@ -99,4 +99,5 @@ def make_promises(
         for c in range(classes)
         for these in [labels == c if enough[c] else pooled]
     ]
-    return Promises(coverage, tuple(thresholds), false_alarms, group_quantile(distances, groups, 1 - false_alarms))
+    reject = group_quantile(distances, groups, 1 - false_alarms)
+    return ConformalThresholds(coverage, tuple(thresholds), false_alarms, reject)

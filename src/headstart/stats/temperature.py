@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def smoothing(groups: int) -> float:
+def label_smoothing(groups: int) -> float:
     """How unsure anyone must stay after ``groups`` independent trials: ``1 / (groups + 1)``.
 
     It stands for one more group whose pictures could be of any class. Without it a head that makes no

@@ -76,7 +76,7 @@ def test_fp16_storage_costs_no_more_than_a_fifth_of_a_point(built_in, shared):
             if choice is None or truth is None:
                 truth = np.array([dataset.classes.index(str(dataset.items[i].label)) for i in found.index])
                 train = np.array([dataset.items[i].split == "train" for i in found.index])
-                groups = find_groups(found.content[train], found.pixels[train], x[train], truth[train])
+                groups = find_groups(found.content_hashes[train], found.tiny_images[train], x[train], truth[train])
                 choice = select({"features": x[train]}, truth[train], groups.index, kind="ridge")
             right[seed] += int((choice.head.scores(x[~train].astype(np.float32)).argmax(axis=1) == truth[~train]).sum())
         count += int((~train).sum())
