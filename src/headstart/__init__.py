@@ -1,4 +1,4 @@
-"""Headstart: a folder of pictures in, a trustworthy image classifier out.
+"""Headstart: a folder of images in, a trustworthy image classifier out.
 
 >>> import headstart as hs
 >>> clf = hs.ImageClassifier()            # a scikit-learn estimator
@@ -11,41 +11,52 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
-    from headstart.classifier import ImageClassifier, load
+    from headstart.classifier import FitOptions, FitResult, ImageClassifier, fit_dataset, load
     from headstart.data import Dataset, open_dataset
     from headstart.errors import HeadstartError
-    from headstart.model.predictions import Evaluation, Prediction
+    from headstart.features import Compute
+    from headstart.model import Evaluation, Predictions, Predictor
     from headstart.stats.accuracy import Accuracy
 
 __version__ = "0.1.0"
-_WHERE = {
+_MODULES = {
     "Accuracy": "stats.accuracy",
+    "Compute": "features",
     "Dataset": "data",
-    "Evaluation": "model.predictions",
+    "Evaluation": "model",
+    "FitOptions": "classifier",
+    "FitResult": "classifier",
     "HeadstartError": "errors",
     "ImageClassifier": "classifier",
     "InputOptions": "backbones",
-    "Prediction": "model.predictions",
+    "Predictions": "model",
+    "Predictor": "model",
+    "fit_dataset": "classifier",
     "load": "classifier",
     "open_dataset": "data",
 }
 __all__ = [
     "Accuracy",
+    "Compute",
     "Dataset",
     "Evaluation",
+    "FitOptions",
+    "FitResult",
     "HeadstartError",
     "ImageClassifier",
     "InputOptions",
-    "Prediction",
+    "Predictions",
+    "Predictor",
+    "fit_dataset",
     "load",
     "open_dataset",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
-    return getattr(import_module(f"headstart.{_WHERE[name]}"), name)
+    return getattr(import_module(f"headstart.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@
     ├── DownloadError       bytes did not arrive, or were not the promised ones
     ├── ModelError          a model folder is damaged, hostile or newer than this version
     │   └── VerifyError     the golden sample gives other answers on this machine
+    ├── NotFittedError      a classifier that has not been fitted was asked to predict
     └── MissingExtraError   an optional package is not installed                (also an ImportError)
 
 Every message is one line: what happened, what was expected, how to mend it. The command line prints it and
@@ -45,6 +46,10 @@ class ModelError(HeadstartError):
 
 class VerifyError(ModelError):
     """The golden sample gives other answers on this machine than where the model was made."""
+
+
+class NotFittedError(HeadstartError):
+    """A classifier that has not been fitted was asked to predict."""
 
 
 class MissingExtraError(HeadstartError, ImportError):

@@ -5,8 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart.heads import Statistics, select, solve
-from headstart.heads.learning_curve import FOLDS, deal, extrapolated, learning_curve, round_number
+from headstart.heads.centroid import solve_centroid
+from headstart.heads.lda import solve_lda
+from headstart.heads.learning_curve import FOLDS, deal_into_folds, extrapolate, learning_curve, round_number
+from headstart.heads.ridge import solve_ridge
+from headstart.heads.selection import HeadOptions, select_head
+from headstart.heads.statistics import Statistics
+from headstart.heads.training_set import TrainingSet
+
+
+def select(values, labels, groups, **options):
+    return select_head(TrainingSet.of(values, labels, groups), HeadOptions(**options))
 
 
 def pictures(rng, count, centre, noise=1.0):
@@ -25,8 +34,8 @@ def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
     groups = np.arange(90) // 2 * 2 % 89
     choice = select({"deep": x}, labels, groups, **options)
     found = learning_curve(choice, labels, groups, seed=7)
-    folds = deal(labels, groups, np.random.default_rng(7))
-    vectors = choice.chosen.basis.vectors.rows(slice(None))
+    folds = deal_into_folds(labels, groups, np.random.default_rng(7))
+    vectors = choice.basis.vectors.rows(slice(None))
     unit = ((vectors - vectors.mean(axis=0)) ** 2).sum() / 90
     for size in range(1, FOLDS):
         right = []
@@ -34,16 +43,16 @@ def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
             learned = np.isin(folds, [(start + i) % FOLDS for i in range(size)])
             part = Statistics.of(vectors[learned], labels[learned], 3)
             if options["kind"] == "lda":
-                weights, bias = solve.lda(part, choice.head.settings["shrinkage"] * unit)
+                weights, bias = solve_lda(part, choice.head.settings["shrinkage"] * unit)
             elif options["kind"] == "centroid":
-                weights, bias = solve.centroid(part)
+                weights, bias = solve_centroid(part)
             else:
-                weights, bias = solve.ridge(part, 0.4 / 0.6 * learned.sum() / 90)
+                weights, bias = solve_ridge(part, 0.4 / 0.6 * learned.sum() / 90)
             right.append((folds[~learned], (vectors[~learned] @ weights + bias).argmax(axis=1) == labels[~learned]))
         each = [np.mean(np.concatenate([r[f == fold] for f, r in right])) for fold in range(FOLDS)]
         shares = [np.mean(folds == fold) for fold in range(FOLDS)]
         assert found.points[size - 1].accuracy == pytest.approx(np.dot(each, shares), abs=1e-9)
-    assert found.points[-1].pictures == 90
+    assert found.points[-1].images == 90
     assert found.points[-1].accuracy == (choice.probabilities.argmax(axis=1) == labels).mean()
 
 
@@ -72,12 +81,12 @@ def test_the_expectation_is_between_now_and_everything_and_its_interval_holds_it
     choice = select({"deep": x}, labels, np.arange(120))
     found = learning_curve(choice, labels, np.arange(120))
     assert found.more == 100
-    assert found.expected.pictures == pytest.approx(220, abs=1)
+    assert found.expected.images == pytest.approx(220, abs=1)
     assert found.expected.per_class == (73, 73, 73)
     assert found.points[-1].accuracy <= found.expected.accuracy <= 1
     for point in (*found.points, found.expected):
         assert 0 <= point.interval[0] <= point.accuracy <= point.interval[1] <= 1
-    assert [point.pictures for point in found.points] == [24, 48, 72, 96, 120]
+    assert [point.images for point in found.points] == [24, 48, 72, 96, 120]
     told = found.to_dict()
     assert told["expectation"]["more"] == 100
     assert len(told["points"]) == 5
@@ -96,8 +105,8 @@ def test_no_mistake_is_not_certainty_and_expects_no_less():
 def test_an_exact_power_law_is_carried_on():
     sizes = np.array([20.0, 40, 80, 100])
     errors = 3 * sizes**-0.5
-    np.testing.assert_allclose(extrapolated(sizes, errors[None], 400), [3 * 400**-0.5])
-    rising = extrapolated(sizes, errors[None, ::-1], 400)
+    np.testing.assert_allclose(extrapolate(sizes, errors[None], 400), [3 * 400**-0.5])
+    rising = extrapolate(sizes, errors[None, ::-1], 400)
     np.testing.assert_allclose(rising, errors[0])  # never worse than now
 
 
@@ -105,7 +114,7 @@ def test_folds_keep_groups_whole_and_classes_even():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 70, 300)
     labels = groups % 3
-    folds = deal(labels, groups, rng)
+    folds = deal_into_folds(labels, groups, rng)
     for group in np.unique(groups):
         assert len(np.unique(folds[groups == group])) == 1
     for c in range(3):
@@ -130,7 +139,7 @@ def test_random_features_have_a_curve_too():
     x = rng.normal(size=(400, 2))
     labels = (np.linalg.norm(x, axis=1) > 1.1).astype(int)
     choice = select({"deep": x}, labels, np.arange(400), kind="ridge")
-    assert choice.head.settings.get("expansion")
+    assert choice.head.settings.get("random_features")
     found = learning_curve(choice, labels, np.arange(400))
     assert found.points[0].accuracy > 0.8
 

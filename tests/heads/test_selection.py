@@ -4,9 +4,21 @@ import numpy as np
 import pytest
 
 from headstart.errors import DataError, OptionError
-from headstart.heads import Statistics, select, softmax, solve
-from headstart.heads.candidates import PENALTIES
-from headstart.heads.selection import judge
+from headstart.heads.centroid import solve_centroid
+from headstart.heads.head import softmax
+from headstart.heads.lda import solve_lda
+from headstart.heads.ridge import PENALTIES, solve_ridge
+from headstart.heads.selection import HeadOptions, rank_candidates, select_head
+from headstart.heads.statistics import Statistics
+from headstart.heads.training_set import TrainingSet
+
+
+def select(values, labels, groups, images=None, **options):
+    return select_head(TrainingSet.of(values, labels, groups, images), HeadOptions(**options))
+
+
+def rank(values, labels, groups, images=None, **options):
+    return rank_candidates(TrainingSet.of(values, labels, groups, images), HeadOptions(**options))
 
 
 def clusters(seed=0, groups=40, each=4, d=24, spread=0.3, classes=2):
@@ -72,14 +84,12 @@ def test_the_fitted_head_is_the_one_that_was_judged(settings):
     values, labels, groups = clusters(groups=12, each=2)
     values = {"deep": values["deep"].astype(np.float64)}
     choice = select(values, labels, groups, **settings)
-    if "expansion" in choice.head.settings:
+    if "random_features" in choice.head.settings:
         pytest.skip("random features are spread over all pictures")
-    scores = choice.chosen.scores
+    scores = rank(values, labels, groups, **settings).selected.scores
     x = values["deep"]
     refit = select(values, labels, np.arange(len(labels)), **settings)  # only its head's algebra is used below
     assert refit.head.weights.shape == choice.head.weights.shape
-    from headstart.heads import Statistics, solve
-
     deviations = x - x.mean(axis=0)
     if "dropout" in settings:
         scale = 1 / np.sqrt((x**2).sum(axis=0))
@@ -91,14 +101,14 @@ def test_the_fitted_head_is_the_one_that_was_judged(settings):
         out, stay = groups == group, groups != group
         statistics = Statistics.of(scaled[stay], labels[stay], 2)
         if choice.head.kind == "lda":
-            weights, bias = solve.lda(statistics, choice.head.settings["shrinkage"] * unit)
+            weights, bias = solve_lda(statistics, choice.head.settings["shrinkage"] * unit)
         elif choice.head.kind == "centroid":
-            weights, bias = solve.centroid(statistics)
+            weights, bias = solve_centroid(statistics)
         elif "dropout" in choice.head.settings:
             rate = choice.head.settings["dropout"]
-            weights, bias = solve.ridge(statistics, rate / (1 - rate))
+            weights, bias = solve_ridge(statistics, rate / (1 - rate))
         else:
-            weights, bias = solve.ridge(statistics, choice.head.settings["penalty"] * unit)
+            weights, bias = solve_ridge(statistics, choice.head.settings["penalty"] * unit)
         expected, got = scaled[out] @ weights + bias, scores[out]
         np.testing.assert_allclose(
             got - got.mean(axis=1, keepdims=True), expected - expected.mean(axis=1, keepdims=True), atol=1e-6
@@ -147,7 +157,7 @@ def test_features_without_any_variation_do_not_fail():
 @pytest.mark.parametrize(
     "options",
     [
-        {"kind": "forest"}, {"cut": "nowhere"}, {"cut": ["deep", "nowhere"]}, {"dropout": 1.0}, {"dropout": -0.5},
+        {"kind": "forest"}, {"cut": "nowhere"}, {"cut": ("deep", "nowhere")}, {"dropout": 1.0}, {"dropout": -0.5},
         {"dropout": 0.5, "kind": "lda"},
     ],
 )  # fmt: skip
@@ -160,7 +170,7 @@ def test_options_that_mean_nothing_are_refused(options):
 def test_the_cut_asked_for_is_used():
     values, labels, groups = clusters(groups=10)
     assert select(values, labels, groups, cut="shallow").head.taps == ("shallow",)
-    both = select(values, labels, groups, cut=["shallow", "deep"], kind="ridge")
+    both = select(values, labels, groups, cut=("shallow", "deep"), kind="ridge")
     assert both.head.taps == ("shallow", "deep")
     assert both.head.weights.shape == (48, 2)
 
@@ -187,7 +197,7 @@ def test_random_features_are_tried_where_a_line_cannot_do_it():
     x = rng.normal(size=(400, 2))
     labels = (np.linalg.norm(x, axis=1) > 1.1).astype(int)
     choice = select({"deep": x}, labels, np.arange(400), kind="ridge")
-    assert choice.head.settings.get("expansion")
+    assert choice.head.settings.get("random_features")
     assert (choice.probabilities.argmax(axis=1) == labels).mean() > 0.93
 
 
@@ -196,7 +206,7 @@ def test_the_same_data_in_another_order_give_the_same_choice():
     order = np.random.default_rng(9).permutation(len(labels))
     first = select(values, labels, groups)
     second = select({k: v[order] for k, v in values.items()}, labels[order], groups[order])
-    assert first.chosen.settings == second.chosen.settings
+    assert first.head.settings == second.head.settings
     np.testing.assert_allclose(first.probabilities[order], second.probabilities, atol=1e-6)
     np.testing.assert_allclose(first.head.weights, second.head.weights, atol=1e-4)
 
@@ -215,21 +225,19 @@ def test_further_views_are_learned_from_but_do_not_judge():
     rng = np.random.default_rng(5)
     labels, groups = np.tile([0, 1], 30), np.arange(60)
     x = rng.normal(size=(60, 8)) + 0.8 * labels[:, None]
-    twice = select({"t": np.tile(x, (2, 1))}, np.tile(labels, 2), np.tile(groups, 2), kind="ridge", judged=60)
-    alone = select({"t": x}, labels, groups, kind="ridge")
+    twice = select({"t": np.tile(x, (2, 1))}, np.tile(labels, 2), np.tile(groups, 2), kind="ridge", images=60)
     scaled = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
-    penalty = float(twice.chosen.settings["penalty"])  # in spreads of one picture: against twice the data, half as much
+    penalty = float(twice.head.settings["penalty"])  # in spreads of one picture: against twice the data, half as much
     for i in (0, 7, 59):
-        weights, bias = solve.ridge(Statistics.of(np.delete(scaled, i, 0), np.delete(labels, i), 2), penalty / 2)
-        expected = softmax((scaled[[i]] @ weights + bias) / twice.chosen.temperature)
+        weights, bias = solve_ridge(Statistics.of(np.delete(scaled, i, 0), np.delete(labels, i), 2), penalty / 2)
+        expected = softmax((scaled[[i]] @ weights + bias) / twice.head.temperature)
         np.testing.assert_allclose(twice.probabilities[[i]], expected, atol=1e-9)
     # A view of the wrong class: learned from, so everything is worse, but only the pictures are counted.
-    wrong = select(
-        {"t": np.concatenate([x, x])}, np.r_[labels, 1 - labels], np.tile(groups, 2), kind="ridge", judged=60
-    )
-    assert wrong.chosen.accuracy < alone.chosen.accuracy
-    right = (wrong.probabilities.argmax(axis=1) == labels).mean()
-    assert wrong.chosen.accuracy == pytest.approx(right)
+    views = ({"t": np.concatenate([x, x])}, np.r_[labels, 1 - labels], np.tile(groups, 2))
+    wrong = rank(*views, kind="ridge", images=60).selected.candidate
+    assert wrong.accuracy < rank({"t": x}, labels, groups, kind="ridge").selected.candidate.accuracy
+    right = (select(*views, kind="ridge", images=60).probabilities.argmax(axis=1) == labels).mean()
+    assert wrong.accuracy == pytest.approx(right)
 
 
 def test_a_picture_is_left_out_with_its_views():
@@ -238,8 +246,9 @@ def test_a_picture_is_left_out_with_its_views():
     labels = np.tile([0, 1], 20)
     x = rng.normal(size=(40, 60))
     values, groups = np.tile(x, (3, 1)) + 0.01 * rng.normal(size=(120, 60)), np.tile(np.arange(40), 3)
-    told = select({"t": values}, np.tile(labels, 3), groups, kind="ridge", judged=40).chosen.accuracy
-    flattered = select({"t": values}, np.tile(labels, 3), np.arange(120), kind="ridge", judged=40).chosen.accuracy
+    told = rank({"t": values}, np.tile(labels, 3), groups, kind="ridge", images=40).selected.candidate.accuracy
+    flattered = rank({"t": values}, np.tile(labels, 3), np.arange(120), kind="ridge", images=40)
+    flattered = flattered.selected.candidate.accuracy
     assert told < 0.7
     assert flattered > 0.9
 
@@ -250,9 +259,9 @@ def test_of_many_pictures_the_same_is_chosen(monkeypatch):
     labels, groups = np.arange(120) % 3, np.arange(120) // 2
     values = {name: (rng.normal(size=(120, d)) + 0.4 * labels[:, None]).astype(np.float32) for name, d in
               (("early", 4), ("middle", 6), ("late", 8))}  # fmt: skip
-    beside = judge(values, labels, groups)
-    monkeypatch.setattr("headstart.heads.selection.MANY", 1)
-    after = judge(values, labels, groups)
+    beside = rank(values, labels, groups)
+    monkeypatch.setattr("headstart.heads.selection.MANY_IMAGES", 1)
+    after = rank(values, labels, groups)
     assert {c.taps for c in beside.candidates} >= {("middle", "late"), ("early", "middle", "late")}
     assert [c.to_dict() for c in after.candidates] == [c.to_dict() for c in beside.candidates]
-    assert after.chosen.to_dict() == beside.chosen.to_dict()
+    assert after.selected.candidate.to_dict() == beside.selected.candidate.to_dict()

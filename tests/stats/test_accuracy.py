@@ -7,17 +7,10 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from headstart.stats import fit_temperature, label_smoothing, log_losses
-from headstart.stats.accuracy import (
-    confusion_matrix,
-    group_bootstrap,
-    grouped_difference,
-    held_out_accuracy,
-    holm,
-    leave_one_group_out_accuracy,
-    mcnemar,
-    wilson,
-)
+from headstart.stats.accuracy import held_out_accuracy, leave_one_group_out_accuracy, wilson
+from headstart.stats.classification import confusion_matrix
+from headstart.stats.paired import group_bootstrap, grouped_difference, holm, mcnemar
+from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

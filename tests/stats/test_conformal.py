@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.errors import OptionError
-from headstart.heads.held_out import Basis
-from headstart.heads.ood import PENALTY, familiar, held_out_distances
-from headstart.heads.vectors import Vectors
-from headstart.stats import ConformalThresholds, fit_thresholds, group_quantile, groups_needed
+from headstart.stats.conformal import ConformalThresholds, fit_thresholds, group_quantile, groups_needed
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99]))
@@ -58,7 +55,7 @@ def test_promises_hold_for_pictures_of_new_scenes():
         covered.append(inside.mean())
         for c in range(3):
             own[c].append(inside[truth == c].mean())
-        alarms.append(promises.none_of_these(far).mean())
+        alarms.append(promises.rejects(far).mean())
     assert 0.9 <= np.mean(covered) <= 0.915
     assert all(0.895 <= np.mean(one) <= 0.92 for one in own)
     assert 0.085 <= np.mean(alarms) <= 0.104
@@ -96,7 +93,7 @@ def test_too_few_groups_promise_nothing():
     assert found.set_thresholds == (0.0, 0.0)
     assert found.reject_threshold == float("inf")
     assert found.sets(np.array([[1.0, 0.0]])).all()
-    assert not found.none_of_these(np.array([1e9])).any()
+    assert not found.rejects(np.array([1e9])).any()
 
 
 def test_no_false_alarms_refuses_nothing():
@@ -118,67 +115,3 @@ def test_the_most_probable_class_is_always_in_the_set():
     promises = ConformalThresholds(0.9, (0.99, 0.5, 0.3), 0.1, 0.5)
     sets = promises.sets(np.array([[0.6, 0.1, 0.3], [0.4, 0.55, 0.05]]))
     assert sets.tolist() == [[True, False, True], [False, True, False]]
-
-
-def distance_by_hand(x, new, penalty):
-    """Ridge on each picture's difference from the mean, written out."""
-    mean = x.mean(axis=0)
-    scatter = (x - mean).T @ (x - mean)
-    away = new - mean
-    left = penalty * np.linalg.solve(scatter + penalty * np.eye(x.shape[1]), away.T).T
-    return (away * left).sum(axis=1) / (away**2).sum(axis=1)
-
-
-@settings(deadline=None, max_examples=30)
-@given(st.integers(0, 10_000), st.sampled_from([(60, 12), (60, 4), (20, 40), (41, 40)]))
-def test_distances_of_groups_left_out_are_those_of_refits(seed, shape):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=shape) * np.geomspace(0.1, 3, shape[1]) + 2
-    groups = rng.integers(0, 9, shape[0])
-    basis = Basis.of(x)
-    penalty = PENALTY * basis.spread.sum()
-    expected = np.empty(len(x))
-    for group in np.unique(groups):
-        out = groups == group
-        expected[out] = distance_by_hand(x[~out], x[out], penalty)
-    np.testing.assert_allclose(held_out_distances(basis, groups), expected, atol=1e-7)
-    with pytest.MonkeyPatch.context() as low:  # groups larger than this and than the vectors are wide come from a refit
-        low.setattr("headstart.heads.held_out.LARGE", 3)
-        np.testing.assert_allclose(held_out_distances(basis, groups), expected, atol=1e-7)
-
-
-@pytest.mark.parametrize("shape", [(200, 12), (20, 40)])
-def test_distances_of_new_pictures_are_those_of_the_whole_ridge(shape):
-    """But for half precision, and for directions that explain next to nothing."""
-    rng = np.random.default_rng(0)
-    parts = (rng.normal(size=shape) + 2, 5 * rng.normal(size=shape) - 1)
-    scales = np.r_[np.full(shape[1], 0.3), np.full(shape[1], 0.05)]
-    x = np.hstack(parts) * scales
-    new = rng.normal(size=(30, 2 * shape[1])) * 8
-    basis = Basis.of(Vectors(parts, scales))
-    found = familiar(basis)
-    expected = distance_by_hand(x, new * scales, PENALTY * basis.spread.sum())
-    np.testing.assert_allclose(found.distances(new), expected, atol=0.01)
-    assert found.factor.dtype == np.float16
-    assert 0 <= found.distances(new).min() <= found.distances(new).max() <= 1
-
-
-def test_what_training_pictures_do_not_vary_in_is_far():
-    rng = np.random.default_rng(0)
-    x = np.zeros((100, 20))
-    x[:, :10] = rng.normal(size=(100, 10))
-    found = familiar(Basis.of(x))
-    alike, other = np.zeros((2, 20)), np.zeros((2, 20))
-    alike[:, :10], other[:, 10:] = rng.normal(size=(2, 10)), 0.01 * rng.normal(size=(2, 10))
-    assert found.distances(alike).max() < 0.1
-    assert found.distances(found.centre + other).min() > 0.9
-    np.testing.assert_allclose(found.distances(found.centre[None]), 1, atol=0.01)
-
-
-def test_pictures_without_variation_or_of_one_group_have_a_distance():
-    flat = familiar(Basis.of(np.ones((5, 3))))
-    assert flat.factor.shape == (3, 1)
-    np.testing.assert_array_equal(flat.distances(np.zeros((2, 3))), 1)
-    np.testing.assert_array_equal(held_out_distances(Basis.of(np.ones((5, 3))), np.arange(5)), 1)
-    x = np.random.default_rng(0).normal(size=(6, 3))
-    np.testing.assert_array_equal(held_out_distances(Basis.of(x), np.zeros(6, int)), 1)

@@ -1,46 +1,63 @@
-"""The command line: parse, one public call, print.
+"""The command line: parse, call the library, print. One file per command.
 
-Results go to standard output, progress and notes to standard error. Exit status 0: done; 1: done, but
-``--strict`` and something was quarantined; 2: wrong input, told in one line.
+Results go to standard output, progress and notes to standard error. Exit statuses: 0 done, also when the reader of a
+pipe has seen enough; 1 done, but a stated condition failed (``predict`` could not read an input, ``--strict``,
+``--min-accuracy``, ``verify`` out of tolerance); 2 wrong input or usage; 130 interrupted.
 
-options.py     the program, and the options that several commands share
-fitting.py     fit
-models.py      predict, evaluate, verify
-pictures.py    check, sample, download
-comparison.py  compare
-networks.py    backbones list, show, pull, import, remove
-reports.py     report
+options.py   the program, how commands are declared, shared options
+terminal.py  what commands print
 """
 
 from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 
-from headstart.cli import backbones, compare, fit, models, pictures, report  # noqa: F401  # each enters its commands
-from headstart.cli.options import app
-from headstart.cli.terminal import line
-from headstart.errors import HeadstartError
+from headstart.cli import backbones
+from headstart.cli.check import check
+from headstart.cli.compare import compare
+from headstart.cli.download import download
+from headstart.cli.evaluate import evaluate
+from headstart.cli.fine_tune import fine_tune
+from headstart.cli.fit import fit
+from headstart.cli.options import INTERRUPTED, add_command, app, backbones_app
+from headstart.cli.predict import predict
+from headstart.cli.report import report
+from headstart.cli.sample import sample
+from headstart.cli.verify import verify
 from headstart.machine import tune_process
 
 __all__ = ["app", "main"]
 
+COMMANDS: tuple[Callable[..., None], ...] = (
+    fit,
+    predict,
+    evaluate,
+    check,
+    report,
+    compare,
+    fine_tune,
+    verify,
+    sample,
+    download,
+)
+for _command in COMMANDS:
+    add_command(app, _command)
+app.add_typer(backbones_app, name="backbones")
+for _name, _command in backbones.COMMANDS.items():
+    add_command(backbones_app, _command, _name)
+
 
 def main() -> None:
-    """The ``headstart`` command: errors raised on purpose become one line and status 2."""
+    """Run the ``headstart`` command."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
     tune_process()
     try:
         app()
-    except HeadstartError as error:
-        print(f"headstart: {line(str(error))}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
-        print("headstart: stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+        print("headstart: interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     finally:
         gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit

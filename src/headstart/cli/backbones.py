@@ -1,167 +1,175 @@
-"""backbones list, show, pull, import, remove."""
+"""headstart backbones list, show, pull, import, remove"""
 
 from __future__ import annotations
 
-import io
-import sys
-from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.options import (
     BACKBONE_HELP,
-    ChannelsOption,
-    CropOption,
+    WEIGHTS_HELP,
+    InputFlags,
     JsonOption,
-    MeanOption,
-    PrecisionOption,
     ProgressOption,
     QuietOption,
-    ResizeOption,
-    RuntimeOption,
-    SizeOption,
-    StdOption,
-    WeightsOption,
-    input_options,
-    networks,
+    RunOptions,
 )
-from headstart.cli.terminal import line, print_json, progress_bar
+from headstart.cli.terminal import line, print_json, print_notes, progress_bar
+from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
+    from headstart.backbones import Backbone
     from headstart.backbones.store import Speed
 
+BackboneArgument = Annotated[str, typer.Argument(help=BACKBONE_HELP)]
+WeightsOption = Annotated[str | None, typer.Option(metavar="FILE", help=WEIGHTS_HELP)]
 
-@networks.command("list")
+
 def list_backbones(as_json: JsonOption = False) -> None:
-    """The backbones there are: what to write for --backbone."""
+    """List the backbones that --backbone takes, and those kept on this machine."""
     from headstart.backbones import AVAILABLE, store
 
-    kept = store.entries()
+    entries = store.entries()
     if as_json:
-        print_json([
-            *({"id": name, "what": what} for name, what in AVAILABLE.items()),
-            *({"id": e.name or e.id, "what": e.source, "kept": bool(e.name), "sha256": e.sha256, "licence": e.licence,
-               "bytes": e.bytes, "stored": e.stored, "folder": str(e.folder),
-               "speed": asdict(e.speed) if e.speed else None} for e in kept),
-        ])  # fmt: skip
+        print_json([*({"id": name, "what": what} for name, what in AVAILABLE.items()), *(e.to_dict() for e in entries)])
         return
     for name, what in AVAILABLE.items():
         print(line(f"{name:12} {what}"))
-    if kept:
-        print(f"\nIn {kept[0].folder.parent}:")
-    for entry in kept:
-        what = "imported" if entry.name else "prepared"
-        print(line(f"{entry.name or entry.id:32} {what} {entry.stored[:10]}, {entry.bytes / 1e6:.1f} MB, "
-                   f"licence {entry.licence}{_told(entry.speed)}, {entry.folder.name}"))  # fmt: skip
+    if entries:
+        print(f"\nIn {entries[0].folder.parent}:")
+    for entry in entries:
+        origin = "imported" if entry.name else "prepared"
+        print(
+            line(
+                f"{entry.name or entry.id:32} {origin} {entry.stored[:10]}, {entry.bytes / 1e6:.1f} MB, "
+                f"licence {entry.licence}{_speed_text(entry.speed)}, {entry.folder.name}"
+            )
+        )
 
 
-def _told(speed: Speed | None) -> str:
-    if speed is None:
-        return ""
-    return f", {speed.pictures_per_second:,.0f} pictures/s ({speed.runtime} {speed.precision})"
+def show_backbone(backbone: BackboneArgument, weights: WeightsOption = None, as_json: JsonOption = False) -> None:
+    """Show the input of a backbone and the taps at which it can be cut."""
+    from headstart.backbones import InputOptions, load
+
+    with quiet_frameworks():
+        loaded = load(backbone, options=InputOptions(weights=weights))
+    if as_json:
+        taps = [
+            {"name": tap.name, "channels": tap.channels, "depth": round(tap.depth, 4), "size": tap.size}
+            for tap in loaded.taps
+        ]
+        print_json(
+            {
+                "id": loaded.id,
+                "sha256": loaded.sha256,
+                "licence": loaded.licence,
+                "source": loaded.source,
+                "preprocess": loaded.preprocess.to_dict(),
+                "taps": taps,
+                "notes": list(loaded.notes),
+            }
+        )
+        return
+    print_notes(loaded.notes)
+    size = loaded.preprocess
+    print(line(f"{loaded.id}: {size.height} x {size.width} pixels, licence {loaded.licence}"))
+    print(f"{'tap':32} {'channels':>8} {'map':>9} {'depth':>6}")
+    for tap in loaded.taps:
+        area = f"{tap.size[0]} x {tap.size[1]}" if tap.size else "-"
+        print(line(f"{tap.name:32} {tap.channels:8} {area:>9} {tap.depth:6.0%}"))
 
 
-@networks.command("pull")
 def pull_backbone(
-    backbone: Annotated[str, typer.Argument(help=BACKBONE_HELP)],
+    backbone: BackboneArgument,
     weights: WeightsOption = None,
-    runtime: RuntimeOption = "auto",
-    precision: PrecisionOption = "auto",
     as_json: JsonOption = False,
+    run: RunOptions = RunOptions(),
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Fetch a backbone, prepare and keep it, and measure how fast it runs here."""
-    from headstart.backbones import InputOptions, load, store
-    from headstart.backbones.providers.hub import load_hub
-    from headstart.features.runtime import images_per_second, resolve_runtime
+    """Download and prepare a backbone, keep it, and measure its speed on this machine."""
+    from headstart.backbones import store
+    from headstart.features.runtime import images_per_second
 
-    kind, _, rest = backbone.partition(":")
-    info = resolve_runtime(runtime, precision)
-    options = InputOptions(weights=weights)
-    if kind == "hf":
-        with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
-            found = load_hub(rest, options, (), renew=True, progress=report)
-    else:  # frameworks show progress of their own
-        with redirect_stderr(io.StringIO()) if quiet else nullcontext():
-            found = load(backbone, options=options)
-    size = (found.preprocess.height, found.preprocess.width)
-    rate = images_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
+    info = run.compute.resolve()
+    loaded = _download(backbone, weights, quiet, progress)
+    size = (loaded.preprocess.height, loaded.preprocess.width)
+    rate = images_per_second(loaded.graph, size, loaded.batch, run.compute)
     speed = store.Speed(rate, info.name, info.version, info.precision)
-    store.note_speed(found, speed)
-    path = None if isinstance(found.graph, bytes) else found.graph
-    count = len(found.graph) if isinstance(found.graph, bytes) else found.graph.stat().st_size
+    store.record_speed(loaded, speed)
+    path = None if isinstance(loaded.graph, bytes) else loaded.graph
+    size_in_bytes = len(loaded.graph) if isinstance(loaded.graph, bytes) else loaded.graph.stat().st_size
     if as_json:
-        print_json({"id": found.id, "sha256": found.sha256, "licence": found.licence, "bytes": count,
-                    "path": None if path is None else str(path), "speed": asdict(speed)})  # fmt: skip
+        print_json(
+            {
+                "id": loaded.id,
+                "sha256": loaded.sha256,
+                "licence": loaded.licence,
+                "bytes": size_in_bytes,
+                "path": None if path is None else str(path),
+                "speed": speed.to_dict(),
+            }
+        )
         return
-    for note in () if quiet else found.notes:
-        print(line(f"note: {note}"), file=sys.stderr)
-    print(line(f"{found.id}: {count / 1e6:.1f} MB, licence {found.licence}{_told(speed)}"))
+    if not quiet:
+        print_notes(loaded.notes)
+    print(line(f"{loaded.id}: {size_in_bytes / 1e6:.1f} MB, licence {loaded.licence}{_speed_text(speed)}"))
     print(line(f"kept in {'the package' if path is None else path.parent}"))
 
 
-@networks.command("import")
 def import_backbone(
     backbone: Annotated[str, typer.Argument(help="A file.onnx, or any id that --backbone takes.")],
-    name: Annotated[str | None, typer.Option(help="What to call it; the file's name unless given.")] = None,
-    weights: WeightsOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    input_size: SizeOption = None,
-    crop: CropOption = None,
-    resize: ResizeOption = None,
+    name: Annotated[str | None, typer.Option(help="Name of the backbone; the file's name by default.")] = None,
+    input_flags: InputFlags = InputFlags(),
 ) -> None:
-    """Keep a backbone, prepared as the options say, so that --backbone NAME finds it without files and options."""
-    from pathlib import Path
-
+    """Keep a backbone, prepared with these options, under a name that --backbone takes."""
     from headstart.backbones import load, store
 
-    options = input_options(mean, std, channels, input_size, crop, resize, weights)
-    found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone, options=options)
-    called = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
-    store.put(called, found)
+    is_file = Path(backbone).is_file()
+    with quiet_frameworks():
+        loaded = load(f"onnx:{backbone}" if is_file else backbone, options=input_flags.input_options)
+    stored_name = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
+    store.put(stored_name, loaded)
     store.sweep()
-    for note in found.notes:
-        print(line(f"note: {note}"), file=sys.stderr)
-    print(line(f"{called} is kept; use it: headstart fit DATA --backbone {called}"))
+    print_notes(loaded.notes)
+    print(line(f"{stored_name} is kept; use it: headstart fit DATA --backbone {stored_name}"))
 
 
-@networks.command("remove")
 def remove_backbone(
     name: Annotated[str, typer.Argument(help="A name or an id that headstart backbones list shows as kept.")],
 ) -> None:
-    """Delete a kept backbone, and with it what was prepared. Files of your own are never touched."""
+    """Delete a kept backbone and what was prepared for it; your own files are never touched."""
     from headstart.backbones import store
 
     print(line(f"{name} is removed, {store.remove(name) / 1e6:.1f} MB freed"))
 
 
-@networks.command("show")
-def show_backbone(
-    backbone: Annotated[str, typer.Argument(help=BACKBONE_HELP)],
-    weights: WeightsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """What a backbone takes, and the taps at which it can be cut."""
-    from headstart.backbones import InputOptions, load
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_backbones,
+    "show": show_backbone,
+    "pull": pull_backbone,
+    "import": import_backbone,
+    "remove": remove_backbone,
+}
 
-    found = load(backbone, options=InputOptions(weights=weights))
-    taps = [{"name": t.name, "channels": t.channels, "depth": round(t.depth, 4), "size": t.size} for t in found.taps]
-    if as_json:
-        print_json(
-            {"id": found.id, "sha256": found.sha256, "licence": found.licence, "source": found.source,
-             "preprocess": found.preprocess.to_dict(), "taps": taps, "notes": list(found.notes)}
-        )  # fmt: skip
-        return
-    for note in found.notes:
-        print(line(f"note: {note}"), file=sys.stderr)
-    size = found.preprocess
-    print(f"{found.id}: {size.height} x {size.width} pixels, licence {found.licence}")
-    print(f"{'tap':32} {'channels':>8} {'map':>9} {'depth':>6}")
-    for tap in found.taps:
-        area = f"{tap.size[0]} x {tap.size[1]}" if tap.size else "-"
-        print(line(f"{tap.name:32} {tap.channels:8} {area:>9} {tap.depth:6.0%}"))
+
+def _download(backbone: str, weights: str | None, quiet: bool, progress: bool | None) -> Backbone:
+    from headstart.backbones import InputOptions, load
+    from headstart.backbones.providers.hub import load_hub
+
+    options = InputOptions(weights=weights)
+    kind, _, rest = backbone.partition(":")
+    if kind != "hf":  # frameworks show progress of their own
+        with quiet_frameworks():
+            return load(backbone, options=options)
+    with quiet_frameworks(), progress_bar("Downloading", quiet, progress, unit="MB", unit_size=1e6) as bar:
+        return load_hub(rest, options, (), renew=True, progress=bar)
+
+
+def _speed_text(speed: Speed | None) -> str:
+    if speed is None:
+        return ""
+    return f", {speed.images_per_second:,.0f} images/s ({speed.runtime} {speed.precision})"

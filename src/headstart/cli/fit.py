@@ -1,224 +1,210 @@
-"""fit."""
+"""headstart fit"""
 
 from __future__ import annotations
 
-import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.options import (
     BACKBONE_HELP,
-    AugmentationOption,
-    BatchNormOption,
-    BatchOption,
-    BoardOption,
-    ChannelsOption,
-    ClassWeightsOption,
-    CoverageOption,
-    CropOption,
-    CutOption,
-    DecayOption,
-    DropoutOption,
-    EpochsOption,
-    FalseAlarmsOption,
-    FineTuneOption,
-    GradualOption,
-    HiddenOption,
-    JsonOption,
-    LimitOption,
-    MeanOption,
-    OptimiserOption,
-    PatienceOption,
-    PrecisionOption,
+    CONDITION_FAILED,
+    CacheOption,
+    DataArgument,
+    InputFlags,
     ProgressOption,
     QuietOption,
-    RateOption,
-    ResizeOption,
-    ResumeOption,
-    RuntimeOption,
-    SizeOption,
-    StdOption,
-    StopOption,
+    RunOptions,
+    SeedOption,
     StrictOption,
-    TuningOption,
-    UnfreezeOption,
-    WeightsOption,
-    WorkersOption,
-    app,
-    input_options,
+    common,
+    data_option,
+    evaluation_option,
+    head_option,
 )
-from headstart.cli.report import write_report
-from headstart.cli.terminal import (
-    line,
-    print_fit,
-    print_json,
-    progress_bar,
-    tell_quarantine,
-)
+from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_quarantined, progress_bar
 from headstart.errors import OptionError
+from headstart.machine import import_in_background, quiet_frameworks, return_freed_memory
 
 if TYPE_CHECKING:
-    from headstart.classifier import ImageClassifier
-    from headstart.finetune import FineTuning
-    from headstart.finetune.run import Tuned
-    from headstart.heads import Training
+    from headstart.classifier import FitOptions, FitResult
+    from headstart.heads.mlp import MlpConfig
+
+MANY_IMAGES = 4096  # from here on memory is saved at the cost of a little time
+OutputOption = Annotated[Path, common("-o", "--output", help="Model folder to write.")]
+ReportOption = Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")]
+BackboneOption = Annotated[str, common(help=BACKBONE_HELP)]
+ValidationOption = Annotated[
+    str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
+]
+GroupOption = Annotated[
+    str, common(help="Images to keep together: auto (near duplicates and scenes), none, or a table's column.")
+]
+HeadOption = Annotated[str, common(help="auto, ridge, lda, centroid, logistic or mlp.")]
+CutOption = Annotated[
+    str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
+]
+DropoutOption = Annotated[
+    float | None, head_option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+]
 
 
-@app.command()
+@dataclass(frozen=True)
+class EvaluationFlags:
+    """Targets of prediction sets and rejection."""
+
+    coverage: Annotated[
+        float, evaluation_option(help="Share of images whose prediction set is to hold the true class.")
+    ] = 0.95
+    false_alarms: Annotated[
+        float, evaluation_option(help="Share of images of the classes that may be rejected as none of these.")
+    ] = 0.05
+
+
+@dataclass(frozen=True)
+class MlpFlags:
+    """How an mlp head is trained."""
+
+    hidden: Annotated[int | None, head_option(help="mlp: units of the hidden layer [1024].")] = None
+    optimizer: Annotated[str | None, head_option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")] = None
+    lr: Annotated[float | None, head_option(help="mlp: learning rate [0.0001].")] = None
+    epochs: Annotated[int | None, head_option(help="mlp: maximum number of epochs [20].")] = None
+    batch_size: Annotated[int | None, head_option(help="mlp: images per step [20].")] = None
+    patience: Annotated[
+        int | None, head_option(help="mlp: stop when the validation loss has not fallen for so many epochs.")
+    ] = None
+    stop_at_accuracy: Annotated[float | None, head_option(help="mlp: stop at this training accuracy.")] = None
+    class_weights: Annotated[
+        bool | None, head_option("--class-weights", help="mlp: every class counts the same, however few its images.")
+    ] = None
+
+    def config(self, head: str) -> MlpConfig | None:
+        """The same for the library, None where nothing is given. Raises OptionError for another head."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if not given:
+            return None
+        if head != "mlp":
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {names} out.")
+        from headstart.heads.mlp import MlpConfig
+
+        if "lr" in given:
+            given["learning_rate"] = given.pop("lr")
+        return MlpConfig(**given)
+
+
 def fit(
-    data: Annotated[str, typer.Argument(help="Folder, zip or tar, table (.csv, .parquet, .jsonl) or URL of these.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model folder to write.")] = Path("model"),
-    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
-    weights: WeightsOption = None,
+    data: DataArgument,
+    output: OutputOption = Path("model"),
+    backbone: BackboneOption = "headstart-s",
+    validation: ValidationOption = None,
+    group_by: GroupOption = "auto",
+    head: HeadOption = "auto",
     cut: CutOption = "auto",
-    head: Annotated[str, typer.Option(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto",
+    report: ReportOption = True,
+    as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False,
+    views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1,
+    augmentation: Annotated[str, data_option(help="How views differ: flip, light or lesson.")] = "light",
+    input_flags: InputFlags = InputFlags(),
     dropout: DropoutOption = None,
-    hidden: HiddenOption = None,
-    optimiser: OptimiserOption = None,
-    lr: RateOption = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    patience: PatienceOption = None,
-    stop_at_accuracy: StopOption = None,
-    class_weights: ClassWeightsOption = None,
-    fine_tune: FineTuneOption = False,
-    unfreeze_from: UnfreezeOption = None,
-    gradual: GradualOption = False,
-    layer_decay: DecayOption = None,
-    batch_norm: BatchNormOption = None,
-    time_limit: LimitOption = None,
-    tensorboard: BoardOption = None,
-    resume: ResumeOption = False,
-    tuning: TuningOption = None,
-    views: Annotated[int, typer.Option(min=1, help="Views of each training picture to learn from.")] = 1,
-    augmentation: AugmentationOption = "light",
-    group_by: Annotated[str, typer.Option(help="auto (near duplicates), none, or a table's column.")] = "auto",
-    validation: Annotated[str | None, typer.Option(help="Data set, or share of the groups to hold out.")] = None,
-    coverage: CoverageOption = 0.95,
-    false_alarms: FalseAlarmsOption = 0.05,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    channels: ChannelsOption = None,
-    input_size: SizeOption = None,
-    crop: CropOption = None,
-    resize: ResizeOption = None,
-    runtime: RuntimeOption = "auto",
-    precision: PrecisionOption = "auto",
-    workers: WorkersOption = None,
-    seed: Annotated[int, typer.Option(help="For what is drawn at random.")] = 0,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep features on disk.")] = True,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write MODEL/report.html.")] = True,
+    mlp: MlpFlags = MlpFlags(),
+    targets: EvaluationFlags = EvaluationFlags(),
+    run: RunOptions = RunOptions(),
+    seed: SeedOption = 0,
+    cache: CacheOption = True,
     strict: StrictOption = False,
-    as_json: JsonOption = False,
     quiet: QuietOption = False,
     progress: ProgressOption = None,
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True)] = False,
 ) -> None:
-    """Learn to tell the classes of DATA apart, and write a model folder."""
-    started = time.perf_counter()
-    from headstart.classifier import ImageClassifier
-    from headstart.model import check_target
+    """Fit a classifier to the images in DATA and write a model folder."""
+    if fine_tune:
+        raise OptionError("Fine-tuning is a command of its own: headstart fine-tune DATA")
+    from headstart.classifier import FitOptions
 
-    check_target(output)  # before the work, not after it
-    given = {
-        "optimiser": optimiser, "rate": lr, "epochs": epochs, "batch": batch_size, "patience": patience,
-        "stop_at_accuracy": stop_at_accuracy, "class_weights": class_weights,
-    }  # fmt: skip
-    how = _fine_tuning(
-        fine_tune or unfreeze_from is not None, backbone, output, tuning, given, unfreeze_from=unfreeze_from,
-        gradual=gradual, layer_decay=layer_decay, batch_norm=batch_norm, time_limit=time_limit, resume=resume,
-        tensorboard=tensorboard, augmentation=augmentation, precision=precision,
-    )  # fmt: skip
-    training = _training(head, hidden=hidden, **({} if how else given))
-    classifier = ImageClassifier(
-        backbone=backbone, cut=cut, head=head, dropout=dropout, group_by=group_by,
-        validation=_validation(validation), coverage=coverage, false_alarms=false_alarms, runtime=runtime,
-        precision="auto" if how and precision == "fp16" else precision, workers=workers, seed=seed,
-        input_options=input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
-        augmentation="light" if augmentation == "none" else augmentation, training=training,
-    )  # fmt: skip
-    with progress_bar("Reading features", quiet, progress) as bar:
-        classifier.fit(data, report=report, progress=bar)
-    folder, curves = _written(classifier, output, how, quiet)
-    if not as_json:
-        print_fit(classifier, folder, time.perf_counter() - started)
-        print(curves, end="", flush=True)  # the result is not kept waiting for the report
-    _report(classifier, folder, cache, report, as_json)
-    raise typer.Exit(1 if strict and classifier.quarantined_ else 0)
+    options = FitOptions(
+        backbone=backbone,
+        input_options=input_flags.input_options,
+        cut=cut,
+        head=head,
+        dropout=dropout,
+        mlp=mlp.config(head),
+        views=views,
+        augmentation=augmentation,
+        group_by=group_by,
+        validation=parse_validation(validation),
+        coverage=targets.coverage,
+        false_alarms=targets.false_alarms,
+        compute=run.compute,
+        cache=cache,
+        seed=seed,
+    )
+    fit_and_write(data, output, options, Printing(as_json, quiet, progress, report, strict))
 
 
-def _report(classifier: ImageClassifier, folder: str, cache: bool, wanted: bool, as_json: bool) -> None:
-    page = write_report(classifier, folder, cache) if wanted else None
-    if as_json:
-        print_json(_summary(classifier.run_, folder) | {"report": page})
+@dataclass(frozen=True)
+class Printing:
+    """What a command that fits prints and writes beside the model."""
+
+    as_json: bool
+    quiet: bool
+    progress: bool | None
+    report: bool
+    strict: bool
+
+
+def fit_and_write(
+    data: str,
+    output: Path,
+    options: FitOptions,
+    printing: Printing,
+    refine: Callable[[FitResult], FitResult] | None = None,
+) -> None:
+    """Fit, ``refine`` the result, write the model and the report, and print what was found."""
+    start = time.perf_counter()
+    info = options.compute.resolve()
+    import_in_background([info.name, "onnxruntime"])  # needed for the features and behind them
+    from headstart import report
+    from headstart.classifier import fit_dataset
+    from headstart.data import open_dataset
+    from headstart.model.folder import check_output_folder, write_model
+
+    check_output_folder(output)  # before the work, not behind it
+    dataset = open_dataset(data, group_column=options.group_column)
+    if len(dataset) >= MANY_IMAGES:
+        return_freed_memory()
+    with quiet_frameworks():
+        with progress_bar("Reading features", printing.quiet, printing.progress) as bar:
+            result = fit_dataset(dataset, options, thumbnails=printing.report, progress=bar)
+        if refine is not None:
+            result = refine(result)
+    folder = write_model(result.model, output)
+    curves = report.write_training_curves(result.model.run, folder)
+    if not printing.quiet:
+        print_notes(result.notes)
+    quarantined = result.model.run["images"]["quarantined"]
+    print_quarantined(quarantined, printing.quiet)
+    if not printing.as_json:
+        print_fit(result, str(folder), time.perf_counter() - start)
+        print(curves, end="", flush=True)  # the result does not wait for the report
+    page = None
+    if printing.report:
+        with options.open_cache() as cache:
+            page = str(report.write_report(result, folder, cache=cache))
+    if printing.as_json:
+        print_json({**_summary(result.model.run, str(folder)), "report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
+    if printing.strict and quarantined:
+        raise typer.Exit(CONDITION_FAILED)
 
 
-def _written(classifier: ImageClassifier, output: Path, how: FineTuning | None, quiet: bool) -> tuple[str, str]:
-    """Fine-tune where that is wanted, write the model, say what is odd: its folder, and the curves of a training."""
-    history, of = classifier.run_["training"], ""
-    if how is not None:
-        tuned = _tuned(classifier, how, quiet)
-        if not tuned.main:
-            raise typer.Exit  # of several processes one writes
-        history, of = tuned.history, tuned.last
-    folder = classifier.save(output)
-    if how is not None:
-        rmtree(str(how.checkpoints), ignore_errors=True)
-    if not quiet:
-        for note in classifier.notes_:
-            print(line(f"note: {note}"), file=sys.stderr)
-    tell_quarantine(classifier.quarantined_, quiet)
-    return folder, _curves(history, of, folder)
-
-
-def _fine_tuning(
-    wanted: bool, backbone: str, output: Path, tuning: str | None, shared: dict[str, Any], **given: Any
-) -> FineTuning | None:
-    """How layers are trained, None if they are not; checkpoints lie beside the model until it is written."""
-    from headstart.finetune import FineTuning, check_backbone, parse
-
-    shown = ("augmentation", "precision")  # of the frozen path too
-    if not wanted:
-        some = [f"--{name.replace('_', '-')}" for name, value in given.items() if value and name not in shown]
-        some += ["--tuning"] * (tuning is not None)
-        if some or given["augmentation"] == "none":
-            raise OptionError(f"{', '.join(some) or '--augmentation none'} is of fine-tuning; give --fine-tune too.")
-        return None
-    check_backbone(backbone)
-    some_given = {name: value for name, value in {**shared, **given}.items() if value is not None}
-    checkpoints = output.with_name(f"{output.name}.unfinished")
-    return FineTuning(**some_given, **parse(tuning or ""), checkpoints=checkpoints)
-
-
-def _tuned(classifier: ImageClassifier, how: FineTuning, quiet: bool) -> Tuned:
-    from headstart.finetune import fine_tune
-
-    return fine_tune(classifier, how, say=lambda text: None if quiet else print(line(text), file=sys.stderr))
-
-
-def _curves(history: list[dict[str, Any]], of: str, folder: str) -> str:
-    """The curves of a training, left as a picture in the model folder too; nothing where nothing was trained."""
-    if not history:
-        return ""
-    from headstart.report.training_curves import curves_svg, curves_text
-
-    (Path(folder) / "training.svg").write_text(curves_svg(history), "utf-8")
-    return curves_text(history, of) + "\n"
-
-
-def _summary(run: dict[str, Any], folder: str) -> dict[str, Any]:
-    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
-    keys = ("groups", "backbone", "cut", "head", "runtime", "accuracy", "learning_curve", "seconds", "cache")
-    tuned = {"fine_tuning": run["fine_tuning"]} if "fine_tuning" in run else {}
-    return {"model": folder, "classes": run["classes"], "images": images} | {key: run[key] for key in keys} | tuned
-
-
-def _validation(value: str | None) -> str | float | None:
+def parse_validation(value: str | None) -> str | float | None:
+    """Turn the text of an option into a share, or leave it as the name of a dataset."""
     if value is None:
         return None
     try:
@@ -227,13 +213,25 @@ def _validation(value: str | None) -> str | float | None:
         return value
 
 
-def _training(head: str, **given: object) -> Training | None:
-    """How an mlp head is trained: what was given, and the defaults."""
-    from headstart.heads import Training
-
-    some: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if some and head != "mlp":
-        flags = {"rate": "--lr", "batch": "--batch-size"}
-        names = ", ".join(flags.get(name, f"--{name.replace('_', '-')}") for name in some)
-        raise OptionError(f"Only the mlp head is trained; give --head mlp, or leave {names} out.")
-    return Training(**some) if some else None
+def _summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    keys = (
+        "groups",
+        "backbone",
+        "cut",
+        "head",
+        "runtime",
+        "accuracy",
+        "metrics",
+        "learning_curve",
+        "seconds",
+        "cache",
+    )
+    fine_tuning = {"fine_tuning": run["fine_tuning"]} if "fine_tuning" in run else {}
+    return {
+        "model": folder,
+        "classes": run["classes"],
+        "images": images,
+        **{key: run[key] for key in keys},
+        **fine_tuning,
+    }

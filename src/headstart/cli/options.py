@@ -1,137 +1,225 @@
-"""The program, and the options that several commands share."""
+"""The program, how its commands are declared, and the options that several commands share.
+
+Options that belong together are fields of a small dataclass, and a command takes the whole group as one parameter.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import dataclasses
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
-from headstart.errors import OptionError
+from headstart.cli.terminal import line
+from headstart.errors import HeadstartError, OptionError, VerifyError
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
+    from headstart.features import Compute
+
+DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit statuses
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+
+class _Group(TyperGroup):
+    """Commands in the order in which they were declared, which is the order in which people need them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # typer's signature
+        return list(self.commands)
+
 
 app = typer.Typer(
-    add_completion=False,
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="A folder of pictures in, a trustworthy image classifier out: transfer learning without a training framework.",
+    context_settings=CONTEXT,
+    help="A folder of images in, a trustworthy image classifier out: transfer learning without a training framework.",
 )
-networks = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The networks whose features are used.")
-app.add_typer(networks, name="backbones")
-
-BACKBONE_HELP = "headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
-RUNTIME_HELP = "auto, onnxruntime or openvino"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on standard output.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print no progress and no notes.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="End with status 1 if a picture could not be read.")]
-RuntimeOption = Annotated[str, typer.Option(help=f"What runs the network: {RUNTIME_HELP}.")]
-PrecisionOption = Annotated[
-    str, typer.Option(help="auto, fp32 or bf16 (OpenVINO, where the processor has it); fine-tuning: or fp16.")
-]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Threads; one a core unless given.")]
-WeightsOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="timm:, keras: weights to use in place of the published ones.")
-]
-ProgressOption = Annotated[
-    bool | None,
-    typer.Option("--progress/--no-progress", help="Show progress; by default on a terminal only."),
-]
+backbones_app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=CONTEXT,
+    help="The pretrained networks whose features are used.",
+)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"headstart {__version__}")
         raise typer.Exit
 
 
 @app.callback()
-def _options(
+def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
-# How an mlp head is trained, or layers of the backbone.
-HiddenOption = Annotated[int | None, typer.Option(help="mlp: units of the hidden layer [1024].")]
-OptimiserOption = Annotated[
-    str | None, typer.Option(help="rmsprop, adam, adamw, sgd [mlp: rmsprop, fine-tuning: adamw].")
-]
-RateOption = Annotated[float | None, typer.Option(help="Learning rate [mlp: 0.0001, fine-tuning: 0.0003].")]
-EpochsOption = Annotated[int | None, typer.Option(help="Epochs at the most [mlp: 20, fine-tuning: 5].")]
-BatchOption = Annotated[int | None, typer.Option(help="Pictures a step [mlp: 20, fine-tuning: 16].")]
-PatienceOption = Annotated[
-    int | None, typer.Option(help="Stop when the loss on groups kept back has not fallen for so many epochs.")
-]
-StopOption = Annotated[float | None, typer.Option(help="Stop at this accuracy in training.")]
-ClassWeightsOption = Annotated[
-    bool | None, typer.Option("--class-weights", help="Every class counts alike, however few its pictures.")
-]
-FineTuneOption = Annotated[bool, typer.Option("--fine-tune", help="Train the backbone's last layers on (PyTorch).")]
-UnfreezeOption = Annotated[
-    str | None, typer.Option(metavar="TAP|LAYER|INDEX|all", help="Fine-tune from there on [the last two stages].")
-]
-DecayOption = Annotated[float | None, typer.Option(help="Fine-tuning: rate of a stage to that of the next [0.75].")]
-GradualOption = Annotated[
-    bool, typer.Option("--gradual", help="Fine-tuning: the last stage first, one stage more in each epoch.")
-]
-BoardOption = Annotated[Path | None, typer.Option(metavar="DIR", help="Fine-tuning: event files for TensorBoard.")]
-BatchNormOption = Annotated[str | None, typer.Option(help="Fine-tuning: frozen, or update its statistics [frozen].")]
-LimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Fine-tuning: fewer epochs if need be.")]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on where a fine-tuning into the same MODEL ended.")]
-TuningOption = Annotated[
-    str | None,
-    typer.Option(metavar="NAME=N,...", help="Fine-tuning: warm_up, l2_sp, ema, mixup, cutmix and more (docs)."),
-]
+class _Command(TyperCommand):
+    """A command whose help lists its options under the headings of their panels."""
 
-# How a network wants its pictures.
-MeanOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's mean, of RGB in 0..1.")]
-StdOption = Annotated[str | None, typer.Option(metavar="R,G,B", help="The input's deviation, of RGB in 0..1.")]
-ChannelsOption = Annotated[str | None, typer.Option(help="RGB or BGR, as the network wants it.")]
-SizeOption = Annotated[str | None, typer.Option(metavar="N|HxW", help="Input size in pixels.")]
-CropOption = Annotated[float | None, typer.Option(help="Share of the shorter side to keep.")]
-ResizeOption = Annotated[str | None, typer.Option(help="shortest (crop the centre) or squash.")]
-
-# What a model promises.
-CoverageOption = Annotated[float, typer.Option(help="Share of pictures whose set of classes is to hold the true one.")]
-FalseAlarmsOption = Annotated[
-    float, typer.Option(help="Share of pictures of the classes that may be taken for none of these.")
-]
-CutOption = Annotated[
-    str, typer.Option(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
-]
-DropoutOption = Annotated[
-    float | None, typer.Option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
-]
-AugmentationOption = Annotated[str, typer.Option(help="How views differ: flip, light or lesson; fine-tuning: or none.")]
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                is_argument = param.param_type_name == "argument"
+                panel = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Options"
+                sections.setdefault(panel, []).append(record)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
-def input_options(
-    mean: str | None,
-    std: str | None,
-    channels: str | None,
-    size: str | None,
-    crop: float | None,
-    resize: str | None,
-    weights: str | None = None,
-) -> InputOptions | None:
-    """What these options say of the input; None where none is given. Raises OptionError."""
-    if all(value is None for value in (mean, std, channels, size, crop, resize, weights)):
-        return None
-    from headstart.backbones import InputOptions
+def add_command(target: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
+    """Add a command. The fields of a parameter that is a dataclass become options of their own.
 
-    return InputOptions(
-        mean=_three(mean, "--mean"), std=_three(std, "--std"), channels=channels, size=_size(size), crop=crop,
-        resize=resize, weights=weights,
-    )  # fmt: skip
+    Whatever ends a command becomes its exit status and at most one line on standard error: see ``run_command``.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, type] = {}
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        hint = hints[parameter.name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            groups[parameter.name] = hint
+            field_hints = get_type_hints(hint, include_extras=True)
+            for field in dataclasses.fields(hint):
+                parameters.append(
+                    inspect.Parameter(
+                        field.name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=field.default,
+                        annotation=field_hints[field.name],
+                    )
+                )
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
+
+    def run(**values: Any) -> None:
+        for group_name, group in groups.items():
+            values[group_name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        run_command(partial(function, **values))
+
+    run.__doc__ = function.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    target.command(name or function.__name__.replace("_", "-"), cls=_Command, context_settings=CONTEXT)(run)
 
 
-def _three(text: str | None, name: str) -> tuple[float, float, float] | None:
+def run_command(function: Callable[[], None]) -> None:
+    """Run a command and turn what ends it into an exit status, with one line on standard error.
+
+    0: done, also when the reader of a pipe has seen enough. 1: done, but a stated condition failed. 2: wrong input or
+    usage. 130: interrupted. Anything that is not raised on purpose is a bug and keeps its traceback.
+    """
+    try:
+        function()
+        sys.stdout.flush()
+    except HeadstartError as error:
+        print(f"headstart: {line(str(error))}", file=sys.stderr)
+        raise typer.Exit(CONDITION_FAILED if isinstance(error, VerifyError) else WRONG_INPUT) from None
+    except KeyboardInterrupt:
+        print("headstart: interrupted.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more as it ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(DONE) from None
+
+
+# Panels: under which heading of the help an option stands.
+common = partial(typer.Option, rich_help_panel="Most used")
+data_option = partial(typer.Option, rich_help_panel="Data")
+backbone_option = partial(typer.Option, rich_help_panel="Backbone")
+head_option = partial(typer.Option, rich_help_panel="Head")
+evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
+run_option = partial(typer.Option, rich_help_panel="Run")
+
+BACKBONE_HELP = "headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
+RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."
+PRECISION_HELP = "auto, fp32 or bf16 (OpenVINO, where the processor has it)."
+WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."
+
+DataArgument = Annotated[
+    str, typer.Argument(help="Folder, zip or tar archive, table (.csv, .parquet, .jsonl) or URL of these.")
+]
+ModelArgument = Annotated[str, typer.Argument(help="A model folder.")]
+JsonOption = Annotated[bool, run_option("--json", help="Print JSON alone on standard output.")]
+CsvOption = Annotated[bool, run_option("--csv", help="Print comma-separated values with a header.")]
+QuietOption = Annotated[bool, run_option("--quiet", help="Print no progress and no notes.")]
+ProgressOption = Annotated[
+    bool | None, run_option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
+]
+StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
+CacheOption = Annotated[bool, run_option("--cache/--no-cache", help="Keep features on disk.")]
+SeedOption = Annotated[int, run_option(help="Seed of what is drawn at random.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What runs networks, and on how many threads."""
+
+    runtime: Annotated[str, run_option(help=RUNTIME_HELP)] = "auto"
+    precision: Annotated[str, run_option(help=PRECISION_HELP)] = "auto"
+    workers: Annotated[int | None, run_option(min=1, help="Number of threads; one per core by default.")] = None
+
+    @property
+    def compute(self) -> Compute:
+        """The same for the library."""
+        from headstart.features import Compute
+
+        return Compute(self.runtime, self.precision, self.workers)
+
+
+@dataclass(frozen=True)
+class InputFlags:
+    """How a network wants its images, and weights in place of the published ones."""
+
+    weights: Annotated[str | None, backbone_option(metavar="FILE", help=WEIGHTS_HELP)] = None
+    mean: Annotated[str | None, backbone_option(metavar="R,G,B", help="Mean of the input, of RGB in 0..1.")] = None
+    std: Annotated[
+        str | None, backbone_option(metavar="R,G,B", help="Standard deviation of the input, of RGB in 0..1.")
+    ] = None
+    channels: Annotated[str | None, backbone_option(help="Channel order of the input: RGB or BGR.")] = None
+    input_size: Annotated[str | None, backbone_option(metavar="N|HxW", help="Size of the input in pixels.")] = None
+    crop: Annotated[float | None, backbone_option(help="Share of the shorter side to keep.")] = None
+    resize: Annotated[str | None, backbone_option(help="shortest (crop the centre) or squash.")] = None
+
+    @property
+    def input_options(self) -> InputOptions | None:
+        """The same for the library, None where nothing is given. Raises OptionError."""
+        if all(getattr(self, field.name) is None for field in dataclasses.fields(self)):
+            return None
+        from headstart.backbones import InputOptions
+
+        return InputOptions(
+            mean=_three_numbers(self.mean, "--mean"),
+            std=_three_numbers(self.std, "--std"),
+            channels=self.channels,
+            size=_height_and_width(self.input_size),
+            crop=self.crop,
+            resize=self.resize,
+            weights=self.weights,
+        )
+
+
+def _three_numbers(text: str | None, option: str) -> tuple[float, float, float] | None:
     if text is None:
         return None
     try:
@@ -141,11 +229,11 @@ def _three(text: str | None, name: str) -> tuple[float, float, float] | None:
     if len(numbers) == 1:
         numbers *= 3
     if len(numbers) != 3:
-        raise OptionError(f"{name} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
+        raise OptionError(f"{option} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
     return (numbers[0], numbers[1], numbers[2])
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _height_and_width(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")

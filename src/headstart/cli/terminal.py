@@ -1,28 +1,43 @@
-"""What the commands show: results on standard output, progress and notes on standard error."""
+"""What the commands print: results on standard output, progress and notes on standard error."""
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from headstart.check import Finding
-    from headstart.compare.models import Comparison
-    from headstart.data import Quarantined
-    from headstart.model.predictions import Evaluation, Prediction
+    import numpy as np
+    from numpy.typing import NDArray
 
-SHOWN = 5  # classes of a set
+    from headstart.check import Finding
+    from headstart.classifier import FitResult
+    from headstart.compare import BackboneComparison, ModelComparison
+    from headstart.compare.models import ModelDifference
+    from headstart.compare.ranking import ComparedCut
+    from headstart.model import Evaluation, Predictions
+    from headstart.stats.classification import ClassificationMetrics
+
+MAX_QUARANTINED = 10
+MAX_CLASSES = 6  # names in a line
+MAX_SET = 5  # classes of a prediction set
+MAX_ERRORS = 10
+MAX_FINDINGS = 5  # of a kind
+NAME_WIDTH = 24
 
 
 @contextmanager
 def progress_bar(
-    title: str, quiet: bool, wanted: bool | None, *, unit: str = "pictures", each: float = 1
+    title: str, quiet: bool, wanted: bool | None, *, unit: str = "images", unit_size: float = 1
 ) -> Iterator[Callable[[int, int | None], None] | None]:
-    """A bar with rate and time left on standard error; nothing when that is no terminal, unless asked for."""
+    """Show a bar with rate and time left on standard error; by default only if that is a terminal.
+
+    What is yielded takes what is done and the total (None: not known), in ``unit_size`` parts of a unit.
+    """
     if quiet or wanted is False or (wanted is None and not sys.stderr.isatty()):
         yield None
         return
@@ -31,23 +46,26 @@ def progress_bar(
 
     console = Console(stderr=True, force_terminal=None if sys.stderr.isatty() else False)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, rate="")
-        started = time.perf_counter()
+        start = time.perf_counter()
 
         def report(done: int, total: int | None) -> None:
-            rate = done / each / max(time.perf_counter() - started, 1e-3)
-            whole = None if total is None else round(total / each)
-            bar.update(task, completed=int(done / each), total=whole, rate=f"{rate:,.0f} {unit}/s")
+            rate = done / unit_size / max(time.perf_counter() - start, 1e-3)
+            units = None if total is None else round(total / unit_size)
+            bar.update(task, completed=int(done / unit_size), total=units, rate=f"{rate:,.0f} {unit}/s")
 
         yield report
 
 
 def line(text: str) -> str:
-    """One line that a terminal cannot be steered by: names from outside may hold control characters.
+    """Return text as one line without control characters, which names may hold and which could steer a terminal.
 
     A byte that is not UTF-8, which Python keeps as a lone surrogate from U+DC80 on, is shown as that byte.
     """
@@ -58,130 +76,218 @@ def line(text: str) -> str:
 
 
 def print_json(value: dict[str, Any] | list[Any]) -> None:
-    """One JSON value on one line; NaN is a bug, not JSON."""
+    """Print one JSON value on one line; NaN is a bug, not JSON."""
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def tell_quarantine(quarantined: Sequence[Quarantined], quiet: bool) -> None:
-    """Name the first pictures that were left out, with their reasons."""
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what the user must know beside the result."""
+    for note in notes:
+        print(line(f"note: {note}"), file=sys.stderr)
+
+
+def print_quarantined(quarantined: Sequence[Mapping[str, str]], quiet: bool) -> None:
+    """Name the first images that could not be read ("path") and why ("reason")."""
     if not quarantined or quiet:
         return
-    print(f"{len(quarantined)} pictures could not be read and were left out:", file=sys.stderr)
-    for refused in quarantined[:10]:
-        print(line(f"  {refused.path}: {refused.reason}"), file=sys.stderr)
-    if len(quarantined) > 10:
-        print(f"  and {len(quarantined) - 10} more, all named in run.json", file=sys.stderr)
+    print(f"{_count(len(quarantined), 'image')} could not be read:", file=sys.stderr)
+    for image in quarantined[:MAX_QUARANTINED]:
+        print(line(f"  {image['path']}: {image['reason']}"), file=sys.stderr)
+    if len(quarantined) > MAX_QUARANTINED:
+        print(f"  and {len(quarantined) - MAX_QUARANTINED} more", file=sys.stderr)
 
 
-def print_fit(classifier: Any, folder: str, seconds: float) -> None:
-    """What ``fit`` found, for people."""
-    run = classifier.run_
-    images, groups, head = run["images"], run["groups"], run["head"]
-    values = {k: v if isinstance(v, str | int) else f"{v:.3g}" for k, v in head.items()}
-    settings = ", ".join(f"{k} {v}" for k, v in values.items() if k not in ("kind", "temperature"))
-    names = ", ".join(run["classes"][:6]) + (f" and {len(run['classes']) - 6} more" if len(run["classes"]) > 6 else "")
-    passed = ", ".join(f"{count} {reason}" for reason, count in images["skipped"].items())
-    print(line(f"Pictures    {images['train']} to learn from, {images['validation']} held out; classes: {names}"))
-    if passed:
-        print(line(f"            skipped: {passed}"))
-    print(f"Groups      {groups['count']}, the largest of {groups['largest']} pictures; found by {groups['method']}")
-    print(line(f"Head        {head['kind']} ({settings}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
-    titles = {"validation": "held-out pictures", "leave_group_out": "groups left out"}
-    for key, title in titles.items():
-        if key in classifier.accuracy_:
-            print(f"Accuracy    {classifier.accuracy_[key]} on {title}")
-    if run["learning_curve"] is not None:
-        print(more_pictures(run["learning_curve"]["expectation"]))
-    cache, runtime = run["cache"], run["runtime"]
+def print_fit(result: FitResult, folder: str, seconds: float) -> None:
+    """Print what a fit used and found."""
+    run = result.model.run
+    images, groups, head, cache, runtime = (run[key] for key in ("images", "groups", "head", "cache", "runtime"))
+    classes = _names(run["classes"], MAX_CLASSES)
     print(
-        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}, "
+        line(f"Images      {images['train']} for training, {images['validation']} for validation; classes: {classes}")
+    )
+    if images["skipped"]:
+        skipped = ", ".join(f"{count} {reason}" for reason, count in images["skipped"].items())
+        print(line(f"Skipped     {skipped}"))
+    largest = _count(groups["largest"], "image")
+    print(line(f"Groups      {groups['count']}, the largest of {largest}; found by {groups['method']}"))
+    settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
+    text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
+    print(line(f"Head        {head['kind']} ({text}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    titles = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
+    for key, title in titles.items():
+        if key in result.accuracy:
+            print(f"Accuracy    {result.accuracy[key]} {title}")
+    if run["learning_curve"] is not None:
+        print(f"More data   {_expectation(run['learning_curve']['expectation'])}")
+    print(
+        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: "
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
     print(line(f"Model       {folder}"))
 
 
-def more_pictures(expected: Mapping[str, Any]) -> str:
-    """What the learning curve expects of more pictures, in one line."""
+def _expectation(expected: Mapping[str, Any]) -> str:
     low, high = expected["interval"]
     return (
-        f"More        with {expected['more']} more pictures expect {expected['accuracy']:.1%} "
-        f"({low:.1%} to {high:.1%}) on groups left out"
+        f"with {_count(expected['more'], 'more image')} expect {expected['accuracy']:.1%} "
+        f"({low:.1%} to {high:.1%}), leaving one group out at a time"
     )
 
 
-def print_answer(found: Prediction, row: int, top: int) -> None:
-    """One picture's answer: path, class and probability for each class named, then the set if it holds others."""
-    fields = [found.paths[row]]
-    if found.none_of_these is not None and found.none_of_these[row]:
+def print_prediction(predictions: Predictions, i: int, count: int) -> None:
+    """Print the path of an image, its ``count`` most probable classes, and its prediction set if it has several."""
+    fields = [predictions.paths[i]]
+    if predictions.is_rejected is not None and predictions.is_rejected[i]:
         fields += ["none of these", "nearest:"]
-    order = found.probabilities[row].argsort()[::-1][:top]
-    for i in order:
-        fields += [found.classes[i], f"{found.probabilities[row, i]:.1%}"]
-    could_be = found.set_of(row) or []
-    if len(could_be) > 1:
-        fields.append(f"could be {', '.join(could_be[:SHOWN])}" + (", ..." if could_be[SHOWN:] else ""))
+    for c in predictions.probabilities[i].argsort()[::-1][:count]:
+        fields += [predictions.classes[c], f"{predictions.probabilities[i, c]:.1%}"]
+    members = predictions.prediction_set(i) or []
+    if len(members) > 1:
+        fields.append(f"could be {', '.join(members[:MAX_SET])}" + (", ..." if len(members) > MAX_SET else ""))
     print(line("\t".join(fields)))
 
 
-def print_evaluation(found: Evaluation) -> None:
-    """How often a model was right, and whether its promises were kept."""
-    print(f"Accuracy  {found.accuracy}")
-    promises = found.promises
-    if promises is None:
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the accuracy, and how well prediction sets and rejection meet their targets."""
+    print(f"Accuracy    {evaluation.accuracy}")
+    metrics = evaluation.metrics
+    print(f"            balanced accuracy {metrics.balanced_accuracy:.1%}, macro F1 {metrics.macro_f1:.1%}")
+    thresholds = evaluation.predictions.thresholds
+    if thresholds is None:
         return
-    if found.covered is not None:
+    if evaluation.coverage is not None:
         print(
-            f"Sets      {found.covered} hold the true class, {promises.coverage:.0%} promised; "
-            f"{found.set_size:.2f} classes a set"
+            f"Sets        {evaluation.coverage} hold the true class (target {thresholds.coverage:.0%}); "
+            f"{evaluation.set_size:.2f} classes per set"
         )
-    if found.refused is not None:
-        print(f"Refused   {found.refused} of known classes, {promises.false_alarms:.0%} promised")
-    if found.caught is not None:
-        print(f"Refused   {found.caught} of classes that the model does not know")
+    if evaluation.false_rejections is not None:
+        print(f"Rejected    {evaluation.false_rejections} of known classes (target {thresholds.false_alarms:.0%})")
+    if evaluation.ood_recall is not None:
+        print(f"Rejected    {evaluation.ood_recall} of classes that the model does not know")
 
 
-def print_comparison(found: Comparison) -> None:
-    """Which model is better, and whether that is more than chance."""
-    width = max(len(name) for name in found.models)
-    for name, evaluation in zip(found.models, found.evaluations, strict=True):
+def print_class_table(metrics: ClassificationMetrics) -> None:
+    """Print precision, recall, F1 and the number of images of each class."""
+    width = max(NAME_WIDTH, 12)
+    print(f"{'class':{width}} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>8}")
+    for row in metrics.per_class:
+        values = " ".join(f"{_share(value):>9}" for value in (row.precision, row.recall, row.f1))
+        print(f"{_fitted(row.name, width):{width}} {values} {row.support:8}")
+    macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
+    values = " ".join(f"{value:9.1%}" for value in macro)
+    print(f"{'macro average':{width}} {values} {sum(row.support for row in metrics.per_class):8}")
+
+
+def write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
+    """Write precision, recall, F1 and support of each class as comma-separated values; undefined ones are empty."""
+    columns = ("class", "precision", "recall", "f1", "support")
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in metrics.per_class:
+        writer.writerow(row.to_dict())
+
+
+def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:
+    """Print the most frequent errors, first."""
+    k = len(classes)
+    errors = [(int(counts[i, j]), classes[i], classes[j]) for i in range(k) for j in range(k) if i != j]
+    for count, truth, predicted in sorted((error for error in errors if error[0]), reverse=True)[:MAX_ERRORS]:
+        print(line(f"{count:8}  {truth} predicted as {predicted}"))
+
+
+def print_model_comparison(comparison: ModelComparison) -> None:
+    """Print the accuracy of each model, and for each pair whether the difference is significant."""
+    width = max(len(name) for name in comparison.models)
+    for name, evaluation in zip(comparison.models, comparison.evaluations, strict=True):
         print(line(f"{name:{width}}  {evaluation.accuracy}"))
-    pictures, groups = len(found.evaluations[0].paths), found.groups.count
-    for pair in found.differences:
-        first, second, points = found.models[pair.first], found.models[pair.second], 100 * pair.difference
-        low, high = (100 * end for end in pair.interval)
-        detail = (
-            f"{points:+.1f} points (95% interval {low:+.1f} to {high:+.1f}, {groups} groups resampled); right alone on "
-            f"{pair.only_second} and {pair.only_first} pictures (McNemar p {pair.p_value:.2g})"
+    for pair in comparison.differences:
+        print(line(_difference(comparison, pair)))
+
+
+def _difference(comparison: ModelComparison, pair: ModelDifference) -> str:
+    first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
+    points = 100 * paired.difference
+    low, high = (100 * bound for bound in paired.interval)
+    detail = (
+        f"{second} is {points:+.1f} points from {first} (95% interval {low:+.1f} to {high:+.1f}, "
+        f"{comparison.groups.count} groups resampled); {paired.only_second} images correct by {second} alone, "
+        f"{paired.only_first} by {first} alone (McNemar p {paired.p_value:.2g})"
+    )
+    if paired.significant:
+        better, worse = (second, first) if points > 0 else (first, second)
+        return f"{better} is better than {worse}: {detail}"
+    images = len(comparison.evaluations[0].predictions)
+    return f"{_count(images, 'image')} show no difference between {first} and {second}: {detail}"
+
+
+def print_backbone_comparison(comparison: BackboneComparison) -> None:
+    """Print the rows of a comparison as a table, at most 80 columns wide."""
+    groups, runtime = comparison.groups, comparison.runtime
+    classes = len(comparison.classes)
+    print(line(f"Images    {comparison.images} of {classes} classes, in {groups.count} groups ({groups.method})"))
+    print(f"{'':3}{'backbone':24} {'cut':15} {'loss':>6} {'':6} {'acc.':>6}  {'img/s':>7}  {'MB':>5}")
+    for row in comparison.rows:
+        marks = "".join(mark if holds else " " for mark, holds in zip(">=*", _properties(row), strict=True))
+        half_width = (row.interval[1] - row.interval[0]) / 2
+        speed = "-" if row.images_per_second is None else f"{row.images_per_second:,.0f}"
+        name, cut = _fitted(row.label, 23), _fitted("+".join(row.cut), 15)
+        print(
+            f"{marks}{name:24} {cut:15} {row.log_loss:6.3f} ±{half_width:<5.3f} {row.accuracy.value:6.1%}  "
+            f"{speed:>7}  {row.bytes / 1e6:5.1f}"
         )
-        if pair.real:
-            better, worse = (second, first) if points > 0 else (first, second)
-            print(line(f"{better} is better than {worse}: {second} has {detail}"))
-        else:
-            print(line(f"{pictures} pictures show no difference between {first} and {second}: {second} has {detail}"))
+    print("loss: log-loss leaving one group out at a time, with its 95% interval; acc.: accuracy")
+    print(f"img/s: a short timed run of the network alone here, {runtime.name} {runtime.precision}")
+    print("= as good as the best within the noise   * none is better in loss, speed and size")
+    recommended = comparison.recommended
+    print(line(f"> {recommended.label} at {', '.join(recommended.cut)}: {comparison.reason}"))
+    for what, why in comparison.skipped:
+        print(line(f"skipped: {what} ({why})"))
 
 
-def print_confusion(table: Any, classes: Sequence[str]) -> None:
-    """The most frequent mistakes, first."""
-    wrong = [
-        (int(table[i, j]), classes[i], classes[j]) for i in range(len(classes)) for j in range(len(classes)) if i != j
-    ]
-    for count, truth, answer in sorted((w for w in wrong if w[0]), reverse=True)[:10]:
-        print(line(f"{count:8}  {truth} taken for {answer}"))
+def _properties(row: ComparedCut) -> tuple[bool, bool, bool]:
+    return row.recommended, row.tied, row.pareto
 
 
-def print_findings(findings: Sequence[Finding], pictures: int) -> None:
-    """What ``check`` found, for people: kinds in order of weight, a few files of each."""
+def print_findings(findings: Sequence[Finding], images: int) -> None:
+    """Print the findings of a check by kind, a few files of each."""
     if not findings:
-        print(f"{pictures} pictures looked at, nothing found")
+        print(f"{_count(images, 'image')} checked, nothing found")
         return
-    print(f"{pictures} pictures looked at, {len(findings)} findings")
+    print(f"{_count(images, 'image')} checked, {_count(len(findings), 'finding')}")
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, []).append(finding)
-    for kind, some in kinds.items():
-        print(line(f"{kind.replace('_', ' ')}: {len(some)}"))
-        for finding in some[:5]:
-            files = " = ".join(finding.files[:4]) + (f" and {len(finding.files) - 4} more" if finding.files[4:] else "")
-            print(line(f"  {finding.confidence:4.0%}  {files}{': ' if files else ''}{finding.why}; {finding.action}"))
-        if some[5:]:
-            print(f"        and {len(some) - 5} more (--json names all)")
+    for kind, members in kinds.items():
+        print(line(f"{kind.replace('_', ' ')}: {len(members)}"))
+        for finding in members[:MAX_FINDINGS]:
+            files = _names(finding.files, 4, " = ")
+            prefix = f"{files}: " if files else ""
+            print(line(f"  {finding.confidence:4.0%}  {prefix}{finding.why}; {finding.action}"))
+        if len(members) > MAX_FINDINGS:
+            print(f"        and {len(members) - MAX_FINDINGS} more (--json names all)")
+
+
+def _names(names: Sequence[str], count: int, separator: str = ", ") -> str:
+    """Join the first names, and say how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return separator.join(names[:count]) + more
+
+
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 image, 2 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _number(value: object) -> str:
+    return str(value) if isinstance(value, str | int) else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def _fitted(text: str, width: int) -> str:
+    """Shorten text to a width by leaving out its middle."""
+    text = line(text)
+    start = width // 3
+    return text if len(text) <= width else f"{text[:start]}..{text[len(text) - (width - start - 2) :]}"

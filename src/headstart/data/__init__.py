@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Reader, c
 from headstart.data.folder_names import normalise
 from headstart.errors import DataError, ImageError
 
-__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "concatenate", "from_images", "open_dataset"]
+__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "as_dataset", "concatenate", "from_images", "open_dataset"]
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
@@ -41,6 +42,24 @@ def open_dataset(uri: str | os.PathLike[str], *, group_column: str | None = None
     if group_column is not None:
         raise DataError(f"{text} is not a table, so it has no column {group_column!r}; group by 'auto' or 'none'.")
     return from_listing(text, open_source(text))
+
+
+def as_dataset(
+    images: Any,
+    labels: Sequence[object] | None = None,
+    groups: Sequence[object] | None = None,
+    *,
+    group_column: str | None = None,
+) -> Dataset:
+    """Turn what a user has into a dataset: a dataset, the path or URL of one, or a list for ``from_images``.
+
+    Raises DataError.
+    """
+    if isinstance(images, Dataset):
+        return images
+    if isinstance(images, str | os.PathLike):
+        return open_dataset(images, group_column=group_column)
+    return from_images(list(images), None if labels is None else list(labels), None if groups is None else list(groups))
 
 
 def from_images(

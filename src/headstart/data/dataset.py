@@ -71,6 +71,10 @@ class Dataset:
         """Only the pictures of one split; the classes stay the same."""
         return self.select([i for i, item in enumerate(self.items) if item.split == name])
 
+    def with_split(self, name: str) -> Dataset:
+        """Return the same images, all of one split."""
+        return replace(self, items=tuple(replace(item, split=name) for item in self.items))
+
     def select(self, indices: Iterable[int]) -> Dataset:
         """Only the pictures at ``indices``, in that order; the classes stay the same."""
         chosen = list(indices)

@@ -1,5 +1,13 @@
-"""From images to features."""
+"""From images to features.
 
+features.py   Features, and embed: the features of a dataset in one pass
+extractor.py  FeatureExtractor: read, look up, decode, preprocess and run, each step beside the others
+runtime.py    Compute, and graphs on OpenVINO or ONNX Runtime
+cache.py      FeatureCache: vectors on disk by the content of the image
+"""
+
+from headstart.features.cache import FeatureCache
 from headstart.features.features import Features, embed
+from headstart.features.runtime import Compute
 
-__all__ = ["Features", "embed"]
+__all__ = ["Compute", "FeatureCache", "Features", "embed"]

@@ -1,7 +1,7 @@
-"""The feature cache: vectors by the content of the picture, never by its name.
+"""The feature cache: vectors on disk by the content of the image, never by its name.
 
-One SQLite file. Writers of several processes take turns, a kill or a full disk loses at most the last batch,
-and every entry carries a checksum: what does not match is dropped and computed again.
+One SQLite file. Writers of several processes take turns, a kill or a full disk loses at most the last batch, and every
+entry has a checksum: what does not match is dropped and computed again.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ CREATE TABLE IF NOT EXISTS entries (
 
 
 def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: str, view: str, tap: str) -> bytes:
-    """The key [32 bytes] of one tap of one view of a picture with hash ``content``; view "0" is the picture itself.
+    """Return the key [32 bytes] of a tap of a view of an image with hash ``content``; view "0" is the image itself.
 
-    Everything that can change the numbers is in it, the runtime's precision too.
+    Everything that can change the numbers is part of it, the runtime's precision too.
     """
     text = "\0".join([backbone_sha256, preprocess, runtime, view, tap]).encode()
     return hashlib.sha256(content + text).digest()
@@ -44,7 +44,7 @@ def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: st
 class FeatureCache:
     """Vectors on disk. Use it as a context manager; safe with several threads and processes.
 
-    What goes wrong with the disk never stops a run: the cache turns itself off, and ``notes`` says why.
+    An error of the disk never stops a run: the cache turns itself off, and ``notes`` says why.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
@@ -58,12 +58,12 @@ class FeatureCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
-                self._off(error)
+            if isinstance(error, sqlite3.OperationalError) and not _is_damaged(error):
+                self._turn_off(error)
             else:
-                self._begin_again(error)
+                self._start_over(error)
         except OSError as error:
-            self._off(error)
+            self._turn_off(error)
 
     def __enter__(self) -> FeatureCache:
         return self
@@ -74,16 +74,16 @@ class FeatureCache:
         self.close()
 
     def get_many(self, keys: Sequence[bytes]) -> list[NDArray[Any] | None]:
-        """The vectors under ``keys``, None where there is none or its checksum fails."""
-        found: dict[bytes, NDArray[Any]] = {}
+        """Return the vectors under ``keys``, None where there is none or its checksum fails."""
+        vectors: dict[bytes, NDArray[Any]] = {}
         with self._lock:
             try:
-                for some in _batched(keys, 500):
-                    self._read(some, found)
+                for batch in _batched(keys, 500):
+                    vectors |= self._read(batch)
             except sqlite3.DatabaseError as error:
                 self._handle(error)
-            self._touched.update(found)
-        return [found.get(key) for key in keys]
+            self._touched.update(vectors)
+        return [vectors.get(key) for key in keys]
 
     def put_many(self, values: Mapping[bytes, NDArray[Any]]) -> None:
         """Store vectors (uint8, float16 or float32, one-dimensional), all of them or none."""
@@ -102,15 +102,15 @@ class FeatureCache:
                 self._handle(error)
 
     def close(self) -> None:
-        """Note what was used, drop the least recently used beyond ``max_bytes``, and close."""
+        """Record what was used, drop the least recently used entries beyond ``max_bytes``, and close."""
         with self._lock:
             if self._connection is None:
                 return
             try:
-                self._note_use()
+                self._record_use()
                 self._shrink()
             except sqlite3.DatabaseError:
-                pass  # upkeep only: the next run does it
+                pass  # only maintenance: the next run does it
             finally:
                 if self._connection is not None:
                     self._connection.close()
@@ -124,7 +124,8 @@ class FeatureCache:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, VERSION):
                 raise sqlite3.DatabaseError(f"it is of format {version}, not {VERSION}")
-            connection.execute("PRAGMA journal_mode=WAL")  # where it cannot be had, the old journal serves
+            # Where the file system does not allow it, the old journal is used.
+            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             if version == 0:
                 with connection:
@@ -136,35 +137,37 @@ class FeatureCache:
             raise
         return connection
 
-    def _read(self, keys: Sequence[bytes], found: dict[bytes, NDArray[Any]]) -> None:
+    def _read(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[Any]]:
         if self._connection is None:
-            return
-        marks = ",".join("?" * len(keys))
-        bad = []
+            return {}
+        placeholders = ",".join("?" * len(keys))
+        vectors: dict[bytes, NDArray[Any]] = {}
+        damaged = []
         for key, dtype, data, checksum in self._connection.execute(
-            f"SELECT key, dtype, value, checksum FROM entries WHERE key IN ({marks})", list(keys)
+            f"SELECT key, dtype, value, checksum FROM entries WHERE key IN ({placeholders})", list(keys)
         ):
             if isinstance(data, bytes) and dtype in DTYPES and checksum == _checksum(key, dtype, data):
-                found[key] = np.frombuffer(data, DTYPES[dtype])
+                vectors[key] = np.frombuffer(data, DTYPES[dtype])
             else:
-                bad.append((key,))
-        if bad:
+                damaged.append((key,))
+        if damaged:
             with self._connection:
-                self._connection.executemany("DELETE FROM entries WHERE key = ?", bad)
+                self._connection.executemany("DELETE FROM entries WHERE key = ?", damaged)
+        return vectors
 
     def _handle(self, error: sqlite3.DatabaseError) -> None:
-        if isinstance(error, sqlite3.OperationalError) and not _damaged(error):
-            self._off(error)
+        if isinstance(error, sqlite3.OperationalError) and not _is_damaged(error):
+            self._turn_off(error)
         else:
-            self._begin_again(error)
+            self._start_over(error)
 
-    def _off(self, error: Exception) -> None:
+    def _turn_off(self, error: Exception) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self.notes.append(f"The feature cache {self.path} is not used: {error}; features are computed, not stored.")
+        self.notes.append(f"The feature cache {self.path} is not used: {error}; features are computed and not stored.")
 
-    def _begin_again(self, error: Exception) -> None:
+    def _start_over(self, error: Exception) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -174,18 +177,22 @@ class FeatureCache:
             for ending in ("-wal", "-shm"):
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
             self._connection = self._open()
-            self.notes.append(f"The feature cache was damaged ({error}); it was moved to {aside.name} and begun anew.")
-        except (OSError, sqlite3.DatabaseError) as again:
-            self._off(again)
+            self.notes.append(
+                f"The feature cache was damaged ({error}); it was moved to {aside.name} and a new one was started."
+            )
+        except (OSError, sqlite3.DatabaseError) as second_error:
+            self._turn_off(second_error)
 
-    def _note_use(self) -> None:
+    def _record_use(self) -> None:
         if self._connection is not None and self._touched:
             now = int(time.time())
-            day_ago = now - 86_400  # a use noted today need not be noted again: a warm run then writes nothing
+            a_day_ago = (
+                now - 86_400
+            )  # a use recorded today is not recorded again: a run that computes nothing then writes nothing
             with self._connection:
                 self._connection.executemany(
                     "UPDATE entries SET used = ? WHERE key = ? AND used < ?",
-                    ((now, key, day_ago) for key in self._touched),
+                    ((now, key, a_day_ago) for key in self._touched),
                 )
 
     def _shrink(self) -> None:
@@ -195,15 +202,15 @@ class FeatureCache:
         if pages * self._connection.execute("PRAGMA page_size").fetchone()[0] <= self.max_bytes:
             return
         total = self._connection.execute("SELECT COALESCE(SUM(LENGTH(value) + 100), 0) FROM entries").fetchone()[0]
-        surplus = total - int(self.max_bytes * 0.8)
-        drop = []
+        excess = total - int(self.max_bytes * 0.8)
+        least_recent = []
         for key, size in self._connection.execute("SELECT key, LENGTH(value) + 100 FROM entries ORDER BY used"):
-            if surplus <= 0:
+            if excess <= 0:
                 break
-            drop.append((key,))
-            surplus -= size
+            least_recent.append((key,))
+            excess -= size
         with self._connection:
-            self._connection.executemany("DELETE FROM entries WHERE key = ?", drop)
+            self._connection.executemany("DELETE FROM entries WHERE key = ?", least_recent)
         self._connection.execute("VACUUM")
 
 
@@ -215,6 +222,6 @@ def _checksum(key: bytes, dtype: str, data: bytes) -> bytes:
     return hashlib.blake2b(key + dtype.encode() + data, digest_size=16).digest()
 
 
-def _damaged(error: sqlite3.Error) -> bool:
+def _is_damaged(error: sqlite3.Error) -> bool:
     text = str(error)
     return "malformed" in text or "not a database" in text or "no such" in text

@@ -1,7 +1,7 @@
-"""Run a graph: OpenVINO where it is installed, else ONNX Runtime.
+"""Run a graph: on OpenVINO where it is installed, else on ONNX Runtime.
 
-The machine's cores are used once. Each of ``workers`` threads may call ``Graph.run`` with a batch of its own,
-and each call runs on one core; so decoding and inference of different batches overlap by themselves.
+Each of ``workers`` threads may call ``Graph.run`` with a batch of its own, and each call runs on one core. So the
+machine's cores are used once, and decoding and inference of different batches overlap by themselves.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BackboneError, MissingExtraError, OptionError
+from headstart.errors import BackboneError, OptionError, missing_extra
 from headstart.machine import cores, has_bf16
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16")
-Batch = NDArray[np.uint8]
+Images = NDArray[np.uint8]  # [batch, height, width, 3]
 Outputs = dict[str, NDArray[np.float32]]
-_STARTING = threading.Lock()
+_OPENVINO_START = threading.Lock()
 
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """Which library ran a graph, its version, and the precision of its arithmetic ("fp32" or "bf16")."""
+    """Which library runs a graph, its version, and the precision of its arithmetic ("fp32" or "bf16")."""
 
     name: str
     version: str
@@ -40,21 +40,46 @@ class RuntimeInfo:
 
     @property
     def key(self) -> str:
-        """What features are kept under: numbers of another library or precision differ a little."""
+        """The part of a cache key: numbers of another library or precision differ a little."""
         return f"{self.name}-{self.precision}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the JSON form."""
+        return {"name": self.name, "version": self.version, "precision": self.precision}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What runs networks, and on how many threads.
+
+    ``runtime`` is one of ``RUNTIMES``, ``precision`` one of ``PRECISIONS``; ``workers`` threads, or one for each core.
+    """
+
+    runtime: str = "auto"
+    precision: str = "auto"
+    workers: int | None = None
+
+    @property
+    def threads(self) -> int:
+        """How many threads work."""
+        return self.workers or cores()
+
+    def resolve(self) -> RuntimeInfo:
+        """Find out what "auto" means on this machine. Raises OptionError, MissingExtraError."""
+        return resolve_runtime(self.runtime, self.precision)
 
 
 @cache
 def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeInfo:
-    """The runtime that ``load_graph`` would use, found without loading it. Raises OptionError, MissingExtraError."""
+    """Return the runtime that ``load_graph`` would use, without loading it. Raises OptionError, MissingExtraError."""
     if runtime not in RUNTIMES:
         raise OptionError(f"Unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}.")
     if precision not in PRECISIONS:
         raise OptionError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
-    installed = util.find_spec("openvino") is not None
-    if runtime == "openvino" and not installed:
-        raise MissingExtraError("OpenVINO is not installed; run: pip install 'headstart[fast]'")
-    if runtime == "onnxruntime" or not installed:
+    has_openvino = util.find_spec("openvino") is not None
+    if runtime == "openvino" and not has_openvino:
+        raise missing_extra("OpenVINO is not installed", "openvino")
+    if runtime == "onnxruntime" or not has_openvino:
         if precision == "bf16":
             raise OptionError("ONNX Runtime computes in fp32 on processors; use --runtime openvino for bf16.")
         return RuntimeInfo("onnxruntime", metadata.version("onnxruntime"), "fp32")
@@ -65,37 +90,35 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
 
 @dataclass(frozen=True)
 class Graph:
-    """A loaded graph. ``outputs`` are its output names; ``workers`` calls of ``run`` may go on at once."""
+    """A loaded graph. ``outputs`` are its output names; ``workers`` calls of ``run`` may be under way at once."""
 
     info: RuntimeInfo
     outputs: tuple[str, ...]
     workers: int
-    _call: Callable[[Batch], list[NDArray[np.float32]]]
+    _call: Callable[[Images], list[NDArray[np.float32]]]
 
-    def run(self, batch: Batch) -> Outputs:
-        """Outputs by name, float32, for uint8 pictures [batch, height, width, 3]. Thread-safe."""
-        return dict(zip(self.outputs, self._call(np.ascontiguousarray(batch)), strict=True))
+    def run(self, images: Images) -> Outputs:
+        """Compute the outputs by name, float32, of uint8 images [batch, height, width, 3]. Thread-safe."""
+        return dict(zip(self.outputs, self._call(np.ascontiguousarray(images)), strict=True))
 
 
-def load_graph(
-    model: Path | bytes, *, runtime: str = "auto", precision: str = "auto", workers: int | None = None
-) -> Graph:
+def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
     """Load an ONNX graph whose one input is ``pixels``, from a file or its bytes.
 
-    ``workers`` is how many threads will call ``run`` at once, each on one core; the number of cores unless
-    given. Raises OptionError, MissingExtraError, BackboneError.
+    ``compute.workers`` is how many threads will call ``run`` at once, each on one core. Raises OptionError,
+    MissingExtraError, BackboneError.
     """
-    info = resolve_runtime(runtime, precision)
-    workers = workers or cores()
+    compute = compute or Compute()
+    info = compute.resolve()
     try:
         if info.name == "openvino":
-            return _openvino(model, info, workers)
-        return _onnxruntime(model, info, workers)
-    except Exception as error:  # neither library's exceptions share a base that says so
+            return _load_openvino(model, info, compute.threads)
+        return _load_onnxruntime(model, info, compute.threads)
+    except Exception as error:  # neither library's exceptions share a base class of their own
         raise BackboneError(f"{info.name} cannot run the graph: {' '.join(str(error).split())[:300]}") from None
 
 
-def _onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
+def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,19 +130,19 @@ def _onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
         model if isinstance(model, bytes) else os.fspath(model), options, providers=["CPUExecutionProvider"]
     )
 
-    def call(batch: Batch) -> list[NDArray[np.float32]]:
-        values: list[NDArray[np.float32]] = session.run(None, {"pixels": batch})
+    def call(images: Images) -> list[NDArray[np.float32]]:
+        values: list[NDArray[np.float32]] = session.run(None, {"pixels": images})
         return values
 
     return Graph(info, tuple(output.name for output in session.get_outputs()), workers, call)
 
 
-def _openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
+def _load_openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     import openvino
 
     # Its binding to NumPy starts with the first array that it is given, and two threads that do so at once can wait for
     # each other for ever (seen in 2026.4): here it starts in one, while others that load a graph wait.
-    with _STARTING:
+    with _OPENVINO_START:
         openvino.Type.u8.to_dtype()
     core = openvino.Core()
     network = core.read_model(model) if isinstance(model, bytes) else core.read_model(os.fspath(model))
@@ -134,52 +157,57 @@ def _openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
     names = tuple(output.get_any_name() for output in compiled.outputs)
     local = threading.local()
 
-    def call(batch: Batch) -> list[NDArray[np.float32]]:
+    def call(images: Images) -> list[NDArray[np.float32]]:
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
         request: Any = local.request
-        request.infer([batch], share_inputs=True)
+        request.infer([images], share_inputs=True)
         return [np.array(request.get_output_tensor(i).data, np.float32) for i in range(len(names))]
 
     return Graph(info, names, workers, call)
 
 
+def run_padded(graph: Graph, images: Images, batch_size: int | None) -> Outputs:
+    """Run a graph that only takes batches of ``batch_size`` images (None: any number) on any number of images."""
+    if batch_size is None:
+        return graph.run(images)
+    outputs = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        padding = np.repeat(batch[-1:], batch_size - len(batch), axis=0)
+        values = graph.run(np.concatenate([batch, padding]))
+        outputs.append({name: value[: len(batch)] for name, value in values.items()})
+    return {name: np.concatenate([output[name] for output in outputs]) for name in graph.outputs}
+
+
 def images_per_second(
-    model: Path | bytes, size: tuple[int, int], fixed: int | None, *, runtime: str = "auto", precision: str = "auto",
+    model: Path | bytes,
+    size: tuple[int, int],
+    batch_size: int | None,
+    compute: Compute | None = None,
+    *,
     seconds: float = 0.5,
-) -> float:  # fmt: skip
-    """How fast a graph runs here on pictures of (height, width) ``size``: all cores, no decoding.
+) -> float:
+    """Measure how fast a graph runs here on images of (height, width) ``size``: all cores, no decoding.
 
-    Batches of 16 (``fixed`` where only that is allowed) of noise run for about ``seconds``, after one to warm up;
-    the median of three such spells, so that one busy moment does not decide.
+    Batches of 16 (``batch_size`` where only that is allowed) of noise run for about ``seconds``, after one to warm up;
+    the median of three intervals, so that one busy moment does not decide.
     """
-    graph = load_graph(model, runtime=runtime, precision=precision)
-    batch = np.random.default_rng(0).integers(0, 256, (16, *size, 3), np.uint8)
+    graph = load_graph(model, compute)
+    images = np.random.default_rng(0).integers(0, 256, (16, *size, 3), np.uint8)
 
-    def spell(until: float) -> int:
+    def run_until(deadline: float) -> int:
         count = 0
-        while count == 0 or time.perf_counter() < until:
-            run_padded(graph, batch, fixed)
-            count += len(batch)
+        while count == 0 or time.perf_counter() < deadline:
+            run_padded(graph, images, batch_size)
+            count += len(images)
         return count
 
     rates = []
     with ThreadPoolExecutor(graph.workers) as pool:
-        list(pool.map(spell, [0.0] * graph.workers))
+        list(pool.map(run_until, [0.0] * graph.workers))
         for _ in range(3):
-            began = time.perf_counter()
-            count = sum(pool.map(spell, [began + seconds / 3] * graph.workers))
-            rates.append(count / (time.perf_counter() - began))
+            start = time.perf_counter()
+            count = sum(pool.map(run_until, [start + seconds / 3] * graph.workers))
+            rates.append(count / (time.perf_counter() - start))
     return float(np.median(rates))
-
-
-def run_padded(graph: Graph, batch: Batch, fixed: int | None) -> Outputs:
-    """``graph.run`` for a graph that only takes batches of ``fixed`` pictures (None: any number)."""
-    if fixed is None:
-        return graph.run(batch)
-    parts = []
-    for start in range(0, len(batch), fixed):
-        part = batch[start : start + fixed]
-        filled = np.concatenate([part, np.repeat(part[-1:], fixed - len(part), axis=0)])
-        parts.append({name: value[: len(part)] for name, value in graph.run(filled).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in graph.outputs}

@@ -1,28 +1,20 @@
-"""Heads: what is learned on top of the frozen features.
+"""Heads: what is learned on top of the frozen features. Pure algebra on NumPy arrays.
 
-linear.py       Head: any of them in the end is one affine map, a temperature and a softmax
-vectors.py      Vectors: the taps side by side, a block of rows at a time
-statistics.py   Statistics: count, class sums and Gram matrix; they add, merge and subtract
-solve.py        ridge, LDA and nearest centroid in closed form from Statistics
-held_out.py     what each of these would have said of pictures left out, without refitting
-logistic.py     logistic regression (scikit-learn), held out by folds of groups
-descent.py      optimisers and class weights, for trainings
-mlp.py          a hidden layer with dropout, trained (PyTorch)
-expansion.py    random ReLU features before a linear head
-novelty.py      how far a picture is from all that was learned
-candidates.py   the heads that are tried, and how each did on groups left out
-selection.py    choose taps, kind and penalty by held-out log-loss
-learning_curve.py  what more pictures would bring
+head.py                 Head: in the end every head is an affine map, a temperature and a softmax
+vectors.py              Vectors: the taps side by side, read a block of rows at a time
+statistics.py           Statistics: count, class sums and Gram matrix; they add, merge and subtract
+eigenbasis.py           Eigenbasis: the vectors in the directions in which they vary
+leave_one_group_out.py  what the closed forms of leave-one-group-out share
+ridge.py                ridge regression, with closed-form dropout
+lda.py                  linear discriminant analysis
+centroid.py             nearest class mean
+logistic.py             logistic regression (scikit-learn), held out by folds of groups
+mlp.py                  a hidden layer with dropout, trained (PyTorch)
+optimizers.py           optimizers and class weights of the heads and layers that are trained
+random_features.py      random ReLU features before a linear head
+ood.py                  OodDetector: how far an image is from the training images
+training_set.py         TrainingSet: what a head learns from
+candidates.py           the kinds of heads, and the held-out loss of each candidate
+selection.py            choose taps, kind and penalty by held-out log-loss
+learning_curve.py       accuracy expected of more images
 """
-
-from headstart.heads.candidates import Candidate
-from headstart.heads.head import Head, softmax
-from headstart.heads.mlp import Epoch, Training
-from headstart.heads.ood import Familiar
-from headstart.heads.selection import KINDS, Choice, Judged, as_good_as_the_best, judge, select
-from headstart.heads.statistics import Statistics
-
-__all__ = [
-    "KINDS", "Candidate", "Choice", "Epoch", "Familiar", "Head", "Judged", "Statistics", "Training",
-    "as_good_as_the_best", "judge", "select", "softmax",
-]  # fmt: skip

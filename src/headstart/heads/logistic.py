@@ -1,17 +1,26 @@
 """Logistic regression by scikit-learn. It has no closed form: folds of whole groups are held out instead."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from headstart.errors import missing_extra
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.kinds import Array, HeadKind, Labels, Settings, Solution, Targets
+
+INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
 FOLDS = 5
 
 
-def fit_logistic(x: Array, labels: NDArray[np.integer], classes: int, c: float) -> tuple[Array, Array]:
-    """Weights [d, classes] and bias [classes] of multinomial logistic regression with inverse penalty ``c``."""
-    from sklearn.linear_model import LogisticRegression
+def fit_logistic(x: Array, labels: Labels, classes: int, c: float) -> Solution:
+    """Fit multinomial logistic regression with inverse penalty ``c``. Raises MissingExtraError."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError:
+        raise missing_extra("The logistic head needs scikit-learn, which is not installed", "sklearn") from None
 
     model = LogisticRegression(C=c, max_iter=2000).fit(x, labels)
     weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
@@ -25,10 +34,13 @@ def fit_logistic(x: Array, labels: NDArray[np.integer], classes: int, c: float) 
 
 
 def group_folds(
-    x: NDArray[np.floating], labels: NDArray[np.integer], groups: NDArray[np.integer]
+    x: NDArray[np.floating], labels: Labels, groups: Labels
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to learn from and rows to judge, for each fold; groups stay whole."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    """Split rows into those to learn from and those to predict, for each fold; groups stay whole."""
+    try:
+        from sklearn.model_selection import StratifiedGroupKFold
+    except ImportError:
+        raise missing_extra("Folds of groups need scikit-learn, which is not installed", "sklearn") from None
 
     folds = min(FOLDS, len(np.unique(groups)))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
@@ -39,20 +51,31 @@ def group_folds(
     ]
 
 
-def held_out_logistic(
-    x: Array,
-    labels: NDArray[np.integer],
-    classes: int,
-    groups: NDArray[np.integer],
-    inverse_penalties: Sequence[float],
-) -> Iterator[tuple[float, Array]]:
-    """For each C: scores [n, classes] of every picture from a fit without its fold; folds keep groups whole."""
-    splits = group_folds(x, labels, groups)
-    for c in inverse_penalties:
-        scores = np.zeros((len(x), classes))
+def held_out_logistic(x: Array, targets: Targets, inverse_penalties: Sequence[float]) -> Array:
+    """Compute, for each C, the scores [p, n, k] of every image from a fit without its fold; folds keep groups whole."""
+    labels, classes = targets.labels, targets.classes
+    splits = group_folds(x, labels, targets.groups)
+    scores = np.zeros((len(inverse_penalties), len(x), classes))
+    for i, c in enumerate(inverse_penalties):
         for train, test in splits:
             weights, bias = fit_logistic(x[train], labels[train], classes, c)
-            fold = x[test] @ weights + bias
-            lowest = np.where(np.isfinite(fold), fold, np.inf).min(axis=1, keepdims=True)
-            scores[test] = np.where(np.isfinite(fold), fold, lowest)
-        yield c, scores
+            fold_scores = x[test] @ weights + bias
+            lowest = np.where(np.isfinite(fold_scores), fold_scores, np.inf).min(axis=1, keepdims=True)
+            scores[i, test] = np.where(np.isfinite(fold_scores), fold_scores, lowest)
+    return scores
+
+
+def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
+    x = basis.project(slice(None)) / np.sqrt(basis.mean_squared_length)
+    return held_out_logistic(x, targets, [float(each["C"]) for each in settings])
+
+
+def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:
+    unit = np.sqrt(basis.mean_squared_length)
+    weights, bias = fit_logistic(
+        basis.project(slice(None)) / unit, targets.labels, targets.classes, float(settings["C"])
+    )
+    return basis.affine(weights / unit, bias)
+
+
+LOGISTIC = HeadKind("logistic", tuple({"C": c} for c in INVERSE_PENALTIES), _held_out, _solve, None)

@@ -1,8 +1,8 @@
-"""How far a picture is from all that was learned: the share of it that the training pictures do not explain.
+"""Out-of-distribution detection: the share of an image's vector that the training images do not explain.
 
-A picture's vector differs from the mean of the training pictures by some length. Ridge explains a part of that by
-the directions in which the training pictures themselves vary; the distance is the share, 0 to 1, that is left. With
-the penalty it is a Mahalanobis distance (Lee et al. 2018) over the plain one, so that a picture's contrast does not
+An image's vector differs from the mean of the training images by some length. Ridge explains a part of that by the
+directions in which the training images themselves vary; the OOD score is the share, 0 to 1, that is left. With the
+penalty it is a Mahalanobis distance (Lee et al. 2018) divided by the plain one, so that an image's contrast does not
 count; a direction that holds less than PENALTY of all variation counts as mostly unexplained.
 """
 
@@ -13,72 +13,73 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.held_out import Basis, group_batches, refits
-from headstart.heads.solve import raised
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.leave_one_group_out import group_batches, large_groups
+from headstart.heads.statistics import add_to_diagonal
 
 Array = NDArray[np.float64]
-PENALTY = 0.003  # of the training pictures' whole spread
-LEAST = 0.05  # directions of which less than this share is explained are left out: they are many and change nothing
-TINY = 1e-9  # of a mean squared length of about 1: a picture that is the mean itself has distance 1
+PENALTY = 0.003  # of the summed eigenvalues of the training images
+LEAST_EXPLAINED = 0.05  # directions of which less than this share is explained are left out: many, and of no effect
+EPSILON = 1e-9  # of a mean squared length of about 1: an image that is the mean itself has a score of 1
 
 
 @dataclass(frozen=True)
-class Familiar:
-    """What the training pictures vary in.
+class OodDetector:
+    """The directions in which the training images vary.
 
-    For vectors x [n, d] let ``y = (x - centre) * scales``; the distance is ``1 - |y @ factor|^2 / |y|^2``.
-    ``centre`` and ``scales`` [d] are float32, ``factor`` [d, q] float16.
+    For vectors x [n, d] let ``y = (x - centre) * scales``; the OOD score is ``1 - |y @ factor|^2 / |y|^2``. ``centre``
+    and ``scales`` [d] are float32, ``factor`` [d, q] float16.
     """
 
     centre: NDArray[np.float32]
     scales: NDArray[np.float32]
     factor: NDArray[np.float16]
 
-    def distances(self, x: NDArray[np.floating]) -> Array:
-        """Distances [n], 0 to 1, of vectors [n, d] of the head's taps side by side."""
+    def scores(self, x: NDArray[np.floating]) -> Array:
+        """Compute the OOD scores [n], 0 to 1, of vectors [n, d] of the head's taps side by side."""
         y = (np.asarray(x, np.float32) - self.centre) * self.scales
-        explained = (y @ self.factor.astype(np.float32)).astype(np.float64)
-        whole = (y.astype(np.float64) ** 2).sum(axis=1)
-        left: Array = np.maximum(0, 1 - (explained**2).sum(axis=1) / (whole + TINY))
-        return left
+        projected = (y @ self.factor.astype(np.float32)).astype(np.float64)
+        squared_length = (y.astype(np.float64) ** 2).sum(axis=1)
+        scores: Array = np.maximum(0, 1 - (projected**2).sum(axis=1) / (squared_length + EPSILON))
+        return scores
 
 
-def familiar(basis: Basis) -> Familiar:
-    """From the basis of the training vectors."""
-    explained = basis.spread / (basis.spread + PENALTY * basis.spread.sum())
-    count = max(1, int((explained >= LEAST).sum()))  # ONNX has no matrix without columns
-    # Directions are in the order of their spread: those of which enough is explained are the last.
-    basis, explained, scales = basis.widest(count), explained[-count:], basis.vectors.scales
-    inner = np.eye(len(explained), count) * np.sqrt(np.where(explained >= LEAST, explained, 0))[:, None]
-    return Familiar(
-        (basis.mean / scales).astype(np.float32), scales.astype(np.float32), basis.weights(inner).astype(np.float16)
-    )
+def fit_ood(basis: Eigenbasis) -> OodDetector:
+    """Fit a detector from the basis of the training vectors."""
+    explained = basis.eigenvalues / (basis.eigenvalues + PENALTY * basis.eigenvalues.sum())
+    count = max(1, int((explained >= LEAST_EXPLAINED).sum()))  # ONNX has no matrix without columns
+    # Eigenvalues are ascending: the directions of which enough is explained are the last.
+    basis, explained, scales = basis.top(count), explained[-count:], basis.vectors.scales
+    root = np.sqrt(np.where(explained >= LEAST_EXPLAINED, explained, 0))
+    factor = basis.weights(np.eye(len(explained), count) * root[:, None])
+    return OodDetector((basis.mean / scales).astype(np.float32), scales.astype(np.float32), factor.astype(np.float16))
 
 
-def held_out_distances(basis: Basis, groups: NDArray[np.integer]) -> Array:
-    """The distance [n] of every picture when its group is left out, but for large groups without refitting.
+def held_out_ood_scores(basis: Eigenbasis, groups: NDArray[np.integer]) -> Array:
+    """Compute the OOD score [n] of every image when its group is left out; nothing is refitted but for large groups.
 
-    With the smoother H of all pictures, an intercept among its directions, that of the others gives the group the
-    products ``H_GG (I - H_GG)^-1``; 1/(those left) of that is the intercept's.
+    With the smoother H of all images, an intercept among its directions, that of the others gives the group the
+    products ``H_GG (I - H_GG)^-1``; 1 / (number of others) of that is the intercept's.
     """
     count = len(basis)
-    penalty = PENALTY * float(basis.spread.sum())
-    found = np.ones(count)
+    penalty = PENALTY * float(basis.eigenvalues.sum())
+    scores = np.ones(count)
     if penalty == 0:
-        return found
+        return scores
     for rows in group_batches(groups, basis):
         size = rows.shape[1]
         if size == count:
             continue
-        points = basis.at(rows)
-        hat = (points / (basis.spread + penalty)) @ points.transpose(0, 2, 1) + 1 / count
-        without = np.linalg.solve(np.eye(size) - hat, hat)
-        unexplained = penalty * (np.diagonal(without, axis1=1, axis2=2) - 1 / (count - size))
-        away = points + points.sum(axis=1, keepdims=True) / (count - size)
-        found[rows] = unexplained / ((away**2).sum(axis=2) + TINY)
-    for blocks, others in refits(groups, basis, np.zeros(count, np.int64), 1):
-        inverse = np.linalg.inv(raised(others.scatter, penalty))
-        for some in blocks:
-            away = basis.at(some) - others.mean
-            found[some] = penalty * ((away @ inverse) * away).sum(axis=1) / ((away**2).sum(axis=1) + TINY)
-    return found
+        points = basis.project(rows)
+        smoother = (points / (basis.eigenvalues + penalty)) @ points.transpose(0, 2, 1) + 1 / count
+        products = np.linalg.solve(np.eye(size) - smoother, smoother)
+        unexplained = penalty * (np.diagonal(products, axis1=1, axis2=2) - 1 / (count - size))
+        offsets = points + points.sum(axis=1, keepdims=True) / (count - size)
+        scores[rows] = unexplained / ((offsets**2).sum(axis=2) + EPSILON)
+    for blocks, others in large_groups(groups, basis, np.zeros(count, np.int64), 1):
+        inverse = np.linalg.inv(add_to_diagonal(others.scatter, penalty))
+        for block in blocks:
+            offsets = basis.project(block) - others.mean
+            unexplained = penalty * ((offsets @ inverse) * offsets).sum(axis=1)
+            scores[block] = unexplained / ((offsets**2).sum(axis=1) + EPSILON)
+    return scores

@@ -1,4 +1,4 @@
-"""Random ReLU features: a fixed, seeded hidden layer that lets a linear head bend."""
+"""Random ReLU features: a fixed, seeded hidden layer that gives a linear head curved decision boundaries."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,15 +6,15 @@ from numpy.typing import NDArray
 from headstart.heads.vectors import Vectors
 
 
-def expansion_for(x: Vectors, width: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A matrix [d, width] and offset [width] for scaled vectors x; the features are ``relu(x @ matrix + offset)``.
+def draw_random_features(x: Vectors, width: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw weights [d, width] and bias [width] for scaled vectors x; the features are ``relu(x @ weights + bias)``.
 
-    Directions are random and even over the centred vectors; offsets are spread so that each unit is active on
-    part of the pictures (random features: Rahimi & Recht 2008; ReLU: Cho & Saul 2009).
+    Directions are uniform over the centred vectors; offsets are spread so that each unit is active on part of the
+    images (random features: Rahimi & Recht 2008; ReLU: Cho & Saul 2009).
     """
     generator = np.random.default_rng(seed)
     mean, squares = x.moments()
     length = float(np.sqrt(max(0.0, float((squares - mean**2).sum()))))
-    matrix = generator.standard_normal((x.width, width)) / max(length, 1e-12)
-    offset = generator.uniform(-1, 1, width) - mean @ matrix
-    return matrix, offset
+    weights = generator.standard_normal((x.width, width)) / max(length, 1e-12)
+    bias = generator.uniform(-1, 1, width) - mean @ weights
+    return weights, bias

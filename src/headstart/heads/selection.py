@@ -1,272 +1,252 @@
-"""Choose taps, kind of head and penalty by what each would have said of groups left out.
+"""Choose taps, kind of head and penalty by how well each predicts images whose group was left out.
 
 Candidates are compared by held-out log-loss. Two rules keep the choice honest when data are few:
 
-- Log-loss is taken against labels softened by one unseen group (``calibration.smoothing``), so that heads
-  without a single held-out mistake tie instead of racing to infinite confidence.
-- Of tap sets that a paired test over groups cannot tell from the best at 95% (a rule in the spirit of Breiman
-  et al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first,
-  since the deepest features were trained to be the most general, then more taps, then shallower ones.
+- Log-loss is taken against labels smoothed by one unseen group (``stats.temperature.label_smoothing``), so that heads
+  without a single held-out error tie instead of racing to infinite confidence.
+- Of tap sets that a paired test over groups cannot distinguish from the best at 95% (a rule in the spirit of Breiman et
+  al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first, since the
+  deepest features were trained to be the most general, then more taps, then shallower ones.
 
-Every tap is tried alone. Taps together, dropout and random features are tried only while mistakes are left
-that they could be seen to mend.
+Every tap is tried alone. Taps together, dropout and random features are tried only while enough errors are left for
+them to correct.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from headstart.errors import DataError, OptionError
-from headstart.features.features import MANY
-from headstart.heads import whole
 from headstart.heads.candidates import (
+    KINDS,
     Candidate,
-    Problem,
-    bare,
-    dropout_candidates,
-    expanded_candidates,
-    lean,
-    plain_candidates,
+    ScoredCandidate,
+    Trial,
+    score_candidate,
+    try_dropout,
+    try_kinds,
+    try_random_features,
 )
+from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.head import Head, softmax
-from headstart.heads.held_out import Basis
-from headstart.heads.logistic import fit_logistic
-from headstart.heads.mlp import Epoch, Training, fit_mlp, held_out_mlp
-from headstart.heads.ood import Familiar, familiar, held_out_distances
-from headstart.heads.solve import Solution
-from headstart.machine import cores
-from headstart.stats.accuracy import Z95, grouped_difference
+from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
+from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
+from headstart.heads.ridge import check_dropout_rate
+from headstart.heads.training_set import TrainingSet
+from headstart.stats.accuracy import Z95
+from headstart.stats.paired import grouped_difference
 
-KINDS = ("auto", "ridge", "lda", "centroid", "logistic", "mlp")
+CHOICES = ("auto", *KINDS, "mlp")
+MANY_IMAGES = 4096  # from here on memory is saved at the cost of a little time
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The head chosen and fitted on all pictures, its held-out probabilities [n, k], and what was tried.
+class HeadOptions:
+    """Which heads are tried.
 
-    ``familiar`` tells how far any picture is from these, ``distances`` [n] how far each was with its group left out;
-    ``history`` has a record an epoch where the head was trained (mlp).
+    ``cut`` is "auto" or the taps to use side by side; ``kind`` one of ``CHOICES``; ``dropout`` in [0, 1) fixes the rate
+    of closed-form dropout, or of the mlp head; ``seed`` is for what is drawn at random; ``mlp`` configures the training
+    of an mlp head, which takes the deepest tap unless ``cut`` names others.
     """
 
-    head: Head
-    chosen: Candidate
-    probabilities: Array
-    candidates: tuple[Candidate, ...]
-    familiar: Familiar
-    distances: Array
-    history: tuple[Epoch, ...] = ()
+    cut: str | tuple[str, ...] = "auto"
+    kind: str = "auto"
+    dropout: float | None = None
+    seed: int = 0
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+
+    @property
+    def taps(self) -> tuple[str, ...] | None:
+        """The taps to use, None for "auto"."""
+        if self.cut == "auto":
+            return None
+        return (self.cut,) if isinstance(self.cut, str) else tuple(self.cut)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What was tried, the head chosen, and the best of each tap set as it was first tried: without dropout or random
-    features. Only ``chosen`` and ``best`` keep their losses [n] and scores [n, k]."""
+class SelectedHead:
+    """The selected head, fitted to all images, and the evidence for it.
 
-    chosen: Candidate
-    best: Mapping[tuple[str, ...], Candidate]
+    ``probabilities`` [n, k] and ``ood_scores`` [n] are leave-one-group-out predictions for the training images;
+    ``candidates`` are all that were tried; ``ood`` detects images unlike these. ``basis`` is that in which the head was
+    solved (None for an mlp head); ``history`` has a record for each epoch where the head was trained.
+    """
+
+    head: Head
+    probabilities: Array = field(repr=False)
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    ood: OodDetector = field(repr=False)
+    ood_scores: Array = field(repr=False)
+    basis: Eigenbasis | None = field(default=None, repr=False)
+    history: tuple[Epoch, ...] = field(default=(), repr=False)
+
+    def without_arrays(self) -> SelectedHead:
+        """Return it without the basis, which holds the features of all images."""
+        return replace(self, basis=None)
+
+
+@dataclass(frozen=True)
+class SelectionResult:
+    """The candidate that was selected, the best of each tap set without dropout and random features, and all tried."""
+
+    selected: ScoredCandidate
+    best: Mapping[tuple[str, ...], ScoredCandidate]
     candidates: tuple[Candidate, ...]
 
 
-def select(
-    values: Mapping[str, NDArray[np.floating]],
-    labels: NDArray[np.integer],
-    groups: NDArray[np.integer],
-    *,
-    cut: str | Sequence[str] = "auto",
-    kind: str = "auto",
-    dropout: float | None = None,
-    seed: int = 0,
-    judged: int | None = None,
-    training: Training | None = None,
-) -> Choice:
-    """Choose and fit a head: ``judge``, and then the head of its choice on all pictures.
+def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1) -> SelectedHead:
+    """Select a head by ``rank_candidates`` and fit it to all images. ``workers`` threads try candidates.
 
-    ``training`` is how an mlp head is trained; it takes the deepest tap unless ``cut`` names others. The rest is as in
-    ``judge``. Raises OptionError, DataError, MissingExtraError.
+    Raises OptionError, DataError, MissingExtraError.
     """
-    problem = Problem.of(values, labels, groups, judged)
-    if kind == "mlp":
-        _check_options(values, labels, cut, kind, dropout)
-        return _trained(problem, _taps(cut) if cut != "auto" else (list(values)[-1],), training or Training(), seed)
-    found = judge(values, labels, groups, cut=cut, kind=kind, dropout=dropout, seed=seed, judged=judged)
-    chosen = found.chosen
-    first = found.best[chosen.taps]
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(1) as beside:
-        known = beside.submit(_familiarity, problem, chosen.taps, None if "dropout" in first.settings else first.basis)
-        head = _fit(problem, chosen)
-        probabilities = softmax(chosen.scores / chosen.temperature)
-        return Choice(head, chosen, probabilities, tuple(map(bare, found.candidates)), *known.result())
+    options = options or HeadOptions()
+    if options.kind == "mlp":
+        return _train_mlp(training_set, options)
+    result = rank_candidates(training_set, options, workers=workers)
+    selected = result.selected
+    taps = selected.candidate.taps
+    plain = result.best[taps]
+    basis = None if "dropout" in plain.candidate.settings else plain.basis
+    with ThreadPoolExecutor(1) as pool:
+        ood = pool.submit(_fit_ood, training_set, taps, basis)
+        head = _fit_head(training_set, selected)
+        probabilities = softmax(selected.scores / selected.candidate.temperature)
+        return SelectedHead(head, probabilities, result.candidates, *ood.result(), basis=selected.basis)
 
 
-def judge(
-    values: Mapping[str, NDArray[np.floating]],
-    labels: NDArray[np.integer],
-    groups: NDArray[np.integer],
-    *,
-    cut: str | Sequence[str] = "auto",
-    kind: str = "auto",
-    dropout: float | None = None,
-    seed: int = 0,
-    judged: int | None = None,
-) -> Judged:
-    """Try heads and choose one.
+def rank_candidates(
+    training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1
+) -> SelectionResult:
+    """Try heads and select one by its leave-one-group-out log-loss. Raises OptionError, DataError."""
+    options = options or HeadOptions()
+    _check_options(training_set, options)
+    taps, groups = tuple(training_set.values), training_set.image_groups
+    kind, dropout = options.kind, options.dropout
 
-    ``values`` maps tap names, shallow to deep, to vectors [n, channels]; ``labels`` [n] are 0..k-1, each
-    present; ``groups`` [n] are left out whole. ``cut`` is "auto" or the taps to use side by side. ``dropout``
-    in [0, 1) fixes the rate of the ridge head's closed-form dropout. Of the vectors the first ``judged`` (all,
-    unless given) are of pictures; the others are further views of them, learned from and left out with their
-    groups, but neither choose nor count: probabilities are of the pictures. Raises OptionError, DataError.
-    """
-    _check_options(values, labels, cut, kind, dropout)
-    problem = Problem.of(values, labels, groups, judged)
-    groups, many = groups[: problem.judged], len(labels) >= MANY
-    # One thread of linear algebra in each of several workers: eigh gains little from two threads, and its
-    # threads wait for each other by spinning, which on a busy machine made a fit ten times slower.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(workers) as pool:
 
-        def tried(tap_sets: Sequence[tuple[str, ...]]) -> list[Candidate]:
-            found = pool.map(lambda taps: lean(plain_candidates(problem, taps, kind, dropout)), tap_sets)
-            return [candidate for some in found for candidate in some]
+        def try_tap_sets(tap_sets: Sequence[tuple[str, ...]]) -> list[Trial]:
+            return list(pool.map(lambda tap_set: try_kinds(training_set, tap_set, kind, dropout), tap_sets))
 
-        alone = [(tap,) for tap in reversed(list(values))]
-        candidates = tried(alone if cut == "auto" else [_taps(cut)])
-        chosen = _simplest_of_the_best(candidates, groups)
-        if cut == "auto" and _has_room(chosen, groups):
-            together = [tuple(values)[-number:] for number in range(2, min(3, len(values)) + 1)]
-            for some in [[one] for one in together] if many else [together]:  # side by side they need twice the memory
-                candidates += tried(some)
-            chosen = _simplest_of_the_best(candidates, groups, [alone[0], *together, *alone[1:]])
-        best = {taps: min(same, key=lambda c: c.log_loss) for taps, same in _by_taps(candidates).items()}
-        if kind in ("auto", "ridge") and dropout is None and _has_room(chosen, groups):
-            # One after the other: each needs several matrices of its number of features squared.
-            refined = lean(dropout_candidates(problem, chosen.taps)) + lean(
-                expanded_candidates(problem, chosen.taps, seed)
-            )
-            candidates += refined
-            chosen = _simplest_of_the_best([chosen, *refined], groups)
-    return Judged(chosen, best, tuple(candidates))
+        single = [(tap,) for tap in reversed(taps)]
+        trials = try_tap_sets(single if options.taps is None else [options.taps])
+        selected = _simplest_of_the_best([trial.best for trial in trials], groups)
+        if options.taps is None and _has_room(selected, groups):
+            together = [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
+            # Of many images one tap set after the other: two at a time need twice the memory.
+            batches = [[tap_set] for tap_set in together] if len(training_set) >= MANY_IMAGES else [together]
+            for batch in batches:
+                trials += try_tap_sets(batch)
+            order = [single[0], *together, *single[1:]]
+            selected = _simplest_of_the_best([trial.best for trial in trials], groups, order)
+        best = {trial.best.candidate.taps: trial.best for trial in trials}
+        if kind in ("auto", "ridge") and dropout is None and _has_room(selected, groups):
+            # One after the other: each needs several square matrices as wide as the number of features.
+            taps = selected.candidate.taps
+            refined = [try_dropout(training_set, taps), try_random_features(training_set, taps, options.seed)]
+            selected = _simplest_of_the_best([selected, *(trial.best for trial in refined)], groups)
+            trials += refined
+    candidates = tuple(candidate for trial in trials for candidate in trial.candidates)
+    return SelectionResult(selected, best, candidates)
 
 
-def as_good_as_the_best(candidates: Sequence[Candidate], groups: NDArray[np.integer]) -> list[bool]:
-    """Which candidates a paired test over groups cannot tell from the one with the least loss (95%, two-sided)."""
-    best = min(candidates, key=lambda c: c.log_loss)
-    differences = (grouped_difference(each.losses, best.losses, groups) for each in candidates)
-    return [worse <= Z95 * error for worse, error in differences]
+def tied_with_best(candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer]) -> list[bool]:
+    """Return which candidates a paired test over groups cannot distinguish from the one with the least loss (95%)."""
+    best = min(candidates, key=lambda scored: scored.candidate.log_loss)
+    differences = (grouped_difference(scored.losses, best.losses, groups) for scored in candidates)
+    return [difference <= Z95 * error for difference, error in differences]
 
 
-def _trained(problem: Problem, taps: tuple[str, ...], how: Training, seed: int) -> Choice:
-    """The mlp head: nothing is chosen; folds of groups say how good it is, and one more training on all makes it."""
-    x = np.concatenate([np.asarray(problem.values[tap], np.float32) for tap in taps], axis=1)
-    scores = held_out_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
-    layers, history = fit_mlp(x, problem.labels, problem.classes, problem.groups, how, seed)
+def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
+    """Train an mlp head on all images, after folds of groups have shown how good it is; nothing is selected."""
+    _check_options(training_set, options)
+    config = options.mlp if options.dropout is None else replace(options.mlp, dropout=options.dropout)
+    taps = options.taps or (list(training_set.values)[-1],)
+    x = np.concatenate([np.asarray(training_set.values[tap], np.float32) for tap in taps], axis=1)
+    scores = held_out_mlp(x, training_set.targets, config, options.seed)
+    layers, history = fit_mlp(x, training_set.targets, config, options.seed)
     settings: dict[str, float | str] = {
-        "hidden": how.hidden, "dropout": how.dropout, "optimiser": how.optimiser, "rate": how.rate,
+        "hidden": config.hidden,
+        "dropout": config.dropout,
+        "optimizer": config.optimizer,
+        "learning_rate": config.learning_rate,
         "epochs": len(history),
-    }  # fmt: skip
-    found = problem.candidate(None, taps, "mlp", settings, scores)
-    expansion = (layers.hidden, layers.offset)
-    head = Head("mlp", taps, layers.weights, layers.bias, found.temperature, expansion, settings)
-    known = _familiarity(problem, taps, None)
-    return Choice(head, found, softmax(found.scores / found.temperature), (bare(found),), *known, tuple(history))
+    }
+    scored = score_candidate(training_set, None, taps, "mlp", settings, scores)
+    temperature = scored.candidate.temperature
+    hidden_layer = (layers.hidden_weights, layers.hidden_bias)
+    head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, settings)
+    probabilities = softmax(scored.scores / temperature)
+    ood, ood_scores = _fit_ood(training_set, taps, None)
+    return SelectedHead(head, probabilities, (scored.candidate,), ood, ood_scores, history=tuple(history))
 
 
-def _check_options(
-    values: Mapping[str, NDArray[np.floating]],
-    labels: NDArray[np.integer],
-    cut: str | Sequence[str],
-    kind: str,
-    dropout: float | None,
-) -> None:
-    if kind not in KINDS:
-        raise OptionError(f"Unknown head {kind!r}; choose one of {', '.join(KINDS)}.")
-    if cut != "auto":
-        for tap in [cut] if isinstance(cut, str) else cut:
-            if tap not in values:
-                raise OptionError(f"Unknown cut {tap!r}; this backbone has {', '.join(values)}.")
-    if dropout is not None:
-        if not 0 <= dropout < 1:
-            raise OptionError(f"Dropout rate {dropout} cannot be used; give one from 0 up to, not including, 1.")
-        if kind not in ("auto", "ridge", "mlp"):
-            raise OptionError(f"Dropout has no closed form on the {kind} head; use --head ridge with it.")
-    if len(np.unique(labels)) < 2:
-        raise DataError("All pictures are of one class; a classifier needs pictures of at least two classes.")
+def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
+    if options.kind not in CHOICES:
+        raise OptionError(f"Unknown head {options.kind!r}; choose one of {', '.join(CHOICES)}.")
+    for tap in options.taps or ():
+        if tap not in training_set.values:
+            raise OptionError(f"Unknown cut {tap!r}; this backbone has {', '.join(training_set.values)}.")
+    if options.dropout is not None:
+        check_dropout_rate(options.dropout)
+        if options.kind not in ("auto", "ridge", "mlp"):
+            raise OptionError(f"Dropout has no closed form on the {options.kind} head; use --head ridge with it.")
+    if len(np.unique(training_set.targets.labels)) < 2:
+        raise DataError("All images are of one class; a classifier needs images of at least two classes.")
 
 
-def _taps(cut: str | Sequence[str]) -> tuple[str, ...]:
-    return (cut,) if isinstance(cut, str) else tuple(cut)
+def _fit_ood(training_set: TrainingSet, taps: tuple[str, ...], basis: Eigenbasis | None) -> tuple[OodDetector, Array]:
+    """Fit the OOD detector and compute the held-out OOD scores; ``basis`` where it is that of ``taps``."""
+    basis = basis or Eigenbasis.of(training_set.vectors(taps))
+    return fit_ood(basis), held_out_ood_scores(basis, training_set.targets.groups)[: training_set.images]
 
 
-def _familiarity(problem: Problem, taps: tuple[str, ...], basis: Basis | None) -> tuple[Familiar, Array]:
-    """What the training pictures vary in, and their distances when left out; ``basis`` where it is that of ``taps``."""
-    basis = basis or Basis.of(problem.vectors(taps))
-    return familiar(basis), held_out_distances(basis, problem.groups)[: problem.judged]
-
-
-def _has_room(candidate: Candidate, groups: NDArray[np.integer]) -> bool:
-    """Whether mistakes are left that a richer head could be seen to mend: at least two groups' worth."""
-    return (1 - candidate.accuracy) * len(np.unique(groups)) >= 2
+def _has_room(scored: ScoredCandidate, groups: NDArray[np.integer]) -> bool:
+    """Return whether enough errors are left for a richer head to show an improvement: at least two groups' worth."""
+    return (1 - scored.candidate.accuracy) * len(np.unique(groups)) >= 2
 
 
 def _simplest_of_the_best(
-    candidates: Sequence[Candidate], groups: NDArray[np.integer], order: Sequence[tuple[str, ...]] = ()
-) -> Candidate:
-    """The best of the first tap set that is not significantly worse than the best of all; without ``order``, as tried.
+    candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer], order: Sequence[tuple[str, ...]] = ()
+) -> ScoredCandidate:
+    """Return the best of the first tap set that is not significantly worse than the best of all.
 
-    Random features count as a richer set than the same taps without.
+    Tap sets are in ``order``, or else in the order of the candidates. Random features count as a richer set than the
+    same taps without.
     """
-    places = {taps: place for place, taps in enumerate(order)}
-    sets = dict.fromkeys((c.taps, "expansion" in c.settings) for c in candidates)
-    champions = [
-        min((c for c in candidates if (c.taps, "expansion" in c.settings) == one), key=lambda c: c.log_loss)
-        for one in sorted(sets, key=lambda pair: places.get(pair[0], 0))
-    ]
-    alike = as_good_as_the_best(champions, groups)
-    return next(champion for champion, good in zip(champions, alike, strict=True) if good)
+    positions = {taps: position for position, taps in enumerate(order)}
+    by_set: dict[tuple[tuple[str, ...], bool], ScoredCandidate] = {}
+    for scored in candidates:
+        key = (scored.candidate.taps, scored.candidate.has_random_features)
+        if key not in by_set or scored.candidate.log_loss < by_set[key].candidate.log_loss:
+            by_set[key] = scored
+    champions = [by_set[key] for key in sorted(by_set, key=lambda key: positions.get(key[0], 0))]
+    return next(champion for champion, tied in zip(champions, tied_with_best(champions, groups), strict=True) if tied)
 
 
-def _by_taps(candidates: Sequence[Candidate]) -> dict[tuple[str, ...], list[Candidate]]:
-    found: dict[tuple[str, ...], list[Candidate]] = {}
-    for candidate in candidates:
-        found.setdefault(candidate.taps, []).append(candidate)
-    return found
-
-
-def _fit(problem: Problem, chosen: Candidate) -> Head:
-    """The chosen head on all pictures, its scales folded into weights of the taps' own vectors."""
-    taps, settings, expansion, basis = chosen.taps, chosen.settings, None, chosen.basis
+def _fit_head(training_set: TrainingSet, selected: ScoredCandidate) -> Head:
+    """Fit the selected head to all images, with its scales folded into weights on the taps' own vectors."""
+    candidate, basis = selected.candidate, selected.basis
     assert basis is not None
-    scales = basis.vectors.scales
-    if basis.vectors.bend is not None:
-        matrix, offset = basis.vectors.bend
-        expansion = ((scales[:, None] * matrix).astype(np.float32), offset.astype(np.float32))
-    weights, bias = _solved(problem, chosen, basis)
-    if expansion is None:
+    weights, bias = KINDS[candidate.kind].solve(basis, training_set.targets, candidate.settings)
+    scales, hidden_layer = basis.vectors.scales, None
+    if basis.vectors.random_features is None:
         weights = weights * scales[:, None]
+    else:
+        hidden_weights, hidden_bias = basis.vectors.random_features
+        hidden_layer = ((scales[:, None] * hidden_weights).astype(np.float32), hidden_bias.astype(np.float32))
     return Head(
-        chosen.kind, taps, weights.astype(np.float32), bias.astype(np.float32), chosen.temperature, expansion,
-        dict(settings),
-    )  # fmt: skip
-
-
-def _solved(problem: Problem, chosen: Candidate, basis: Basis) -> Solution:
-    settings, labels, classes = chosen.settings, problem.labels, problem.classes
-    unit = float(basis.spread.sum()) / len(labels)
-    if chosen.kind == "logistic":
-        inner, bias = fit_logistic(basis.at(slice(None)) / np.sqrt(unit), labels, classes, float(settings["C"]))
-        weights = basis.weights(inner / np.sqrt(unit))
-        return weights, bias - basis.mean @ weights
-    if "dropout" in settings:
-        rate = float(settings["dropout"])
-        return whole.ridge(basis, labels, classes, max(rate / (1 - rate), 1e-6))
-    if chosen.kind == "ridge":
-        return whole.ridge(basis, labels, classes, float(settings["penalty"]) * unit)
-    if chosen.kind == "lda":
-        return whole.lda(basis, labels, classes, float(settings["shrinkage"]) * unit)
-    return whole.centroid(basis, labels, classes)
+        candidate.kind,
+        candidate.taps,
+        weights.astype(np.float32),
+        bias.astype(np.float32),
+        candidate.temperature,
+        hidden_layer,
+        dict(candidate.settings),
+    )

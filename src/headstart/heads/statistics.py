@@ -1,8 +1,8 @@
 """Sufficient statistics of a linear head: they add, merge and subtract, exactly.
 
-Ridge, LDA and the nearest centroid see the pictures only through the count, the class sums and the Gram
-matrix. So any number of workers may each sum a part, in any order, and pictures can be added to or taken
-from a finished head without reading the others again.
+Ridge, LDA and the nearest centroid depend on the images only through the count, the class sums and the Gram matrix. So
+any number of workers may each sum a part, in any order, and images can be added to a head or removed from it without
+reading the others again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,76 @@ from numpy.typing import NDArray
 
 from headstart.errors import DataError
 
+Array = NDArray[np.float64]
 
-def class_sums(x: NDArray[np.float64], labels: NDArray[np.integer], classes: int) -> NDArray[np.float64]:
-    """Sums [k, d] of the vectors x [n, d] of each class; a sort and a segmented sum, faster than adding one by one."""
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts [k] int64, class sums [k, d] float64 and Gram matrix [d, d] float64 of vectors [n, d]."""
+
+    counts: NDArray[np.int64]
+    sums: Array
+    gram: Array
+
+    @classmethod
+    def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
+        """Compute the statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
+        vectors: Array = np.asarray(x, np.float64)
+        counts = np.bincount(labels, minlength=classes)
+        return cls(counts, class_sums(vectors, labels, classes), vectors.T @ vectors)
+
+    @classmethod
+    def merged(cls, parts: Iterable[Statistics]) -> Statistics:
+        """Add up the statistics of one part or more; the parts stay as they are. Raises DataError for none.
+
+        Parts are taken one at a time, so a generator needs the memory of two.
+        """
+        iterator = iter(parts)
+        first = next(iterator, None)
+        if first is None:
+            raise DataError("There are no statistics to merge.")
+        counts, sums, gram = first.counts.copy(), first.sums.copy(), first.gram.copy()
+        for part in iterator:
+            counts += part.counts
+            sums += part.sums
+            gram += part.gram
+        return cls(counts, sums, gram)
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Return the statistics of both parts together."""
+        return Statistics(self.counts + other.counts, self.sums + other.sums, self.gram + other.gram)
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Return the statistics without a part that was added before; raise DataError if it cannot have been."""
+        counts = self.counts - other.counts
+        if (counts < 0).any():
+            raise DataError(
+                f"Cannot take away {int(other.counts.sum())} images: some class has fewer than that; "
+                "subtract only what was added."
+            )
+        return Statistics(counts, self.sums - other.sums, self.gram - other.gram)
+
+    @property
+    def count(self) -> int:
+        """How many images were summed."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> Array:
+        """The mean vector [d]."""
+        mean: Array = self.sums.sum(axis=0) / self.count
+        return mean
+
+    @property
+    def scatter(self) -> Array:
+        """Total scatter [d, d]: the Gram matrix of the centred vectors, a new array."""
+        scatter: Array = np.outer(-self.count * self.mean, self.mean)  # one matrix, and no second one
+        scatter += self.gram
+        return scatter
+
+
+def class_sums(x: Array, labels: NDArray[np.integer], classes: int) -> Array:
+    """Sum the vectors x [n, d] of each class, [k, d]. A sort and a segmented sum are faster than adding row by row."""
     order = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[order], return_index=True)
     sums = np.zeros((classes, x.shape[1]))
@@ -26,62 +93,10 @@ def class_sums(x: NDArray[np.float64], labels: NDArray[np.integer], classes: int
     return sums
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Counts [k] int64, class sums [k, d] float64 and Gram matrix [d, d] float64 of vectors [n, d]."""
+def add_to_diagonal(matrices: Array, value: float | Array) -> Array:
+    """Add a number, or one for each row [d], to the diagonals of ``matrices`` [..., d, d], in place.
 
-    counts: NDArray[np.int64]
-    sums: NDArray[np.float64]
-    gram: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
-        """Statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
-        vectors: NDArray[np.float64] = np.asarray(x, np.float64)
-        counts = np.bincount(labels, minlength=classes)
-        return cls(counts, class_sums(vectors, labels, classes), vectors.T @ vectors)
-
-    @classmethod
-    def merged(cls, parts: Iterable[Statistics]) -> Statistics:
-        """The statistics of all parts, one or more, in the memory of the first. Raises DataError for none."""
-        rest = iter(parts)
-        total = next(rest, None)
-        if total is None:
-            raise DataError("There are no statistics to merge.")
-        for part in rest:
-            total.counts[...] += part.counts
-            total.sums[...] += part.sums
-            total.gram[...] += part.gram
-        return total
-
-    def __add__(self, other: Statistics) -> Statistics:
-        """The statistics of both parts together."""
-        return Statistics(self.counts + other.counts, self.sums + other.sums, self.gram + other.gram)
-
-    def __sub__(self, other: Statistics) -> Statistics:
-        """The statistics without a part that was added before; DataError if it cannot have been."""
-        counts = self.counts - other.counts
-        if (counts < 0).any():
-            raise DataError(
-                f"Cannot take away {int(other.counts.sum())} pictures: some class has fewer than that; "
-                "subtract only what was added."
-            )
-        return Statistics(counts, self.sums - other.sums, self.gram - other.gram)
-
-    @property
-    def count(self) -> int:
-        """How many pictures were summed."""
-        return int(self.counts.sum())
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """The mean vector [d]."""
-        mean: NDArray[np.float64] = self.sums.sum(axis=0) / self.count
-        return mean
-
-    @property
-    def scatter(self) -> NDArray[np.float64]:
-        """Total scatter [d, d]: the Gram matrix of the vectors less their mean."""
-        scatter: NDArray[np.float64] = np.outer(-self.count * self.mean, self.mean)  # one matrix, and no other
-        scatter += self.gram
-        return scatter
+    In place because a copy of a wide matrix takes many megabytes; only for arrays that the caller has just made.
+    """
+    np.einsum("...ii->...i", matrices)[...] += value
+    return matrices

@@ -1,35 +1,36 @@
-"""What a head learns from: the vectors of one or several taps, made ready a block of rows at a time.
+"""What a head learns from: the vectors of one or several taps, prepared a block of rows at a time.
 
-Features are kept as fp16; the algebra wants scaled float64, eight times as large with its temporaries. Blocks
-keep the memory of a fit to that of the features.
+Features are kept as fp16; the algebra needs scaled float64, which takes eight times as much memory with its temporary
+arrays. Reading by blocks keeps the memory of a fit to that of the features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-BLOCK = 500_000  # numbers in a block
+BLOCK_SIZE = 500_000  # numbers in a block
 
 
 @dataclass(frozen=True)
 class Vectors:
     """n vectors of d numbers: ``parts`` [n, d_i] side by side, times ``scales`` [d].
 
-    With ``bend`` (matrix [d, h], offset [h]) they are ``relu(x @ matrix + offset)`` of that instead, h numbers.
+    With ``random_features`` (weights [d, h], bias [h]) they are ``relu(x @ weights + bias)`` of that, h numbers.
     """
 
     parts: tuple[NDArray[np.floating], ...]
     scales: Array
-    bend: tuple[Array, Array] | None = None
+    random_features: tuple[Array, Array] | None = None
+    block_size: int = BLOCK_SIZE
 
     @classmethod
     def of(cls, *parts: NDArray[np.floating]) -> Vectors:
-        """The arrays [n, d_i] side by side as they are."""
+        """Put arrays [n, d_i] side by side as they are."""
         return cls(parts, np.ones(sum(part.shape[1] for part in parts)))
 
     def __len__(self) -> int:
@@ -38,24 +39,25 @@ class Vectors:
     @property
     def width(self) -> int:
         """How many numbers a vector has."""
-        return len(self.scales) if self.bend is None else len(self.bend[1])
+        return len(self.scales) if self.random_features is None else len(self.random_features[1])
 
     def rows(self, index: slice | NDArray[np.integer]) -> Array:
-        """The vectors at ``index`` [..., width], float64."""
+        """Return the vectors at ``index`` [..., width], float64."""
         rows: Array = np.concatenate([np.asarray(part[index], np.float64) for part in self.parts], axis=-1)
         rows *= self.scales
-        if self.bend is None:
+        if self.random_features is None:
             return rows
-        bent: Array = rows.reshape(-1, rows.shape[-1]) @ self.bend[0]
-        return np.maximum(bent + self.bend[1], 0).reshape(*rows.shape[:-1], -1)
+        weights, bias = self.random_features
+        hidden: Array = rows.reshape(-1, rows.shape[-1]) @ weights
+        return np.maximum(hidden + bias, 0).reshape(*rows.shape[:-1], -1)
 
     def blocks(self) -> Iterator[slice]:
-        """Slices that cover all rows, each small enough to be held several times."""
-        step = max(64, BLOCK // max(1, self.width, len(self.scales)))
+        """Yield slices that cover all rows, each small enough for several arrays of its size."""
+        step = max(64, self.block_size // max(1, self.width, len(self.scales)))
         return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
 
     def moments(self) -> tuple[Array, Array]:
-        """The mean [width] of every number, and the mean of its square."""
+        """Compute the mean of every number and the mean of its square, both [width]."""
         total, squares = np.zeros(self.width), np.zeros(self.width)
         for block in self.blocks():
             rows = self.rows(block)
@@ -64,7 +66,7 @@ class Vectors:
         return total / len(self), squares / len(self)
 
     def products(self, targets: NDArray[np.floating]) -> Array:
-        """``x.T @ targets`` [width, k] for targets [n, k]."""
+        """Compute ``x.T @ targets`` [width, k] for targets [n, k]."""
         total = np.zeros((self.width, targets.shape[1]))
         for block in self.blocks():
             total += self.rows(block).T @ targets[block]
@@ -72,10 +74,7 @@ class Vectors:
 
 
 def one_hot(labels: NDArray[np.integer], classes: int) -> Array:
-    """Targets [n, classes], 1 at the label and 0 elsewhere."""
+    """Return targets [n, classes], 1 at the label and 0 elsewhere."""
     targets = np.zeros((len(labels), classes))
     targets[np.arange(len(labels)), labels] = 1
     return targets
-
-
-__all__: Sequence[str] = ["Vectors", "one_hot"]

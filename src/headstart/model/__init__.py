@@ -1,14 +1,17 @@
-"""The model folder: everything that is needed to answer, as data only.
+"""The model folder, and predictions from it. Nothing here needs the code that fits a model.
 
-model.py    Model: classes, preprocessing, head and graph of a finished classifier
-graph.py    backbone and head as one ONNX graph: uint8 pictures in, probabilities out
-golden.py   a few pictures and their answers, to prove a machine answers the same
-folder.py   write whole or not at all, read with distrust
+model.py        Model: classes, preprocessing, head and graph of a finished classifier
+compose.py      backbone and head as one ONNX graph: uint8 images in, probabilities and OOD score out
+golden.py       a few images with their predictions, to prove that a machine computes the same
+folder.py       write a model folder whole or not at all; read one as untrusted data
+card.py         the model card
+run_info.py     what run.json holds: how a model was made
+predictions.py  Predictions and Evaluation
+predictor.py    Predictor: model folder in, predictions out
+cam.py          class activation maps
 """
 
-from headstart.model.compose import compose
-from headstart.model.folder import check_target, read, write
-from headstart.model.golden import Verified, make_golden, verify
-from headstart.model.model import Golden, Model
+from headstart.model.predictions import Evaluation, Predictions
+from headstart.model.predictor import Predictor
 
-__all__ = ["Golden", "Model", "Verified", "check_target", "compose", "make_golden", "read", "verify", "write"]
+__all__ = ["Evaluation", "Predictions", "Predictor"]

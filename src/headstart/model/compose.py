@@ -1,19 +1,21 @@
 """Backbone and head as one ONNX graph."""
 
+from __future__ import annotations
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones import Backbone, cut
-from headstart.heads import Familiar, Head
-from headstart.heads.ood import TINY
+from headstart.heads.head import Head
+from headstart.heads.ood import EPSILON, OodDetector
 
 
-def compose(backbone: Backbone, head: Head, familiar: Familiar | None = None) -> bytes:
-    """``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, ``probabilities`` [batch, k] float32 out.
+def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
+    """Build ``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, two outputs.
 
-    With ``familiar`` there is a second output, ``distance`` [batch] float32: how far from all that was learned, 0 to 1.
-    The pictures are already resized; everything else, normalisation to temperature, is inside.
+    ``probabilities`` [batch, k] float32, and ``distance`` [batch] float32, the OOD score, 0 to 1. The images are
+    already resized; everything else, from normalisation to temperature, is inside.
     """
     model = cut(backbone, head.taps)
     graph = model.graph
@@ -22,41 +24,45 @@ def compose(backbone: Backbone, head: Head, familiar: Familiar | None = None) ->
         "head.bias": np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30)),
     }
     nodes = [helper.make_node("Concat", list(head.taps), ["head.features"], axis=1)]
-    current = "head.features"
-    if head.expansion is not None:
-        constants["head.expansion"], constants["head.offset"] = head.expansion
-        nodes.append(helper.make_node("Gemm", [current, "head.expansion", "head.offset"], ["head.expanded"]))
+    inputs = "head.features"
+    if head.hidden_layer is not None:
+        constants["head.expansion"], constants["head.offset"] = head.hidden_layer
+        nodes.append(helper.make_node("Gemm", [inputs, "head.expansion", "head.offset"], ["head.expanded"]))
         nodes.append(helper.make_node("Relu", ["head.expanded"], ["head.bent"]))
-        current = "head.bent"
-    nodes.append(helper.make_node("Gemm", [current, "head.weights", "head.bias"], ["head.scores"]))
+        inputs = "head.bent"
+    nodes.append(helper.make_node("Gemm", [inputs, "head.weights", "head.bias"], ["head.scores"]))
     nodes.append(helper.make_node("Softmax", ["head.scores"], ["probabilities"], axis=1))
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
-    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", head.weights.shape[1]])]
-    if familiar is not None:
-        more, further = _distance(familiar)
-        nodes += more
-        tensors += further
-        outputs.append(helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]))
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
+    ood_nodes, ood_tensors = _ood_score(ood)
+    graph.node.extend([*nodes, *ood_nodes])
+    graph.initializer.extend([*tensors, *ood_tensors])
     del graph.output[:]
-    graph.output.extend(outputs)
+    graph.output.extend(
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", head.weights.shape[1]]),
+            helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]),
+        ]
+    )
     onnx.checker.check_model(model)
-    result: bytes = model.SerializeToString(deterministic=True)
-    return result
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
-def _distance(familiar: Familiar) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """``Familiar.distances`` of ``head.features`` as a graph.
+def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Build ``OodDetector.scores`` of ``head.features`` as a graph.
 
     Sums of squares are products with a column of ones, since the reductions of ONNX changed their form between opsets.
     """
     arrays = {
-        "centre": familiar.centre, "scales": familiar.scales, "factor": familiar.factor,
-        "whole.ones": np.ones((len(familiar.centre), 1), np.float32),
-        "explained.ones": np.ones((familiar.factor.shape[1], 1), np.float32),
-        "tiny": np.full(1, TINY, np.float32), "one": np.ones(1, np.float32), "flat": np.array([-1], np.int64),
-    }  # fmt: skip
+        "centre": ood.centre,
+        "scales": ood.scales,
+        "factor": ood.factor,
+        "whole.ones": np.ones((len(ood.centre), 1), np.float32),
+        "explained.ones": np.ones((ood.factor.shape[1], 1), np.float32),
+        "tiny": np.full(1, EPSILON, np.float32),
+        "one": np.ones(1, np.float32),
+        "flat": np.array([-1], np.int64),
+    }
     steps = (
         ("Sub", ["head.features", "distance.centre"], "distance.away"),
         ("Mul", ["distance.away", "distance.scales"], "distance.scaled"),

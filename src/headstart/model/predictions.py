@@ -1,136 +1,166 @@
-"""What a classifier says of pictures, and what that turns out to be worth on labelled ones."""
+"""Predictions for images, and how good they are where the true classes are known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data import Dataset, Quarantined
-from headstart.errors import DataError
-from headstart.stats import ConformalThresholds
-from headstart.stats.accuracy import Accuracy, confusion_matrix, held_out_accuracy
+from headstart.data import Quarantined
+from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
+from headstart.stats.classification import ClassificationMetrics, classification_metrics, confusion_matrix
+from headstart.stats.conformal import ConformalThresholds
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """Answers on the n pictures that could be read, and what could not be.
+class Predictions:
+    """Predictions for n images that could be read.
 
-    ``probabilities`` [n, k] in the order of ``classes``. Of a model with ``promises`` also: ``sets`` [n, k] says which
-    classes are in each picture's prediction set, ``distances`` [n] (0 to 1) how far it is from all that was learned,
-    ``none_of_these`` [n] whether that is too far; else these are None.
+    ``classes`` [k] are those of the model; ``paths`` and ``rows`` [n] name the images and their rows of the features;
+    ``probabilities`` is [n, k]. ``truth`` [n] holds true classes as places in ``labels`` (None where they are not
+    known): the classes, and ``unknown_classes`` that only the data have. ``quarantined`` names the images that could
+    not be read. Predictions of a finished model also have ``thresholds`` and the OOD score of each image,
+    ``ood_scores`` [n], 0 to 1; else these are None.
     """
 
     classes: tuple[str, ...]
     paths: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    quarantined: tuple[Quarantined, ...]
-    promises: ConformalThresholds | None = None
-    sets: NDArray[np.bool_] | None = None
-    distances: NDArray[np.float64] | None = None
-    none_of_these: NDArray[np.bool_] | None = None
+    rows: NDArray[np.int64] = field(repr=False)
+    probabilities: NDArray[np.float64] = field(repr=False)
+    truth: NDArray[np.int64] | None = field(default=None, repr=False)
+    unknown_classes: tuple[str, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    thresholds: ConformalThresholds | None = None
+    ood_scores: NDArray[np.float64] | None = field(default=None, repr=False)
 
-    def set_of(self, row: int) -> list[str] | None:
-        """The classes in the set of one picture, most probable first."""
-        if self.sets is None:
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of the model, then those that only the data have."""
+        return self.classes + self.unknown_classes
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class [n] of each image."""
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability [n] of the most probable class."""
+        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
+        return confidence
+
+    @property
+    def is_correct(self) -> NDArray[np.bool_]:
+        """Which predictions [n] are correct; the true classes must be known."""
+        assert self.truth is not None
+        return np.asarray(self.predicted == self.truth)
+
+    @property
+    def sets(self) -> NDArray[np.bool_] | None:
+        """Which classes [n, k] are in the prediction set of each image; None without thresholds."""
+        return None if self.thresholds is None else self.thresholds.sets(self.probabilities)
+
+    @property
+    def is_rejected(self) -> NDArray[np.bool_] | None:
+        """Which images [n] are rejected as none of the classes; None without thresholds."""
+        if self.thresholds is None or self.ood_scores is None:
             return None
-        order = self.probabilities[row].argsort()[::-1]
-        return [self.classes[i] for i in order if self.sets[row, i]]
+        return self.thresholds.rejects(self.ood_scores)
+
+    def prediction_set(self, i: int) -> list[str] | None:
+        """Return the classes in the prediction set of image ``i``, most probable first; None without thresholds."""
+        if self.thresholds is None:
+            return None
+        members = self.thresholds.sets(self.probabilities[i : i + 1])[0]
+        return [self.classes[c] for c in self.probabilities[i].argsort()[::-1] if members[c]]
+
+
+def encode_truth(classes: Sequence[str], names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Turn the names of true classes [n] into places in ``classes`` and the unknown classes behind them."""
+    unknown = tuple(sorted(set(names) - set(classes)))
+    number = {name: i for i, name in enumerate((*classes, *unknown))}
+    return np.array([number[name] for name in names], np.int64), unknown
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Answers on labelled pictures: accuracy, and [k, k] counts, row the true class, column the answer.
+    """Quality of predictions for images whose true classes are known.
 
-    ``paths``, ``truth`` and ``probabilities`` [n, k] have one entry a picture that could be read;
-    ``unknown`` lists classes of the data that the model has never seen: every such picture counts as wrong.
-    Of a model with ``promises`` also: ``covered``, how many pictures of known classes have theirs in their set;
-    ``set_size``, how many classes a set has on average; ``refused``, how many pictures of known classes are taken for
-    none of them; ``caught``, how many of the unknown classes are. None where there is no such picture or promise.
+    ``metrics`` are by class, those of unknown classes behind the others; ``confusion`` [k, k] counts images of known
+    classes, the row being the true class, the column the predicted one. Every image of an unknown class counts as
+    wrong. With thresholds also: ``coverage``, how many images of known classes have theirs in their prediction set,
+    and ``set_size``, the mean number of classes in a set; ``false_rejections``, how many images of known classes are
+    rejected; ``ood_recall``, how many images of unknown classes are. None where there are no such images.
     """
 
+    predictions: Predictions
     accuracy: Accuracy
+    metrics: ClassificationMetrics
     confusion: NDArray[np.int64]
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    truth: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    quarantined: tuple[Quarantined, ...]
-    unknown: tuple[str, ...] = ()
-    promises: ConformalThresholds | None = None
-    covered: Accuracy | None = None
+    coverage: Accuracy | None = None
     set_size: float | None = None
-    refused: Accuracy | None = None
-    caught: Accuracy | None = None
+    false_rejections: Accuracy | None = None
+    ood_recall: Accuracy | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON form."""
-        promises, told = self.promises, {}
-        if promises is not None:
-            covered = None if self.covered is None else {**self.covered.to_dict(), "set_size": self.set_size}
-            told = {
-                "coverage": {"promised": promises.coverage, "found": covered},
-                "none_of_these": {
-                    "false_alarms": promises.false_alarms,
-                    "known": None if self.refused is None else self.refused.to_dict(),
-                    "unknown": None if self.caught is None else self.caught.to_dict(),
-                },
-            }
-        return {
-            "classes": list(self.classes),
-            "images": {"count": len(self.paths), "quarantined": len(self.quarantined)},
+        """Return the JSON form."""
+        predictions, thresholds = self.predictions, self.predictions.thresholds
+        values: dict[str, object] = {
+            "classes": list(predictions.classes),
+            "images": {"count": len(predictions), "quarantined": len(predictions.quarantined)},
             "accuracy": self.accuracy.to_dict(),
+            **self.metrics.to_dict(),
             "confusion": self.confusion.tolist(),
-            "unknown_classes": list(self.unknown),
-            **told,
+            "unknown_classes": list(predictions.unknown_classes),
         }
+        if thresholds is not None:
+            coverage = None if self.coverage is None else {**self.coverage.to_dict(), "set_size": self.set_size}
+            values["coverage"] = {"promised": thresholds.coverage, "found": coverage}
+            values["none_of_these"] = {
+                "false_alarms": thresholds.false_alarms,
+                "known": None if self.false_rejections is None else self.false_rejections.to_dict(),
+                "unknown": None if self.ood_recall is None else self.ood_recall.to_dict(),
+            }
+        return values
 
-    @property
-    def correct(self) -> NDArray[np.bool_]:
-        """Which answers [n] are right."""
-        answers = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
-        return np.array([a == b for a, b in zip(answers, self.truth, strict=True)], bool)
 
+def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None) -> Evaluation:
+    """Evaluate predictions against the true classes, which must be known.
 
-def labelled_part(dataset: Dataset) -> Dataset:
-    """The pictures to judge by: of a data set with splits validation, or test where there is none; labelled ones.
-
-    Raises DataError when there are no labels.
+    ``groups`` [n] are given where each image's group was left out of training: the interval of the accuracy is then by
+    groups.
     """
-    for name in ("validation", "test"):
-        if name in dataset.splits:
-            dataset = dataset.split(name)
-            break
-    labelled = [i for i, item in enumerate(dataset.items) if item.label is not None]
-    if not labelled:
-        raise DataError(f"{dataset.uri} has no labels to compare with; put the pictures in one folder a class.")
-    return dataset.select(labelled)
-
-
-def judge(found: Prediction, dataset: Dataset) -> Evaluation:
-    """Hold answers against the labels of the data set they are of; classes are matched by name. Raises DataError."""
-    if not found.paths:
-        raise DataError(f"None of the {len(dataset)} pictures of {dataset.uri} can be read.")
-    refused = {q.path for q in found.quarantined}
-    truth = tuple(str(item.label) for item in dataset.items if item.path not in refused)
-    number = {name: i for i, name in enumerate(found.classes)}
-    wanted = np.array([number.get(name, -1) for name in truth])
-    answers = found.probabilities.argmax(axis=1)
-    known = wanted >= 0
-    covered = set_size = None
-    if found.sets is not None and known.any():
-        covered = _counted(found.sets[known, wanted[known]])
-        set_size = float(found.sets[known].sum(axis=1).mean())
+    assert predictions.truth is not None
+    truth, predicted, classes = predictions.truth, predictions.predicted, len(predictions.classes)
+    is_known = truth < classes
+    if groups is None:
+        accuracy = held_out_accuracy(predictions.is_correct)
+    else:
+        accuracy = leave_one_group_out_accuracy(predictions.is_correct, groups)
+    coverage = set_size = false_rejections = ood_recall = None
+    sets, is_rejected = predictions.sets, predictions.is_rejected
+    if sets is not None and is_known.any():
+        coverage = held_out_accuracy(sets[is_known, truth[is_known]])
+        set_size = float(sets[is_known].sum(axis=1).mean())
+    if is_rejected is not None:
+        false_rejections = _share(is_rejected[is_known])
+        ood_recall = _share(is_rejected[~is_known])
     return Evaluation(
-        held_out_accuracy(wanted == answers),
-        confusion_matrix(wanted[known], answers[known], len(found.classes)),
-        found.classes, found.paths, truth, found.probabilities, found.quarantined,
-        tuple(sorted(set(truth) - set(number))), found.promises, covered, set_size,
-        None if found.none_of_these is None else _counted(found.none_of_these[known]),
-        None if found.none_of_these is None else _counted(found.none_of_these[~known]),
-    )  # fmt: skip
+        predictions,
+        accuracy,
+        classification_metrics(truth, predicted, predictions.labels),
+        confusion_matrix(truth[is_known], predicted[is_known], classes),
+        coverage,
+        set_size,
+        false_rejections,
+        ood_recall,
+    )
 
 
-def _counted(which: NDArray[np.bool_]) -> Accuracy | None:
-    return held_out_accuracy(which) if len(which) else None
+def _share(selected: NDArray[np.bool_]) -> Accuracy | None:
+    return held_out_accuracy(selected) if len(selected) else None

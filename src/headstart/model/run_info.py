@@ -1,81 +1,90 @@
-"""What ``run.json`` holds: how a model came about."""
+"""What ``run.json`` holds: how a model was made."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart import __version__
 from headstart.backbones import Backbone
 from headstart.data import Dataset
-from headstart.features.features import Features
-from headstart.heads import Choice
-from headstart.heads.learning_curve import LearningCurve
-from headstart.splits.split import Partition
-from headstart.stats.accuracy import Accuracy
+from headstart.features import Features
+from headstart.model.predictions import Evaluation
+from headstart.splits.split import Split
+
+if TYPE_CHECKING:
+    from headstart.heads.learning_curve import LearningCurve
+    from headstart.heads.selection import SelectedHead
+
+LIBRARIES = ("numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
 
 
-def record(
-    dataset: Dataset,
-    split: Partition,
-    backbone: Backbone,
-    choice: Choice,
-    features: Features,
-    accuracy: Mapping[str, Accuracy],
-    curve: LearningCurve | None,
-    *,
-    seconds: Mapping[str, float],
-    seed: int,
-    views: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The record of a fit, as JSON holds it; ``seconds`` has "total" and "head"."""
-    quarantined = (*dataset.quarantined, *features.quarantined)
-    return {
-        "classes": list(split.classes),
-        "images": {
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "quarantined": [{"path": q.path, "reason": q.reason} for q in quarantined],
-            "skipped": dict(dataset.skipped),
-        },
-        "groups": {
-            "count": split.groups.count,
-            "largest": split.groups.largest,
-            "method": split.groups.method,
-        },
-        "backbone": {"id": backbone.id, "sha256": backbone.sha256, "licence": backbone.licence},
-        "cut": list(choice.head.taps),
-        "head": {
-            "kind": choice.head.kind,
-            **choice.head.settings,
-            "temperature": choice.head.temperature,
-        },
-        "runtime": {
-            "name": features.runtime.name,
-            "version": features.runtime.version,
-            "precision": features.runtime.precision,
-        },
-        "accuracy": {name: found.to_dict() for name, found in accuracy.items()},
-        "learning_curve": None if curve is None else curve.to_dict(),
-        "seconds": {
-            "total": seconds["total"],
-            "decode": features.seconds["decode"],
-            "features": features.seconds["features"],
-            "head": seconds["head"],
-        },
-        "cache": {"hits": features.hits, "misses": features.misses},
-        "seed": seed,
-        "views": dict(views),
-        "data": {"uri": dataset.uri, "fingerprint": _fingerprint(features)},
-        "versions": _versions(),
-        "training": [asdict(epoch) for epoch in choice.history],
-        "candidates": [c.to_dict() for c in sorted(choice.candidates, key=lambda c: c.log_loss)],
-    }
+@dataclass(frozen=True)
+class RunInfo:
+    """The parts of a fit that ``run.json`` tells about.
+
+    ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
+    fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none.
+    """
+
+    dataset: Dataset
+    features: Features
+    split: Split
+    backbone: Backbone
+    selected: SelectedHead
+    evaluations: Mapping[str, Evaluation]
+    learning_curve: LearningCurve | None
+    seconds: Mapping[str, float]
+    seed: int
+    views: Mapping[str, Any]
+    fine_tuning: Mapping[str, Any] | None = None
+    training: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        features, split, selected = self.features, self.split, self.selected
+        quarantined = (*self.dataset.quarantined, *features.quarantined)
+        info = {
+            "classes": list(split.classes),
+            "images": {
+                "train": len(split.train),
+                "validation": len(split.validation),
+                "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
+                "skipped": dict(self.dataset.skipped),
+            },
+            "groups": split.groups.to_dict(),
+            "backbone": {"id": self.backbone.id, "sha256": self.backbone.sha256, "licence": self.backbone.licence},
+            "cut": list(selected.head.taps),
+            "head": {
+                "kind": selected.head.kind,
+                **selected.head.settings,
+                "temperature": selected.head.temperature,
+            },
+            "runtime": features.runtime.to_dict(),
+            "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
+            "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
+            "learning_curve": None if self.learning_curve is None else self.learning_curve.to_dict(),
+            "seconds": {
+                "total": self.seconds["total"],
+                "decode": features.seconds["decode"],
+                "features": features.seconds["features"],
+                "head": self.seconds["head"],
+            },
+            "cache": {"hits": features.hits, "misses": features.misses},
+            "seed": self.seed,
+            "views": dict(self.views),
+            "data": {"uri": self.dataset.uri, "fingerprint": _fingerprint(features)},
+            "versions": _versions(),
+            "training": [*self.training] or [asdict(epoch) for epoch in selected.history],
+            "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],
+        }
+        return info if self.fine_tuning is None else {**info, "fine_tuning": dict(self.fine_tuning)}
 
 
 def _fingerprint(features: Features) -> str:
@@ -83,5 +92,5 @@ def _fingerprint(features: Features) -> str:
 
 
 def _versions() -> dict[str, str]:
-    names = ("headstart", "numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), "headstart": __version__, **libraries}

@@ -34,6 +34,10 @@ class Groups:
     largest: int
     method: str
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form, without the index."""
+        return {"count": self.count, "largest": self.largest, "method": self.method}
+
 
 class DisjointSets:
     """Pictures 0..count-1 and the links between them; linked ones form a family (union-find, Tarjan 1975)."""

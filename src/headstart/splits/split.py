@@ -1,124 +1,132 @@
-"""Which pictures train, which are held out, and which belong together."""
+"""Split: which images are trained on and which validate, with the labels and groups of the training images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.errors import DataError, OptionError
-from headstart.features.features import Features
+from headstart.features import Features
 from headstart.splits.groups import Groups, duplicates_between, find_groups, groups_from_column, ungrouped
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Partition:
-    """Rows of the features: which train, which validate, and the training pictures' labels and groups."""
+class Split:
+    """Rows of the features: ``train`` [n] and ``validation`` [m].
+
+    ``labels`` [n] and ``groups`` [n] are those of the training images, ``classes`` [k] the names of the labels.
+    ``notes`` are lines that the user must see.
+    """
 
     classes: tuple[str, ...]
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    labels: NDArray[np.int64]
+    train: Rows
+    validation: Rows
+    labels: Rows
     groups: Groups
     notes: tuple[str, ...]
 
-    @classmethod
-    def of(
-        cls,
-        features: Features,
-        dataset: Dataset,
-        count: int,
-        group_by: str,
-        validation: str | float | None,
-        seed: int,
-    ) -> Partition:
-        """``count`` pictures of the data set train; a share of their groups is held out if ``validation`` is one."""
-        names = [dataset.items[i].label for i in features.index]
-        train, held = np.flatnonzero(features.index < count), np.flatnonzero(features.index >= count)
-        present = {str(names[i]) for i in train}
-        classes = tuple(name for name in dataset.classes if name in present)
-        if len(classes) < 2:
-            found = f"only {classes[0]!r}" if classes else "no readable picture"
-            raise DataError(f"A classifier needs pictures of at least two classes; found {found} in {dataset.uri}.")
-        labels = np.array([classes.index(str(names[i])) for i in train])
-        groups = group_images(features, dataset, train, labels, group_by)
-        notes = []
-        unseen = sorted({str(names[i]) for i in held} - set(classes))
-        if unseen:
-            notes.append(f"No training picture of {', '.join(unseen)}: those validation pictures count as wrong.")
-        leaked = held[duplicates_between(features.tiny_images[train], features.tiny_images[held])]
-        if len(leaked):
-            named = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
-            notes.append(
-                f"{len(leaked)} held-out pictures are copies of training pictures ({', '.join(named)}): "
-                "the accuracy on held-out pictures is too good; headstart check names them all."
-            )
-        if isinstance(validation, float | int) and not len(held):
-            out = _share_of_groups(groups.index, labels, float(validation), seed)
-            held, train, labels = train[out], train[~out], labels[~out]
-            index = np.unique(groups.index[~out], return_inverse=True)[1]
-            sizes = np.bincount(index)
-            groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
-        single = [classes[c] for c in range(len(classes)) if len(np.unique(groups.index[labels == c])) < 2]
-        if single:
-            shown = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
-            notes.append(
-                f"All pictures of {shown} are of one group, so they cannot be recognised when it is left out; "
-                "add other pictures."
-            )
-        return cls(classes, train, held, labels, groups, tuple(notes))
+
+def split_features(
+    features: Features, dataset: Dataset, group_by: str = "auto", validation: float | None = None, seed: int = 0
+) -> Split:
+    """Split the images of a dataset by the splits of its items, "train" and "validation".
+
+    Where the dataset has no validation images, ``validation`` is the share of the groups to hold out of training (None:
+    none). ``group_by`` is that of ``group_images``. Raises DataError, OptionError.
+    """
+    items = [dataset.items[i] for i in features.index]
+    is_train = np.array([item.split == "train" for item in items], bool)
+    train, held_out = np.flatnonzero(is_train), np.flatnonzero(~is_train)
+    present = {str(items[i].label) for i in train}
+    classes = tuple(name for name in dataset.classes if name in present)
+    if len(classes) < 2:
+        found = f"only {classes[0]!r}" if classes else "no readable image"
+        raise DataError(f"A classifier needs images of at least two classes; found {found} in {dataset.uri}.")
+    number = {name: c for c, name in enumerate(classes)}
+    labels = np.array([number[str(items[i].label)] for i in train])
+    groups = group_images(features, dataset, train, labels, group_by)
+    notes = [
+        *_unknown_class_notes(classes, [str(items[i].label) for i in held_out]),
+        *_leak_notes(features, dataset, train, held_out),
+    ]
+    if validation is not None and not len(held_out):
+        is_held_out = _hold_out_share(groups.index, labels, float(validation), seed)
+        held_out, train, labels = train[is_held_out], train[~is_held_out], labels[~is_held_out]
+        index = np.unique(groups.index[~is_held_out], return_inverse=True)[1]
+        sizes = np.bincount(index)
+        groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
+    notes += _single_group_notes(classes, labels, groups.index)
+    return Split(classes, train, held_out, labels, groups, tuple(notes))
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What a fit has learned from: all its pictures, their features and parts, and the network that was cut."""
+def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Rows, group_by: str) -> Groups:
+    """Group the images ``rows`` [n] with ``labels`` [n].
 
-    dataset: Dataset
-    features: Features
-    partition: Partition
-    backbone: Backbone
-
-
-def group_images(
-    features: Features, dataset: Dataset, train: NDArray[np.int64], labels: NDArray[np.int64], group_by: str
-) -> Groups:
-    """The groups of the pictures ``train`` [n] with ``labels`` [n]: by a column, or by pixels and features.
-
-    Raises OptionError for a column that is not there.
+    ``group_by`` is "none", "auto" (by the groups that the dataset names, else by near duplicates and features), or the
+    name of the table's column that the dataset was opened with. Raises OptionError for a column that is not there.
     """
     if group_by == "none":
-        return ungrouped(len(train))
-    given = [dataset.items[features.index[i]].group for i in train]
-    if any(name is not None for name in given):
-        return groups_from_column([f"name {g}" if g is not None else f"picture {i}" for i, g in enumerate(given)])
+        return ungrouped(len(rows))
+    named = [dataset.items[features.index[i]].group for i in rows]
+    if any(name is not None for name in named):
+        return groups_from_column(
+            [f"name {name}" if name is not None else f"unnamed {i}" for i, name in enumerate(named)]
+        )
     if group_by != "auto":
         raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
-    deepest = list(features.values)[-1]
-    vectors = features.vectors(train)[deepest]
-    return find_groups(features.content_hashes[train], features.tiny_images[train], vectors, labels)
+    vectors = features.vectors(rows)[features.deepest_tap]
+    return find_groups(features.content_hashes[rows], features.tiny_images[rows], vectors, labels)
 
 
-def _share_of_groups(
-    groups: NDArray[np.int64], labels: NDArray[np.int64], share: float, seed: int
-) -> NDArray[np.bool_]:
-    """Which pictures to hold out: whole groups, about ``share`` of each class, never all of a class."""
+def _unknown_class_notes(classes: Sequence[str], validation_labels: Sequence[str]) -> list[str]:
+    unknown = sorted(set(validation_labels) - set(classes))
+    if not unknown:
+        return []
+    return [f"There is no training image of {', '.join(unknown)}: those validation images count as wrong."]
+
+
+def _leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Rows) -> list[str]:
+    leaked = held_out[duplicates_between(features.tiny_images[train], features.tiny_images[held_out])]
+    if not len(leaked):
+        return []
+    paths = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
+    return [
+        f"{len(leaked)} validation images are copies of training images ({', '.join(paths)}): "
+        "the validation accuracy is too high; headstart check names them all."
+    ]
+
+
+def _single_group_notes(classes: Sequence[str], labels: Rows, groups: Rows) -> list[str]:
+    single = [classes[c] for c in range(len(classes)) if len(np.unique(groups[labels == c])) < 2]
+    if not single:
+        return []
+    names = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
+    return [
+        f"All images of {names} are in one group, so they cannot be recognised when it is left out; add other images."
+    ]
+
+
+def _hold_out_share(groups: Rows, labels: Rows, share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose which images to hold out: whole groups, about ``share`` of each class, never all of a class."""
     if not 0 < share < 1:
-        raise OptionError(f"A validation share of {share} cannot be used; give a data set, or a share between 0 and 1.")
-    out = np.zeros(len(groups), bool)
+        raise OptionError(f"A validation share of {share} cannot be used; give a dataset, or a share between 0 and 1.")
+    is_held_out = np.zeros(len(groups), bool)
     totals = np.bincount(labels)
-    held = np.zeros(len(totals))
+    held_out_counts = np.zeros(len(totals))
     for group in np.random.default_rng(seed).permutation(np.unique(groups)):
         members = groups == group
         counts = np.bincount(labels[members], minlength=len(totals))
         present = counts > 0
-        if (held[present] + counts[present] <= np.maximum(share * totals[present], 1)).all() and (
-            held[present] + counts[present] < totals[present]
-        ).all():
-            out |= members
-            held += counts
-    if not out.any():
-        raise DataError(f"No group of pictures is small enough to hold out {share:.0%}; give --validation a data set.")
-    return out
+        new_counts = held_out_counts[present] + counts[present]
+        if (new_counts <= np.maximum(share * totals[present], 1)).all() and (new_counts < totals[present]).all():
+            is_held_out |= members
+            held_out_counts += counts
+    if not is_held_out.any():
+        raise DataError(f"No group of images is small enough to hold out {share:.0%}; give --validation a dataset.")
+    return is_held_out

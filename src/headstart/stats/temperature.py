@@ -1,49 +1,49 @@
-"""Temperature: one number that makes held-out scores into probabilities that mean what they say."""
+"""Temperature scaling: one number by which held-out scores become calibrated probabilities (Guo et al. 2017)."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def label_smoothing(groups: int) -> float:
-    """How unsure anyone must stay after ``groups`` independent trials: ``1 / (groups + 1)``.
+    """Return the share of probability that ``groups`` independent trials leave open: ``1 / (groups + 1)``.
 
-    It stands for one more group whose pictures could be of any class. Without it a head that makes no
-    mistake on the held-out groups would be given temperature zero and a log-loss of zero, however it was cut
-    (Laplace's rule of succession; the targets of Platt 1999, section 2.2).
+    It stands for one more group whose images could be of any class. Without it a head that makes no error on the
+    held-out groups would be given a temperature of zero and a log-loss of zero, whatever its cut (Laplace's rule of
+    succession; the targets of Platt 1999, section 2.2).
     """
     return 1 / (groups + 1)
 
 
 def log_losses(
-    scores: NDArray[np.float64], labels: NDArray[np.integer], temperature: float, smooth: float
+    scores: NDArray[np.float64], labels: NDArray[np.integer], temperature: float, smoothing: float
 ) -> NDArray[np.float64]:
-    """Log-loss [n], in nats, of softmax(scores / temperature) against labels softened by ``smooth``."""
+    """Return the log-loss [n], in nats, of softmax(scores / temperature) against labels smoothed by ``smoothing``."""
     logits = scores / temperature
     logits = logits - logits.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(logits).sum(axis=1))
-    own = logits[np.arange(len(labels)), labels]
-    losses: NDArray[np.float64] = log_total - (1 - smooth) * own - smooth * logits.mean(axis=1)
+    true_logits = logits[np.arange(len(labels)), labels]
+    losses: NDArray[np.float64] = log_total - (1 - smoothing) * true_logits - smoothing * logits.mean(axis=1)
     return losses
 
 
-def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.integer], smooth: float) -> float:
-    """The temperature > 0 with the least mean log-loss on held-out scores [n, k] (Guo et al. 2017).
+def fit_temperature(scores: NDArray[np.float64], labels: NDArray[np.integer], smoothing: float) -> float:
+    """Return the temperature > 0 with the least mean log-loss on held-out scores [n, k].
 
-    The loss is convex in 1 / temperature; a safeguarded Newton search finds its root to 1e-6 relative.
+    The loss is convex in 1 / temperature; a safeguarded Newton search finds its minimum to 1e-6 relative.
     """
     centred = scores - scores.mean(axis=1, keepdims=True)
     scale = float(np.sqrt((centred**2).mean()))
     if not scale > 0:
         return 1.0
     centred = centred / scale
-    wanted = float(((1 - smooth) * centred[np.arange(len(labels)), labels]).mean())
+    target = float(((1 - smoothing) * centred[np.arange(len(labels)), labels]).mean())
     low, high, beta = 1e-4, 1e6, 1.0
     for _ in range(100):
         logits = beta * centred
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         expected = (weights * centred).sum(axis=1)
-        slope = float(expected.mean()) - wanted
+        slope = float(expected.mean()) - target
         curvature = float(((weights * centred**2).sum(axis=1) - expected**2).mean())
         low, high = (beta, high) if slope < 0 else (low, beta)
         step = beta - slope / curvature if curvature > 0 else -1.0

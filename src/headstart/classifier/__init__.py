@@ -1,0 +1,10 @@
+"""Fit a classifier.
+
+fit.py        fit_dataset: a dataset and FitOptions in, a FitResult out
+estimator.py  ImageClassifier, a scikit-learn estimator; load, for a model folder
+"""
+
+from headstart.classifier.estimator import ImageClassifier, load
+from headstart.classifier.fit import FitOptions, FitResult, fit_dataset
+
+__all__ = ["FitOptions", "FitResult", "ImageClassifier", "fit_dataset", "load"]

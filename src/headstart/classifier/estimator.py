@@ -1,0 +1,214 @@
+"""``ImageClassifier``: the scikit-learn estimator over ``fit_dataset`` and ``Predictor``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import InputOptions
+from headstart.classifier.fit import FitOptions, fit_dataset
+from headstart.data import as_dataset
+from headstart.errors import DataError, NotFittedError, OptionError
+from headstart.features import Compute
+from headstart.features.features import Progress
+from headstart.heads.mlp import MlpConfig
+from headstart.model.folder import write_model
+from headstart.model.golden import Verification
+from headstart.model.predictions import Evaluation, Predictions
+from headstart.model.predictor import Predictor
+from headstart.stats.accuracy import Accuracy
+
+
+class ImageClassifier:
+    """Classify images by the frozen features of a pretrained network. A scikit-learn estimator whose X are images.
+
+    ``X`` is a dataset (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8 arrays
+    [height, width, 3]; with a list, ``y`` holds the label of each. The parameters are those of ``FitOptions``;
+    ``runtime``, ``precision`` and ``workers`` are those of ``Compute``.
+
+    After ``fit``: ``classes_``, ``model_``, and ``result_`` (a ``FitResult``, not pickled); ``accuracy_`` and ``run_``
+    (the content of ``run.json``) are known of a loaded model too.
+    """
+
+    _estimator_type = "classifier"
+
+    def __init__(
+        self,
+        backbone: str = "headstart-s",
+        cut: str | Sequence[str] = "auto",
+        head: str = "auto",
+        dropout: float | None = None,
+        group_by: str = "auto",
+        validation: str | float | None = None,
+        coverage: float = 0.95,
+        false_alarms: float = 0.05,
+        runtime: str = "auto",
+        precision: str = "auto",
+        workers: int | None = None,
+        seed: int = 0,
+        input_options: InputOptions | None = None,
+        cache: bool = True,
+        views: int = 1,
+        augmentation: str = "light",
+        mlp: MlpConfig | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.cut = cut
+        self.head = head
+        self.dropout = dropout
+        self.group_by = group_by
+        self.validation = validation
+        self.coverage = coverage
+        self.false_alarms = false_alarms
+        self.runtime = runtime
+        self.precision = precision
+        self.workers = workers
+        self.seed = seed
+        self.input_options = input_options
+        self.cache = cache
+        self.views = views
+        self.augmentation = augmentation
+        self.mlp = mlp
+
+    @property
+    def options(self) -> FitOptions:
+        """The parameters as the options of ``fit_dataset``."""
+        compute = Compute(self.runtime, self.precision, self.workers)
+        shared = {f.name: getattr(self, f.name) for f in fields(FitOptions) if f.name not in ("compute", "cut")}
+        return FitOptions(cut=self.cut if isinstance(self.cut, str) else tuple(self.cut), compute=compute, **shared)
+
+    def fit(
+        self,
+        X: Any,
+        y: Sequence[object] | None = None,
+        groups: Sequence[object] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> ImageClassifier:
+        """Fit. ``groups`` name images that belong together (a scene, a patient). Raises HeadstartError."""
+        dataset = as_dataset(X, y, groups, group_column=self.options.group_column)
+        self.result_ = fit_dataset(dataset, self.options, progress=progress)
+        self.model_ = self.result_.model
+        self.classes_ = np.array(self.model_.classes)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class [n] of each image. Raises DataError if one cannot be read."""
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        return labels
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Return probabilities [n, k] in the order of ``classes_``; rows sum to 1.
+
+        Raises DataError if an image cannot be read.
+        """
+        predictions = self.predict_dataset(X)
+        if predictions.quarantined:
+            first = predictions.quarantined[0]
+            raise DataError(f"{len(predictions.quarantined)} images cannot be read, first {first.path}: {first.reason}")
+        return predictions.probabilities
+
+    def score(self, X: Any, y: Sequence[object] | None = None) -> float:
+        """Return the accuracy, 0 to 1, on labelled images."""
+        return self.evaluate(X, y).accuracy.value
+
+    def predict_dataset(self, X: Any, *, progress: Progress | None = None) -> Predictions:
+        """Predict every readable image, with prediction set and OOD score; the others are quarantined."""
+        return self._predictor().predict(X, progress=progress)
+
+    def evaluate(self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None) -> Evaluation:
+        """Evaluate on labelled images that had no part in training.
+
+        Of a dataset with splits the validation images count, or the test images where there are none. Classes are
+        matched by name. Raises DataError where there are no labels.
+        """
+        return self._predictor().evaluate(as_dataset(X, y), progress=progress)
+
+    def save(self, folder: str | os.PathLike[str]) -> str:
+        """Write the model folder and return its path."""
+        return str(write_model(self._predictor().model, folder))
+
+    def verify(self) -> Verification:
+        """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
+        return self._predictor().verify()
+
+    @property
+    def run_(self) -> dict[str, Any]:
+        """How the model was made: the content of ``run.json``."""
+        return dict(self._predictor().model.run)
+
+    @property
+    def accuracy_(self) -> dict[str, Accuracy]:
+        """The accuracies of the fit by what they were measured on: "validation" and "leave_group_out"."""
+        return {
+            name: Accuracy(value["correct"], value["count"], tuple(value["interval"]), value["method"])
+            for name, value in self._predictor().model.run.get("accuracy", {}).items()
+        }
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  # scikit-learn's signature
+        """Return the parameters by name, as scikit-learn wants them."""
+        return {name: getattr(self, name) for name in _PARAMETERS}
+
+    def set_params(self, **params: Any) -> ImageClassifier:
+        """Set parameters by name. Raises ValueError for an unknown one."""
+        for name, value in params.items():
+            if name not in _PARAMETERS:
+                raise OptionError(f"Unknown parameter {name!r}; ImageClassifier has {', '.join(_PARAMETERS)}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        default = ImageClassifier().get_params()
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v != default[k]]
+        return f"ImageClassifier({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, string=True),
+            requires_fit=True,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels to another process: all but the images and features, whose files stay open here."""
+        return {name: value for name, value in vars(self).items() if name != "result_"}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def _predictor(self) -> Predictor:
+        if not hasattr(self, "model_"):
+            raise not_fitted("This ImageClassifier is not fitted yet; call fit first, or headstart.load a model.")
+        return Predictor(self.model_, Compute(self.runtime, self.precision, self.workers))
+
+
+def load(folder: str | os.PathLike[str]) -> ImageClassifier:
+    """Load the classifier in a model folder. Raises ModelError for a damaged, hostile or newer one."""
+    model = Predictor.load(folder).model
+    classifier = ImageClassifier(backbone=model.backbone.get("id", "unknown"))
+    classifier.model_ = model
+    classifier.classes_ = np.array(model.classes)
+    return classifier
+
+
+def not_fitted(message: str) -> Exception:
+    """Make scikit-learn's error for an estimator that is not fitted, or our own where scikit-learn is not installed."""
+    try:
+        from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+    except ImportError:
+        return NotFittedError(message)
+    error: Exception = SklearnNotFittedError(message)
+    return error
+
+
+_PARAMETERS = tuple(ImageClassifier.__init__.__annotations__)[:-1]

@@ -1,0 +1,336 @@
+"""Fit a classifier to a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headstart import backbones
+from headstart.backbones import Backbone, InputOptions
+from headstart.data import Dataset, concatenate, open_dataset
+from headstart.errors import DataError
+from headstart.features import Compute, FeatureCache, Features, embed
+from headstart.features.features import Extract, Progress, embed_views
+from headstart.heads.learning_curve import LearningCurve, learning_curve
+from headstart.heads.mlp import MlpConfig
+from headstart.heads.selection import HeadOptions, SelectedHead, select_head
+from headstart.heads.training_set import TrainingSet
+from headstart.images.augment import View, views
+from headstart.images.decode import decode
+from headstart.machine import single_threaded_blas
+from headstart.model.compose import compose
+from headstart.model.golden import GoldenImages, make_golden
+from headstart.model.model import Model, describe_backbone
+from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
+from headstart.model.run_info import RunInfo
+from headstart.splits.split import Split, split_features
+from headstart.stats.accuracy import Accuracy, disjoint
+from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds, groups_needed
+
+GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a classifier is fitted.
+
+    ``backbone`` is an id, ``input_options`` how it wants its images; ``cut`` "auto" or the taps to use; ``head``
+    "auto", "ridge", "lda", "centroid", "logistic" or "mlp"; ``dropout`` a rate in [0, 1) or None; ``mlp`` configures
+    the training of an mlp head. ``views`` is the number of views of each training image to learn from (1: the image
+    alone), ``augmentation`` how they differ: "flip", "light" or "lesson". ``group_by`` is "auto", "none" or the name of
+    a column; ``validation`` a dataset, its path or URL, a share of the groups in (0, 1), or None: the validation split
+    of the data. ``coverage`` is the share of images whose prediction set is to hold their class, ``false_alarms`` the
+    share that may be rejected although they belong to a class. ``compute`` runs the backbone, ``cache`` keeps features
+    on disk, ``seed`` is for what is drawn at random.
+    """
+
+    backbone: str = "headstart-s"
+    input_options: InputOptions | None = None
+    cut: str | tuple[str, ...] = "auto"
+    head: str = "auto"
+    dropout: float | None = None
+    mlp: MlpConfig | None = None
+    views: int = 1
+    augmentation: str = "light"
+    group_by: str = "auto"
+    validation: Dataset | str | os.PathLike[str] | float | None = None
+    coverage: float = 0.95
+    false_alarms: float = 0.05
+    compute: Compute = field(default_factory=Compute)
+    cache: bool = True
+    seed: int = 0
+
+    @property
+    def head_options(self) -> HeadOptions:
+        """The options of the head's selection. A cut may name several taps with commas."""
+        cut = self.cut
+        if isinstance(cut, str) and cut != "auto":
+            cut = tuple(part.strip() for part in cut.split(","))
+        return HeadOptions(
+            cut if isinstance(cut, str) else tuple(cut), self.head, self.dropout, self.seed, self.mlp or MlpConfig()
+        )
+
+    @property
+    def group_column(self) -> str | None:
+        """The name of the column to group by, None where there is none."""
+        return None if self.group_by in ("auto", "none") else self.group_by
+
+    def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
+        """Open the feature cache, or nothing."""
+        return FeatureCache() if self.cache else nullcontext()
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a head was fitted to: the images for training and validation, their features and split, and the backbone."""
+
+    dataset: Dataset
+    backbone: Backbone
+    features: Features
+    split: Split
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Result of a fit; nothing is changed afterwards.
+
+    ``selected`` is the head with the evidence for it. ``evaluations`` hold predictions and their quality: "validation",
+    where there are such images, and "leave_group_out", the training images, each predicted with its group left out.
+    ``learning_curve`` is None where there are too few groups for one. ``model`` is the finished model, whose ``run`` is
+    the content of ``run.json``. ``notes`` are lines that the user must see.
+    """
+
+    options: FitOptions
+    data: TrainingData
+    selected: SelectedHead
+    evaluations: Mapping[str, Evaluation]
+    learning_curve: LearningCurve | None
+    model: Model
+    notes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> dict[str, Accuracy]:
+        """The accuracies by what they were measured on."""
+        return {name: evaluation.accuracy for name, evaluation in self.evaluations.items()}
+
+
+def fit_dataset(
+    dataset: Dataset,
+    options: FitOptions | None = None,
+    extract: Extract = embed,
+    *,
+    thumbnails: bool = False,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit a classifier to the training images of a dataset.
+
+    ``extract`` computes features and has the parameters of ``features.embed``. With ``thumbnails`` what a report shows
+    of an image is kept in the cache while the image is decoded. Raises HeadstartError.
+    """
+    options = options or FitOptions()
+    start = time.perf_counter()
+    check_targets(options.coverage, options.false_alarms)
+    options.compute.resolve()
+    if not dataset.classes:
+        raise DataError(f"{dataset.uri} has no labels to learn from; put the images in one folder per class.")
+    further_views = views(options.augmentation, options.views)
+    taps = options.head_options.taps or ()
+    backbone = backbones.load(options.backbone, options=options.input_options, taps=taps)
+    images = _training_and_validation_images(dataset, options)
+    with options.open_cache() as cache:
+        features = extract(images, backbone, options.compute, cache=cache, thumbnails=thumbnails, progress=progress)
+        head_start = time.perf_counter()
+        share = options.validation if isinstance(options.validation, float | int) else None
+        split = split_features(features, images, options.group_by, share, options.seed)
+        training_images = images.select([int(i) for i in features.index[split.train]])
+
+        def embed_view(view: View) -> Features:
+            return extract(training_images, backbone, options.compute, cache=cache, view=view, progress=progress)
+
+        values = embed_views(features, split.train, further_views, embed_view)
+        cache_notes = [] if cache is None else list(cache.notes)
+    training_set = TrainingSet.of(
+        values,
+        np.tile(split.labels, options.views),
+        np.tile(split.groups.index, options.views),
+        images=len(split.labels),
+    )
+    with single_threaded_blas():
+        selected = select_head(training_set, options.head_options, workers=options.compute.threads)
+    data = TrainingData(images, backbone, features, split)
+    return make_result(
+        options, data, selected, FitTimes(start, head_start), notes=(*backbone.notes, *cache_notes, *split.notes)
+    )
+
+
+@dataclass(frozen=True)
+class FitTimes:
+    """When a fit and the selection of its head began, by ``time.perf_counter``."""
+
+    start: float
+    head_start: float
+
+
+@dataclass(frozen=True)
+class FineTuningRecord:
+    """What ``run.json`` tells of a fine-tuning: its ``info``, and the epochs of the training that made the model."""
+
+    info: Mapping[str, Any]
+    training: tuple[Mapping[str, Any], ...] = ()
+
+
+def make_result(
+    options: FitOptions,
+    data: TrainingData,
+    selected: SelectedHead,
+    times: FitTimes,
+    *,
+    notes: Sequence[str],
+    fine_tuning: FineTuningRecord | None = None,
+) -> FitResult:
+    """Make the result of a fit from a selected head: thresholds, evaluations, learning curve, model and run info."""
+    split = data.split
+    thresholds = fit_thresholds(
+        selected.probabilities,
+        split.labels,
+        split.groups.index,
+        selected.ood_scores,
+        coverage=options.coverage,
+        false_alarms=options.false_alarms,
+    )
+    with ThreadPoolExecutor(1) as pool:  # one: two threads of small steps would wait for each other
+        golden_images = pool.submit(_golden_images, data, selected)
+        curve = pool.submit(_learning_curve, options, data, selected)
+        evaluations = pool.submit(_evaluate, data, selected)
+        backbone = data.backbone
+        graph = compose(backbone, selected.head, selected.ood)
+        golden = make_golden(graph, backbone.preprocess, backbone.batch, golden_images.result())
+    end = time.perf_counter()
+    info = RunInfo(
+        data.dataset,
+        data.features,
+        split,
+        backbone,
+        selected,
+        evaluations.result(),
+        curve.result(),
+        seconds={"total": end - times.start, "head": end - times.head_start},
+        seed=options.seed,
+        views={"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
+        fine_tuning=None if fine_tuning is None else fine_tuning.info,
+        training=() if fine_tuning is None else fine_tuning.training,
+    )
+    model = Model(
+        split.classes,
+        backbone.preprocess,
+        describe_backbone(backbone),
+        selected.head,
+        selected.ood,
+        thresholds,
+        graph,
+        hashlib.sha256(graph).hexdigest(),
+        backbone.batch,
+        golden,
+        info.to_dict(),
+    )
+    all_notes = (
+        *notes,
+        *_coverage_notes(thresholds, split.groups.count),
+        *_contradiction_notes(info.evaluations),
+    )
+    # Without the basis: it holds all features.
+    return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, all_notes)
+
+
+def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
+    """Return the training images and behind them the validation images, by the splits "train" and "validation"."""
+    train = dataset.split("train")
+    if not len(train):
+        raise DataError(f"{dataset.uri} has no training images; expected class folders, or train/ with them.")
+    validation = options.validation
+    if validation is None or isinstance(validation, float | int):
+        other = dataset.split("validation")
+    else:
+        other = validation if isinstance(validation, Dataset) else open_dataset(validation)
+        other = other.split("validation") if "validation" in other.splits else other
+    return concatenate(train, other.with_split("validation")) if len(other) else train
+
+
+def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:
+    split = data.split
+    with single_threaded_blas():
+        return learning_curve(
+            selected, split.labels, split.groups.index, seed=options.seed, workers=options.compute.threads
+        )
+
+
+def _evaluate(data: TrainingData, selected: SelectedHead) -> dict[str, Evaluation]:
+    """Evaluate the head on the validation images, and on the training images with each one's group left out."""
+    features, split, head = data.features, data.split, selected.head
+    items = [data.dataset.items[i] for i in features.index]
+    evaluations = {}
+    if len(split.validation):
+        truth, unknown = encode_truth(split.classes, [str(items[i].label) for i in split.validation])
+        probabilities = head.probabilities(features.matrix(head.taps, split.validation))
+        paths = tuple(items[i].path for i in split.validation)
+        predictions = Predictions(split.classes, paths, split.validation, probabilities, truth, unknown)
+        evaluations["validation"] = evaluate(predictions)
+    paths = tuple(items[i].path for i in split.train)
+    predictions = Predictions(split.classes, paths, split.train, selected.probabilities, split.labels)
+    evaluations["leave_group_out"] = evaluate(predictions, split.groups.index)
+    return evaluations
+
+
+def _golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
+    """Return a few images, spread over the training images, and the fit's predictions for them."""
+    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
+    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
+    sources = (data.dataset.read(int(i)) for i in features.index[rows])
+    pixels = [preprocess(decode(source, at_least=preprocess.at_least)) for source in sources]
+    vectors = features.matrix(selected.head.taps, rows)
+    return GoldenImages(
+        pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
+    )
+
+
+def _coverage_notes(thresholds: ConformalThresholds, groups: int) -> list[str]:
+    """Say where there are too few groups to meet a target."""
+    notes = []
+    if not any(thresholds.set_thresholds):
+        notes.append(
+            f"{groups} groups of images are too few for a coverage of {thresholds.coverage:.0%}: every prediction set "
+            f"holds every class; {groups_needed(thresholds.coverage)} groups are needed."
+        )
+    if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
+        notes.append(
+            f"{groups} groups of images are too few for a false-rejection rate of {thresholds.false_alarms:.0%}: "
+            f"no image is rejected as unknown; {groups_needed(1 - thresholds.false_alarms)} groups are needed."
+        )
+    return notes
+
+
+def _contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Say where the two accuracies contradict each other."""
+    if "validation" not in evaluations:
+        return []
+    left_out, validation = evaluations["leave_group_out"].accuracy, evaluations["validation"].accuracy
+    if not disjoint(left_out.interval, validation.interval):
+        return []
+    if validation.value > left_out.value:
+        return [
+            "Validation accuracy is above that of training images with their group left out: "
+            "the validation images may be easier, or copies."
+        ]
+    return [
+        "Validation accuracy is below that of training images with their group left out: trust the validation figure. "
+        "The validation images may differ from all training images, or images that belong together were not found: "
+        "name them in a column (--group-by)."
+    ]

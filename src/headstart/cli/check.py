@@ -1,0 +1,60 @@
+"""headstart check"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from headstart.cli.options import (
+    BACKBONE_HELP,
+    CONDITION_FAILED,
+    CacheOption,
+    DataArgument,
+    JsonOption,
+    ProgressOption,
+    QuietOption,
+    RunOptions,
+    StrictOption,
+)
+from headstart.cli.terminal import line, print_findings, print_json, progress_bar
+from headstart.machine import quiet_frameworks
+
+
+def check(
+    data: DataArgument,
+    fix_list: Annotated[
+        str | None, typer.Option(help="Write a table (.csv) of all images with the findings, to edit and fit.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
+    as_json: JsonOption = False,
+    run: RunOptions = RunOptions(),
+    cache: CacheOption = True,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Find duplicates, leaks between splits, label issues, outliers and images of poor quality."""
+    from headstart.check import check_dataset, write_table
+    from headstart.data import open_dataset
+    from headstart.features import FeatureCache
+
+    dataset = open_dataset(data)
+    with (
+        quiet_frameworks(),
+        FeatureCache() if cache else nullcontext() as feature_cache,
+        progress_bar("Reading features", quiet, progress) as bar,
+    ):
+        result = check_dataset(dataset, run.compute, backbone=backbone, cache=feature_cache, progress=bar)
+    if as_json:
+        print_json({"findings": [finding.to_dict() for finding in result.findings]})
+    else:
+        print_findings(result.findings, len(dataset))
+    if fix_list is not None:
+        rows = write_table(dataset, result.findings, result.groups, fix_list)
+        if not quiet:
+            print(line(f"{fix_list} lists {rows} images; edit it, then: headstart fit {fix_list}"), file=sys.stderr)
+    if strict and any(finding.kind == "unreadable" for finding in result.findings):
+        raise typer.Exit(CONDITION_FAILED)

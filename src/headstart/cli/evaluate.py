@@ -1,0 +1,110 @@
+"""headstart evaluate"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.cli.options import (
+    CONDITION_FAILED,
+    CsvOption,
+    JsonOption,
+    ModelArgument,
+    ProgressOption,
+    QuietOption,
+    RunOptions,
+    StrictOption,
+)
+from headstart.cli.terminal import (
+    line,
+    print_class_table,
+    print_confusion,
+    print_evaluation,
+    print_json,
+    print_model_comparison,
+    print_quarantined,
+    progress_bar,
+    write_class_csv,
+)
+from headstart.errors import OptionError
+
+if TYPE_CHECKING:
+    from headstart.compare import ModelComparison
+    from headstart.model import Evaluation
+
+
+def evaluate(
+    model: ModelArgument,
+    more: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL]... DATA",
+            help="Labelled images that had no part in training; before them more models to compare.",
+        ),
+    ],
+    group_by: Annotated[
+        str, typer.Option(help="To compare models: auto (near duplicates and scenes), none, or a column.")
+    ] = "auto",
+    min_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    run: RunOptions = RunOptions(),
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Evaluate MODEL on DATA: accuracy, metrics per class, errors; or compare several models."""
+    *other_models, data = more
+    if as_csv and (as_json or other_models):
+        raise OptionError("--csv prints the classes of one model; leave --json and further models out.")
+    comparison: ModelComparison | None = None
+    with progress_bar("Predicting", quiet, progress) as bar:
+        if other_models:
+            from headstart.compare import compare_models
+
+            comparison = compare_models([model, *other_models], data, run.compute, group_by=group_by, progress=bar)
+            evaluations = comparison.evaluations
+        else:
+            from headstart.model import Predictor
+
+            evaluations = (Predictor.load(model, run.compute).evaluate(data, progress=bar),)
+    quarantined = evaluations[0].predictions.quarantined
+    print_quarantined([vars(image) for image in quarantined], quiet)
+    if not quiet:
+        _print_unknown_classes([model, *other_models], evaluations)
+    if comparison is not None:
+        print_json(comparison.to_dict()) if as_json else print_model_comparison(comparison)
+    elif as_json:
+        print_json({"model": model, **evaluations[0].to_dict()})
+    elif as_csv:
+        write_class_csv(evaluations[0].metrics, sys.stdout)
+    else:
+        print_evaluation(evaluations[0])
+        print_class_table(evaluations[0].metrics)
+        print_confusion(evaluations[0].confusion, evaluations[0].predictions.classes)
+    is_too_low = _report_low_accuracy([model, *other_models], evaluations, min_accuracy)
+    if is_too_low or (strict and quarantined):
+        raise typer.Exit(CONDITION_FAILED)
+
+
+def _print_unknown_classes(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:
+    for name, evaluation in zip(models, evaluations, strict=True):
+        if evaluation.predictions.unknown_classes:
+            unknown = ", ".join(evaluation.predictions.unknown_classes)
+            print(line(f"note: {name} does not know {unknown}; those images count as wrong."), file=sys.stderr)
+
+
+def _report_low_accuracy(models: list[str], evaluations: tuple[Evaluation, ...], min_accuracy: float | None) -> bool:
+    """Name the models whose accuracy is below the limit; return whether there is one."""
+    low = [
+        (name, evaluation.accuracy.value)
+        for name, evaluation in zip(models, evaluations, strict=True)
+        if min_accuracy is not None and evaluation.accuracy.value < min_accuracy
+    ]
+    for name, value in low:
+        print(line(f"{name}: accuracy {value:.1%} is below the {min_accuracy:.1%} required."), file=sys.stderr)
+    return bool(low)

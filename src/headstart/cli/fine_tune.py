@@ -1,0 +1,159 @@
+"""headstart fine-tune"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.cli.fit import (
+    BackboneOption,
+    CutOption,
+    DropoutOption,
+    EvaluationFlags,
+    GroupOption,
+    HeadOption,
+    OutputOption,
+    Printing,
+    ReportOption,
+    ValidationOption,
+    fit_and_write,
+    parse_validation,
+)
+from headstart.cli.options import (
+    RUNTIME_HELP,
+    CacheOption,
+    DataArgument,
+    InputFlags,
+    ProgressOption,
+    QuietOption,
+    SeedOption,
+    StrictOption,
+    common,
+    run_option,
+)
+from headstart.cli.terminal import line
+
+if TYPE_CHECKING:
+    from headstart.classifier import FitResult
+    from headstart.finetune import FineTuneConfig
+
+training_option = partial(typer.Option, rich_help_panel="Training")
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """How layers of the backbone are trained."""
+
+    unfreeze_from: Annotated[
+        str | None,
+        common(metavar="TAP|LAYER|INDEX|all", help="First layer to train [the last two stages]."),
+    ] = None
+    epochs: Annotated[int | None, common(help="Maximum number of epochs [5].")] = None
+    lr: Annotated[float | None, training_option(help="Learning rate [0.0003].")] = None
+    batch_size: Annotated[int | None, training_option(help="Images per step [16].")] = None
+    optimizer: Annotated[str | None, training_option(help="rmsprop, adam, adamw or sgd [adamw].")] = None
+    layer_decay: Annotated[
+        float | None, training_option(help="Learning rate of a stage relative to that of the next [0.75].")
+    ] = None
+    gradual: Annotated[
+        bool, training_option("--gradual", help="Unfreeze the last stage first, one more stage in each epoch.")
+    ] = False
+    batch_norm: Annotated[
+        str | None, training_option(help="Batch norm statistics: frozen, or update them [frozen].")
+    ] = None
+    augmentation: Annotated[str, training_option(help="none, flip, light or lesson.")] = "light"
+    class_weights: Annotated[
+        bool | None, training_option("--class-weights", help="Every class counts the same, however few its images.")
+    ] = None
+    patience: Annotated[
+        int | None, training_option(help="Stop when the validation loss has not fallen for so many epochs.")
+    ] = None
+    stop_at_accuracy: Annotated[float | None, training_option(help="Stop at this training accuracy.")] = None
+    time_limit: Annotated[
+        float | None, training_option(metavar="SECONDS", help="Lower the number of epochs to keep to this time.")
+    ] = None
+    tuning: Annotated[
+        str | None,
+        training_option(metavar="NAME=N,...", help="warm_up, l2_sp, ema, label_smoothing, mixup, cutmix, clip."),
+    ] = None
+    tensorboard: Annotated[
+        Path | None, training_option(metavar="DIR", help="Write event files for TensorBoard to this folder.")
+    ] = None
+    resume: Annotated[
+        bool, training_option("--resume", help="Continue an interrupted fine-tuning into the same MODEL.")
+    ] = False
+
+    def config(self, output: Path, precision: str) -> FineTuneConfig:
+        """The same for the library; checkpoints lie beside the model until it is written. Raises OptionError."""
+        from headstart.finetune import FineTuneConfig, parse_tuning
+
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "tuning"}
+        if "lr" in given:
+            given["learning_rate"] = given.pop("lr")
+        checkpoints = output.with_name(f"{output.name}.unfinished")
+        return FineTuneConfig(**given, **parse_tuning(self.tuning or ""), precision=precision, checkpoints=checkpoints)
+
+
+def fine_tune(
+    data: DataArgument,
+    output: OutputOption = Path("model"),
+    backbone: BackboneOption = "headstart-s",
+    training: TrainingFlags = TrainingFlags(),
+    validation: ValidationOption = None,
+    group_by: GroupOption = "auto",
+    head: HeadOption = "auto",
+    cut: CutOption = "auto",
+    report: ReportOption = True,
+    as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False,
+    input_flags: InputFlags = InputFlags(),
+    dropout: DropoutOption = None,
+    targets: EvaluationFlags = EvaluationFlags(),
+    runtime: Annotated[str, run_option(help=RUNTIME_HELP)] = "auto",
+    precision: Annotated[str, run_option(help="Training: auto, fp32, bf16 or fp16. Evaluation is in fp32.")] = "auto",
+    workers: Annotated[int | None, run_option(min=1, help="Number of threads; one per core by default.")] = None,
+    seed: SeedOption = 0,
+    cache: CacheOption = True,
+    strict: StrictOption = False,
+    quiet: QuietOption = False,
+    progress: ProgressOption = None,
+) -> None:
+    """Fit a classifier, then train the backbone's last layers; keep that only if it is better."""
+    from headstart import finetune
+    from headstart.classifier import FitOptions
+    from headstart.features import Compute
+
+    finetune.check_backbone(backbone)
+    config = training.config(output, precision)
+    options = FitOptions(
+        backbone=backbone,
+        input_options=input_flags.input_options,
+        cut=cut,
+        head=head,
+        dropout=dropout,
+        group_by=group_by,
+        validation=parse_validation(validation),
+        coverage=targets.coverage,
+        false_alarms=targets.false_alarms,
+        compute=Compute(runtime, "auto" if precision == "fp16" else precision, workers),
+        cache=cache,
+        seed=seed,
+    )
+
+    def refine(result: FitResult) -> FitResult:
+        def say(text: str) -> None:
+            if not quiet:
+                print(line(text), file=sys.stderr)
+
+        tuned = finetune.fine_tune(result, config, say=say)
+        if not finetune.is_main_process():
+            raise typer.Exit  # of several processes one writes
+        return tuned
+
+    fit_and_write(data, output, options, Printing(as_json, quiet, progress, report, strict), refine)
+    rmtree(str(config.checkpoints), ignore_errors=True)

@@ -1,0 +1,34 @@
+"""headstart verify"""
+
+from __future__ import annotations
+
+from headstart.cli.options import JsonOption, ModelArgument, RunOptions
+from headstart.cli.terminal import line, print_json
+
+
+def verify(model: ModelArgument, as_json: JsonOption = False, run: RunOptions = RunOptions()) -> None:
+    """Check that this machine gives the predictions that the model had where it was made."""
+    from headstart.model import Predictor
+
+    result = Predictor.load(model, run.compute).verify()
+    if as_json:
+        print_json(
+            {
+                "model": model,
+                "pictures": result.images,
+                "difference": result.difference,
+                "tolerance": result.tolerance,
+                "distance": result.ood_difference,
+                "changed": result.changed,
+                "runtime": result.runtime.key,
+            }
+        )
+        return
+    changed = f", {result.changed} at a decision boundary with another class" if result.changed else ""
+    print(
+        line(
+            f"{model} predicts as it should: {result.images} golden images, largest difference "
+            f"{result.difference:.6f} ({result.tolerance:g} allowed){changed}, "
+            f"{result.runtime.key} {result.runtime.version}"
+        )
+    )

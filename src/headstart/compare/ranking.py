@@ -1,0 +1,125 @@
+"""The rows of a comparison of backbones: order, ties, the Pareto set, and the one that is recommended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import Backbone
+from headstart.heads.candidates import ScoredCandidate
+from headstart.heads.selection import tied_with_best
+from headstart.stats.accuracy import Z95, Accuracy
+from headstart.stats.paired import grouped_difference
+
+
+@dataclass(frozen=True)
+class ComparedCut:
+    """A backbone at a cut: the leave-one-group-out loss of its best head, and what it costs on this machine.
+
+    ``weights`` is the file it was given, None with the published weights. ``log_loss`` in nats with its 95%
+    ``interval``; ``behind`` is how much it is above that of the best row, with an interval; ``tied``: that difference
+    is within the noise. ``bytes`` of the graph up to the cut; ``images_per_second`` of it, None if there was no time to
+    measure. ``pareto``: no row is at least as good in loss, speed and size and better in one. ``fit_cut``: the cut that
+    ``fit`` would choose of this backbone.
+    """
+
+    backbone: str
+    weights: str | None
+    sha256: str
+    licence: str
+    cut: tuple[str, ...]
+    head: Mapping[str, object]
+    log_loss: float
+    interval: tuple[float, float]
+    accuracy: Accuracy
+    bytes: int = 0
+    images_per_second: float | None = None
+    behind: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    tied: bool = True
+    pareto: bool = True
+    recommended: bool = False
+    fit_cut: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        backbone_id: str,
+        weights: str | None,
+        backbone: Backbone,
+        losses: NDArray[np.float64],
+        groups: NDArray[np.integer],
+        *,
+        cut: tuple[str, ...],
+        head: Mapping[str, object],
+        accuracy: Accuracy,
+    ) -> ComparedCut:
+        """Make a row from the held-out losses [n] and groups [n] of the images; size and speed are not known yet."""
+        loss, error = grouped_difference(losses, np.zeros(len(losses)), groups)
+        interval = (max(0.0, loss - Z95 * error), loss + Z95 * error)
+        return cls(backbone_id, weights, backbone.sha256, backbone.licence, cut, head, loss, interval, accuracy)
+
+    @property
+    def label(self) -> str:
+        """The backbone, and its file of weights if it was given one."""
+        return self.backbone if self.weights is None else f"{self.backbone} with {self.weights}"
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "sha256": self.sha256,
+            "licence": self.licence,
+            "cut": list(self.cut),
+            "head": dict(self.head),
+            "log_loss": {"value": self.log_loss, "interval": list(self.interval)},
+            "accuracy": self.accuracy.to_dict(),
+            "bytes": self.bytes,
+            "pictures_per_second": self.images_per_second,
+            "behind_best": {"value": self.behind[0], "interval": list(self.behind[1:])},
+            "fit_cut": self.fit_cut,
+            "tied_with_best": self.tied,
+            "pareto": self.pareto,
+            "recommended": self.recommended,
+        }
+
+
+def rank(
+    scored: Sequence[tuple[ComparedCut, ScoredCandidate]], groups: NDArray[np.integer]
+) -> tuple[tuple[ComparedCut, ...], str]:
+    """Mark ties, the Pareto set and the recommended one of rows in order of loss; return them and the reason."""
+    candidates = [candidate for _, candidate in scored]
+    best = candidates[0]
+    rows = []
+    for (row, candidate), tied in zip(scored, tied_with_best(candidates, groups), strict=True):
+        behind, error = grouped_difference(candidate.losses, best.losses, groups)
+        rows.append(replace(row, tied=tied, behind=(behind, behind - Z95 * error, behind + Z95 * error)))
+    rows = [replace(row, pareto=not any(_dominates(other, row) for other in rows)) for row in rows]
+    # A shallow cut can tie on training scenes and fail on others (docs: choosing a head): fit's own preference holds.
+    eligible = [row for row in rows if row.tied and row.fit_cut]
+    chosen = min(eligible, key=lambda row: (-(row.images_per_second or 0.0), row.bytes, row.log_loss))
+    rows = [replace(row, recommended=row is chosen) for row in rows]
+    return tuple(rows), _reason(chosen, rows)
+
+
+def _dominates(first: ComparedCut, second: ComparedCut) -> bool:
+    a, b = ((row.log_loss, -(row.images_per_second or 0.0), row.bytes) for row in (first, second))
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+
+def _reason(chosen: ComparedCut, rows: Sequence[ComparedCut]) -> str:
+    best = rows[0]
+    if len(rows) == 1:
+        return "the only one compared"
+    if (chosen.label, chosen.cut) == (best.label, best.cut):
+        if sum(row.tied for row in rows) == 1:
+            return "the best, and no other is as good within the noise"
+        return "the best, and none that is as good within the noise is faster"
+    tied = f"as good as the best ({best.label} at {', '.join(best.cut)}) within the noise"
+    if not chosen.images_per_second or not best.images_per_second:
+        return f"{tied}, and smaller" if chosen.bytes < best.bytes else f"{tied}; speeds were not measured"
+    ratio = chosen.images_per_second / best.images_per_second
+    return f"{tied}, and {f'{ratio:.1f} times as fast' if ratio >= 1.05 else 'what fit would choose'}"

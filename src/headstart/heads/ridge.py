@@ -1,0 +1,121 @@
+"""Ridge regression on one-hot targets, with closed-form dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from headstart.errors import OptionError
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.kinds import Array, HeadKind, Settings, Solution, Targets
+from headstart.heads.leave_one_group_out import (
+    batched_matmul,
+    chunks,
+    fill_large_groups,
+    gram_by_group,
+    group_batches,
+    identity_minus,
+)
+from headstart.heads.statistics import Statistics, add_to_diagonal
+from headstart.heads.vectors import one_hot
+
+PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared length of a vector
+DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
+LEAST_PENALTY = 1e-6  # what stands for no dropout: the inverse of the scatter may not exist
+
+
+def solve_ridge(statistics: Statistics, penalty: float | Array) -> Solution:
+    """Solve least squares on one-hot targets with an unpenalised intercept.
+
+    Minimises ``sum |y - b - W'x|^2 + sum_j penalty_j |W_j|^2``; ``penalty`` is one number >= 0 or one for each feature
+    [d], in units of the summed squared features (Hoerl & Kennard 1970).
+    """
+    counts, mean = statistics.counts, statistics.mean
+    cross = (statistics.sums - counts[:, None] * mean).T
+    system = add_to_diagonal(statistics.scatter, penalty)
+    if np.any(penalty == 0):  # the system may be singular: the shortest of its solutions
+        weights = np.asarray(np.linalg.lstsq(system, cross, rcond=None)[0], np.float64)
+    else:
+        weights = np.asarray(np.linalg.solve(system, cross), np.float64)
+    return weights, counts / statistics.count - mean @ weights
+
+
+def dropout_penalty(statistics: Statistics, rate: float) -> Array:
+    """Return the ridge penalty [d] to which dropout at ``rate`` in [0, 1) amounts under squared loss.
+
+    With inverted dropout the expected loss is the plain loss plus ``rate / (1 - rate)`` times each feature's summed
+    square times its squared weight (Wager, Wang & Liang 2013, section 2; Wang & Manning 2013).
+    """
+    check_dropout_rate(rate)
+    penalty: Array = rate / (1 - rate) * np.diag(statistics.gram)
+    return penalty
+
+
+def check_dropout_rate(rate: float) -> None:
+    """Raise OptionError for a rate that is not in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise OptionError(f"Dropout rate {rate} cannot be used; give one from 0 up to, not including, 1.")
+
+
+def held_out_ridge(basis: Eigenbasis, targets: Targets, penalties: Sequence[float]) -> Array:
+    """Compute the scores [p, n, k] that ridge with each of p penalties gives every image when its group is left out.
+
+    ``penalties`` > 0 are in units of summed squared coordinates. The residual of a group left out is
+    ``(I - H_GG)^-1 r_G`` with the smoother H of all images; its constant direction is taken out of the kernel and added
+    back as 1/n, else every score looks perfect as the penalty goes to zero.
+    """
+    truth = one_hot(targets.labels, targets.classes)
+    count, mean = len(truth), truth.mean(axis=0)
+    weights = 1 / (basis.eigenvalues + np.asarray(penalties)[:, None])
+    projected = weights[:, :, None] * basis.products(truth - mean)
+    scores = np.empty((len(penalties), *truth.shape))
+    for rows in group_batches(targets.groups, basis, targets.classes):
+        points, group_truth = basis.project(rows), truth[rows]
+        for chunk in chunks(len(penalties), rows, targets.classes):
+            residual = group_truth - mean - batched_matmul(points, projected[chunk])
+            smoother = gram_by_group(points, weights[chunk])
+            smoother += 1 / count
+            scores[chunk, rows] = group_truth - np.linalg.solve(identity_minus(smoother), residual)
+    solvers = [partial(solve_ridge, penalty=penalty) for penalty in penalties]
+    return fill_large_groups(scores, basis, targets.labels, targets.groups, solvers)
+
+
+def ridge_in_basis(basis: Eigenbasis, targets: Targets, penalty: float) -> Solution:
+    """Solve ridge for all images: in the eigenbasis the scatter is diagonal, so this is a division.
+
+    ``penalty`` > 0 is in units of summed squared coordinates.
+    """
+    truth = one_hot(targets.labels, targets.classes)
+    mean = truth.mean(axis=0)
+    return basis.affine(basis.products(truth - mean) / (basis.eigenvalues + penalty)[:, None], mean)
+
+
+def _penalty(settings: Settings, basis: Eigenbasis, count: int | None = None) -> float:
+    """Turn settings into a penalty in units of summed squared coordinates, for ``count`` images (None: for all).
+
+    Vectors for dropout are scaled so that its penalty is the same for every feature (see ``TrainingSet``). It is a
+    multiple of the images' summed squares, and so proportional to their number.
+    """
+    if "dropout" in settings:
+        rate = float(settings["dropout"])
+        penalty = rate / (1 - rate)
+        return max(penalty if count is None else penalty * count / len(basis), LEAST_PENALTY)
+    return float(settings["penalty"]) * basis.mean_squared_length
+
+
+def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
+    return held_out_ridge(basis, targets, [_penalty(each, basis) for each in settings])
+
+
+def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:
+    return ridge_in_basis(basis, targets, _penalty(settings, basis))
+
+
+def _solve_statistics(statistics: Statistics, settings: Settings, basis: Eigenbasis) -> Solution:
+    return solve_ridge(statistics, _penalty(settings, basis, statistics.count))
+
+
+RIDGE = HeadKind("ridge", tuple({"penalty": value} for value in PENALTIES), _held_out, _solve, _solve_statistics)
+DROPOUT_GRID: tuple[Settings, ...] = tuple({"dropout": rate} for rate in DROPOUT_RATES)
