@@ -93,16 +93,18 @@ def download(
     progress: ProgressOption = None,
 ) -> None:
     """Fetch a public data set, check its hash and unpack it. A broken download goes on where it stopped."""
-    from headstart.data.download import SETS
     from headstart.data.download import download as fetch
+    from headstart.data.public_datasets import PUBLIC_DATASETS
 
     with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
         hashes = fetch(name, folder, timeout=timeout, progress=report)
     if not quiet:
-        for file in SETS[name].files:
-            if file.sha256 is None:
+        for archive in PUBLIC_DATASETS[name].archives:
+            if archive.sha256 is None:
                 print(
-                    line(f"note: nobody published a hash of {file.url}; what came has sha256 {hashes[file.url]}"),
+                    line(f"note: nobody published a hash of {archive.url}; what came has sha256 {hashes[archive.url]}"),
                     file=sys.stderr,
                 )
-    print(line(f"{folder} holds {name} (licence: {SETS[name].licence}); learn from it: headstart fit {folder}"))
+    print(
+        line(f"{folder} holds {name} (licence: {PUBLIC_DATASETS[name].licence}); learn from it: headstart fit {folder}")
+    )
