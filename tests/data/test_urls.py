@@ -1,10 +1,11 @@
-"""Tables and archives behind addresses: queries, what a server lacks, and every kind of table by HTTP."""
+"""Folders, tables and archives behind URLs: queries, missing files, and every kind of table by HTTP."""
 
 import json
 import tarfile
 
 import fsspec
 import pytest
+from helpers.archives import write_zip
 from helpers.photos import write_photos
 from helpers.servers import serving_folder
 
@@ -13,6 +14,7 @@ from headstart.errors import DataError, ImageError
 
 ROWS = [
     {"path": "disc/000.jpg", "label": "disc", "split": "train", "scene": "a"},
+    {"path": "disc/001.jpg", "label": "disc", "split": "val", "scene": "b"},
     {"path": "stripes/001.jpg", "label": "stripes", "split": "test", "scene": "b"},
 ]
 
@@ -34,49 +36,81 @@ def server(folder):
         yield address
 
 
-def check(found, folder):
-    assert [(i.path, i.label, i.split, i.group) for i in found.items] == [
-        ("disc/000.jpg", "disc", "train", "a"), ("stripes/001.jpg", "stripes", "test", "b"),
-    ]  # fmt: skip
-    assert [found.read(i) for i in range(2)] == [(folder / i.path).read_bytes() for i in found.items]
+@pytest.fixture
+def memory():
+    """The file system behind memory://, empty before and after a test."""
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    yield system
+    system.store.clear()
+
+
+def assert_rows(dataset, folder):
+    assert [(i.path, i.label, i.split, i.group) for i in dataset.items] == [
+        ("disc/000.jpg", "disc", "train", "a"),
+        ("disc/001.jpg", "disc", "validation", "b"),
+        ("stripes/001.jpg", "stripes", "test", "b"),
+    ]
+    assert [dataset.read(i) for i in range(3)] == [(folder / i.path).read_bytes() for i in dataset.items]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl"])
 @pytest.mark.parametrize("query", ["", "?version=3", "?next=a/b.csv"])
 def test_tables_by_http_with_and_without_a_query(folder, server, name, query):
-    check(open_dataset(f"{server}/{name}{query}"), folder)
+    assert_rows(open_dataset(f"{server}/{name}{query}"), folder)
 
 
 def test_parquet_by_http_with_a_query(folder, server):
     pyarrow = pytest.importorskip("pyarrow")
     pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(ROWS), folder / "t.parquet")
-    check(open_dataset(f"{server}/t.parquet?version=3"), folder)
+    assert_rows(open_dataset(f"{server}/t.parquet?version=3"), folder)
 
 
-def test_a_picture_the_server_lacks_is_refused_when_read(folder, server):
+def test_a_zip_by_http(folder, server):
+    write_zip(folder, folder / "d.zip")
+    dataset = open_dataset(f"{server}/d.zip")
+    assert dataset.read(3) == (folder / "stripes" / "001.jpg").read_bytes()
+
+
+def test_an_image_missing_on_the_server_is_refused_when_read(folder, server):
     (folder / "disc" / "000.jpg").unlink()
-    found = open_dataset(f"{server}/t.csv")
+    dataset = open_dataset(f"{server}/t.csv")
     with pytest.raises(ImageError, match="Cannot be read"):
-        found.read(0)
-    assert found.read(1) == (folder / "stripes" / "001.jpg").read_bytes()
+        dataset.read(0)
+    assert dataset.read(2) == (folder / "stripes" / "001.jpg").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["missing.tsv", "missing.jsonl", "missing.tgz", "missing.zip?x=1"])
-def test_what_the_server_lacks_is_one_line(server, name):
+@pytest.mark.parametrize(
+    "name", ["missing.zip", "missing.csv", "missing.tsv", "missing.jsonl", "missing.tgz", "missing.zip?x=1"]
+)
+def test_files_missing_on_the_server_are_one_line(server, name):
     with pytest.raises(DataError, match="cannot be read") as caught:
         open_dataset(f"{server}/{name}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_tar_in_memory(folder):
+def test_a_folder_a_zip_and_a_table_in_memory(folder, memory):
+    for path in folder.rglob("*.jpg"):
+        memory.pipe(f"/photos/{path.parent.name}/{path.name}", path.read_bytes())
+    memory.pipe("/d.zip", write_zip(folder, folder / "d.zip").read_bytes())
+    for uri in ("memory://photos", "memory://d.zip"):
+        dataset = open_dataset(uri)
+        assert dataset.classes == ("disc", "stripes")
+        assert dataset.read(0) == (folder / "disc" / "000.jpg").read_bytes()
+    memory.pipe("/photos/t.csv", (folder / "t.csv").read_bytes())
+    assert_rows(open_dataset("memory://photos/t.csv"), folder)
+
+
+def test_a_tar_in_memory(folder, memory):
     with tarfile.open(folder / "d.tgz", "w:gz") as archive:
-        for p in sorted(folder.rglob("*.jpg")):
-            archive.add(p, f"{p.parent.name}/{p.name}")
-    system = fsspec.filesystem("memory")
-    system.pipe("/d.tgz", (folder / "d.tgz").read_bytes())
-    try:
-        found = open_dataset("memory://d.tgz")
-        assert found.classes == ("disc", "stripes")
-        assert found.read(3) == (folder / "stripes" / "001.jpg").read_bytes()
-    finally:
-        system.rm("/d.tgz")
+        for path in sorted(folder.rglob("*.jpg")):
+            archive.add(path, f"{path.parent.name}/{path.name}")
+    memory.pipe("/d.tgz", (folder / "d.tgz").read_bytes())
+    dataset = open_dataset("memory://d.tgz")
+    assert dataset.classes == ("disc", "stripes")
+    assert dataset.read(3) == (folder / "stripes" / "001.jpg").read_bytes()
+
+
+def test_unknown_protocols_are_refused():
+    with pytest.raises(DataError, match="gopher"):
+        open_dataset("gopher://example/photos")

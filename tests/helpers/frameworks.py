@@ -50,8 +50,8 @@ def answers_alone(model, data, without):
     return np.array(json.loads(done.stdout))
 
 
-def pictures(size, count=3):
-    """Soft random blobs: random noise alone makes every picture look the same to a network."""
+def images(size, count=3):
+    """Soft random blobs: random noise alone makes every image look the same to a network."""
     rng = np.random.default_rng(5)
     coarse = rng.integers(0, 256, (count, 6, 6, 3))
     fine = np.repeat(np.repeat(coarse, -(-size // 6), axis=1), -(-size // 6), axis=2)[:, :size, :size]
@@ -64,7 +64,7 @@ def served(backbone, pixels):
 
 
 def assert_same(found, wanted):
-    """Equal within 0.1% of how much the pictures differ from each other, a far stricter measure than their size."""
+    """Equal within 0.1% of how much the images differ from each other, a far stricter measure than their size."""
     wanted = wanted.mean(axis=tuple(range(2, wanted.ndim))) if wanted.ndim > 2 else wanted
     spread = np.linalg.norm(wanted - wanted.mean(axis=0))
     assert spread > 1e-4 * np.linalg.norm(wanted)  # else nothing would be compared
@@ -72,7 +72,7 @@ def assert_same(found, wanted):
 
 
 def timm_image(network, pixels):
-    """Pictures as a timm network takes them: [n, 3, height, width], normalised as its description says."""
+    """Images as a timm network takes them: [n, 3, height, width], normalised as its description says."""
     import torch
 
     mean, std = (np.array(network.pretrained_cfg[key]) for key in ("mean", "std"))
@@ -98,7 +98,7 @@ def timm_network(name, size, folder):
         for norm in norms:
             norm.momentum = 1.0
         if norms:
-            network.train()(timm_image(network, pictures(size, 8)))
+            network.train()(timm_image(network, images(size, 8)))
     path = folder / "weights.safetensors"
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
     return network.eval(), path
@@ -122,14 +122,14 @@ def keras_network(name, size, **options):
         if len(variable.shape) == 1:
             variable.assign(variable.numpy() + 0.1 * rng.normal(size=variable.shape))
     if norms:
-        network(keras_image(name, pictures(size, 8)), training=True)
+        network(keras_image(name, images(size, 8)), training=True)
     for layer, momentum in zip(norms, before, strict=True):
         layer.momentum = momentum
     return network
 
 
 def keras_image(name, pixels):
-    """Pictures as a network of keras.applications takes them, by its own ``preprocess_input``."""
+    """Images as a network of keras.applications takes them, by its own ``preprocess_input``."""
     import keras
 
     module = sys.modules[getattr(keras.applications, name).__module__]
@@ -137,7 +137,7 @@ def keras_image(name, pixels):
 
 
 def keras_values(name, network, pixels, layer=None):
-    """What a layer of a Keras network gives for pictures, or its end, averaged over places: [n, channels]."""
+    """What a layer of a Keras network gives for images, or its end, averaged over places: [n, channels]."""
     import keras
 
     if layer:

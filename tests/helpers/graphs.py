@@ -68,7 +68,7 @@ def saved(folder: Path, name: str = "net.onnx", **options: object) -> Path:
 
 
 def inner(model: onnx.ModelProto, tensor: str, image: np.ndarray) -> np.ndarray:
-    """The value of any tensor of a graph, by plain ONNX Runtime, one picture at a time if the batch is fixed."""
+    """The value of any tensor of a graph, by plain ONNX Runtime, one image at a time if the batch is fixed."""
     import onnxruntime
 
     open_ = onnx.ModelProto()

@@ -1,4 +1,4 @@
-"""Small made-up photographs, and where the repository lies."""
+"""Small synthetic photographs, and the root of the repository."""
 
 from pathlib import Path
 
@@ -9,18 +9,26 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def write_photos(folder: Path, count: int = 10, classes: tuple[str, ...] = ("disc", "stripes"), seed: int = 0) -> Path:
-    """``count`` small JPEGs a class: discs, stripes or dots in random colours, places and sizes."""
+    """Write ``count`` small JPEGs for each class: discs, stripes or dots in random colours, places and sizes."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:96, :128] / 96
-    for number, name in enumerate(classes):
+    for class_index, name in enumerate(classes):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            cx, cy, r, angle = *rng.uniform(0.35, 0.85, 2), rng.uniform(0.15, 0.35), rng.uniform(0, np.pi)
-            wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(25, 60))
-            shape = [(x - cx) ** 2 + (y - cy) ** 2 < r**2, wave > 0, (np.sin(40 * x) * np.sin(40 * y)) > 0.5][
-                number % 3
-            ]
-            front, back = rng.integers(0, 256, (2, 3))
-            pixels = np.where(shape[..., None], front, back) + rng.normal(0, 8, (96, 128, 3))
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / name / f"{i:03}.jpg", quality=92)
+            image = Image.fromarray(_draw(class_index % 3, rng))
+            image.save(folder / name / f"{i:03}.jpg", quality=92)
     return folder
+
+
+def _draw(kind: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a disc (0), stripes (1) or dots (2), [96, 128, 3] uint8."""
+    y, x = np.mgrid[:96, :128] / 96
+    centre_x, centre_y = rng.uniform(0.35, 0.85, 2)
+    radius = rng.uniform(0.15, 0.35)
+    angle = rng.uniform(0, np.pi)
+    disc = (x - centre_x) ** 2 + (y - centre_y) ** 2 < radius**2
+    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(25, 60)) > 0
+    dots = (np.sin(40 * x) * np.sin(40 * y)) > 0.5
+    is_shape = (disc, stripes, dots)[kind]
+    front, back = rng.integers(0, 256, (2, 3))
+    pixels = np.where(is_shape[..., None], front, back) + rng.normal(0, 8, (96, 128, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)

@@ -16,7 +16,7 @@ if INSTALLED:
     from torch.nn.functional import cross_entropy
 
     from headstart.finetune.freeze import plan
-    from headstart.finetune.image_loader import Pictures
+    from headstart.finetune.image_loader import Images
     from headstart.finetune.loop import State, train
     from headstart.finetune.network import Layer
 
@@ -64,8 +64,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3)).astyp
 LABELS = np.array([0, 0, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0])
 
 
-def pictures():
-    made = Pictures(SimpleNamespace(read=lambda i: PIXELS[i]), range(COUNT), Preprocess(SIDE, SIDE, crop=1.0), 1)
+def images():
+    made = Images(SimpleNamespace(read=lambda i: PIXELS[i]), range(COUNT), Preprocess(SIDE, SIDE, crop=1.0), 1)
     np.testing.assert_array_equal(made(3), PIXELS[3])
     return made
 
@@ -83,7 +83,7 @@ def ran(network, how, state=None, kept_back=(), after=None, free=None):
     state = state or State()
     back = np.array(kept_back, np.int64)
     rows = np.setdiff1d(np.arange(COUNT), back)
-    for epoch in train(network, free, pictures(), LABELS, rows, back, 2, how, 0, machine(), state):
+    for epoch in train(network, free, images(), LABELS, rows, back, 2, how, 0, machine(), state):
         epochs.append(epoch)
         if after:
             after(network, free, state)
@@ -95,7 +95,7 @@ def values(network):
 
 
 def slopes(network, how, weights=None):
-    """Gradients of the mean loss on all pictures, in inference mode, by autograd alone."""
+    """Gradients of the mean loss on all images, in inference mode, by autograd alone."""
     other = copy.deepcopy(network).eval()
     for parameter in other.parameters():
         parameter.requires_grad_(True)

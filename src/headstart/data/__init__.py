@@ -1,9 +1,13 @@
-"""Labelled pictures, wherever they lie: folders, archives, tables, URLs, or Python lists.
+"""Labelled images from folders, archives, tables, URLs, or Python lists.
 
-model.py     Dataset, Item, Quarantined: what every source becomes
-layout.py    class and split names from a listing of paths
-sources.py   folders, zip and tar archives, fsspec URLs: list names, read bytes
-table.py     CSV, Parquet and JSON-lines tables
+dataset.py        Dataset, Item, Quarantined: the form that every source takes
+sources.py        local folders, archives, and fsspec URLs of either
+archives.py       zip and tar archives, read in place
+reading.py        files read within limits
+folder_names.py   class and split names from a listing of paths
+tables.py         CSV, Parquet and JSON-lines tables
+download.py       public datasets by name
+rendered/         a sample dataset, rendered on this machine
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Reader, concatenate
-from headstart.data.folder_names import normalise
+from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, concatenate
+from headstart.data.folder_names import from_listing, to_nfc
+from headstart.data.reading import read_file
 from headstart.errors import DataError, ImageError
 
 __all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "as_dataset", "concatenate", "from_images", "open_dataset"]
@@ -25,14 +30,13 @@ TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
 
 def open_dataset(uri: str | os.PathLike[str], *, group_column: str | None = None) -> Dataset:
-    """The data set at a path or an fsspec URL.
+    """Open the dataset at a path or an fsspec URL.
 
-    Folders and archives (zip, tar) hold ``class/picture`` or ``train|validation|test/class/picture``; tables
-    (CSV, Parquet, JSON lines) have a path and a label column and maybe a split and a group column; a folder
-    with pictures right in it, and nothing else, is an unlabelled set. ``group_column`` names a table's group
-    column. Raises DataError when nothing usable is there.
+    Folders and archives (zip, tar) hold ``class/image`` or ``train|validation|test/class/image``; tables (CSV,
+    Parquet, JSON lines) have a path and a label column and optionally a split and a group column; a folder with
+    images right in it, and nothing else, is an unlabelled set. ``group_column`` is the name of a table's group column.
+    Raises DataError if nothing usable is there.
     """
-    from headstart.data.folder_names import from_listing
     from headstart.data.sources import open_source
     from headstart.data.tables import from_table
 
@@ -63,54 +67,53 @@ def as_dataset(
 
 
 def from_images(
-    pictures: Sequence[str | os.PathLike[str] | bytes | NDArray[np.uint8]],
+    images: Sequence[str | os.PathLike[str] | bytes | NDArray[np.uint8]],
     labels: Sequence[object] | None = None,
     groups: Sequence[object] | None = None,
 ) -> Dataset:
-    """A data set from paths, file bytes or arrays [height, width, 3] uint8, with labels and groups beside them.
+    """Build a dataset from paths, file bytes or arrays [height, width, 3] uint8, with one label and group for each.
 
-    What cannot be opened is found later and quarantined. Raises DataError when the lengths differ.
+    An image that cannot be read raises ImageError only when it is read. Raises DataError if the lengths differ.
     """
-    if isinstance(pictures, str | bytes):
-        raise DataError("Expected a list of pictures, got a single one; put it in a list.")
+    if isinstance(images, str | bytes):
+        raise DataError("Expected a list of images, got a single one; put it in a list.")
     for name, values in (("labels", labels), ("groups", groups)):
-        if values is not None and len(values) != len(pictures):
-            raise DataError(f"{len(pictures)} pictures but {len(values)} {name}; give one for each picture.")
-    names = [os.fspath(p) if isinstance(p, str | os.PathLike) else f"picture {i}" for i, p in enumerate(pictures)]
-    items = tuple(
-        Item(
-            name,
-            None if labels is None else normalise(str(labels[i])),
-            "train",
-            None if groups is None else str(groups[i]),
+        if values is not None and len(values) != len(images):
+            raise DataError(f"{len(images)} images but {len(values)} {name}; give one for each image.")
+    items = []
+    for i, image in enumerate(images):
+        path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"
+        label = None if labels is None else to_nfc(str(labels[i]))
+        group = None if groups is None else str(groups[i])
+        items.append(Item(path, label, "train", group, key=i))
+
+    def read(key: int) -> bytes | NDArray[np.uint8]:
+        image = images[key]
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, np.ndarray):
+            return _check_array(image)
+        return read_file(items[key].path)
+
+    return Dataset("images", tuple(items), _sorted_classes(labels or ()), {}, (), read)
+
+
+def _check_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an array unchanged if it is an image. Raises ImageError."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ImageError(
+            f"An array of {image.dtype} {image.shape} is not an image; expected uint8 [height, width, 3]."
         )
-        for i, name in enumerate(names)
-    )
-
-    def read(index: int) -> bytes | NDArray[np.uint8]:
-        picture = pictures[index]
-        if isinstance(picture, np.ndarray):
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-                raise ImageError(
-                    f"An array of {picture.dtype} {picture.shape} is no picture; expected uint8 [height, width, 3]."
-                )
-            return picture
-        if isinstance(picture, bytes):
-            return picture
-        from headstart.data.sources import read_file
-
-        return read_file(names[index])
-
-    return Dataset("pictures", items, _classes(labels or ()), {}, (), Reader(read), tuple(range(len(items))))
+    return image
 
 
-def _classes(labels: Sequence[object]) -> tuple[str, ...]:
-    """The names of the classes in the order in which NumPy and scikit-learn sort the labels: 2 before 10, as numbers.
+def _sorted_classes(labels: Sequence[object]) -> tuple[str, ...]:
+    """Return the names of the classes in the order in which NumPy and scikit-learn sort the labels: 2 before 10.
 
-    scikit-learn hands numbers to an estimator that it validates, and takes its columns to be in their order.
+    scikit-learn passes numbers to an estimator that it validates, and expects its columns in their order.
     """
     try:
         ordered = sorted(set(labels))  # type: ignore[type-var]
-    except TypeError:  # labels of kinds that cannot be compared
+    except TypeError:  # labels of types that cannot be compared
         ordered = sorted(set(labels), key=str)
-    return tuple(dict.fromkeys(normalise(str(label)) for label in ordered))
+    return tuple(dict.fromkeys(to_nfc(str(label)) for label in ordered))

@@ -1,9 +1,9 @@
-"""What every source of pictures becomes."""
+"""Labelled images as items with a reader: the form that every source of images takes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,39 +11,41 @@ from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
 
+ReadImage = Callable[[int], bytes | NDArray[np.uint8]]
+
 
 @dataclass(frozen=True)
 class Item:
-    """One picture: the path to show, its class (None: unlabelled), its split and its group (None: unknown)."""
+    """One image of a dataset.
+
+    ``path`` is shown to people. ``label`` is the name of the class (None: unlabelled), ``group`` the name of what the
+    image shares with others, such as a scene (None: unknown). ``key`` is the number by which the reader of the data
+    set finds the image.
+    """
 
     path: str
     label: str | None
     split: str
     group: str | None = None
+    key: int = 0
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A picture that was left out, and why."""
+    """An image that was left out, and why."""
 
     path: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Reads the bytes (or the array) of the picture with a given number; safe to call from several threads."""
-
-    read: Callable[[int], bytes | NDArray[np.uint8]] = field(repr=False)
-
-
-@dataclass(frozen=True)
 class Dataset:
-    """Pictures with their classes.
+    """Images with their classes.
 
-    ``items`` are in a fixed order; ``classes`` are the names over all splits in their order (texts and numbers sort
-    as such), so that a class is the same class in every split; ``skipped`` counts what was no picture, by reason;
-    ``quarantined`` names what was refused while listing. ``reader`` and ``numbers`` say how to read each item.
+    ``items`` are in a fixed order. ``classes`` are the names over all splits, so that a class has the same index in
+    every split; they are sorted, numbers as numbers. ``skipped`` counts the files that were ignored, by reason, and
+    ``quarantined`` holds the images that were refused while listing. ``reader`` returns the file's bytes, or the array
+    [height, width, 3], of the item with a given key; it may be called from several threads at once.
     """
 
     uri: str
@@ -51,56 +53,65 @@ class Dataset:
     classes: tuple[str, ...]
     skipped: Mapping[str, int]
     quarantined: tuple[Quarantined, ...]
-    reader: Reader
-    numbers: tuple[int, ...]
+    reader: ReadImage = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """The file's bytes, or the array [height, width, 3] it was given as. Raises ImageError; thread-safe."""
-        return self.reader.read(self.numbers[index])
+        """Read the bytes of a file, or the array [height, width, 3] it was given as. Raises ImageError; thread-safe."""
+        return self.reader(self.items[index].key)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are there, in the order train, validation, test."""
+        """The splits that have images, in the order train, validation, test."""
         present = {item.split for item in self.items}
         return tuple(name for name in SPLITS if name in present)
 
     def split(self, name: str) -> Dataset:
-        """Only the pictures of one split; the classes stay the same."""
-        return self.select([i for i, item in enumerate(self.items) if item.split == name])
-
-    def with_split(self, name: str) -> Dataset:
-        """Return the same images, all of one split."""
-        return replace(self, items=tuple(replace(item, split=name) for item in self.items))
+        """Return the images of one split; the classes stay the same."""
+        return self.select(i for i, item in enumerate(self.items) if item.split == name)
 
     def select(self, indices: Iterable[int]) -> Dataset:
-        """Only the pictures at ``indices``, in that order; the classes stay the same."""
-        chosen = list(indices)
-        return replace(
-            self,
-            items=tuple(self.items[i] for i in chosen),
-            numbers=tuple(self.numbers[i] for i in chosen),
-        )
+        """Return the images at ``indices``, in that order; the classes stay the same."""
+        return replace(self, items=tuple(self.items[i] for i in indices))
+
+    def with_split(self, name: str) -> Dataset:
+        """Return the same images, all of them in the split ``name``."""
+        return replace(self, items=tuple(replace(item, split=name) for item in self.items))
+
+
+def sorted_dataset(
+    uri: str,
+    items: Iterable[Item],
+    skipped: Mapping[str, int],
+    quarantined: Sequence[Quarantined],
+    reader: ReadImage,
+) -> Dataset:
+    """Build a dataset whose items are sorted by path and whose classes are their labels in alphabetical order."""
+    by_path = tuple(sorted(items, key=lambda item: item.path))
+    classes = sorted({item.label for item in by_path if item.label is not None})
+    return Dataset(uri, by_path, tuple(classes), skipped, tuple(quarantined), reader)
 
 
 def concatenate(first: Dataset, second: Dataset) -> Dataset:
-    """The pictures of both, one after the other, so that one pass reads them all; classes are those of both."""
-    count = len(first)
+    """Return the images of both datasets, one after the other, and the classes of both.
 
-    def read(index: int) -> bytes | NDArray[np.uint8]:
-        return first.read(index) if index < count else second.read(index - count)
+    The URI is that of the first. Files that were skipped or quarantined in the same source are counted once.
+    """
+    offset = 1 + max((item.key for item in first.items), default=-1)  # of the second's keys, to tell them apart
+
+    def read(key: int) -> bytes | NDArray[np.uint8]:
+        return first.reader(key) if key < offset else second.reader(key - offset)
 
     skipped = Counter(first.skipped)
     if second.uri != first.uri:
         skipped.update(second.skipped)
     return Dataset(
         first.uri,
-        first.items + second.items,
+        first.items + tuple(replace(item, key=item.key + offset) for item in second.items),
         tuple(dict.fromkeys([*first.classes, *second.classes])),
         dict(skipped),
         tuple(dict.fromkeys(first.quarantined + second.quarantined)),
-        Reader(read),
-        tuple(range(count + len(second))),
+        read,
     )

@@ -6,8 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from headstart.data.dataset import Dataset, Item, Quarantined, Reader
-from headstart.data.sources import Source
+from headstart.data.dataset import Dataset, Item, sorted_dataset
+from headstart.data.reading import Source
 from headstart.errors import DataError
 from headstart.images.decode import is_image_name
 
@@ -20,85 +20,73 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-LAYOUT = "expected class/picture.jpg, or train/class/picture.jpg with validation and test beside train"
+LAYOUT = "expected class/image.jpg, or train/class/image.jpg with validation and test beside train"
+
+PathParts = tuple[str, ...]
 
 
-def normalise(name: str) -> str:
-    """A name in Unicode's composed form (NFC): macOS stores 'é' as two characters, Linux as one."""
+def to_nfc(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC): macOS stores 'é' as two characters, Linux as one."""
     return unicodedata.normalize("NFC", name)
 
 
 def split_name(name: str) -> str | None:
-    """train, validation or test for a folder name that means one of them, in any case; else None."""
+    """Return train, validation or test for a name that means one of them, in any case, otherwise None."""
     return SPLIT_NAMES.get(name.lower())
 
 
 def from_listing(uri: str, source: Source) -> Dataset:
-    """The data set that a source's names describe. Folders around the classes are looked through."""
+    """Build the dataset that the names of a source describe. Folders that only wrap the data are ignored.
+
+    Raises DataError if it has no images, or none in a class folder.
+    """
     skipped: Counter[str] = Counter(source.skipped)
-    found: list[tuple[int, tuple[str, ...]]] = []
-    for number, name in enumerate(source.names):
+    paths: dict[int, PathParts] = {}
+    for key, name in enumerate(source.names):
         parts = tuple(name.split("/"))
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             skipped["hidden"] += 1
         elif not is_image_name(name):
-            skipped["not a picture"] += 1
+            skipped["not an image"] += 1
         else:
-            found.append((number, parts))
-    if not found:
-        raise DataError(f"No pictures in {uri} ({_counted(skipped)}); {LAYOUT}.")
-    depth = _wrapping([parts for _, parts in found])
-    root = [(number, parts[depth:]) for number, parts in found]
-    if all(len(parts) == 1 for _, parts in root):
-        # Pictures and no class folder: a set to predict on.
-        items = [(number, Item(source.shown(number), None, "train")) for number, _ in root]
+            paths[key] = parts
+    if not paths:
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"
+        raise DataError(f"No images in {uri} ({counts}); {LAYOUT}.")
+    depth = _wrapping_depth(list(paths.values()))
+    paths = {key: parts[depth:] for key, parts in paths.items()}
+    if all(len(parts) == 1 for parts in paths.values()):
+        # Images and no class folder: a set to predict on.
+        items = [Item(source.display_path(key), None, "train", key=key) for key in paths]
     else:
-        items = []
-        in_splits = all(len(p) == 1 or split_name(p[0]) is not None for _, p in root)
-        for number, parts in root:
-            split = split_name(parts[0]) if in_splits else "train"
-            inner = parts[1:] if in_splits else parts
-            if len(inner) < 2 or split is None:
-                skipped["no class folder"] += 1
-            else:
-                items.append((number, Item(source.shown(number), normalise(inner[0]), split)))
+        items = _labelled_items(source, paths, skipped)
     if not items:
-        raise DataError(f"No picture of {uri} lies in a class folder; {LAYOUT}.")
-    return build(uri, items, dict(skipped), source.quarantined, Reader(source.read))
+        raise DataError(f"No image in {uri} is in a class folder; {LAYOUT}.")
+    return sorted_dataset(uri, items, dict(skipped), source.quarantined, source.read)
 
 
-def build(
-    uri: str,
-    items: Sequence[tuple[int, Item]],
-    skipped: dict[str, int],
-    quarantined: Sequence[Quarantined],
-    reader: Reader,
-) -> Dataset:
-    """A Dataset of (number, item) pairs, sorted by path."""
-    ordered = sorted(items, key=lambda pair: pair[1].path)
-    classes = sorted({item.label for _, item in ordered if item.label is not None})
-    return Dataset(
-        uri,
-        tuple(item for _, item in ordered),
-        tuple(classes),
-        skipped,
-        tuple(quarantined),
-        reader,
-        tuple(number for number, _ in ordered),
-    )
+def _labelled_items(source: Source, paths: dict[int, PathParts], skipped: Counter[str]) -> list[Item]:
+    """Return the items of class/image or split/class/image; those without a class folder are added to ``skipped``."""
+    items = []
+    has_splits = all(len(parts) == 1 or split_name(parts[0]) is not None for parts in paths.values())
+    for key, parts in paths.items():
+        split = split_name(parts[0]) if has_splits else "train"
+        below_split = parts[1:] if has_splits else parts
+        if len(below_split) < 2 or split is None:
+            skipped["no class folder"] += 1
+        else:
+            items.append(Item(source.display_path(key), to_nfc(below_split[0]), split, key=key))
+    return items
 
 
-def _wrapping(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many leading folders all pictures share and that only wrap the data (flower_photos/daisy/1.jpg)."""
+def _wrapping_depth(paths: Sequence[PathParts]) -> int:
+    """Return how many leading folders all images share that only wrap the data (flower_photos/daisy/1.jpg)."""
     depth = 0
     while True:
-        heads = {parts[depth] for parts in paths if len(parts) > depth + 1}
-        alone = all(len(parts) > depth + 1 for parts in paths)
-        deeper = all(len(parts) > depth + 2 for parts in paths)
-        if not (alone and deeper and len(heads) == 1) or split_name(next(iter(heads))) is not None:
+        # Without one more folder below it, the next folder is a class, not a wrapper.
+        if any(len(parts) <= depth + 2 for parts in paths):
+            return depth
+        folders = {parts[depth] for parts in paths}
+        if len(folders) > 1 or split_name(next(iter(folders))) is not None:
             return depth
         depth += 1
-
-
-def _counted(skipped: Counter[str]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it is empty"

@@ -1,1 +1,1 @@
-"""One image: read, prepared for a network, varied, and looked at by itself."""
+"""One image: decoding, preprocessing for a network, augmentation, and small thumbnails with image statistics."""

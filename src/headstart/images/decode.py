@@ -1,8 +1,8 @@
-"""Any picture file to RGB pixels, the same way in training, evaluation, prediction and serving.
+"""Decoding of image files to RGB pixels, the same way in training, evaluation, prediction and serving.
 
-- The first frame of animations and the first page of TIFFs counts.
-- EXIF rotation is applied; ICC profiles are left alone.
-- Transparent pixels are composed on white.
+- Of an animation the first frame is taken, of a TIFF the first page.
+- EXIF orientation is applied; ICC profiles are ignored.
+- Transparent pixels are composited on white.
 - 16-bit samples are scaled to 8 bits, not clipped.
 - A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size.
 """
@@ -24,19 +24,19 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
-ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name has the ending of a picture format that ``decode`` reads, in any case."""
+    """Return whether a file name ends, in any case, like one of an image format that ``decode`` reads."""
     return splitext(name)[1].lower() in SUFFIXES
 
 
 def decode(source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Pixels [height, width, 3], uint8 RGB, of a picture file's bytes; pixels are given back as they are.
+    """Decode the bytes of an image file to pixels [height, width, 3], uint8 RGB; an array is returned unchanged.
 
-    With ``at_least`` = (height, width) a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as it still
-    has that many rows and columns. Raises ImageError with the reason in one line.
+    With ``at_least`` = (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result
+    still has that many rows and columns. Raises ImageError with the reason in one line.
     """
     return decode_with_size(source, at_least=at_least)[0]
 
@@ -44,58 +44,60 @@ def decode(source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | Non
 def decode_with_size(
     source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """What ``decode`` gives, and the picture's (height, width) as it is stored: neither shrunk nor turned."""
+    """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation."""
     if isinstance(source, np.ndarray):
         return source, (source.shape[0], source.shape[1])
     if not source:
-        raise ImageError("The file is empty; expected a picture.")
+        raise ImageError("The file is empty; expected an image.")
     if len(source) > MAX_BYTES:
         raise ImageError(f"The file has {len(source):,} bytes, more than the limit of {MAX_BYTES:,}; make it smaller.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters is raised
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; real problems are raised
         try:
-            with Image.open(io.BytesIO(source), formats=FORMATS) as picture:
-                stored = (picture.height, picture.width)
-                return _pixels(picture, source, at_least), stored
+            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+                stored_size = (image.height, image.width)
+                return _pixels(image, source, at_least), stored_size
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError(f"Not a picture that can be read: it begins with {source[:8]!r}.") from None
+            raise ImageError(f"Not an image that can be read: it begins with {source[:8]!r}.") from None
         except Image.DecompressionBombError:
-            raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the picture smaller.") from None
+            raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
         except MemoryError:
-            raise ImageError("Decoding needs more memory than there is; make the picture smaller.") from None
-        except Exception as error:  # decoders of hostile bytes raise anything: struct.error, KeyError, OSError, ...
+            raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
+        except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ImageError(f"Damaged or cut off: {reason}.") from None
 
 
-def _pixels(picture: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> NDArray[np.uint8]:
-    width, height = picture.size
+def _pixels(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """Decode an opened image, of which ``data`` is the whole file."""
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{width} x {height} is {width * height:,} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller."
         )
-    orientation = picture.getexif().get(ORIENTATION, 1)
-    if picture.format in ("JPEG", "MPO"):
+    orientation = image.getexif().get(ORIENTATION, 1)
+    if image.format in ("JPEG", "MPO"):
         if at_least is not None and orientation in (5, 6, 7, 8):
             at_least = at_least[::-1]
-        factor = _shrink_factor(height, width, at_least)
-        if picture.mode in ("L", "RGB"):
+        factor = _reduction_factor(height, width, at_least)
+        if image.mode in ("L", "RGB"):
             try:
-                return _rotate(_fast_jpeg(data, height, width, factor), orientation)
+                return _apply_orientation(_decode_jpeg(data, height, width, factor), orientation)
             except ValueError as error:
                 if "extraneous bytes" not in str(error):
                     raise
-                # Stray bytes between segments are common on the web and cost no pixel; Pillow passes over them.
-        # Pillow takes the largest factor that keeps this size: rounded up, it would take a smaller one.
-        picture.draft(None, (max(1, width // factor), max(1, height // factor)))
-    if picture.format == "TIFF":
-        orientation = 1  # Pillow turns these itself
-    return _rotate(np.asarray(_rgb(picture)), orientation)
+                # Stray bytes between segments are common on the web and damage no pixel; Pillow ignores them.
+        # Pillow takes the largest factor that leaves this size: rounded up, it would take a smaller one.
+        image.draft(None, (max(1, width // factor), max(1, height // factor)))
+    if image.format == "TIFF":
+        orientation = 1  # Pillow has applied it already
+    return _apply_orientation(np.asarray(_to_rgb(image)), orientation)
 
 
-def _shrink_factor(height: int, width: int, at_least: tuple[int, int] | None) -> int:
+def _reduction_factor(height: int, width: int, at_least: tuple[int, int] | None) -> int:
+    """Return by which factor of 1, 2, 4 or 8 a JPEG may be reduced."""
     if at_least is None:
         return 1
     for factor in (8, 4, 2):
@@ -104,47 +106,51 @@ def _shrink_factor(height: int, width: int, at_least: tuple[int, int] | None) ->
     return 1
 
 
-def _fast_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[np.uint8]:
-    """libjpeg-turbo, which runs without the interpreter's lock. Strict: a file cut off is an error, not half grey."""
+def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[np.uint8]:
+    """Decode with libjpeg-turbo, which releases the interpreter lock. A truncated file is an error, not half grey."""
     shape = (-(-height // factor), -(-width // factor))
-    # With the exact shape asked for, the library picks that very factor among its eighths.
+    # Given this exact shape, the library picks that very factor among its eighths.
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=shape[0], min_width=shape[1])
     return pixels
 
 
-def _rgb(picture: ImageFile.ImageFile) -> Image.Image:
-    mode = picture.mode
-    picture.load()
-    if mode == "CMYK" and picture.format == "JPEG" and "adobe" not in picture.info:
-        # Pillow takes every JPEG's inks as inverted, which only Adobe's are.
-        return ImageChops.invert(picture).convert("RGB")
+def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+    """Convert an image of any mode to RGB."""
+    mode = image.mode
+    image.load()
+    if mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        # Pillow takes the inks of every JPEG as inverted, which only Adobe's are.
+        return ImageChops.invert(image).convert("RGB")
     if mode.startswith(("I", "F")):
-        return _eight_bits(picture)
-    if mode in ("P", "PA") or "transparency" in picture.info or "A" in picture.getbands() or "a" in picture.getbands():
-        rgba = picture.convert("RGBA")
+        return _to_8_bits(image)
+    if mode in ("P", "PA") or "transparency" in image.info or "A" in image.getbands() or "a" in image.getbands():
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits, 32 bits or floating point. 65,535 is white; what is beyond is scaled by its own range."""
-    values = np.asarray(picture, np.float64)
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Convert grey of 16 bits, 32 bits or floating point to RGB.
+
+    65,535 is white, or 1 in floating point. Values beyond that range are scaled by the range of the image.
+    """
+    values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
-        raise ImageError("The picture has samples that are not numbers.")
-    if isinstance(clear := picture.info.get("transparency"), int):
-        values[values == clear] = 65535  # the one transparent grey of a PNG, on white
+        raise ImageError("The image has samples that are NaN or infinite.")
+    if isinstance(transparent := image.info.get("transparency"), int):
+        values[values == transparent] = 65535  # the one transparent grey level of a PNG, on white
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         values = (values - low) / ((high - low) or 1) * 65535
-    elif picture.mode == "F" and high <= 1:
+    elif image.mode == "F" and high <= 1:
         values = values * 65535
     grey = np.rint(values / 257).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 
 
-def _rotate(pixels: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]:
-    """EXIF 2.32, tag Orientation: 2 mirrored, 3 upside down, 4 both, 5 to 8 the same turned by a quarter."""
+def _apply_orientation(pixels: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]:
+    """Apply EXIF 2.32 Orientation: 2 mirrored, 3 rotated by 180 degrees, 4 both; 5 to 8 are 1 to 4 transposed."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -1,5 +1,7 @@
-"""What a picture looks like by itself, and small: measured while it is decoded for its features, so that it is
-decoded once."""
+"""Small versions of an image, and statistics of its quality.
+
+They are computed when an image is decoded for its features, so that it is decoded only once.
+"""
 
 from __future__ import annotations
 
@@ -9,71 +11,81 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-TINY = 16  # pixels a side: the whole picture, for near duplicates
-SQUARE = 48  # pixels a side: the middle of the picture, to be shown
-SIDE = 256  # sharpness is measured at this shorter side
-ROWS = 3  # and at every third row: as telling as all
+TINY = 16  # side in pixels of the tiny image, in which near duplicates are found
+SQUARE = 48  # side in pixels of the square thumbnail, which a report shows
+SHARPNESS_SIDE = 256  # sharpness is measured on an image whose shorter side has at most this many pixels
+ROW_STEP = 3  # and on every third row: as discriminative as all of them
 
 
-def shrink(picture: Image.Image) -> Image.Image:
-    """A picture at a whole part of its size, at least twice SQUARE: one look at all of its pixels."""
-    return picture.reduce(max(1, min(picture.size) // (2 * SQUARE)))
+def shrink(image: Image.Image) -> Image.Image:
+    """Reduce an image by a whole factor to a shorter side of at least twice SQUARE.
+
+    The tiny image and the thumbnail are made from the result, so that all pixels are read only once.
+    """
+    return image.reduce(max(1, min(image.size) // (2 * SQUARE)))
 
 
-def tiny_image(picture: Image.Image) -> NDArray[np.uint8]:
-    """The whole of a shrunk picture at 16 x 16, flat [768]."""
-    return np.asarray(picture.resize((TINY, TINY), Image.Resampling.BOX)).reshape(-1)
+def tiny_image(image: Image.Image) -> NDArray[np.uint8]:
+    """Resize a shrunk image, the whole of it, to 16 x 16 RGB; flat [768]."""
+    return np.asarray(image.resize((TINY, TINY), Image.Resampling.BOX)).reshape(-1)
 
 
-def square_thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
-    """The middle square of a shrunk picture at 48 x 48, flat [6912]."""
-    width, height = picture.size
-    edge = min(height, width)
-    left, top = (width - edge) / 2, (height - edge) / 2
-    small = picture.resize((SQUARE, SQUARE), Image.Resampling.BILINEAR, box=(left, top, left + edge, top + edge))
-    return np.asarray(small).reshape(-1)
+def square_thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+    """Crop the central square of a shrunk image and resize it to 48 x 48 RGB; flat [6912]."""
+    width, height = image.size
+    side = min(height, width)
+    left = (width - side) / 2
+    top = (height - side) / 2
+    thumbnail = image.resize((SQUARE, SQUARE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    return np.asarray(thumbnail).reshape(-1)
 
 
-def image_stats(stored: tuple[int, int], image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Height and width in pixels as stored, and sharpness [3], of what was decoded of a picture."""
-    return np.array([*stored, sharpness(image)], np.float32)
+def image_stats(stored_size: tuple[int, int], image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return [3]: height and width in pixels as stored in the file, and the sharpness of the decoded ``image``."""
+    return np.array([*stored_size, sharpness(image)], np.float32)
 
 
 def sharpness(image: NDArray[np.uint8]) -> float:
-    """Fine detail as a share of all contrast: the deviation of the Laplacian over that of the brightness, in green.
+    """Return the standard deviation of the Laplacian over that of the brightness, both of the green channel.
 
-    Pictures [height, width, 3] are sampled at a shorter side of 256, never enlarged, so that one threshold fits all;
-    samples are not averaged, which would cost more than all the rest and tell no better. Of fewer than 3 pixels a side
-    nothing can be said: 1.
+    An image [height, width, 3] is sampled at a shorter side of 256 pixels, never enlarged, so that one threshold fits
+    all sizes. Samples are not averaged, which would cost more than all the rest without separating blurred images any
+    better. The result is 1 for an image of fewer than 3 samples a side, where it is not defined.
     """
-    rows, columns = _sampled(image.shape[0], image.shape[1])
+    rows, columns = _sample_grid(image.shape[0], image.shape[1])
     if min(len(rows), len(columns)) < 3:
         return 1.0
-    # In few steps: between any two of them other threads wait for the interpreter.
+    # Few NumPy calls: between any two of them other threads wait for the interpreter lock.
     green = image.reshape(len(image), -1).take(rows, axis=0).take(columns, axis=1).astype(np.int16)
-    own, above, below = green.reshape(3, -1, len(columns))
+    centre, above, below = green.reshape(3, -1, len(columns))
     above += below
-    laplacian = above[:, 1:-1] - 4 * own[:, 1:-1]
-    laplacian += own[:, :-2]
-    laplacian += own[:, 2:]
-    return _deviation(laplacian) / (_deviation(own) + 1.0)
+    laplacian = above[:, 1:-1] - 4 * centre[:, 1:-1]
+    laplacian += centre[:, :-2]
+    laplacian += centre[:, 2:]
+    return _standard_deviation(laplacian) / (_standard_deviation(centre) + 1.0)
 
 
 @lru_cache(256)
-def _sampled(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of an evenly spread sample, of which the shorter side is 256 at most: every third row, then the rows above those
-    and below; and the columns, as places of their green numbers in a row."""
-    scale = max(1.0, min(height, width) / SIDE)
-    rows, columns = (
-        ((np.arange(round(side / scale)) + 0.5) * side / round(side / scale)).astype(np.int64)
-        for side in (height, width)
-    )
-    middle = np.arange(1, len(rows) - 1, ROWS)
-    return rows[np.concatenate([middle, middle - 1, middle + 1])], 3 * columns + 1
+def _sample_grid(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and columns of an evenly spaced sample whose shorter side is at most 256.
+
+    Rows are every third of the sample, then the rows above those, then the rows below. Columns are indices of their
+    green values in a row of interleaved RGB.
+    """
+    scale = max(1.0, min(height, width) / SHARPNESS_SIDE)
+    rows = _evenly_spaced(height, round(height / scale))
+    columns = _evenly_spaced(width, round(width / scale))
+    centre = np.arange(1, len(rows) - 1, ROW_STEP)
+    return rows[np.concatenate([centre, centre - 1, centre + 1])], 3 * columns + 1
 
 
-def _deviation(values: NDArray[np.int16]) -> float:
-    """The standard deviation, in fewer passes than NumPy's."""
+def _evenly_spaced(length: int, count: int) -> NDArray[np.int64]:
+    """Return ``count`` indices below ``length``, each at the middle of its share."""
+    return ((np.arange(count) + 0.5) * length / count).astype(np.int64)
+
+
+def _standard_deviation(values: NDArray[np.int16]) -> float:
+    """Return the standard deviation, in fewer passes than NumPy's."""
     flat = values.reshape(-1).astype(np.float32)
     flat -= np.add.reduce(flat) / len(flat)
     return float(np.sqrt(flat @ flat / len(flat)))

@@ -1,0 +1,165 @@
+"""Zip and tar archives: the same images as the folder; hostile and damaged members are refused."""
+
+import io
+import tarfile
+import threading
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.archives import write_archive, write_zip
+from helpers.photos import write_photos
+
+from headstart.data import archives, open_dataset
+from headstart.errors import DataError, ImageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_photos(tmp_path / "data" / "train", 3)
+    write_photos(tmp_path / "data" / "validation", 2, seed=1)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def jpeg(tmp_path):
+    return next(write_photos(tmp_path / "d", 1).rglob("*.jpg")).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_archives_hold_what_the_folder_holds_and_nothing_is_unpacked(folder, tmp_path, kind, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    target = write_archive(folder, tmp_path / f"data.{kind}", kind)
+    monkeypatch.chdir(work)
+    before = sorted(tmp_path.rglob("*"))
+    plain, packed = open_dataset(folder), open_dataset(target)
+    assert [(i.label, i.split) for i in packed.items] == [(i.label, i.split) for i in plain.items]
+    assert [packed.read(i) for i in range(10)] == [plain.read(i) for i in range(10)]
+    assert packed.items[0].path == f"{target}/wrapped/train/disc/000.jpg"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tgz"])
+def test_threads_read_the_right_bytes_at_once(folder, tmp_path, kind):
+    uri = folder if kind == "folder" else write_archive(folder, tmp_path / f"d.{kind}", kind)
+    dataset, wrong = open_dataset(uri), []
+    expected = [Path(folder, *Path(item.path).parts[-3:]).read_bytes() for item in dataset.items]
+
+    def read_at_random(seed):
+        for i in np.random.default_rng(seed).integers(0, 10, 60):
+            if dataset.read(int(i)) != expected[i]:
+                wrong.append(i)
+
+    threads = [threading.Thread(target=read_at_random, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+OUTSIDE = ["../up.jpg", "a/../../up.jpg", "/etc/up.jpg", "C:/up.jpg", "..\\up.jpg", "C:\\up.jpg", "\\\\host\\up.jpg"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_paths_that_point_outside_the_archive_are_quarantined(tmp_path, jpeg, name, kind):
+    target = tmp_path / f"hostile.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(target, "w") as archive:
+            archive.writestr("disc/good.jpg", jpeg)
+            archive.writestr("x", jpeg)
+            archive.filelist[-1].filename = name  # as an attacker would write it
+    else:
+        with tarfile.open(target, "w") as archive:
+            for member_name in ("disc/good.jpg", name):
+                member = tarfile.TarInfo(member_name)
+                member.size = len(jpeg)
+                archive.addfile(member, io.BytesIO(jpeg))
+    dataset = open_dataset(target)
+    assert [item.label for item in dataset.items] == ["disc"]
+    assert [q.reason for q in dataset.quarantined] == ["Its path points outside the archive."]
+
+
+def test_links_and_devices_in_a_tar_are_quarantined(tmp_path, jpeg):
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        good = tarfile.TarInfo("disc/a.jpg")
+        good.size = len(jpeg)
+        archive.addfile(good, io.BytesIO(jpeg))
+        for i, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)):
+            bad = tarfile.TarInfo(f"disc/bad{i}.jpg")
+            bad.type, bad.linkname = kind, "/etc/passwd"
+            archive.addfile(bad)
+    dataset = open_dataset(tmp_path / "t.tar")
+    assert len(dataset) == 1
+    assert {q.reason for q in dataset.quarantined} == {"It is a link or a device, not a file."}
+    assert len(dataset.quarantined) == 4
+
+
+def test_encrypted_linked_and_duplicate_members_of_a_zip_are_quarantined(folder, tmp_path):
+    target = write_zip(folder / "train", tmp_path / "d.zip")
+    with zipfile.ZipFile(target, "a") as archive:
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("disc/000.jpg", b"second of the name")
+        link = zipfile.ZipInfo("disc/link.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    data = bytearray(target.read_bytes())
+    header = data.rfind(b"PK\x01\x02", 0, data.rfind(b"stripes/002.jpg"))
+    data[header + 8] |= 1  # the flag of encryption
+    target.write_bytes(data)
+    dataset = open_dataset(target)
+    reasons = sorted(q.reason for q in dataset.quarantined)
+    assert reasons == ["It is a link.", "It is encrypted.", "Its name occurs more than once."]
+    assert len(dataset) == 5
+    assert dataset.read(0) == (folder / "train" / "disc" / "000.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_members_larger_than_the_limit_are_refused(folder, tmp_path, kind, monkeypatch):
+    target = write_archive(folder, tmp_path / f"d.{kind}", kind)
+    monkeypatch.setattr(archives, "MAX_BYTES", 100)
+    with pytest.raises(DataError, match="No images"):
+        open_dataset(target)
+
+
+def test_a_compressed_tar_that_unpacks_to_too_much_is_refused(folder, tmp_path, monkeypatch):
+    target = write_archive(folder, tmp_path / "d.tgz", "tgz")
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 1000)
+    with pytest.raises(DataError, match="unpacks to more"):
+        open_dataset(target)
+
+
+def test_too_many_members_are_refused(folder, tmp_path, monkeypatch):
+    target = write_zip(folder, tmp_path / "d.zip")
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
+    with pytest.raises(DataError, match="members"):
+        open_dataset(target)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
+def test_archives_cut_off_anywhere_end_in_a_clear_error_or_a_quarantine(folder, tmp_path, kind, share):
+    data = write_archive(folder, tmp_path / f"whole.{kind}", kind).read_bytes()
+    target = tmp_path / f"cut.{kind}"
+    target.write_bytes(data[: int(len(data) * share)])
+    try:
+        dataset = open_dataset(target)
+    except DataError:
+        return
+    for i in range(len(dataset)):
+        with suppress(ImageError):
+            assert dataset.read(i)[:2] == b"\xff\xd8"
+
+
+def test_damaged_bytes_in_a_zip_are_detected(folder, tmp_path):
+    target = write_zip(folder, tmp_path / "d.zip")
+    data = bytearray(target.read_bytes())
+    data[200] ^= 0xFF
+    target.write_bytes(data)
+    dataset = open_dataset(target)
+    with pytest.raises(ImageError, match="Cannot be read from the archive"):
+        dataset.read(0)

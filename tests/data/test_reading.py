@@ -1,0 +1,22 @@
+"""Files are read whole, within limits."""
+
+import io
+
+import pytest
+
+from headstart.data import from_images, reading
+from headstart.errors import ImageError
+
+
+@pytest.mark.parametrize("path", ["missing.jpg", "/dev/zero", "."])
+def test_paths_that_cannot_be_read_are_refused_when_read(path):
+    with pytest.raises(ImageError):
+        from_images([path]).read(0)
+
+
+@pytest.mark.parametrize("expected_size", [0, 1, 9, 10, 11, 10**9])
+def test_all_bytes_are_read_whatever_size_the_file_system_reports(expected_size, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_BYTES", 20)
+    assert reading.read_stream(io.BytesIO(b"0123456789"), "a", expected_size) == b"0123456789"
+    with pytest.raises(ImageError, match="more bytes than the limit"):
+        reading.read_stream(io.BytesIO(bytes(21)), "a", expected_size)
