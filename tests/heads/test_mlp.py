@@ -95,7 +95,7 @@ def test_it_learns_is_repeatable_and_stops_when_told(blobs):
     assert (layers.scores(x).argmax(axis=1) == labels).mean() > 0.85
     patient = Training(hidden=32, rate=1e-2, epochs=500, patience=3, dropout=0.0)
     best, told = mlp.fit_mlp(x, labels, 3, groups, patient, seed=0)
-    losses = [epoch.kept_back_loss for epoch in told]
+    losses = [epoch.validation_loss for epoch in told]
     assert len(told) < 500
     assert int(np.argmin(losses)) == len(told) - 4  # the best epoch, then three that were no better
     kept = mlp.a_tenth(groups, labels, 0)

@@ -66,8 +66,8 @@ class Epoch:
     number: int
     loss: float
     accuracy: float
-    kept_back_loss: float | None
-    kept_back_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,9 @@ def fit_mlp(
     since = 0
     for epoch, layers in train(x, labels, classes, how, seed, kept_back):
         history.append(epoch)
-        if epoch.kept_back_loss is not None and how.patience is not None:
-            if best is None or epoch.kept_back_loss < best[0]:
-                best, since = (epoch.kept_back_loss, layers()), 0
+        if epoch.validation_loss is not None and how.patience is not None:
+            if best is None or epoch.validation_loss < best[0]:
+                best, since = (epoch.validation_loss, layers()), 0
             else:
                 since += 1
         reached = how.stop_at_accuracy is not None and epoch.accuracy >= how.stop_at_accuracy
