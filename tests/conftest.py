@@ -57,8 +57,8 @@ def fitted(photos: Path) -> "ImageClassifier":
 
 
 @pytest.fixture(scope="session")
-def made(fitted: "ImageClassifier") -> "Report":
-    """Its report."""
+def fit_report(fitted: "ImageClassifier") -> "Report":
+    """The report of its fit."""
     from headstart.report.gather import gather
 
     return gather(fitted)

@@ -148,7 +148,7 @@ def test_patience_ends_the_training_and_takes_the_best_weights():
     how = FineTuning(unfreeze_from="all", epochs=40, rate=0.3, optimiser="sgd", patience=2, **PLAIN)
     network, back = tiny(), [0, 3, 7]
     _, epochs = ran(network, how, kept_back=back)
-    losses = [epoch.kept_back_loss for epoch in epochs]
+    losses = [epoch.validation_loss for epoch in epochs]
     assert len(epochs) < 40
     assert len(losses) - 1 - int(np.argmin(losses)) == 2
     scores = torch.from_numpy(answers(network, pictures(), np.array(back), 4, machine())[0])

@@ -1,6 +1,9 @@
-"""The page against hostile names, damaged runs and very many pictures."""
+"""The page with hostile names, damaged runs and very many images."""
 
+import base64
 import copy
+import dataclasses
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -11,18 +14,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headstart.report import thumbnails as pictures
-from headstart.report.data import MAX_SHOWN, Picture, Report
+from headstart.report import thumbnails
+from headstart.report.data import MAX_IMAGES, ImageResult
 from headstart.report.page import render
 
 HOSTILE = (
-    "<script>alert(1)</script>", '"onerror=alert(1) x="', "</script><b>", "\N{RIGHT-TO-LEFT OVERRIDE}gnp", "a\nb",
-    "مرحبا", "x" * 300, "{{ 7 * 7 }}", "</style>", "' onload='", "\\u003c", "&lt;",
-)  # fmt: skip
+    "<script>alert(1)</script>",
+    '"onerror=alert(1) x="',
+    "</script><b>",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gnp",
+    "a\nb",
+    "مرحبا",
+    "x" * 300,
+    "{{ 7 * 7 }}",
+    "</style>",
+    "' onload='",
+    "\\u003c",
+    "&lt;",
+)
 
 
-class Seen(HTMLParser):
-    """What a browser would make of a page: its elements, attributes and texts."""
+class ParsedPage(HTMLParser):
+    """Elements, attributes and texts of a page."""
 
     def __init__(self, page):
         super().__init__(convert_charrefs=True)
@@ -43,81 +56,81 @@ class Seen(HTMLParser):
         self.texts.append((self.open[-1] if self.open else "", data))
 
 
-def named(made, names):
-    """The report with every name that came from the data replaced by a hostile one."""
-    names = list(names)
-    pick = lambda i: names[i % len(names)]  # noqa: E731
-    value = copy.copy(made)
-    told = tuple(
-        type(f)(f.kind, tuple(pick(i) for i in range(len(f.files))), f.pictures, f.confidence, pick(n), pick(n + 1))
-        for n, f in enumerate(made.findings)
+def with_names(report, names):
+    """The report with every name that came from the data replaced by one of ``names``."""
+
+    def name(index):
+        return names[index % len(names)]
+
+    findings = tuple(
+        dataclasses.replace(
+            finding, files=tuple(name(i) for i in range(len(finding.files))), action=name(number), why=name(number + 1)
+        )
+        for number, finding in enumerate(report.findings)
     )
-    shown = tuple(Picture(f"{pick(i)}/{pick(i + 1)}", *list(vars(p).values())[1:]) for i, p in enumerate(made.pictures))
-    fields = {**vars(value), "classes": tuple(names[:2]), "pictures": shown, "findings": told, "no_evidence": ""}
-    return Report(**fields)
+    images = tuple(dataclasses.replace(image, path=f"{name(i)}/{name(i + 1)}") for i, image in enumerate(report.images))
+    return dataclasses.replace(report, classes=tuple(names[:2]), images=images, findings=findings, maps_unavailable="")
 
 
 @pytest.mark.parametrize("first", range(len(HOSTILE)))
-def test_hostile_names_stay_text(made, fitted, first):
+def test_hostile_names_remain_text(fit_report, fitted, first):
     names = HOSTILE[first:] + HOSTILE[:first]
     run = copy.deepcopy(fitted.run_)
     run["backbone"] = dict.fromkeys(("id", "sha256", "licence"), names[0])
     run["versions"] = {names[0]: names[1]}
     run["cut"], run["data"]["uri"] = [names[0]], names[1]
     run["candidates"] = [{"taps": [names[0]], "kind": names[1], names[2]: names[3], "log_loss": 1.0, "accuracy": 0.5}]
-    plain = Seen(render(made, fitted.run_, "title"))
-    page = render(named(made, names), run, names[0])
-    seen = Seen(page)
-    assert set(seen.tags) == set(plain.tags)
-    assert seen.tags.count("script") == plain.tags.count("script") == 2
-    assert {(tag, name) for tag, name, _ in seen.attributes} <= {(t, n) for t, n, _ in plain.attributes} | {
-        ("tr", "class")
-    }
-    assert not [a for a in seen.attributes if a[1].startswith("on") or a[1] == "style"]
+    original = ParsedPage(render(fit_report, fitted.run_, "title"))
+    page = render(with_names(fit_report, names), run, names[0])
+    parsed = ParsedPage(page)
+    assert set(parsed.tags) == set(original.tags)
+    assert parsed.tags.count("script") == original.tags.count("script") == 2
+    expected_attributes = {(tag, name) for tag, name, _ in original.attributes} | {("tr", "class")}
+    assert {(tag, name) for tag, name, _ in parsed.attributes} <= expected_attributes
+    assert not [name for _, name, _ in parsed.attributes if name.startswith("on") or name == "style"]
     assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in page
-    told = json.loads(next(text for tag, text in seen.texts if tag == "script"))
-    assert len(told["path"]) == 40
-    assert len(told["classes"]) == 2
-    assert "49" not in told["classes"]
+    data = json.loads(next(text for tag, text in parsed.texts if tag == "script"))
+    assert len(data["paths"]) == 40
+    assert len(data["classNames"]) == 2
+    assert "49" not in data["classNames"]
 
 
-def test_the_page_asks_for_nothing(made, fitted):
-    page = render(made, fitted.run_, "title")
-    seen = Seen(page)
-    assert {v.split(":")[0] for _, n, v in seen.attributes if n in ("src", "poster", "data", "action")} == {"data"}
-    assert all(v.startswith("#") for _, n, v in seen.attributes if n == "href")
+def test_the_page_loads_nothing(fit_report, fitted):
+    page = render(fit_report, fitted.run_, "title")
+    parsed = ParsedPage(page)
+    sources = {v.split(":")[0] for _, name, v in parsed.attributes if name in ("src", "poster", "data", "action")}
+    assert sources == {"data"}
+    assert all(value.startswith("#") for _, name, value in parsed.attributes if name == "href")
     assert "@import" not in page
     assert "url(" not in page
-    policy = next(v for _, n, v in seen.attributes if n == "content" and v.startswith("default-src"))
+    policy = next(v for _, name, v in parsed.attributes if name == "content" and v.startswith("default-src"))
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
 
 
-def test_the_policy_allows_the_style_and_script_that_are_there(made, fitted):
-    import base64
-    import hashlib
-
-    page = render(made, fitted.run_, "title")
-    for tag, kind in (("style", "style-src"), ("script", "script-src")):
-        inner = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.S)[1]
-        wanted = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
-        assert f"{kind} 'sha256-{wanted}'" in page
+def test_the_policy_allows_the_style_and_the_script_of_the_page(fit_report, fitted):
+    page = render(fit_report, fitted.run_, "title")
+    for tag, directive in (("style", "style-src"), ("script", "script-src")):
+        content = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.S)[1]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}'" in page
 
 
 GARBAGE = [None, [], {}, "x", -1, 10**400, float("nan"), float("inf"), True, [[]], {"a": {}}, "<b>"]
 
 
-def leaves(value, path=()):
+def key_paths(value, path=()):
+    """Paths of keys to every value in a JSON value; of a list to its first two."""
     yield path
     if isinstance(value, dict):
         for key in value:
-            yield from leaves(value[key], (*path, key))
+            yield from key_paths(value[key], (*path, key))
     elif isinstance(value, list):
         for i in range(min(2, len(value))):
-            yield from leaves(value[i], (*path, i))
+            yield from key_paths(value[i], (*path, i))
 
 
-def test_a_page_is_made_of_any_run(made, fitted):
+def test_a_damaged_run_still_has_a_page(fit_report, fitted):
     run = {
         **fitted.run_,
         "learning_curve": {
@@ -125,75 +138,74 @@ def test_a_page_is_made_of_any_run(made, fitted):
             "expectation": {"more": 20, "pictures": 40, "accuracy": 0.9},
         },
     }
-    for number, path in enumerate(leaves(run)):
-        changed = copy.deepcopy(run)
+    for number, path in enumerate(key_paths(run)):
+        damaged = copy.deepcopy(run)
         garbage = GARBAGE[number % len(GARBAGE)]
         if not path:
-            changed = {}
+            damaged = {}
         else:
-            inner = changed
-            for name in path[:-1]:
-                inner = inner[name]
-            inner[path[-1]] = garbage
-        seen = Seen(render(made, changed, "title"))
-        assert seen.tags.count("script") == 2, path
-        assert seen.tags.count("section") >= 8, path
+            parent = damaged
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = garbage
+        parsed = ParsedPage(render(fit_report, damaged, "title"))
+        assert parsed.tags.count("script") == 2, path
+        assert parsed.tags.count("section") >= 8, path
 
 
-def test_a_learning_curve_is_drawn_where_there_is_one(made, fitted):
-    assert "Would more pictures help?" not in render(made, {**fitted.run_, "learning_curve": None}, "m")
+def test_the_learning_curve_is_drawn_if_the_run_has_one(fit_report, fitted):
+    assert "Learning curve" not in render(fit_report, {**fitted.run_, "learning_curve": None}, "m")
     points = [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.02]} for c, a in ((50, 0.7), (100, 0.8))]
     run = {**fitted.run_, "learning_curve": {"points": points, "expectation": {"pictures": 400, "accuracy": 0.9}}}
-    seen = Seen(render(made, run, "m"))
-    cells = [text for tag, text in seen.texts if tag in ("th", "td")]
+    parsed = ParsedPage(render(fit_report, run, "m"))
+    cells = [text for tag, text in parsed.texts if tag in ("th", "td")]
     assert cells[cells.index("50") : cells.index("50") + 4] == ["50", "70.0%", "60.0% to 72.0%", "measured"]
     assert cells[cells.index("400") : cells.index("400") + 4] == ["400", "90.0%", "90.0% to 90.0%", "expected"]
 
 
-def test_many_classes_and_pictures_stay_small(made, fitted):
+def test_the_page_of_many_classes_and_images_stays_small(fit_report, fitted):
     rng = np.random.default_rng(0)
     classes = tuple(f"{'名' * 190}{i}" for i in range(5_000))
-    shown = tuple(
-        Picture(
-            f"{'名' * 380}/{i}.jpg",
-            i % 2,
-            int(rng.integers(5_000)),
-            int(rng.integers(5_000)),
-            int(rng.integers(5_000)),
-            0.6,
-            0.3,
-            0.1,
+    predictions = rng.integers(5_000, size=(MAX_IMAGES, 3)).tolist()
+    images = tuple(
+        ImageResult(f"{'名' * 380}/{i}.jpg", i % 2, truth, predicted, second, 0.6, 0.3, 0.1)
+        for i, (truth, predicted, second) in enumerate(predictions)
+    )
+    noise = (rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(MAX_IMAGES))
+    sprite = thumbnails.sprite_sheet(enumerate(noise), 32, 50, MAX_IMAGES)
+    thumbnail = thumbnails.encode_jpeg(Image.fromarray(rng.integers(0, 256, (144, 144, 3), np.uint8)))
+    count = thumbnails.THUMBNAILS_BYTES // len(thumbnail)
+    positions = tuple(rng.integers(0, 1001, MAX_IMAGES).tolist())
+    evaluations = tuple(
+        dataclasses.replace(
+            summary,
+            confusion=tuple((image.true_class, image.predicted_class, 1) for image in images if image.set_index == i),
         )
-        for i in range(MAX_SHOWN)
+        for i, summary in enumerate(fit_report.evaluations)
     )
-    noise = (rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(MAX_SHOWN))
-    sheet = pictures.sprite(enumerate(noise), 32, 50, MAX_SHOWN)
-    thumbnail = pictures.jpeg(Image.fromarray(rng.integers(0, 256, (144, 144, 3), np.uint8)))
-    count = pictures.THUMBNAILS_BYTES // len(thumbnail)
-    paper = tuple(int(v) for v in rng.integers(0, 1001, MAX_SHOWN))
-    layouts = tuple(type(each)(each.name, each.about, paper, paper) for each in made.layouts)
-    measured = tuple(
-        type(m)(m.name, tuple((p.truth, p.answer, 1) for p in shown if p.measured == i), m.reliability, m.risk)
-        for i, m in enumerate(made.measured)
+    large = dataclasses.replace(
+        fit_report,
+        classes=classes,
+        known_classes=5_000,
+        total_images=10**6,
+        images=images,
+        projections=tuple(dataclasses.replace(p, x=positions, y=positions) for p in fit_report.projections),
+        evaluations=evaluations,
+        sprite=sprite,
+        thumbnails=dict.fromkeys(range(count), thumbnail),
     )
-    large = Report(
-        **{
-            **vars(made), "classes": classes, "known": 5_000, "total": 10**6, "pictures": shown, "layouts": layouts,
-            "measured": measured, "side": 32, "sprite": sheet, "thumbnails": dict.fromkeys(range(count), thumbnail),
-        }
-    )  # fmt: skip
     page = render(large, fitted.run_, "m")
     assert len(page.encode()) < 15e6
     assert page.count("<tr") < 500
     assert page.count("<figure") < 200
 
 
-def test_any_names_can_be_shown(made, fitted):
+def test_any_names_can_be_shown(fit_report, fitted):
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.text(max_size=20), min_size=2, max_size=6, unique=True))
-    def shown(names):
-        seen = Seen(render(named(made, names), fitted.run_, names[0]))
-        assert seen.tags.count("script") == 2
-        assert "main" in seen.tags
+    def check(names):
+        parsed = ParsedPage(render(with_names(fit_report, names), fitted.run_, names[0]))
+        assert parsed.tags.count("script") == 2
+        assert "main" in parsed.tags
 
-    shown()
+    check()

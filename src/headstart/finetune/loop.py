@@ -43,8 +43,8 @@ class Epoch:
     loss: float
     accuracy: float
     interval: tuple[float, float]
-    kept_back_loss: float | None
-    kept_back_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
     rate: float
     seconds: float
     note: str = ""
@@ -160,7 +160,7 @@ def train(
         if not np.isfinite(total):
             raise BackboneError(f"The loss is not finite in epoch {epoch}; give a smaller --lr than {how.rate:g}.")
         back = _kept_back(network, plan, pictures, labels, kept_back, how, state, device)
-        lowest = min((e.kept_back_loss for e in state.history if e.kept_back_loss is not None), default=np.inf)
+        lowest = min((e.validation_loss for e in state.history if e.validation_loss is not None), default=np.inf)
         if back[0] is not None and back[0] < lowest:
             state.best = {k: v.clone() for k, v in (state.average or moving(network, plan)).items()}
         accuracy, state.scale = right / len(rows), arithmetic.scaler.state_dict()
@@ -178,7 +178,7 @@ def stopped(state: State, how: FineTuning) -> bool:
     """Whether training has reached the accuracy to stop at, or waited long enough for a lower loss kept back."""
     if how.stop_at_accuracy is not None and state.history and state.history[-1].accuracy >= how.stop_at_accuracy:
         return True
-    losses = [e.kept_back_loss for e in state.history if e.kept_back_loss is not None]
+    losses = [e.validation_loss for e in state.history if e.validation_loss is not None]
     return how.patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= how.patience
 
 

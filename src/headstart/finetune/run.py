@@ -252,7 +252,7 @@ def _training(
 def line_of(name: str, epoch: Epoch, epochs: int, left: float) -> str:
     """One epoch in one line."""
     low, high = epoch.interval
-    back = "" if epoch.kept_back_loss is None else f", kept back {epoch.kept_back_loss:.3f}"
+    back = "" if epoch.validation_loss is None else f", kept back {epoch.validation_loss:.3f}"
     return (
         f"{name}, epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}{back}, accuracy {epoch.accuracy:.1%} "
         f"[{low:.1%}, {high:.1%}], rate {epoch.rate:.1e}, {epoch.seconds:.1f} s, {left:.0f} s left"

@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.errors import OptionError
 from headstart.finetune.loop import Epoch
 
-VALUES = ("loss", "accuracy", "kept_back_loss", "kept_back_accuracy", "rate", "seconds")
+VALUES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "rate", "seconds")
 
 
 @contextmanager

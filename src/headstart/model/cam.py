@@ -1,13 +1,14 @@
-"""Where the head looked: what every place of a picture adds to the score.
+"""Class activation maps: the contribution of each location of an image to the score of a class.
 
-A head is linear in vectors that are means over the places of a map, so a score is a sum over places:
-``score_k = sum_p map[p] . weights_k / places + bias_k`` (class activation maps, Zhou et al. 2016, section 2). Nothing
-is approximated and nothing is differentiated: the places and the bias add up to the score.
+A head is linear in features that are means over the locations of feature maps, so a score is a sum over locations:
+``score_k = sum_p map[p] . weights_k / locations + bias_k`` (Zhou et al. 2016, "Learning deep features for
+discriminative localization", section 2). This is exact and needs no gradients: contributions and bias add up to the
+score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,12 @@ from onnx import helper, numpy_helper
 from headstart.backbones import Backbone, cut
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import load_graph, resolve_runtime, run_padded
-from headstart.heads import Head
+from headstart.heads.head import Head
 
 ONLY_SHAPE = {"Squeeze", "Flatten", "Reshape", "Identity"}
-FP16_LIMIT = 60_000.0
+FP16_LIMIT = 60_000.0  # maps with larger values are cached as fp32
 BATCH = 16
+Map = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,88 +54,120 @@ def unpooled(graph: onnx.GraphProto, tap: str) -> Source | None:
     return {(1, 2): Source(node.input[0], True), (2, 3): Source(node.input[0], False)}.get(tuple(axes or ()))
 
 
-def unavailable(backbone: Backbone, head: Head) -> str:
-    """Why there can be no such maps for a head, in one sentence; an empty text if there can."""
+def why_unavailable(backbone: Backbone, head: Head) -> str:
+    """Return the reason why a head has no class activation maps, as one sentence, or an empty text if it has."""
     if head.expansion is not None:
         return (
-            "The chosen head bends its features (random ReLU features) after they were averaged over the picture, "
-            "so its scores are no sum over places."
+            "The selected head is not linear: it applies ReLU features after averaging over the image, so its scores "
+            "are not a sum over locations."
         )
     graph = cut(backbone, head.taps).graph
+    sizes = {tap.name: tap.size for tap in backbone.taps}
     for tap in head.taps:
-        size = next(t.size for t in backbone.taps if t.name == tap)
-        if size is None or unpooled(graph, tap) is None:
-            return f"The cut {tap} is a vector from the start, not the mean of a map, so its scores have no places."
+        if sizes[tap] is None or unpooled(graph, tap) is None:
+            return f"The cut {tap} is a vector, not the mean of a feature map, so its scores have no locations."
     return ""
 
 
-def maps(
-    backbone: Backbone, taps: Sequence[str], pixels: Sequence[NDArray[np.uint8]], content: Sequence[bytes],
+def feature_maps(
+    backbone: Backbone,
+    taps: Sequence[str],
+    images: Sequence[NDArray[np.uint8]],
+    content_hashes: Sequence[bytes],
     cache: FeatureCache | None,
-) -> list[dict[str, NDArray[np.float32]]]:  # fmt: skip
-    """Of preprocessed pictures [height, width, 3] the maps [h, w, channels] of ``taps`` before pooling, each by tap.
+) -> list[dict[str, Map]]:
+    """Return the feature maps [h, w, channels] of preprocessed images [height, width, 3] before pooling, by tap.
 
-    ``content`` are hashes of the pictures' bytes. ONNX Runtime computes them in fp32; the cache keeps them as fp16.
+    ``content_hashes`` are the hashes of the image files. ONNX Runtime computes the maps in fp32; the cache keeps them
+    as fp16.
     """
-    info = resolve_runtime("onnxruntime")
-    shapes = {t.name: (*(t.size or (0, 0)), t.channels) for t in backbone.taps}
-
-    def key(one: bytes, tap: str) -> bytes:
-        return entry_key(one, backbone.sha256, backbone.preprocess.fingerprint, info.key, "0", f"map:{tap}")
-
-    keys = [[key(one, tap) for tap in taps] for one in content]
-    known = cache.get_many([k for row in keys for k in row]) if cache is not None else [None] * (len(keys) * len(taps))
-    found: list[dict[str, NDArray[np.float32]]] = []
-    for number in range(len(keys)):
-        some = zip(taps, known[number * len(taps) : (number + 1) * len(taps)], strict=True)
-        found.append({
-            tap: v.astype(np.float32).reshape(shapes[tap])
-            for tap, v in some if v is not None and v.size == np.prod(shapes[tap])
-        })  # fmt: skip
-    missing = [i for i, each in enumerate(found) if len(each) < len(taps)]
-    if missing:
-        graph, sources = _open(backbone, taps)
-        running = load_graph(graph, runtime="onnxruntime", workers=1)
-        for start in range(0, len(missing), BATCH):
-            some_rows = missing[start : start + BATCH]
-            outputs = run_padded(running, np.stack([pixels[i] for i in some_rows]), backbone.batch)
-            for place, i in enumerate(some_rows):
-                for tap, source in zip(taps, sources, strict=True):
-                    one = outputs[source.tensor][place]
-                    found[i][tap] = np.ascontiguousarray(one if source.last else one.transpose(1, 2, 0), np.float32)
-        if cache is not None:
-            cache.put_many({
-                k: _shrunk(found[i][tap]) for i in missing for tap, k in zip(taps, keys[i], strict=True)
-            })  # fmt: skip
-    return found
+    keys = [{tap: _cache_key(content, backbone, tap) for tap in taps} for content in content_hashes]
+    maps = _cached_maps(backbone, keys, cache)
+    missing = [i for i, image_maps in enumerate(maps) if len(image_maps) < len(taps)]
+    if not missing:
+        return maps
+    for i, image_maps in zip(missing, _compute_maps(backbone, taps, [images[i] for i in missing]), strict=True):
+        maps[i] = image_maps
+    if cache is not None:
+        cache.put_many({keys[i][tap]: _to_cache(maps[i][tap]) for i in missing for tap in taps})
+    return maps
 
 
-def contributions(
-    head: Head, found: dict[str, NDArray[np.float32]], towards: int, against: int
+def class_activation(
+    head: Head, image_maps: Mapping[str, Map], positive: int, negative: int
 ) -> tuple[NDArray[np.float64], float]:
-    """What each place adds to the log-odds of class ``towards`` over class ``against``, and what no place does.
+    """Return the contribution of each location to the log-odds of class ``positive`` over ``negative``, and the bias.
 
-    ``found`` maps the head's taps to maps [h, w, channels]; the result is [h, w] of the finest of them, a coarser map's
-    place spread evenly over the finer ones it covers. All places and the second number sum to the log-odds.
+    ``image_maps`` holds a map [h, w, channels] for each tap of the head. The contributions have the size [h, w] of the
+    finest map; those of a coarser map are spread evenly over the finer locations that it covers. All contributions
+    and the bias add up to the log-odds.
     """
-    height, width = (max(found[tap].shape[axis] for tap in head.taps) for axis in (0, 1))
-    total, start = np.zeros((height, width)), 0
-    weights = (head.weights[:, towards].astype(np.float64) - head.weights[:, against]) / head.temperature
+    height, width = (max(image_maps[tap].shape[axis] for tap in head.taps) for axis in (0, 1))
+    activation = np.zeros((height, width))
+    weights = (head.weights[:, positive].astype(np.float64) - head.weights[:, negative]) / head.temperature
+    start = 0
     for tap in head.taps:
-        own = found[tap].astype(np.float64)
-        h, w, channels = own.shape
-        parts = own @ weights[start : start + channels] / (h * w)
-        total += _shares(height, h) @ parts @ _shares(width, w).T
+        feature_map = image_maps[tap].astype(np.float64)
+        h, w, channels = feature_map.shape
+        contributions = feature_map @ weights[start : start + channels] / (h * w)
+        activation += _overlaps(height, h) @ contributions @ _overlaps(width, w).T
         start += channels
-    return total, float((float(head.bias[towards]) - float(head.bias[against])) / head.temperature)
+    return activation, float((float(head.bias[positive]) - float(head.bias[negative])) / head.temperature)
 
 
-def _shares(fine: int, coarse: int) -> NDArray[np.float64]:
-    """How the places of a coarse side are spread over a finer one, [fine, coarse]; columns sum to 1."""
+def _overlaps(fine: int, coarse: int) -> NDArray[np.float64]:
+    """Return the share of each of ``coarse`` cells that lies in each of ``fine`` cells of the same line.
+
+    The result has shape [fine, coarse]; its columns sum to 1.
+    """
     edges = np.arange(fine + 1) * coarse / fine
-    place = np.arange(coarse)
-    shares: NDArray[np.float64] = np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)
-    return np.maximum(shares, 0.0)
+    cells = np.arange(coarse)
+    overlaps: NDArray[np.float64] = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
+    return np.maximum(overlaps, 0.0)
+
+
+def _cache_key(content_hash: bytes, backbone: Backbone, tap: str) -> bytes:
+    runtime = resolve_runtime("onnxruntime").key
+    return entry_key(content_hash, backbone.sha256, backbone.preprocess.fingerprint, runtime, "0", f"map:{tap}")
+
+
+def _cached_maps(
+    backbone: Backbone, keys: Sequence[Mapping[str, bytes]], cache: FeatureCache | None
+) -> list[dict[str, Map]]:
+    """Return for each image the maps, by tap, that the cache holds in the right size."""
+    if cache is None:
+        return [{} for _ in keys]
+    shapes = {tap.name: (*(tap.size or (0, 0)), tap.channels) for tap in backbone.taps}
+    values = iter(cache.get_many([key for image_keys in keys for key in image_keys.values()]))
+    maps = []
+    for image_keys in keys:
+        cached = {tap: next(values) for tap in image_keys}
+        maps.append(
+            {
+                tap: value.astype(np.float32).reshape(shapes[tap])
+                for tap, value in cached.items()
+                if value is not None and value.size == np.prod(shapes[tap])
+            }
+        )
+    return maps
+
+
+def _compute_maps(
+    backbone: Backbone, taps: Sequence[str], images: Sequence[NDArray[np.uint8]]
+) -> Iterator[dict[str, Map]]:
+    """Yield for each image the map [h, w, channels] of each tap."""
+    model, sources = _open(backbone, taps)
+    graph = load_graph(model, runtime="onnxruntime", workers=1)
+    for start in range(0, len(images), BATCH):
+        batch = np.stack(images[start : start + BATCH])
+        outputs = run_padded(graph, batch, backbone.batch)
+        for row in range(len(batch)):
+            image_maps = {}
+            for tap, source in zip(taps, sources, strict=True):
+                value = outputs[source.tensor][row]
+                channels_last = value if source.last else value.transpose(1, 2, 0)
+                image_maps[tap] = np.ascontiguousarray(channels_last, np.float32)
+            yield image_maps
 
 
 def _open(backbone: Backbone, taps: Sequence[str]) -> tuple[bytes, list[Source]]:
@@ -147,6 +181,6 @@ def _open(backbone: Backbone, taps: Sequence[str]) -> tuple[bytes, list[Source]]
     return model.SerializeToString(deterministic=True), sources
 
 
-def _shrunk(value: NDArray[np.float32]) -> NDArray[np.floating]:
-    flat = value.reshape(-1)
+def _to_cache(feature_map: Map) -> NDArray[np.floating]:
+    flat = feature_map.reshape(-1)
     return flat if float(np.abs(flat).max(initial=0)) > FP16_LIMIT else flat.astype(np.float16)

@@ -1,14 +1,16 @@
-"""The report: one HTML file that says how good a model is, how that was measured, and what to mend.
+"""The report of a fit: one HTML file with the accuracy of the model, how it was measured, and what to improve.
 
-gather.py     from a fit to the data of the report
-data.py       the data: written beside the model, read back and checked
-pictures.py   small pictures
-layout.py     the map
-evidence.py   where the head looked
-curves.py     reliability, risk
-charts.py     SVG
-view.py       what the page shows
-page.py       the page
+gather            collects the content of a report from a fit
+data              the content of a report
+storage           ``report.json``: written beside the model, read back with every value checked
+reliability       reliability diagram and risk-coverage curve
+projection        two-dimensional map of the images
+thumbnails        small images
+page              the HTML page, from ``page.html.j2``, ``style.css`` and ``script.js``
+view              the variables of the page's template
+charts            charts as SVG
+text              names and percentages on the page
+training_curves   loss and accuracy by epoch, for the terminal and as SVG
 """
 
 from __future__ import annotations
@@ -20,43 +22,46 @@ from headstart.classifier import ImageClassifier
 from headstart.errors import ModelError
 from headstart.features.cache import FeatureCache
 from headstart.model import read
-from headstart.report.data import read_data, write_data, write_whole
 from headstart.report.gather import gather
 from headstart.report.page import render
+from headstart.report.storage import read_data, write_data, write_file
 
 __all__ = ["rewrite", "write"]
 
-NAME = "report.html"
+PAGE = "report.html"
 
 
 def write(classifier: ImageClassifier, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
-    """Write ``report.html``, and the data it was made of, into the model folder of a classifier that was fitted here.
+    """Write ``report.html`` and ``report.json`` of a classifier fitted in this process into its model folder.
 
-    Returns the path of the page. ``cache`` keeps small pictures for the next time. Raises OptionError for a classifier
-    that was loaded, ModelError when the folder cannot be written.
+    Returns the path of the page. ``cache`` keeps small images for the next report. Raises OptionError for a classifier
+    that was loaded from a folder, ModelError when the folder cannot be written.
     """
     target = Path(folder)
-    found = gather(classifier, cache)
-    write_data(found, target)
-    page = target / NAME
-    write_whole(page, render(found, classifier.run_, _title(target)))
+    report = gather(classifier, cache)
+    write_data(report, target)
+    page = target / PAGE
+    write_file(page, render(report, classifier.run_, _title(target)))
     return page
 
 
 def rewrite(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
-    """Make the page again from a model folder's data, to ``output`` or into the folder; its path.
+    """Write the page again from the ``report.json`` of a model folder, to ``output`` or into the folder.
 
-    Raises ModelError where the folder has no such data, or they are damaged, hostile or newer.
+    Returns the path of the page. Raises ModelError if the folder has no report or the report cannot be used.
     """
     source = Path(folder)
     model = read(source)
-    found = read_data(source)
-    if found.known != len(model.classes):
-        raise ModelError(f"{source}: report.json is of {found.known} classes, the model of {len(model.classes)}.")
-    page = source / NAME if output is None else Path(output)
+    report = read_data(source)
+    if report.known_classes != len(model.classes):
+        raise ModelError(
+            f"{source}: report.json has {report.known_classes} classes, but the model has {len(model.classes)}; "
+            "fit again."
+        )
+    page = source / PAGE if output is None else Path(output)
     if page.is_dir():
-        raise ModelError(f"{page} is a folder; name a file for the report.")
-    write_whole(page, render(found, model.run, _title(source)))
+        raise ModelError(f"{page} is a folder; give the name of a file for the report.")
+    write_file(page, render(report, model.run, _title(source)))
     return page
 
 

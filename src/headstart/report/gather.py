@@ -20,21 +20,19 @@ from headstart.errors import ImageError, OptionError
 from headstart.features.cache import FeatureCache
 from headstart.features.features import Features
 from headstart.images.decode import decode
-from headstart.model import cam as evidence
-from headstart.report import projection as layout
-from headstart.report import reliability as curves
-from headstart.report import thumbnails as pictures
+from headstart.model import cam
+from headstart.report import projection, reliability, thumbnails
 from headstart.report.data import (
-    MAX_SHOWN,
+    MAX_IMAGES,
     SETS,
-    Evidence,
-    Layout,
-    Measured,
-    Picture,
+    ActivationMap,
+    EvaluationSummary,
+    FindingSummary,
+    ImageResult,
+    Projection,
     Report,
-    Told,
-    unsure,
-    worst,
+    lowest_margin,
+    most_confident_errors,
 )
 from headstart.splits.split import Learned
 from headstart.stats.accuracy import confusion_matrix
@@ -47,13 +45,6 @@ TYPICAL, TYPICAL_CLASSES = 2, 8  # pictures of a class, and classes, with one
 MAX_TOLD = 2_000  # characters of a name
 FEW = 3_000  # pictures: up to here each has a small picture of 48 pixels, beyond of 32
 COLUMNS = 50
-LOOK = "By look: pictures that the network sees alike lie close together. Principal components of its features."
-ANSWER = "By answer: pictures that were answered alike lie close together. "
-TWO = (
-    "From left to right the log-odds of {0}, measured with the picture left out; from bottom to top what else varies "
-    "most in the features."
-)
-MANY = "Principal components of the logarithms of the probabilities, measured with the picture left out."
 
 
 @dataclass(frozen=True)
@@ -106,20 +97,20 @@ def gather(classifier: ImageClassifier, cache: FeatureCache | None = None) -> Re
             check_fitted, dataset, features, split.classes, answers.by_row(len(features.index)),
             learned.backbone.preprocess.at_least,
         )  # fmt: skip
-        squares = pictures.squares(dataset, features, rows.tolist(), side, cache, classifier.workers)
+        squares = thumbnails.tiles(dataset, features, rows.tolist(), side, cache, classifier.workers)
         in_place = ((place_of[row], square) for row, square in squares)
-        sheet = pictures.sprite(in_place, side, COLUMNS, len(rows))
+        sheet = thumbnails.sprite_sheet(in_place, side, COLUMNS, len(rows))
         shown = _pictures(answers, rows, names)
         layouts = _layouts(classifier, learned, answers, rows)
         reason, maps = _evidence(classifier, learned, shown, rows, cache)
         findings = checked.result()
     told = _told(findings, names)
     larger = rows[_larger(shown, told)].tolist()
-    thumbnails = pictures.thumbnails(dataset, features, larger, cache, classifier.workers)
+    jpegs = thumbnails.thumbnails(dataset, features, larger, cache, classifier.workers)
     return Report(
         tuple(name[:MAX_TOLD] for name in classes), len(split.classes), len(answers.rows), shown,
-        _measured(answers, len(classes)), layouts, side, COLUMNS, sheet,
-        {place_of[row]: data for row, data in thumbnails.items()}, told, dict(Counter(f.kind for f in findings)), maps,
+        _measured(answers, len(classes)), layouts, sheet,
+        {place_of[row]: data for row, data in jpegs.items()}, told, dict(Counter(f.kind for f in findings)), maps,
         reason, time.perf_counter() - started,
     )  # fmt: skip
 
@@ -142,11 +133,11 @@ def _answers(classifier: ImageClassifier, learned: Learned) -> tuple[tuple[str, 
 def _shown(answers: _Answers) -> NDArray[np.int64]:
     """Which answers are shown one by one: all, or of very many the mistakes, the least sure, and an even choice."""
     count = len(answers.rows)
-    if count <= MAX_SHOWN:
+    if count <= MAX_IMAGES:
         return np.arange(count)
-    odd = np.lexsort((answers.sure, answers.right))[: MAX_SHOWN // 2]
+    odd = np.lexsort((answers.sure, answers.right))[: MAX_IMAGES // 2]
     rest = np.setdiff1d(np.arange(count), odd)
-    even = rest[np.linspace(0, len(rest) - 1, MAX_SHOWN - len(odd)).round().astype(int)]
+    even = rest[np.linspace(0, len(rest) - 1, MAX_IMAGES - len(odd)).round().astype(int)]
     return np.sort(np.concatenate([odd, even]))
 
 
@@ -167,7 +158,7 @@ class _Names:
         return path.removeprefix(self._drop)[:MAX_TOLD]
 
 
-def _told(findings: Sequence[Finding], names: _Names) -> tuple[Told, ...]:
+def _told(findings: Sequence[Finding], names: _Names) -> tuple[FindingSummary, ...]:
     told, counts = [], Counter[str]()
     for finding in findings:
         counts[finding.kind] += 1
@@ -177,11 +168,11 @@ def _told(findings: Sequence[Finding], names: _Names) -> tuple[Told, ...]:
             places = tuple(names.places[f] for f in files if f in names.places)
             sure, why = float(np.clip(finding.confidence, 0, 1)), finding.why[:MAX_TOLD] + more
             shorter = tuple(map(names.short, files))
-            told.append(Told(finding.kind, shorter, places, sure, finding.action[:MAX_TOLD], why))
+            told.append(FindingSummary(finding.kind, shorter, places, sure, finding.action[:MAX_TOLD], why))
     return tuple(told)
 
 
-def _pictures(answers: _Answers, rows: NDArray[np.int64], names: _Names) -> tuple[Picture, ...]:
+def _pictures(answers: _Answers, rows: NDArray[np.int64], names: _Names) -> tuple[ImageResult, ...]:
     found, at = [], np.empty(int(answers.rows.max(initial=-1)) + 1, np.int64)
     at[answers.rows] = np.arange(len(answers.rows))
     classes = answers.probabilities.shape[1]
@@ -192,11 +183,11 @@ def _pictures(answers: _Answers, rows: NDArray[np.int64], names: _Names) -> tupl
         own = float(row[truth]) if truth < classes else 0.0
         # Rounded here, not where they are written: a page made again from the file says the same.
         shares = (round(share, 6) for share in (float(row[first]), float(row[second]), own))
-        found.append(Picture(path, int(answers.measured[i]), truth, first, second, *shares))
+        found.append(ImageResult(path, int(answers.measured[i]), truth, first, second, *shares))
     return tuple(found)
 
 
-def _measured(answers: _Answers, classes: int) -> tuple[Measured, ...]:
+def _measured(answers: _Answers, classes: int) -> tuple[EvaluationSummary, ...]:
     found = []
     for number, name in enumerate(SETS):
         own = answers.measured == number
@@ -204,37 +195,40 @@ def _measured(answers: _Answers, classes: int) -> tuple[Measured, ...]:
             table = confusion_matrix(answers.truth[own], answers.answer[own], classes)
             cells = tuple((int(i), int(j), int(table[i, j])) for i, j in np.argwhere(table))
             sure, right = answers.sure[own], answers.right[own]
-            found.append(Measured(name, cells, curves.reliability(sure, right), curves.risk(sure, right)))
+            bins, risk = reliability.reliability_bins(sure, right), reliability.risk_coverage(sure, right)
+            found.append(EvaluationSummary(name, cells, bins, risk))
     return tuple(found)
 
 
 def _layouts(
     classifier: ImageClassifier, learned: Learned, answers: _Answers, rows: NDArray[np.int64]
-) -> tuple[Layout, ...]:
+) -> tuple[Projection, ...]:
     vectors = learned.features.matrix(classifier.choice_.head.taps, rows)
     probabilities = answers.by_row(len(learned.features.index))[rows]
     names = learned.partition.classes
-    about = ANSWER + (TWO.format(names[1][:100]) if len(names) == 2 else MANY)
-    places = (layout.by_look(vectors), layout.by_answer(probabilities, vectors))
-    titles = (("look", LOOK), ("answer", about))
-    return tuple(Layout(*title, *layout.on_paper(points)) for title, points in zip(titles, places, strict=True))
+    about = projection.predictions_description(names)
+    places = (projection.project_features(vectors), projection.project_predictions(probabilities, vectors))
+    titles = (("features", projection.FEATURES_DESCRIPTION), ("predictions", about))
+    return tuple(
+        Projection(*title, *projection.to_map_coordinates(points)) for title, points in zip(titles, places, strict=True)
+    )
 
 
-def _larger(shown: Sequence[Picture], told: Sequence[Told]) -> list[int]:
+def _larger(shown: Sequence[ImageResult], told: Sequence[FindingSummary]) -> list[int]:
     """The places of pictures that get a larger thumbnail."""
-    wanted = [*worst(shown), *unsure(shown), *(place for each in told for place in each.pictures)]
+    wanted = [*most_confident_errors(shown), *lowest_margin(shown), *(place for each in told for place in each.images)]
     return list(dict.fromkeys(wanted))[:THUMBNAILS]
 
 
 def _evidence(
-    classifier: ImageClassifier, learned: Learned, shown: Sequence[Picture], rows: NDArray[np.int64],
+    classifier: ImageClassifier, learned: Learned, shown: Sequence[ImageResult], rows: NDArray[np.int64],
     cache: FeatureCache | None,
-) -> tuple[str, tuple[Evidence, ...]]:  # fmt: skip
+) -> tuple[str, tuple[ActivationMap, ...]]:  # fmt: skip
     """Why there are no evidence maps, and the maps: of mistakes, and of typical pictures of each class."""
     head, backbone, features = classifier.choice_.head, learned.backbone, learned.features
-    if reason := evidence.unavailable(backbone, head):
+    if reason := cam.why_unavailable(backbone, head):
         return reason, ()
-    mistakes = sorted(worst(shown), key=lambda place: shown[place].measured)[:LOOKED_AT]
+    mistakes = sorted(most_confident_errors(shown), key=lambda place: shown[place].set_index)[:LOOKED_AT]
     typical = _typical(features.matrix(head.taps, rows), shown, len(learned.partition.classes))
     places, pixels = [], []
     for place in (*mistakes, *typical):
@@ -248,28 +242,28 @@ def _evidence(
     content = [features.content_hashes[rows[place]].tobytes() for place in places]
     found = []
     for place, picture, own in zip(
-        places, pixels, evidence.maps(backbone, head.taps, pixels, content, cache), strict=True
+        places, pixels, cam.feature_maps(backbone, head.taps, pixels, content, cache), strict=True
     ):
         vector = np.concatenate([own[tap].mean(axis=(0, 1)) for tap in head.taps])
         scores = head.scores(vector[None])[0]
         first, second = (int(c) for c in np.argsort(-scores, kind="stable")[:2])
-        truth = shown[place].truth
+        truth = shown[place].true_class
         against = truth if truth != first and truth < len(scores) else second
-        grid, bias = evidence.contributions(head, own, first, against)
+        grid, bias = cam.class_activation(head, own, first, against)
         if np.isfinite(bias):
             cells = tuple(tuple(float(f"{v:.4g}") for v in row) for row in grid)
             small = Image.fromarray(picture)
-            small.thumbnail((pictures.THUMBNAIL, pictures.THUMBNAIL))
+            small.thumbnail((thumbnails.THUMBNAIL, thumbnails.THUMBNAIL))
             score = float(grid.sum()) + bias
-            found.append(Evidence(place, first, against, cells, bias, score, pictures.jpeg(small)))
+            found.append(ActivationMap(place, first, against, cells, bias, score, thumbnails.encode_jpeg(small)))
     return "", tuple(found)
 
 
-def _typical(vectors: NDArray[np.float32], shown: Sequence[Picture], classes: int) -> list[int]:
+def _typical(vectors: NDArray[np.float32], shown: Sequence[ImageResult], classes: int) -> list[int]:
     """Of every class the pictures, answered right, that are nearest to the mean of the class; of the most mistaken."""
-    truth = np.array([p.truth for p in shown])
-    right = np.array([p.truth == p.answer for p in shown])
-    missed = Counter(p.truth for p in shown if p.truth != p.answer)
+    truth = np.array([p.true_class for p in shown])
+    right = np.array([p.is_correct for p in shown])
+    missed = Counter(p.true_class for p in shown if not p.is_correct)
     order = sorted(range(classes), key=lambda c: -missed[c])[:TYPICAL_CLASSES]
     found: list[int] = []
     for c in order:

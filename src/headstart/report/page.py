@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks for nothing from outside and runs nothing but its own script."""
+"""The page: one HTML file that loads nothing from the network and runs only its own script."""
 
 from __future__ import annotations
 
@@ -12,26 +12,54 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.report import charts
-from headstart.report.charts import percent
+from headstart.report.charts import table_bar
 from headstart.report.data import Report
-from headstart.report.view import View, clip, plain
+from headstart.report.text import clip, percent, plain
+from headstart.report.view import page_variables
+from headstart.report.view.script_data import script_data
 
 
 def render(report: Report, run: Mapping[str, Any], title: str) -> str:
-    """The page of a report and its ``run.json``, as HTML. What ``run`` lacks or has in another form is left out."""
+    """Return the page of a report and its ``run.json`` as HTML.
+
+    Whatever ``run`` lacks or holds in another form is left out.
+    """
     environment = Environment(
-        loader=PackageLoader("headstart.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("headstart.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {"percent": percent, "clip": clip, "plain": plain}
-    here = resources.files("headstart.report")
-    style, script = ((here / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    view = View(report, run)
+    files = resources.files("headstart.report")
+    style, script = ((files / name).read_text("utf-8") for name in ("style.css", "script.js"))
     return environment.get_template("page.html.j2").render(
-        v=view, r=report, title=title, style=Markup(style), script=Markup(script), data=_json(view.for_script()),
-        style_hash=_hash(style), script_hash=_hash(script), jpeg=_jpeg, bar=charts.bar,
-    )  # fmt: skip
+        **page_variables(report, run),
+        title=title,
+        style=Markup(style),
+        style_hash=_hash(style),
+        script=Markup(script),
+        script_hash=_hash(script),
+        script_data=_json(script_data(report)),
+        jpeg_url=_jpeg_url,
+        is_first_use=_Thumbnails(report).is_first_use,
+        table_bar=table_bar,
+    )
+
+
+class _Thumbnails:
+    """Thumbnails that the page contains so far: each is written once, and the script copies it to further places."""
+
+    def __init__(self, report: Report) -> None:
+        self._unused = set(report.thumbnails)
+
+    def is_first_use(self, index: int) -> bool:
+        """Return whether an image has a thumbnail that was not written yet, and count it as written."""
+        if index not in self._unused:
+            return False
+        self._unused.remove(index)
+        return True
 
 
 def _hash(text: str) -> str:
@@ -39,10 +67,10 @@ def _hash(text: str) -> str:
 
 
 def _json(value: object) -> Markup:
-    """JSON that cannot end the element it stands in, nor be taken for markup."""
+    """Encode JSON for a script element: it can neither end the element nor be read as markup."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _jpeg(data: bytes) -> str:
+def _jpeg_url(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

@@ -1,69 +1,100 @@
-"""Two dimensions of many: where each picture lies on the map. Closed forms, and the same map every time."""
+"""Two-dimensional projections of the images for the map. They are deterministic."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LEAST = 1e-7  # probabilities below are as good as nothing
+MIN_PROBABILITY = 1e-7  # lower probabilities count as this one
+MAX_NAME = 100  # characters of a class name in a description
+FEATURES_DESCRIPTION = (
+    "Images with similar features lie close together. The axes are the first two principal components of the features."
+)
 
 
-def principal(rows: NDArray[np.floating], count: int = 2, *, rounds: int = 12, seed: int = 0) -> Array:
-    """The first principal components [n, count] of rows [n, d].
+def predictions_description(classes: Sequence[str]) -> str:
+    """Describe the axes of ``project_predictions``."""
+    start = "Images with similar predictions lie close together. "
+    if len(classes) == 2:
+        return (
+            f"{start}Horizontal axis: log-odds of {classes[1][:MAX_NAME]}, predicted without training on the image. "
+            "Vertical axis: the first principal component of the remaining variation of the features."
+        )
+    return (
+        f"{start}The axes are the first two principal components of the log-probabilities, predicted without training "
+        "on the image."
+    )
 
-    Subspace iteration from seeded random directions (Halko, Martinsson & Tropp 2011, algorithm 4.4): a map needs
-    no more digits, and a full decomposition would take longer than the fit. The largest is positive.
+
+def principal_components(
+    vectors: NDArray[np.floating], count: int = 2, *, iterations: int = 12, seed: int = 0
+) -> Array:
+    """Return the first principal components [n, count] of vectors [n, d].
+
+    Subspace iteration from seeded random directions (Halko, Martinsson & Tropp 2011, algorithm 4.4): it is accurate
+    enough for a map, and a full decomposition would take longer than the fit. The sign of each component is such that
+    its entry of the largest absolute value is positive.
     """
-    centred = np.asarray(rows, np.float32) - np.asarray(rows, np.float32).mean(axis=0)
+    centred = np.asarray(vectors, np.float32) - np.asarray(vectors, np.float32).mean(axis=0)
     width = min(centred.shape[1], count + 6)
     basis = np.random.default_rng(seed).standard_normal((centred.shape[1], width)).astype(np.float32)
-    for _ in range(rounds):
+    for _ in range(iterations):
         basis = np.linalg.qr(centred.T @ (centred @ basis))[0]
-    inner = (centred @ basis).astype(np.float64)
-    vectors = np.linalg.eigh(inner.T @ inner)[1][:, ::-1][:, :count]
-    points = inner @ vectors
-    if points.shape[1] < count:
-        points = np.pad(points, ((0, 0), (0, count - points.shape[1])))
-    signs = np.sign(points[np.abs(points).argmax(axis=0), np.arange(count)])
-    result: Array = points * np.where(signs == 0, 1, signs)
+    coordinates = (centred @ basis).astype(np.float64)
+    eigenvectors = np.linalg.eigh(coordinates.T @ coordinates)[1][:, ::-1][:, :count]
+    components = coordinates @ eigenvectors
+    if components.shape[1] < count:
+        components = np.pad(components, ((0, 0), (0, count - components.shape[1])))
+    signs = np.sign(components[np.abs(components).argmax(axis=0), np.arange(count)])
+    result: Array = components * np.where(signs == 0, 1, signs)
     return result
 
 
-def by_look(vectors: NDArray[np.floating]) -> Array:
-    """Places [n, 2] of pictures by their features [n, d]: principal components of the vectors' directions."""
-    rows = np.asarray(vectors, np.float32)
-    rows = rows - rows.mean(axis=0)
-    return principal(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+def project_features(vectors: NDArray[np.floating]) -> Array:
+    """Project features [n, d] to points [n, 2]: principal components of the centred vectors scaled to unit length."""
+    return principal_components(_unit_length(vectors))
 
 
-def by_answer(probabilities: Array, vectors: NDArray[np.floating]) -> Array:
-    """Places [n, 2] by what was answered, probabilities [n, k]: principal components of their centred logarithms.
+def project_predictions(probabilities: Array, vectors: NDArray[np.floating]) -> Array:
+    """Project probabilities [n, k] to points [n, 2]: principal components of their centred log-ratios.
 
-    Of two classes there is one such number, the log-odds of the second; the other axis is then what varies most in
-    the features [n, d] once that number is taken out.
+    Two classes have a single log-ratio: then the first axis is the log-odds of the second class, and the second axis
+    the first principal component of the features [n, d] after regressing the log-odds out of them.
     """
-    logs = np.log(np.maximum(probabilities, LEAST))
-    logs -= logs.mean(axis=1, keepdims=True)
+    logarithms = np.log(np.maximum(probabilities, MIN_PROBABILITY))
+    logarithms -= logarithms.mean(axis=1, keepdims=True)
     if probabilities.shape[1] > 2:
-        return principal(logs)
-    odds = logs[:, 1] - logs[:, 0]
-    rows = np.asarray(vectors, np.float32)
-    rows = rows - rows.mean(axis=0)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    part = (odds - odds.mean()).astype(np.float32)
-    rows = rows - np.outer(part, (part @ rows) / max(float(part @ part), 1e-12))
-    return np.stack([odds, principal(rows, 1)[:, 0]], axis=1)
+        return principal_components(logarithms)
+    log_odds = logarithms[:, 1] - logarithms[:, 0]
+    directions = _unit_length(vectors)
+    centred_odds = (log_odds - log_odds.mean()).astype(np.float32)
+    slopes = (centred_odds @ directions) / max(float(centred_odds @ centred_odds), 1e-12)
+    residuals = directions - np.outer(centred_odds, slopes)
+    return np.stack([log_odds, principal_components(residuals, 1)[:, 0]], axis=1)
 
 
-def on_paper(points: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Places [n, 2] as whole numbers from 0 to 1,000. What lies far out is drawn in: 0.3% at each end share 4%."""
-    scaled = []
+def to_map_coordinates(points: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Scale points [n, 2] to x and y coordinates that are integers from 0 to 1,000.
+
+    Outliers do not shrink the rest: the lowest and the highest 0.3% are compressed into a margin of 4% at each end.
+    """
+    axes = []
     for values in points.T:
         low, high = np.quantile(values, [0.003, 0.997]) if len(values) else (0.0, 1.0)
-        middle, half = (low + high) / 2, max((high - low) / 2, 1e-12)
-        away = (values - middle) / half
-        beyond = np.maximum(np.abs(away) - 1, 0)
-        drawn = np.sign(away) * (np.minimum(np.abs(away), 1) + 0.08 * beyond / (1 + beyond))
-        scaled.append(tuple(int(v) for v in np.rint(500 + 460 * drawn)))
-    return scaled[0], scaled[1]
+        center, half_range = (low + high) / 2, max((high - low) / 2, 1e-12)
+        scaled = (values - center) / half_range
+        excess = np.maximum(np.abs(scaled) - 1, 0)
+        compressed = np.sign(scaled) * (np.minimum(np.abs(scaled), 1) + 0.08 * excess / (1 + excess))
+        axes.append(tuple(int(v) for v in np.rint(500 + 460 * compressed)))
+    return axes[0], axes[1]
+
+
+def _unit_length(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Center vectors [n, d] and scale each to unit length."""
+    values = np.asarray(vectors, np.float32)
+    centred: NDArray[np.float32] = values - values.mean(axis=0)
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return centred

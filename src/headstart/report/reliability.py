@@ -1,40 +1,42 @@
-"""Does the model mean what it says: reliability, and the risk of answering more or fewer pictures."""
+"""Reliability diagram and risk-coverage curve of a set of predictions."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.report.data import Bin
+from headstart.report.data import ReliabilityBin
 from headstart.stats.accuracy import wilson
 
 BINS = 10
-POINTS = 120
+MAX_POINTS = 120
 
 
-def reliability(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Bins of answers by what they claim, ``sure`` [n] in tenths, with the share of ``right`` [n] ones."""
-    found = []
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+def reliability_bins(confidence: NDArray[np.float64], is_correct: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """Group n predictions by confidence [n] into ten bins of equal width; empty bins are left out."""
+    bins = []
+    bin_index = np.minimum((confidence * BINS).astype(int), BINS - 1)
     for number in range(BINS):
-        own = place == number
-        if count := int(own.sum()):
-            low, high = wilson(int(right[own].sum()), count)
-            found.append(Bin(count, float(sure[own].mean()), float(right[own].mean()), low, high))
-    return tuple(found)
+        members = bin_index == number
+        if count := int(members.sum()):
+            low, high = wilson(int(is_correct[members].sum()), count)
+            mean_confidence, accuracy = float(confidence[members].mean()), float(is_correct[members].mean())
+            bins.append(ReliabilityBin(count, mean_confidence, accuracy, low, high))
+    return tuple(bins)
 
 
-def risk(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
-    """Points (coverage, risk): of the surest share of n answers, how many are wrong.
+def risk_coverage(confidence: NDArray[np.float64], is_correct: NDArray[np.bool_]) -> tuple[tuple[float, float], ...]:
+    """Return points (coverage, error rate): of the most confident share of n predictions, how many are wrong.
 
-    El-Yaniv & Wiener 2010, "On the foundations of noise-free selective classification". Equally sure answers are taken
-    together, so that no order among them is made up.
+    El-Yaniv & Wiener 2010, "On the foundations of noise-free selective classification", section 2. Predictions of equal
+    confidence enter together, so that their order does not matter. There are at most 120 points.
     """
-    if not len(sure):
+    if not len(confidence):
         return ()
-    order = np.argsort(-sure, kind="stable")
-    wrong = np.cumsum(~right[order])
-    last = np.flatnonzero(np.append(np.diff(sure[order]) < 0, True))  # of equally sure ones
-    if len(last) > POINTS:
-        last = last[np.unique(np.linspace(0, len(last) - 1, POINTS).round().astype(int))]
-    return tuple((float((i + 1) / len(sure)), float(wrong[i] / (i + 1))) for i in last)
+    order = np.argsort(-confidence, kind="stable")
+    errors = np.cumsum(~is_correct[order])
+    last_of_equal = np.flatnonzero(np.append(np.diff(confidence[order]) < 0, True))
+    if len(last_of_equal) > MAX_POINTS:
+        picked = np.unique(np.linspace(0, len(last_of_equal) - 1, MAX_POINTS).round().astype(int))
+        last_of_equal = last_of_equal[picked]
+    return tuple((float((i + 1) / len(confidence)), float(errors[i] / (i + 1))) for i in last_of_equal)

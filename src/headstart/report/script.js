@@ -1,308 +1,337 @@
 "use strict";
 (() => {
-  const told = JSON.parse(document.getElementById("told").textContent);
-  const count = told.path.length;
-  const sheet = document.getElementById("sprite");
-  const PAGE = 120; // pictures opened at a time
-  // Okabe & Ito's colours, which survive colour blindness; shapes tell them apart without any colour.
-  const LIGHT = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7500", "#7a6ff0"];
-  const DARK = ["#4aa8e8", "#f0b429", "#2fc79a", "#e59ac3", "#9fd4f5", "#ff8a4a", "#cdb93a", "#a9a1ff"];
-  const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const count = data.paths.length;
+  const sprite = document.getElementById("sprite");
+  const CARDS_PER_PAGE = 120;
+  // Colours of Okabe & Ito, suitable for colour vision deficiency; the shapes need no colour at all.
+  const LIGHT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7500", "#7a6ff0"];
+  const DARK_COLOURS = ["#4aa8e8", "#f0b429", "#2fc79a", "#e59ac3", "#9fd4f5", "#ff8a4a", "#cdb93a", "#a9a1ff"];
   const SHAPES = ["disc", "square", "triangle", "diamond"];
-  const OTHER = "#8b939c";
-  const wrong = (i) => told.truth[i] !== told.answer[i];
+  const OTHER_COLOUR = "#8b939c";
+  const darkScheme = matchMedia("screen and (prefers-color-scheme: dark)");
+  const isError = (i) => data.trueClass[i] !== data.predictedClass[i];
+  const confidence = (i) => `${data.confidence[i].toFixed(1)}% confidence`;
 
-  function make(kind, text, of) {
-    const made = document.createElement(kind);
-    if (of) made.className = of;
-    if (text !== undefined) made.textContent = text;
-    return made;
+  function createElement(tag, text, className) {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    return element;
   }
 
   function describe(i) {
-    const truth = told.classes[told.truth[i]];
-    const answer = told.classes[told.answer[i]];
-    const said = wrong(i) ? `is ${truth}, taken for ${answer}` : `is ${truth}, answered right`;
-    return `${said}, ${told.sure[i].toFixed(1)}% sure`;
+    const trueName = data.classNames[data.trueClass[i]];
+    const verdict = isError(i) ? `classified as ${data.classNames[data.predictedClass[i]]}` : "classified correctly";
+    return `${trueName}, ${verdict}, ${confidence(i)}`;
   }
 
-  // The picture of a place: its thumbnail where the page has one, else its square of the sheet.
-  const larger = new Map();
-  for (const image of document.querySelectorAll("img[data-place]")) larger.set(+image.dataset.place, image.src);
-  function picture(i, decorative) {
-    let made;
-    if (larger.has(i)) {
-      made = make("img");
-      made.src = larger.get(i);
-      made.alt = decorative ? "" : told.path[i];
-      return made;
+  // An image: its thumbnail if the page has one, else its tile of the sprite sheet.
+  const thumbnailUrls = new Map();
+  for (const image of document.querySelectorAll("img[data-index]")) thumbnailUrls.set(+image.dataset.index, image.src);
+
+  function createImage(i, decorative) {
+    if (thumbnailUrls.has(i)) {
+      const image = createElement("img");
+      image.src = thumbnailUrls.get(i);
+      image.alt = decorative ? "" : data.paths[i];
+      return image;
     }
-    made = make("canvas");
-    made.width = made.height = told.side;
-    if (decorative) made.setAttribute("aria-hidden", "true");
+    const tile = createElement("canvas");
+    const side = data.tileSide;
+    tile.width = tile.height = side;
+    if (decorative) tile.setAttribute("aria-hidden", "true");
     else {
-      made.setAttribute("role", "img");
-      made.setAttribute("aria-label", told.path[i]);
+      tile.setAttribute("role", "img");
+      tile.setAttribute("aria-label", data.paths[i]);
     }
-    const draw = () => {
-      const left = (i % told.columns) * told.side;
-      const top = Math.floor(i / told.columns) * told.side;
-      made.getContext("2d").drawImage(sheet, left, top, told.side, told.side, 0, 0, told.side, told.side);
+    const drawTile = () => {
+      const left = (i % data.spriteColumns) * side;
+      const top = Math.floor(i / data.spriteColumns) * side;
+      tile.getContext("2d").drawImage(sprite, left, top, side, side, 0, 0, side, side);
     };
-    if (sheet && sheet.complete && sheet.naturalWidth) draw();
-    else if (sheet) sheet.addEventListener("load", draw, { once: true });
-    return made;
+    if (sprite && sprite.complete && sprite.naturalWidth) drawTile();
+    else if (sprite) sprite.addEventListener("load", drawTile, { once: true });
+    return tile;
   }
-  for (const place of document.querySelectorAll("[data-again]")) place.append(picture(+place.dataset.again, true));
+  for (const copy of document.querySelectorAll("[data-copy-of]")) copy.append(createImage(+copy.dataset.copyOf, true));
 
-  // Cells of the confusion matrix open the pictures.
-  const dialog = document.getElementById("opened");
-  const cards = document.getElementById("opened-cards");
-  const more = document.getElementById("more");
-  let waiting = [];
-  function card(i) {
-    const made = make("figure", undefined, wrong(i) ? "card wrong" : "card");
-    const words = make("figcaption");
-    words.append(make("span", `${told.sure[i].toFixed(1)}% sure`, "sure"), make("bdi", told.path[i], "path"));
-    made.append(picture(i, false), words);
-    return made;
+  // A cell of the confusion matrix opens its images in a dialog.
+  const dialog = document.getElementById("image-dialog");
+  const dialogTitle = document.getElementById("dialog-title");
+  const cards = document.getElementById("dialog-cards");
+  const moreButton = document.getElementById("more");
+  let remaining = [];
+
+  function createCard(i) {
+    const card = createElement("figure", undefined, isError(i) ? "card error" : "card");
+    const caption = createElement("figcaption");
+    caption.append(createElement("span", confidence(i), "confidence"), createElement("bdi", data.paths[i], "path"));
+    card.append(createImage(i, false), caption);
+    return card;
   }
-  function open(title, places) {
-    document.getElementById("opened-title").textContent = title;
+
+  function openDialog(title, images) {
+    dialogTitle.textContent = title;
     cards.replaceChildren();
-    waiting = places;
+    remaining = images;
     showMore();
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   }
+
   function showMore() {
-    const first = cards.children.length;
-    cards.append(...waiting.slice(0, PAGE).map(card));
-    waiting = waiting.slice(PAGE);
-    more.hidden = !waiting.length;
-    more.textContent = `Show more (${waiting.length.toLocaleString("en")} left)`;
-    if (first && cards.children[first]) {
-      cards.children[first].tabIndex = -1;
-      cards.children[first].focus();
+    const firstNew = cards.children.length;
+    cards.append(...remaining.slice(0, CARDS_PER_PAGE).map(createCard));
+    remaining = remaining.slice(CARDS_PER_PAGE);
+    moreButton.hidden = !remaining.length;
+    moreButton.textContent = `Show more (${remaining.length.toLocaleString("en")} left)`;
+    if (firstNew && cards.children[firstNew]) {
+      cards.children[firstNew].tabIndex = -1;
+      cards.children[firstNew].focus();
     }
   }
-  more.addEventListener("click", showMore);
+
+  function openCell(button) {
+    const [trueClass, predictedClass] = [+button.dataset.true, +button.dataset.predicted];
+    const set = +button.closest("[data-set]").dataset.set;
+    const isCorrect = trueClass === predictedClass;
+    const images = [];
+    for (let i = 0; i < count; i++) {
+      const isInCell = data.trueClass[i] === trueClass && data.predictedClass[i] === predictedClass;
+      if (isInCell && data.setIndex[i] === set) images.push(i);
+    }
+    const byConfidence = (a, b) => data.confidence[a] - data.confidence[b];
+    images.sort((a, b) => (isCorrect ? byConfidence(a, b) : byConfidence(b, a)));
+    const total = Number(button.textContent.replace(/[^0-9]/g, "").slice(0, 12));
+    const isPartial = images.length < total && button.closest(".matrix");
+    const number = isPartial ? `${images.length} of ${total}` : `${images.length}`;
+    const noun = (isPartial ? total : images.length) === 1 ? "image" : "images";
+    const verdict = isCorrect ? "classified correctly" : `classified as ${data.classNames[predictedClass]}`;
+    const title = `${data.classNames[trueClass]} ${verdict} (${data.setLabels[set]}): ${number} ${noun}`;
+    const order = isCorrect ? ", lowest confidence first" : ", highest confidence first";
+    openDialog(images.length > 1 ? title + order : title, images);
+  }
+
+  moreButton.addEventListener("click", showMore);
   document.getElementById("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   document.addEventListener("click", (event) => {
-    const cell = event.target.closest("button[data-truth]");
-    if (!cell) return;
-    const [truth, answer] = [+cell.dataset.truth, +cell.dataset.answer];
-    const set = +cell.closest("[data-set]").dataset.set;
-    const places = [];
-    for (let i = 0; i < count; i++) {
-      if (told.truth[i] === truth && told.answer[i] === answer && told.measured[i] === set) places.push(i);
-    }
-    places.sort((a, b) => (truth === answer ? told.sure[a] - told.sure[b] : told.sure[b] - told.sure[a]));
-    const all = Number(cell.textContent.replace(/[^0-9]/g, "").slice(0, 12));
-    const shown = places.length < all && cell.closest(".matrix") ? `${places.length} of ${all}` : `${places.length}`;
-    const said = truth === answer ? "answered right" : `taken for ${told.classes[answer]}`;
-    const order = truth === answer ? "the least sure first" : "the surest first";
-    open(`${told.classes[truth]}, ${said}: ${shown} ${told.sets[set]}, ${order}`, places);
+    const button = event.target.closest("button[data-true]");
+    if (button) openCell(button);
   });
 
   // The map.
-  const canvas = document.getElementById("places");
-  const pen = canvas.getContext("2d");
-  const preview = document.getElementById("preview-picture");
-  const text = document.getElementById("preview-text");
-  const hidden = new Set();
-  const place = new Map(told.coloured.map((c, n) => [c, n]));
-  const mistakes = [];
-  for (let i = 0; i < count; i++) if (wrong(i)) mistakes.push(i);
-  let layout = told.layouts[0];
-  let chosen = -1;
-  const group = (i) => (place.has(told.truth[i]) ? told.truth[i] : -1);
-  const seen = (i) => !hidden.has(group(i));
-  const colour = (c) => (place.has(c) ? (dark.matches ? DARK : LIGHT)[place.get(c)] : OTHER);
-  const shape = (c) => (place.has(c) ? SHAPES[place.get(c) % SHAPES.length] : "disc");
-  const [xs, ys] = [new Float64Array(count), new Float64Array(count)];
-  const across = (i) => xs[i];
-  const down = (i) => ys[i];
-  function arrange() {
+  const canvas = document.getElementById("map");
+  const context = canvas.getContext("2d");
+  const previewImage = document.getElementById("preview-image");
+  const previewText = document.getElementById("preview-text");
+  const colourIndex = new Map(data.colouredClasses.map((c, index) => [c, index]));
+  const hiddenGroups = new Set();
+  const allImages = Array.from({ length: count }, (_, i) => i);
+  const errors = allImages.filter(isError);
+  let projection = data.projections[0];
+  let selected = -1;
+  const x = new Float64Array(count); // positions in CSS pixels
+  const y = new Float64Array(count);
+  // A group is a coloured class, or -1 for all other classes.
+  const groupOf = (i) => (colourIndex.has(data.trueClass[i]) ? data.trueClass[i] : -1);
+  const isVisible = (i) => !hiddenGroups.has(groupOf(i));
+  const shapeOf = (group) => (colourIndex.has(group) ? SHAPES[colourIndex.get(group) % SHAPES.length] : "disc");
+  function colourOf(group) {
+    if (!colourIndex.has(group)) return OTHER_COLOUR;
+    return (darkScheme.matches ? DARK_COLOURS : LIGHT_COLOURS)[colourIndex.get(group)];
+  }
+
+  function updatePositions() {
     const [width, height] = [canvas.clientWidth - 20, canvas.clientHeight - 20];
     for (let i = 0; i < count; i++) {
-      xs[i] = (layout.x[i] / 1000) * width + 10;
-      ys[i] = (1 - layout.y[i] / 1000) * height + 10;
+      x[i] = (projection.x[i] / 1000) * width + 10;
+      y[i] = (1 - projection.y[i] / 1000) * height + 10;
     }
   }
 
-  function mark(to, x, y, size, kind) {
-    to.beginPath();
-    if (kind === "square") to.rect(x - size * 0.88, y - size * 0.88, size * 1.76, size * 1.76);
-    else if (kind === "triangle") {
-      to.moveTo(x, y - size * 1.2);
-      to.lineTo(x + size * 1.1, y + size * 0.8);
-      to.lineTo(x - size * 1.1, y + size * 0.8);
-      to.closePath();
-    } else if (kind === "diamond") {
-      to.moveTo(x, y - size * 1.3);
-      to.lineTo(x + size * 1.3, y);
-      to.lineTo(x, y + size * 1.3);
-      to.lineTo(x - size * 1.3, y);
-      to.closePath();
-    } else to.arc(x, y, size, 0, 2 * Math.PI);
+  function tracePath(target, centerX, centerY, size, shape) {
+    target.beginPath();
+    if (shape === "square") target.rect(centerX - size * 0.88, centerY - size * 0.88, size * 1.76, size * 1.76);
+    else if (shape === "triangle") {
+      target.moveTo(centerX, centerY - size * 1.2);
+      target.lineTo(centerX + size * 1.1, centerY + size * 0.8);
+      target.lineTo(centerX - size * 1.1, centerY + size * 0.8);
+      target.closePath();
+    } else if (shape === "diamond") {
+      target.moveTo(centerX, centerY - size * 1.3);
+      target.lineTo(centerX + size * 1.3, centerY);
+      target.lineTo(centerX, centerY + size * 1.3);
+      target.lineTo(centerX - size * 1.3, centerY);
+      target.closePath();
+    } else target.arc(centerX, centerY, size, 0, 2 * Math.PI);
   }
 
   function draw() {
-    arrange();
+    updatePositions();
     const scale = Math.min(3, window.devicePixelRatio || 1);
     const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
-    pen.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
     const size = count > 4000 ? 2 : count > 800 ? 2.8 : 4;
-    pen.globalAlpha = count > 800 ? 0.6 : 0.8;
+    context.globalAlpha = count > 800 ? 0.6 : 0.8;
     for (let i = 0; i < count; i++) {
-      if (!seen(i)) continue;
-      pen.fillStyle = colour(told.truth[i]);
-      mark(pen, across(i), down(i), size, shape(told.truth[i]));
-      pen.fill();
+      if (!isVisible(i)) continue;
+      context.fillStyle = colourOf(data.trueClass[i]);
+      tracePath(context, x[i], y[i], size, shapeOf(data.trueClass[i]));
+      context.fill();
     }
-    pen.globalAlpha = 1;
-    const many = mistakes.length > 300;
-    pen.lineWidth = many ? 1.2 : 1.8;
-    for (const i of mistakes) {
-      if (!seen(i)) continue;
-      pen.strokeStyle = colour(told.truth[i]);
-      mark(pen, across(i), down(i), size + (many ? 2 : 4.5), "disc");
-      pen.stroke();
+    context.globalAlpha = 1;
+    const isCrowded = errors.length > 300;
+    context.lineWidth = isCrowded ? 1.2 : 1.8;
+    for (const i of errors) {
+      if (!isVisible(i)) continue;
+      context.strokeStyle = colourOf(data.trueClass[i]);
+      tracePath(context, x[i], y[i], size + (isCrowded ? 2 : 4.5), "disc");
+      context.stroke();
     }
-    if (chosen >= 0) {
-      pen.strokeStyle = getComputedStyle(canvas).color;
-      pen.lineWidth = 2.5;
-      mark(pen, across(chosen), down(chosen), size + 8, "disc");
-      pen.stroke();
+    if (selected >= 0) {
+      context.strokeStyle = getComputedStyle(canvas).color;
+      context.lineWidth = 2.5;
+      tracePath(context, x[selected], y[selected], size + 8, "disc");
+      context.stroke();
     }
   }
 
-  let waits = false;
-  function redraw() {
-    if (waits) return;
-    waits = true;
+  let isDrawScheduled = false;
+  function scheduleDraw() {
+    if (isDrawScheduled) return;
+    isDrawScheduled = true;
     requestAnimationFrame(() => {
-      waits = false;
+      isDrawScheduled = false;
       draw();
     });
   }
 
-  function choose(i) {
-    if (i < 0 || i === chosen) return;
-    chosen = i;
-    canvas.dataset.chosen = i;
-    preview.replaceChildren(picture(i, true));
-    text.replaceChildren(make("strong", describe(i)), make("br"), make("bdi", told.path[i], "path"));
-    redraw();
+  function select(i) {
+    if (i < 0 || i === selected) return;
+    selected = i;
+    canvas.dataset.selected = i;
+    previewImage.replaceChildren(createImage(i, true));
+    const path = createElement("bdi", data.paths[i], "path");
+    previewText.replaceChildren(createElement("strong", describe(i)), createElement("br"), path);
+    scheduleDraw();
   }
 
-  function nearest(x, y, within) {
-    let best = -1;
-    let least = within * within;
+  function nearestTo(pointX, pointY, radius) {
+    let nearest = -1;
+    let smallest = radius * radius;
     for (let i = 0; i < count; i++) {
-      if (!seen(i)) continue;
-      const far = (across(i) - x) ** 2 + (down(i) - y) ** 2;
-      if (far <= least) [best, least] = [i, far];
+      if (!isVisible(i)) continue;
+      const distance = (x[i] - pointX) ** 2 + (y[i] - pointY) ** 2;
+      if (distance <= smallest) [nearest, smallest] = [i, distance];
     }
-    return best;
+    return nearest;
   }
 
-  // The nearest picture within 45 degrees of an arrow; one at the very same place counts by its number.
-  function step(dx, dy) {
-    const [x, y] = [across(chosen), down(chosen)];
-    let best = -1;
-    let least = Infinity;
+  // The nearest image within 45 degrees of a direction. Images at the very same position follow in their order, so that
+  // the arrow keys reach each of them.
+  function neighbourTowards(dx, dy) {
+    let nearest = -1;
+    let smallest = Infinity;
     for (let i = 0; i < count; i++) {
-      if (i === chosen || !seen(i)) continue;
-      const ahead = (across(i) - x) * dx + (down(i) - y) * dy;
-      const aside = Math.abs((across(i) - x) * dy) + Math.abs((down(i) - y) * dx);
-      const here = ahead === 0 && aside === 0 && (i > chosen) === (dx + dy > 0);
-      if (!here && (ahead <= 0 || aside > ahead)) continue;
-      const far = ahead * ahead + 4 * aside * aside + (here ? Math.abs(i - chosen) * 1e-9 : 0);
-      if (far < least) [best, least] = [i, far];
+      if (i === selected || !isVisible(i)) continue;
+      const [offsetX, offsetY] = [x[i] - x[selected], y[i] - y[selected]];
+      const forward = offsetX * dx + offsetY * dy;
+      const sideways = Math.abs(offsetX * dy) + Math.abs(offsetY * dx);
+      const isSamePosition = forward === 0 && sideways === 0 && i > selected === dx + dy > 0;
+      if (!isSamePosition && (forward <= 0 || sideways > forward)) continue;
+      const tieBreak = isSamePosition ? Math.abs(i - selected) * 1e-9 : 0;
+      const distance = forward * forward + 4 * sideways * sideways + tieBreak;
+      if (distance < smallest) [nearest, smallest] = [i, distance];
     }
-    return best;
+    return nearest;
   }
 
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  const first = (places) => places.find(seen) ?? -1;
+  const firstVisible = (images) => images.find(isVisible) ?? -1;
   canvas.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const every = Array.from({ length: count }, (_, i) => i);
-    if (event.key in ARROWS) choose(chosen < 0 || !seen(chosen) ? first(every) : step(...ARROWS[event.key]));
-    else if (event.key === "Home") choose(first(every));
-    else if (event.key === "End") choose(first(every.reverse()));
+    if (event.key in ARROWS) {
+      const hasStart = selected >= 0 && isVisible(selected);
+      select(hasStart ? neighbourTowards(...ARROWS[event.key]) : firstVisible(allImages));
+    } else if (event.key === "Home") select(firstVisible(allImages));
+    else if (event.key === "End") select(firstVisible([...allImages].reverse()));
     else if (event.key === "n" || event.key === "N") {
-      const after = mistakes.filter((i) => i > chosen);
-      choose(first([...after, ...mistakes]));
+      const following = errors.filter((i) => i > selected);
+      select(firstVisible([...following, ...errors]));
     } else return;
     event.preventDefault();
   });
-  const point = (event) => {
-    const box = canvas.getBoundingClientRect();
-    choose(nearest(event.clientX - box.left, event.clientY - box.top, event.pointerType === "touch" ? 40 : 16));
-  };
-  canvas.addEventListener("pointermove", point);
-  canvas.addEventListener("pointerdown", point);
+
+  function selectAtPointer(event) {
+    const bounds = canvas.getBoundingClientRect();
+    const radius = event.pointerType === "touch" ? 40 : 16;
+    select(nearestTo(event.clientX - bounds.left, event.clientY - bounds.top, radius));
+  }
+  canvas.addEventListener("pointermove", selectAtPointer);
+  canvas.addEventListener("pointerdown", selectAtPointer);
 
   const legend = document.getElementById("legend");
-  const signs = [];
-  const groups = [...told.coloured];
-  if (told.truth.some((c) => !place.has(c))) groups.push(-1);
-  for (const c of groups) {
-    const button = make("button");
-    const sign = make("canvas");
-    sign.width = sign.height = 28;
-    sign.setAttribute("aria-hidden", "true");
-    signs.push([sign.getContext("2d"), c]);
+  const legendMarkers = [];
+  const groups = [...data.colouredClasses];
+  if (data.trueClass.some((c) => !colourIndex.has(c))) groups.push(-1);
+  for (const group of groups) {
+    const button = createElement("button");
+    const marker = createElement("canvas");
+    marker.width = marker.height = 28;
+    marker.setAttribute("aria-hidden", "true");
+    legendMarkers.push([marker.getContext("2d"), group]);
     button.type = "button";
     button.setAttribute("aria-pressed", "true");
     button.title = "Show or hide";
-    button.append(sign, make("bdi", c < 0 ? "other classes" : told.classes[c], "class"));
+    button.append(marker, createElement("bdi", group < 0 ? "other classes" : data.classNames[group], "class"));
     button.addEventListener("click", () => {
-      if (!hidden.delete(c)) hidden.add(c);
-      button.setAttribute("aria-pressed", String(!hidden.has(c)));
-      redraw();
+      if (!hiddenGroups.delete(group)) hiddenGroups.add(group);
+      button.setAttribute("aria-pressed", String(!hiddenGroups.has(group)));
+      scheduleDraw();
     });
     legend.append(button);
   }
-  for (const input of document.querySelectorAll("input[name=layout]")) {
+
+  for (const input of document.querySelectorAll("input[name=projection]")) {
     input.addEventListener("change", () => {
-      layout = told.layouts[+input.value];
-      arrange();
-      for (const about of document.querySelectorAll("[data-layout]")) {
-        about.hidden = about.dataset.layout !== input.value;
-        about.id = about.hidden ? "" : "map-about";
+      projection = data.projections[+input.value];
+      updatePositions();
+      for (const description of document.querySelectorAll("[data-projection]")) {
+        description.hidden = description.dataset.projection !== input.value;
+        description.id = description.hidden ? "" : "map-description";
       }
-      redraw();
+      scheduleDraw();
     });
   }
-  new ResizeObserver(redraw).observe(canvas);
-  function paint() {
-    for (const [to, c] of signs) {
-      to.clearRect(0, 0, 28, 28);
-      to.fillStyle = colour(c);
-      mark(to, 14, 14, 9, shape(c));
-      to.fill();
+  new ResizeObserver(scheduleDraw).observe(canvas);
+
+  function drawAll() {
+    for (const [target, group] of legendMarkers) {
+      target.clearRect(0, 0, 28, 28);
+      target.fillStyle = colourOf(group);
+      tracePath(target, 14, 14, 9, shapeOf(group));
+      target.fill();
     }
     draw();
   }
-  for (const media of [dark, matchMedia("print")]) media.addEventListener("change", paint);
-  // What is folded away on the screen is printed.
+  for (const query of [darkScheme, matchMedia("print")]) query.addEventListener("change", drawAll);
+
+  // Folded content is printed too.
   let folded = [];
   addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];
-    for (const each of folded) each.open = true;
-    paint();
+    for (const details of folded) details.open = true;
+    drawAll();
   });
   addEventListener("afterprint", () => {
-    for (const each of folded) each.open = false;
-    paint();
+    for (const details of folded) details.open = false;
+    drawAll();
   });
-  paint();
-  choose(mistakes.length ? mistakes[0] : count ? 0 : -1);
+
+  drawAll();
+  select(errors.length ? errors[0] : count ? 0 : -1);
 })();

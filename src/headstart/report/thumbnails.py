@@ -1,4 +1,4 @@
-"""Small pictures for the report; what is made of them is kept in the cache."""
+"""Small images for the report, kept in the feature cache."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from headstart.errors import ImageError
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.features import Features, small_key
 from headstart.images.decode import decode
-from headstart.images.thumbnail import SQUARE, shrink, square_thumbnail
+from headstart.images.thumbnail import SQUARE, TINY, shrink, square_thumbnail
 from headstart.machine import cores
+from headstart.report.data import SpriteSheet
 
-THUMBNAIL = 144  # pixels, the longer side
-QUALITY = 74
-SHEET_QUALITIES = (66, 45, 25, 8)  # the first that keeps the sheet within its bytes
-SHEET_BYTES = 5_000_000
+THUMBNAIL = 144  # pixels of the longer side
+QUALITY = 74  # of a JPEG, 1 to 95
+SPRITE_QUALITIES = (66, 45, 25, 8)  # the first that keeps the sprite sheet within its limit
+SPRITE_BYTES = 5_000_000
 THUMBNAILS_BYTES = 2_000_000
 BATCH = 256
 Bytes = NDArray[np.uint8]
 
 
-def squares(
+def tiles(
     dataset: Dataset,
     features: Features,
     rows: Sequence[int],
@@ -35,92 +36,109 @@ def squares(
     cache: FeatureCache | None,
     workers: int | None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Rows of ``features`` and the middle square [side, side, 3] of each picture, ``side`` at most 48.
+    """Yield rows of ``features`` with the central square [side, side, 3] of each image; ``side`` is at most 48.
 
-    With a cache they were left there as the features were computed. A picture that can no longer be read is as its
-    16 x 16 pixels tell.
+    With a cache the squares were stored when the features were computed. An image that can no longer be read is
+    enlarged from its 16 x 16 version in ``features``.
     """
 
-    def one(row: int) -> Bytes:
+    def compute(row: int) -> Bytes:
         try:
             image = decode(dataset.read(int(features.index[row])), at_least=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
-            image = features.tiny_images[row].reshape(16, 16, 3)
+            image = features.tiny_images[row].reshape(TINY, TINY, 3)
         return square_thumbnail(shrink(Image.fromarray(image)))
 
-    packed = _kept(rows, features, small_key, one, cache, workers, 3 * SQUARE * SQUARE)
-    for row, each in zip(rows, packed, strict=True):
-        picture = Image.fromarray(each.reshape(SQUARE, SQUARE, 3))
-        yield row, np.asarray(picture if side == SQUARE else picture.resize((side, side), Image.Resampling.BOX))
+    squares = _compute_cached(rows, features, small_key, compute, cache, workers, length=3 * SQUARE * SQUARE)
+    for row, square in zip(rows, squares, strict=True):
+        image = Image.fromarray(square.reshape(SQUARE, SQUARE, 3))
+        yield row, np.asarray(image if side == SQUARE else image.resize((side, side), Image.Resampling.BOX))
 
 
 def thumbnails(
     dataset: Dataset, features: Features, rows: Sequence[int], cache: FeatureCache | None, workers: int | None
 ) -> dict[int, bytes]:
-    """A JPEG, 144 pixels on the longer side and without metadata, of each row of ``features`` that can be read.
+    """Return a JPEG without metadata, 144 pixels on the longer side, of each row of ``features`` that can be read.
 
-    The first rows count most: from 2 MB on there are no more.
+    Rows come in order of importance: those beyond a total of 2 MB are left out.
     """
 
-    def one(row: int) -> Bytes:
+    def compute(row: int) -> Bytes:
         try:
-            image = decode(dataset.read(int(features.index[row])), at_least=(THUMBNAIL, THUMBNAIL))
+            pixels = decode(dataset.read(int(features.index[row])), at_least=(THUMBNAIL, THUMBNAIL))
         except ImageError:
             return np.empty(0, np.uint8)
-        picture = Image.fromarray(image)
-        picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
-        return np.frombuffer(jpeg(picture), np.uint8)
+        image = Image.fromarray(pixels)
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        return np.frombuffer(encode_jpeg(image), np.uint8)
 
     def key(content: bytes) -> bytes:
         return entry_key(content, "", "", "", "0", f"thumbnail:1:{THUMBNAIL}:{QUALITY}")
 
-    packed = list(_kept(rows, features, key, one, cache, workers))
-    total = np.cumsum([len(each) for each in packed])
+    jpegs = list(_compute_cached(rows, features, key, compute, cache, workers))
+    total = np.cumsum([len(jpeg) for jpeg in jpegs])
     return {
-        row: each.tobytes()
-        for row, each, bytes_so_far in zip(rows, packed, total, strict=True)
-        if len(each) and bytes_so_far <= THUMBNAILS_BYTES
+        row: jpeg.tobytes()
+        for row, jpeg, bytes_so_far in zip(rows, jpegs, total, strict=True)
+        if len(jpeg) and bytes_so_far <= THUMBNAILS_BYTES
     }
 
 
-def sprite(squares: Iterable[tuple[int, NDArray[np.uint8]]], side: int, columns: int, count: int) -> bytes:
-    """One JPEG of ``count`` squares, ``columns`` in a row, each at its place."""
+def sprite_sheet(
+    indexed_tiles: Iterable[tuple[int, NDArray[np.uint8]]], side: int, columns: int, count: int
+) -> SpriteSheet:
+    """Put ``count`` tiles (index, pixels [side, side, 3]) onto one sheet, ``columns`` in a row, each at its index."""
     sheet = np.full((-(-count // columns) * side, columns * side, 3), 255, np.uint8)
-    for place, picture in squares:
-        top, left = (place // columns) * side, (place % columns) * side
-        sheet[top : top + side, left : left + side] = picture
-    whole = Image.fromarray(sheet)
-    for quality in SHEET_QUALITIES if count else ():
-        data = jpeg(whole, quality)
-        if len(data) <= SHEET_BYTES or quality == SHEET_QUALITIES[-1]:
-            return data
-    return b""
+    for index, pixels in indexed_tiles:
+        top, left = (index // columns) * side, (index % columns) * side
+        sheet[top : top + side, left : left + side] = pixels
+    return SpriteSheet(side, columns, _encode_within_limit(sheet) if count else b"")
 
 
-def jpeg(picture: Image.Image, quality: int = QUALITY) -> bytes:
-    """A picture's pixels as JPEG, nothing else."""
+def encode_jpeg(image: Image.Image, quality: int = QUALITY) -> bytes:
+    """Encode the pixels of an image as JPEG, without metadata."""
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality)
+    image.save(stream, "JPEG", quality=quality)
     return stream.getvalue()
 
 
-def _kept(
-    rows: Sequence[int], features: Features, key: Callable[[bytes], bytes], one: Callable[[int], Bytes],
-    cache: FeatureCache | None, workers: int | None, size: int | None = None,
-) -> Iterator[Bytes]:  # fmt: skip
-    """What ``one`` makes of each row, looked up by the content of the picture where it is known.
+def _encode_within_limit(sheet: NDArray[np.uint8]) -> bytes:
+    """Encode a sprite sheet with the highest of the qualities that fits the limit, or with the lowest."""
+    image = Image.fromarray(sheet)
+    for quality in SPRITE_QUALITIES:
+        data = encode_jpeg(image, quality)
+        if len(data) <= SPRITE_BYTES:
+            break
+    return data
 
-    With ``size`` an entry of another length is not believed.
+
+def _compute_cached(
+    rows: Sequence[int],
+    features: Features,
+    key: Callable[[bytes], bytes],
+    compute: Callable[[int], Bytes],
+    cache: FeatureCache | None,
+    workers: int | None,
+    length: int | None = None,
+) -> Iterator[Bytes]:
+    """Yield ``compute(row)`` for each of the distinct ``rows``, or the value cached under ``key`` of its content hash.
+
+    With ``length``, cached values of another length are ignored; empty values are not cached.
     """
     with ThreadPoolExecutor(workers or cores()) as pool:
         for start in range(0, len(rows), BATCH):
-            some = rows[start : start + BATCH]
-            keys = [key(features.content_hashes[row].tobytes()) for row in some]
-            known = cache.get_many(keys) if cache is not None else [None] * len(keys)
-            fits = [k is not None and k.dtype == np.uint8 and size in (None, len(k)) for k in known]
-            made = iter(list(pool.map(one, [row for row, fit in zip(some, fits, strict=True) if not fit])))
-            every = [k if fit and k is not None else next(made) for k, fit in zip(known, fits, strict=True)]
-            new = {key: each for key, each, fit in zip(keys, every, fits, strict=True) if not fit and len(each)}
-            if cache is not None and new:
-                cache.put_many(new)
-            yield from every
+            batch = rows[start : start + BATCH]
+            keys = {row: key(features.content_hashes[row].tobytes()) for row in batch}
+            cached = cache.get_many(list(keys.values())) if cache is not None else [None] * len(batch)
+            values = {
+                row: value
+                for row, value in zip(batch, cached, strict=True)
+                if value is not None and value.dtype == np.uint8 and length in (None, len(value))
+            }
+            missing = [row for row in batch if row not in values]
+            computed = dict(zip(missing, pool.map(compute, missing), strict=True))
+            readable = {keys[row]: value for row, value in computed.items() if len(value)}
+            if cache is not None and readable:
+                cache.put_many(readable)
+            values |= computed
+            yield from (values[row] for row in batch)

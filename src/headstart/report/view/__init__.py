@@ -1,0 +1,67 @@
+"""The variables of the page's template, prepared from a report and its ``run.json``.
+
+accuracy          accuracies with their intervals; key facts of the fit
+confusion_matrix  confusion matrices and the most frequent confusions
+findings          findings of the data check by kind
+activation_maps   class activation maps as overlays
+calibration       mean confidence against accuracy; error rate by coverage
+class_table       results by class
+learning_curve    points of the learning curve
+candidates        heads compared in the selection
+details           tables of data, model, timings and versions
+script_data       the data for the script
+run_values        safe access to ``run.json``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headstart.report import charts
+from headstart.report.data import Report, lowest_margin, most_confident_errors
+from headstart.report.text import SET_LABELS, SET_TITLES, clip, plain
+from headstart.report.view.accuracy import facts, headlines, intervals_are_disjoint
+from headstart.report.view.activation_maps import activation_map_sections
+from headstart.report.view.calibration import calibration_summary
+from headstart.report.view.candidates import best_candidates
+from headstart.report.view.class_table import class_table
+from headstart.report.view.confusion_matrix import confusion_matrix_view
+from headstart.report.view.details import detail_tables
+from headstart.report.view.findings import findings_by_kind
+from headstart.report.view.learning_curve import learning_curve
+from headstart.report.view.run_values import RunValues
+
+__all__ = ["page_variables"]
+
+
+def page_variables(report: Report, run: Mapping[str, Any]) -> dict[str, object]:
+    """Return the variables of the template. Whatever ``run`` lacks or holds in another form is left out."""
+    values = RunValues(run)
+    accuracies = headlines(values)
+    candidates, candidate_count = best_candidates(values)
+    measured, expected = learning_curve(values)
+    return {
+        "report": report,
+        "class_names": [clip(plain(name)) for name in report.classes],
+        "set_titles": SET_TITLES,
+        "set_labels": SET_LABELS,
+        "headlines": accuracies,
+        "intervals_are_disjoint": intervals_are_disjoint(accuracies),
+        "facts": facts(report, values),
+        "error_count": sum(summary.error_count for summary in report.evaluations),
+        "matrices": [confusion_matrix_view(summary, report) for summary in report.evaluations],
+        "errors": most_confident_errors(report.images),
+        "low_margin": lowest_margin(report.images),
+        "findings": findings_by_kind(report),
+        "activation_maps": activation_map_sections(report),
+        "class_rows": class_table(report.images),
+        "calibration": [calibration_summary(summary) for summary in report.evaluations],
+        "reliability_chart": charts.reliability_diagram([summary.reliability for summary in report.evaluations]),
+        "risk_chart": charts.risk_coverage_curve([summary.risk_coverage for summary in report.evaluations]),
+        "learning_chart": charts.learning_curve(measured, expected) if measured else None,
+        "learning_points": [*((point, "measured") for point in measured), *((point, "expected") for point in expected)],
+        "candidates": candidates,
+        "candidate_count": candidate_count,
+        "details": detail_tables(report, values),
+    }

@@ -1,0 +1,90 @@
+"""The accuracies of a fit with their intervals, and the key facts below them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from headstart.report import charts
+from headstart.report.data import Report
+from headstart.report.text import SET_TITLES, clip, plain
+from headstart.report.view.run_values import RunValues
+from headstart.stats.accuracy import disjoint
+
+EXPLANATIONS = {
+    "validation": "These images were not used for training or for selecting the head.",
+    "leave_group_out": (
+        "Each training image was classified by a head trained without the whole group of that image; duplicates and "
+        "images of the same scene form a group."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Accuracy on one of ``SETS``: counts, share with its 95% interval and the method of the interval, and a chart."""
+
+    title: str
+    explanation: str
+    correct: int
+    count: int
+    value: float
+    low: float
+    high: float
+    method: str
+    chart: Markup
+
+
+def headlines(run: RunValues) -> list[Headline]:
+    """Return the consistent accuracies of ``run.json``, that of the validation images first."""
+    result = []
+    for name, title in SET_TITLES.items():
+        correct, count = run.number("accuracy", name, "correct"), run.number("accuracy", name, "count")
+        value, interval = run.number("accuracy", name, "value"), run.interval("accuracy", name, "interval")
+        if correct is None or count is None or value is None or interval is None:
+            continue
+        low, high = interval
+        if count > 0 and 0 <= low <= value <= high <= 1:
+            headline = Headline(
+                title=title,
+                explanation=EXPLANATIONS[name],
+                correct=int(correct),
+                count=int(count),
+                value=value,
+                low=low,
+                high=high,
+                method=run.text("accuracy", name, "method"),
+                chart=charts.interval_bar(value, low, high),
+            )
+            result.append(headline)
+    return result
+
+
+def intervals_are_disjoint(accuracies: Sequence[Headline]) -> bool:
+    """Return whether there are two accuracies whose intervals do not overlap."""
+    if len(accuracies) != 2:
+        return False
+    first, second = accuracies
+    return disjoint((first.low, first.high), (second.low, second.high))
+
+
+def facts(report: Report, run: RunValues) -> list[tuple[str, str]]:
+    """Return titles and values of the key facts: classes, images, groups, backbone, head, time."""
+    training, validation = run.number("images", "train"), run.number("images", "validation")
+    groups, largest = run.number("groups", "count"), run.number("groups", "largest")
+    seconds = run.number("seconds", "total")
+    rows = [("Classes", f"{report.known_classes:,}")]
+    if training is not None:
+        rows.append(("Images", f"{training:,.0f} training" + (f", {validation:,.0f} validation" if validation else "")))
+    if groups is not None and largest is not None:
+        rows.append(("Groups", f"{groups:,.0f}, the largest of {largest:,.0f}"))
+    fine_tuned = run.get("fine_tuning", "kept") == "fine-tuned"
+    rows.append(("Backbone", run.text("backbone", "id") + (", fine-tuned" if fine_tuned else "")))
+    cut = run.get("cut")
+    taps = ", ".join(map(str, cut)) if isinstance(cut, list) else ""
+    rows.append(("Head", f"{run.text('head', 'kind')} on {clip(plain(taps))}"))
+    if seconds is not None:
+        rows.append(("Fit time", f"{seconds:.1f} s"))
+    return [(title, value) for title, value in rows if value]

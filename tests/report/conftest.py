@@ -1,0 +1,13 @@
+"""A model folder with the data of its report."""
+
+import pytest
+
+from headstart.report.storage import write_data
+
+
+@pytest.fixture
+def folder_with_report(fitted, fit_report, tmp_path):
+    path = tmp_path / "model"
+    fitted.save(path)
+    write_data(fit_report, path)
+    return path
