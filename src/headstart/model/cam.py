@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from headstart.backbones import Backbone, cut
 from headstart.features.cache import FeatureCache, entry_key
-from headstart.features.runtime import load_graph, resolve_runtime, run_padded
+from headstart.features.runtime import Compute, load_graph, resolve_runtime, run_padded
 from headstart.heads.head import Head
 
 ONLY_SHAPE = {"Squeeze", "Flatten", "Reshape", "Identity"}
@@ -56,7 +56,7 @@ def unpooled(graph: onnx.GraphProto, tap: str) -> Source | None:
 
 def why_unavailable(backbone: Backbone, head: Head) -> str:
     """Return the reason why a head has no class activation maps, as one sentence, or an empty text if it has."""
-    if head.expansion is not None:
+    if head.hidden_layer is not None:
         return (
             "The selected head is not linear: it applies ReLU features after averaging over the image, so its scores "
             "are not a sum over locations."
@@ -157,7 +157,7 @@ def _compute_maps(
 ) -> Iterator[dict[str, Map]]:
     """Yield for each image the map [h, w, channels] of each tap."""
     model, sources = _open(backbone, taps)
-    graph = load_graph(model, runtime="onnxruntime", workers=1)
+    graph = load_graph(model, Compute("onnxruntime", workers=1))
     for start in range(0, len(images), BATCH):
         batch = np.stack(images[start : start + BATCH])
         outputs = run_padded(graph, batch, backbone.batch)

@@ -1,6 +1,6 @@
 """The report of a fit: one HTML file with the accuracy of the model, how it was measured, and what to improve.
 
-gather            collects the content of a report from a fit
+gather            collects the content of a report from the result of a fit
 data              the content of a report
 storage           ``report.json``: written beside the model, read back with every value checked
 reliability       reliability diagram and risk-coverage curve
@@ -16,42 +16,46 @@ training_curves   loss and accuracy by epoch, for the terminal and as SVG
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from headstart.classifier import ImageClassifier
+from headstart.classifier import FitResult
 from headstart.errors import ModelError
-from headstart.features.cache import FeatureCache
-from headstart.model import read
+from headstart.features import FeatureCache
+from headstart.model.folder import read_model
 from headstart.report.gather import gather
 from headstart.report.page import render
 from headstart.report.storage import read_data, write_data, write_file
+from headstart.report.training_curves import curves_svg, curves_text
 
-__all__ = ["rewrite", "write"]
+__all__ = ["rewrite_report", "write_report", "write_training_curves"]
 
 PAGE = "report.html"
+CURVES = "training.svg"
 
 
-def write(classifier: ImageClassifier, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
-    """Write ``report.html`` and ``report.json`` of a classifier fitted in this process into its model folder.
+def write_report(result: FitResult, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
+    """Write ``report.html`` and ``report.json`` of a fit into its model folder.
 
-    Returns the path of the page. ``cache`` keeps small images for the next report. Raises OptionError for a classifier
-    that was loaded from a folder, ModelError when the folder cannot be written.
+    Returns the path of the page. ``cache`` keeps small images for the next report. Raises ModelError when the folder
+    cannot be written.
     """
     target = Path(folder)
-    report = gather(classifier, cache)
+    report = gather(result, cache)
     write_data(report, target)
     page = target / PAGE
-    write_file(page, render(report, classifier.run_, _title(target)))
+    write_file(page, render(report, result.model.run, _title(target)))
     return page
 
 
-def rewrite(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
+def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
     """Write the page again from the ``report.json`` of a model folder, to ``output`` or into the folder.
 
     Returns the path of the page. Raises ModelError if the folder has no report or the report cannot be used.
     """
     source = Path(folder)
-    model = read(source)
+    model = read_model(source)
     report = read_data(source)
     if report.known_classes != len(model.classes):
         raise ModelError(
@@ -63,6 +67,20 @@ def rewrite(folder: str | os.PathLike[str], output: str | os.PathLike[str] | Non
         raise ModelError(f"{page} is a folder; give the name of a file for the report.")
     write_file(page, render(report, model.run, _title(source)))
     return page
+
+
+def write_training_curves(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
+    """Write ``training.svg`` of a trained model, whose ``run.json`` has epochs, and return the curves as text.
+
+    Of several trainings of a fine-tuning it is the last. The text is empty where nothing was trained. Raises ModelError
+    when the file cannot be written.
+    """
+    trainings = run.get("fine_tuning", {}).get("trainings") or {"": run["training"]}
+    name, history = list(trainings.items())[-1]
+    if not history:
+        return ""
+    write_file(Path(folder) / CURVES, curves_svg(history))
+    return f"{curves_text(history, name)}\n"
 
 
 def _title(folder: Path) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from headstart.data import Dataset
 from headstart.errors import ImageError
 from headstart.features.cache import FeatureCache, entry_key
-from headstart.features.features import Features, small_key
+from headstart.features.features import Features, thumbnail_key
 from headstart.images.decode import decode
 from headstart.images.thumbnail import SQUARE, TINY, shrink, square_thumbnail
 from headstart.machine import cores
@@ -49,7 +49,7 @@ def tiles(
             image = features.tiny_images[row].reshape(TINY, TINY, 3)
         return square_thumbnail(shrink(Image.fromarray(image)))
 
-    squares = _compute_cached(rows, features, small_key, compute, cache, workers, length=3 * SQUARE * SQUARE)
+    squares = _compute_cached(rows, features, thumbnail_key, compute, cache, workers, length=3 * SQUARE * SQUARE)
     for row, square in zip(rows, squares, strict=True):
         image = Image.fromarray(square.reshape(SQUARE, SQUARE, 3))
         yield row, np.asarray(image if side == SQUARE else image.resize((side, side), Image.Resampling.BOX))
