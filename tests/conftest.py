@@ -1,4 +1,4 @@
-"""What all tests share: the reference data where it is, and a cache of their own."""
+"""What all tests share: the reference data where it is, a cache of their own, and a small fit."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from helpers.photos import ROOT, write_photos
 
 if TYPE_CHECKING:
-    from headstart import ImageClassifier
+    from headstart import FitResult
     from headstart.report.data import Report
 
 # selenium brings trio, whose plugin for Hypothesis warns as it is loaded, which here is an error.
@@ -17,7 +17,7 @@ os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures and weights; tests that need it are skipped where it is missing."""
+    """The folder of real images and weights; tests that need it are skipped where it is missing."""
     folder = Path(os.environ.get("HEADSTART_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the reference data; there is none in {folder} (set HEADSTART_SHARED)")
@@ -31,7 +31,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set with train and validation of two classes, 14 and 6 pictures each. Read only."""
+    """A dataset with train and validation of two classes, 14 and 6 images each. Read only."""
     folder = tmp_path_factory.mktemp("photos")
     write_photos(folder / "train", 14)
     write_photos(folder / "validation", 6, seed=1)
@@ -49,16 +49,16 @@ def model_folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def fitted(photos: Path) -> "ImageClassifier":
-    """A classifier of the photos as it is right after its fit."""
-    from headstart import ImageClassifier
+def fitted(photos: Path) -> "FitResult":
+    """The result of a fit to the photos."""
+    from headstart import Compute, FitOptions, fit_dataset, open_dataset
 
-    return ImageClassifier(runtime="onnxruntime", cache=False).fit(photos)
+    return fit_dataset(open_dataset(photos), FitOptions(compute=Compute("onnxruntime"), cache=False))
 
 
 @pytest.fixture(scope="session")
-def fit_report(fitted: "ImageClassifier") -> "Report":
-    """The report of its fit."""
+def fit_report(fitted: "FitResult") -> "Report":
+    """The report of that fit."""
     from headstart.report.gather import gather
 
     return gather(fitted)

@@ -11,7 +11,8 @@ from helpers.graphs import SIZE, saved
 
 from headstart import backbones
 from headstart.errors import BackboneError, HeadstartError, OptionError
-from headstart.features.runtime import cores, load_graph, resolve_runtime, run_padded
+from headstart.features import Compute
+from headstart.features.runtime import load_graph, resolve_runtime, run_padded
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 160, 160, 3), np.uint8)
 
@@ -30,9 +31,9 @@ def relative(a, b):
 def test_runtimes_agree():
     require("openvino")
     backbone = backbones.load("headstart-s")
-    reference = load_graph(backbone.graph, runtime="onnxruntime").run(PIXELS)
-    exact = load_graph(backbone.graph, runtime="openvino", precision="fp32").run(PIXELS)
-    half = load_graph(backbone.graph, runtime="openvino", precision="bf16").run(PIXELS)
+    reference = load_graph(backbone.graph, Compute("onnxruntime")).run(PIXELS)
+    exact = load_graph(backbone.graph, Compute("openvino", "fp32")).run(PIXELS)
+    half = load_graph(backbone.graph, Compute("openvino", "bf16")).run(PIXELS)
     assert set(reference) == set(exact) == set(half) == {tap.name for tap in backbone.taps}
     for tap, value in reference.items():
         assert value.dtype == exact[tap].dtype == np.float32
@@ -44,7 +45,7 @@ def test_runtimes_agree():
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_threads_give_what_one_gives(runtime, workers):
     require(runtime)
-    graph = load_graph(backbones.load("headstart-s").graph, runtime=runtime, precision="fp32", workers=workers)
+    graph = load_graph(backbones.load("headstart-s").graph, Compute(runtime, "fp32", workers=workers))
     assert graph.workers == workers
     expected = [graph.run(PIXELS[i : i + 2])["features"] for i in (0, 2, 4)]
     with ThreadPoolExecutor(workers) as pool:
@@ -58,7 +59,7 @@ def test_results_are_copies():
     """A second run must not write into what the first one returned."""
     for runtime in ("onnxruntime", "openvino"):
         try:
-            graph = load_graph(backbones.load("headstart-s").graph, runtime=runtime, workers=1)
+            graph = load_graph(backbones.load("headstart-s").graph, Compute(runtime, workers=1))
         except HeadstartError:
             continue
         first = graph.run(PIXELS[:2])["features"]
@@ -70,7 +71,7 @@ def test_results_are_copies():
 def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
     path = saved(tmp_path, batch=4)
     backbone = backbones.load(f"onnx:{path}")
-    graph = load_graph(backbone.graph, runtime="onnxruntime")
+    graph = load_graph(backbone.graph, Compute("onnxruntime"))
     pixels = np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
     whole = run_padded(graph, pixels, None)
     for fixed in (1, 4, 7, 9):
@@ -79,7 +80,7 @@ def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
             np.testing.assert_allclose(padded[tap], value, rtol=1e-5)
 
 
-def test_describe_says_what_would_run_without_loading_it():
+def test_the_runtime_is_resolved_without_loading_it():
     info = resolve_runtime("onnxruntime")
     assert (info.name, info.precision, info.key) == ("onnxruntime", "fp32", "onnxruntime-fp32")
     assert resolve_runtime("auto").name in ("onnxruntime", "openvino")
@@ -91,7 +92,7 @@ def test_describe_says_what_would_run_without_loading_it():
 def test_without_openvino_onnxruntime_runs(monkeypatch):
     monkeypatch.setattr("headstart.features.runtime.util.find_spec", lambda _: None)
     assert resolve_runtime.__wrapped__("auto").name == "onnxruntime"
-    with pytest.raises(HeadstartError, match=r"headstart\[fast\]"):
+    with pytest.raises(HeadstartError, match=r"headstart\[openvino\]"):
         resolve_runtime.__wrapped__("openvino")
 
 
@@ -100,25 +101,21 @@ def test_without_openvino_onnxruntime_runs(monkeypatch):
 def test_graphs_that_cannot_be_loaded(runtime, graph):
     require(runtime)
     with pytest.raises(BackboneError):
-        load_graph(graph, runtime=runtime)
-
-
-def test_cores_are_counted():
-    assert cores() >= 1
+        load_graph(graph, Compute(runtime))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
 @pytest.mark.parametrize("shared", [True, False])
-def test_threads_whose_first_runs_meet_do_not_wait_for_ever(shared):
+def test_threads_that_run_for_the_first_time_together_do_not_deadlock(shared):
     """OpenVINO's binding to NumPy hung in one of eight such processes until it was started before the threads, and in
     one of four whose threads each loaded a graph until they waited for each other there."""
     code = f"""
 import threading, numpy as np
 from headstart import backbones
-from headstart.features.runtime import load_graph
+from headstart.features.runtime import Compute, load_graph
 def load():
-    return load_graph(backbones.load("headstart-s").graph, runtime="openvino", workers=2)
+    return load_graph(backbones.load("headstart-s").graph, Compute("openvino", workers=2))
 graph = load() if {shared} else None
 pixels, together = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
 def run():

@@ -19,6 +19,12 @@ def write_photos(folder: Path, count: int = 10, classes: tuple[str, ...] = ("dis
     return folder
 
 
+def paths_and_labels(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the paths of all JPEGs in class folders, sorted, and the label of each."""
+    paths = sorted(folder.rglob("*.jpg"))
+    return [str(path) for path in paths], [path.parent.name for path in paths]
+
+
 def _draw(kind: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a disc (0), stripes (1) or dots (2), [96, 128, 3] uint8."""
     y, x = np.mgrid[:96, :128] / 96

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from headstart import backbones
 from headstart.backbones import Tap
+from headstart.features import Compute
 from headstart.features.cache import FeatureCache
 from headstart.features.runtime import load_graph, run_padded
-from headstart.heads import Head
+from headstart.heads.head import Head
 from headstart.model import cam
 
 
@@ -27,7 +28,7 @@ def log_odds(head, vector, positive, negative):
 
 
 def pooled_features(backbone, images):
-    return run_padded(load_graph(backbone.graph, runtime="onnxruntime", workers=1), images, backbone.batch)
+    return run_padded(load_graph(backbone.graph, Compute("onnxruntime", workers=1)), images, backbone.batch)
 
 
 @pytest.mark.parametrize("taps", [("features",), ("stage5",), ("stage2", "features"), ("stage3", "stage4", "stage5")])
@@ -106,7 +107,7 @@ def test_feature_maps_that_the_cache_lacks_are_computed(tmp_path):
 
 def test_heads_without_class_activation_maps_have_a_reason(tmp_path):
     backbone = backbones.load(f"onnx:{saved(tmp_path)}", taps=["flat"])
-    nonlinear = head_of(("features",), [12], expansion=(np.eye(12, dtype=np.float32), np.zeros(12, np.float32)))
+    nonlinear = head_of(("features",), [12], hidden_layer=(np.eye(12, dtype=np.float32), np.zeros(12, np.float32)))
     assert "is not linear" in cam.why_unavailable(backbone, nonlinear)
     assert "The cut flat is a vector" in cam.why_unavailable(backbone, head_of(("flat",), [12]))
     assert cam.why_unavailable(backbone, head_of(("features",), [12])) == ""

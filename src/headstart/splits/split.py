@@ -97,8 +97,8 @@ def _leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Row
         return []
     paths = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
     return [
-        f"{len(leaked)} validation images are copies of training images ({', '.join(paths)}): "
-        "the validation accuracy is too high; headstart check names them all."
+        f"Validation images that are copies of training images: {len(leaked)} ({', '.join(paths)}). "
+        "The validation accuracy is too high; headstart check names them all."
     ]
 
 

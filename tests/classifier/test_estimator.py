@@ -1,0 +1,189 @@
+"""``ImageClassifier`` as a scikit-learn estimator."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.photos import paths_and_labels, write_photos
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.utils import estimator_checks
+from sklearn.utils.validation import check_is_fitted
+
+import headstart as hs
+from headstart.classifier import FitOptions
+from headstart.errors import OptionError
+
+
+def test_fit_and_predict_on_a_folder(photos):
+    classifier = hs.ImageClassifier().fit(str(photos))
+    assert classifier.classes_.tolist() == ["disc", "stripes"]
+    paths, labels = paths_and_labels(photos / "validation")
+    probabilities = classifier.predict_proba(paths)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-12)
+    assert (classifier.predict(paths) == np.array(labels)).mean() >= 10 / 12
+    evaluation = classifier.evaluate(photos)
+    assert evaluation.accuracy.count == 12  # of a dataset with splits the validation images
+    assert evaluation.accuracy.value == classifier.score(paths, labels)
+    assert evaluation.confusion.sum() == 12
+    assert evaluation.confusion.trace() == evaluation.accuracy.correct
+
+
+def test_saved_and_loaded_gives_the_same_predictions(photos, tmp_path):
+    classifier = hs.ImageClassifier().fit(photos)
+    loaded = hs.load(classifier.save(tmp_path / "model"))
+    paths, _ = paths_and_labels(photos / "validation")
+    np.testing.assert_array_equal(loaded.predict_proba(paths), classifier.predict_proba(paths))
+    assert loaded.predict(paths).tolist() == classifier.predict(paths).tolist()
+
+
+def test_labels_of_any_kind_come_back_as_text_and_groups_are_used(photos):
+    paths, labels = paths_and_labels(photos / "train")
+    numbers = [int(name == "disc") for name in labels]
+    groups = [i // 2 for i in range(len(paths))]
+    classifier = hs.ImageClassifier().fit(paths, numbers, groups)
+    assert classifier.classes_.tolist() == ["0", "1"]
+    assert classifier.run_["groups"] == {"count": 14, "largest": 2, "method": "column"}
+
+
+def test_parameters_follow_the_conventions_of_scikit_learn():
+    classifier = hs.ImageClassifier(cut="stage4", dropout=0.2)
+    assert classifier.get_params()["cut"] == "stage4"
+    copy = clone(classifier)
+    assert copy is not classifier
+    assert copy.get_params() == classifier.get_params()
+    assert copy.set_params(head="ridge") is copy
+    with pytest.raises(OptionError, match="Unknown parameter"):
+        copy.set_params(depth=3)
+    assert repr(copy) == "ImageClassifier(cut='stage4', head='ridge', dropout=0.2)"
+    assert is_classifier(classifier)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_no_attributes_set_in_init",
+        "check_parameters_default_constructible",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_estimator_repr",
+        "check_mixin_order",
+        "check_estimator_tags_renamed",
+        "check_valid_tag_types",
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_estimator_cloneable",
+    ],
+)
+def test_the_checks_of_scikit_learn_that_need_no_numeric_input(check):
+    getattr(estimator_checks, check)("ImageClassifier", hs.ImageClassifier())
+
+
+def test_not_fitted_is_scikit_learns_error(photos):
+    classifier = hs.ImageClassifier()
+    with pytest.raises(NotFittedError):
+        classifier.predict(["a.jpg"])
+    with pytest.raises(NotFittedError):
+        check_is_fitted(classifier)
+    check_is_fitted(classifier.fit(photos))
+
+
+def test_a_second_fit_replaces_the_first_and_leaves_parameters_alone(photos, tmp_path):
+    classifier = hs.ImageClassifier().fit(photos)
+    before = classifier.get_params()
+    classifier.fit(write_photos(tmp_path / "three", 6, ("disc", "dots", "stripes")))
+    assert len(classifier.classes_) == 3
+    assert classifier.get_params() == before
+
+
+def test_cross_val_score_on_a_list_of_paths(photos):
+    paths, labels = paths_and_labels(photos / "train")
+    scores = cross_val_score(hs.ImageClassifier(), paths, labels, cv=3)
+    assert scores.shape == (3,)
+    assert scores.mean() > 0.6
+
+
+def coloured(classes, each=5):
+    """Arrays of one colour a class and a little noise; the class of each."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(classes), each)
+    colours = rng.integers(0, 255, (classes, 3))
+    return [np.clip(colours[c] + rng.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8) for c in truth], truth
+
+
+@pytest.mark.parametrize(
+    "named",
+    [lambda c: int(c), lambda c: float(c), lambda c: f"colour {c:02d}", lambda c: f"c{c}"],
+    ids=["integers", "floats", "texts", "unpadded texts"],
+)
+def test_columns_of_probabilities_are_in_the_order_of_the_labels(named):
+    """scikit-learn hands on numbers in place of labels; of more than ten, 10 is not before 2."""
+    arrays, truth = coloured(12)
+    labels = np.array([named(c) for c in truth])
+    classifier = hs.ImageClassifier(group_by="none", cache=False, head="lda")
+    fitted = classifier.fit(arrays, labels)
+    assert fitted.classes_.tolist() == [str(label) for label in np.unique(labels)]
+    by_column = np.unique(labels)[fitted.predict_proba(arrays).argmax(axis=1)]
+    assert (by_column == labels).mean() > 0.9
+    held_out = cross_val_predict(classifier, arrays, labels, cv=3, method="predict_proba")
+    assert (np.unique(labels)[held_out.argmax(axis=1)] == labels).mean() > 0.9
+
+
+def test_grid_search_over_cut_head_and_dropout(photos):
+    paths, labels = paths_and_labels(photos / "train")
+    grid = [{"cut": ["stage4", "features"], "head": ["lda", "centroid"]}, {"dropout": [0.2, 0.6]}]
+    search = GridSearchCV(hs.ImageClassifier(), grid, cv=2, error_score="raise").fit(paths, labels)
+    assert len(search.cv_results_["params"]) == 6
+    assert search.best_estimator_.classes_.tolist() == ["disc", "stripes"]
+    assert set(search.predict(paths)) <= {"disc", "stripes"}
+
+
+def test_a_fitted_classifier_can_be_sent_to_another_process(photos):
+    """joblib sends estimators between processes by pickle; what comes back must predict the same."""
+    classifier = hs.ImageClassifier().fit(photos)
+    data = pickle.dumps(classifier)
+    assert len(data) < 2 * len(classifier.model_.graph)  # no images and no features
+    again = pickle.loads(data)
+    paths, _ = paths_and_labels(photos / "validation")
+    np.testing.assert_array_equal(again.predict_proba(paths), classifier.predict_proba(paths))
+
+
+def test_the_parameters_are_the_options_of_fit_dataset():
+    assert hs.ImageClassifier().options == FitOptions()
+    options = hs.ImageClassifier(cut=["a", "b"], runtime="onnxruntime", workers=2, views=3, validation=0.2).options
+    assert (options.cut, options.views, options.validation) == (("a", "b"), 3, 0.2)
+    assert options.compute == hs.Compute("onnxruntime", workers=2)
+
+
+def test_a_loaded_classifier_knows_how_it_was_made(model_folder):
+    loaded = hs.load(model_folder)
+    assert loaded.run_["backbone"]["id"] == loaded.backbone == "headstart-s"
+    assert loaded.accuracy_["validation"].count == 12
+    assert set(loaded.accuracy_) == {"validation", "leave_group_out"}
+
+
+def test_fit_predict_and_save_need_neither_scipy_nor_scikit_learn(photos, tmp_path):
+    code = f"""
+import sys
+sys.modules["scipy"] = sys.modules["sklearn"] = None  # as where they are not installed
+import headstart as hs
+classifier = hs.ImageClassifier(runtime="onnxruntime")
+try:
+    classifier.predict(["a.jpg"])
+except Exception as error:
+    print(type(error).__name__)
+folder = classifier.fit({str(photos)!r}).save({str(tmp_path / "model")!r})
+print(hs.load(folder).evaluate({str(photos)!r}).accuracy.count)
+try:
+    hs.ImageClassifier(head="logistic", runtime="onnxruntime").fit({str(photos)!r})
+except hs.HeadstartError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    error, count, missing = done.stdout.splitlines()
+    assert (error, count) == ("NotFittedError", "12")
+    assert "scikit-learn" in missing
+    assert "headstart[sklearn]" in missing

@@ -1,0 +1,195 @@
+"""``fit_dataset``: honest estimates, what is named, and a result that is made once."""
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.photos import paths_and_labels, write_photos
+from PIL import Image
+
+import headstart as hs
+from headstart.classifier import FitOptions, fit_dataset
+from headstart.classifier.fit import _contradiction_notes
+from headstart.data import from_images, open_dataset
+from headstart.errors import DataError
+from headstart.features import Compute, embed
+from headstart.model.predictions import Predictions, evaluate
+
+ONNXRUNTIME = Compute("onnxruntime")
+
+
+def fit(dataset, **options):
+    if not isinstance(dataset, hs.Dataset):
+        dataset = open_dataset(dataset)
+    return fit_dataset(dataset, FitOptions(**options))
+
+
+def test_the_result_of_a_fit_cannot_be_changed(photos):
+    result = fit(photos, compute=ONNXRUNTIME)
+    with pytest.raises(FrozenInstanceError):
+        result.model = None
+    assert result.model.run["accuracy"] == {name: value.to_dict() for name, value in result.accuracy.items()}
+    assert result.selected.basis is None  # else a result would carry all features twice
+
+
+def test_features_are_extracted_by_the_given_function(photos):
+    """Images from elsewhere, on other machines: whatever has the parameters of ``embed``."""
+    calls = []
+
+    def extract(dataset, backbone, compute, **options):
+        calls.append((len(dataset), options.get("view")))
+        return embed(dataset, backbone, compute, **options)
+
+    options = FitOptions(compute=ONNXRUNTIME, views=2)
+    result = fit_dataset(open_dataset(photos), options, extract)
+    assert [count for count, _ in calls] == [40, 28]  # all images, then a view of the training images
+    assert result.model.graph == fit_dataset(open_dataset(photos), options).model.graph
+
+
+def test_leave_one_group_out_leaves_out_copies(tmp_path):
+    """Every image twice: with the copy in training, random labels can be learned; with both left out, not."""
+    paths, _ = paths_and_labels(write_photos(tmp_path / "d", 12))
+    random = np.random.default_rng(0).permutation(np.arange(24) % 2).tolist()
+    doubled = from_images(paths + paths, random + random)
+    honest, fooled = fit(doubled), fit(doubled, group_by="none")
+    assert honest.accuracy["leave_group_out"].value < 0.8
+    assert fooled.accuracy["leave_group_out"].value > 0.9
+
+
+def test_a_share_of_the_groups_is_held_out(photos):
+    run = fit(photos / "train", validation=0.25, group_by="none").model.run
+    assert run["images"]["train"] + run["images"]["validation"] == 28
+    assert 4 <= run["images"]["validation"] <= 8
+    assert run["accuracy"]["validation"]["method"] == "Wilson"
+
+
+def test_the_validation_images_have_no_part_in_the_selection(photos, tmp_path):
+    """Swap the labels of the validation images: the model is the same, bit for bit."""
+    other = tmp_path / "swapped"
+    for source, target in (("disc", "stripes"), ("stripes", "disc")):
+        (other / target).mkdir(parents=True)
+        for path in (photos / "validation" / source).iterdir():
+            (other / target / path.name).write_bytes(path.read_bytes())
+    plain = fit(photos / "train")
+    swapped = fit(photos / "train", validation=str(other))
+    assert plain.model.graph == swapped.model.graph
+    assert swapped.accuracy["validation"].value < 0.3
+
+
+def test_the_same_images_in_another_order_under_other_names_give_the_same_model(photos, tmp_path):
+    paths, labels = paths_and_labels(photos / "train")
+    renamed = []
+    for i in range(len(paths)):
+        renamed.append(tmp_path / f"{997 * i % 1000}.jpg")
+        renamed[-1].write_bytes(Path(paths[i]).read_bytes())
+    first = fit(from_images(paths, labels))
+    second = fit(from_images(renamed[::-1], labels[::-1]))
+    assert second.model.run["cache"]["misses"] == 0
+    np.testing.assert_allclose(first.model.head.weights, second.model.head.weights, atol=1e-5)
+
+
+def test_unreadable_images_are_quarantined_and_named(photos, tmp_path):
+    paths, labels = paths_and_labels(photos / "train")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"<html>404</html>")
+    classifier = hs.ImageClassifier().fit([*paths, bad], [*labels, "disc"])
+    assert classifier.run_["images"]["quarantined"][0]["path"] == str(bad)
+    assert "Not an image" in classifier.run_["images"]["quarantined"][0]["reason"]
+    assert classifier.run_["images"]["train"] == 28
+    with pytest.raises(DataError, match="cannot be read"):
+        classifier.predict([bad])
+
+
+def test_validation_images_that_are_copies_of_training_images_are_named(tmp_path):
+    data = tmp_path / "data"
+    write_photos(data / "train", 8)
+    write_photos(data / "validation", 4, seed=9)
+    assert not [note for note in fit(data, compute=ONNXRUNTIME).notes if "copies" in note]
+    original = sorted((data / "train" / "disc").iterdir())[2]
+    with Image.open(original) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(data / "validation" / "disc" / "copy.jpg", quality=70)
+    (note,) = [note for note in fit(data, compute=ONNXRUNTIME).notes if "copies" in note]
+    assert note.startswith("Validation images that are copies of training images: 1 (")
+    assert "copy.jpg" in note
+
+
+def test_views_add_rows_of_the_group_of_their_image_and_are_cached(photos):
+    with_views = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    again = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    alone = hs.ImageClassifier().fit(photos)
+    assert with_views.run_["views"] == {"count": 3, "augmentation": "lesson"}
+    assert with_views.accuracy_["leave_group_out"].count == alone.accuracy_["leave_group_out"].count
+    np.testing.assert_array_equal(again.predict_proba(photos), with_views.predict_proba(photos))
+    assert np.abs(with_views.predict_proba(photos) - alone.predict_proba(photos)).max() > 1e-4
+
+
+@pytest.mark.parametrize("labels", [["a"] * 28, None, ["a"] * 5])
+def test_labels_that_cannot_be_learned_from(photos, labels):
+    paths, _ = paths_and_labels(photos / "train")
+    with pytest.raises(DataError):
+        hs.ImageClassifier().fit(paths, labels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backbone": "resnet"},
+        {"backbone": "onnx:nothing.onnx"},
+        {"cut": "nowhere"},
+        {"head": "forest"},
+        {"dropout": 1.5},
+        {"runtime": "cuda"},
+        {"precision": "int4"},
+        {"group_by": "scene"},
+        {"validation": 1.5},
+        {"validation": "nowhere"},
+        {"coverage": 0.0},
+        {"coverage": 1.0},
+        {"false_alarms": 1.0},
+        {"false_alarms": -1.0},
+    ],
+)
+def test_wrong_options_are_refused_at_fit(photos, options):
+    with pytest.raises(hs.HeadstartError):
+        hs.ImageClassifier(**options).fit(photos / "train")
+
+
+def evaluation(correct, count):
+    """An evaluation with so many correct predictions out of ``count``."""
+    truth = np.repeat([0, 1], [correct, count - correct])
+    probabilities = np.tile([0.9, 0.1], (count, 1))
+    paths = tuple(map(str, range(count)))
+    return evaluate(Predictions(("a", "b"), paths, np.arange(count), probabilities, truth))
+
+
+@pytest.mark.parametrize(
+    ("left_out", "validation", "text"),
+    [
+        ((90, 100), (10, 20), "Validation accuracy is below"),
+        ((1, 20), (95, 100), "Validation accuracy is above"),
+        ((90, 100), (88, 100), None),
+    ],
+)
+def test_accuracies_that_contradict_each_other_are_noted(left_out, validation, text):
+    notes = _contradiction_notes({"leave_group_out": evaluation(*left_out), "validation": evaluation(*validation)})
+    assert len(notes) == (text is not None)
+    assert text is None or text in notes[0]
+    assert _contradiction_notes({"leave_group_out": evaluation(*left_out)}) == []
+
+
+def test_the_note_of_a_contradiction_is_part_of_the_result(photos, tmp_path):
+    swapped = tmp_path / "swapped"
+    for source, target in (("disc", "stripes"), ("stripes", "disc")):
+        (swapped / target).mkdir(parents=True)
+        for path in (photos / "validation" / source).iterdir():
+            (swapped / target / path.name).write_bytes(path.read_bytes())
+    notes = fit(photos / "train", validation=str(swapped), compute=ONNXRUNTIME).notes
+    assert any("Validation accuracy is below" in note for note in notes)
+    assert not any("Validation accuracy" in note for note in fit(photos, compute=ONNXRUNTIME).notes)
+
+
+def test_too_few_groups_for_a_target_are_noted(photos):
+    notes = fit(photos, coverage=0.99, false_alarms=0.01, group_by="none").notes
+    assert any("28 groups of images are too few for a coverage of 99%" in note for note in notes)
+    assert sum("99 groups are needed" in note for note in notes) == 2

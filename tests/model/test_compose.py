@@ -1,0 +1,63 @@
+"""``model.onnx`` computes what the backbone, the head and the OOD detector compute one after the other."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from headstart import backbones
+from headstart.data import open_dataset
+from headstart.errors import HeadstartError
+from headstart.features import Compute, embed
+from headstart.images.decode import decode
+from headstart.model import Predictor
+from headstart.model.folder import read_model
+
+ONNXRUNTIME = Compute("onnxruntime")
+
+
+@pytest.fixture
+def dataset(photos):
+    return open_dataset(photos).split("validation")
+
+
+@pytest.fixture
+def vectors(model_folder, dataset):
+    """The head's input for the images of the dataset."""
+    features = embed(dataset, backbones.load("headstart-s"), ONNXRUNTIME, exact=True)
+    return features.matrix(read_model(model_folder).head.taps, np.arange(len(features.index)))
+
+
+def run_plain(model_folder, dataset, output):
+    """Run the graph in plain ONNX Runtime on the resized images."""
+    session = onnxruntime.InferenceSession(model_folder / "model.onnx")
+    assert [i.name for i in session.get_inputs()] == ["pixels"]
+    assert [(o.name, len(o.shape)) for o in session.get_outputs()] == [("probabilities", 2), ("distance", 1)]
+    preprocess = read_model(model_folder).preprocess
+    pixels = np.stack([preprocess(decode(dataset.read(i))) for i in range(len(dataset))])
+    return session.run([output], {"pixels": pixels})[0]
+
+
+def test_plain_onnx_runtime_gives_the_same_probabilities(model_folder, dataset):
+    expected = Predictor.load(model_folder, ONNXRUNTIME).predict(dataset).probabilities
+    probabilities = run_plain(model_folder, dataset, "probabilities")
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_graph_is_the_head_on_the_features(model_folder, dataset, vectors):
+    probabilities = Predictor.load(model_folder, ONNXRUNTIME).predict(dataset).probabilities
+    np.testing.assert_allclose(probabilities, read_model(model_folder).head.probabilities(vectors), atol=1e-4)
+
+
+def test_the_graph_gives_the_scores_of_the_ood_detector(model_folder, dataset, vectors):
+    expected = read_model(model_folder).ood.scores(vectors)
+    np.testing.assert_allclose(run_plain(model_folder, dataset, "distance"), expected, atol=1e-4)
+    assert expected.std() > 0.01
+    for runtime in ("onnxruntime", "openvino"):
+        compute = Compute(runtime)
+        try:
+            compute.resolve()
+        except HeadstartError:
+            continue
+        scores = Predictor.load(model_folder, compute).predict(dataset).ood_scores
+        np.testing.assert_allclose(scores, expected, atol=0.1 if runtime == "openvino" else 1e-4)

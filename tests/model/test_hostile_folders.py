@@ -1,0 +1,202 @@
+"""Hostile and damaged model folders are refused with one line, and nothing in them is executed."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import headstart as hs
+from headstart.errors import ModelError
+
+
+@pytest.fixture
+def model(model_folder, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(model_folder, tmp_path / "model"))
+
+
+def edit(model: Path, change) -> None:
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    change(config)
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+def replace_config(text):
+    return lambda model: (model / "config.json").write_bytes(text)
+
+
+def truncate(name, share=0.5):
+    def damage(model):
+        data = (model / name).read_bytes()
+        (model / name).write_bytes(data[: int(len(data) * share)])
+
+    return damage
+
+
+def change_config(change):
+    return lambda model: edit(model, change)
+
+
+def replace_tensors(**tensors):
+    def damage(model):
+        from safetensors.numpy import save
+
+        (model / "head.safetensors").write_bytes(save(tensors))
+
+    return damage
+
+
+def with_ood_tensors(**changes):
+    valid = {"centre": np.zeros(4, "f4"), "scales": np.ones(4, "f4"), "factor": np.zeros((4, 2), "f2")}
+    ood = {f"ood.{name}": array for name, array in (valid | changes).items()}
+    return replace_tensors(weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4"), **ood)
+
+
+def change_golden(**changes):
+    def damage(model):
+        with np.load(model / "golden.npz") as arrays:
+            values = {**arrays, **changes}
+        np.savez(model / "golden.npz", **{name: array for name, array in values.items() if array is not None})
+
+    return damage
+
+
+class RunsOnUnpickling:
+    def __reduce__(self):
+        return (os.mkdir, ("pickle-was-run",))
+
+
+def pickled_golden(model):
+    np.savez(model / "golden.npz", pixels=np.array([RunsOnUnpickling()], object), probabilities=np.zeros((1, 2)))
+
+
+def pickled(name):
+    return lambda model: (model / name).write_bytes(pickle.dumps(RunsOnUnpickling()))
+
+
+def move_out_and_link(name):
+    def damage(model):
+        outside = model.parent / f"outside-{name}"
+        shutil.move(model / name, outside)
+        (model / name).symlink_to(outside)
+
+    return damage
+
+
+def huge_header(model):
+    (model / "head.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
+
+
+def external_weights(model):
+    graph = onnx.load(model / "model.onnx")
+    tensor = graph.graph.initializer[0]
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "../../../etc/passwd"), ("length", str(size))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    data = graph.SerializeToString()
+    (model / "model.onnx").write_bytes(data)
+    edit(model, lambda c: c["sha256"].update({"model.onnx": hashlib.sha256(data).hexdigest()}))
+
+
+HOSTILE = {
+    "config of nothing": replace_config(b""),
+    "config truncated": truncate("config.json"),
+    "config no object": replace_config(b"[1, 2]"),
+    "config deep": replace_config(b"[" * 100_000),
+    "config not text": replace_config(b"\xff\xfe\x00"),
+    "config pickle": pickled("config.json"),
+    "no format": change_config(lambda c: c.pop("format")),
+    "newer format": change_config(lambda c: c.update(format=99)),
+    "format true": change_config(lambda c: c.update(format=True)),
+    "format text": change_config(lambda c: c.update(format="1")),
+    "no classes": change_config(lambda c: c.update(id2label={})),
+    "one class": change_config(lambda c: c.update(id2label={"0": "a"})),
+    "classes of other count": change_config(lambda c: c.update(id2label={"0": "a", "1": "b", "2": "c"})),
+    "same class twice": change_config(lambda c: c.update(id2label={"0": "a", "1": "a"})),
+    "class that is no text": change_config(lambda c: c.update(id2label={"0": "a", "1": 2})),
+    "classes a list": change_config(lambda c: c.update(id2label=["a", "b"])),
+    "gap in numbers": change_config(lambda c: c.update(id2label={"0": "a", "2": "b"})),
+    "size of zero": change_config(lambda c: c["preprocess"].update(height=0)),
+    "enormous size": change_config(lambda c: c["preprocess"].update(height=10**9)),
+    "unknown preprocessing": change_config(lambda c: c["preprocess"].update(shell="rm")),
+    "no preprocessing": change_config(lambda c: c.pop("preprocess")),
+    "temperature zero": change_config(lambda c: c.update(temperature=0)),
+    "temperature text": change_config(lambda c: c.update(temperature="hot")),
+    "temperature nan": change_config(lambda c: c.update(temperature=float("nan"))),
+    "no coverage": change_config(lambda c: c.pop("coverage")),
+    "coverage of all": change_config(lambda c: c.update(coverage=1)),
+    "coverage text": change_config(lambda c: c.update(coverage="most")),
+    "no false alarms": change_config(lambda c: c.pop("false_alarms")),
+    "false alarms true": change_config(lambda c: c.update(false_alarms=True)),
+    "no set thresholds": change_config(lambda c: c.pop("set_thresholds")),
+    "set thresholds of another count": change_config(lambda c: c.update(set_thresholds=[0.5])),
+    "set threshold above 1": change_config(lambda c: c.update(set_thresholds=[0.5, 1.5])),
+    "set threshold nan": change_config(lambda c: c.update(set_thresholds=[0.5, float("nan")])),
+    "set thresholds an object": change_config(lambda c: c.update(set_thresholds={"0": 0.5, "1": 0.5})),
+    "no reject threshold": change_config(lambda c: c.pop("reject_threshold")),
+    "reject threshold negative": change_config(lambda c: c.update(reject_threshold=-1)),
+    "reject threshold infinite": change_config(lambda c: c.update(reject_threshold=float("inf"))),
+    "reject threshold text": change_config(lambda c: c.update(reject_threshold="0.5")),
+    "reject threshold enormous": change_config(lambda c: c.update(reject_threshold=10**400)),
+    "no OOD detector": replace_tensors(weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4")),
+    "OOD detector of another width": with_ood_tensors(centre=np.zeros(3, "f4")),
+    "OOD factor of one dimension": with_ood_tensors(factor=np.zeros(4, "f2")),
+    "OOD factor of doubles": with_ood_tensors(factor=np.zeros((4, 2))),
+    "OOD scales not finite": with_ood_tensors(scales=np.full(4, np.nan, "f4")),
+    "golden without distance tolerance": change_config(lambda c: c["golden"].pop("distance_tolerance")),
+    "golden without OOD scores": change_golden(distances=None),
+    "golden of too many OOD scores": change_golden(distances=np.zeros(9, "f4")),
+    "batch negative": change_config(lambda c: c.update(batch=-4)),
+    "no head": change_config(lambda c: c.pop("head")),
+    "no hash": change_config(lambda c: c.pop("sha256")),
+    "graph truncated": truncate("model.onnx"),
+    "graph pickle": pickled("model.onnx"),
+    "graph linked out of the folder": move_out_and_link("model.onnx"),
+    "graph refers out": external_weights,
+    "head truncated": truncate("head.safetensors", 0.9),
+    "head empty": truncate("head.safetensors", 0),
+    "head pickle": pickled("head.safetensors"),
+    "head header huge": huge_header,
+    "head linked out of the folder": move_out_and_link("head.safetensors"),
+    "head wrong shape": replace_tensors(weights=np.zeros((4, 3), "f4"), bias=np.zeros(3, "f4")),
+    "head flat": replace_tensors(weights=np.zeros(4, "f4"), bias=np.zeros(2, "f4")),
+    "head without bias": replace_tensors(weights=np.zeros((4, 2), "f4")),
+    "head of doubles": replace_tensors(weights=np.zeros((4, 2)), bias=np.zeros(2)),
+    "head with half a hidden layer": replace_tensors(
+        weights=np.zeros((4, 2), "f4"), bias=np.zeros(2, "f4"), **{"hidden.weights": np.zeros((3, 4), "f4")}
+    ),
+    "golden truncated": truncate("golden.npz"),
+    "golden pickle inside": pickled_golden,
+    "golden pickle": pickled("golden.npz"),
+    "golden linked out of the folder": move_out_and_link("golden.npz"),
+    "golden of other size": change_config(lambda c: c["preprocess"].update(height=128)),
+    "run truncated": truncate("run.json"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_damaged_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    HOSTILE[name](model)
+    with pytest.raises(ModelError) as caught:
+        hs.load(model)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) > 20
+    assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_the_same_tensors_load_where_nothing_is_wrong_with_them(model):
+    """The folders above are refused for what is wrong with them, not for all that they replace."""
+    with_ood_tensors()(model)
+    change_golden()(model)
+    assert hs.load(model).model_.ood.factor.shape == (4, 2)

@@ -1,0 +1,123 @@
+"""``Predictor``: what it predicts, on what it is evaluated, and what it needs to be imported."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from headstart.data import from_images, open_dataset
+from headstart.errors import DataError, HeadstartError
+from headstart.features import Compute
+from headstart.model import Predictor
+from headstart.model.predictor import labelled_part
+
+ONNXRUNTIME = Compute("onnxruntime")
+
+
+@pytest.fixture
+def predictor(model_folder):
+    return Predictor.load(model_folder, ONNXRUNTIME)
+
+
+def test_what_a_predictor_imports_is_enough_for_serving(model_folder, photos):
+    """No fitting code, no SciPy and no scikit-learn is imported, nor needed, to predict, evaluate and verify."""
+    code = f"""
+import sys
+sys.modules["scipy"] = sys.modules["sklearn"] = None  # as where they are not installed
+from headstart.model import Predictor
+def imported():
+    parts = ("classifier", "finetune", "report", "compare", "check", "heads.selection", "heads.candidates", "cli")
+    return [name for name in sys.modules if name.startswith(tuple(f"headstart.{{part}}" for part in parts))]
+assert not imported(), imported()
+predictor = Predictor.load({str(model_folder)!r})
+evaluation = predictor.evaluate({str(photos)!r})
+predictor.verify()
+assert not imported(), imported()
+print(evaluation.accuracy.count)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "12"), done.stderr
+
+
+def test_predictions_name_images_sets_scores_and_what_cannot_be_read(predictor, photos, tmp_path):
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"<html>404</html>")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    predictions = predictor.predict([*files, bad, noise])
+    assert predictions.paths == (*map(str, files), "image 13")
+    assert [image.path for image in predictions.quarantined] == [str(bad)]
+    np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, atol=1e-12)
+    np.testing.assert_array_equal(predictions.sets, predictions.thresholds.sets(predictions.probabilities))
+    scores = predictions.ood_scores
+    np.testing.assert_array_equal(predictions.is_rejected, scores > predictions.thresholds.reject_threshold)
+    assert scores[-1] > scores[:-1].max()
+    assert predictions.truth is None
+
+
+def test_true_classes_are_known_where_all_images_have_labels(predictor, photos):
+    predictions = predictor.predict(open_dataset(photos).split("validation"))
+    assert predictions.truth.tolist() == [0] * 6 + [1] * 6
+    assert predictions.unknown_classes == ()
+
+
+def test_predictions_do_not_depend_on_the_other_images_of_a_batch(predictor, photos):
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    together = predictor.predict(files).probabilities
+    alone = np.concatenate([predictor.predict([file]).probabilities for file in files])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+
+
+def test_an_evaluation_is_on_the_validation_split_else_test_else_all(photos, tmp_path):
+    assert {item.split for item in labelled_part(open_dataset(photos)).items} == {"validation"}
+    shutil.copytree(photos / "validation", tmp_path / "d" / "test")
+    shutil.copytree(photos / "train", tmp_path / "d" / "train")
+    assert {item.split for item in labelled_part(open_dataset(tmp_path / "d")).items} == {"test"}
+    assert len(labelled_part(open_dataset(photos / "validation"))) == 12
+
+
+def test_an_evaluation_without_labels_or_readable_images_is_an_error(predictor, photos, tmp_path):
+    with pytest.raises(DataError, match="no labels"):
+        predictor.evaluate(photos / "train" / "disc")
+    with pytest.raises(DataError, match="None of the 1 images"):
+        predictor.evaluate(from_images([str(tmp_path / "missing.jpg")], ["disc"]))
+
+
+def test_images_of_unknown_classes_count_as_wrong(predictor, photos):
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    labels = ["zebra" if file.parent.name == "disc" else file.parent.name for file in files]
+    evaluation = predictor.evaluate(from_images(files, labels))
+    assert evaluation.predictions.unknown_classes == ("zebra",)
+    assert evaluation.accuracy.correct <= 6
+    assert evaluation.confusion.sum() == 6
+    by_name = {metrics.name: metrics for metrics in evaluation.metrics.per_class}
+    assert (by_name["zebra"].recall, by_name["zebra"].support, by_name["disc"].support) == (0, 6, 0)
+    assert evaluation.ood_recall.count == 6
+
+
+def test_a_graph_without_a_promised_output_is_refused(model_folder, photos, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    graph = onnx.load(folder / "model.onnx")
+    graph.graph.output.pop()
+    data = graph.SerializeToString()
+    (folder / "model.onnx").write_bytes(data)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["sha256"]["model.onnx"] = hashlib.sha256(data).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(HeadstartError, match="no output distance"):
+        Predictor.load(folder).predict(sorted((photos / "validation").rglob("*.jpg")))
+
+
+def test_arrays_bytes_and_paths_get_the_same_predictions(predictor, photos):
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    expected = predictor.predict(files).probabilities
+    of_bytes = predictor.predict([file.read_bytes() for file in files]).probabilities
+    of_arrays = predictor.predict([np.asarray(Image.open(file).convert("RGB")) for file in files]).probabilities
+    np.testing.assert_allclose(of_bytes, expected, atol=1e-6)
+    np.testing.assert_allclose(of_arrays, expected, atol=0.02)  # two JPEG decoders
