@@ -61,3 +61,16 @@ def missing_extra(problem: str, *extras: str) -> MissingExtraError:
     return MissingExtraError(
         f"{problem}; run: pip install 'headstart[{names}]' (in a clone of the repository: pip install '.[{names}]')"
     )
+
+
+def one_line(error: BaseException, length: int | None = 300) -> str:
+    """Return the text of an error as one line of at most ``length`` characters (None: all of it).
+
+    An error without a text is named by its type.
+
+    >>> one_line(ValueError("expected a number,\\n  got none"))
+    'expected a number, got none'
+    >>> one_line(KeyError())
+    'KeyError'
+    """
+    return " ".join(str(error).split())[:length] or type(error).__name__

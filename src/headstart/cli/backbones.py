@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from contextlib import nullcontext, redirect_stderr
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +27,7 @@ from headstart.cli.options import (
     networks,
 )
 from headstart.cli.terminal import line, print_json, progress_bar
+from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.backbones.store import Speed
@@ -44,7 +44,7 @@ def list_backbones(as_json: JsonOption = False) -> None:
             *({"id": name, "what": what} for name, what in AVAILABLE.items()),
             *({"id": e.name or e.id, "what": e.source, "kept": bool(e.name), "sha256": e.sha256, "licence": e.licence,
                "bytes": e.bytes, "stored": e.stored, "folder": str(e.folder),
-               "speed": asdict(e.speed) if e.speed else None} for e in kept),
+               "speed": e.speed.to_dict() if e.speed else None} for e in kept),
         ])  # fmt: skip
         return
     for name, what in AVAILABLE.items():
@@ -60,7 +60,7 @@ def list_backbones(as_json: JsonOption = False) -> None:
 def _told(speed: Speed | None) -> str:
     if speed is None:
         return ""
-    return f", {speed.pictures_per_second:,.0f} pictures/s ({speed.runtime} {speed.precision})"
+    return f", {speed.images_per_second:,.0f} pictures/s ({speed.runtime} {speed.precision})"
 
 
 @networks.command("pull")
@@ -82,20 +82,20 @@ def pull_backbone(
     info = resolve_runtime(runtime, precision)
     options = InputOptions(weights=weights)
     if kind == "hf":
-        with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report:
+        with progress_bar("Downloading", quiet, progress, unit="MB", each=1e6) as report, quiet_frameworks():
             found = load_hub(rest, options, (), renew=True, progress=report)
     else:  # frameworks show progress of their own
-        with redirect_stderr(io.StringIO()) if quiet else nullcontext():
+        with redirect_stderr(io.StringIO()) if quiet else nullcontext(), quiet_frameworks():
             found = load(backbone, options=options)
     size = (found.preprocess.height, found.preprocess.width)
     rate = images_per_second(found.graph, size, found.batch, runtime=runtime, precision=precision)
     speed = store.Speed(rate, info.name, info.version, info.precision)
-    store.note_speed(found, speed)
+    store.record_speed(found, speed)
     path = None if isinstance(found.graph, bytes) else found.graph
     count = len(found.graph) if isinstance(found.graph, bytes) else found.graph.stat().st_size
     if as_json:
         print_json({"id": found.id, "sha256": found.sha256, "licence": found.licence, "bytes": count,
-                    "path": None if path is None else str(path), "speed": asdict(speed)})  # fmt: skip
+                    "path": None if path is None else str(path), "speed": speed.to_dict()})  # fmt: skip
         return
     for note in () if quiet else found.notes:
         print(line(f"note: {note}"), file=sys.stderr)
@@ -121,7 +121,8 @@ def import_backbone(
     from headstart.backbones import load, store
 
     options = input_options(mean, std, channels, input_size, crop, resize, weights)
-    found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone, options=options)
+    with quiet_frameworks():
+        found = load(f"onnx:{backbone}" if Path(backbone).is_file() else backbone, options=options)
     called = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
     store.put(called, found)
     store.sweep()
@@ -149,7 +150,8 @@ def show_backbone(
     """What a backbone takes, and the taps at which it can be cut."""
     from headstart.backbones import InputOptions, load
 
-    found = load(backbone, options=InputOptions(weights=weights))
+    with quiet_frameworks():
+        found = load(backbone, options=InputOptions(weights=weights))
     taps = [{"name": t.name, "channels": t.channels, "depth": round(t.depth, 4), "size": t.size} for t in found.taps]
     if as_json:
         print_json(

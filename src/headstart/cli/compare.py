@@ -21,6 +21,7 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import line, print_json, progress_bar, tell_quarantine
 from headstart.errors import OptionError
+from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.compare.backbones import Comparison, Row
@@ -63,6 +64,7 @@ def compare(
     with (
         progress_bar("Reading features", quiet, progress) as report,
         FeatureCache() if cache else nullcontext() as kept,
+        quiet_frameworks(),
     ):
 
         def tell(name: str, done: int, total: int) -> None:

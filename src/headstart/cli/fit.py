@@ -60,6 +60,7 @@ from headstart.cli.terminal import (
     tell_quarantine,
 )
 from headstart.errors import OptionError
+from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import ImageClassifier
@@ -140,7 +141,7 @@ def fit(
         input_options=input_options(mean, std, channels, input_size, crop, resize, weights), cache=cache, views=views,
         augmentation="light" if augmentation == "none" else augmentation, training=training,
     )  # fmt: skip
-    with progress_bar("Reading features", quiet, progress) as bar:
+    with progress_bar("Reading features", quiet, progress) as bar, quiet_frameworks():
         classifier.fit(data, report=report, progress=bar)
     folder, curves = _written(classifier, output, how, quiet)
     if not as_json:
@@ -198,7 +199,8 @@ def _fine_tuning(
 def _tuned(classifier: ImageClassifier, how: FineTuning, quiet: bool) -> Tuned:
     from headstart.finetune import fine_tune
 
-    return fine_tune(classifier, how, say=lambda text: None if quiet else print(line(text), file=sys.stderr))
+    with quiet_frameworks():
+        return fine_tune(classifier, how, say=lambda text: None if quiet else print(line(text), file=sys.stderr))
 
 
 def _curves(history: list[dict[str, Any]], of: str, folder: str) -> str:

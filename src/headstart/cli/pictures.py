@@ -20,6 +20,7 @@ from headstart.cli.options import (
     app,
 )
 from headstart.cli.terminal import line, print_findings, print_json, progress_bar
+from headstart.machine import quiet_frameworks
 
 
 @app.command()
@@ -48,6 +49,7 @@ def check(
     with (
         progress_bar("Reading features", quiet, progress) as report,
         FeatureCache() if cache else nullcontext() as kept,
+        quiet_frameworks(),
     ):
         found = look_at(
             dataset, backbone=backbone, cache=kept, runtime=runtime, precision=precision, workers=workers,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BackboneError, MissingExtraError, OptionError
+from headstart.errors import BackboneError, OptionError, missing_extra, one_line
 from headstart.machine import cores, has_bf16
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
@@ -53,7 +53,7 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
         raise OptionError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
     installed = util.find_spec("openvino") is not None
     if runtime == "openvino" and not installed:
-        raise MissingExtraError("OpenVINO is not installed; run: pip install 'headstart[fast]'")
+        raise missing_extra("OpenVINO is not installed", "openvino")
     if runtime == "onnxruntime" or not installed:
         if precision == "bf16":
             raise OptionError("ONNX Runtime computes in fp32 on processors; use --runtime openvino for bf16.")
@@ -92,7 +92,7 @@ def load_graph(
             return _openvino(model, info, workers)
         return _onnxruntime(model, info, workers)
     except Exception as error:  # neither library's exceptions share a base that says so
-        raise BackboneError(f"{info.name} cannot run the graph: {' '.join(str(error).split())[:300]}") from None
+        raise BackboneError(f"{info.name} cannot run the graph: {one_line(error)}") from None
 
 
 def _onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
