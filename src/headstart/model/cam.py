@@ -8,48 +8,18 @@ is approximated and nothing is differentiated: the places and the bias add up to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from headstart.backbones import Backbone, cut
+from headstart.backbones.onnx.unpool import graph_with_maps, map_before_pooling
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import load_graph, resolve_runtime, run_padded
 from headstart.heads import Head
 
-ONLY_SHAPE = {"Squeeze", "Flatten", "Reshape", "Identity"}
 FP16_LIMIT = 60_000.0
 BATCH = 16
-
-
-@dataclass(frozen=True)
-class Source:
-    """The map that a tap is the mean of: its tensor, and whether channels are its last axis."""
-
-    tensor: str
-    last: bool
-
-
-def unpooled(graph: onnx.GraphProto, tap: str) -> Source | None:
-    """The map whose mean over space is ``tap``; None where the tap is a vector, or a row of tokens, from the start."""
-    producer = {name: node for node in graph.node for name in node.output}
-    node = producer.get(tap)
-    while node is not None and node.op_type in ONLY_SHAPE:
-        node = producer.get(node.input[0])
-    if node is None:
-        return None
-    if node.op_type == "GlobalAveragePool":
-        return Source(node.input[0], False)
-    if node.op_type != "ReduceMean":
-        return None
-    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
-    if axes is None and len(node.input) > 1:
-        constants = {t.name: t for t in graph.initializer}
-        axes = numpy_helper.to_array(constants[node.input[1]]).tolist() if node.input[1] in constants else None
-    return {(1, 2): Source(node.input[0], True), (2, 3): Source(node.input[0], False)}.get(tuple(axes or ()))
 
 
 def unavailable(backbone: Backbone, head: Head) -> str:
@@ -62,7 +32,7 @@ def unavailable(backbone: Backbone, head: Head) -> str:
     graph = cut(backbone, head.taps).graph
     for tap in head.taps:
         size = next(t.size for t in backbone.taps if t.name == tap)
-        if size is None or unpooled(graph, tap) is None:
+        if size is None or map_before_pooling(graph, tap) is None:
             return f"The cut {tap} is a vector from the start, not the mean of a map, so its scores have no places."
     return ""
 
@@ -92,7 +62,7 @@ def maps(
         })  # fmt: skip
     missing = [i for i, each in enumerate(found) if len(each) < len(taps)]
     if missing:
-        graph, sources = _open(backbone, taps)
+        graph, sources = graph_with_maps(cut(backbone, taps), taps)
         running = load_graph(graph, runtime="onnxruntime", workers=1)
         for start in range(0, len(missing), BATCH):
             some_rows = missing[start : start + BATCH]
@@ -100,7 +70,9 @@ def maps(
             for place, i in enumerate(some_rows):
                 for tap, source in zip(taps, sources, strict=True):
                     one = outputs[source.tensor][place]
-                    found[i][tap] = np.ascontiguousarray(one if source.last else one.transpose(1, 2, 0), np.float32)
+                    found[i][tap] = np.ascontiguousarray(
+                        one if source.channels_last else one.transpose(1, 2, 0), np.float32
+                    )
         if cache is not None:
             cache.put_many({
                 k: _shrunk(found[i][tap]) for i in missing for tap, k in zip(taps, keys[i], strict=True)
@@ -134,17 +106,6 @@ def _shares(fine: int, coarse: int) -> NDArray[np.float64]:
     place = np.arange(coarse)
     shares: NDArray[np.float64] = np.minimum(edges[1:, None], place + 1) - np.maximum(edges[:-1, None], place)
     return np.maximum(shares, 0.0)
-
-
-def _open(backbone: Backbone, taps: Sequence[str]) -> tuple[bytes, list[Source]]:
-    """The graph with the maps of ``taps`` as its outputs."""
-    model = cut(backbone, taps)
-    sources = [source for tap in taps if (source := unpooled(model.graph, tap)) is not None]
-    del model.graph.output[:]
-    model.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(s.tensor for s in sources)
-    )
-    return model.SerializeToString(deterministic=True), sources
 
 
 def _shrunk(value: NDArray[np.float32]) -> NDArray[np.floating]:
