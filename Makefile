@@ -13,7 +13,7 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,fast,tables]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,openvino,tables]'
 	touch $@
 
 lint: setup
@@ -31,7 +31,7 @@ test: lint
 
 $(ZOO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ZOO)
-	$(ZOO)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,zoo,keras]'
+	$(ZOO)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,torch,timm,keras]'
 	touch $@
 
 zoo: $(ZOO)/.ready

@@ -5,7 +5,8 @@
 MobileNetV2 (``timm:``, the shared weights). ``turned`` is a task that frozen features are weak at: which way up is the
 picture (four quarter turns of 200 pictures of horse-or-human to learn from, and 100 others)? Arms: the frozen model; a
 plain PyTorch loop over all layers from a random head; the same loop from the frozen head; ``fine_tune`` with its
-defaults but for the epochs (and without flips where turned), which may keep the frozen model. Needs the extra ``zoo``.
+defaults but for the epochs (and without flips where turned), which may keep the frozen model. Needs the extras
+``torch`` and ``timm``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/fine_tune_keras_step.py [--runs 9]
 
 The same shared weights, 224 x 224, batches of 16 pictures of ants-bees; forward and backward of the last two stages and
-of all layers, in fp32 and bf16; medians of steps that take turns. Needs the extras ``zoo`` and ``keras``.
+of all layers, in fp32 and bf16; medians of steps that take turns. Needs the extras ``torch``, ``timm`` and ``keras``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ headstart    ``fine_tune`` with its defaults but for the epochs, without flips; 
 headstart-all  the same from the first layer on
 
 ``--keras`` is an environment with TensorFlow, ``--fastai`` one with fastai, timm and safetensors; this one needs the
-extra ``zoo``. A JSON line a run, then a table: medians over the seeds, with Wilson's interval of the median accuracy.
-The seconds an epoch are those of the last one, over all pictures to learn from.
+extras ``torch`` and ``timm``. A JSON line a run, then a table: medians over the seeds, with Wilson's interval of the
+median accuracy. The seconds an epoch are those of the last one, over all pictures to learn from.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from headstart import backbones
 from headstart.backbones import InputOptions
-from headstart.backbones import graph as preparation
+from headstart.backbones.onnx import standardise
 from headstart.features.runtime import load_graph, resolve_runtime
 from headstart.machine import cores
 
@@ -52,10 +52,10 @@ def from_keras(name: str, size: int, folder) -> tuple[bytes, bytes]:
     network = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3))
     network.save_weights(folder / "keras.weights.h5")
     found = []
-    for tidied in (True, False):
-        os.environ["HEADSTART_CACHE"] = str(folder / f"cache-{name}-{tidied}")
+    for simplified in (True, False):
+        os.environ["HEADSTART_CACHE"] = str(folder / f"cache-{name}-{simplified}")
         options = InputOptions(weights=str(folder / "keras.weights.h5"), size=(size, size))
-        with mock.patch.object(preparation, "_tidied", preparation._tidied if tidied else lambda model: model):
+        with mock.patch.object(standardise, "simplify", standardise.simplify if simplified else lambda *_: None):
             backbone = backbones.load(f"keras:{name}", options=options)
         found.append(backbones.cut(backbone, ["features"]).SerializeToString())
     return found[0], found[1]

@@ -1,8 +1,10 @@
 """What is made of /proc/cpuinfo, and what of that is told to OpenBLAS."""
 
+import logging
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -69,3 +71,19 @@ print(*(pool["architecture"] for pool in threadpoolctl.threadpool_info() if pool
         [sys.executable, "-c", code], env={**inherited, **given}, check=True, capture_output=True, text=True
     )
     assert done.stdout.splitlines()[-1] == kernels
+
+
+def test_frameworks_are_quiet_within_the_context_alone(capsys, caplog):
+    def speak():
+        print("printed")
+        warnings.warn("warned", stacklevel=1)
+        logging.getLogger("framework").error("logged")
+
+    with processor.quiet_frameworks():
+        speak()
+    assert capsys.readouterr() == ("", "")
+    assert caplog.records == []
+    with pytest.warns(UserWarning, match="warned"):
+        speak()
+    assert capsys.readouterr().out == "printed\n"
+    assert [record.message for record in caplog.records] == ["logged"]

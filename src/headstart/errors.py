@@ -1,18 +1,18 @@
-"""The errors Headstart raises on purpose.
+"""The errors that Headstart raises on purpose.
 
     HeadstartError
     ├── OptionError         an option has a value that cannot be used           (also a ValueError)
-    ├── DataError           the pictures, labels or splits cannot be learned from
-    │   └── ImageError      one picture cannot be read; its text is the reason in the quarantine
+    ├── DataError           the images, labels or splits cannot be learned from
+    │   └── ImageError      one image cannot be read; the text says why
     ├── BackboneError       a network cannot be read, cut or run
-    ├── DownloadError       bytes did not arrive, or were not the promised ones
+    ├── DownloadError       a download failed, or brought other bytes than published
     ├── ModelError          a model folder is damaged, hostile or newer than this version
-    │   └── VerifyError     the golden sample gives other answers on this machine
+    │   └── VerifyError     this machine gives other predictions than where the model was made
     ├── NotFittedError      a classifier that has not been fitted was asked to predict
     └── MissingExtraError   an optional package is not installed                (also an ImportError)
 
 Every message is one line: what happened, what was expected, how to mend it. The command line prints it and
-ends with status 2; anything that is not a ``HeadstartError`` is a bug and keeps its traceback.
+ends with status 2 (1 for a VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its traceback.
 """
 
 
@@ -25,11 +25,11 @@ class OptionError(HeadstartError, ValueError):
 
 
 class DataError(HeadstartError):
-    """The pictures, labels or splits cannot be learned from."""
+    """The images, labels or splits cannot be learned from."""
 
 
 class ImageError(DataError):
-    """One picture cannot be read. Its text is the reason shown in the quarantine."""
+    """One image cannot be read; the text says why."""
 
 
 class BackboneError(HeadstartError):
@@ -37,7 +37,7 @@ class BackboneError(HeadstartError):
 
 
 class DownloadError(HeadstartError):
-    """Bytes did not arrive, or were not the promised ones."""
+    """A download failed, or brought other bytes than published."""
 
 
 class ModelError(HeadstartError):
@@ -45,7 +45,7 @@ class ModelError(HeadstartError):
 
 
 class VerifyError(ModelError):
-    """The golden sample gives other answers on this machine than where the model was made."""
+    """This machine gives other predictions for the golden sample than the one where the model was made."""
 
 
 class NotFittedError(HeadstartError):
@@ -66,3 +66,16 @@ def missing_extra(problem: str, *extras: str) -> MissingExtraError:
     return MissingExtraError(
         f"{problem}; run: pip install 'headstart[{names}]' (in a clone of the repository: pip install '.[{names}]')"
     )
+
+
+def one_line(error: BaseException, length: int | None = 300) -> str:
+    """Return the text of an error as one line of at most ``length`` characters (None: all of it).
+
+    An error without a text is named by its type.
+
+    >>> one_line(ValueError("expected a number,\\n  got none"))
+    'expected a number, got none'
+    >>> one_line(KeyError())
+    'KeyError'
+    """
+    return " ".join(str(error).split())[:length] or type(error).__name__

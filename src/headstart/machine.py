@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -105,3 +107,22 @@ def import_in_background(modules: Sequence[str]) -> None:
                 import_module(name)
 
     Thread(target=import_all, daemon=True).start()
+
+
+@contextmanager
+def quiet_frameworks() -> Iterator[None]:
+    """Silence what deep learning frameworks log, warn and print.
+
+    For the command line alone: it acts on the whole process. Standard output is for results, so what is printed there
+    goes to standard error if that is a terminal, else nowhere.
+    """
+    import logging  # not imported by every command
+
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

@@ -26,15 +26,15 @@ def small(tmp_path):
 
 def test_what_was_put_comes_back_and_runs_alike(small):
     store.put("birds", small)
-    found = backbones.load("birds")
-    assert replace(found, graph=b"") == replace(small, graph=b"")
+    stored = backbones.load("birds")
+    assert replace(stored, graph=b"") == replace(small, graph=b"")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    before, after = (load_graph(b.graph, runtime="onnxruntime").run(pixels) for b in (small, found))
+    before, after = (load_graph(b.graph, runtime="onnxruntime").run(pixels) for b in (small, stored))
     for tap in before:
         np.testing.assert_array_equal(before[tap], after[tap])
 
 
-def test_entries_tell_names_and_what_providers_prepared(small):
+def test_entries_have_names_or_are_prepared_by_providers(small):
     store.put("birds", small)
     named, prepared = store.entries()
     assert (named.name, named.id, prepared.name) == ("birds", "onnx:net.onnx", "")
@@ -57,29 +57,32 @@ def test_remove_frees_the_name_alone(small):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(name=st.one_of(st.text(min_size=1), st.sampled_from(["../../x", "/etc/passwd", "a\0b", "..", "C:\\x", "con"])))
 def test_no_name_leaves_the_folder(small, name):
-    before = {p for p in cache_folder().parent.rglob("*") if cache_folder() / "backbones" not in p.parents}
+    def files_outside():
+        folder = cache_folder() / "backbones"
+        return {path for path in cache_folder().parent.rglob("*") if folder not in path.parents}
+
+    before = files_outside()
     try:
         store.put(name, small)
-    except UnicodeEncodeError:  # half a surrogate pair is no text
+    except UnicodeEncodeError:  # half a surrogate pair is not text
         return
     assert store.get(name).sha256 == small.sha256
-    after = {p for p in cache_folder().parent.rglob("*") if cache_folder() / "backbones" not in p.parents}
-    assert after == before
+    assert files_outside() == before
     store.remove(name)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "onnx", "headstart-s", "a b", "x" * 65, ".hidden", "é"])
-def test_names_to_import_under(name):
+def test_names_that_cannot_be_imported_under_are_refused(name):
     with pytest.raises(OptionError, match="cannot name a backbone"):
         store.check_name(name)
 
 
-def damaged_graph(folder):
+def damage_graph(folder):
     graph = folder / "backbone.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
 
 
-def other_name(folder):
+def rename(folder):
     path = folder / "backbone.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "name": "other"}))
 
@@ -87,13 +90,17 @@ def other_name(folder):
 @pytest.mark.parametrize(
     "harm",
     [
-        damaged_graph, other_name, lambda f: (f / "backbone.onnx").unlink(), lambda f: (f / "backbone.json").unlink(),
-        lambda f: (f / "backbone.json").write_text("["), lambda f: (f / "backbone.json").write_text("[]"),
-        lambda f: (f / "backbone.json").write_text("[" * 100_000),
-        lambda f: (f / "backbone.json").write_text("{}"),
+        damage_graph,
+        rename,
+        lambda folder: (folder / "backbone.onnx").unlink(),
+        lambda folder: (folder / "backbone.json").unlink(),
+        lambda folder: (folder / "backbone.json").write_text("["),
+        lambda folder: (folder / "backbone.json").write_text("[]"),
+        lambda folder: (folder / "backbone.json").write_text("[" * 100_000),
+        lambda folder: (folder / "backbone.json").write_text("{}"),
     ],
-)  # fmt: skip
-def test_a_damaged_entry_is_none(small, harm):
+)
+def test_a_damaged_entry_counts_as_missing(small, harm):
     store.put("birds", small)
     harm(next(e.folder for e in store.entries() if e.name == "birds"))
     assert store.get("birds") is None
@@ -103,20 +110,20 @@ def test_a_damaged_entry_is_none(small, harm):
     assert store.get("birds") is not None
 
 
-def test_a_backbone_whose_graph_changed_is_not_kept(small):
-    with pytest.raises(BackboneError, match="not the one it was"):
+def test_a_backbone_whose_graph_changed_is_not_stored(small):
+    with pytest.raises(BackboneError, match="not the one that was loaded"):
         store.put("birds", replace(small, sha256="0" * 64))
     assert [entry.name for entry in store.entries()] == [""]
 
 
-def test_many_at_once(small):
+def test_several_threads_can_put_the_same(small):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: store.put(f"n{i % 2}", small), range(16)))
     assert {entry.name for entry in store.entries()} == {"", "n0", "n1"}
     assert store.get("n0").sha256 == small.sha256
 
 
-def test_options_and_cuts_of_a_kept_backbone(small):
+def test_a_stored_backbone_refuses_options_and_unknown_cuts(small):
     store.put("birds", small)
     with pytest.raises(OptionError, match="leave those options out"):
         backbones.load("birds", options=InputOptions(crop=0.5))
@@ -125,8 +132,19 @@ def test_options_and_cuts_of_a_kept_backbone(small):
     assert backbones.load("birds", taps=["early"]).sha256 == small.sha256
 
 
-def test_what_killed_runs_left_is_swept(small):
-    left = small.graph.parent.parent / ".new-abc"
+def test_a_speed_is_recorded_beside_the_graph_it_was_measured_on(small):
+    speed = store.Speed(12.5, "onnxruntime", "1.0", "fp32")
+    store.record_speed(small, speed)
+    (entry,) = store.entries()
+    assert entry.speed == speed
+    written = json.loads((entry.folder / "speed.json").read_text())
+    assert written == {"sha256": small.sha256, **speed.to_dict()}
+    (entry.folder / "speed.json").write_text(json.dumps({**written, "sha256": "0" * 64}))
+    assert store.entries()[0].speed is None
+
+
+def test_what_killed_processes_left_is_swept(small):
+    left = small.graph.parent.parent / ".headstart-abc"
     left.mkdir()
     store.sweep()
     assert left.exists()
@@ -162,14 +180,14 @@ def test_import_list_show_remove(tmp_path, monkeypatch, capsys):
 
 def test_import_keeps_what_the_options_say(tmp_path, monkeypatch, capsys):
     file = saved(tmp_path)
-    options = ["--mean", "0.5", "--std", "0.25,0.5,1", "--channels", "BGR", "--crop", "0.5", "--resize", "squash"]
-    status, _, err = command(monkeypatch, capsys, "import", file, "--name", "mine", *options)
+    flags = ["--mean", "0.5", "--std", "0.25,0.5,1", "--channels", "BGR", "--crop", "0.5", "--resize", "squash"]
+    status, _, err = command(monkeypatch, capsys, "import", file, "--name", "mine", *flags)
     assert (status, err) == (0, "")
-    said = InputOptions(mean=(0.5,) * 3, std=(0.25, 0.5, 1.0), channels="BGR", crop=0.5, resize="squash")
-    wanted = backbones.load(f"onnx:{file}", options=said)
-    found = backbones.load("mine")
-    assert found.sha256 == wanted.sha256 != backbones.load(f"onnx:{file}").sha256
-    assert found.preprocess == wanted.preprocess
+    options = InputOptions(mean=(0.5,) * 3, std=(0.25, 0.5, 1.0), channels="BGR", crop=0.5, resize="squash")
+    expected = backbones.load(f"onnx:{file}", options=options)
+    stored = backbones.load("mine")
+    assert stored.sha256 == expected.sha256 != backbones.load(f"onnx:{file}").sha256
+    assert stored.preprocess == expected.preprocess
     assert command(monkeypatch, capsys, "import", file, "--name", "mine", "--mean", "a,b")[0] == 2
 
 

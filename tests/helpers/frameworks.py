@@ -1,4 +1,4 @@
-"""What the tests of timm: and keras: share: networks with random weights that behave, and what their graphs answer."""
+"""What the tests of timm: and keras: share: networks with random weights that behave, and what their graphs give."""
 
 import importlib.util
 import json
@@ -10,48 +10,49 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from headstart.backbones.providers import keras as keras_zoo
+from headstart.backbones.providers.framework import parse_id
+from headstart.backbones.providers.keras import allowed_on_torch
 
 os.environ["KERAS_BACKEND"] = "torch"
 
 
 def needs(*modules):
-    """Skip the test module that asks, unless all of these are installed."""
+    """Skip the calling test module unless all of these are installed."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module} (make zoo installs it)", allow_module_level=True)
 
 
 def marked(*modules):
-    """A decorator: the test is of the zoo, skips unless all of these are installed, and lets frameworks warn."""
-    found = all(importlib.util.find_spec(module) for module in modules)
+    """A decorator: the test is marked zoo, is skipped unless all of these are installed, and lets frameworks warn."""
+    is_installed = all(importlib.util.find_spec(module) for module in modules)
     marks = [
         pytest.mark.zoo,
         pytest.mark.filterwarnings("ignore"),
-        pytest.mark.skipif(not found, reason=f"needs {', '.join(modules)} (make zoo installs them)"),
+        pytest.mark.skipif(not is_installed, reason=f"needs {', '.join(modules)} (make zoo installs them)"),
     ]
 
-    def mark(test):
-        for each in marks:
-            test = each(test)
+    def decorate(test):
+        for mark in marks:
+            test = mark(test)
         return test
 
-    return mark
+    return decorate
 
 
 def answers_alone(model, data, without):
-    """What a fresh process answers with the model folder, where none of the modules ``without`` may be loaded."""
+    """What a fresh process predicts with a model folder; none of the modules ``without`` may be imported there."""
     code = (
         "import sys, headstart as hs\nm = hs.load(sys.argv[1])\nm.verify()\n"
         "print(m.predict_proba(sys.argv[2]).tolist())\nassert not set(sys.argv[3:]) & set(sys.modules)"
     )
     command = [sys.executable, "-c", code, model, data, *without]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return np.array(json.loads(done.stdout))
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    return np.array(json.loads(completed.stdout))
 
 
-def images(size, count=3):
-    """Soft random blobs: random noise alone makes every image look the same to a network."""
+def blobs(size, count=3):
+    """Images [count, size, size, 3] of soft random blobs: noise alone makes all images look the same to a network."""
     rng = np.random.default_rng(5)
     coarse = rng.integers(0, 256, (count, 6, 6, 3))
     fine = np.repeat(np.repeat(coarse, -(-size // 6), axis=1), -(-size // 6), axis=2)[:, :size, :size]
@@ -59,16 +60,20 @@ def images(size, count=3):
 
 
 def served(backbone, pixels):
+    """The values of a backbone's taps, by name."""
     session = onnxruntime.InferenceSession(backbone.graph, providers=["CPUExecutionProvider"])
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, {"pixels": pixels}), strict=True))
 
 
-def assert_same(found, wanted):
-    """Equal within 0.1% of how much the images differ from each other, a far stricter measure than their size."""
-    wanted = wanted.mean(axis=tuple(range(2, wanted.ndim))) if wanted.ndim > 2 else wanted
-    spread = np.linalg.norm(wanted - wanted.mean(axis=0))
-    assert spread > 1e-4 * np.linalg.norm(wanted)  # else nothing would be compared
-    assert np.linalg.norm(found - wanted) < 1e-3 * spread
+def assert_close(actual, expected):
+    """Equal within 0.1% of how much the images differ from each other, a far stricter measure than their size.
+
+    Maps [n, channels, height, width] among the expected values are averaged over places first.
+    """
+    expected = expected.mean(axis=tuple(range(2, expected.ndim))) if expected.ndim > 2 else expected
+    spread = np.linalg.norm(expected - expected.mean(axis=0))
+    assert spread > 1e-4 * np.linalg.norm(expected)  # else nothing would be compared
+    assert np.linalg.norm(actual - expected) < 1e-3 * spread
 
 
 def timm_image(network, pixels):
@@ -80,16 +85,14 @@ def timm_image(network, pixels):
 
 
 def timm_network(name, size, folder):
-    """A timm network with random weights whose batch norms fit its signals, and a file of them."""
+    """A timm network with random weights whose batch norms fit its signals, and the path of a file of them."""
     import timm
     import torch
     from safetensors.torch import save_file
 
-    from headstart.backbones.providers.framework import parse
-
-    plain, arguments = parse("timm", name)
+    plain_name, arguments = parse_id("timm", name)
     torch.manual_seed(0)
-    network = timm.create_model(plain, **arguments)
+    network = timm.create_model(plain_name, **arguments)
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     with torch.no_grad():
         for parameter in network.parameters():
@@ -98,7 +101,7 @@ def timm_network(name, size, folder):
         for norm in norms:
             norm.momentum = 1.0
         if norms:
-            network.train()(timm_image(network, images(size, 8)))
+            network.train()(timm_image(network, blobs(size, 8)))
     path = folder / "weights.safetensors"
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
     return network.eval(), path
@@ -111,19 +114,19 @@ def keras_network(name, size, **options):
     keras.utils.clear_session()
     keras.utils.set_random_seed(0)
     build = getattr(keras.applications, name)
-    with keras_zoo._unrefused(build):
+    with allowed_on_torch(build):
         network = build(include_top=False, weights=None, input_shape=(size, size, 3), **options)
     rng = np.random.default_rng(0)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    before = [layer.momentum for layer in norms]
+    momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
     for variable in network.trainable_variables:
         if len(variable.shape) == 1:
             variable.assign(variable.numpy() + 0.1 * rng.normal(size=variable.shape))
     if norms:
-        network(keras_image(name, images(size, 8)), training=True)
-    for layer, momentum in zip(norms, before, strict=True):
+        network(keras_image(name, blobs(size, 8)), training=True)
+    for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     return network
 
@@ -137,7 +140,7 @@ def keras_image(name, pixels):
 
 
 def keras_values(name, network, pixels, layer=None):
-    """What a layer of a Keras network gives for images, or its end, averaged over places: [n, channels]."""
+    """What a layer of a Keras network gives, or its last one, averaged over places: [n, channels]."""
     import keras
 
     if layer:
@@ -147,7 +150,7 @@ def keras_values(name, network, pixels, layer=None):
 
 
 def legacy_file(network, path):
-    """Weights as Keras 1 wrote them: other names, one group a layer, lists of names."""
+    """Write weights as Keras 1 did: other names, one group per layer, lists of names. Returns the path."""
     import h5py
 
     with h5py.File(path, "w") as file:

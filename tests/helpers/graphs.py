@@ -1,4 +1,4 @@
-"""Small ONNX image classifiers of every kind, with weights from a seed."""
+"""Small ONNX image classifiers of every kind, with weights from a seed, and how to run them."""
 
 from __future__ import annotations
 
@@ -6,54 +6,74 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 32
+CLASSES = 5
 FLOAT = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
-def network(
-    *, opset: int = 17, batch: int | str = "n", last: bool = False, head: str = "Gemm", softmax: bool = True,
-    dtype: int = TensorProto.FLOAT, size: int | str = SIZE, seed: int = 0, classes: int = 5,
-) -> onnx.ModelProto:  # fmt: skip
-    """conv 3 -> 8 (stride 2), ReLU, conv 8 -> 12 (stride 2), ReLU, average, classifier; NHWC input if ``last``.
+class _Builder:
+    """Collects nodes and weights."""
 
-    Tensors: ``early`` [n, 8, 16, 16], ``late`` [n, 12, 8, 8], ``pooled``, ``logits``, ``answer``.
-    """
-    rng = np.random.default_rng(seed)
-    weights, nodes = [], []
+    def __init__(self, dtype: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dtype = FLOAT[dtype]
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
 
-    def weight(name, *shape):
-        values = (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(FLOAT[dtype])
-        weights.append(numpy_helper.from_array(values, name))
+    def weight(self, name: str, *shape: int) -> str:
+        values = (self.rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(self.dtype)
+        self.weights.append(numpy_helper.from_array(values, name))
         return name
 
-    def node(kind, inputs, output, **attributes):
-        nodes.append(helper.make_node(kind, inputs, [output], name=f"node_{output}", **attributes))
+    def node(self, op_type: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op_type, inputs, [output], name=f"node_{output}", **attributes))
         return output
 
-    x = node("Transpose", ["image"], "first", perm=[0, 3, 1, 2]) if last else "image"
+
+def network(
+    *,
+    opset: int = 17,
+    batch: int | str = "n",
+    channels_last: bool = False,
+    head: str = "Gemm",
+    softmax: bool = True,
+    dtype: int = TensorProto.FLOAT,
+    size: int | str = SIZE,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """conv 3 -> 8 (stride 2), ReLU, conv 8 -> 12 (stride 2), ReLU, average, classifier.
+
+    The input is NHWC if ``channels_last``, else NCHW; ``head`` is how the classifier is written: "Gemm", "Reshape" or
+    "Conv". Tensors: ``early`` [n, 8, 16, 16], ``late`` [n, 12, 8, 8], ``pooled``, ``logits``, ``answer``.
+    """
+    b = _Builder(dtype, seed)
+    x = b.node("Transpose", ["image"], "first", perm=[0, 3, 1, 2]) if channels_last else "image"
     conv = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
-    x = node("Relu", [node("Conv", [x, weight("w1", 8, 3, 3, 3), weight("b1", 8)], "c1", **conv)], "early")
-    x = node("Relu", [node("Conv", [x, weight("w2", 12, 8, 3, 3), weight("b2", 12)], "c2", **conv)], "late")
-    x = node("GlobalAveragePool", [x], "pooled")
+    x = b.node("Conv", [x, b.weight("w1", 8, 3, 3, 3), b.weight("b1", 8)], "c1", **conv)
+    x = b.node("Relu", [x], "early")
+    x = b.node("Conv", [x, b.weight("w2", 12, 8, 3, 3), b.weight("b2", 12)], "c2", **conv)
+    x = b.node("Relu", [x], "late")
+    x = b.node("GlobalAveragePool", [x], "pooled")
     if head == "Gemm":
-        x = node("Flatten", [x], "flat")
-        x = node("Gemm", [x, weight("w3", classes, 12), weight("b3", classes)], "logits", transB=1)
+        x = b.node("Flatten", [x], "flat")
+        x = b.node("Gemm", [x, b.weight("w3", CLASSES, 12), b.weight("b3", CLASSES)], "logits", transB=1)
     elif head == "Reshape":  # names its batch, as exporters of fixed batches do
-        shape = numpy_helper.from_array(np.array([batch if isinstance(batch, int) else -1, 12], np.int64), "shape")
-        weights.append(shape)
-        x = node("MatMul", [node("Reshape", [x, "shape"], "flat"), weight("w3", 12, classes)], "logits")
+        shape = np.array([batch if isinstance(batch, int) else -1, 12], np.int64)
+        b.weights.append(numpy_helper.from_array(shape, "shape"))
+        x = b.node("Reshape", [x, "shape"], "flat")
+        x = b.node("MatMul", [x, b.weight("w3", 12, CLASSES)], "logits")
     else:
-        x = node("Conv", [x, weight("w3", classes, 12, 1, 1)], "scores", kernel_shape=[1, 1])
-        x = node("Flatten", [x], "logits")
+        x = b.node("Conv", [x, b.weight("w3", CLASSES, 12, 1, 1)], "scores", kernel_shape=[1, 1])
+        x = b.node("Flatten", [x], "logits")
     if softmax:
-        x = node("Softmax", [x], "answer", axis=1)
-    shape = [batch, size, size, 3] if last else [batch, 3, size, size]
-    graph = helper.make_graph(
-        nodes, "small", [helper.make_tensor_value_info("image", dtype, shape)],
-        [helper.make_tensor_value_info(x, dtype, [batch, classes])], weights,
-    )  # fmt: skip
+        x = b.node("Softmax", [x], "answer", axis=1)
+    image = [batch, size, size, 3] if channels_last else [batch, 3, size, size]
+    inputs = [helper.make_tensor_value_info("image", dtype, image)]
+    outputs = [helper.make_tensor_value_info(x, dtype, [batch, CLASSES])]
+    graph = helper.make_graph(b.nodes, "small", inputs, outputs, b.weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     model.ir_version = 7
     onnx.checker.check_model(model)
@@ -61,21 +81,41 @@ def network(
 
 
 def saved(folder: Path, name: str = "net.onnx", **options: object) -> Path:
-    """The network in a file."""
+    """Write the network with these options to a file, and return its path."""
     path = Path(folder) / name
     path.write_bytes(network(**options).SerializeToString())  # type: ignore[arg-type]
     return path
 
 
-def inner(model: onnx.ModelProto, tensor: str, image: np.ndarray) -> np.ndarray:
-    """The value of any tensor of a graph, by plain ONNX Runtime, one image at a time if the batch is fixed."""
-    import onnxruntime
+def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """All outputs of a graph, by plain ONNX Runtime."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
 
-    open_ = onnx.ModelProto()
-    open_.CopyFrom(model)
-    del open_.graph.output[:]
-    open_.graph.output.append(helper.make_empty_tensor_value_info(tensor))
-    session = onnxruntime.InferenceSession(open_.SerializeToString(), providers=["CPUExecutionProvider"])
+
+def tensor_value(model: onnx.ModelProto, tensor: str, image: np.ndarray) -> np.ndarray:
+    """The value of any tensor of a foreign graph, batch by batch if its batch size is fixed."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.append(helper.make_empty_tensor_value_info(tensor))
+    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     batch = session.get_inputs()[0].shape[0]
     step = batch if isinstance(batch, int) else len(image)
     return np.concatenate([session.run(None, {"image": image[i : i + step]})[0] for i in range(0, len(image), step)])
+
+
+def tap_values(backbone, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The values of a backbone's taps by name, for uint8 images, batch by batch if its batch size is fixed."""
+    session = onnxruntime.InferenceSession(backbone.graph, providers=["CPUExecutionProvider"])
+    step = backbone.batch or len(pixels)
+    batches = [session.run(None, {"pixels": pixels[i : i + step]}) for i in range(0, len(pixels), step)]
+    names = [output.name for output in session.get_outputs()]
+    return {name: np.concatenate(parts) for name, parts in zip(names, zip(*batches, strict=True), strict=True)}
+
+
+def normalised(pixels: np.ndarray, mean=0.5, std=0.5, channels_last: bool = False, bgr: bool = False) -> np.ndarray:
+    """uint8 images [n, height, width, 3] as a network takes them: float32, NCHW unless ``channels_last``."""
+    x = ((pixels / 255 - np.array(mean)) / np.array(std)).astype(np.float32)
+    x = x[..., ::-1] if bgr else x
+    return np.ascontiguousarray(x if channels_last else x.transpose(0, 3, 1, 2))

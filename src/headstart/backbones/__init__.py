@@ -1,14 +1,28 @@
 """Backbones: pretrained networks as ONNX graphs with named taps, each from a provider.
 
-graph.py       read a graph, find its taps, bake the normalisation in, cut it
-onnx_file.py   onnx:FILE, any ONNX image classifier
-described.py   how it wants its pictures, from JSON beside it
-hub.py         hf:ORG/NAME, ONNX repositories on the Hugging Face Hub
-builtin.py     headstart-s, the one that comes with the package
-exported.py    what the next two share: ids with arguments, one export, the store
-timm_zoo.py    timm:NAME, PyTorch Image Models
-keras_zoo.py   keras:NAME, keras.applications
-store.py       backbones kept under a name: put, get, entries, remove
+backbone.py      Backbone, Tap, InputOptions and the registry of providers
+input_config.py  how a network wants its images, from a JSON file
+prepare.py       from a foreign graph to a backbone in the store
+store.py         prepared backbones on disk: put, get, entries, remove
+
+onnx/            work on graphs
+    external_data   read a graph and the weights beside it
+    standardise     bring it into the standard form, with the taps as outputs
+    taps            find the taps
+    shapes          shape and layout of each tensor
+    channels_first  remove transposes
+    folding         fold constants, padding, scales and shifts into weights
+    runnable        check that it runs, and with which batch sizes
+    unpool          the maps that the taps are means of
+    graph           small operations that several of these need
+
+providers/       where backbones come from
+    builtin         headstart-s, the one that comes with the package
+    onnx_file       onnx:FILE, any ONNX image classifier
+    hub             hf:ORG/NAME, ONNX repositories on the Hugging Face Hub (hub_client speaks to it)
+    timm            timm:NAME, PyTorch Image Models
+    keras           keras:NAME, keras.applications (keras_weights reads files of weights)
+    framework       what the last two share
 """
 
 from __future__ import annotations
@@ -16,8 +30,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headstart.backbones.backbone import PROVIDERS, Backbone, InputOptions, Tap
-from headstart.errors import BackboneError, OptionError
+from headstart.backbones.backbone import PROVIDERS, Backbone, InputOptions, Tap, check_taps
+from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     import onnx
@@ -28,52 +42,51 @@ AVAILABLE = {
     "headstart-s": "built in: 160 x 160 pixels, five taps, 4 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
     "hf:ORG/NAME": "an ONNX repository on the Hugging Face Hub, fetched once",
-    "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[zoo]')",
+    "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[timm]')",
     "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
     "NAME": "what headstart backbones import keeps under NAME",
 }
 
 
-def load(backbone: str, *, options: InputOptions | None = None, taps: Sequence[str] = ()) -> Backbone:
-    """The backbone with an id such as ``onnx:FILE`` or ``headstart-s``.
+def load(id: str, *, options: InputOptions | None = None, taps: Sequence[str] = ()) -> Backbone:
+    """Load the backbone with an id such as ``onnx:FILE`` or ``headstart-s``.
 
-    ``options`` override how pictures are prepared; ``taps`` name further tensors of the graph to tap. Raises
-    BackboneError when the network cannot be read or cut, OptionError for an id no provider knows.
+    ``options`` override how images are prepared; ``taps`` name further tensors of the graph to tap. Raises
+    BackboneError when the network cannot be read or cut, OptionError for an id that no provider knows,
+    MissingExtraError when a provider needs a package that is not installed.
     """
-    from headstart.backbones.providers import builtin, hub, keras, onnx_file, timm  # noqa: F401  # they enter PROVIDERS
+    from headstart.backbones import providers  # noqa: F401  # they enter PROVIDERS
 
-    name, _, rest = backbone.partition(":")
+    name, _, rest = id.partition(":")
     if name not in PROVIDERS:
-        return _kept(backbone, options or InputOptions(), tuple(taps))
+        return _load_stored(id, options or InputOptions(), tuple(taps))
     return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
 
 
-def _kept(name: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
-    """A backbone of the store. It is prepared already, so options are refused."""
+def _load_stored(name: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
+    """Load a backbone of the store. It is prepared already, so options are refused."""
     from headstart.backbones import store
 
-    found = store.get(name)
-    if found is None:
-        known = [entry.name for entry in store.entries() if entry.name and ":" not in entry.name]
-        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + known)}.")
+    backbone = store.get(name)
+    if backbone is None:
+        stored = [entry.name for entry in store.entries() if entry.name and ":" not in entry.name]
+        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + stored)}.")
     if options != InputOptions():
         raise OptionError(f"{name} was imported with its input size and scaling; leave those options out.")
-    unknown = [tap for tap in taps if tap not in [known.name for known in found.taps]]
-    if unknown:
-        raise BackboneError(f"Unknown cut {unknown[0]!r}; {name} has {', '.join(tap.name for tap in found.taps)}.")
-    return found
+    check_taps(backbone, taps, name)
+    return backbone
 
 
 def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
-    """The backbone's graph with only ``taps`` as outputs, and only what they need. Raises BackboneError."""
+    """The backbone's graph with only ``taps`` as outputs, and only the nodes and weights that they need.
+
+    Raises BackboneError for an unknown tap.
+    """
     import onnx
 
-    from headstart.backbones.onnx.standardise import prune
+    from headstart.backbones.onnx.graph import prune
 
-    known = [tap.name for tap in backbone.taps]
-    for tap in taps:
-        if tap not in known:
-            raise BackboneError(f"Unknown cut {tap!r}; {backbone.id} has {', '.join(known)}.")
+    check_taps(backbone, taps)
     read = onnx.load_model_from_string if isinstance(backbone.graph, bytes) else onnx.load
     model = read(backbone.graph)
     prune(model, taps)

@@ -1,21 +1,25 @@
-"""What a backbone is, and the register of providers."""
+"""Backbones, their taps, the options of their input, and the registry of providers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.errors import OptionError
+from headstart.errors import BackboneError, OptionError
 from headstart.images.preprocess import Preprocess
 
-FLAT = "/flat"  # behind a cut's name: the whole map in one vector, not its mean
+FLAT = "/flat"  # suffix of a tap's name: all values of the map in one vector, instead of their mean over space
+MAX_FILE_BYTES = 2 * 2**30  # of a graph or a file of weights; an ONNX graph in one piece cannot be larger
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A place to cut: its name, channels, depth as a share of the graph's multiply-adds in (0, 1], and the
-    (height, width) of the map before pooling, or None where it is a vector already."""
+    """A tensor of a network at which it can be cut, reduced to a vector of ``channels`` values.
+
+    ``depth`` is the share of the network's multiply-adds spent up to the tensor, in (0, 1]. ``size`` is the (height,
+    width) of the map before pooling, or None where the tensor is not a map.
+    """
 
     name: str
     channels: int
@@ -27,10 +31,10 @@ class Tap:
 class Backbone:
     """A frozen network in standard form.
 
-    ``graph`` is an ONNX file, or its bytes: input ``pixels`` uint8 [batch, height, width, 3] RGB, one output
-    [batch, channels] float32 a tap, named like it; normalisation is inside. ``sha256`` is that file's.
-    ``taps`` go from shallow to deep. ``notes`` are lines the user must see, such as a default assumed.
-    ``batch`` is the only batch size the graph allows, or None for any.
+    ``graph`` is an ONNX file, or its bytes: input ``pixels`` uint8 [batch, height, width, 3] RGB, and for each tap an
+    output of its name, float32 [batch, channels]; the normalisation is part of the graph. ``sha256`` is the hash of
+    that file in hexadecimal. ``taps`` go from shallow to deep. ``notes`` are lines that the user must see, such as an
+    assumed default. ``batch`` is the only batch size that the graph allows, or None for any.
     """
 
     id: str
@@ -46,10 +50,11 @@ class Backbone:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """How pictures are to be prepared, where the user says so; None leaves it to the graph's own description.
+    """How images are prepared for a network; None leaves it to the network's own description.
 
-    ``mean`` and ``std`` are of RGB scaled to 0..1; ``channels`` is "RGB" or "BGR"; ``size`` is (height, width).
-    ``weights`` is a file of weights for ``timm:`` and ``keras:``, in place of those their authors publish.
+    ``mean`` and ``std`` are those of RGB scaled to 0..1; ``channels`` is "RGB" or "BGR"; ``size`` is (height, width) in
+    pixels; ``crop``, ``resize`` and ``interpolation`` are those of ``Preprocess``. ``weights`` is a file of weights for
+    ``timm:`` and ``keras:``, in place of the published ones. Raises OptionError for values that cannot be used.
     """
 
     mean: tuple[float, float, float] | None = None
@@ -70,6 +75,14 @@ class InputOptions:
             raise OptionError(f"std {self.std} cannot be used; expected three numbers above 0.")
         if self.channels not in (None, "RGB", "BGR"):
             raise OptionError(f"Channel order {self.channels!r} is unknown; expected RGB or BGR.")
+
+
+def check_taps(backbone: Backbone, names: Sequence[str], id: str | None = None) -> None:
+    """Raise BackboneError for a name that is not a tap of ``backbone``, which the message calls by ``id`` if given."""
+    known = [tap.name for tap in backbone.taps]
+    for name in names:
+        if name not in known:
+            raise BackboneError(f"Unknown cut {name!r}; {id or backbone.id} has {', '.join(known)}.")
 
 
 Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]

@@ -1,114 +1,142 @@
-"""How a network wants its pictures, from a JSON file beside its graph: our own names, or the Hugging Face hub's.
+"""Input options from a JSON file beside a graph, in our own names or those of the Hugging Face Hub.
 
 The hub's ``preprocessor_config.json`` lists steps (resize, crop, rescale, normalise, flip the channels), each with a
-``do_`` switch; here they become one ``InputOptions``. timm's ``config.json`` there holds a ``pretrained_cfg`` instead.
+``do_`` switch. timm's ``config.json`` there holds a ``pretrained_cfg`` instead. Both become an ``InputOptions``.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import InputOptions
 from headstart.errors import BackboneError
+from headstart.files import read_json
 
-MAX_DESCRIPTION = 2**20
-WARPED = 384  # ConvNeXt's processor: from this size on it squashes the whole picture
+MAX_CONFIG_BYTES = 2**20
+CONVNEXT_SQUASH_SIZE = 384  # from this size on, ConvNeXt's image processor squashes the image instead of cropping it
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of at most ``MAX_DESCRIPTION`` bytes. Raises BackboneError."""
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the object in a JSON file of at most ``MAX_CONFIG_BYTES``. Raises BackboneError."""
     try:
-        if path.stat().st_size > MAX_DESCRIPTION:
-            raise ValueError("too large")
-        values = json.loads(path.read_text("utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path, MAX_CONFIG_BYTES)
+    except (OSError, ValueError) as error:
         raise BackboneError(f"{path} cannot be read as JSON ({error}); mend or remove it.") from None
-    return values
 
 
-def description(path: Path) -> tuple[dict[str, Any], str]:
-    """What a JSON file beside the graph says of its input, and that file's name; ({}, "") if there is none."""
-    for name in (f"{path.name}.json", f"{path.stem}.json", "preprocessor_config.json"):
-        beside = path.with_name(name)
-        if not beside.is_file():
-            continue
-        return read_json(beside), name
+def config_beside(graph: Path) -> tuple[dict[str, Any], str]:
+    """Read the JSON file that describes the input of the graph beside it, and return it with the name of that file.
+
+    Returns ({}, "") if there is none. Raises BackboneError if it cannot be read.
+    """
+    for name in (f"{graph.name}.json", f"{graph.stem}.json", "preprocessor_config.json"):
+        path = graph.with_name(name)
+        if path.is_file():
+            return read_config(path), name
     return {}, ""
 
 
-def described_options(values: Mapping[str, Any]) -> InputOptions:
-    """Input options from a JSON description: our own names, or those of Hugging Face's preprocessor_config.json."""
-    found: dict[str, Any] = {}
-    for ours, names in {"mean": ("mean", "image_mean"), "std": ("std", "image_std")}.items():
-        for name in names:
-            if name in values:
-                number = values[name]
-                found[ours] = tuple(float(v) for v in (number if isinstance(number, list) else [number] * 3))
-    if values.get("do_normalize") is False:
-        found["mean"], found["std"] = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    rescale, shift = values.get("rescale_factor"), 1.0 if values.get("rescale_offset") is True else 0.0
-    if values.get("do_rescale") is False or shift or (rescale is not None and abs(float(rescale) * 255 - 1) > 1e-3):
-        factor = float(rescale) if rescale is not None and values.get("do_rescale") is not False else 1.0
-        # The network's own units are pixel * factor - shift: bring mean and std to pixel / 255.
-        mean, std = found.get("mean", (0.0,) * 3), found.get("std", (1.0,) * 3)
-        found["mean"] = tuple((m + shift) / (255 * factor) for m in mean)
-        found["std"] = tuple(s / (255 * factor) for s in std)
-    found |= _shown(values)
-    if "resample" in values:
-        found["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(values["resample"], "bilinear")
-    if values.get("do_flip_channel_order") is True:
-        found["channels"] = "BGR"
+def merge_options(options: InputOptions, described: InputOptions) -> InputOptions:
+    """``options`` where they are given, else those of the network's description; ``weights`` are left out."""
+    values = {
+        key: value if value is not None else getattr(described, key)
+        for key, value in asdict(options).items()
+        if key != "weights"
+    }
+    return InputOptions(**values)
+
+
+def parse_config(config: Mapping[str, Any]) -> InputOptions:
+    """Input options from JSON in our own names, or in those of the Hugging Face Hub's ``preprocessor_config.json``.
+
+    Raises OptionError, TypeError, ValueError and ArithmeticError for values that cannot be used.
+    """
+    options: dict[str, Any] = {}
+    for name, keys in {"mean": ("mean", "image_mean"), "std": ("std", "image_std")}.items():
+        for key in keys:
+            if key in config:
+                value = config[key]
+                options[name] = tuple(float(v) for v in (value if isinstance(value, list) else [value] * 3))
+    if config.get("do_normalize") is False:
+        options["mean"] = (0.0, 0.0, 0.0)
+        options["std"] = (1.0, 1.0, 1.0)
+    options |= _rescaled(config, options)
+    options |= _geometry(config)
+    if "resample" in config:
+        options["interpolation"] = {2: "bilinear", 3: "bicubic"}.get(config["resample"], "bilinear")
+    if config.get("do_flip_channel_order") is True:
+        options["channels"] = "BGR"
     for name in ("channels", "crop", "resize", "interpolation"):
-        if name in values:
-            found[name] = values[name]
-    return InputOptions(**found)
+        if name in config:
+            options[name] = config[name]
+    return InputOptions(**options)
 
 
-def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Which part of a picture the network sees, and at what size."""
-    resize = _size(values.get("size"))
-    crop = _size(values.get("crop_size")) if values.get("do_center_crop", True) else None
-    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
-    found: dict[str, Any] = {}
+def _rescaled(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """``mean`` and ``std`` of RGB in 0..1, where the network's own scale is another one; else nothing."""
+    rescale = config.get("rescale_factor")
+    has_rescale = config.get("do_rescale") is not False
+    offset = 1.0 if config.get("rescale_offset") is True else 0.0
+    if has_rescale and not offset and not (rescale is not None and abs(float(rescale) * 255 - 1) > 1e-3):
+        return {}
+    factor = float(rescale) if rescale is not None and has_rescale else 1.0
+    # The network's own units are pixel * factor - offset; ours are pixel / 255.
+    return {
+        "mean": tuple((m + offset) / (255 * factor) for m in options.get("mean", (0.0,) * 3)),
+        "std": tuple(s / (255 * factor) for s in options.get("std", (1.0,) * 3)),
+    }
+
+
+def _geometry(config: Mapping[str, Any]) -> dict[str, Any]:
+    """``size``, ``crop`` and ``resize``: which part of an image the network gets, at what size."""
+    resize = _size(config.get("size"))
+    crop = _size(config.get("crop_size")) if config.get("do_center_crop", True) else None
+    processor = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    squashes_convnext = processor.startswith("ConvNext") and resize is not None and min(resize) >= CONVNEXT_SQUASH_SIZE
+    options: dict[str, Any] = {}
     if crop or resize:
-        found["size"] = crop or resize
+        options["size"] = crop or resize
     if crop and resize:
-        found["crop"] = min(1.0, min(crop) / min(resize))
-    elif values.get("crop_pct") and not (kind.startswith("ConvNext") and resize and min(resize) >= WARPED):
-        found["crop"] = float(values["crop_pct"])
-        return found
+        options["crop"] = min(1.0, min(crop) / min(resize))
+    elif config.get("crop_pct") and not squashes_convnext:
+        options["crop"] = float(config["crop_pct"])
+        return options
     elif resize:
-        found["crop"] = 1.0
-    squashed = isinstance(values.get("size"), dict) and "height" in values["size"]
-    if resize and (squashed or (kind.startswith("ConvNext") and min(resize) >= WARPED)):
-        found["resize"] = "squash"
-    return found
+        options["crop"] = 1.0
+    has_both_sides = isinstance(config.get("size"), dict) and "height" in config["size"]
+    if resize and (has_both_sides or squashes_convnext):
+        options["resize"] = "squash"
+    return options
 
 
-def hub_description(processor: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What a hub repository says of its pictures, and in which file: its processor's settings, else timm's
-    ``pretrained_cfg`` in its configuration, else the configuration's ``image_size``."""
-    own = config.get("pretrained_cfg")
-    if not processor and isinstance(own, dict):
-        size = own.get("input_size")
-        found = {k: own[k] for k in ("mean", "std", "crop_pct") if k in own}
+def hub_config(processor: Mapping[str, Any], network: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Merge what a hub repository says about its input into one configuration; return it with the file it is from.
+
+    ``processor`` is its ``preprocessor_config.json`` and ``network`` its ``config.json``, {} where it has none. The
+    former is used if there is one, else timm's ``pretrained_cfg`` in the latter; the input size may also be the
+    latter's ``image_size``.
+    """
+    pretrained = network.get("pretrained_cfg")
+    if not processor and isinstance(pretrained, dict):
+        config = {key: pretrained[key] for key in ("mean", "std", "crop_pct") if key in pretrained}
+        size = pretrained.get("input_size")
         if isinstance(size, list) and len(size) == 3:
-            found["size"] = size[1:]
-        if own.get("crop_mode") == "squash":
-            found["resize"] = "squash"
-        return found | {"resample": 3 if own.get("interpolation") == "bicubic" else 2}, "config.json"
-    size = config.get("image_size")
+            config["size"] = size[1:]
+        if pretrained.get("crop_mode") == "squash":
+            config["resize"] = "squash"
+        config["resample"] = 3 if pretrained.get("interpolation") == "bicubic" else 2
+        return config, "config.json"
+    size = network.get("image_size")
     if "size" not in processor and "crop_size" not in processor and _size(size):
         return {**processor, "size": size}, "preprocessor_config.json" if processor else "config.json"
     return dict(processor), "preprocessor_config.json"
 
 
 def _size(value: object) -> tuple[int, int] | None:
+    """(height, width) from a number, a list of two, or an object with ``shortest_edge`` or ``height`` and ``width``."""
     if isinstance(value, int):
         return (value, value)
     if isinstance(value, list) and len(value) == 2:

@@ -1,7 +1,8 @@
-"""The store of prepared backbones: one folder each, under the hash of a name, with what was written about it.
+"""The store of prepared backbones, in the cache folder.
 
-A name is never part of a path, an entry is written whole or not at all, and the graph is compared with its hash
-whenever it is read. Providers keep the graphs they prepared in the same place, under keys of their own.
+A backbone is a folder with ``backbone.onnx`` and ``backbone.json``, whose name is a hash: of the name that a user gave
+(``put``, ``get``), or of the settings from which a provider prepared it (``settings_folder``). A folder is written
+whole or not at all, and a graph is compared with its hash whenever it is read.
 """
 
 from __future__ import annotations
@@ -12,36 +13,52 @@ import re
 import shutil
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from headstart.backbones.backbone import PROVIDERS, Backbone
-from headstart.backbones.input_config import MAX_DESCRIPTION
-from headstart.backbones.providers.onnx_file import read_stored, store
+from headstart.backbones.backbone import PROVIDERS, Backbone, Tap
 from headstart.errors import BackboneError, OptionError
+from headstart.files import read_json, replace_folder, write_atomic
+from headstart.images.preprocess import Preprocess
 from headstart.machine import cache_folder
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-PATIENCE = 20
+GRAPH = "backbone.onnx"
+DESCRIPTION = "backbone.json"
 SPEED = "speed.json"
+MAX_JSON_BYTES = 2**20
+ATTEMPTS = 20  # to put a backbone that other processes put too
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Pictures a second on this machine, and the runtime, its version and its precision that ran them."""
+    """Images per second on this machine, with the runtime, its version and the precision that were measured."""
 
-    pictures_per_second: float
+    images_per_second: float
     runtime: str
     version: str
     precision: str
 
+    def to_dict(self) -> dict[str, Any]:
+        """The speed as a JSON object."""
+        return {
+            "pictures_per_second": self.images_per_second,
+            "runtime": self.runtime,
+            "version": self.version,
+            "precision": self.precision,
+        }
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A backbone in the store: the name it was put under ("" if a provider prepared it for itself), its own id,
-    hash and licence, where it came from, bytes on disk, the date (ISO 8601) it was stored, its folder, and how fast
-    it ran here when that was measured (None before)."""
+    """A backbone in the store, without its graph.
+
+    ``name`` is the name that it was put under, or "" where a provider prepared it for itself. ``bytes`` is the size of
+    the graph, ``stored`` the date it was written (ISO 8601, UTC), ``speed`` None until it was measured.
+    """
 
     name: str
     id: str
@@ -53,19 +70,97 @@ class Entry:
     folder: Path
     speed: Speed | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The entry as a JSON object."""
+        return {
+            "id": self.name or self.id,
+            "what": self.source,
+            "kept": bool(self.name),
+            "sha256": self.sha256,
+            "licence": self.licence,
+            "bytes": self.bytes,
+            "stored": self.stored,
+            "folder": str(self.folder),
+            "speed": None if self.speed is None else self.speed.to_dict(),
+        }
+
+
+def named_folder(name: str) -> Path:
+    """Folder of the backbone that is put under ``name``. A name is never part of a path."""
+    return _store() / hashlib.sha256(f"name\0{name}".encode()).hexdigest()[:32]
+
+
+def settings_folder(settings: Sequence[object], content: bytes = b"") -> Path:
+    """Folder of the backbone that a provider prepares from ``settings`` (JSON values) and ``content``."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(content)
+    return _store() / digest.hexdigest()[:32]
+
+
+def read(folder: Path, id: str) -> Backbone | None:
+    """Read the backbone in a folder; None if there is none or it is damaged.
+
+    ``id`` is its id where the description does not hold one.
+    """
+    graph = folder / GRAPH
+    try:
+        values = read_json(folder / DESCRIPTION, MAX_JSON_BYTES)
+        if hashlib.sha256(graph.read_bytes()).hexdigest() != values["sha256"]:
+            return None
+        return Backbone(
+            id=str(values.get("id", id)),
+            graph=graph,
+            sha256=values["sha256"],
+            preprocess=Preprocess.from_dict(values["preprocess"]),
+            taps=tuple(_tap(tap) for tap in values["taps"]),
+            licence=str(values["licence"]),
+            source=str(values["source"]),
+            notes=tuple(values.get("notes", ())),
+            batch=values.get("batch"),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_back(folder: Path, id: str) -> Backbone:
+    """Read a backbone that was written just now. Raises BackboneError if there is none, or it is damaged."""
+    backbone = read(folder, id)
+    if backbone is None:
+        raise BackboneError(f"The prepared graph in {folder} does not read back; is the disk full or failing?")
+    return backbone
+
+
+def write(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
+    """Write a graph and its description to ``folder``, whole or not at all. Raises BackboneError."""
+
+    def fill(new: Path) -> None:
+        (new / GRAPH).write_bytes(graph)
+        (new / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
+
+    try:
+        replace_folder(folder, fill)
+    except OSError as error:
+        if not folder.exists():  # else another process has just written the same
+            raise BackboneError(
+                f"Cannot store the prepared graph in {folder}: {error.strerror or error}; "
+                "set HEADSTART_CACHE to a writable folder."
+            ) from None
+
 
 def check_name(name: str) -> str:
-    """The name itself. Raises OptionError for one that a provider has, or that is not letters, digits and ``._-``."""
-    if not NAME.fullmatch(name) or name in PROVIDERS or name == "headstart-s":
+    """Return ``name``. Raises OptionError for one that a provider has, or that is not letters, digits and ``._-``."""
+    from headstart.backbones import providers  # noqa: F401  # they enter PROVIDERS
+
+    if not NAME.fullmatch(name) or name in PROVIDERS:
         raise OptionError(
             f"{name!r} cannot name a backbone; expected up to 64 letters, digits, dots, dashes and underscores, "
-            "and no provider's name."
+            "and not the name of a provider."
         )
     return name
 
 
 def put(name: str, backbone: Backbone) -> None:
-    """Keep a backbone under ``name``, an id of its own or a provider's; another one there is replaced.
+    """Store a backbone under ``name``, in place of another one there.
 
     Raises BackboneError when it cannot be read or written.
     """
@@ -74,109 +169,124 @@ def put(name: str, backbone: Backbone) -> None:
     except OSError as error:
         raise BackboneError(f"{backbone.id} cannot be read any more ({error.strerror}); try again.") from None
     if hashlib.sha256(graph).hexdigest() != backbone.sha256:
-        raise BackboneError(f"The graph of {backbone.id} is not the one it was; try again.")
-    described = {
-        "format": 1, "name": name, "id": backbone.id, "licence": backbone.licence, "source": backbone.source,
-        "sha256": backbone.sha256, "preprocess": backbone.preprocess.to_dict(),
-        "taps": [asdict(tap) for tap in backbone.taps], "notes": list(backbone.notes), "batch": backbone.batch,
-    }  # fmt: skip
-    for _ in range(PATIENCE):
-        found = get(name)
-        if found is not None and replace(found, graph=b"") == replace(backbone, graph=b""):
+        raise BackboneError(f"The graph of {backbone.id} is not the one that was loaded; try again.")
+    description = {
+        "format": 1,
+        "name": name,
+        "id": backbone.id,
+        "licence": backbone.licence,
+        "source": backbone.source,
+        "sha256": backbone.sha256,
+        "preprocess": backbone.preprocess.to_dict(),
+        "taps": [asdict(tap) for tap in backbone.taps],
+        "notes": list(backbone.notes),
+        "batch": backbone.batch,
+    }
+    folder = named_folder(name)
+    for _ in range(ATTEMPTS):
+        stored = get(name)
+        if stored is not None and replace(stored, graph=b"") == replace(backbone, graph=b""):
             return
-        store(folder_of(name), graph, described)
+        write(folder, graph, description)
         if get(name) is not None:
             return
         time.sleep(0.05)  # another process is between its two renames
-    raise BackboneError(f"{folder_of(name)} does not read back; is the disk full or failing?")
+    raise BackboneError(f"{folder} does not read back; is the disk full or failing?")
 
 
 def get(name: str) -> Backbone | None:
-    """The backbone kept under ``name``; None if there is none, or if it is damaged."""
-    folder = folder_of(name)
-    return read_stored(folder, name) if _described(folder).get("name") == name else None
+    """Read the backbone stored under ``name``; None if there is none or it is damaged."""
+    folder = named_folder(name)
+    return read(folder, name) if _description(folder).get("name") == name else None
 
 
 def entries() -> tuple[Entry, ...]:
-    """All that the store holds, by name and id. Graphs are not read: this is fast, and vouches for nothing."""
-    found = []
-    for folder in (cache_folder() / "backbones").glob("[!.]*"):
-        said = _described(folder)
+    """List the store, by name and id. Graphs are not read, so a listed entry may be damaged."""
+    listed = []
+    for folder in _store().glob("[!.]*"):
+        description = _description(folder)
         try:
-            graph = (folder / "backbone.onnx").stat()
-            stored = datetime.fromtimestamp(graph.st_mtime, UTC).isoformat(timespec="seconds")
-            name, texts = str(said.get("name", "")), {k: str(said[k]) for k in ("id", "sha256", "licence", "source")}
+            graph = (folder / GRAPH).stat()
+            texts = {key: str(description[key]) for key in ("id", "sha256", "licence", "source")}
         except (OSError, KeyError):
             continue
-        speed = _speed(folder, texts["sha256"])
-        found.append(Entry(name=name, bytes=graph.st_size, stored=stored, folder=folder, speed=speed, **texts))
-    return tuple(sorted(found, key=lambda entry: (not entry.name, entry.name, entry.id, entry.stored)))
+        entry = Entry(
+            name=str(description.get("name", "")),
+            **texts,
+            bytes=graph.st_size,
+            stored=datetime.fromtimestamp(graph.st_mtime, UTC).isoformat(timespec="seconds"),
+            folder=folder,
+            speed=_speed(folder, texts["sha256"]),
+        )
+        listed.append(entry)
+    return tuple(sorted(listed, key=lambda entry: (not entry.name, entry.name, entry.id, entry.stored)))
 
 
 def remove(name: str) -> int:
-    """Delete what is kept under ``name``, or else all that a provider prepared for the id ``name``: bytes freed.
+    """Delete the entry named ``name``, else all that providers prepared for the id ``name``; return the bytes freed.
 
-    Raises OptionError if there is nothing, BackboneError if it cannot be deleted.
+    Raises OptionError if there is none, BackboneError if it cannot be deleted.
     """
-    known = entries()
-    chosen = [entry for entry in known if entry.name == name]
-    chosen = chosen or [entry for entry in known if not entry.name and entry.id == name]
-    if not chosen:
-        names = ", ".join(dict.fromkeys(entry.name or entry.id for entry in known)) or "nothing"
+    stored = entries()
+    matches = [entry for entry in stored if entry.name == name]
+    matches = matches or [entry for entry in stored if not entry.name and entry.id == name]
+    if not matches:
+        names = ", ".join(dict.fromkeys(entry.name or entry.id for entry in stored)) or "nothing"
         raise OptionError(f"The store has no backbone {name!r}; it holds {names}.")
-    for entry in chosen:
-        gone = entry.folder.with_name(f".gone-{uuid.uuid4().hex}")
+    for entry in matches:
+        hidden = entry.folder.with_name(f".gone-{uuid.uuid4().hex}")
         try:
-            entry.folder.replace(gone)  # first: half a folder must never be seen
+            entry.folder.replace(hidden)  # first, so that nobody reads a half-deleted folder
         except OSError as error:
             raise BackboneError(f"{entry.folder} cannot be deleted: {error.strerror or error}.") from None
-        shutil.rmtree(gone, ignore_errors=True)
-    return sum(entry.bytes for entry in chosen)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return sum(entry.bytes for entry in matches)
 
 
 def sweep(older_than: float = 86_400) -> None:
-    """Delete what killed runs left behind, ``older_than`` seconds ago."""
-    for left in (cache_folder() / "backbones").glob(".*"):
+    """Delete what killed processes left in the store more than ``older_than`` seconds ago."""
+    for path in _store().glob(".*"):
         try:
-            if time.time() - left.stat().st_mtime > older_than:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - path.stat().st_mtime > older_than:
+                shutil.rmtree(path, ignore_errors=True)
         except OSError:
             continue
 
 
-def note_speed(backbone: Backbone, speed: Speed) -> None:
-    """Keep how fast a backbone of the store runs here, beside it. Raises BackboneError when it cannot be written."""
+def record_speed(backbone: Backbone, speed: Speed) -> None:
+    """Write how fast a stored backbone runs here beside its graph. Raises BackboneError when it cannot be written."""
     for entry in entries():
         if entry.sha256 == backbone.sha256:
-            written = entry.folder / f"{SPEED}.{uuid.uuid4().hex}"
             try:
-                written.write_text(json.dumps({"sha256": entry.sha256, **asdict(speed)}), "utf-8")
-                written.replace(entry.folder / SPEED)
+                write_atomic(entry.folder / SPEED, json.dumps({"sha256": entry.sha256, **speed.to_dict()}))
             except OSError as error:
                 raise BackboneError(f"{entry.folder} cannot be written: {error.strerror or error}.") from None
 
 
-def _speed(folder: Path, sha256: str) -> Speed | None:
-    """The speed noted for this very graph; None if there is none, or it cannot be read."""
+def _store() -> Path:
+    return cache_folder() / "backbones"
+
+
+def _tap(values: Mapping[str, Any]) -> Tap:
+    size = tuple(values["size"]) if values["size"] else None
+    return Tap(str(values["name"]), int(values["channels"]), float(values["depth"]), size)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """The description of a folder's backbone, {} if there is none that can be read."""
     try:
-        said = json.loads((folder / SPEED).read_text("utf-8"))
-        rate = float(said["pictures_per_second"])
-        if said["sha256"] != sha256 or not 0 < rate < 1e9:
-            return None
-        return Speed(rate, *(str(said[key]) for key in ("runtime", "version", "precision")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def folder_of(name: str) -> Path:
-    """Where what is put under ``name`` lies."""
-    return cache_folder() / "backbones" / hashlib.sha256(f"name\0{name}".encode()).hexdigest()[:32]
-
-
-def _described(folder: Path) -> dict[str, object]:
-    try:
-        path = folder / "backbone.json"
-        values = json.loads(path.read_text("utf-8")) if path.stat().st_size <= MAX_DESCRIPTION else None
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / DESCRIPTION, MAX_JSON_BYTES)
+    except (OSError, ValueError):
         return {}
-    return values if isinstance(values, dict) else {}
+
+
+def _speed(folder: Path, sha256: str) -> Speed | None:
+    """The speed recorded for the graph with this hash; None if there is none that can be read."""
+    try:
+        values = read_json(folder / SPEED, MAX_JSON_BYTES)
+        rate = float(values["pictures_per_second"])
+        if values["sha256"] != sha256 or not 0 < rate < 1e9:
+            return None
+        return Speed(rate, str(values["runtime"]), str(values["version"]), str(values["precision"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BackboneError, OptionError, missing_extra
+from headstart.errors import BackboneError, OptionError, missing_extra, one_line
 from headstart.machine import cores, has_bf16
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
@@ -115,7 +115,7 @@ def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
             return _load_openvino(model, info, compute.threads)
         return _load_onnxruntime(model, info, compute.threads)
     except Exception as error:  # neither library's exceptions share a base class of their own
-        raise BackboneError(f"{info.name} cannot run the graph: {' '.join(str(error).split())[:300]}") from None
+        raise BackboneError(f"{info.name} cannot run the graph: {one_line(error)}") from None
 
 
 def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:

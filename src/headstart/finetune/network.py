@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.backbones import Backbone, InputOptions
-from headstart.backbones.providers.framework import Opened, asked, prepared, quiet
+from headstart.backbones.providers.framework import TorchModel, parse_request, to_backbone
 from headstart.backbones.providers.keras import open_keras
 from headstart.backbones.providers.timm import open_timm
 from headstart.errors import BackboneError
@@ -44,13 +44,12 @@ class Network(nn.Module):  # type: ignore[misc]
         if any(tap.endswith("/flat") for tap in head.taps):
             raise BackboneError("A cut laid flat cannot be fine-tuned; leave /flat off the cut.")
         self.backbone, self.kind = backbone, backbone.id.partition(":")[0]
-        self.opened: Opened | None = None
+        self.opened: TorchModel | None = None
         if self.kind in OPEN:
             cuts = tuple(tap for tap in head.taps if tap != "features")
-            with quiet():
-                self.opened = OPEN[self.kind](asked(self.kind, self._name, options or InputOptions(), cuts))
+            self.opened = OPEN[self.kind](parse_request(self.kind, self._name, options or InputOptions(), cuts))
             module = self.opened.module
-            self.body = KerasModule(module.model, module.order) if self.kind == "keras" else module
+            self.body = KerasModule(module.model, module.layer_names) if self.kind == "keras" else module
             self.taps, how = self.opened.taps, self.opened.options
             assert how.mean is not None
             assert how.std is not None
@@ -114,8 +113,7 @@ class Network(nn.Module):  # type: ignore[misc]
             assert isinstance(self.body, GraphModule)
             graph = self.body.export()
             return replace(self.backbone, graph=graph, sha256=hashlib.sha256(graph).hexdigest(), source=source)
-        with quiet():
-            found = prepared(self.kind, self._name, self.opened.export())
+        found = to_backbone(self.kind, self._name, self.opened.export())
         return replace(found, source=source)
 
     def check_start(self, pixels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> float:

@@ -9,49 +9,19 @@ score.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
 
 from headstart.backbones import Backbone, cut
+from headstart.backbones.onnx.unpool import graph_with_maps, map_before_pooling
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import Compute, load_graph, resolve_runtime, run_padded
 from headstart.heads.head import Head
 
-ONLY_SHAPE = {"Squeeze", "Flatten", "Reshape", "Identity"}
 FP16_LIMIT = 60_000.0  # maps with larger values are cached as fp32
 BATCH = 16
 Map = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Source:
-    """The map that a tap is the mean of: its tensor, and whether channels are its last axis."""
-
-    tensor: str
-    last: bool
-
-
-def unpooled(graph: onnx.GraphProto, tap: str) -> Source | None:
-    """The map whose mean over space is ``tap``; None where the tap is a vector, or a row of tokens, from the start."""
-    producer = {name: node for node in graph.node for name in node.output}
-    node = producer.get(tap)
-    while node is not None and node.op_type in ONLY_SHAPE:
-        node = producer.get(node.input[0])
-    if node is None:
-        return None
-    if node.op_type == "GlobalAveragePool":
-        return Source(node.input[0], False)
-    if node.op_type != "ReduceMean":
-        return None
-    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
-    if axes is None and len(node.input) > 1:
-        constants = {t.name: t for t in graph.initializer}
-        axes = numpy_helper.to_array(constants[node.input[1]]).tolist() if node.input[1] in constants else None
-    return {(1, 2): Source(node.input[0], True), (2, 3): Source(node.input[0], False)}.get(tuple(axes or ()))
 
 
 def why_unavailable(backbone: Backbone, head: Head) -> str:
@@ -64,7 +34,7 @@ def why_unavailable(backbone: Backbone, head: Head) -> str:
     graph = cut(backbone, head.taps).graph
     sizes = {tap.name: tap.size for tap in backbone.taps}
     for tap in head.taps:
-        if sizes[tap] is None or unpooled(graph, tap) is None:
+        if sizes[tap] is None or map_before_pooling(graph, tap) is None:
             return f"The cut {tap} is a vector, not the mean of a feature map, so its scores have no locations."
     return ""
 
@@ -156,7 +126,7 @@ def _compute_maps(
     backbone: Backbone, taps: Sequence[str], images: Sequence[NDArray[np.uint8]]
 ) -> Iterator[dict[str, Map]]:
     """Yield for each image the map [h, w, channels] of each tap."""
-    model, sources = _open(backbone, taps)
+    model, sources = graph_with_maps(cut(backbone, taps), taps)
     graph = load_graph(model, Compute("onnxruntime", workers=1))
     for start in range(0, len(images), BATCH):
         batch = np.stack(images[start : start + BATCH])
@@ -165,20 +135,9 @@ def _compute_maps(
             image_maps = {}
             for tap, source in zip(taps, sources, strict=True):
                 value = outputs[source.tensor][row]
-                channels_last = value if source.last else value.transpose(1, 2, 0)
+                channels_last = value if source.channels_last else value.transpose(1, 2, 0)
                 image_maps[tap] = np.ascontiguousarray(channels_last, np.float32)
             yield image_maps
-
-
-def _open(backbone: Backbone, taps: Sequence[str]) -> tuple[bytes, list[Source]]:
-    """The graph with the maps of ``taps`` as its outputs."""
-    model = cut(backbone, taps)
-    sources = [source for tap in taps if (source := unpooled(model.graph, tap)) is not None]
-    del model.graph.output[:]
-    model.graph.output.extend(
-        helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(s.tensor for s in sources)
-    )
-    return model.SerializeToString(deterministic=True), sources
 
 
 def _to_cache(feature_map: Map) -> NDArray[np.floating]:

@@ -7,13 +7,15 @@ import re
 import numpy as np
 import onnx
 import pytest
+from helpers.graphs import tap_values
 from onnx import TensorProto, numpy_helper
 
 import headstart as hs
 from headstart import backbones
-from headstart.backbones import Backbone
+from headstart.backbones import Backbone, InputOptions
 from headstart.data import open_dataset
 from headstart.data.rendered import render
+from headstart.errors import BackboneError, OptionError
 from headstart.features.features import embed
 from headstart.heads import select
 from headstart.splits.groups import find_groups
@@ -26,28 +28,41 @@ def built_in() -> Backbone:
     return backbones.load("headstart-s")
 
 
+def test_it_runs_and_refuses_options_and_unknown_cuts(built_in):
+    assert built_in.preprocess.height == built_in.preprocess.width == 160
+    assert built_in.taps[-1].name == "features"
+    assert len(built_in.taps) == 5
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), np.uint8)
+    values = tap_values(built_in, pixels)
+    assert all(np.isfinite(value).all() and value.std() > 0 for value in values.values())
+    with pytest.raises(OptionError):
+        backbones.load("headstart-s", options=InputOptions(size=(96, 96)))
+    with pytest.raises(BackboneError, match="headstart-s has"):
+        backbones.load("headstart-s", taps=("mixed7",))
+
+
 def test_the_file_is_the_one_that_the_card_describes(built_in):
     data = built_in.graph.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
     card = (built_in.graph.parent / "CARD.md").read_text("utf-8")
-    assert re.findall(r"`([0-9a-f]{64})`", card) == [found]
-    assert (
-        json.loads((built_in.graph.parent / "backbone.json").read_text("utf-8"))["sha256"] == found == built_in.sha256
-    )
+    description = json.loads((built_in.graph.parent / "backbone.json").read_text("utf-8"))
+    assert re.findall(r"`([0-9a-f]{64})`", card) == [sha256]
+    assert description["sha256"] == sha256 == built_in.sha256
     assert len(data) <= 8_000_000
     assert {tap.name: tap.channels for tap in built_in.taps} == TAPS
     assert (built_in.preprocess.height, built_in.preprocess.width) == (160, 160)
     for word in ("Teacher", "Pictures", "Training", "Licence", "good and bad at"):
         assert word in card
     parameters = re.search(r"([\d.]+) M parameters", card)
-    weights = [tensor for tensor in onnx.load(built_in.graph).graph.initializer if len(tensor.dims) == 4]
-    biases = [t for t in onnx.load(built_in.graph).graph.initializer if len(t.dims) == 1 and t.name.endswith("bias")]
+    tensors = onnx.load(built_in.graph).graph.initializer
+    weights = [tensor for tensor in tensors if len(tensor.dims) == 4]
+    biases = [tensor for tensor in tensors if len(tensor.dims) == 1 and tensor.name.endswith("bias")]
     assert {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
     count = sum(int(np.prod(tensor.dims)) for tensor in [*weights, *biases])
     assert float(parameters[1]) == pytest.approx(count / 1e6, abs=0.006)
 
 
-def rounded_otherwise(built_in: Backbone, seed: int | None) -> Backbone:
+def with_other_fp32_weights(built_in: Backbone, seed: int | None) -> Backbone:
     """The backbone in fp32, as if made of other weights that fp16 rounds to the same: off by up to half a step."""
     model, rng = onnx.load(built_in.graph), np.random.default_rng(seed)
     for tensor in model.graph.initializer:
@@ -57,28 +72,30 @@ def rounded_otherwise(built_in: Backbone, seed: int | None) -> Backbone:
             value = half.astype(np.float32) + (0 if seed is None else rng.uniform(-0.5, 0.5, half.shape) * step)
             tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
     graph = model.SerializeToString()
-    return Backbone(
-        "fp32", graph, hashlib.sha256(graph).hexdigest(), built_in.preprocess, built_in.taps, "", ""
-    )  # fmt: skip
+    sha256 = hashlib.sha256(graph).hexdigest()
+    return Backbone("fp32", graph, sha256, built_in.preprocess, built_in.taps, licence="", source="")
 
 
 @pytest.mark.slow
 def test_fp16_storage_costs_no_more_than_a_fifth_of_a_point(built_in, shared):
-    """Against fp32 weights that differ by what fp16 took: with one head, on all pictures of both sets."""
+    """Against fp32 weights that differ by what fp16 took: with one head, on all images of both sets."""
     right = dict.fromkeys((None, 0, 1, 2), 0)
     count = 0
     for name in ("ants-bees", "horse-or-human"):
         dataset = open_dataset(shared / "data" / name)
         truth, choice = None, None
         for seed in right:
-            found = embed(dataset, rounded_otherwise(built_in, seed), runtime="onnxruntime", taps=["features"])
-            x = found.values["features"]
+            features = embed(dataset, with_other_fp32_weights(built_in, seed), runtime="onnxruntime", taps=["features"])
+            x = features.values["features"]
             if choice is None or truth is None:
-                truth = np.array([dataset.classes.index(str(dataset.items[i].label)) for i in found.index])
-                train = np.array([dataset.items[i].split == "train" for i in found.index])
-                groups = find_groups(found.content_hashes[train], found.tiny_images[train], x[train], truth[train])
+                truth = np.array([dataset.classes.index(str(dataset.items[i].label)) for i in features.index])
+                train = np.array([dataset.items[i].split == "train" for i in features.index])
+                groups = find_groups(
+                    features.content_hashes[train], features.tiny_images[train], x[train], truth[train]
+                )
                 choice = select({"features": x[train]}, truth[train], groups.index, kind="ridge")
-            right[seed] += int((choice.head.scores(x[~train].astype(np.float32)).argmax(axis=1) == truth[~train]).sum())
+            predicted = choice.head.scores(x[~train].astype(np.float32)).argmax(axis=1)
+            right[seed] += int((predicted == truth[~train]).sum())
         count += int((~train).sum())
     lost = np.mean([right[seed] for seed in (0, 1, 2)]) - right[None]
     assert count == 408 or count == 409
@@ -86,7 +103,7 @@ def test_fp16_storage_costs_no_more_than_a_fifth_of_a_point(built_in, shared):
 
 
 @pytest.mark.slow
-def test_figures_never_seen(tmp_path):
+def test_accuracy_on_new_figures(tmp_path):
     """The sample with the defaults: at least 0.98 on other figures."""
     render("horses-or-humans", tmp_path / "set", train=1000, validation=256)
     fitted = hs.ImageClassifier(cache=False).fit(tmp_path / "set")

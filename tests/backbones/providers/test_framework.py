@@ -1,102 +1,44 @@
-"""timm: and keras: together: the same network from either, and where its weights come from (``make zoo``)."""
+"""What timm: and keras: share and needs neither framework: ids, files of weights, and packages that are missing."""
 
-import os
-import subprocess
 import sys
 
-import numpy as np
 import pytest
-from helpers.frameworks import keras_network, needs, served, timm_network
+from helpers.graphs import saved
 
 from headstart import backbones
 from headstart.backbones import InputOptions
-from headstart.errors import BackboneError, OptionError
-
-pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
-needs("torch", "timm", "keras", "h5py", "onnxscript")
+from headstart.backbones.providers.framework import parse_id
+from headstart.errors import BackboneError, MissingExtraError, OptionError
 
 
-def test_mobilenet_v2_at_160_by_either_framework(tmp_path):
-    network = keras_network("MobileNetV2", 160)
-    network.save(tmp_path / "net.keras")
-    options = InputOptions(weights=str(tmp_path / "net.keras"), size=(160, 160))
-    backbone = backbones.load("keras:MobileNetV2", options=options, taps=("block_13_expand_relu",))
-    assert (*backbone.taps[-1].size, backbone.taps[-1].channels) == (5, 5, 1280)
-    assert next(t.channels for t in backbone.taps if t.name == "block_13_expand_relu") == 576
-    _, path = timm_network("mobilenetv2_100", 160, tmp_path)
-    found = backbones.load("timm:mobilenetv2_100", options=InputOptions(weights=str(path), size=(160, 160)))
-    assert (*found.taps[-1].size, found.taps[-1].channels) == (5, 5, 1280)
+@pytest.mark.parametrize("kind", ["timm", "keras"])
+def test_a_framework_that_is_not_installed_says_what_to_install(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, kind, None)  # what an import of a missing package finds
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'headstart\[{kind}\]'") as caught:
+        backbones.load(f"{kind}:anything")
+    assert "\n" not in str(caught.value)
 
 
-def half_of(path, target):
-    """A copy of a Keras file whose matrices are rounded to fp16, as those of the shared timm file are."""
-    import h5py
-
-    target.write_bytes(path.read_bytes())
-
-    def round_it(_, item):
-        if isinstance(item, h5py.Dataset) and item.ndim == 4:
-            item[...] = item[...].astype(np.float16)
-
-    with h5py.File(target, "r+") as file:
-        file.visititems(round_it)
-    return target
+@pytest.mark.parametrize(
+    "rest", ["", "?a=1", "../x", "a b", "x?a", "x?a=1&a=2", "x?=1", "x?a b=1", "hf-hub:org/x", "x/y", "x" * 200]
+)
+def test_ids_that_cannot_be_parsed_are_refused_in_one_line(rest):
+    with pytest.raises(OptionError) as caught:
+        backbones.load(f"timm:{rest}")
+    assert "\n" not in str(caught.value)
 
 
-def test_three_ways_to_one_network(shared, tmp_path):
-    """The same features of real pictures, and the same classifier, from timm, Keras and ONNX.
-
-    The shared Keras file holds fp32 matrices, the others their fp16 rounding, which alone moves this network's
-    features by 2%: rounded alike they agree.
-    """
-    weights, alike = shared / "weights", {"crop": 0.875, "resize": "shortest", "interpolation": "bilinear"}
-    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    keras_file = half_of(weights / "mobilenetv2-imagenet.weights.h5", tmp_path / "half.weights.h5")
-    ways = {
-        "timm:mobilenetv2_100?pad_type=same&num_classes=1001":
-            InputOptions(weights=str(weights / "mobilenetv2-imagenet.safetensors"), **half, **alike),
-        "keras:MobileNetV2": InputOptions(weights=str(keras_file), **alike),
-        f"onnx:{weights / 'mobilenetv2-imagenet.onnx'}": InputOptions(**half, **alike),
-    }  # fmt: skip
-    from headstart import ImageClassifier
-    from headstart.images.decode import decode
-
-    files = sorted((shared / "data" / "horse-or-human" / "validation").rglob("*.jp*g"))[::32]
-    features, answers = [], []
-    for name, options in ways.items():
-        backbone = backbones.load(name, options=options)
-        pixels = np.stack([backbone.preprocess(decode(file.read_bytes())) for file in files])
-        features.append(served(backbone, pixels)["features"])
-        fitted = ImageClassifier(name, cut="features", input_options=options, runtime="onnxruntime")
-        fitted.fit(shared / "data" / "horse-or-human")
-        answers.append(fitted.accuracy_["validation"].to_dict())
-    for other in features[1:]:
-        assert np.linalg.norm(other - features[0]) < 1e-3 * np.linalg.norm(features[0])
-        np.testing.assert_allclose(other, features[0], atol=1e-3 * np.abs(features[0]).max())
-    assert answers[0] == answers[1] == answers[2]
+def test_arguments_in_an_id():
+    text = "net?pad_type=same&num_classes=1001&alpha=0.5&se=true&drop=False&act=none"
+    values = {"pad_type": "same", "num_classes": 1001, "alpha": 0.5, "se": True, "drop": False, "act": None}
+    assert parse_id("timm", text) == ("net", values)
+    assert parse_id("timm", "x?") == ("x", {})
 
 
-@pytest.mark.parametrize("name", ["timm:mobilenetv2_100", "keras:MobileNetV2"])
-def test_offline_it_says_what_to_do(name, tmp_path):
-    closed = "http://127.0.0.1:9"
-    variables = {
-        "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "KERAS_HOME": str(tmp_path), "https_proxy": closed,
-        "http_proxy": closed, "HEADSTART_CACHE": str(tmp_path / "cache"),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "headstart", "backbones", "show", name],
-        env={**os.environ, **variables}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"headstart: The weights of {name} are not in the cache")
-    assert "--weights FILE" in done.stderr
-
-
-def test_sizes_a_network_cannot_take(tmp_path):
-    with pytest.raises(OptionError, match="cannot be built for 16 x 16"):
-        backbones.load("keras:InceptionV3", options=InputOptions(size=(16, 16)))
-    _, path = timm_network("vit_tiny_patch16_224", 224, tmp_path)
-    with pytest.raises(BackboneError, match="8 x 8"):  # less than a patch
-        backbones.load("timm:vit_tiny_patch16_224", options=InputOptions(weights=str(path), size=(8, 8)))
+def test_files_of_weights_that_cannot_be_used_are_refused(tmp_path):
+    with pytest.raises(BackboneError, match="no file of weights"):
+        backbones.load("timm:resnet18", options=InputOptions(weights=str(tmp_path / "none.pth")))
+    for name in ("headstart-s", f"onnx:{saved(tmp_path)}"):
+        with pytest.raises(OptionError, match="leave"):
+            backbones.load(name, options=InputOptions(weights="w.pth"))

@@ -1,5 +1,8 @@
-"""``headstart backbones pull`` of published weights: timm's from a server that speaks the hub's protocol, well and with
-lies; those of Keras from its own cache of files. Each in a process of its own, as a user runs it (``make zoo``)."""
+"""``headstart backbones pull`` of published weights, in a process of its own, as a user runs it (``make zoo``).
+
+Those of timm come from a server that speaks the hub's protocol, well and with lies; those of Keras from its own cache
+of files.
+"""
 
 import hashlib
 import http.server
@@ -34,12 +37,12 @@ class Hub:
     status: int = 0
     code: str = ""  # the hub's own error code
     cut_after: list[int] = field(default_factory=list)
-    asked: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)  # method, range, token
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """The file that timm publishes, in this test's world."""
+    """The file that timm publishes, as far as these tests go."""
     return timm_network(TIMM[5:], 224, tmp_path_factory.mktemp("published"))[1]
 
 
@@ -62,16 +65,16 @@ def server(published):
 
         def answer(self):
             self.close_connection = True
-            asked = self.headers.get("Range")
+            byte_range = self.headers.get("Range")
             if self.path == FILE:  # the client asks for more, of itself
-                state.asked.append((self.command, asked, self.headers.get("Authorization")))
-            found = self.path == FILE and not state.status
-            start = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked else 0
-            body = state.content[start:] if found else b""
-            self.send_response((206 if start else 200) if found else state.status or 404)
+                state.requests.append((self.command, byte_range, self.headers.get("Authorization")))
+            is_found = self.path == FILE and not state.status
+            start = int(re.match(r"bytes=(\d+)-", byte_range)[1]) if byte_range else 0
+            body = state.content[start:] if is_found else b""
+            self.send_response((206 if start else 200) if is_found else state.status or 404)
             self.send_header("Connection", "close")
             self.send_header("Content-Length", str(len(body)))
-            if found:
+            if is_found:
                 self.send_header("X-Repo-Commit", "c" * 40)
                 self.send_header("X-Linked-Size", str(len(state.content)))
                 self.send_header("X-Linked-ETag", f'"{state.digest}"')
@@ -81,7 +84,7 @@ def server(published):
                 self.send_header("X-Error-Code", state.code or "EntryNotFound")
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body[: state.cut_after.pop(0)] if found and state.cut_after else body)
+                self.wfile.write(body[: state.cut_after.pop(0)] if is_found and state.cut_after else body)
 
     with serving(Handler) as state.address:
         yield state
@@ -91,72 +94,79 @@ def command(folder, *arguments, **variables):
     """``headstart backbones ...`` with caches of its own and no way out but the server."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {
-        "HF_HOME": str(folder / "hf"), "KERAS_HOME": str(folder / "keras"), "HEADSTART_CACHE": str(folder / "cache"),
-        "http_proxy": CLOSED, "https_proxy": CLOSED, "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1", **variables,
-    }  # fmt: skip
-    done = subprocess.run(
+        "HF_HOME": str(folder / "hf"),
+        "KERAS_HOME": str(folder / "keras"),
+        "HEADSTART_CACHE": str(folder / "cache"),
+        "http_proxy": CLOSED,
+        "https_proxy": CLOSED,
+        "no_proxy": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    completed = subprocess.run(
         [sys.executable, "-m", "headstart", "backbones", *arguments], env=environment, capture_output=True, text=True
     )
-    assert "Traceback" not in done.stderr
-    return done
+    assert "Traceback" not in completed.stderr
+    return completed
 
 
 def pulled(folder, name, *arguments, **variables):
-    done = command(folder, "pull", name, "--json", "--quiet", "--runtime", "onnxruntime", *arguments, **variables)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    """What ``pull`` prints as JSON."""
+    completed = command(folder, "pull", name, "--json", "--quiet", "--runtime", "onnxruntime", *arguments, **variables)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
+    return json.loads(completed.stdout)
 
 
-def told(folder, name, **variables):
+def error_line(folder, name, **variables):
     """The one line of an error."""
-    done = command(folder, "pull", name, "--quiet", **variables)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    completed = command(folder, "pull", name, "--quiet", **variables)
+    assert (completed.returncode, completed.stdout) == (2, ""), completed.stderr
+    assert completed.stderr.count("\n") == 1, completed.stderr
+    return completed.stderr
 
 
-def check_listed(folder, found):
+def check_listed(folder, report):
     """``list`` shows what ``pull`` printed, and its graph is there."""
-    entry = next(e for e in json.loads(command(folder, "list", "--json").stdout) if e["id"] == found["id"])
+    entry = next(e for e in json.loads(command(folder, "list", "--json").stdout) if e["id"] == report["id"])
     for key in ("sha256", "licence", "bytes", "speed"):
-        assert entry[key] == found[key]
-    assert found["speed"]["pictures_per_second"] > 0
-    assert (found["speed"]["runtime"], found["speed"]["precision"]) == ("onnxruntime", "fp32")
+        assert entry[key] == report[key]
+    assert report["speed"]["pictures_per_second"] > 0
+    assert (report["speed"]["runtime"], report["speed"]["precision"]) == ("onnxruntime", "fp32")
 
 
 def test_timm_weights_are_fetched_once_and_are_those_of_the_file(server, published, tmp_path):
     address = {"HF_ENDPOINT": server.address, "HF_TOKEN": "hf_secret"}
-    found = pulled(tmp_path, TIMM, **address)
-    assert (found["id"], found["licence"]) == (TIMM, "apache-2.0")
-    assert {token for *_, token in server.asked} == {"Bearer hf_secret"}
-    assert [method for method, *_ in server.asked].count("GET") == 1
-    check_listed(tmp_path, found)
-    assert found["sha256"] == backbones.load(TIMM, options=InputOptions(weights=str(published))).sha256
-    asked = len(server.asked)
-    assert pulled(tmp_path, TIMM, HF_HUB_OFFLINE="1")["sha256"] == found["sha256"]
-    assert len(server.asked) == asked
+    report = pulled(tmp_path, TIMM, **address)
+    assert (report["id"], report["licence"]) == (TIMM, "apache-2.0")
+    assert {token for *_, token in server.requests} == {"Bearer hf_secret"}
+    assert [method for method, *_ in server.requests].count("GET") == 1
+    check_listed(tmp_path, report)
+    assert report["sha256"] == backbones.load(TIMM, options=InputOptions(weights=str(published))).sha256
+    asked = len(server.requests)
+    assert pulled(tmp_path, TIMM, HF_HUB_OFFLINE="1")["sha256"] == report["sha256"]
+    assert len(server.requests) == asked
 
 
 def test_a_broken_download_is_tried_again(server, published, tmp_path):
     server.cut_after = [5000]
-    found = pulled(tmp_path, TIMM, HF_ENDPOINT=server.address)
-    assert [method for method, *_ in server.asked].count("GET") == 2
-    assert found["sha256"] == backbones.load(TIMM, options=InputOptions(weights=str(published))).sha256
+    report = pulled(tmp_path, TIMM, HF_ENDPOINT=server.address)
+    assert [method for method, *_ in server.requests].count("GET") == 2
+    assert report["sha256"] == backbones.load(TIMM, options=InputOptions(weights=str(published))).sha256
 
 
 @pytest.mark.parametrize(("status", "code"), [(404, "RepoNotFound"), (404, ""), (401, "GatedRepo"), (403, "")])
 def test_refusals_of_the_hub_are_one_line(server, tmp_path, status, code):
     server.status, server.code = status, code
-    line = told(tmp_path, TIMM, HF_ENDPOINT=server.address)
+    line = error_line(tmp_path, TIMM, HF_ENDPOINT=server.address)
     assert line.startswith(f"headstart: The weights of {TIMM} are not in the cache and cannot be fetched (")
     assert line.endswith("or give the file with --weights FILE.\n")
 
 
-def test_bytes_that_are_not_the_announced_ones_are_never_used(server, tmp_path):
+def test_bytes_other_than_the_announced_ones_are_never_used(server, tmp_path):
     good = server.content
     server.content = good[:-4] + b"\x00\x00\x80\x3f"
-    line = told(tmp_path, TIMM, HF_ENDPOINT=server.address)
+    line = error_line(tmp_path, TIMM, HF_ENDPOINT=server.address)
     assert f"another hash than the {server.digest[:12]}... announced" in line
     (file,) = (tmp_path / "hf").rglob(server.digest)
     assert str(file) in line
@@ -168,20 +178,20 @@ def test_bytes_that_are_not_the_announced_ones_are_never_used(server, tmp_path):
 def test_a_published_file_that_does_not_fit_is_one_line(server, tmp_path):
     server.content = b"no weights at all"
     server.digest = hashlib.sha256(server.content).hexdigest()
-    assert "cannot be fetched" in told(tmp_path, TIMM, HF_ENDPOINT=server.address)
+    assert "cannot be fetched" in error_line(tmp_path, TIMM, HF_ENDPOINT=server.address)
 
 
-def test_keras_takes_what_its_cache_of_files_has(tmp_path):
+def test_keras_uses_its_own_cache_of_files(tmp_path):
     network = keras_network("MobileNet", 224, alpha=0.25)
     models = tmp_path / "keras" / "models"
     models.mkdir(parents=True)
     file = legacy_file(network, models / "mobilenet_2_5_224_tf_no_top.h5")
-    found = pulled(tmp_path, KERAS)
-    assert (found["id"], found["licence"]) == (KERAS, "unknown")
-    check_listed(tmp_path, found)
-    assert found["sha256"] == backbones.load(KERAS, options=InputOptions(weights=str(file))).sha256
+    report = pulled(tmp_path, KERAS)
+    assert (report["id"], report["licence"]) == (KERAS, "unknown")
+    check_listed(tmp_path, report)
+    assert report["sha256"] == backbones.load(KERAS, options=InputOptions(weights=str(file))).sha256
     file.unlink()
-    assert pulled(tmp_path, KERAS)["sha256"] == found["sha256"]
+    assert pulled(tmp_path, KERAS)["sha256"] == report["sha256"]
 
 
 def test_keras_files_of_another_hash_are_not_used(tmp_path):
@@ -189,5 +199,5 @@ def test_keras_files_of_another_hash_are_not_used(tmp_path):
     models = tmp_path / "keras" / "models"
     models.mkdir(parents=True)
     (models / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5").write_bytes(b"other weights")
-    line = told(tmp_path, "keras:VGG16")
+    line = error_line(tmp_path, "keras:VGG16")
     assert line.startswith("headstart: The weights of keras:VGG16 are not in the cache and cannot be fetched (")

@@ -1,1 +1,1 @@
-"""What is done to the graph of a backbone."""
+"""Work on ONNX graphs: reading, standard form, taps, cheaper equivalents, checks."""

@@ -1,15 +1,16 @@
-"""Channels first: push the transposes of an NHWC graph through it, until they meet and vanish.
+"""Remove transposes: compute a graph in NCHW layout (channels first) wherever its operators allow it.
 
-Every tensor laid out [batch, height, width, channels] may have a *twin* [batch, channels, height, width] that is
-computed in its place. A Transpose to NHWC only notes its input as the twin of its output; operators that do not care
-are computed on twins; a Transpose to NCHW of a tensor with a twin is that twin. Only an operator that needs the NHWC
-layout has it made. The pictures themselves have a twin: the first node turns the uint8 pixels, a quarter of the bytes
-that a transpose of floats would move.
+Graphs from TensorFlow and Keras hold their maps as NHWC [batch, height, width, channels], with a pair of transposes
+around each convolution. Here, an NHWC tensor may have an NCHW *counterpart* that is computed in its place. A Transpose
+to NHWC is dropped: its input is noted as the counterpart of its output. Operators that work in either layout are
+applied to counterparts. A Transpose to NCHW of a tensor with a counterpart is that counterpart. Only an operator that
+needs the NHWC layout has the NHWC tensor computed. The input images have a counterpart too: the first node transposes
+the uint8 pixels, a quarter of the bytes that a transpose of floats would move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,57 +18,82 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from headstart.backbones.onnx.shapes import without_weights
+from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, set_messages, subgraphs
+from headstart.backbones.onnx.shapes import weights_as_inputs
 
-TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
-AXIS = {0: 0, 1: 2, 2: 3, 3: 1, -4: 0, -3: 2, -2: 3, -1: 1}  # of the NHWC tensor -> of its twin
-# The first input decides the layout; the others are scalars.
-UNARY = {
-    "Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Abs", "Softplus",
-    "Elu", "Selu", "Celu", "Gelu", "Mish", "Swish", "Softsign", "Clip", "Cast", "Identity", "Reciprocal", "Dropout",
+TO_NHWC = [0, 2, 3, 1]
+TO_NCHW = [0, 3, 1, 2]
+NCHW_AXIS = {0: 0, 1: 2, 2: 3, 3: 1, -4: 0, -3: 2, -2: 3, -1: 1}  # by the axis of the NHWC tensor
+# Operators on each value by itself: the layout is that of the first input, further inputs are scalars.
+ELEMENTWISE = {
+    "Relu",
+    "LeakyRelu",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Erf",
+    "Exp",
+    "Sqrt",
+    "Neg",
+    "Abs",
+    "Softplus",
+    "Elu",
+    "Selu",
+    "Celu",
+    "Gelu",
+    "Mish",
+    "Swish",
+    "Softsign",
+    "Clip",
+    "Cast",
+    "Identity",
+    "Reciprocal",
+    "Dropout",
     "Log",
-}  # fmt: skip
+}
 BROADCASTING = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "Sum", "PRelu"}
 REDUCTIONS = {"ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum"}
+RESHAPES = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+
+Rule = Callable[[onnx.NodeProto], bool]  # compute a node on counterparts; False where that cannot be done
 
 
 def channels_first(model: onnx.ModelProto) -> None:
-    """Leave, in place, as few transposes of pictures and maps as can be. Values do not change."""
-    nested = any(a.HasField("g") or a.graphs for node in model.graph.node for a in node.attribute)
-    if nested:  # branches read names of the graph around them
+    """Leave, in place, as few transposes of images and maps as can be. Values do not change."""
+    if any(list(subgraphs(node)) for node in model.graph.node):  # they read names of the graph around them
         return
-    turned = _Turning(model)
+    layout = _LayoutPass(model)
     for node in model.graph.node:
-        turned.add(node)
-    refill(model.graph.node, turned.nodes)
-    model.graph.initializer.extend(turned.constants)
+        layout.add(node)
+    set_messages(model.graph.node, layout.nodes)
+    model.graph.initializer.extend(layout.constants)
 
 
-def refill(field: Any, messages: Iterable[Any]) -> None:
-    """Let a repeated field (nodes, outputs, attributes) hold these messages, which may be some of its own, alone."""
-    copies = [type(message).FromString(message.SerializeToString()) for message in messages]
-    del field[:]
-    field.extend(copies)
+def layout_transposes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes that change the layout of images or maps."""
+    for node in model.graph.node:
+        if node.op_type == "Transpose" and attribute(node, "perm") in (TO_NHWC, TO_NCHW):
+            yield node
 
 
-def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of a node's attribute."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+class _LayoutPass:
+    """A pass over the nodes of a graph in their order, which collects the nodes of the new graph.
 
-
-class _Turning:
-    """A walk over the nodes in order. ``twin`` names NHWC tensors' twins, ``same`` tensors that another replaces,
-    ``made`` the NHWC tensors that exist after all."""
+    ``counterpart`` gives the NCHW tensor for an NHWC tensor, ``replacement`` the tensor to read in place of one whose
+    node was dropped, ``transposed_from`` the NHWC tensor of a Transpose to NCHW that stayed; ``computed`` are the NHWC
+    tensors with a counterpart that the new graph computes too.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
-        self.twin: dict[str, str] = {}
-        self.same: dict[str, str] = {}
-        self.made: set[str] = set()
-        self.first_of: dict[str, str] = {}  # a Transpose to NCHW that stayed: its output -> its input
-        self.values = {tensor.name: tensor for tensor in model.graph.initializer}
-        inferred = shape_inference.infer_shapes(without_weights(model)).graph
+        self.counterpart: dict[str, str] = {}
+        self.replacement: dict[str, str] = {}
+        self.transposed_from: dict[str, str] = {}
+        self.computed: set[str] = set()
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        inferred = shape_inference.infer_shapes(weights_as_inputs(model)).graph
         self.shapes = {
             value.name: [d.dim_value if d.HasField("dim_value") else None for d in value.type.tensor_type.shape.dim]
             for value in [*model.graph.input, *inferred.value_info, *inferred.output]
@@ -75,159 +101,183 @@ class _Turning:
         }
         for value in model.graph.input:
             if len(self.shapes.get(value.name, ())) == 4 and self.shapes[value.name][3] == 3:
-                self.made.add(value.name)
-                self._emit("Transpose", [value.name], [self._turn(value.name)], perm=TO_FIRST)
+                self.computed.add(value.name)
+                self._append("Transpose", [value.name], [self._new_counterpart(value.name)], perm=TO_NCHW)
 
     def add(self, original: onnx.NodeProto) -> None:
-        """Take the next node: drop it, compute it on twins, or keep it with the NHWC tensors it needs."""
+        """Take the next node: drop it, compute it on counterparts, or keep it with the NHWC tensors that it needs."""
         node = onnx.NodeProto()
         node.CopyFrom(original)
         for i, name in enumerate(node.input):
-            node.input[i] = self.same.get(name, name)
+            node.input[i] = self.replacement.get(name, name)
         perm = attribute(node, "perm") if node.op_type == "Transpose" else None
-        if perm == TO_FIRST and node.input[0] in self.twin:
-            self.same[node.output[0]] = self.twin[node.input[0]]
-        elif perm == TO_LAST and node.input[0] in self.first_of:
-            self.same[node.output[0]] = self.first_of[node.input[0]]
-        elif perm == TO_LAST and node.input[0] not in self.twin:
-            self.twin[node.output[0]] = node.input[0]
-        elif node.domain in ("", "ai.onnx") and (turn := self._rule(node)) is not None and turn(node):
-            pass
-        else:
-            self._keep(node)
-            if perm == TO_FIRST:
-                self.first_of[node.output[0]] = node.input[0]
+        if perm == TO_NCHW and node.input[0] in self.counterpart:
+            self.replacement[node.output[0]] = self.counterpart[node.input[0]]
+            return
+        if perm == TO_NHWC and node.input[0] in self.transposed_from:
+            self.replacement[node.output[0]] = self.transposed_from[node.input[0]]
+            return
+        if perm == TO_NHWC and node.input[0] not in self.counterpart:
+            self.counterpart[node.output[0]] = node.input[0]
+            return
+        rule = self._rule(node) if node.domain in DEFAULT_DOMAIN else None
+        if rule is not None and rule(node):
+            return
+        self._keep(node)
+        if perm == TO_NCHW:
+            self.transposed_from[node.output[0]] = node.input[0]
 
     def _keep(self, node: onnx.NodeProto) -> None:
+        """Keep a node, after transposes that compute the NHWC tensors that it reads."""
         for name in dict.fromkeys(node.input):
-            if name in self.twin and name not in self.made:
-                self.made.add(name)
-                self._emit("Transpose", [self.twin[name]], [name], perm=TO_LAST)
+            if name in self.counterpart and name not in self.computed:
+                self.computed.add(name)
+                self._append("Transpose", [self.counterpart[name]], [name], perm=TO_NHWC)
         self.nodes.append(node)
 
-    def _rule(self, node: onnx.NodeProto) -> Callable[[onnx.NodeProto], bool] | None:
-        kind = node.op_type
-        if kind in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
+    def _rule(self, node: onnx.NodeProto) -> Rule | None:
+        """How to compute a node on counterparts; None where it reads none, or its operator needs its layout."""
+        if node.op_type in RESHAPES:
             return self._reshape
-        if kind in BROADCASTING:
-            return self._broadcast if any(name in self.twin for name in node.input) else None
-        if not node.input or node.input[0] not in self.twin:
+        if node.op_type in BROADCASTING:
+            return self._broadcast if any(name in self.counterpart for name in node.input) else None
+        if not node.input or node.input[0] not in self.counterpart:
             return None
-        if kind in UNARY:
-            return self._unary
-        if kind in REDUCTIONS:
+        if node.op_type in ELEMENTWISE:
+            return self._elementwise
+        if node.op_type in REDUCTIONS:
             return self._reduce
-        return {"Concat": self._along, "Split": self._along, "Gather": self._along, "Pad": self._pad,
-                "Slice": self._slice}.get(kind)  # fmt: skip
+        rules: dict[str, Rule] = {
+            "Concat": self._concat,
+            "Split": self._split,
+            "Gather": self._gather,
+            "Pad": self._pad,
+            "Slice": self._slice,
+        }
+        return rules.get(node.op_type)
 
-    def _turn(self, name: str) -> str:
-        self.twin[name] = f"{name}.first"
-        return self.twin[name]
+    def _new_counterpart(self, name: str) -> str:
+        self.counterpart[name] = f"{name}.first"
+        return self.counterpart[name]
 
-    def _emit(self, kind: str, inputs: list[str], outputs: list[str], **attributes: object) -> None:
-        self.nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+    def _append(self, op_type: str, inputs: list[str], outputs: list[str], **attributes: object) -> None:
+        self.nodes.append(helper.make_node(op_type, inputs, outputs, **attributes))
 
-    def _again(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str], **changed: object) -> bool:
-        """The node with other inputs, outputs and attributes."""
-        kept = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        self._emit(node.op_type, inputs, outputs, **{**kept, **changed})
-        return True
+    def _append_like(self, node: onnx.NodeProto, inputs: list[str], outputs: list[str], **attributes: object) -> None:
+        """Append a copy of a node with other inputs, outputs and attributes."""
+        copied = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        self._append(node.op_type, inputs, outputs, **{**copied, **attributes})
 
-    def _constant(self, name: str) -> NDArray[np.generic] | None:
-        return numpy_helper.to_array(self.values[name]) if name in self.values else None
+    def _constant(self, name: str) -> NDArray[Any] | None:
+        """The value of an initializer, None for other tensors."""
+        return numpy_helper.to_array(self.initializers[name]) if name in self.initializers else None
 
-    def _new(self, value: NDArray[np.generic], like: str) -> str:
+    def _add_constant(self, value: NDArray[Any], like: str) -> str:
         name = f"{like}.first.{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def _unary(self, node: onnx.NodeProto) -> bool:
+    def _elementwise(self, node: onnx.NodeProto) -> bool:
         if len(node.output) != 1:
             return False
-        return self._again(node, [self.twin[node.input[0]], *node.input[1:]], [self._turn(node.output[0])])
+        inputs = [self.counterpart[node.input[0]], *node.input[1:]]
+        self._append_like(node, inputs, [self._new_counterpart(node.output[0])])
+        return True
 
     def _broadcast(self, node: onnx.NodeProto) -> bool:
         inputs = []
         for name in node.input:
             value = self._constant(name)
-            if name in self.twin:
-                inputs.append(self.twin[name])
+            if name in self.counterpart:
+                inputs.append(self.counterpart[name])
             elif value is not None and value.size == 1:
                 inputs.append(name)
             elif value is not None and value.ndim <= 4:
-                whole = value.reshape((1,) * (4 - value.ndim) + value.shape)
-                inputs.append(self._new(whole.transpose(TO_FIRST), name))
+                nhwc = value.reshape((1,) * (4 - value.ndim) + value.shape)
+                inputs.append(self._add_constant(nhwc.transpose(TO_NCHW), name))
             else:
                 return False
-        return self._again(node, inputs, [self._turn(node.output[0])])
+        self._append_like(node, inputs, [self._new_counterpart(node.output[0])])
+        return True
 
-    def _along(self, node: onnx.NodeProto) -> bool:
-        """Concat, Split and Gather work along an axis."""
-        axis, inputs = attribute(node, "axis", 0), list(node.input)
-        if node.op_type == "Concat":
-            if not all(name in self.twin for name in inputs):
-                return False
-            inputs = [self.twin[name] for name in inputs]
-        else:
-            indices = self._constant(inputs[1]) if node.op_type == "Gather" else None
-            if node.op_type == "Gather" and (indices is None or indices.ndim != 1):
-                return False
-            inputs[0] = self.twin[inputs[0]]
-        return self._again(node, inputs, [self._turn(name) for name in node.output], axis=AXIS[axis])
+    def _concat(self, node: onnx.NodeProto) -> bool:
+        if not all(name in self.counterpart for name in node.input):
+            return False
+        self._along_axis(node, [self.counterpart[name] for name in node.input])
+        return True
+
+    def _split(self, node: onnx.NodeProto) -> bool:
+        self._along_axis(node, [self.counterpart[node.input[0]], *node.input[1:]])
+        return True
+
+    def _gather(self, node: onnx.NodeProto) -> bool:
+        indices = self._constant(node.input[1])
+        if indices is None or indices.ndim != 1:
+            return False
+        self._along_axis(node, [self.counterpart[node.input[0]], *node.input[1:]])
+        return True
+
+    def _along_axis(self, node: onnx.NodeProto, inputs: list[str]) -> None:
+        axis = NCHW_AXIS[attribute(node, "axis", 0)]
+        self._append_like(node, inputs, [self._new_counterpart(name) for name in node.output], axis=axis)
 
     def _reduce(self, node: onnx.NodeProto) -> bool:
-        given = self._constant(node.input[1]) if len(node.input) > 1 else None
-        listed = attribute(node, "axes") if len(node.input) < 2 else (None if given is None else given.tolist())
-        if not listed or attribute(node, "noop_with_empty_axes", 0):
+        """A reduction whose axes are known; without ``keepdims`` only if the remaining axes keep their order."""
+        axes_input = self._constant(node.input[1]) if len(node.input) > 1 else None
+        if len(node.input) < 2:
+            nhwc_axes = attribute(node, "axes")
+        else:
+            nhwc_axes = None if axes_input is None else axes_input.tolist()
+        if not nhwc_axes or attribute(node, "noop_with_empty_axes", 0):
             return False
-        axes = sorted(AXIS[axis] for axis in listed)
-        left = [AXIS[axis] for axis in range(4) if AXIS[axis] not in axes]
-        keeps = bool(attribute(node, "keepdims", 1))
-        if not keeps and left != sorted(left):
+        axes = sorted(NCHW_AXIS[axis] for axis in nhwc_axes)
+        remaining = [NCHW_AXIS[axis] for axis in range(4) if NCHW_AXIS[axis] not in axes]
+        keeps_dims = bool(attribute(node, "keepdims", 1))
+        if not keeps_dims and remaining != sorted(remaining):
             return False
-        output = self._turn(node.output[0]) if keeps else node.output[0]
-        if given is None:
-            return self._again(node, [self.twin[node.input[0]]], [output], axes=axes)
-        changed = self._new(np.array(axes, np.int64), node.input[1])
-        return self._again(node, [self.twin[node.input[0]], changed], [output])
+        source = self.counterpart[node.input[0]]
+        output = self._new_counterpart(node.output[0]) if keeps_dims else node.output[0]
+        if axes_input is None:
+            self._append_like(node, [source], [output], axes=axes)
+        else:
+            self._append_like(node, [source, self._add_constant(np.array(axes, np.int64), node.input[1])], [output])
+        return True
 
     def _pad(self, node: onnx.NodeProto) -> bool:
         pads = self._constant(node.input[1]) if len(node.input) > 1 else None
         if pads is None or pads.size != 8 or (len(node.input) > 3 and node.input[3]):
             return False
-        changed = self._new(pads.reshape(2, 4)[:, TO_FIRST].reshape(8), node.input[1])
-        return self._again(node, [self.twin[node.input[0]], changed, *node.input[2:]], [self._turn(node.output[0])])
+        nchw_pads = self._add_constant(pads.reshape(2, 4)[:, TO_NCHW].reshape(8), node.input[1])
+        inputs = [self.counterpart[node.input[0]], nchw_pads, *node.input[2:]]
+        self._append_like(node, inputs, [self._new_counterpart(node.output[0])])
+        return True
 
     def _slice(self, node: onnx.NodeProto) -> bool:
         axes = self._constant(node.input[3]) if len(node.input) > 3 else None
         if axes is None:
             return False
-        changed = self._new(np.array([AXIS[int(axis)] for axis in axes], np.int64), node.input[3])
-        inputs = [self.twin[node.input[0]], *node.input[1:3], changed, *node.input[4:]]
-        return self._again(node, inputs, [self._turn(node.output[0])])
-
-    def _reshape(self, node: onnx.NodeProto) -> bool:
-        """To and from maps of one pixel, where both layouts hold the same numbers in the same order."""
-        before, after = self.shapes.get(node.input[0], []), self.shapes.get(node.output[0], [])
-        from_pixel = node.input[0] in self.twin and before[1:3] == [1, 1]
-        to_pixel = len(after) == 4 and after[1:3] == [1, 1] and after[3] is not None
-        if node.input[0] in self.twin and not from_pixel:
-            return False
-        channels = after[3] if to_pixel else (before[3] if from_pixel else None)
-        if to_pixel and (len(before) == 2 or from_pixel):
-            shape = [-1, channels, 1, 1]
-        elif from_pixel and len(after) == 2 and after[1] == channels:
-            shape = [-1, channels]
-        else:
-            return False
-        source = self.twin[node.input[0]] if from_pixel else node.input[0]
-        output = self._turn(node.output[0]) if to_pixel else node.output[0]
-        self._emit("Reshape", [source, self._new(np.array(shape, np.int64), node.output[0])], [output])
+        nchw_axes = self._add_constant(np.array([NCHW_AXIS[int(axis)] for axis in axes], np.int64), node.input[3])
+        inputs = [self.counterpart[node.input[0]], *node.input[1:3], nchw_axes, *node.input[4:]]
+        self._append_like(node, inputs, [self._new_counterpart(node.output[0])])
         return True
 
-
-def transposes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """The nodes that move pictures or maps between the layouts."""
-    for node in model.graph.node:
-        if node.op_type == "Transpose" and attribute(node, "perm") in (TO_LAST, TO_FIRST):
-            yield node
+    def _reshape(self, node: onnx.NodeProto) -> bool:
+        """A reshape to or from maps of 1 x 1 pixel, where both layouts hold the same numbers in the same order."""
+        source, result = node.input[0], node.output[0]
+        before, after = self.shapes.get(source, []), self.shapes.get(result, [])
+        from_pixel = source in self.counterpart and before[1:3] == [1, 1]
+        to_pixel = len(after) == 4 and after[1:3] == [1, 1] and after[3] is not None
+        if source in self.counterpart and not from_pixel:
+            return False
+        if to_pixel and (len(before) == 2 or from_pixel):
+            shape = [-1, after[3], 1, 1]
+        elif from_pixel and len(after) == 2 and after[1] == before[3]:
+            shape = [-1, before[3]]
+        else:
+            return False
+        inputs = [
+            self.counterpart[source] if from_pixel else source,
+            self._add_constant(np.array(shape, np.int64), result),
+        ]
+        self._append("Reshape", inputs, [self._new_counterpart(result) if to_pixel else result])
+        return True

@@ -1,4 +1,4 @@
-"""Work done once, in the weights: constants, explicit padding, and scales and shifts after convolutions."""
+"""Computations done once, in the weights: constants, explicit padding, and scales and shifts after convolutions."""
 
 from __future__ import annotations
 
@@ -11,47 +11,61 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from headstart.backbones.onnx.channels_first import attribute, refill
+from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, producers, set_messages, tensors_read
 
 Array = NDArray[Any]
+Constants = dict[str, onnx.TensorProto]  # initializers by name
+Producers = Mapping[str, onnx.NodeProto]
 ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
-FOLDED = (np.float16, np.float32, np.float64, np.int32, np.int64)
+FOLDED_TYPES = (np.float16, np.float32, np.float64, np.int32, np.int64)
 NEVER_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid"}
+LOWEST = -3e38  # a padding value from here down, near the lowest float32, is never the maximum of a window
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
     """Replace, in place, nodes whose inputs are all constants by their values, where those are no larger."""
-    graph, constants = model.graph, {tensor.name: tensor for tensor in model.graph.initializer}
-    kept = []
+    graph = model.graph
+    constants = _constants(graph)
+    remaining = []
     for node in list(graph.node):
-        value = None
-        if node.input and node.domain in ("", "ai.onnx") and all(name in constants for name in node.input):
-            inputs = [numpy_helper.to_array(constants[name]) for name in node.input]
-            if all(v.dtype in FOLDED for v in inputs):
-                value = _evaluated(node, inputs)
+        value = _constant_value(node, constants)
         if value is None:
-            kept.append(node)
+            remaining.append(node)
         else:
-            _set(graph, constants, node.output[0], value)
-    refill(graph.node, kept)
+            _add_constant(graph, constants, node.output[0], value)
+    set_messages(graph.node, remaining)
 
 
-def fold(model: onnx.ModelProto) -> None:
-    """Fold, in place, padding and arithmetic into convolutions. Values change by rounding only; nodes left without a
-    reader stay for pruning."""
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+def fold_into_convolutions(model: onnx.ModelProto) -> None:
+    """Fold, in place, padding and arithmetic into convolutions and poolings.
+
+    Values change by rounding alone. Nodes that nothing reads any more are left for ``prune``.
+    """
+    constants = _constants(model.graph)
     _fold_pads(model.graph, constants)
     _fold_arithmetic(model.graph, constants)
 
 
-def _set(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto], name: str, value: Array) -> str:
+def _constants(graph: onnx.GraphProto) -> Constants:
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def _add_constant(graph: onnx.GraphProto, constants: Constants, name: str, value: Array) -> None:
     constants[name] = graph.initializer.add()
     constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
-    return name
 
 
-def _evaluated(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array | None:
-    """The value of a node whose inputs are known; None for what is not folded here, such as what grows."""
+def _constant_value(node: onnx.NodeProto, constants: Constants) -> Array | None:
+    """The value of a node whose inputs are constants; None for all that is not folded, such as what would grow."""
+    if not node.input or node.domain not in DEFAULT_DOMAIN or not all(name in constants for name in node.input):
+        return None
+    inputs = [numpy_helper.to_array(constants[name]) for name in node.input]
+    if not all(value.dtype in FOLDED_TYPES for value in inputs):
+        return None
+    return _evaluate(node, inputs)
+
+
+def _evaluate(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array | None:
     first = inputs[0]
     if node.op_type == "Identity":
         return first
@@ -67,101 +81,133 @@ def _evaluated(node: onnx.NodeProto, inputs: Sequence[Array]) -> Array | None:
     return None
 
 
-def _readers(graph: onnx.GraphProto) -> Counter[str]:
-    """How often each tensor is read; names that branches of other nodes read count as outputs do."""
-    counts = Counter(name for node in graph.node for name in node.input)
-    counts.update(output.name for output in graph.output)
+def _fold_pads(graph: onnx.GraphProto, constants: Constants) -> None:
+    """Turn a Pad of height and width before a Conv or a MaxPool into the padding of that node."""
+    producer = producers(graph)
     for node in graph.node:
-        for inner in (g for a in node.attribute for g in [a.g, *a.graphs]):
-            counts.update(name for n in inner.node for name in n.input)
-    return counts
-
-
-def _fold_pads(graph: onnx.GraphProto, constants: Mapping[str, onnx.TensorProto]) -> None:
-    """A Pad of height and width before a Conv or a MaxPool becomes that node's own padding."""
-    producer = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
-        before = producer.get(node.input[0]) if node.op_type in ("Conv", "MaxPool") else None
-        if before is None or before.op_type != "Pad":
+        pad = producer.get(node.input[0]) if node.op_type in ("Conv", "MaxPool") else None
+        if pad is None or pad.op_type != "Pad" or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
             continue
-        if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or len(before.input) < 2 or "" in before.input[3:]:
+        amounts = _spatial_pads(pad, constants)
+        if amounts is None or not _pads_alike(node, pad, _pad_value(pad, constants), producer):
             continue
-        read = [numpy_helper.to_array(constants[n]) if n in constants else None for n in before.input[1:] if n]
-        if any(value is None for value in read) or len(before.input) > 3 or read[0] is None or read[0].size != 8:
-            continue
-        filled = float(read[1].item()) if len(read) > 1 and read[1] is not None else 0.0
-        pads = read[0].reshape(2, 4)
-        if (pads < 0).any() or pads[:, :2].any() or not _pads_alike(node, before, filled, producer):
-            continue
-        own = np.array(attribute(node, "pads", [0, 0, 0, 0])).reshape(2, 2)
-        total = [int(n) for n in (own + pads[:, 2:]).reshape(4)]
+        declared = np.array(attribute(node, "pads", [0, 0, 0, 0])).reshape(2, 2)
+        total = [int(n) for n in (declared + amounts).reshape(4)]
         if node.op_type == "MaxPool" and max(total) >= min(attribute(node, "kernel_shape")):
             continue
-        kept = [a for a in node.attribute if a.name != "pads"]
-        refill(node.attribute, [*kept, helper.make_attribute("pads", total)])
-        node.input[0] = before.input[0]
+        others = [a for a in node.attribute if a.name != "pads"]
+        set_messages(node.attribute, [*others, helper.make_attribute("pads", total)])
+        node.input[0] = pad.input[0]
 
 
-def _pads_alike(
-    node: onnx.NodeProto, pad: onnx.NodeProto, filled: float, producer: Mapping[str, onnx.NodeProto]
-) -> bool:
-    """Whether padding with ``filled`` is what the node's own padding does: zeros for Conv, minus infinity for MaxPool.
-    Zeros do as well where no value is below them, and so does the nearest value (Keras on PyTorch pads so): a window
-    wider than the padding holds that value itself."""
+def _spatial_pads(pad: onnx.NodeProto, constants: Constants) -> Array | None:
+    """[[top, left], [bottom, right]] of a Pad of NCHW maps; None if it is not known, negative, or pads other axes."""
+    if not 2 <= len(pad.input) <= 3 or any(name not in constants for name in pad.input[1:] if name):
+        return None
+    if not pad.input[1]:
+        return None
+    pads = numpy_helper.to_array(constants[pad.input[1]])
+    if pads.size != 8:
+        return None
+    pads = pads.reshape(2, 4)
+    return None if (pads < 0).any() or pads[:, :2].any() else pads[:, 2:]
+
+
+def _pad_value(pad: onnx.NodeProto, constants: Constants) -> float:
+    """The constant that a Pad fills in, 0 unless it has one."""
+    if len(pad.input) < 3 or not pad.input[2]:
+        return 0.0
+    return float(numpy_helper.to_array(constants[pad.input[2]]).item())
+
+
+def _pads_alike(node: onnx.NodeProto, pad: onnx.NodeProto, value: float, producer: Producers) -> bool:
+    """Whether padding with ``value`` gives what padding by the node itself does.
+
+    A Conv pads with zeros, a MaxPool with minus infinity. Before a MaxPool zeros do as well where no value is below
+    them, and so does the nearest value ("edge", as Keras on PyTorch pads): a window wider than the padding holds that
+    value itself.
+    """
     mode = attribute(pad, "mode", b"constant")
     if node.op_type == "Conv":
-        return mode == b"constant" and filled == 0
-    own_pads, rounding = attribute(node, "pads", [0]), attribute(node, "ceil_mode", 0)
-    if any(own_pads) or rounding or len(node.output) > 1 or max(attribute(node, "dilations", [1])) > 1:
+        return mode == b"constant" and value == 0
+    has_pads = any(attribute(node, "pads", [0]))
+    has_dilations = max(attribute(node, "dilations", [1])) > 1
+    if has_pads or has_dilations or attribute(node, "ceil_mode", 0) or len(node.output) > 1:
         return False
     if mode != b"constant":
         return bool(mode == b"edge")
-    above = producer.get(pad.input[0])
-    return filled <= -3e38 or (filled == 0 and above is not None and above.op_type in NEVER_NEGATIVE)
+    source = producer.get(pad.input[0])
+    return value <= LOWEST or (value == 0 and source is not None and source.op_type in NEVER_NEGATIVE)
 
 
-def _fold_arithmetic(graph: onnx.GraphProto, constants: dict[str, onnx.TensorProto]) -> None:
-    """Put sums, differences, products and quotients with one number a channel into the Conv before them."""
-    producer = {name: node for node in graph.node for name in node.output}
-    readers, nodes, gone = _readers(graph), list(graph.node), set()
-    for at, node in enumerate(nodes):
-        if node.op_type not in ARITHMETIC:
+def _fold_arithmetic(graph: onnx.GraphProto, constants: Constants) -> None:
+    """Fold sums, differences, products and quotients with one number per channel into the Conv before them."""
+    producer = producers(graph)
+    readers = _reader_counts(graph)
+    nodes = list(graph.node)
+    folded = set()
+    for index, node in enumerate(nodes):
+        operand = _constant_operand(node, constants)
+        if operand is None:
             continue
-        i = 0 if node.input[1] in constants else 1
-        if i == 1 and (node.input[0] not in constants or node.op_type in ("Sub", "Div")):
+        source = node.input[1 - operand]
+        conv = producer.get(source)
+        if conv is None or conv.op_type != "Conv" or conv.output[0] != source or readers[source] != 1:
             continue
-        conv = producer.get(node.input[i])
-        if conv is None or conv.op_type != "Conv" or readers[conv.output[0]] != 1 or conv.output[0] != node.input[i]:
+        parameters = _scaled_and_shifted(conv, node.op_type, constants[node.input[operand]], constants)
+        if parameters is None:
             continue
-        if conv.input[1] not in constants or (len(conv.input) > 2 and conv.input[2] not in constants):
-            continue
-        weight = numpy_helper.to_array(constants[conv.input[1]])
-        number = _a_channel(numpy_helper.to_array(constants[node.input[1 - i]]), len(weight))
-        if number is None or weight.dtype != np.float32 or weight.ndim != 4:
-            continue
-        bias = numpy_helper.to_array(constants[conv.input[2]]) if len(conv.input) > 2 else np.zeros(len(weight))
-        wide, bias = weight.astype(np.float64), bias.astype(np.float64)
-        scale = {"Mul": number, "Div": 1 / number}.get(node.op_type) if node.op_type in ("Mul", "Div") else None
-        if scale is not None:
-            wide, bias = wide * scale[:, None, None, None], bias * scale
-        else:
-            bias = bias + (number if node.op_type == "Add" else -number)
         name = node.output[0]
-        if not (np.isfinite(wide).all() and np.isfinite(bias).all()):
-            continue
-        names = [_set(graph, constants, f"{name}.{kind}", value.astype(np.float32))
-                 for kind, value in (("weight", wide), ("bias", bias))]  # fmt: skip
-        read = conv.input[0]
+        for kind, value in zip(("weight", "bias"), parameters, strict=True):
+            _add_constant(graph, constants, f"{name}.{kind}", value.astype(np.float32))
+        pixels = conv.input[0]
         del conv.input[:]
-        conv.input.extend([read, *names])
+        conv.input.extend([pixels, f"{name}.weight", f"{name}.bias"])
         conv.output[0] = name
         producer[name] = conv
-        gone.add(at)
-    refill(graph.node, [node for at, node in enumerate(nodes) if at not in gone])
+        folded.add(index)
+    set_messages(graph.node, [node for index, node in enumerate(nodes) if index not in folded])
 
 
-def _a_channel(value: Array, channels: int) -> NDArray[np.float64] | None:
-    """One number a channel, from a constant that broadcasts over a [batch, channels, height, width] map."""
+def _reader_counts(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each tensor is read, by nodes, by the graphs inside them, or as an output."""
+    counts = Counter(name for node in graph.node for name in tensors_read(node))
+    counts.update(output.name for output in graph.output)
+    return counts
+
+
+def _constant_operand(node: onnx.NodeProto, constants: Constants) -> int | None:
+    """Which input of a node of arithmetic is the constant; None where that cannot be folded."""
+    if node.op_type not in ARITHMETIC:
+        return None
+    if node.input[1] in constants:
+        return 1
+    is_commutative = node.op_type in ("Add", "Mul")
+    return 0 if is_commutative and node.input[0] in constants else None
+
+
+def _scaled_and_shifted(
+    conv: onnx.NodeProto, op_type: str, operand: onnx.TensorProto, constants: Constants
+) -> tuple[Array, Array] | None:
+    """Weight and bias (float64) of a Conv with the operation that follows it; None where they cannot be folded."""
+    if any(name not in constants for name in conv.input[1:3]):
+        return None
+    weight = numpy_helper.to_array(constants[conv.input[1]])
+    number = _per_channel(numpy_helper.to_array(operand), len(weight))
+    if number is None or weight.dtype != np.float32 or weight.ndim != 4:
+        return None
+    bias = numpy_helper.to_array(constants[conv.input[2]]) if len(conv.input) > 2 else np.zeros(len(weight))
+    weight, bias = weight.astype(np.float64), bias.astype(np.float64)
+    if op_type in ("Mul", "Div"):
+        scale = number if op_type == "Mul" else 1 / number
+        weight, bias = weight * scale[:, None, None, None], bias * scale
+    else:
+        bias = bias + (number if op_type == "Add" else -number)
+    return (weight, bias) if np.isfinite(weight).all() and np.isfinite(bias).all() else None
+
+
+def _per_channel(value: Array, channels: int) -> NDArray[np.float64] | None:
+    """One number per channel, of a constant that broadcasts over [batch, channels, height, width]; else None."""
     if value.size == 1 and value.ndim <= 4:
         return np.full(channels, value.item(), np.float64)
     if value.ndim in (3, 4) and value.size == channels and value.shape[-3] == channels:

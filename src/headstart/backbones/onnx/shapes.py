@@ -1,4 +1,4 @@
-"""Shapes and layouts of every tensor of a graph."""
+"""Shape and layout of every tensor of a graph."""
 
 from __future__ import annotations
 
@@ -8,96 +8,100 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from headstart.errors import BackboneError
+from headstart.backbones.onnx.graph import attribute
+from headstart.backbones.onnx.runnable import open_session
+from headstart.errors import BackboneError, one_line
 
-KEEPS_CHANNELS_FIRST = (
-    "Conv",
-    "MaxPool",
-    "AveragePool",
-    "GlobalAveragePool",
-    "BatchNormalization",
-    "ConvTranspose",
-)
-SHAPE_LIKE = 1024  # numbers: constants that shapes depend on are smaller, weights that cost time are larger
+ALWAYS_NCHW = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "ConvTranspose")
+LARGE_CONSTANT = 1024  # numbers: constants that shapes depend on have fewer, weights that cost time have more
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """``of``: tensor name -> shape for a batch of one; ``channels_last``: names of 4-D tensors laid out NHWC;
-    ``weights``: initializer name -> shape."""
+    """Shapes for a batch of one.
 
-    of: dict[str, tuple[int, ...]]
+    ``by_name`` has the shape of each tensor, ``weights`` that of each initializer; ``channels_last`` are the names of
+    4-D tensors in NHWC layout, all others are NCHW.
+    """
+
+    by_name: dict[str, tuple[int, ...]]
     channels_last: frozenset[str]
     weights: dict[str, tuple[int, ...]]
 
-    def last(self, tensor: str) -> bool:
+    def is_channels_last(self, tensor: str) -> bool:
         """Whether channels are the last axis of a 4-D tensor."""
         return tensor in self.channels_last
 
     def channels(self, tensor: str) -> int:
-        """How many channels: axis 1 of NCHW, else the last axis."""
-        shape = self.of[tensor]
-        return shape[1] if len(shape) == 4 and not self.last(tensor) else shape[-1]
+        """Number of channels: axis 1 of an NCHW map, else the last axis."""
+        shape = self.by_name[tensor]
+        return shape[1] if len(shape) == 4 and not self.is_channels_last(tensor) else shape[-1]
 
-    def area(self, tensor: str) -> tuple[int, int] | None:
+    def map_size(self, tensor: str) -> tuple[int, int] | None:
         """(height, width) of a 4-D tensor, None for others."""
-        shape = self.of.get(tensor, ())
+        shape = self.by_name.get(tensor, ())
         if len(shape) != 4:
             return None
-        return (shape[1], shape[2]) if self.last(tensor) else (shape[2], shape[3])
+        return (shape[1], shape[2]) if self.is_channels_last(tensor) else (shape[2], shape[3])
 
-    def kernel_of_one(self, node: onnx.NodeProto) -> bool:
-        """Whether a Conv has a 1 x 1 kernel and reads a 1 x 1 map, as a classifier written as a convolution does."""
-        weight = self.weights.get(node.input[1], ())
-        return len(weight) == 4 and weight[2:] == (1, 1) and self.area(node.input[0]) == (1, 1)
+    def is_fully_connected(self, conv: onnx.NodeProto) -> bool:
+        """Whether a Conv has a 1 x 1 kernel and reads a 1 x 1 map: a dense layer written as a convolution."""
+        weight = self.weights.get(conv.input[1], ())
+        return len(weight) == 4 and weight[2:] == (1, 1) and self.map_size(conv.input[0]) == (1, 1)
 
-    def cost(self, node: onnx.NodeProto) -> float:
-        """Multiply-adds of a Conv, Gemm or MatMul for one picture; 0 for others."""
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.output[0] not in self.of:
+    def multiply_adds(self, node: onnx.NodeProto) -> float:
+        """Multiply-adds of a Conv, Gemm or MatMul for one image; 0 for others."""
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.output[0] not in self.by_name:
             return 0.0
-        out = self.of[node.output[0]]
-        weight = self.weights.get(node.input[1]) or self.of.get(node.input[1], ())
+        output = self.by_name[node.output[0]]
         if node.op_type == "Conv":
-            return float(np.prod(weight[1:], dtype=float) * np.prod(out, dtype=float))
-        inner = self.of.get(node.input[0], (1,))[-1]
-        return float(inner * np.prod(out, dtype=float))
+            weight = self.weights.get(node.input[1]) or self.by_name.get(node.input[1], ())
+            return float(np.prod(weight[1:], dtype=float) * np.prod(output, dtype=float))
+        inner = self.by_name.get(node.input[0], (1,))[-1]
+        return float(inner * np.prod(output, dtype=float))
 
 
-def infer(model: onnx.ModelProto, name: str, channels_last: bool, size: tuple[int, int]) -> Shapes:
-    """Shapes of all tensors when the input ``name`` gets one picture of (height, width) ``size``.
+def infer_shapes(model: onnx.ModelProto, name: str, channels_last: bool, size: tuple[int, int]) -> Shapes:
+    """Shapes of all tensors when the input ``name`` gets one image of (height, width) ``size``.
 
-    ONNX's shape inference first; where it leaves a tensor open, the graph is run once. Raises BackboneError.
+    ONNX's shape inference comes first; where it leaves a tensor open, the graph is run once. Raises BackboneError.
     """
     shape = [1, *size, 3] if channels_last else [1, 3, *size]
-    probe = without_weights(model)
+    probe = weights_as_inputs(model)
     _fix_input(probe, name, shape)
     try:
         inferred = shape_inference.infer_shapes(probe, data_prop=True)
     except Exception as error:  # onnx raises several kinds for damaged graphs
-        raise BackboneError(f"The graph is inconsistent: {' '.join(str(error).split())[:200]}") from None
-    found = {name: tuple(shape)}
-    for info in [*inferred.graph.value_info, *inferred.graph.output]:
-        tensor = info.type.tensor_type
-        dims = [d.dim_value for d in tensor.shape.dim]
+        raise BackboneError(f"The graph is inconsistent: {one_line(error, 200)}") from None
+    shapes = {name: tuple(shape)}
+    for value in [*inferred.graph.value_info, *inferred.graph.output]:
+        tensor = value.type.tensor_type
+        dims = [dim.dim_value for dim in tensor.shape.dim]
         if tensor.HasField("shape") and all(dim > 0 for dim in dims):
-            found[info.name] = tuple(dims)
-    open_ = [n for node in probe.graph.node for n in node.output if n and n not in found and node.op_type != "Constant"]
-    if open_:
-        found |= _by_running(model, name, shape, open_)
+            shapes[value.name] = tuple(dims)
+    computed = [output for node in probe.graph.node if node.op_type != "Constant" for output in node.output if output]
+    unknown = [output for output in computed if output not in shapes]
+    if unknown:
+        shapes |= _shapes_by_running(model, name, shape, unknown)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return Shapes(found, _channels_last(model.graph, name, channels_last, found), weights)
+    return Shapes(shapes, _channels_last(model.graph, name, channels_last, shapes), weights)
 
 
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph for shape inference, which copies all it is given: large weights become inputs of their shape."""
+def weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for shape inference, which copies all that it is given: large weights become inputs of their shape."""
     declared = {value.name for value in model.graph.input}
-    large = [t for t in model.graph.initializer if np.prod(t.dims, dtype=float) > SHAPE_LIKE]
-    inputs = [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large if t.name not in declared]
+    large = [t for t in model.graph.initializer if np.prod(t.dims, dtype=float) > LARGE_CONSTANT]
     names = {tensor.name for tensor in large}
     graph = helper.make_graph(
-        model.graph.node, model.graph.name, [*model.graph.input, *inputs], model.graph.output,
-        [tensor for tensor in model.graph.initializer if tensor.name not in names],
-    )  # fmt: skip
+        nodes=model.graph.node,
+        name=model.graph.name,
+        inputs=[
+            *model.graph.input,
+            *(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in large if t.name not in declared),
+        ],
+        outputs=model.graph.output,
+        initializer=[tensor for tensor in model.graph.initializer if tensor.name not in names],
+    )
     probe = helper.make_model(graph, opset_imports=model.opset_import)
     probe.ir_version = model.ir_version
     probe.functions.extend(model.functions)
@@ -105,7 +109,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _fix_input(probe: onnx.ModelProto, name: str, shape: list[int]) -> None:
-    """The input takes ``shape`` and no other, and nothing is said of what comes out."""
+    """Let the input take ``shape`` alone, and forget declared shapes of all that is computed from it."""
     value = next(v for v in probe.graph.input if v.name == name)
     value.CopyFrom(helper.make_tensor_value_info(name, value.type.tensor_type.elem_type, shape))
     del probe.graph.value_info[:]
@@ -113,23 +117,21 @@ def _fix_input(probe: onnx.ModelProto, name: str, shape: list[int]) -> None:
         output.type.tensor_type.ClearField("shape")
 
 
-def _by_running(model: onnx.ModelProto, name: str, shape: list[int], tensors: list[str]) -> dict[str, tuple[int, ...]]:
-    import onnxruntime
-
+def _shapes_by_running(
+    model: onnx.ModelProto, name: str, shape: list[int], tensors: list[str]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of ``tensors`` in a run of the graph on one black image. Raises BackboneError."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     _fix_input(probe, name, shape)
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_empty_tensor_value_info(tensor) for tensor in tensors)
-    kind = next(v for v in probe.graph.input if v.name == name).type.tensor_type.elem_type
-    dtype = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}.get(kind, np.uint8)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+    element = next(v for v in probe.graph.input if v.name == name).type.tensor_type.elem_type
+    dtype = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}.get(element, np.uint8)
     try:
-        session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(None, {name: np.zeros(shape, dtype)})
-    except Exception as error:  # onnxruntime's own exceptions have no common base
-        raise BackboneError(f"The graph cannot be run: {' '.join(str(error).split())[:200]}") from None
+        values = open_session(probe.SerializeToString()).run(None, {name: np.zeros(shape, dtype)})
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise BackboneError(f"The graph cannot be run: {one_line(error, 200)}") from None
     return {t: v.shape for t, v in zip(tensors, values, strict=True) if isinstance(v, np.ndarray)}
 
 
@@ -139,14 +141,13 @@ def _channels_last(
     """Follow the layout through the graph: convolutions are always NCHW, transposes change it, others keep it."""
     last = {name} if input_last else set()
     for node in graph.node:
-        moved = False
+        is_last = False
         if node.op_type == "Transpose":
-            perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-            moved = (perm == [0, 2, 3, 1] and node.input[0] not in last) or (
-                perm == [0, 1, 2, 3] and node.input[0] in last
-            )
-        elif node.op_type not in KEEPS_CHANNELS_FIRST:
-            moved = any(i in last and len(shapes.get(i, ())) == 4 for i in node.input)
-        if moved:
+            perm = attribute(node, "perm", [])
+            source = node.input[0]
+            is_last = (perm == [0, 2, 3, 1] and source not in last) or (perm == [0, 1, 2, 3] and source in last)
+        elif node.op_type not in ALWAYS_NCHW:
+            is_last = any(i in last and len(shapes.get(i, ())) == 4 for i in node.input)
+        if is_last:
             last.update(node.output)
     return frozenset(last)
