@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
 def encode(text: str) -> bytes:
@@ -32,14 +36,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
     The data are on the disk before the file gets its name. Raises OSError.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-    temporary = Path(name)
+    temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(encode(data) if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -49,25 +51,44 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write the files of a new folder, which then takes the place of ``target``.
 
-    ``target`` is either as it was or holds all files of the new folder and nothing else. Raises OSError, and what
-    ``fill`` raises.
+    ``target`` is either as it was or holds all files of the new folder and nothing else, also if the process is killed
+    or another one replaces it at the same time. Raises OSError, and what ``fill`` raises.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         fill(new)
-        for path in new.iterdir():  # on the disk before the rename makes it visible
-            with path.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        if target.exists():
-            target.replace(old)
+        for path in new.rglob("*"):  # on the disk before the rename makes it visible
+            if path.is_file():
+                with path.open("rb+") as stream:
+                    os.fsync(stream.fileno())
         try:
-            new.replace(target)
+            new.replace(target)  # where there is nothing yet, or an empty folder
         except OSError:
-            if old.exists() and not target.exists():
-                old.replace(target)
-            raise
+            if not target.exists():
+                raise
+            if not _exchange(new, target):
+                _move_aside_and_replace(new, target, old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step; return False where the system cannot, and they are as they were."""
+    with suppress(OSError, AttributeError):
+        paths = (os.fsencode(first), os.fsencode(second))
+        return ctypes.CDLL(None).renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
+    return False
+
+
+def _move_aside_and_replace(new: Path, target: Path, old: Path) -> None:
+    """Replace a folder in two steps: killed between them, the process leaves the old one beside ``target``."""
+    target.replace(old)
+    try:
+        new.replace(target)
+    except OSError:
+        if not target.exists():
+            old.replace(target)
+        raise
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
@@ -86,10 +107,3 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
     return value
-
-
-def _umask() -> int:
-    """Return the permissions that new files do not get. There is no way to read them without setting them."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -15,6 +15,7 @@ from headstart import backbones
 from headstart.backbones import InputOptions, store
 from headstart.cli import main
 from headstart.errors import BackboneError, OptionError
+from headstart.features import Compute
 from headstart.features.runtime import load_graph
 from headstart.machine import cache_folder
 
@@ -29,7 +30,7 @@ def test_what_was_put_comes_back_and_runs_alike(small):
     stored = backbones.load("birds")
     assert replace(stored, graph=b"") == replace(small, graph=b"")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    before, after = (load_graph(b.graph, runtime="onnxruntime").run(pixels) for b in (small, stored))
+    before, after = (load_graph(b.graph, Compute("onnxruntime")).run(pixels) for b in (small, stored))
     for tap in before:
         np.testing.assert_array_equal(before[tap], after[tap])
 

@@ -19,14 +19,16 @@ def download(
     progress: ProgressOption = None,
 ) -> None:
     """Download a public dataset, check its hash and unpack it; an interrupted download is resumed."""
-    from headstart.data.download import SETS
-    from headstart.data.download import download as download_set
+    from headstart.data.download import download as download_dataset
+    from headstart.data.public_datasets import PUBLIC_DATASETS
 
     with progress_bar("Downloading", quiet, progress, unit="MB", unit_size=1e6) as bar:
-        hashes = download_set(name, folder, timeout=timeout, progress=bar)
+        hashes = download_dataset(name, folder, timeout=timeout, progress=bar)
     if not quiet:
-        for file in SETS[name].files:
-            if file.sha256 is None:
-                note = f"note: no hash of {file.url} was published; the file received has sha256 {hashes[file.url]}"
-                print(line(note), file=sys.stderr)
-    print(line(f"{folder} holds {name} (licence: {SETS[name].licence}); learn from it: headstart fit {folder}"))
+        for url in (archive.url for archive in PUBLIC_DATASETS[name].archives if archive.sha256 is None):
+            print(
+                line(f"note: no hash of {url} is published; that of the file received is {hashes[url]}"),
+                file=sys.stderr,
+            )
+    licence = PUBLIC_DATASETS[name].licence
+    print(line(f"{folder} holds {name} (licence: {licence}); learn from it: headstart fit {folder}"))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,8 +17,9 @@ from headstart.backbones import Backbone, InputOptions
 from headstart.data import open_dataset
 from headstart.data.rendered import render
 from headstart.errors import BackboneError, OptionError
-from headstart.features.features import embed
-from headstart.heads import select
+from headstart.features import Compute, embed
+from headstart.heads.selection import HeadOptions, select_head
+from headstart.heads.training_set import TrainingSet
 from headstart.splits.groups import find_groups
 
 TAPS = {"stage2": 24, "stage3": 32, "stage4": 96, "stage5": 320, "features": 1280}
@@ -83,18 +85,20 @@ def test_fp16_storage_costs_no_more_than_a_fifth_of_a_point(built_in, shared):
     count = 0
     for name in ("ants-bees", "horse-or-human"):
         dataset = open_dataset(shared / "data" / name)
-        truth, choice = None, None
+        truth, selected = None, None
         for seed in right:
-            features = embed(dataset, with_other_fp32_weights(built_in, seed), runtime="onnxruntime", taps=["features"])
+            deepest = replace(with_other_fp32_weights(built_in, seed), taps=built_in.taps[-1:])
+            features = embed(dataset, deepest, Compute("onnxruntime"))
             x = features.values["features"]
-            if choice is None or truth is None:
+            if selected is None or truth is None:
                 truth = np.array([dataset.classes.index(str(dataset.items[i].label)) for i in features.index])
                 train = np.array([dataset.items[i].split == "train" for i in features.index])
                 groups = find_groups(
                     features.content_hashes[train], features.tiny_images[train], x[train], truth[train]
                 )
-                choice = select({"features": x[train]}, truth[train], groups.index, kind="ridge")
-            predicted = choice.head.scores(x[~train].astype(np.float32)).argmax(axis=1)
+                training_set = TrainingSet.of({"features": x[train]}, truth[train], groups.index)
+                selected = select_head(training_set, HeadOptions(kind="ridge"))
+            predicted = selected.head.scores(x[~train].astype(np.float32)).argmax(axis=1)
             right[seed] += int((predicted == truth[~train]).sum())
         count += int((~train).sum())
     lost = np.mean([right[seed] for seed in (0, 1, 2)]) - right[None]

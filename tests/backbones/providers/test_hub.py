@@ -17,6 +17,7 @@ from headstart.backbones import InputOptions
 from headstart.backbones.providers import hub
 from headstart.cli import main
 from headstart.errors import BackboneError, OptionError
+from headstart.features import Compute
 from headstart.features.runtime import load_graph
 from headstart.machine import cache_folder
 
@@ -24,7 +25,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 
 
 def features(backbone):
-    return load_graph(backbone.graph, runtime="onnxruntime").run(PIXELS)[backbone.taps[-1].name]
+    return load_graph(backbone.graph, Compute("onnxruntime")).run(PIXELS)[backbone.taps[-1].name]
 
 
 def test_it_is_fetched_once_pinned_and_described(server, monkeypatch):
@@ -146,14 +147,14 @@ def test_pull_measures_and_list_shows(server, monkeypatch, capsys):
     assert status == 0, err
     assert PINNED in out
     assert "apache-2.0" in out
-    assert "pictures/s" in out
+    assert "images/s" in out
     assert "Downloading" in err
     entries = json.loads(command(monkeypatch, capsys, "list", "--json")[1])
     entry = next(e for e in entries if e["id"] == PINNED)
     assert entry["speed"]["pictures_per_second"] > 0
     assert (entry["speed"]["runtime"], entry["speed"]["precision"]) == ("onnxruntime", "fp32")
     listed = command(monkeypatch, capsys, "list")[1]
-    assert re.search(r"pictures/s \(onnxruntime fp32\)", listed)
+    assert re.search(r"images/s \(onnxruntime fp32\)", listed)
     pulled = json.loads(command(monkeypatch, capsys, "pull", "hf:org/net", "--json")[1])
     assert (pulled["id"], pulled["licence"], pulled["bytes"]) == (PINNED, "apache-2.0", entry["bytes"])
     assert command(monkeypatch, capsys, "remove", PINNED)[0] == 0

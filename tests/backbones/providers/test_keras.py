@@ -8,8 +8,8 @@ from helpers.frameworks import assert_close, blobs, keras_network, keras_values,
 from headstart import backbones
 from headstart.backbones import InputOptions
 from headstart.errors import BackboneError
-from headstart.heads import Training
-from headstart.heads.mlp import train
+from headstart.heads.kinds import Targets
+from headstart.heads.mlp import MlpConfig, train
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
 needs("torch", "keras", "h5py", "onnxscript")
@@ -104,10 +104,10 @@ def test_the_lessons_whole_model_has_its_parameters(inception):
     assert sorted(shapes) == sorted((out, inner, height, width) for height, width, inner, out in kernels)
 
     values = served(backbone, blobs(150, 2))["mixed7/flat"]
-    _, layers = next(iter(train(values, np.array([0, 1]), 2, Training(epochs=1), seed=0)))
+    _, layers = next(iter(train(values, Targets(np.array([0, 1]), 2, np.array([0, 1])), MlpConfig(epochs=1), seed=0)))
     ours = layers()
     assert not ours.weights[:, 0].any()  # one sigmoid: the first class has no numbers of its own
-    trained = ours.hidden.size + ours.offset.size + ours.weights[:, 1].size + 1
+    trained = ours.hidden_weights.size + ours.hidden_bias.size + ours.weights[:, 1].size + 1
     assert cut.count_params() + trained == 47_512_481
 
 

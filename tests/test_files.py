@@ -1,0 +1,179 @@
+"""Files and folders are written whole or not at all, whatever happens meanwhile."""
+
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from headstart import files
+from headstart.files import encode, read_json, replace_folder, to_json, write_atomic
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_is_replaced_and_gets_the_usual_permissions(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, "old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    (tmp_path / "usual").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"a.json", "usual"}
+
+
+def test_a_file_that_cannot_be_written_raises_and_leaves_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "folder", "text")
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "missing" / "file", "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def fill_with(text, names=("a", "b")):
+    def fill(new):
+        for name in names:
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_text(text)
+
+    return fill
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_is_replaced_whole(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    target = tmp_path / "deep" / "target"
+    replace_folder(target, fill_with("old", ("a", "c", "sub/d")))
+    replace_folder(target, fill_with("new"))
+    assert content(target) == {"a": b"new", "b": b"new"}
+    assert [entry.name for entry in target.parent.iterdir()] == ["target"]
+
+
+def test_an_error_while_a_folder_is_filled_leaves_the_old_one(tmp_path):
+    target = tmp_path / "target"
+    replace_folder(target, fill_with("old"))
+
+    def fail(new):
+        (new / "a").write_text("half")
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        replace_folder(target, fail)
+    assert content(target) == {"a": b"old", "b": b"old"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["target"]
+
+
+def test_two_folders_are_exchanged_in_one_step(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    exchanged = files._exchange(tmp_path / "first", tmp_path / "second")
+    assert exchanged == sys.platform.startswith("linux")
+    assert (tmp_path / "first" / "name").read_text() == ("second" if exchanged else "first")
+    assert not files._exchange(tmp_path / "first", tmp_path / "missing")
+
+
+def test_several_threads_replace_the_same_folder(tmp_path):
+    target = tmp_path / "target"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: replace_folder(target, fill_with(str(i))), range(64)))
+    assert len(set(content(target).values())) == 1
+    assert set(content(target)) == {"a", "b"}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from headstart.files import replace_folder, write_atomic
+count = int(sys.argv[2])
+def counted(function):
+    def call(*arguments, **options):
+        global count
+        if count == 0:
+            os.kill(os.getpid(), 9)
+        count -= 1
+        return function(*arguments, **options)
+    return call
+for name in ("fsync", "replace", "rename", "unlink", "rmdir", "open"):
+    setattr(os, name, counted(getattr(os, name)))
+import headstart.files as files
+files._exchange = counted(files._exchange)
+def fill(new):
+    for name in ("a", "b"):
+        (new / name).write_text("new")
+replace_folder(Path(sys.argv[1]) / "target", fill)
+write_atomic(Path(sys.argv[1]) / "file", "new")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges folders in one step")
+@pytest.mark.parametrize("calls", range(16))
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, calls):
+    target, file = tmp_path / "target", tmp_path / "file"
+    replace_folder(target, fill_with("old"))
+    write_atomic(file, "old")
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(calls)])
+    assert set(content(target)) == {"a", "b"}
+    assert set(content(target).values()) in ({b"old"}, {b"new"})
+    assert file.read_text() in ("old", "new")
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from headstart.files import replace_folder, write_atomic
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+folder = Path(sys.argv[1])
+for write in (
+    lambda: write_atomic(folder / "file", "x" * 2000),
+    lambda: replace_folder(folder / "target", lambda new: (new / "a").write_text("x" * 2000)),
+):
+    try:
+        write()
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
+def test_a_full_disk_leaves_the_old(tmp_path):
+    replace_folder(tmp_path / "target", fill_with("old"))
+    write_atomic(tmp_path / "file", "old")
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    assert done.stdout.split() == ["OSError", "OSError"], done.stderr
+    assert content(tmp_path) == {"file": b"old", "target/a": b"old", "target/b": b"old"}
+
+
+def test_json_keeps_names_of_any_bytes(tmp_path):
+    name = os.fsdecode(b"gu\xeape \xff")
+    (tmp_path / "a.json").write_bytes(to_json({"name": name, "é": [1]}, indent=1))
+    assert read_json(tmp_path / "a.json", 1000) == {"name": name, "é": [1]}
+    assert encode(name) == b"gu\\udceape \\udcff"
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            to_json({"value": value})
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"[1]", "not a JSON object"),
+        (b"{", "Expecting"),
+        (b'{"a": "' + b"x" * 2000 + b'"}', "more than 1,000 bytes"),
+        (b"[" * 900, "Expecting|too deeply"),
+        (b'{"a": "\xff"}', "codec"),
+    ],
+)
+def test_json_that_cannot_be_used_is_an_error(tmp_path, data, reason):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ValueError, match=reason):
+        read_json(tmp_path / "a.json", 1000)
+    with pytest.raises(OSError):
+        read_json(tmp_path / "missing.json", 1000)
