@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from headstart.backbones import Backbone
     from headstart.backbones.store import Speed
 
-BackboneArgument = Annotated[str, typer.Argument(help=BACKBONE_HELP)]
+BackboneArgument = Annotated[str, typer.Argument(metavar="BACKBONE", help=BACKBONE_HELP)]
 WeightsOption = Annotated[str | None, typer.Option(metavar="FILE", help=WEIGHTS_HELP)]
 
 
@@ -121,7 +121,7 @@ def pull_backbone(
 
 
 def import_backbone(
-    backbone: Annotated[str, typer.Argument(help="A file.onnx, or any id that --backbone takes.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A file.onnx, or any id that --backbone takes.")],
     name: Annotated[str | None, typer.Option(help="Name of the backbone; the file's name by default.")] = None,
     input_flags: InputFlags = InputFlags(),
 ) -> None:
@@ -139,7 +139,9 @@ def import_backbone(
 
 
 def remove_backbone(
-    name: Annotated[str, typer.Argument(help="A name or an id that headstart backbones list shows as kept.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name or an id that headstart backbones list shows as kept.")
+    ],
 ) -> None:
     """Delete a kept backbone and what was prepared for it; your own files are never touched."""
     from headstart.backbones import store

@@ -36,7 +36,7 @@ def check(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Find duplicates, leaks between splits, label issues, outliers and images of poor quality."""
+    """Find duplicates, leaks, label issues and poor images."""
     from headstart.check import check_dataset, write_table
     from headstart.data import open_dataset
     from headstart.features import FeatureCache

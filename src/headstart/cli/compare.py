@@ -45,7 +45,7 @@ def compare(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Rank backbones and places to cut them on the training images of DATA."""
+    """Rank backbones, and places to cut them, on a dataset."""
     from headstart.compare import CompareOptions, compare_backbones, parse_entries
     from headstart.data import open_dataset
     from headstart.features import FeatureCache

@@ -12,13 +12,16 @@ from headstart.cli.terminal import line, progress_bar
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="horses-or-humans, cats-and-dogs-filtered, flower-photos or ants-bees.")],
-    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="horses-or-humans, cats-and-dogs-filtered, flower-photos or ants-bees."),
+    ],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a silent server.")] = 30,
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Download a public dataset, check its hash and unpack it; an interrupted download is resumed."""
+    """Download a public dataset, verified and resumed."""
     from headstart.data.download import download as download_dataset
     from headstart.data.public_datasets import PUBLIC_DATASETS
 

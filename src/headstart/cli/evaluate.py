@@ -57,7 +57,7 @@ def evaluate(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Evaluate MODEL on DATA: accuracy, metrics per class, errors; or compare several models."""
+    """Measure accuracy on labelled images, or compare models."""
     *other_models, data = more
     if as_csv and (as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")

@@ -123,7 +123,7 @@ def fine_tune(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Fit a classifier, then train the backbone's last layers; keep that only if it is better."""
+    """Fit, then train the backbone too, kept only if better."""
     from headstart import finetune
     from headstart.classifier import FitOptions
     from headstart.features import Compute

@@ -121,7 +121,7 @@ def fit(
     progress: ProgressOption = None,
     fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True)] = False,
 ) -> None:
-    """Fit a classifier to the images in DATA and write a model folder."""
+    """Fit a classifier to images and write a model folder."""
     if fine_tune:
         raise OptionError("Fine-tuning is a command of its own: headstart fine-tune DATA")
     from headstart.classifier import FitOptions

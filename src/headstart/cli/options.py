@@ -44,13 +44,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings=CONTEXT,
     help="A folder of images in, a trustworthy image classifier out: transfer learning without a training framework.",
+    epilog="Exit statuses: 0 done; 1 done, but a condition failed (see the command); 2 wrong input; 130 interrupted.",
 )
 backbones_app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings=CONTEXT,
-    help="The pretrained networks whose features are used.",
+    help="List, show, download, import and remove backbones.",
 )
 
 
@@ -157,9 +158,10 @@ PRECISION_HELP = "auto, fp32 or bf16 (OpenVINO, where the processor has it)."
 WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."
 
 DataArgument = Annotated[
-    str, typer.Argument(help="Folder, zip or tar archive, table (.csv, .parquet, .jsonl) or URL of these.")
+    str,
+    typer.Argument(metavar="DATA", help="Folder, zip or tar archive, table (.csv, .parquet, .jsonl) or URL of these."),
 ]
-ModelArgument = Annotated[str, typer.Argument(help="A model folder.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")]
 JsonOption = Annotated[bool, run_option("--json", help="Print JSON alone on standard output.")]
 CsvOption = Annotated[bool, run_option("--csv", help="Print comma-separated values with a header.")]
 QuietOption = Annotated[bool, run_option("--quiet", help="Print no progress and no notes.")]

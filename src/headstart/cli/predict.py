@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 def predict(
     model: ModelArgument,
-    images: Annotated[list[str], typer.Argument(help="Images, or folders, archives and tables of them.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Images, or folders, archives and tables of them.")
+    ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
     as_csv: CsvOption = False,
@@ -37,7 +39,7 @@ def predict(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Predict the class of each image, or none of these, with its prediction set."""
+    """Predict the class of images, or none of these."""
     from headstart.model import Predictor
 
     if as_json and as_csv:

@@ -17,7 +17,7 @@ def report(
         Path | None, typer.Option("-o", "--output", help="The page; MODEL/report.html by default.")
     ] = None,
 ) -> None:
-    """Write the report of MODEL as one HTML page: accuracy, errors, what to correct in the data."""
+    """Write the report of a model again, as one HTML page."""
     from headstart.report import rewrite_report
 
     print(line(str(rewrite_report(model, output))))

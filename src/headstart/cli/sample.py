@@ -11,8 +11,8 @@ from headstart.cli.terminal import line, progress_bar
 
 
 def sample(
-    name: Annotated[str, typer.Argument(help="horses-or-humans.")],
-    folder: Annotated[str, typer.Argument(help="A new or empty folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="horses-or-humans.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     train: Annotated[int, typer.Option(help="Number of training images.")] = 1000,
     validation: Annotated[int, typer.Option(help="Number of validation images, of other figures.")] = 256,
     seed: Annotated[int, typer.Option(help="Another seed gives other images.")] = 0,
@@ -20,7 +20,7 @@ def sample(
     quiet: QuietOption = False,
     progress: ProgressOption = None,
 ) -> None:
-    """Render a labelled sample dataset: computer-generated horses and humans."""
+    """Render a sample dataset of horses and humans."""
     from headstart.data.rendered import render
 
     with progress_bar("Rendering", quiet, progress) as bar:

@@ -7,7 +7,7 @@ from headstart.cli.terminal import line, print_json
 
 
 def verify(model: ModelArgument, as_json: JsonOption = False, run: RunOptions = RunOptions()) -> None:
-    """Check that this machine gives the predictions that the model had where it was made."""
+    """Check that a model predicts the same on this machine."""
     from headstart.model import Predictor
 
     result = Predictor.load(model, run.compute).verify()

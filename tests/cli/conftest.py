@@ -1,0 +1,21 @@
+"""What the tests of commands share."""
+
+import sys
+
+import pytest
+
+from headstart.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run ``headstart ARGS`` in this process; return status, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call

@@ -1,0 +1,169 @@
+"""``headstart evaluate`` and ``headstart verify``."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.photos import write_photos
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
+
+
+def with_thresholds(folder, target, **changes):
+    """Copy a model folder, with other thresholds."""
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text("utf-8"))
+    (target / "config.json").write_text(json.dumps(config | changes), "utf-8")
+    return target
+
+
+def test_the_json_form(run, model_folder, photos):
+    status, out, _ = run("evaluate", model_folder, photos / "validation", "--json")
+    value = json.loads(out)
+    assert status == 0
+    assert value["accuracy"]["count"] == 12
+    assert sum(map(sum, value["confusion"])) == 12
+    assert value["coverage"]["promised"] == 0.95
+    assert value["coverage"]["found"]["count"] == value["none_of_these"]["known"]["count"] == 12
+    assert 1 <= value["coverage"]["found"]["set_size"] <= 2
+    assert value["none_of_these"]["unknown"] is None
+
+
+def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_folder, photos, tmp_path):
+    """An unbalanced set with an unknown class."""
+    data = tmp_path / "data"
+    shutil.copytree(photos / "validation" / "disc", data / "disc")
+    shutil.copytree(photos / "train" / "stripes", data / "stripes")
+    write_photos(tmp_path / "more", 4, ("a", "b", "dots"))
+    shutil.copytree(tmp_path / "more" / "dots", data / "dots")
+    lines = map(json.loads, run("predict", model_folder, data, "--json")[1].splitlines())
+    predicted = {line["path"].split("/", 1)[-1]: line["classes"][0]["class"] for line in lines}
+    files = sorted(data.rglob("*.jpg"))
+    truth = [file.parent.name for file in files]
+    answers = [predicted[next(p for p in predicted if str(file).endswith(p))] for file in files]
+    names = ["disc", "stripes", "dots"]
+    precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=names, zero_division=0)
+
+    value = json.loads(run("evaluate", model_folder, data, "--json")[1])
+    rows = value["per_class"]
+    assert [row["class"] for row in rows] == names
+    np.testing.assert_allclose([row["precision"] or 0 for row in rows], precision)
+    np.testing.assert_allclose([row["recall"] for row in rows], recall)
+    np.testing.assert_allclose([row["f1"] for row in rows], f1)
+    assert [row["support"] for row in rows] == support.tolist()
+    assert value["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answers))
+    assert value["macro"] == pytest.approx({"precision": precision.mean(), "recall": recall.mean(), "f1": f1.mean()})
+
+    table = list(csv.DictReader(io.StringIO(run("evaluate", model_folder, data, "--csv")[1])))
+    assert [row["class"] for row in table] == names
+    np.testing.assert_allclose([float(row["f1"]) for row in table], f1)
+    assert table[2]["precision"] == ""  # never predicted: not defined
+
+    out = run("evaluate", model_folder, data)[1]
+    assert f"balanced accuracy {balanced_accuracy_score(truth, answers):.1%}" in out
+    assert f"{recall[0]:9.1%}" in next(line for line in out.splitlines() if line.startswith("disc "))
+    assert "macro average" in out
+
+
+def test_text(run, model_folder, photos):
+    status, out, _ = run("evaluate", model_folder, photos / "validation")
+    assert status == 0
+    assert out.startswith("Accuracy    ")
+    assert "hold the true class (target 95%)" in out
+    assert "of known classes (target 5%)" in out
+    assert "95% interval" in out
+
+
+def test_sets_and_rejection_are_counted(run, model_folder, photos, tmp_path):
+    strict = with_thresholds(model_folder, tmp_path / "m", reject_threshold=0.0, set_thresholds=[0.0, 0.0])
+    value = json.loads(run("evaluate", strict, photos / "validation", "--json")[1])
+    assert value["coverage"]["found"]["set_size"] == 2
+    assert value["coverage"]["found"]["value"] == value["none_of_these"]["known"]["value"] == 1
+
+
+def test_rejected_images_of_unknown_classes_are_counted(run, model_folder, photos, tmp_path):
+    strict = with_thresholds(model_folder, tmp_path / "m", reject_threshold=0.0)
+    shutil.copytree(photos / "validation" / "disc", tmp_path / "data" / "zebra")
+    status, out, err = run("evaluate", strict, tmp_path / "data")
+    assert status == 0
+    assert "of classes that the model does not know" in out
+    assert "hold the true class" not in out
+    assert "does not know zebra; those images count as wrong" in err
+    value = json.loads(run("evaluate", strict, tmp_path / "data", "--json")[1])
+    assert value["none_of_these"]["unknown"]["correct"] == 6
+    assert value["coverage"]["found"] is None
+
+
+def test_several_models_are_compared(run, model_folder, photos, tmp_path):
+    status, out, _ = run("evaluate", model_folder, model_folder, photos)
+    assert status == 0
+    assert "12 images show no difference between" in out
+    assert "McNemar p 1)" in out
+    swapped = tmp_path / "swapped"
+    for source, target in (("disc", "stripes"), ("stripes", "disc")):
+        shutil.copytree(photos / "train" / source, swapped / target)
+    run("fit", swapped, "-o", tmp_path / "bad")
+    status, out, _ = run("evaluate", tmp_path / "bad", model_folder, photos, "--json", "--group-by", "none")
+    value = json.loads(out)
+    assert [entry["model"] for entry in value["models"]] == [str(tmp_path / "bad"), str(model_folder)]
+    (pair,) = value["differences"]
+    assert pair["real"]
+    assert pair["difference"] > 0.5
+    assert pair["only_second"] - pair["only_first"] == round(12 * pair["difference"])
+    assert value["groups"]["count"] == 12
+    out = run("evaluate", tmp_path / "bad", model_folder, photos, "--group-by", "none")[1]
+    assert f"{model_folder} is better than {tmp_path / 'bad'}" in out
+    assert run("evaluate", model_folder, tmp_path / "nothing", photos)[0] == 2
+    assert run("evaluate", model_folder, model_folder, photos, "--group-by", "scene")[0] == 2
+
+
+def test_an_accuracy_below_the_required_one_is_status_one(run, model_folder, photos, tmp_path):
+    assert run("evaluate", model_folder, photos, "--min-accuracy", 0.5)[0] == 0
+    swapped = tmp_path / "swapped"
+    for source, target in (("disc", "stripes"), ("stripes", "disc")):
+        shutil.copytree(photos / "validation" / source, swapped / target)
+    status, out, err = run("evaluate", model_folder, swapped, "--min-accuracy", 0.5, "--json")
+    assert status == 1
+    assert json.loads(out)["accuracy"]["value"] < 0.5  # answered all the same
+    assert err.startswith(f"{model_folder}: accuracy ")
+    assert err.endswith("is below the 50.0% required.\n")
+    status, _, err = run("evaluate", model_folder, model_folder, swapped, "--min-accuracy", 0.5)
+    assert status == 1
+    assert err.count("required.") == 2
+    assert run("evaluate", model_folder, photos, "--min-accuracy", 2)[0] == 2
+
+
+def test_strict_is_status_one_where_an_image_cannot_be_read(run, model_folder, photos, tmp_path):
+    data = shutil.copytree(photos / "validation", tmp_path / "data")
+    (data / "disc" / "bad.jpg").write_bytes(b"\xff\xd8\xff broken")
+    status, out, err = run("evaluate", model_folder, data)
+    assert status == 0
+    assert "bad.jpg" in err
+    status, out, _ = run("evaluate", model_folder, data, "--strict")
+    assert status == 1
+    assert "Accuracy" in out
+
+
+def test_verify(run, model_folder):
+    status, out, _ = run("verify", model_folder, "--json")
+    value = json.loads(out)
+    assert status == 0
+    assert value["pictures"] == 8
+    assert value["distance"] is not None
+    status, out, _ = run("verify", model_folder, "--runtime", "onnxruntime")
+    assert status == 0
+    assert "8 golden images" in out
+
+
+def test_verify_out_of_tolerance_is_status_one(run, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    with np.load(folder / "golden.npz") as arrays:
+        values = dict(arrays)
+    values["probabilities"] = values["probabilities"][:, ::-1]
+    np.savez(folder / "golden.npz", **values)
+    status, out, err = run("verify", folder, "--runtime", "onnxruntime")
+    assert (status, out) == (1, "")
+    assert err.startswith("headstart: The golden sample differs by ")
+    assert err.count("\n") == 1

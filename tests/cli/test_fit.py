@@ -1,0 +1,217 @@
+"""``headstart fit`` as users meet it."""
+
+import hashlib
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from helpers.photos import write_photos
+
+from headstart.features import FeatureCache
+from headstart.features.features import thumbnail_key
+
+
+def test_fit_prints_what_it_found(run, photos, tmp_path):
+    status, out, err = run("fit", photos, "-o", tmp_path / "model")
+    assert status == 0
+    assert "28 for training, 12 for validation; classes: disc, stripes" in out
+    assert "on validation images" in out
+    assert "leaving one group out at a time" in out
+    assert out.count("95% interval") == 2
+    assert "More data   with 20 more images expect " in out
+    assert err == ""
+    assert (tmp_path / "model" / "model.onnx").exists()
+
+
+def test_fit_json_has_the_documented_form(run, photos, tmp_path):
+    status, out, _ = run("fit", photos, "-o", tmp_path / "model", "--json")
+    value = json.loads(out)
+    assert status == 0
+    assert set(value) == {
+        "model",
+        "classes",
+        "images",
+        "groups",
+        "backbone",
+        "cut",
+        "head",
+        "runtime",
+        "accuracy",
+        "metrics",
+        "seconds",
+        "cache",
+        "learning_curve",
+        "report",
+    }
+    assert Path(value["report"]) == tmp_path / "model" / "report.html"
+    assert Path(value["report"]).exists()
+    assert value["classes"] == ["disc", "stripes"]
+    assert value["images"]["train"] == 28
+    assert value["images"]["validation"] == 12
+    assert value["images"]["quarantined"] == 0
+    assert set(value["groups"]) >= {"count", "largest"}
+    assert set(value["backbone"]) >= {"id", "sha256"}
+    assert isinstance(value["cut"], list)
+    for method in ("validation", "leave_group_out"):
+        entry = value["accuracy"][method]
+        assert set(entry) == {"correct", "count", "value", "interval", "method"}
+        assert entry["interval"][0] <= entry["value"] <= entry["interval"][1]
+        metrics = value["metrics"][method]
+        assert [row["class"] for row in metrics["per_class"]] == ["disc", "stripes"]
+        assert sum(row["support"] for row in metrics["per_class"]) == entry["count"]
+        # With as many images of each class, the mean recall is the accuracy.
+        assert metrics["balanced_accuracy"] == metrics["macro"]["recall"] == pytest.approx(entry["value"])
+    assert set(value["seconds"]) == {"total", "decode", "features", "head"}
+    assert value["cache"] == {"hits": 0, "misses": 40}
+    expected = value["learning_curve"]["expectation"]
+    assert (expected["more"], expected["pictures"], expected["per_class"]) == (20, 48, [24, 24])
+    assert expected["interval"][0] <= expected["accuracy"] <= expected["interval"][1]
+
+
+def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, tmp_path):
+    model = tmp_path / "model"
+    status, out, _ = run("fit", photos, "-o", model)
+    assert status == 0
+    assert out.splitlines()[-1] == f"Report      {model / 'report.html'}"
+    page = (model / "report.html").read_bytes()
+    status, out, err = run("report", model, "-o", tmp_path / "page.html")
+    assert (status, out.strip(), err) == (0, str(tmp_path / "page.html"), "")
+    assert (tmp_path / "page.html").read_bytes() == page
+    status, out, _ = run("fit", photos, "-o", model, "--no-report", "--json")
+    assert json.loads(out)["report"] is None
+    assert not [path.name for path in model.iterdir() if "report" in path.name]
+    status, out, err = run("report", model)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "--no-report" in err
+
+
+@pytest.mark.parametrize("options", [(), ("--no-report",)])
+def test_thumbnails_of_a_report_are_cached_as_images_are_decoded(run, photos, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("headstart.report.write_report", lambda *_, **__: "page")  # it would make missing thumbnails
+    assert run("fit", photos, "-o", tmp_path / "model", *options)[0] == 0
+    with FeatureCache() as cache:
+        keys = [thumbnail_key(hashlib.sha256(path.read_bytes()).digest()) for path in photos.rglob("*.jpg")]
+        assert keys
+        assert all((entry is None) == bool(options) for entry in cache.get_many(keys))
+
+
+def test_a_second_fit_reads_the_cache_and_ten_more_images_are_ten_misses(run, tmp_path):
+    data = write_photos(tmp_path / "data", 10)
+
+    def fit(*options):
+        return json.loads(run("fit", data, "-o", tmp_path / "m", "--json", *options)[1])["cache"]
+
+    assert fit() == {"hits": 0, "misses": 20}
+    assert fit() == {"hits": 20, "misses": 0}
+    for path in write_photos(tmp_path / "more", 5, seed=9).rglob("*.jpg"):
+        path.rename(data / path.parent.name / f"new-{path.name}")
+    assert fit() == {"hits": 20, "misses": 10}
+    assert fit("--no-cache")["hits"] == 0
+
+
+def test_targets_are_options(run, photos, tmp_path):
+    out = tmp_path / "m"
+    _, _, err = run("fit", photos, "-o", out, "--coverage", 0.8, "--false-alarms", 0.2, "--group-by", "none")
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert (config["coverage"], config["false_alarms"]) == (0.8, 0.2)
+    assert 0 < config["reject_threshold"] < 1
+    assert err == ""
+    _, _, err = run("fit", photos, "-o", out, "--coverage", 0.99, "--false-alarms", 0.01, "--group-by", "none")
+    config = json.loads((out / "config.json").read_text("utf-8"))
+    assert config["reject_threshold"] is None
+    assert config["set_thresholds"] == [0, 0]
+    assert "28 groups of images are too few for a coverage of 99%" in err
+    assert err.count("99 groups are needed") == 2
+    for option in (("--coverage", 1), ("--coverage", "nan"), ("--false-alarms", -0.1), ("--false-alarms", 1)):
+        status, _, err = run("fit", photos, "-o", out, *option)
+        assert status == 2
+        assert err.count("\n") == 1
+
+
+def test_strict_ends_with_one_and_still_writes(run, tmp_path):
+    data = write_photos(tmp_path / "data", 6)
+    (data / "disc" / "bad.jpg").write_bytes(b"\xff\xd8\xff broken")
+    status, out, err = run("fit", data, "-o", tmp_path / "m", "--strict")
+    assert status == 1
+    assert "Accuracy" in out
+    assert "1 image could not be read" in err
+    assert "bad.jpg" in err
+    assert (tmp_path / "m" / "config.json").exists()
+    assert run("fit", data, "-o", tmp_path / "m")[0] == 0
+    run_info = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))
+    assert run_info["images"]["quarantined"][0]["path"].endswith("bad.jpg")
+
+
+def test_names_that_are_not_utf_8_cost_no_model(run, tmp_path):
+    """A class folder unzipped on another system, and a broken image, named in Latin-1."""
+    data = write_photos(tmp_path / "data", 6)
+    odd = os.fsencode(data / "gu") + b"\xeape"
+    (data / "disc").rename(os.fsdecode(odd))
+    Path(os.fsdecode(odd + b"/bro\xe7.jpg")).write_bytes(b"no image")
+    status, out, err = run("fit", data, "-o", tmp_path / "m")
+    assert status == 0
+    assert "classes: gu\\xeape, stripes" in out
+    assert "gu\\xeape/bro\\xe7.jpg: Not an image" in err
+    assert (tmp_path / "m" / "report.html").exists()
+    value = json.loads(run("evaluate", tmp_path / "m", data, "--json")[1])
+    assert value["accuracy"]["count"] == 12
+    assert value["unknown_classes"] == []
+    assert run("predict", tmp_path / "m", os.fsdecode(odd))[0] == 1  # the broken image is among them
+    assert run("report", tmp_path / "m")[0] == 0
+
+
+def test_quiet_prints_nothing_on_standard_error_and_progress_can_be_forced(run, photos, tmp_path):
+    assert run("fit", photos, "-o", tmp_path / "m", "--quiet")[2] == ""
+    assert "Reading features" in run("fit", photos, "-o", tmp_path / "m", "--progress")[2]
+
+
+def test_class_names_in_any_script(run, tmp_path):
+    data = write_photos(tmp_path / "data", 6, ("écureuil", "馬"))
+    status, out, _ = run("fit", data, "-o", tmp_path / "m", "--json")
+    assert status == 0
+    assert json.loads(out)["classes"] == ["écureuil", "馬"]
+    assert json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))["label2id"] == {"écureuil": 0, "馬": 1}
+    assert "馬" in run("predict", tmp_path / "m", data / "馬")[1]
+
+
+def test_the_way_to_fine_tuning_is_shown(run, photos, tmp_path):
+    status, out, err = run("fit", photos, "-o", tmp_path / "m", "--fine-tune")
+    assert (status, out) == (2, "")
+    assert err == "headstart: Fine-tuning is a command of its own: headstart fine-tune DATA\n"
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="PyTorch is installed")
+def test_fine_tuning_without_pytorch_names_the_extra(run, photos, tmp_path):
+    status, out, err = run("fine-tune", photos, "-o", tmp_path / "m")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "headstart[torch]" in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_options_of_the_mlp_head_need_it(run, photos, tmp_path):
+    status, out, err = run("fit", photos, "-o", tmp_path / "m", "--epochs", "3")
+    assert (status, out) == (2, "")
+    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave --epochs out.\n"
+
+
+@pytest.mark.zoo
+def test_an_mlp_head_on_the_command_line(run, photos, tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
+    options = ["--head", "mlp", "--epochs", "4", "--lr", "0.001", "--hidden", "32", "--optimizer", "adam"]
+    status, out, _ = run("fit", photos, "-o", tmp_path / "m", *options, "--views", "2", "--augmentation", "flip")
+    assert status == 0
+    assert "accuracy by epoch, 1 to 4" in out
+    assert (tmp_path / "m" / "training.svg").read_text("utf-8").startswith("<svg")
+    config = json.loads((tmp_path / "m" / "config.json").read_text("utf-8"))
+    assert config["head"] == {
+        "kind": "mlp",
+        "hidden": 32,
+        "dropout": 0.2,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "epochs": 4,
+    }
+    assert run("verify", tmp_path / "m")[0] == 0

@@ -1,0 +1,196 @@
+"""What all commands share: exit statuses, one line for every mistake, help in groups, completion."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.photos import write_photos
+from typer.main import get_command
+
+from headstart import __version__
+from headstart.cli import __doc__ as cli_doc
+from headstart.cli import app
+
+HEADSTART = [sys.executable, "-m", "headstart"]
+
+WRONG = {
+    "no such data": ["fit", "{tmp}/nowhere"],
+    "one class": ["fit", "{photos}/train/disc"],
+    "unknown backbone": ["fit", "{photos}", "--backbone", "vgg"],
+    "no onnx file": ["fit", "{photos}", "--backbone", "onnx:nothing.onnx"],
+    "unknown head": ["fit", "{photos}", "--head", "forest"],
+    "unknown cut": ["fit", "{photos}", "--cut", "mixed7"],
+    "dropout of one": ["fit", "{photos}", "--dropout", "1"],
+    "unknown column": ["fit", "{photos}", "--group-by", "scene"],
+    "share of two": ["fit", "{photos}/train", "--validation", "2"],
+    "mean for the built-in": ["fit", "{photos}", "--mean", "0,0,0"],
+    "mean of text": ["fit", "{photos}", "--backbone", "onnx:x", "--mean", "red"],
+    "size of text": ["fit", "{photos}", "--backbone", "onnx:x", "--input-size", "big"],
+    "unknown runtime": ["fit", "{photos}", "--runtime", "tpu"],
+    "bf16 on onnxruntime": ["fit", "{photos}", "--runtime", "onnxruntime", "--precision", "bf16"],
+    "output is a file": ["fit", "{photos}", "-o", "{photos}/train/disc/000.jpg"],
+    "output holds other things": ["fit", "{photos}", "-o", "{photos}/train"],
+    "no model": ["predict", "{tmp}/nowhere", "a.jpg"],
+    "model is a dataset": ["predict", "{photos}", "a.jpg"],
+    "json and csv": ["predict", "{model}", "a.jpg", "--json", "--csv"],
+    "evaluate without labels": ["evaluate", "{model}", "{photos}/train/disc"],
+    "evaluate nothing": ["evaluate", "{model}", "{tmp}"],
+    "csv of several models": ["evaluate", "{model}", "{model}", "{photos}", "--csv"],
+    "verify nothing": ["verify", "{tmp}"],
+    "fine-tune what cannot be trained": ["fine-tune", "{photos}", "--backbone", "onnx:x.onnx", "-o", "{tmp}/m"],
+    "show nothing": ["backbones", "show", "x"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_end_with_two_and_one_line(run, name, photos, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [a.format(tmp=tmp_path, photos=photos, model=model_folder) for a in WRONG[name]]
+    output = [] if "-o" in arguments or arguments[0] != "fit" else ["-o", tmp_path / "m"]
+    status, out, err = run(*arguments, *output)
+    assert status == 2, (out, err)
+    assert out == ""
+    assert err.startswith("headstart: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_wrong_usage_is_status_two(run):
+    for arguments in (["fit"], ["fit", "data", "--no-such-option"], ["no-such-command"], ["fit", "d", "--views", "0"]):
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert err
+
+
+def test_a_reader_that_closes_the_pipe_is_status_zero(model_folder, photos):
+    """``headstart predict ... | head -1``: with a pipe that is closed before, and while, it is written to."""
+    for images in ([photos / "train" / "disc"], [photos] * 40):
+        process = subprocess.Popen(
+            [*HEADSTART, "predict", model_folder, *images, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        if len(images) > 1:
+            process.stdout.read(10)
+        process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 0
+        assert err == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_an_interrupt_is_status_130_in_one_line(tmp_path):
+    data = write_photos(tmp_path / "data", 300)
+    process = subprocess.Popen(
+        [*HEADSTART, "fit", data, "-o", tmp_path / "m", "--progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    read = b""
+    while b"/600" not in read:  # until it works on the images
+        read += os.read(process.stderr.fileno(), 4096)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == b""
+    assert err.endswith(b"headstart: interrupted.\n")
+    assert b"Traceback" not in err
+    assert not (tmp_path / "m").exists()
+
+
+def commands(group=None, prefix=""):
+    """Yield the name of every command and the command."""
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+def test_version_and_help(run):
+    assert run("--version")[1].strip() == f"headstart {__version__}"
+    out = run("--help")[1]
+    names = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()]
+    assert names[:4] == ["fit", "predict", "evaluate", "check"]
+    assert {name.split()[0] for name, _ in commands()} == set(names)
+    assert run("-h")[1] == out
+
+
+def test_options_of_fit_stand_in_groups_and_the_most_used_first(run):
+    out = run("fit", "--help")[1]
+    titles = [line for line in out.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    assert titles == ["Arguments:", "Most used:", "Data:", "Backbone:", "Head:", "Evaluation:", "Run:", "Options:"]
+    most_used = out.split("Most used:")[1].split("\n\n")[0]
+    assert sum(line.startswith("  -") for line in most_used.splitlines()) == 8
+    assert "--fine-tune" not in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_every_command_and_option_has_help():
+    assert len(dict(commands())) >= 15
+    for name, command in commands():
+        assert command.help, name
+        assert command.help.endswith("."), name
+        for parameter in command.params:
+            if parameter.name != "help":
+                assert getattr(parameter, "help", None), (name, parameter.name)
+
+
+def test_exit_statuses_are_documented():
+    assert "Exit statuses: 0 done" in cli_doc
+
+
+def test_completion_can_be_installed(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    shown = subprocess.run(
+        [*HEADSTART, "--show-completion", "bash"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "complete" in shown.stdout
+    # What the shell asks when somebody presses the tab key.
+    asked = {**environment, "_HEADSTART_COMPLETE": "complete_bash", "COMP_WORDS": "headstart fi", "COMP_CWORD": "1"}
+    program = os.path.join(os.path.dirname(sys.executable), "headstart")  # noqa: PTH118, PTH120
+    completed = subprocess.run([program], env=asked, capture_output=True, text=True)
+    assert completed.stdout.split() == ["fit", "fine-tune"]
+
+
+def test_importing_headstart_imports_no_other_library():
+    code = "import sys, headstart; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"scipy", "onnx", "sklearn", "numpy", "onnxruntime", "openvino", "typer", "rich"} & set(loaded)
+
+
+def test_help_imports_no_library_for_the_work():
+    code = """
+import sys
+sys.argv = ["headstart", "fit", "--help"]
+import headstart.cli
+try:
+    headstart.cli.main()
+except SystemExit:
+    print("MODULES", *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split("MODULES")[1].split()
+    assert not {"scipy", "onnx", "sklearn", "onnxruntime", "openvino", "numpy", "rich"} & set(loaded)
+
+
+def test_it_runs_from_a_source_tree_whose_metadata_is_not_installed(photos, tmp_path):
+    """A checkout on PYTHONPATH: the distribution "headstart" is not found, and nothing needs it."""
+    code = f"""
+import sys
+from importlib import metadata
+real = metadata.version
+def version(name):
+    if name == "headstart":
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+sys.argv = ["headstart", "fit", {str(photos)!r}, "-o", {str(tmp_path / "m")!r}]
+from headstart.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "m" / "report.html").exists()
