@@ -47,6 +47,11 @@ class Features:
     misses: int
     seconds: Mapping[str, float]
 
+    @property
+    def deepest(self) -> NDArray[np.floating]:
+        """The vectors [n, channels] of the deepest tap."""
+        return list(self.values.values())[-1]
+
     def vectors(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.floating]]:
         """The vectors of the pictures ``rows`` [m] by tap, each [m, channels]; no copy where rows are in order."""
         inner: slice | NDArray[np.integer] = rows
