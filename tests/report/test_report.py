@@ -10,7 +10,7 @@ from PIL import Image
 import headstart as hs
 from headstart import report
 from headstart.backbones import load
-from headstart.check import check_fitted
+from headstart.check import check_from_features
 from headstart.data import from_images, open_dataset
 from headstart.errors import ModelError, OptionError
 from headstart.features.cache import FeatureCache
@@ -85,7 +85,7 @@ def test_suspects_of_a_fit_are_those_of_its_probabilities(fitted):
     labels = np.array([["disc", "stripes"].index(learned.dataset.items[i].label) for i in learned.features.index])
     sure = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
     sure[3] = sure[3, ::-1]
-    found = check_fitted(learned.dataset, learned.features, ["disc", "stripes"], sure, (1, 1))
+    found = check_from_features(learned.dataset, learned.features, ["disc", "stripes"], sure, (1, 1))
     suspects = [f for f in found if f.kind == "label_suspect"]
     assert [f.files for f in suspects] == [(learned.dataset.items[3].path,)]
     assert suspects[0].confidence == pytest.approx(0.8)

@@ -39,8 +39,7 @@ def check(
     progress: ProgressOption = None,
 ) -> None:
     """What is wrong with the pictures: copies, leaks between splits, wrong labels, foreign and faulty pictures."""
-    from headstart.check import check as look_at
-    from headstart.check import write_table
+    from headstart.check import check_dataset, write_table
     from headstart.data import open_dataset
     from headstart.features.cache import FeatureCache
 
@@ -49,7 +48,7 @@ def check(
         progress_bar("Reading features", quiet, progress) as report,
         FeatureCache() if cache else nullcontext() as kept,
     ):
-        found = look_at(
+        found = check_dataset(
             dataset, backbone=backbone, cache=kept, runtime=runtime, precision=precision, workers=workers,
             progress=report,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from headstart.check import Finding, check_fitted
+from headstart.check import Finding, check_from_features
 from headstart.classifier import ImageClassifier
 from headstart.data import Dataset
 from headstart.errors import ImageError, OptionError
@@ -103,7 +103,7 @@ def gather(classifier: ImageClassifier, cache: FeatureCache | None = None) -> Re
     # Two things at a time, each with one thread of linear algebra: its threads wait for each other by spinning.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(1) as pool:
         checked = pool.submit(
-            check_fitted, dataset, features, split.classes, answers.by_row(len(features.index)),
+            check_from_features, dataset, features, split.classes, answers.by_row(len(features.index)),
             learned.backbone.preprocess.at_least,
         )  # fmt: skip
         squares = pictures.squares(dataset, features, rows.tolist(), side, cache, classifier.workers)

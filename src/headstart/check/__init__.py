@@ -1,0 +1,17 @@
+"""Issues in a data set of images: duplicates, leaks, wrong labels, outliers and images of low quality.
+
+check.py        runs all checks on a data set, or on the features of a fit
+finding.py      what every check returns: the kind of issue, the files, a confidence and what to do
+duplicates.py   identical files and near duplicates; those in several splits (leaks) or with several labels
+crops.py        near duplicates of which one image is a crop of the other
+labels.py       label issues by confident learning; outliers
+quality.py      tiny, oddly shaped, dark, bright, blurred and grey images
+classes.py      classes that are empty, small or far smaller than another
+table.py        a table of all images with their findings, to edit and to fit on
+"""
+
+from headstart.check.check import CheckResult, check_dataset, check_from_features
+from headstart.check.finding import Finding
+from headstart.check.table import write_table
+
+__all__ = ["CheckResult", "Finding", "check_dataset", "check_from_features", "write_table"]
