@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.check.finding import Finding
+from headstart.check.quality import MAD_TO_SIGMA
 from headstart.data import Dataset
 from headstart.features.features import Features
 from headstart.heads import select
@@ -15,7 +16,6 @@ from headstart.splits.groups import nearest_neighbours
 
 NEIGHBOURS = 10
 MAX_DEVIATION = 3.0  # robust standard deviations by which the similarity to the neighbours may be below the median
-MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, times this, is its standard deviation
 
 
 def find_label_issues(dataset: Dataset, features: Features, groups: NDArray[np.int64]) -> Iterator[Finding]:
