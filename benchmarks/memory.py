@@ -25,9 +25,9 @@ from headstart import ImageClassifier
 ImageClassifier(runtime=sys.argv[2], cache=False).fit(sys.argv[1])
 """,
     "check": """
-from headstart.check import check
+from headstart.check import check_dataset
 from headstart.data import open_dataset
-check(open_dataset(sys.argv[1]), runtime=sys.argv[2])
+check_dataset(open_dataset(sys.argv[1]), runtime=sys.argv[2])
 """,
 }
 FRAME = "import resource, sys, time\nt = time.time()\n{}\n" + (

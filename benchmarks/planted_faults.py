@@ -25,7 +25,7 @@ from measure import Scratch, shared, table
 from PIL import Image, ImageFilter
 
 from headstart import backbones
-from headstart.check import check
+from headstart.check import check_dataset
 from headstart.data import open_dataset
 from headstart.data.rendered import render
 from headstart.features.cache import FeatureCache
@@ -102,7 +102,7 @@ def plant(clean: Path, foreign: Path, folder: Path, seed: int) -> dict[str, str]
 def headstart(folder: Path, cache: FeatureCache) -> dict[str, set[str]]:
     """Files by kind of finding; copies in two classes or splits count as copies."""
     found: dict[str, set[str]] = {}
-    for finding in check(open_dataset(folder), cache=cache).findings:
+    for finding in check_dataset(open_dataset(folder), cache=cache).findings:
         copies = finding.kind in ("exact_duplicate", "near_duplicate", "conflicting_labels", "leak")
         found.setdefault("near_duplicate" if copies else finding.kind, set()).update(finding.files)
     return found

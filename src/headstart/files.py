@@ -76,7 +76,8 @@ def _exchange(first: Path, second: Path) -> bool:
     """Exchange two folders in one step; return False where the system cannot, and they are as they were."""
     with suppress(OSError, AttributeError):
         paths = (os.fsencode(first), os.fsencode(second))
-        return ctypes.CDLL(None).renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0
+        status: int = ctypes.CDLL(None).renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE)
+        return status == 0
     return False
 
 

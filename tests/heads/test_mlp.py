@@ -27,11 +27,19 @@ def blobs():
 @pytest.mark.parametrize(
     "options",
     [
-        {"hidden": 0}, {"dropout": 1.0}, {"optimizer": "adagrad"}, {"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"epochs": 0},
-        {"patience": 0}, {"stop_at_accuracy": 1.5}, {"batch_size": -1}, {"epochs": 2.5},
+        {"hidden": 0},
+        {"dropout": 1.0},
+        {"optimizer": "adagrad"},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"epochs": 0},
+        {"epochs": 2.5},
+        {"patience": 0},
+        {"stop_at_accuracy": 1.5},
+        {"batch_size": -1},
     ],
-)  # fmt: skip
-def test_configurations_that_mean_nothing_are_refused(options):
+)
+def test_values_that_cannot_be_used_are_refused(options):
     with pytest.raises(OptionError):
         MlpConfig(**options)
 
@@ -50,7 +58,7 @@ def test_without_pytorch_it_says_what_to_install(blobs, monkeypatch):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_step_of_gradient_descent_is_the_one_written_out(blobs, classes):
     """Without dropout and with one batch an epoch: the sigmoid of two classes, the softmax of three."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x, labels = blobs
     x, labels = x[labels < classes], labels[labels < classes]
     how = MlpConfig(hidden=7, dropout=0.0, optimizer="sgd", learning_rate=0.1, epochs=3, batch_size=1000)
@@ -76,7 +84,7 @@ def test_a_step_of_gradient_descent_is_the_one_written_out(blobs, classes):
 @pytest.mark.zoo
 def test_the_lessons_head_has_the_lessons_parameters():
     """(7, 7, 768) flattened, 1,024 hidden units, one sigmoid: 38,537,217 parameters to train."""
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x = np.zeros((2, 7 * 7 * 768), np.float32)
     _, layers = next(iter(mlp.train(x, Targets(np.array([0, 1]), 2, np.arange(2)), MlpConfig(epochs=1), seed=0)))
     found = layers()
@@ -87,7 +95,7 @@ def test_the_lessons_head_has_the_lessons_parameters():
 
 @pytest.mark.zoo
 def test_it_learns_is_repeatable_and_stops_when_told(blobs):
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x, labels = blobs
     groups = np.arange(len(x))
     how = MlpConfig(hidden=32, learning_rate=1e-3, epochs=200, stop_at_accuracy=0.9)
@@ -110,7 +118,7 @@ def test_it_learns_is_repeatable_and_stops_when_told(blobs):
 
 @pytest.mark.zoo
 def test_class_weights_make_a_rare_class_count_alike():
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     rng = np.random.default_rng(1)
     labels = np.r_[np.zeros(190, int), np.ones(10, int)]
     x = (rng.normal(size=(200, 4)) + 1.5 * labels[:, None]).astype(np.float32)
@@ -124,7 +132,7 @@ def test_class_weights_make_a_rare_class_count_alike():
 
 @pytest.mark.zoo
 def test_a_model_with_a_trained_head_answers_without_pytorch(photos, tmp_path):
-    pytest.importorskip("torch", reason="PyTorch is not installed (extra zoo)")
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     fitted = hs.ImageClassifier(head="mlp", mlp=MlpConfig(hidden=64, learning_rate=1e-3, epochs=15), dropout=0.3).fit(
         photos
     )

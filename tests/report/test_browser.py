@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from helpers.photos import write_photos
 from helpers.servers import serving
 from PIL import Image
 
-import headstart as hs
 from headstart import report
+from headstart.classifier import FitOptions, fit_dataset
+from headstart.data import from_images
+from headstart.features import Compute
+from headstart.model.folder import write_model
 
 pytestmark = pytest.mark.slow
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -52,13 +56,14 @@ def page(tmp_path_factory):
                 paths.append(str(path))
                 labels.append(new)
     labels[0], labels[1] = NAMES[2], NAMES[1]  # two wrong labels, which must become errors
-    clf = hs.ImageClassifier(runtime="onnxruntime", cache=False, cut="features", head="ridge").fit(paths, labels)
-    clf.run_["learning_curve"] = {
+    options = FitOptions(compute=Compute("onnxruntime"), cache=False, cut="features", head="ridge")
+    result = fit_dataset(from_images(paths, labels), options)
+    learning_curve = {
         "points": [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.05]} for c, a in ((24, 0.7), (72, 0.9))],
         "expectation": {"more": 72, "pictures": 144, "accuracy": 0.94},
     }
-    clf.save(folder / "model")
-    return report.write(clf, folder / "model")
+    model = replace(result.model, run={**result.model.run, "learning_curve": learning_curve})
+    return report.write_report(replace(result, model=model), write_model(model, folder / "model"))
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,30 @@ from helpers.graphs import saved
 from helpers.photos import write_photos
 from PIL import Image
 
-import headstart as hs
-from headstart.check import check_fitted
-from headstart.data import from_images, open_dataset
-from headstart.errors import OptionError
+from headstart.check import check_from_features
+from headstart.classifier import FitOptions, fit_dataset
+from headstart.data import Dataset, from_images, open_dataset
+from headstart.features import Compute
+from headstart.model import Predictor
 from headstart.report.data import MAX_IMAGES
-from headstart.report.gather import gather
+from headstart.report.gather import _AllPredictions, _individually_shown, _Paths, gather
 from headstart.report.page import render
-from headstart.stats.accuracy import confusion_matrix
+from headstart.stats.classification import confusion_matrix
+
+ONNXRUNTIME = Compute("onnxruntime")
+
+
+def fit(dataset, **options):
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(dataset)
+    return fit_dataset(dataset, FitOptions(compute=ONNXRUNTIME, cache=False, **options))
 
 
 def test_the_report_agrees_with_the_fit(fitted, fit_report):
     assert fit_report.classes == ("disc", "stripes")
     assert fit_report.total_images == len(fit_report.images) == 40
     for set_index, summary in enumerate(fit_report.evaluations):
-        accuracy = fitted.run_["accuracy"][summary.name]
+        accuracy = fitted.model.run["accuracy"][summary.name]
         assert sum(n for truth, prediction, n in summary.confusion if truth == prediction) == accuracy["correct"]
         assert sum(n for _, _, n in summary.confusion) == accuracy["count"]
         images = [image for image in fit_report.images if image.set_index == set_index]
@@ -29,7 +38,7 @@ def test_the_report_agrees_with_the_fit(fitted, fit_report):
         assert {(t, p): n for t, p, n in summary.confusion} == {k: n for k, n in np.ndenumerate(matrix) if n}
     # No folder of this machine is in the paths.
     assert {image.path.split("/")[0] for image in fit_report.images} == {"train", "validation"}
-    probabilities = fitted.choice_.probabilities[0]
+    probabilities = fitted.selected.probabilities[0]
     first = next(image for image in fit_report.images if image.set_index == 1)
     assert first.confidence == round(float(probabilities.max()), 6)
     assert first.true_class_confidence == round(float(probabilities[first.true_class]), 6)
@@ -37,21 +46,21 @@ def test_the_report_agrees_with_the_fit(fitted, fit_report):
 
 def test_activation_maps_add_up_to_the_log_odds_of_the_saved_model(fit_report, folder_with_report, photos):
     assert len(fit_report.activation_maps) >= 4
-    clf = hs.load(folder_with_report).set_params(runtime="onnxruntime")
+    predictor = Predictor.load(folder_with_report, ONNXRUNTIME)
     for activation_map in fit_report.activation_maps:
         assert np.sum(activation_map.grid) + activation_map.bias == pytest.approx(activation_map.score, abs=1e-2)
         path = next(photos.rglob(fit_report.images[activation_map.image].path))
-        probabilities = clf.predict_proba([str(path)])[0]
+        probabilities = predictor.predict([path]).probabilities[0]
         log_odds = np.log(probabilities[activation_map.positive] / probabilities[activation_map.negative])
         assert log_odds == pytest.approx(activation_map.score, abs=0.02)
 
 
 def test_a_report_without_activation_maps_gives_the_reason(photos, tmp_path):
     backbone = f"onnx:{saved(tmp_path)}"
-    clf = hs.ImageClassifier(backbone, cut="flat", runtime="onnxruntime", cache=False).fit(photos)
-    report = gather(clf)
+    result = fit(photos, backbone=backbone, cut="flat")
+    report = gather(result)
     assert report.activation_maps == ()
-    assert "The cut flat is a vector, not the mean of a feature map" in render(report, clf.run_, "m")
+    assert "The cut flat is a vector, not the mean of a feature map" in render(report, result.model.run, "m")
 
 
 def test_a_fit_has_the_findings_of_check(tmp_path):
@@ -63,7 +72,7 @@ def test_a_fit_has_the_findings_of_check(tmp_path):
     Image.open(data / "stripes" / "001.jpg").save(leaked, quality=50)
     Image.open(data / "disc" / "005.jpg").point(lambda v: v // 12).save(data / "disc" / "005.jpg")
     (data / "disc" / "broken.jpg").write_bytes(b"no picture")
-    report = gather(hs.ImageClassifier(runtime="onnxruntime", cache=False).fit(tmp_path / "data"))
+    report = gather(fit(tmp_path / "data"))
     findings = {(finding.kind, finding.files) for finding in report.findings}
     assert ("exact_duplicate", ("train/disc/000.jpg", "train/disc/twin.jpg")) in findings
     assert ("leak", ("train/stripes/001.jpg", "validation/stripes/leak.jpg")) in findings
@@ -76,27 +85,27 @@ def test_a_fit_has_the_findings_of_check(tmp_path):
 
 
 def test_label_issues_of_a_fit_come_from_its_probabilities(fitted):
-    learned = fitted.learned_
-    labels = np.array([["disc", "stripes"].index(learned.dataset.items[i].label) for i in learned.features.index])
+    dataset, features = fitted.data.dataset, fitted.data.features
+    labels = np.array([["disc", "stripes"].index(dataset.items[i].label) for i in features.index])
     probabilities = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
     probabilities[3] = probabilities[3, ::-1]
-    findings = check_fitted(learned.dataset, learned.features, ["disc", "stripes"], probabilities, (1, 1))
+    findings = check_from_features(dataset, features, ["disc", "stripes"], probabilities, (1, 1))
     issues = [finding for finding in findings if finding.kind == "label_suspect"]
-    assert [issue.files for issue in issues] == [(learned.dataset.items[3].path,)]
+    assert [issue.files for issue in issues] == [(dataset.items[3].path,)]
     assert issues[0].confidence == pytest.approx(0.8)
 
 
 def test_images_in_memory_and_images_deleted_after_the_fit(tmp_path):
     data = write_photos(tmp_path / "data", 8)
     paths = sorted(data.rglob("*.jpg"))
-    clf = hs.ImageClassifier(runtime="onnxruntime", cache=False)
-    of_arrays = gather(clf.fit([np.asarray(Image.open(p)) for p in paths], [p.parent.name for p in paths]))
-    assert of_arrays.images[0].path == "picture 0"
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    of_arrays = gather(fit(from_images(arrays, [path.parent.name for path in paths])))
+    assert of_arrays.images[0].path == "image 0"
     assert len(of_arrays.thumbnails) > 0
-    clf.fit(data)
+    result = fit(data)
     for path in paths[::2]:
         path.unlink()
-    report = gather(clf)
+    report = gather(result)
     assert report.total_images == 16
     with_thumbnail = {report.images[index].path for index in report.thumbnails}
     assert with_thumbnail.isdisjoint({str(p.relative_to(data)) for p in paths[::2]})
@@ -105,37 +114,44 @@ def test_images_in_memory_and_images_deleted_after_the_fit(tmp_path):
 def test_validation_classes_that_the_model_does_not_have(tmp_path):
     write_photos(tmp_path / "train", 10)
     write_photos(tmp_path / "validation", 4, classes=("disc", "stripes", "dots"), seed=1)
-    clf = hs.ImageClassifier(runtime="onnxruntime", cache=False).fit(tmp_path)
-    report = gather(clf)
+    result = fit(tmp_path)
+    report = gather(result)
     assert (report.classes, report.known_classes) == (("disc", "stripes", "dots"), 2)
     unknown = [image for image in report.images if image.true_class == 2]
     assert len(unknown) == 4
     assert all(image.true_class_confidence == 0 for image in unknown)
-    assert "not a class of the model" in render(report, clf.run_, "m")
-
-
-def test_a_loaded_model_has_no_report(model_folder):
-    with pytest.raises(OptionError, match="Fit it here first"):
-        gather(hs.load(model_folder))
+    assert "not a class of the model" in render(report, result.model.run, "m")
 
 
 def test_a_large_set_is_shown_in_part():
-    from headstart.report.gather import _Answers, _shown
-
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([1, 1], 25_000)
-    truth = (rng.uniform(size=25_000) < 0.5).astype(np.int64)
-    answers = _Answers(np.arange(25_000), np.ones(25_000, np.int64), truth, probabilities)
-    shown = _shown(answers)
+    truth = (rng.uniform(size=25_000) < 0.2).astype(np.int64)
+    rows = np.arange(25_000)
+    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, probabilities)
+    shown = _individually_shown(predictions)
     assert len(shown) == len(set(shown.tolist())) == MAX_IMAGES
-    errors = np.flatnonzero(~answers.right)
-    uncertain_errors = errors[np.argsort(answers.sure[errors])][:5000]
-    assert np.isin(uncertain_errors, shown).all()
+    errors = np.flatnonzero(~predictions.is_correct)
+    assert len(errors) > MAX_IMAGES // 2
+    most_confident = errors[np.argsort(-predictions.confidence[errors])][: MAX_IMAGES // 2]
+    assert np.isin(most_confident, shown).all()
+
+
+def test_where_errors_are_few_the_least_confident_correct_images_are_shown_too():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet([1, 1], 25_000)
+    truth = probabilities.argmax(axis=1)
+    truth[:100] = 1 - truth[:100]
+    rows = np.arange(25_000)
+    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, probabilities)
+    shown = _individually_shown(predictions)
+    correct = np.flatnonzero(predictions.is_correct)
+    least_confident = correct[np.argsort(predictions.confidence[correct])][: MAX_IMAGES // 2 - 100]
+    assert np.isin(np.arange(100), shown).all()
+    assert np.isin(least_confident, shown).all()
 
 
 def test_the_common_folder_of_all_paths_is_left_out():
-    from headstart.report.gather import _Names
-
     class FeaturesStub:
         def __init__(self, paths):
             self.index = np.arange(len(paths))
@@ -148,12 +164,12 @@ def test_the_common_folder_of_all_paths_is_left_out():
         (["/one.jpg"], ["one.jpg"]),
     ):
         dataset = from_images(paths)
-        assert list(_Names(dataset, FeaturesStub(paths), np.arange(len(paths))).shown) == expected
+        assert list(_Paths(dataset, FeaturesStub(paths), np.arange(len(paths))).short_paths) == expected
 
 
 def test_images_of_a_table_are_named_by_their_paths(tmp_path):
-    data = write_photos(tmp_path / "pictures", 8)
+    data = write_photos(tmp_path / "images", 8)
     rows = [f"{p.relative_to(tmp_path)},{p.parent.name}" for p in sorted(data.rglob("*.jpg"))]
     (tmp_path / "table.csv").write_text("path,label\n" + "\n".join(rows), "utf-8")
-    report = gather(hs.ImageClassifier(runtime="onnxruntime", cache=False).fit(open_dataset(tmp_path / "table.csv")))
+    report = gather(fit(tmp_path / "table.csv"))
     assert {image.path.split("/")[-2] for image in report.images} == {"disc", "stripes"}

@@ -75,12 +75,12 @@ def with_names(report, names):
 @pytest.mark.parametrize("first", range(len(HOSTILE)))
 def test_hostile_names_remain_text(fit_report, fitted, first):
     names = HOSTILE[first:] + HOSTILE[:first]
-    run = copy.deepcopy(fitted.run_)
+    run = copy.deepcopy(fitted.model.run)
     run["backbone"] = dict.fromkeys(("id", "sha256", "licence"), names[0])
     run["versions"] = {names[0]: names[1]}
     run["cut"], run["data"]["uri"] = [names[0]], names[1]
     run["candidates"] = [{"taps": [names[0]], "kind": names[1], names[2]: names[3], "log_loss": 1.0, "accuracy": 0.5}]
-    original = ParsedPage(render(fit_report, fitted.run_, "title"))
+    original = ParsedPage(render(fit_report, fitted.model.run, "title"))
     page = render(with_names(fit_report, names), run, names[0])
     parsed = ParsedPage(page)
     assert set(parsed.tags) == set(original.tags)
@@ -96,7 +96,7 @@ def test_hostile_names_remain_text(fit_report, fitted, first):
 
 
 def test_the_page_loads_nothing(fit_report, fitted):
-    page = render(fit_report, fitted.run_, "title")
+    page = render(fit_report, fitted.model.run, "title")
     parsed = ParsedPage(page)
     sources = {v.split(":")[0] for _, name, v in parsed.attributes if name in ("src", "poster", "data", "action")}
     assert sources == {"data"}
@@ -109,7 +109,7 @@ def test_the_page_loads_nothing(fit_report, fitted):
 
 
 def test_the_policy_allows_the_style_and_the_script_of_the_page(fit_report, fitted):
-    page = render(fit_report, fitted.run_, "title")
+    page = render(fit_report, fitted.model.run, "title")
     for tag, directive in (("style", "style-src"), ("script", "script-src")):
         content = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.S)[1]
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
@@ -132,7 +132,7 @@ def key_paths(value, path=()):
 
 def test_a_damaged_run_still_has_a_page(fit_report, fitted):
     run = {
-        **fitted.run_,
+        **fitted.model.run,
         "learning_curve": {
             "points": [{"pictures": c, "accuracy": 0.8, "interval": [0.7, 0.9]} for c in (10, 20)],
             "expectation": {"more": 20, "pictures": 40, "accuracy": 0.9},
@@ -154,9 +154,9 @@ def test_a_damaged_run_still_has_a_page(fit_report, fitted):
 
 
 def test_the_learning_curve_is_drawn_if_the_run_has_one(fit_report, fitted):
-    assert "Learning curve" not in render(fit_report, {**fitted.run_, "learning_curve": None}, "m")
+    assert "Learning curve" not in render(fit_report, {**fitted.model.run, "learning_curve": None}, "m")
     points = [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.02]} for c, a in ((50, 0.7), (100, 0.8))]
-    run = {**fitted.run_, "learning_curve": {"points": points, "expectation": {"pictures": 400, "accuracy": 0.9}}}
+    run = {**fitted.model.run, "learning_curve": {"points": points, "expectation": {"pictures": 400, "accuracy": 0.9}}}
     parsed = ParsedPage(render(fit_report, run, "m"))
     cells = [text for tag, text in parsed.texts if tag in ("th", "td")]
     assert cells[cells.index("50") : cells.index("50") + 4] == ["50", "70.0%", "60.0% to 72.0%", "measured"]
@@ -194,7 +194,7 @@ def test_the_page_of_many_classes_and_images_stays_small(fit_report, fitted):
         sprite=sprite,
         thumbnails=dict.fromkeys(range(count), thumbnail),
     )
-    page = render(large, fitted.run_, "m")
+    page = render(large, fitted.model.run, "m")
     assert len(page.encode()) < 15e6
     assert page.count("<tr") < 500
     assert page.count("<figure") < 200
@@ -204,7 +204,7 @@ def test_any_names_can_be_shown(fit_report, fitted):
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.text(max_size=20), min_size=2, max_size=6, unique=True))
     def check(names):
-        parsed = ParsedPage(render(with_names(fit_report, names), fitted.run_, names[0]))
+        parsed = ParsedPage(render(with_names(fit_report, names), fitted.model.run, names[0]))
         assert parsed.tags.count("script") == 2
         assert "main" in parsed.tags
 

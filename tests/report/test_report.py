@@ -14,20 +14,20 @@ def test_the_report_of_another_model_is_refused(folder_with_report):
     value["known_classes"] = 3
     (folder_with_report / "report.json").write_text(json.dumps(value), "utf-8")
     with pytest.raises(ModelError, match="has 3 classes, but the model has 2"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
 
 
 def test_the_page_is_written_to_the_given_path(folder_with_report, tmp_path):
-    assert report.rewrite(folder_with_report) == folder_with_report / "report.html"
+    assert report.rewrite_report(folder_with_report) == folder_with_report / "report.html"
     copy = tmp_path / "page.html"
-    assert report.rewrite(folder_with_report, copy) == copy
+    assert report.rewrite_report(folder_with_report, copy) == copy
     assert copy.read_bytes() == (folder_with_report / "report.html").read_bytes()
     with pytest.raises(ModelError, match="is a folder"):
-        report.rewrite(folder_with_report, tmp_path)
+        report.rewrite_report(folder_with_report, tmp_path)
     with pytest.raises(ModelError, match="Cannot write"):
-        report.rewrite(folder_with_report, tmp_path / "nowhere" / "page.html")
+        report.rewrite_report(folder_with_report, tmp_path / "nowhere" / "page.html")
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="There is no model folder"):
-        report.rewrite(tmp_path / "nothing")
+        report.rewrite_report(tmp_path / "nothing")

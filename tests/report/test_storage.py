@@ -95,7 +95,7 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
     DAMAGE[name](value)
     (folder_with_report / "report.json").write_text(json.dumps(value), "utf-8")
     with pytest.raises(ModelError) as caught:
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
     assert "\n" not in str(caught.value)
     assert str(folder_with_report) in str(caught.value)
     assert not (folder_with_report / "report.html").exists()
@@ -105,7 +105,7 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
 def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
     (folder_with_report / "report.json").write_bytes(data)
     with pytest.raises(ModelError, match=r"report\.json is damaged"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
 
 
 @pytest.mark.parametrize(
@@ -114,18 +114,18 @@ def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
 def test_another_format_is_named_with_its_remedy(folder_with_report, version, remedy):
     (folder_with_report / "report.json").write_text(json.dumps({"format": version}), "utf-8")
     with pytest.raises(ModelError, match=f"has format {version}, {remedy}"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
 
 
 def test_a_missing_linked_or_too_large_file_is_refused(folder_with_report, tmp_path, monkeypatch):
     path = folder_with_report / "report.json"
     monkeypatch.setattr("headstart.report.storage.MAX_BYTES", 100)
     with pytest.raises(ModelError, match="more than 100 bytes"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
     path.rename(tmp_path / "elsewhere.json")
     path.symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(ModelError, match="a link out of the folder"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)
     path.unlink()
     with pytest.raises(ModelError, match="fit again without --no-report"):
-        report.rewrite(folder_with_report)
+        report.rewrite_report(folder_with_report)

@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 from helpers.photos import write_photos
 
-import headstart as hs
 from headstart.backbones import load
+from headstart.classifier import FitOptions, fit_dataset
 from headstart.data import open_dataset
-from headstart.features.cache import FeatureCache
-from headstart.features.features import embed, small_key
+from headstart.features import Compute, FeatureCache, embed
+from headstart.features.features import thumbnail_key
 from headstart.report import thumbnails
+
+ONNXRUNTIME = Compute("onnxruntime")
 
 
 def test_tiles_come_from_the_cache_and_damaged_entries_are_computed_again(tmp_path, monkeypatch):
     dataset = open_dataset(write_photos(tmp_path / "data", 8))
     backbone = load("headstart-s")
     with FeatureCache(tmp_path / "cache") as cache:
-        features = embed(dataset, backbone, cache=cache, runtime="onnxruntime", squares=True)
+        features = embed(dataset, backbone, ONNXRUNTIME, cache=cache, thumbnails=True)
         rows = range(len(features.index))
 
         def tiles(side, cache=cache):
@@ -28,7 +30,7 @@ def test_tiles_come_from_the_cache_and_damaged_entries_are_computed_again(tmp_pa
         decoded = tiles(48, None)  # decoded again, at another size
         assert all(np.abs(cached[row].astype(int) - decoded[row]).mean() < 4 for row in rows)
         assert {tile.shape for tile in tiles(32).values()} == {(32, 32, 3)}
-        cache.put_many({small_key(features.content_hashes[3].tobytes()): np.zeros(5, np.uint8)})
+        cache.put_many({thumbnail_key(features.content_hashes[3].tobytes()): np.zeros(5, np.uint8)})
         again = tiles(48)
         assert np.array_equal(again[2], cached[2])
         assert np.array_equal(again[3], decoded[3])  # computed anew
@@ -36,8 +38,8 @@ def test_tiles_come_from_the_cache_and_damaged_entries_are_computed_again(tmp_pa
 
 @pytest.mark.parametrize("with_report", [True, False])
 def test_a_fit_caches_tiles_only_for_a_report(tmp_path, with_report):
-    folder = write_photos(tmp_path / "data", 12)
-    features = hs.ImageClassifier(runtime="onnxruntime").fit(folder, report=with_report).learned_.features
+    dataset = open_dataset(write_photos(tmp_path / "data", 12))
+    features = fit_dataset(dataset, FitOptions(compute=ONNXRUNTIME), thumbnails=with_report).data.features
     with FeatureCache() as cache:
-        values = cache.get_many([small_key(content.tobytes()) for content in features.content_hashes])
+        values = cache.get_many([thumbnail_key(content.tobytes()) for content in features.content_hashes])
     assert [value is not None for value in values] == [with_report] * 24

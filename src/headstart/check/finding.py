@@ -1,18 +1,31 @@
-"""What a finding is."""
+"""Finding: one issue in a dataset."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = (
-    "leak", "conflicting_labels", "exact_duplicate", "near_duplicate", "label_suspect", "outlier", "unreadable",
-    "tiny", "odd_shape", "dark", "bright", "blurred", "grey", "empty_class", "imbalance",
-)  # fmt: skip
+KINDS = (  # those that cost most first
+    "leak",
+    "conflicting_labels",
+    "exact_duplicate",
+    "near_duplicate",
+    "label_suspect",
+    "outlier",
+    "unreadable",
+    "tiny",
+    "odd_shape",
+    "dark",
+    "bright",
+    "blurred",
+    "grey",
+    "empty_class",
+    "imbalance",
+)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to look at: its kind (one of ``KINDS``), the files, how sure it is (0 to 1), what to do, and why."""
+    """One issue: its kind (one of ``KINDS``), the files, the confidence (0 to 1), what to do, and why."""
 
     kind: str
     files: tuple[str, ...]
@@ -21,8 +34,11 @@ class Finding:
     why: str
 
     def to_dict(self) -> dict[str, object]:
-        """The JSON form."""
+        """Return the JSON form."""
         return {
-            "kind": self.kind, "files": list(self.files), "confidence": round(self.confidence, 4),
-            "action": self.action, "why": self.why,
-        }  # fmt: skip
+            "kind": self.kind,
+            "files": list(self.files),
+            "confidence": round(self.confidence, 4),
+            "action": self.action,
+            "why": self.why,
+        }

@@ -1,8 +1,8 @@
-"""One picture by itself: its size and shape, light, sharpness and colour."""
+"""Quality issues of single images: their size and shape, brightness, sharpness and colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,56 +11,93 @@ from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.features.features import Features
 
-DARK, BRIGHT = 45.0, 240.0  # of 255: nearly all of the picture is below, or above
-COLOUR = 6.0  # of 255: the mean difference between the channels of a picture in colour
-NARROW = 3.0  # times as long as wide
-BLOCK = 1_000  # pictures measured at a time: as numbers they take sixteen times their room
-BLUR = 4.0  # robust deviations below the others' sharpness, and at most a quarter of it
+MIN_SIZE = 0.25  # shorter side, as a share of that of the input size
+MAX_ASPECT_RATIO = 3.0
+DARK = 45.0  # of 255: 95% of the pixels are darker
+BRIGHT = 240.0  # of 255: 95% of the pixels are brighter
+COLOURFUL = 6.0  # of 255: mean deviation of the channels from their mean, of an image in colour
+COLOURLESS = 1.0
+MIN_COLOUR_SHARE = 0.8  # of all images; where more are grey, a grey image is no issue
+MAX_BLUR = 4.0  # robust standard deviations by which the log sharpness may be below the median
+MIN_SHARPNESS_RATIO = 0.25  # a blurred image also has at most this share of the median sharpness
+MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, times this, is its standard deviation
+BLOCK = 1_000  # images whose pixels are converted at a time: as float32 they take several times their memory
 
 
-def odd_looks(dataset: Dataset, features: Features, needed: tuple[int, int]) -> Iterator[Finding]:
-    """Findings. ``needed`` is the size that the backbone takes; far smaller pictures show it next to nothing."""
-    blocks = range(0, len(features.tiny_images), BLOCK)
-    low, high, light, colour = np.concatenate([_light(features.tiny_images[at : at + BLOCK]) for at in blocks], axis=1)
-    in_colour = float((colour > COLOUR).mean())
-    sharp = np.log(np.maximum(features.image_stats[:, 2].astype(np.float64), 1e-4))
-    middle = float(np.median(sharp))
-    spread = max(1.4826 * float(np.median(np.abs(sharp - middle))), 0.2)
-    for i, place in enumerate(features.index):
-        file = (dataset.items[place].path,)
-        height, width = map(int, features.image_stats[i, :2])
-        if min(height, width) < min(needed) / 4:
-            sure = 1 - min(height, width) / min(needed) * 2
-            yield Finding("tiny", file, sure, "replace it by a larger one", f"{width} x {height} pixels")
-        if (aspect := max(height, width) / min(height, width)) > NARROW:
-            yield Finding("odd_shape", file, 1 - NARROW / aspect / 2, "crop it", f"{width} x {height} pixels")
-        if high[i] < DARK:
-            yield Finding("dark", file, 1 - float(high[i]) / DARK / 2, "drop or replace it", _told(light[i]))
-        if low[i] > BRIGHT:
-            sure = 0.5 + 0.5 * (float(low[i]) - BRIGHT) / (255 - BRIGHT)
-            yield Finding("bright", file, sure, "drop or replace it", _told(light[i]))
-        below = (middle - float(sharp[i])) / spread
-        if below > BLUR and middle - sharp[i] > np.log(4):
-            yield Finding(
-                "blurred", file, 1 - BLUR / below / 2, "replace it by a sharper one",
-                f"{np.exp(middle - sharp[i]):.0f} times less detail than the middle picture",
-            )  # fmt: skip
-        if colour[i] < 1 and in_colour > 0.8:
-            yield Finding(
-                "grey", file, in_colour, "see that grey does not stand for a class",
-                f"no colour, where {in_colour:.0%} have some",
-            )  # fmt: skip
+def find_quality_issues(dataset: Dataset, features: Features, input_size: tuple[int, int]) -> Iterator[Finding]:
+    """Find tiny, oddly shaped, dark, bright, blurred and grey images.
+
+    ``input_size`` is the height and width that preprocessing needs (``Preprocess.at_least``).
+    """
+    paths = [dataset.items[i].path for i in features.index]
+    low, high, mean, colour = _pixel_stats(features.tiny_images)
+    yield from _size_issues(paths, features.image_stats, input_size)
+    yield from _brightness_issues(paths, low, high, mean)
+    yield from _blurred_images(paths, features.image_stats)
+    yield from _grey_images(paths, colour)
 
 
-def _light(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Of small pictures [n, 768] what a twentieth is darker than, and brighter than, the mean brightness, and the
-    colour: [4, n]."""
-    small = pixels.reshape(len(pixels), -1, 3).astype(np.float32)
-    grey = small.mean(axis=2, keepdims=True)
-    light = np.sort(grey[:, :, 0], axis=1)
-    return np.stack([light[:, light.shape[1] // 20], light[:, -light.shape[1] // 20], light.mean(axis=1),
-                     np.abs(small - grey).mean(axis=(1, 2))])  # fmt: skip
+def _pixel_stats(tiny_images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return 5th percentile, 95th percentile and mean of the brightness, and the colourfulness, of images [n, 768].
+
+    All [4, n], 0 to 255. Colourfulness is the mean deviation of the channels from the brightness.
+    """
+    stats = np.empty((4, len(tiny_images)), np.float32)
+    for start in range(0, len(tiny_images), BLOCK):
+        block = slice(start, start + BLOCK)
+        pixels = tiny_images[block].reshape(-1, 256, 3).astype(np.float32)
+        brightness = pixels.mean(axis=2, keepdims=True)
+        ordered = np.sort(brightness[:, :, 0], axis=1)
+        tail = ordered.shape[1] // 20
+        stats[0, block] = ordered[:, tail]
+        stats[1, block] = ordered[:, -1 - tail]
+        stats[2, block] = ordered.mean(axis=1)
+        stats[3, block] = np.abs(pixels - brightness).mean(axis=(1, 2))
+    return stats
 
 
-def _told(light: np.float32) -> str:
-    return f"brightness {light / 255:.0%}"
+def _size_issues(
+    paths: Sequence[str], image_stats: NDArray[np.float32], input_size: tuple[int, int]
+) -> Iterator[Finding]:
+    for path, stats in zip(paths, image_stats, strict=True):
+        height, width = int(stats[0]), int(stats[1])
+        shorter, longer = sorted((height, width))
+        size = f"{width} x {height} pixels"
+        if shorter < min(input_size) * MIN_SIZE:
+            confidence = 1 - shorter / min(input_size) * 2
+            yield Finding("tiny", (path,), confidence, "replace it with a larger image", size)
+        aspect_ratio = longer / shorter
+        if aspect_ratio > MAX_ASPECT_RATIO:
+            yield Finding("odd_shape", (path,), 1 - MAX_ASPECT_RATIO / aspect_ratio / 2, "crop it", size)
+
+
+def _brightness_issues(
+    paths: Sequence[str], low: NDArray[np.float32], high: NDArray[np.float32], mean: NDArray[np.float32]
+) -> Iterator[Finding]:
+    for i in np.flatnonzero(high < DARK).tolist():
+        confidence = 1 - float(high[i]) / DARK / 2
+        yield Finding("dark", (paths[i],), confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}")
+    for i in np.flatnonzero(low > BRIGHT).tolist():
+        confidence = 0.5 + 0.5 * (float(low[i]) - BRIGHT) / (255 - BRIGHT)
+        yield Finding("bright", (paths[i],), confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}")
+
+
+def _blurred_images(paths: Sequence[str], image_stats: NDArray[np.float32]) -> Iterator[Finding]:
+    sharpness = np.log(np.maximum(image_stats[:, 2].astype(np.float64), 1e-4))
+    median = float(np.median(sharpness))
+    sigma = max(MAD_TO_SIGMA * float(np.median(np.abs(sharpness - median))), 0.2)
+    below = median - sharpness
+    for i in np.flatnonzero((below / sigma > MAX_BLUR) & (below > -np.log(MIN_SHARPNESS_RATIO))).tolist():
+        confidence = 1 - MAX_BLUR / (float(below[i]) / sigma) / 2
+        why = f"{np.exp(below[i]):.0f} times less detail than the median image"
+        yield Finding("blurred", (paths[i],), confidence, "replace it with a sharper image", why)
+
+
+def _grey_images(paths: Sequence[str], colour: NDArray[np.float32]) -> Iterator[Finding]:
+    colour_share = float((colour > COLOURFUL).mean())
+    if colour_share <= MIN_COLOUR_SHARE:
+        return
+    action = "check that grey images are not confined to one class"
+    why = f"no colour, while {colour_share:.0%} of the images have colour"
+    for i in np.flatnonzero(colour < COLOURLESS).tolist():
+        yield Finding("grey", (paths[i],), colour_share, action, why)

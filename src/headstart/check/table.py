@@ -1,8 +1,9 @@
-"""A table of all pictures with the findings: to edit (drop a row, change a label or a group) and to learn from."""
+"""A table of all images with their findings, to edit (remove a row, change a label or a group) and to fit on."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,41 +11,47 @@ from pathlib import Path
 from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.errors import OptionError
+from headstart.files import write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def write_table(
     dataset: Dataset, findings: Sequence[Finding], groups: Mapping[str, int], file: str | os.PathLike[str]
 ) -> int:
-    """Write the table, pictures with findings first; the number of rows. ``headstart fit FILE`` takes it as it is.
+    """Write the table that ``headstart fit FILE`` reads, images with findings first, and return the number of rows.
 
-    ``groups`` are those of ``Checked``. Unreadable pictures are left out. Raises OptionError where the table could
-    not name the pictures: it must lie in a folder that holds them all, and they must be files.
+    ``groups`` are those of ``CheckResult``. Unlabelled and unreadable images are left out. Raises OptionError for any
+    other ending than .csv and .tsv, and if the table could not name the images: they must be files in its folder or
+    below it.
     """
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
-    if target.suffix.lower() not in (".csv", ".tsv"):
-        raise OptionError(f"{file} must end in .csv, so that headstart fit takes it for a table.")
-    about: dict[str, list[Finding]] = {}
+    delimiter = DELIMITERS.get(target.suffix.lower())
+    if delimiter is None:
+        raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
+    findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
         for path in finding.files:
-            about.setdefault(path, []).append(finding)
-    rows = []
-    for item in sorted(dataset.items, key=lambda each: (each.path not in about, each.path)):
+            findings_by_path.setdefault(path, []).append(finding)
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    count = 0
+    for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
             continue
         relative = os.path.relpath(os.path.abspath(item.path), target.parent)  # noqa: PTH100
         if not Path(item.path).is_file() or relative.startswith(".."):
             raise OptionError(
-                f"{file} cannot name {item.path}: write the table to the folder of the pictures or one above it."
+                f"{file} cannot name {item.path}: write the table to the folder of the images or one above it."
             )
-        told = about.get(item.path, [])
-        rows.append((
-            Path(relative).as_posix(), item.label, item.split, item.group or f"group {groups[item.path]}",
-            "; ".join(f.kind for f in told), "; ".join(f.action for f in told), "; ".join(f.why for f in told),
-        ))  # fmt: skip
-    with target.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, delimiter="\t" if target.suffix.lower() == ".tsv" else ",", lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    return len(rows)
+        item_findings = findings_by_path.get(item.path, [])
+        row = [Path(relative).as_posix(), item.label, item.split, item.group or f"group {groups[item.path]}"]
+        row.append("; ".join(finding.kind for finding in item_findings))
+        row.append("; ".join(finding.action for finding in item_findings))
+        row.append("; ".join(finding.why for finding in item_findings))
+        writer.writerow(row)
+        count += 1
+    write_atomic(target, stream.getvalue())
+    return count

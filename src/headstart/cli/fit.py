@@ -119,7 +119,7 @@ def fit(
     strict: StrictOption = False,
     quiet: QuietOption = False,
     progress: ProgressOption = None,
-    fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True)] = False,
+    fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True, help="See headstart fine-tune.")] = False,
 ) -> None:
     """Fit a classifier to images and write a model folder."""
     if fine_tune:

@@ -101,9 +101,7 @@ def from_images(
 def _check_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return an array unchanged if it is an image. Raises ImageError."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(
-            f"An array of {image.dtype} {image.shape} is not an image; expected uint8 [height, width, 3]."
-        )
+        raise ImageError(f"An array of {image.dtype} {image.shape} is not an image; expected uint8 [height, width, 3].")
     return image
 
 

@@ -22,7 +22,7 @@ AHEAD = 3  # batches
 
 
 class Pictures:
-    """The pictures of a data set at ``places`` [n]; threads decode them, so no ``__main__`` guard is needed."""
+    """The pictures of a dataset at ``places`` [n]; threads decode them, so no ``__main__`` guard is needed."""
 
     def __init__(self, dataset: Dataset, places: Sequence[int], preprocess: Preprocess, workers: int | None) -> None:
         self.dataset, self.places, self.preprocess = dataset, [int(i) for i in places], preprocess

@@ -1,33 +1,35 @@
-"""Groups of pictures that are not independent: copies, near duplicates, frames of one scene.
+"""Groups of images that are not independent: duplicates, near duplicates, and images of one scene.
 
-Leaving out one picture while its twin stays in tests memory. Groups are found from three signs, each a link
-between two pictures; linked pictures form one group:
+An accuracy is too high if it is measured on an image whose near duplicate was used for training. Two images are linked
+if any of these holds, and images that are linked, directly or through others, form one group:
 
-1. the same bytes;
-2. the same picture seen small: 16 x 16 pixels that correlate almost perfectly, mirrored or not;
-3. the same scene: deep features whose centred cosine is above a threshold, the strongest first, until a group is full.
+1. their files are identical;
+2. their 16 x 16 pixels correlate almost perfectly, mirrored or not;
+3. they show one scene: the centred cosine similarity of their deep features is above a threshold. These links are
+   followed from the most similar pair on, until a group is full.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-SAME_PIXELS = 0.98  # correlation of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
-ALIKE = 0.6  # centred cosine of deep features
-LARGEST = 0.1  # a group from features alone holds at most this share of all pictures
-TILE = 1_100  # pictures compared with as many others at a time
-EDGES = 1_000_000  # links held before those that the forest does not need are dropped
+DUPLICATE_CORRELATION = 0.98  # of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
+MIN_CONTRAST = 30.0  # norm of 768 centred pixel values; below it an image is a plain area with noise
+SCENE_COSINE = 0.6  # centred cosine similarity of deep features
+MAX_SCENE_SHARE = 0.1  # a group that is linked by features holds at most this share of all images
+TILE = 1_100  # images compared with as many others at a time
+MAX_EDGES = 1_000_000  # edges held before those outside the spanning forest are dropped
 
 
 @dataclass(frozen=True)
 class Groups:
-    """``index`` [n] numbers each picture's group from 0; how many there are, how large, and how they were found."""
+    """The group [n] of each image, numbered from 0; the number of groups, the largest size, and how they were found."""
 
     index: NDArray[np.int64]
     count: int
@@ -40,222 +42,263 @@ class Groups:
 
 
 class DisjointSets:
-    """Pictures 0..count-1 and the links between them; linked ones form a family (union-find, Tarjan 1975)."""
+    """Disjoint sets of the images 0..count-1, each alone at first (union-find; Tarjan 1975)."""
 
     def __init__(self, count: int) -> None:
         self.parent = np.arange(count)
 
+    def find(self, image: int) -> int:
+        """Return the image that represents the set of ``image``: the lowest of the set."""
+        parent = self.parent
+        while parent[image] != image:
+            parent[image] = parent[parent[image]]
+            image = int(parent[image])
+        return image
+
     def union(self, first: int, second: int) -> None:
-        """Link two pictures."""
+        """Merge the sets of two images."""
         a, b = self.find(first), self.find(second)
         self.parent[max(a, b)] = min(a, b)
 
     def union_equal_rows(self, rows: NDArray[np.generic]) -> NDArray[np.int64]:
-        """Link pictures whose rows [n, d] are equal; a number [n] for each distinct row."""
-        same: NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
-        for first, second in pairwise(np.argsort(same, kind="stable")):
-            if same[first] == same[second]:
+        """Merge the sets of images whose ``rows`` [n, d] are equal. Return a number [n] for each distinct row."""
+        ids: NDArray[np.int64] = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+        for first, second in pairwise(np.argsort(ids, kind="stable")):
+            if ids[first] == ids[second]:
                 self.union(int(first), int(second))
-        return same
+        return ids
 
     def labels(self) -> NDArray[np.int64]:
-        """The family [n] of each picture, numbered from 0."""
+        """Return the set [n] of each image, numbered from 0."""
         roots = [self.find(i) for i in range(len(self.parent))]
-        families: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].reshape(-1)
-        return families
-
-    def find(self, node: int) -> int:
-        """The picture that stands for the family of ``node``."""
-        parent = self.parent
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = int(parent[node])
-        return node
+        ids: NDArray[np.int64] = np.unique(roots, return_inverse=True)[1].reshape(-1)
+        return ids
 
 
 def ungrouped(count: int) -> Groups:
-    """Every picture by itself."""
+    """Return groups of one image each."""
     return Groups(np.arange(count), count, 1, "none")
 
 
 def groups_from_column(names: list[str]) -> Groups:
-    """Pictures with the same name [n] together."""
-    return _groups(np.unique(np.array(names), return_inverse=True)[1], "column")
+    """Return groups of the images that have the same name in ``names`` [n]."""
+    return _to_groups(np.unique(np.array(names), return_inverse=True)[1], "column")
 
 
 def find_groups(
-    content: NDArray[np.uint8],
-    pixels: NDArray[np.uint8],
+    content_hashes: NDArray[np.uint8],
+    tiny_images: NDArray[np.uint8],
     features: NDArray[np.floating],
     labels: NDArray[np.integer],
+    tile: int = TILE,
 ) -> Groups:
-    """Groups of n pictures.
+    """Find the groups of n images.
 
-    ``content`` [n, 32] are hashes of the files, ``pixels`` [n, 768] 16 x 16 RGB, ``features`` [n, d] the
-    vectors of the deepest tap, ``labels`` [n] the classes. The strongest links on features come first, and one
-    that would make a group of more than a tenth of the pictures, or of more than half of a class, is passed
-    over: too large a group costs a little data, too small a one costs the truth. All pairs are compared, a tile
-    at a time.
+    ``content_hashes`` [n, 32] are SHA-256 of the files, ``tiny_images`` [n, 768] 16 x 16 RGB pixels, ``features``
+    [n, d] the vectors of the deepest tap, ``labels`` [n] the classes. A link by features is skipped if it would make a
+    group of more than a tenth of the images or of more than half of a class. Groups that are too large cost a little
+    data; groups that are too small make the measured accuracy too high. All pairs are compared, ``tile`` x ``tile`` at
+    a time.
     """
-    linked = DisjointSets(len(content))
-    linked.union_equal_rows(content)
-    for first, second, _ in duplicate_pairs(pixels):
-        linked.union(first, second)
-    _join_scenes(linked, _feature_links(features), labels)
-    return _groups(linked.labels(), f"pixels and features (cosine {ALIKE:g})")
+    sets = DisjointSets(len(content_hashes))
+    sets.union_equal_rows(content_hashes)
+    for first, second, _ in duplicate_pairs(tiny_images, tile):
+        sets.union(first, second)
+    _merge_scenes(sets, _scene_edges(features, tile), labels)
+    return _to_groups(sets.labels(), f"pixels and features (cosine {SCENE_COSINE:g})")
 
 
-def _join_scenes(linked: DisjointSets, links: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
-    """Join the ends of links (first, second, cosine), the strongest first, where the group stays small enough."""
-    at_most = max(2, int(LARGEST * len(labels)))
-    half = np.maximum(1, np.bincount(labels) // 2).tolist()
-    classes: list[int] = labels.tolist()
-    held: dict[int, Counter[int]] = {}  # of each family of several pictures, how many of each class
+def duplicate_pairs(tiny_images: NDArray[np.uint8], tile: int = TILE) -> list[tuple[int, int, float]]:
+    """Find pairs (first, second, correlation) of near duplicates.
 
-    def members(root: int) -> Counter[int]:
-        return held.get(root) or Counter([classes[root]])
-
-    for picture, label in enumerate(classes):
-        if (root := linked.find(picture)) != picture:
-            held[root] = members(root) + Counter([label])
-    for first, second in links[np.argsort(-links[:, 2], kind="stable"), :2].astype(int).tolist():
-        a, b = linked.find(first), linked.find(second)
-        if a == b:
-            continue
-        both = members(a) + members(b)
-        if both.total() <= at_most and all(count <= half[label] for label, count in both.items()):
-            linked.union(a, b)
-            held[linked.find(a)] = both
-
-
-def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
-    """Pairs of slices that bring every two of ``count`` pictures together once."""
-    slices = [slice(start, min(start + TILE, count)) for start in range(0, count, TILE)]
-    return ((first, second) for i, first in enumerate(slices) for second in slices[i:])
-
-
-def _pairs(first: slice, second: slice, alike: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where ``alike`` [m, n] holds for pictures of the two slices, each pair once."""
-    rows, columns = np.nonzero(alike)
-    ahead = columns + second.start > rows + first.start
-    return rows[ahead], columns[ahead]
-
-
-def duplicate_pairs(pixels: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
-    """Pairs whose small pictures [n, 768], as they are or mirrored, correlate at least SAME_PIXELS, and how much."""
-    small = pixels.reshape(len(pixels), 16, 16, 3)
-    found = []
-    for first, second in _tiles(len(small)):
-        others = _unit(small[second]).T
-        alike = np.maximum(_unit(small[first]) @ others, _unit(small[first, :, ::-1]) @ others)
-        rows, columns = _pairs(first, second, alike >= SAME_PIXELS)
-        places = ((rows + first.start).tolist(), (columns + second.start).tolist(), alike[rows, columns].tolist())
-        found += list(zip(*places, strict=True))
-    return found
-
-
-def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Which small pictures of ``second`` [m, 768] are copies, mirrored or not, of one of ``first`` [n, 768]: places."""
-    small, found = first.reshape(len(first), 16, 16, 3), np.zeros(len(second), bool)
-    for ours in (slice(start, start + TILE) for start in range(0, len(second), TILE)):
-        others = _unit(second[ours].reshape(-1, 16, 16, 3)).T
-        for theirs in (slice(start, start + TILE) for start in range(0, len(first), TILE)):
-            for seen in (small[theirs], small[theirs, :, ::-1]):
-                found[ours] |= (_unit(seen) @ others >= SAME_PIXELS).any(axis=0)
-    return np.flatnonzero(found)
-
-
-def _unit(small: NDArray[np.uint8]) -> NDArray[np.float32]:
-    flat = small.reshape(len(small), -1).astype(np.float32)
-    flat -= flat.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    # An almost even picture (a placeholder, a black frame) correlates with nothing: its pattern is noise.
-    unit: NDArray[np.float32] = np.where(length > 30, flat / np.maximum(length, 1), 0)
-    return unit
-
-
-def _feature_links(features: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Edges (first, second, cosine) [m, 3] of a maximum spanning forest above the threshold.
-
-    Single linkage needs only the forest (Gower & Ross 1969), so no more is kept.
+    The 16 x 16 RGB pixels [n, 768] of the two, one of them maybe mirrored, correlate at least DUPLICATE_CORRELATION.
     """
-    directions = _directions(features)
-    found, waiting = [np.empty((0, 3))], 0
-    for first, second in _tiles(len(features)):
-        cosine = directions(first) @ directions(second).T
-        rows, columns = _pairs(first, second, cosine >= ALIKE)
-        edges = (rows + first.start, columns + second.start, cosine[rows, columns])
-        found.append(np.stack(edges, axis=1).astype(np.float64))
-        waiting += len(rows)
-        if waiting > EDGES:
-            found, waiting = [_forest(np.concatenate(found), len(features))], 0
-    return _forest(np.concatenate(found), len(features))
+    images = tiny_images.reshape(-1, 16, 16, 3)
+    pairs: list[tuple[int, int, float]] = []
+    for first, second in _tiles(len(images), tile):
+        others = _normalised_pixels(images[second]).T
+        plain = _normalised_pixels(images[first]) @ others
+        mirrored = _normalised_pixels(images[first, :, ::-1]) @ others
+        correlation = np.maximum(plain, mirrored)
+        rows, columns = _each_pair_once(first, second, correlation >= DUPLICATE_CORRELATION)
+        values = correlation[rows, columns].tolist()
+        pairs += zip((rows + first.start).tolist(), (columns + second.start).tolist(), values, strict=True)
+    return pairs
 
 
-def _directions(features: NDArray[np.floating], centred: bool = True) -> Callable[[slice], NDArray[np.float32]]:
-    """Gives the vectors of a slice less the mean of all, of length 1, as they are asked for: a copy costs memory."""
-    slices = [first for first, second in _tiles(len(features)) if first == second]
-    mean = sum(features[block].sum(axis=0, dtype=np.float64) for block in slices) / max(1, len(features)) * centred
+def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile: int = TILE) -> NDArray[np.int64]:
+    """Return the indices of images in ``second`` [m, 768] that are near duplicates of an image in ``first`` [n, 768].
 
-    def directions(block: slice) -> NDArray[np.float32]:
-        x: NDArray[np.float32] = (features[block] - mean).astype(np.float32)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return x
-
-    return directions
+    Both are 16 x 16 RGB pixels; a near duplicate may be mirrored.
+    """
+    references, candidates = first.reshape(-1, 16, 16, 3), second.reshape(-1, 16, 16, 3)
+    is_duplicate = np.zeros(len(second), bool)
+    for columns in _blocks(len(second), tile):
+        pixels = _normalised_pixels(candidates[columns]).T
+        for rows in _blocks(len(first), tile):
+            for images in (references[rows], references[rows, :, ::-1]):
+                correlation = _normalised_pixels(images) @ pixels
+                is_duplicate[columns] |= (correlation >= DUPLICATE_CORRELATION).any(axis=0)
+    return np.flatnonzero(is_duplicate)
 
 
 def nearest_neighbours(
-    features: NDArray[np.floating], families: NDArray[np.integer], count: int, *, centred: bool = True
+    features: NDArray[np.floating],
+    groups: NDArray[np.integer],
+    count: int,
+    *,
+    centred: bool = True,
+    tile: int = TILE,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ``count`` nearest pictures of other families, by cosine of vectors [n, d], less their mean or not.
+    """Return the indices [n, count] and cosine similarities [n, count] of the nearest images of other groups.
 
-    Nearest first: their places [n, count] and cosines [n, count]; -1 and -1 where there are not so many.
+    The similarity is that of the vectors ``features`` [n, d], less their mean if ``centred``. Nearest first; where
+    there are fewer than ``count`` images of other groups, both are -1.
     """
-    directions, total = _directions(features, centred), len(features)
-    places, cosines = np.full((total, count), -1), np.full((total, count), -1, np.float32)
-    slices = [first for first, second in _tiles(total) if first == second]
-    for own in slices:
-        for other in slices:
-            alike = directions(own) @ directions(other).T
-            alike[families[own][:, None] == families[other][None, :]] = -2
-            best = np.argpartition(-alike, min(count, alike.shape[1]) - 1, axis=1)[:, :count]
-            both = np.hstack([cosines[own], np.take_along_axis(alike, best, axis=1)])
-            which = np.hstack([places[own], best + other.start])
-            best = np.argsort(-both, axis=1, kind="stable")[:, :count]
-            cosines[own], places[own] = (np.take_along_axis(each, best, axis=1) for each in (both, which))
-    places[cosines < -1] = -1
-    return places, np.maximum(cosines, -1)
+    mean = _mean(features, tile) if centred else np.zeros(features.shape[1])
+    indices = np.full((len(features), count), -1)
+    cosines = np.full((len(features), count), -1, np.float32)
+    for rows in _blocks(len(features), tile):
+        vectors = _unit_vectors(features[rows], mean)
+        for columns in _blocks(len(features), tile):
+            similarity = vectors @ _unit_vectors(features[columns], mean).T
+            similarity[groups[rows][:, None] == groups[columns][None, :]] = -2
+            nearest = np.argpartition(-similarity, min(count, similarity.shape[1]) - 1, axis=1)[:, :count]
+            # The nearest of this block compete with those of the blocks before.
+            candidate_cosines = np.hstack([cosines[rows], np.take_along_axis(similarity, nearest, axis=1)])
+            candidate_indices = np.hstack([indices[rows], nearest + columns.start])
+            order = np.argsort(-candidate_cosines, axis=1, kind="stable")[:, :count]
+            cosines[rows] = np.take_along_axis(candidate_cosines, order, axis=1)
+            indices[rows] = np.take_along_axis(candidate_indices, order, axis=1)
+    indices[cosines < -1] = -1
+    return indices, np.maximum(cosines, -1)
 
 
-def _forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Those of the edges (first, second, cosine) [m, 3] that make a maximum spanning forest of ``count`` nodes.
+def _merge_scenes(sets: DisjointSets, edges: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
+    """Merge sets along ``edges`` (first, second, cosine) [m, 3], most similar first, if the result is small enough.
 
-    Borůvka's algorithm (1926): in every round each tree takes its strongest edge to another, until none is left. SciPy
-    has one, but importing that takes longer than all else that is done with the groups of a thousand pictures.
+    It may hold MAX_SCENE_SHARE of all images and half of a class, or two images and one of a class if that is more.
+    """
+    max_size = max(2, int(MAX_SCENE_SHARE * len(labels)))
+    max_per_class = np.maximum(1, np.bincount(labels) // 2).tolist()
+    classes: list[int] = labels.tolist()
+    class_counts: dict[int, Counter[int]] = {}  # by representative, of the sets of several images
+
+    def count_classes(root: int) -> Counter[int]:
+        return class_counts.get(root) or Counter([classes[root]])
+
+    for image, label in enumerate(classes):
+        root = sets.find(image)
+        if root != image:
+            class_counts[root] = count_classes(root) + Counter([label])
+    order = np.argsort(-edges[:, 2], kind="stable")
+    for first, second in edges[order, :2].astype(int).tolist():
+        a, b = sets.find(first), sets.find(second)
+        if a == b:
+            continue
+        merged = count_classes(a) + count_classes(b)
+        if merged.total() <= max_size and all(n <= max_per_class[label] for label, n in merged.items()):
+            sets.union(a, b)
+            class_counts[sets.find(a)] = merged
+
+
+def _scene_edges(features: NDArray[np.floating], tile: int) -> NDArray[np.float64]:
+    """Return the edges (first, second, cosine) [m, 3] of a maximum spanning forest of the pairs above SCENE_COSINE.
+
+    Single linkage needs only the forest (Gower & Ross 1969), so no other edges are kept.
+    """
+    count = len(features)
+    mean = _mean(features, tile)
+    edges = [np.empty((0, 3))]
+    pending = 0
+    for first, second in _tiles(count, tile):
+        cosine = _unit_vectors(features[first], mean) @ _unit_vectors(features[second], mean).T
+        rows, columns = _each_pair_once(first, second, cosine >= SCENE_COSINE)
+        edges.append(np.stack([rows + first.start, columns + second.start, cosine[rows, columns]], axis=1))
+        pending += len(rows)
+        if pending > MAX_EDGES:
+            edges = [_maximum_spanning_forest(np.concatenate(edges), count)]
+            pending = 0
+    return _maximum_spanning_forest(np.concatenate(edges), count)
+
+
+def _maximum_spanning_forest(edges: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return those of the edges (first, second, weight) [m, 3] that form a maximum spanning forest of ``count`` nodes.
+
+    Borůvka's algorithm (1926): in every round each tree takes its strongest edge to another tree, until there is none.
+    SciPy has a faster one, but importing it takes longer than all other work on the groups of a thousand images.
     """
     edges = edges[np.argsort(-edges[:, 2], kind="stable")]
-    nodes, tree, kept = edges[:, :2].astype(np.int64), np.arange(count), np.zeros(len(edges), bool)
-    places = np.arange(len(edges))
+    nodes = edges[:, :2].astype(np.int64)
+    in_forest = np.zeros(len(edges), bool)
+    remaining = np.arange(len(edges))
+    tree = np.arange(count)  # of each node
     while True:
-        places = places[tree[nodes[places, 0]] != tree[nodes[places, 1]]]
-        if not len(places):
-            return edges[kept]
-        ends, strongest = tree[nodes[places]], np.full(count, -1)
-        # Edges are in order, and of several values written to one place the last stays: a tree's first edge.
-        strongest[ends[::-1].ravel()] = np.repeat(np.arange(len(places))[::-1], 2)
+        remaining = remaining[tree[nodes[remaining, 0]] != tree[nodes[remaining, 1]]]
+        if not len(remaining):
+            return edges[in_forest]
+        ends = tree[nodes[remaining]]
+        # Edges are sorted, and of several values assigned to one position the last one stays. So in reverse order each
+        # tree is left with its strongest edge.
+        strongest = np.full(count, -1)
+        strongest[ends[::-1].ravel()] = np.repeat(np.arange(len(remaining))[::-1], 2)
         trees = np.flatnonzero(strongest >= 0)
-        best = strongest[trees]
-        kept[places[best]] = True
+        selected = strongest[trees]
+        in_forest[remaining[selected]] = True
         parent = np.arange(count)
-        parent[trees] = ends[best].sum(axis=1) - trees  # the tree at the other end
-        both = parent[parent] == np.arange(count)  # two that chose the same edge: the lower number leads
-        parent[both] = np.minimum(parent[both], np.flatnonzero(both))
+        parent[trees] = ends[selected].sum(axis=1) - trees  # the tree at the other end
+        is_mutual = parent[parent] == np.arange(count)  # two trees took the same edge: the lower number is the root
+        parent[is_mutual] = np.minimum(parent[is_mutual], np.flatnonzero(is_mutual))
         while (parent != parent[parent]).any():
             parent = parent[parent]
         tree = parent[tree]
 
 
-def _groups(names: NDArray[np.integer], method: str) -> Groups:
-    _, index, sizes = np.unique(names, return_inverse=True, return_counts=True)
+def _blocks(count: int, tile: int) -> list[slice]:
+    """Return slices of at most ``tile`` of ``count`` images, one after the other."""
+    return [slice(start, min(start + tile, count)) for start in range(0, count, tile)]
+
+
+def _tiles(count: int, tile: int) -> Iterator[tuple[slice, slice]]:
+    """Return pairs of slices that together contain every pair of ``count`` images."""
+    blocks = _blocks(count, tile)
+    return ((first, second) for i, first in enumerate(blocks) for second in blocks[i:])
+
+
+def _each_pair_once(
+    first: slice, second: slice, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows and columns where ``mask`` [m, n] holds, of each pair of images of the two slices only one."""
+    rows, columns = np.nonzero(mask)
+    is_upper = columns + second.start > rows + first.start
+    return rows[is_upper], columns[is_upper]
+
+
+def _normalised_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the pixels [n, d] of images, centred and of length 1, so that products are correlations."""
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(pixels, axis=1, keepdims=True)
+    # A nearly uniform image (a placeholder, a black frame) correlates with nothing: its pattern is noise.
+    normalised: NDArray[np.float32] = np.where(norm > MIN_CONTRAST, pixels / np.maximum(norm, 1), 0)
+    return normalised
+
+
+def _mean(features: NDArray[np.floating], tile: int) -> NDArray[np.float64]:
+    """Return the mean vector [d], summed a block at a time: features are float16, and a float64 copy costs memory."""
+    total = np.zeros(features.shape[1])
+    for block in _blocks(len(features), tile):
+        total += features[block].sum(axis=0, dtype=np.float64)
+    return total / max(1, len(features))
+
+
+def _unit_vectors(features: NDArray[np.floating], mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the vectors [n, d] less ``mean``, of length 1."""
+    vectors: NDArray[np.float32] = (features - mean).astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+def _to_groups(ids: NDArray[np.integer], method: str) -> Groups:
+    _, index, sizes = np.unique(ids, return_inverse=True, return_counts=True)
     return Groups(index.astype(np.int64), len(sizes), int(sizes.max(initial=0)), method)

@@ -11,11 +11,11 @@ def accuracy(low, value, high):
 
 
 def test_accuracies_are_those_of_the_run(fitted):
-    validation, training = headlines(RunValues(fitted.run_))
+    validation, training = headlines(RunValues(fitted.model.run))
     assert validation.title == "validation images"
     assert training.title == "training images, leave-one-group-out"
     for headline, name in ((validation, "validation"), (training, "leave_group_out")):
-        expected = fitted.run_["accuracy"][name]
+        expected = fitted.model.run["accuracy"][name]
         assert (headline.correct, headline.count) == (expected["correct"], expected["count"])
         assert [headline.low, headline.high] == expected["interval"]
 

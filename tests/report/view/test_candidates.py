@@ -31,6 +31,6 @@ def test_the_best_setting_of_each_cut_and_head_is_listed_and_the_selected_head_a
 
 
 def test_the_selected_head_of_a_fit_is_marked(fitted):
-    candidates, count = best_candidates(RunValues(fitted.run_))
-    assert count == len(fitted.run_["candidates"])
-    assert [c.taps for c in candidates if c.is_selected] == [" + ".join(fitted.run_["cut"])]
+    candidates, count = best_candidates(RunValues(fitted.model.run))
+    assert count == len(fitted.model.run["candidates"])
+    assert [c.taps for c in candidates if c.is_selected] == [" + ".join(fitted.model.run["cut"])]

@@ -1,0 +1,117 @@
+"""All checks of a dataset, in all its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import backbones
+from headstart.check.classes import find_class_issues
+from headstart.check.duplicates import find_duplicates
+from headstart.check.finding import KINDS, Finding
+from headstart.check.labels import confident_learning, find_label_issues, find_outliers
+from headstart.check.quality import find_quality_issues
+from headstart.data import Dataset
+from headstart.errors import DataError
+from headstart.features import Compute, FeatureCache, Features, embed
+from headstart.features.features import Progress
+from headstart.splits.groups import DisjointSets, find_groups
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The findings, in the order of ``KINDS`` and then most confident first, and the group of every image by path.
+
+    A group holds duplicates, images of one scene and images to which the dataset itself gives one group.
+    """
+
+    findings: tuple[Finding, ...]
+    groups: Mapping[str, int]
+
+
+def check_dataset(
+    dataset: Dataset,
+    compute: Compute | None = None,
+    *,
+    backbone: str = "headstart-s",
+    cache: FeatureCache | None = None,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Find the issues of a dataset.
+
+    Features and image statistics are computed in one pass, or read from ``cache``. Images that could be crops of others
+    are read a second time. Raises DataError if no image can be read, and what ``features.embed`` raises.
+    """
+    compute = compute or Compute()
+    network = backbones.load(backbone)
+    features = embed(dataset, network, compute, cache=cache, progress=progress)
+    if not len(features.index):
+        raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read; check the files.")
+    duplicates, duplicate_sets = find_duplicates(dataset, features)
+    groups = _find_groups(dataset, features, duplicate_sets)
+    findings = [
+        *_unreadable_images(dataset, features),
+        *duplicates,
+        *find_quality_issues(dataset, features, network.preprocess.at_least),
+        *find_class_issues(dataset, features),
+        *find_label_issues(dataset, features, groups, compute.threads),
+        *find_outliers(dataset, features, duplicate_sets),
+    ]
+    paths = [dataset.items[i].path for i in features.index]
+    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)))
+
+
+def check_from_features(
+    dataset: Dataset,
+    features: Features,
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+    input_size: tuple[int, int],
+) -> tuple[Finding, ...]:
+    """Find the issues of a dataset from the features and probabilities of a fit.
+
+    No image is read, so crops are not found. ``probabilities`` [n, k] are those of ``classes`` [k] for the n images of
+    ``features``, each predicted by a head that was not trained on the image's group. ``input_size`` is the height and
+    width that preprocessing needs (``Preprocess.at_least``). Findings are in the order of ``CheckResult``.
+    """
+    duplicates, duplicate_sets = find_duplicates(dataset, features, search_crops=False)
+    items = [dataset.items[i] for i in features.index]
+    class_index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([class_index.get(str(item.label), -1) for item in items])
+    labelled = np.flatnonzero(labels >= 0)
+    paths = [items[i].path for i in labelled]
+    findings = [
+        *_unreadable_images(dataset, features),
+        *duplicates,
+        *find_quality_issues(dataset, features, input_size),
+        *find_class_issues(dataset, features),
+        *confident_learning(paths, labels[labelled], classes, probabilities[labelled]),
+        *find_outliers(dataset, features, duplicate_sets),
+    ]
+    return _sorted(findings)
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    rank = {kind: i for i, kind in enumerate(KINDS)}
+    return tuple(sorted(findings, key=lambda finding: (rank[finding.kind], -finding.confidence, finding.files)))
+
+
+def _find_groups(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the group [n] of every image: duplicates, images of one scene, and the groups of the dataset itself."""
+    items = [dataset.items[i] for i in features.index]
+    labels = np.unique([str(item.label) for item in items], return_inverse=True)[1]
+    scenes = find_groups(features.content_hashes, features.tiny_images, features.deepest, labels).index
+    names = [f"group {item.group}" if item.group else f"{i}" for i, item in enumerate(items)]
+    named_groups = np.unique(names, return_inverse=True)[1]
+    sets = DisjointSets(len(items))
+    for groups in (duplicate_sets, scenes, named_groups):
+        sets.union_equal_rows(groups[:, None])
+    return sets.labels()
+
+
+def _unreadable_images(dataset: Dataset, features: Features) -> Iterator[Finding]:
+    for image in (*dataset.quarantined, *features.quarantined):
+        yield Finding("unreadable", (image.path,), 1.0, "replace or remove it", image.reason)

@@ -1,0 +1,46 @@
+"""The table of findings: it can be edited and fitted on."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from helpers.faults import edit, image_path, mirror
+
+import headstart as hs
+from headstart.check import check_dataset, write_table
+from headstart.data import open_dataset
+from headstart.errors import OptionError
+from headstart.features import Compute
+
+
+def test_the_table_can_be_edited_and_fitted_on(photos, tmp_path):
+    original = image_path(photos, number=6)
+    copy = edit(original, mirror, original.with_name("copy.jpg"))
+    broken = image_path(photos, label="humans")
+    broken.write_bytes(b"")
+    dataset = open_dataset(photos)
+    result = check_dataset(dataset, Compute("onnxruntime"))
+    table = photos.parent / "fixed.csv"
+    assert write_table(dataset, result.findings, result.groups, table) == 120
+    assert [path.name for path in table.parent.iterdir() if path.is_file()] == ["fixed.csv"]
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"))))
+    assert {row["path"] for row in rows[:2]} <= {
+        Path(f).relative_to(table.parent).as_posix() for f in [original, copy]
+    } | {row["path"] for row in rows if row["finding"]}
+    by_path = {row["path"]: row for row in rows}
+    original_row, copy_row = (by_path[Path(path).relative_to(table.parent).as_posix()] for path in (original, copy))
+    assert original_row["group"] == copy_row["group"]
+    assert original_row["finding"] == "near_duplicate"
+    assert broken.relative_to(table.parent).as_posix() not in by_path
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(row for row in rows if row is not copy_row)
+    assert len(open_dataset(table)) == 119
+    fitted = hs.ImageClassifier(runtime="onnxruntime", cache=False).fit(table)
+    assert fitted.run_["groups"]["method"] == "column"
+    with pytest.raises(OptionError, match="folder of the images or one above"):
+        write_table(dataset, result.findings, result.groups, tmp_path / "photos" / "train" / "inner.csv")
+    with pytest.raises(OptionError, match=r"must end in \.csv"):
+        write_table(dataset, result.findings, result.groups, tmp_path / "fixed.txt")
