@@ -70,20 +70,29 @@ def _program(
     pass
 
 
-class _Command(TyperCommand):
+class Command(TyperCommand):
     """A command whose help lists its options under the headings of their panels."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+    def panels(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+        """Return the rows of the help, option and text, by the heading under which they stand."""
+        panels: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
                 is_argument = param.param_type_name == "argument"
                 panel = "Arguments" if is_argument else getattr(param, "rich_help_panel", None) or "Options"
-                sections.setdefault(panel, []).append(record)
-        for title, rows in sections.items():
+                panels.setdefault(panel, []).append(record)
+        return panels
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options by panel."""
+        for title, rows in self.panels(ctx).items():
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the usage line; required arguments without typer's braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
 def add_command(target: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
@@ -119,7 +128,7 @@ def add_command(target: typer.Typer, function: Callable[..., None], name: str | 
     run.__doc__ = function.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    target.command(name or function.__name__.replace("_", "-"), cls=_Command, context_settings=CONTEXT)(run)
+    target.command(name or function.__name__.replace("_", "-"), cls=Command, context_settings=CONTEXT)(run)
 
 
 def run_command(function: Callable[[], None]) -> None:
