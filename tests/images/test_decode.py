@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -277,3 +278,35 @@ def test_image_names():
     assert is_image_name("x.jpeg")
     assert not is_image_name("x.txt")
     assert not is_image_name("jpg")
+
+
+def heic(pixels, **options):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif (extra heic)")
+    stream = io.BytesIO()
+    image = pillow_heif.from_pillow(Image.fromarray(pixels))
+    image.save(stream, quality=90, **options)
+    return stream.getvalue()
+
+
+def test_a_heic_image_is_decoded():
+    pixels = blocks()
+    data = heic(pixels)
+    decoded, size = decode_with_size(data)
+    assert size == decoded.shape[:2] == pixels.shape[:2]
+    assert np.abs(decoded.astype(int) - pixels).mean() < 4
+    with pytest.raises(ImageError, match="Damaged or cut off"):
+        decode(data[: len(data) // 2])
+
+
+def test_a_heic_image_without_the_extra_names_it(monkeypatch):
+    data = heic(blocks())
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"A HEIC image, which needs pillow-heif; run: .*headstart\[heic\]"):
+        decode(data)
+
+
+def test_a_heic_image_of_too_many_pixels_is_refused(monkeypatch):
+    data = heic(blocks())
+    monkeypatch.setattr("headstart.images.decode.MAX_PIXELS", 100)
+    with pytest.raises(ImageError, match="more than the limit of 100"):
+        decode(data)

@@ -17,6 +17,14 @@ COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
+def check_table_name(file: str | os.PathLike[str]) -> str:
+    """Return the delimiter of a table by the ending of its name. Raises OptionError for one that is not a table's."""
+    delimiter = DELIMITERS.get(Path(file).suffix.lower())
+    if delimiter is None:
+        raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
+    return delimiter
+
+
 def write_table(
     dataset: Dataset, findings: Sequence[Finding], groups: Mapping[str, int], file: str | os.PathLike[str]
 ) -> int:
@@ -26,10 +34,8 @@ def write_table(
     other ending than .csv and .tsv, and if the table could not name the images: they must be files in its folder or
     below it.
     """
+    delimiter = check_table_name(file)
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
-    delimiter = DELIMITERS.get(target.suffix.lower())
-    if delimiter is None:
-        raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
     findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
         for path in finding.files:

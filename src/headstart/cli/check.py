@@ -37,10 +37,12 @@ def check(
     progress: ProgressOption = None,
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
-    from headstart.check import check_dataset, write_table
+    from headstart.check import check_dataset, check_table_name, write_table
     from headstart.data import open_dataset
     from headstart.features import FeatureCache
 
+    if fix_list is not None:
+        check_table_name(fix_list)  # before the work, not after it
     dataset = open_dataset(data)
     with (
         quiet_frameworks(),

@@ -5,6 +5,7 @@
 - Transparent pixels are composited on white.
 - 16-bit samples are scaled to 8 bits, not clipped.
 - A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size.
+- HEIC needs the extra ``heic``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
-from headstart.errors import ImageError
+from headstart.errors import ImageError, missing_extra, one_line
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+)
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # ISO/IEC 23008-12
 ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -60,23 +64,45 @@ def decode_with_size(
         except ImageError:
             raise
         except UnidentifiedImageError:
+            if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
+                return _decode_heif(source)
             raise ImageError(f"Not an image that can be read: it begins with {source[:8]!r}.") from None
         except Image.DecompressionBombError:
             raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
         except MemoryError:
             raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
         except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"Damaged or cut off: {reason}.") from None
+            raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+
+
+def _decode_heif(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode a HEIC or HEIF file, whose orientation libheif applies, with the extra ``heic``."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(str(missing_extra("A HEIC image, which needs pillow-heif", "heic"))) from None
+    try:
+        image = pillow_heif.open_heif(io.BytesIO(data))
+        width, height = image.size
+        _check_size(width, height)
+        return np.asarray(_to_rgb(image.to_pillow())), (height, width)
+    except ImageError:
+        raise
+    except Exception as error:  # as for Pillow's decoders
+        raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{width} x {height} is {width * height:,} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller."
+        )
 
 
 def _pixels(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{width} x {height} is {width * height:,} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller."
-        )
+    _check_size(width, height)
     orientation = image.getexif().get(ORIENTATION, 1)
     if image.format in ("JPEG", "MPO"):
         if at_least is not None and orientation in (5, 6, 7, 8):
@@ -114,7 +140,7 @@ def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[n
     return pixels
 
 
-def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to RGB."""
     mode = image.mode
     image.load()
