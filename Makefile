@@ -1,19 +1,20 @@
 # make test    sets up a virtual environment and runs every check
-# make demo    renders the sample, learns from it and shows the result
+# make demo    renders the sample, fits, predicts and evaluates
 # make setup   only the environment
+# make docs    the documentation site, in site/
 # make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO ?= .venv-zoo
 
-.PHONY: setup test fast lint zoo demo clean
+.PHONY: setup test fast lint docs zoo demo clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,openvino,tables]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,docs,openvino,tables]'
 	touch $@
 
 lint: setup
@@ -21,6 +22,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+docs: setup
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 fast: lint
 	$(BIN)/pytest -m "not slow"
@@ -45,9 +50,9 @@ demo: setup
 	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/humans/*-0.jpg --top 1 | head -n 3
 	$(BIN)/headstart evaluate demo/model demo/horses-or-humans/validation
 	@echo
-	@echo "Pictures   demo/horses-or-humans"
-	@echo "Model      demo/model (model.onnx runs in any ONNX runtime; README.md says how good it is)"
+	@echo "Images     demo/horses-or-humans"
+	@echo "Model      demo/model (model.onnx runs in any ONNX runtime; README.md has its accuracy)"
 	@echo "Yours      $(BIN)/headstart fit FOLDER"
 
 clean:
-	rm -rf $(VENV) $(ZOO) demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ZOO) demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

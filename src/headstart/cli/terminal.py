@@ -106,7 +106,7 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         line(f"Images      {images['train']} for training, {images['validation']} for validation; classes: {classes}")
     )
     if images["skipped"]:
-        skipped = ", ".join(f"{count} {reason}" for reason, count in images["skipped"].items())
+        skipped = ", ".join(f"{_count(count, 'file')} ({reason})" for reason, count in images["skipped"].items())
         print(line(f"Skipped     {skipped}"))
     largest = _count(groups["largest"], "image")
     print(line(f"Groups      {groups['count']}, the largest of {largest}; found by {groups['method']}"))
