@@ -13,11 +13,10 @@ from headstart.cli.options import (
     WEIGHTS_HELP,
     InputFlags,
     JsonOption,
-    ProgressOption,
-    QuietOption,
+    Messages,
     RunOptions,
 )
-from headstart.cli.terminal import line, print_json, print_notes, progress_bar
+from headstart.cli.terminal import line, print_json, print_notes
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -87,15 +86,14 @@ def pull_backbone(
     weights: WeightsOption = None,
     as_json: JsonOption = False,
     run: RunOptions = RunOptions(),
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Download and prepare a backbone, keep it, and measure its speed on this machine."""
     from headstart.backbones import store
     from headstart.features.runtime import images_per_second
 
     info = run.compute.resolve()
-    loaded = _download(backbone, weights, quiet, progress)
+    loaded = _download(backbone, weights, messages)
     size = (loaded.preprocess.height, loaded.preprocess.width)
     rate = images_per_second(loaded.graph, size, loaded.batch, run.compute)
     speed = store.Speed(rate, info.name, info.version, info.precision)
@@ -114,7 +112,7 @@ def pull_backbone(
             }
         )
         return
-    if not quiet:
+    if not messages.quiet:
         print_notes(loaded.notes)
     print(line(f"{loaded.id}: {size_in_bytes / 1e6:.1f} MB, licence {loaded.licence}{_speed_text(speed)}"))
     print(line(f"kept in {'the package' if path is None else path.parent}"))
@@ -158,7 +156,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _download(backbone: str, weights: str | None, quiet: bool, progress: bool | None) -> Backbone:
+def _download(backbone: str, weights: str | None, messages: Messages) -> Backbone:
     from headstart.backbones import InputOptions, load
     from headstart.backbones.providers.hub import load_hub
 
@@ -167,7 +165,7 @@ def _download(backbone: str, weights: str | None, quiet: bool, progress: bool | 
     if kind != "hf":  # frameworks show progress of their own
         with quiet_frameworks():
             return load(backbone, options=options)
-    with quiet_frameworks(), progress_bar("Downloading", quiet, progress, unit="MB", unit_size=1e6) as bar:
+    with quiet_frameworks(), messages.bar("Downloading", unit="MB", unit_size=1e6) as bar:
         return load_hub(rest, options, (), renew=True, progress=bar)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -11,15 +10,14 @@ import typer
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
-    CacheOption,
+    CachedRunOptions,
     DataArgument,
     JsonOption,
-    ProgressOption,
-    QuietOption,
-    RunOptions,
+    Messages,
     StrictOption,
+    save_memory,
 )
-from headstart.cli.terminal import line, print_findings, print_json, progress_bar
+from headstart.cli.terminal import line, print_findings, print_json
 from headstart.machine import quiet_frameworks
 
 
@@ -30,33 +28,27 @@ def check(
     ] = None,
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
     as_json: JsonOption = False,
-    run: RunOptions = RunOptions(),
-    cache: CacheOption = True,
+    run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
     from headstart.check import check_dataset, check_table_name, write_table
     from headstart.data import open_dataset
-    from headstart.features import FeatureCache
 
     if fix_list is not None:
         check_table_name(fix_list)  # before the work, not after it
     dataset = open_dataset(data)
-    with (
-        quiet_frameworks(),
-        FeatureCache() if cache else nullcontext() as feature_cache,
-        progress_bar("Reading features", quiet, progress) as bar,
-    ):
-        result = check_dataset(dataset, run.compute, backbone=backbone, cache=feature_cache, progress=bar)
+    save_memory(len(dataset))
+    with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
+        result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:
         print_findings(result.findings, len(dataset))
     if fix_list is not None:
         rows = write_table(dataset, result.findings, result.groups, fix_list)
-        if not quiet:
+        if not messages.quiet:
             print(line(f"{fix_list} lists {rows} images; edit it, then: headstart fit {fix_list}"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):
         raise typer.Exit(CONDITION_FAILED)

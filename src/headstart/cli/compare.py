@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.options import (
     CONDITION_FAILED,
-    CacheOption,
+    CachedRunOptions,
     DataArgument,
     JsonOption,
-    ProgressOption,
-    QuietOption,
-    RunOptions,
+    Messages,
     SeedOption,
     StrictOption,
+    save_memory,
 )
-from headstart.cli.terminal import print_backbone_comparison, print_json, print_notes, print_quarantined, progress_bar
+from headstart.cli.terminal import print_backbone_comparison, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
+
+if TYPE_CHECKING:
+    from headstart.compare import CompareOptions
+    from headstart.features import Compute
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    """How backbones are compared."""
+
+    cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto"
+    group_by: Annotated[str, typer.Option(help="auto (near duplicates and scenes), none, or a column.")] = "auto"
+    time_limit: Annotated[
+        float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
+    ] = None
+    max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None
+    seed: SeedOption = 0
+
+    def options(self, compute: Compute) -> CompareOptions:
+        """The same for the library."""
+        from headstart.compare import CompareOptions
+
+        return CompareOptions(self.cuts, self.group_by, self.time_limit, self.max_size, compute, self.seed)
 
 
 def compare(
@@ -31,44 +53,31 @@ def compare(
         list[str] | None,
         typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
     ] = None,
-    cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto",
-    group_by: Annotated[str, typer.Option(help="auto (near duplicates and scenes), none, or a column.")] = "auto",
-    time_limit: Annotated[
-        float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
-    ] = None,
-    max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None,
+    flags: CompareFlags = CompareFlags(),
     as_json: JsonOption = False,
-    run: RunOptions = RunOptions(),
-    seed: SeedOption = 0,
-    cache: CacheOption = True,
+    run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Rank backbones, and places to cut them, on a dataset."""
-    from headstart.compare import CompareOptions, compare_backbones, parse_entries
+    from headstart.compare import compare_backbones, parse_entries
     from headstart.data import open_dataset
-    from headstart.features import FeatureCache
 
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])
     labels = [entry.label for entry in entries]
-    options = CompareOptions(cuts, group_by, time_limit, max_size, run.compute, seed)
-    dataset = open_dataset(data, group_column=None if group_by in ("auto", "none") else group_by)
-    with (
-        quiet_frameworks(),
-        FeatureCache() if cache else nullcontext() as feature_cache,
-        progress_bar("Reading features", quiet, progress) as bar,
-    ):
+    dataset = open_dataset(data, group_column=None if flags.group_by in ("auto", "none") else flags.group_by)
+    save_memory(len(dataset))
+    with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
 
         def report(label: str, done: int, total: int) -> None:
             if bar is not None:
                 bar(labels.index(label) * total + done, len(labels) * total)
 
-        comparison = compare_backbones(dataset, entries, options, cache=feature_cache, progress=report)
-    if not quiet:
+        comparison = compare_backbones(dataset, entries, flags.options(run.compute), cache=cache, progress=report)
+    if not messages.quiet:
         print_notes(comparison.notes)
-    print_quarantined([vars(image) for image in comparison.quarantined], quiet)
+    print_quarantined([vars(image) for image in comparison.quarantined], messages.quiet)
     if as_json:
         print_json(comparison.to_dict())
     else:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.options import ProgressOption, QuietOption
-from headstart.cli.terminal import line, progress_bar
+from headstart.cli.options import Messages
+from headstart.cli.terminal import line
 
 
 def download(
@@ -18,16 +18,15 @@ def download(
     ],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a silent server.")] = 30,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Download a public dataset, verified and resumed."""
     from headstart.data.download import download as download_dataset
     from headstart.data.public_datasets import PUBLIC_DATASETS
 
-    with progress_bar("Downloading", quiet, progress, unit="MB", unit_size=1e6) as bar:
+    with messages.bar("Downloading", unit="MB", unit_size=1e6) as bar:
         hashes = download_dataset(name, folder, timeout=timeout, progress=bar)
-    if not quiet:
+    if not messages.quiet:
         for url in (archive.url for archive in PUBLIC_DATASETS[name].archives if archive.sha256 is None):
             print(
                 line(f"note: no hash of {url} is published; that of the file received is {hashes[url]}"),

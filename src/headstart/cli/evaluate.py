@@ -9,11 +9,9 @@ import typer
 
 from headstart.cli.options import (
     CONDITION_FAILED,
-    CsvOption,
-    JsonOption,
+    Format,
+    Messages,
     ModelArgument,
-    ProgressOption,
-    QuietOption,
     RunOptions,
     StrictOption,
 )
@@ -25,7 +23,6 @@ from headstart.cli.terminal import (
     print_json,
     print_model_comparison,
     print_quarantined,
-    progress_bar,
     write_class_csv,
 )
 from headstart.errors import OptionError
@@ -50,19 +47,17 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
     ] = None,
-    as_json: JsonOption = False,
-    as_csv: CsvOption = False,
+    form: Format = Format(),
     run: RunOptions = RunOptions(),
     strict: StrictOption = False,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Measure accuracy on labelled images, or compare models."""
     *other_models, data = more
-    if as_csv and (as_json or other_models):
+    if form.as_csv and (form.as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")
     comparison: ModelComparison | None = None
-    with progress_bar("Predicting", quiet, progress) as bar:
+    with messages.bar("Predicting") as bar:
         if other_models:
             from headstart.compare import compare_models
 
@@ -73,14 +68,14 @@ def evaluate(
 
             evaluations = (Predictor.load(model, run.compute).evaluate(data, progress=bar),)
     quarantined = evaluations[0].predictions.quarantined
-    print_quarantined([vars(image) for image in quarantined], quiet)
-    if not quiet:
+    print_quarantined([vars(image) for image in quarantined], messages.quiet)
+    if not messages.quiet:
         _print_unknown_classes([model, *other_models], evaluations)
     if comparison is not None:
-        print_json(comparison.to_dict()) if as_json else print_model_comparison(comparison)
-    elif as_json:
+        print_json(comparison.to_dict()) if form.as_json else print_model_comparison(comparison)
+    elif form.as_json:
         print_json({"model": model, **evaluations[0].to_dict()})
-    elif as_csv:
+    elif form.as_csv:
         write_class_csv(evaluations[0].metrics, sys.stdout)
     else:
         print_evaluation(evaluations[0])

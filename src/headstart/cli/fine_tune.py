@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -11,36 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.fit import (
-    BackboneOption,
-    CutOption,
-    DropoutOption,
-    EvaluationFlags,
-    GroupOption,
-    HeadOption,
-    OutputOption,
-    Printing,
-    ReportOption,
-    ValidationOption,
-    fit_and_write,
-    parse_validation,
-)
-from headstart.cli.options import (
-    RUNTIME_HELP,
-    CacheOption,
-    DataArgument,
-    InputFlags,
-    ProgressOption,
-    QuietOption,
-    SeedOption,
-    StrictOption,
-    common,
-    run_option,
-)
+from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
+from headstart.cli.options import DataArgument, InputFlags, Messages, common, head_option, run_option
 from headstart.cli.terminal import line
 
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
+    from headstart.features import Compute
     from headstart.finetune import FineTuneConfig
 
 training_option = partial(typer.Option, rich_help_panel="Training")
@@ -100,54 +77,44 @@ class TrainingFlags:
         return FineTuneConfig(**given, **parse_tuning(self.tuning or ""), precision=precision, checkpoints=checkpoints)
 
 
+@dataclass(frozen=True)
+class FineTuneRunOptions(FitRunOptions):
+    """The same; the precision is that of the training."""
+
+    precision: Annotated[str, run_option(help="Of the training: auto, fp32, bf16 or fp16. Evaluation is in fp32.")] = (
+        "auto"
+    )
+
+    @property
+    def compute(self) -> Compute:
+        """What computes the features, which are never fp16."""
+        from headstart.features import Compute
+
+        return Compute(self.runtime, "auto" if self.precision == "fp16" else self.precision, self.workers)
+
+
 def fine_tune(
     data: DataArgument,
-    output: OutputOption = Path("model"),
-    backbone: BackboneOption = "headstart-s",
+    flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
-    validation: ValidationOption = None,
-    group_by: GroupOption = "auto",
-    head: HeadOption = "auto",
-    cut: CutOption = "auto",
-    report: ReportOption = True,
-    as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False,
     input_flags: InputFlags = InputFlags(),
-    dropout: DropoutOption = None,
+    dropout: Annotated[float | None, head_option(help="Dropout rate of the ridge head, in closed form.")] = None,
     targets: EvaluationFlags = EvaluationFlags(),
-    runtime: Annotated[str, run_option(help=RUNTIME_HELP)] = "auto",
-    precision: Annotated[str, run_option(help="Training: auto, fp32, bf16 or fp16. Evaluation is in fp32.")] = "auto",
-    workers: Annotated[int | None, run_option(min=1, help="Number of threads; one per core by default.")] = None,
-    seed: SeedOption = 0,
-    cache: CacheOption = True,
-    strict: StrictOption = False,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    run: FineTuneRunOptions = FineTuneRunOptions(),
+    messages: Messages = Messages(),
 ) -> None:
     """Fit, then train the backbone too, kept only if better."""
     from headstart import finetune
-    from headstart.classifier import FitOptions
-    from headstart.features import Compute
 
-    finetune.check_backbone(backbone)
-    config = training.config(output, precision)
-    options = FitOptions(
-        backbone=backbone,
-        input_options=input_flags.input_options,
-        cut=cut,
-        head=head,
-        dropout=dropout,
-        group_by=group_by,
-        validation=parse_validation(validation),
-        coverage=targets.coverage,
-        false_alarms=targets.false_alarms,
-        compute=Compute(runtime, "auto" if precision == "fp16" else precision, workers),
-        cache=cache,
-        seed=seed,
+    finetune.check_backbone(flags.backbone)
+    config = training.config(flags.output, run.precision)
+    options = replace(
+        fit_options(flags, input_flags, targets), dropout=dropout, compute=run.compute, cache=run.cache, seed=run.seed
     )
 
     def refine(result: FitResult) -> FitResult:
         def say(text: str) -> None:
-            if not quiet:
+            if not messages.quiet:
                 print(line(text), file=sys.stderr)
 
         tuned = finetune.fine_tune(result, config, say=say)
@@ -155,5 +122,5 @@ def fine_tune(
             raise typer.Exit  # of several processes one writes
         return tuned
 
-    fit_and_write(data, output, options, Printing(as_json, quiet, progress, report, strict), refine)
+    fit_and_write(data, options, flags, messages, strict=run.strict, refine=refine)
     rmtree(str(config.checkpoints), ignore_errors=True)

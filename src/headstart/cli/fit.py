@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,44 +13,53 @@ import typer
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
-    CacheOption,
+    CachedRunOptions,
     DataArgument,
     InputFlags,
-    ProgressOption,
-    QuietOption,
-    RunOptions,
+    Messages,
     SeedOption,
     StrictOption,
     common,
     data_option,
     evaluation_option,
     head_option,
+    save_memory,
 )
-from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_quarantined, progress_bar
+from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
-from headstart.machine import import_in_background, quiet_frameworks, return_freed_memory
+from headstart.machine import import_in_background, quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions, FitResult
     from headstart.heads.mlp import MlpConfig
 
-MANY_IMAGES = 4096  # from here on memory is saved at the cost of a little time
-OutputOption = Annotated[Path, common("-o", "--output", help="Model folder to write.")]
-ReportOption = Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")]
-BackboneOption = Annotated[str, common(help=BACKBONE_HELP)]
-ValidationOption = Annotated[
-    str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
-]
-GroupOption = Annotated[
-    str, common(help="Images to keep together: auto (near duplicates and scenes), none, or a table's column.")
-]
-HeadOption = Annotated[str, common(help="auto, ridge, lda, centroid, logistic or mlp.")]
-CutOption = Annotated[
-    str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
-]
-DropoutOption = Annotated[
-    float | None, head_option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
-]
+
+@dataclass(frozen=True)
+class FitFlags:
+    """What most people set."""
+
+    output: Annotated[Path, common("-o", "--output", help="Model folder to write.")] = Path("model")
+    backbone: Annotated[str, common(help=BACKBONE_HELP)] = "headstart-s"
+    validation: Annotated[
+        str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
+    ] = None
+    group_by: Annotated[
+        str, common(help="Images to keep together: auto (near duplicates and scenes), none, or a table's column.")
+    ] = "auto"
+    head: Annotated[str, common(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto"
+    cut: Annotated[
+        str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
+    ] = "auto"
+    report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
+    as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False
+
+
+@dataclass(frozen=True)
+class ViewFlags:
+    """Augmented views to learn from."""
+
+    views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1
+    augmentation: Annotated[str, data_option(help="How views differ: flip, light or lesson.")] = "light"
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,12 @@ class EvaluationFlags:
 
 
 @dataclass(frozen=True)
-class MlpFlags:
-    """How an mlp head is trained."""
+class HeadFlags:
+    """The dropout rate, and how an mlp head is trained."""
 
+    dropout: Annotated[
+        float | None, head_option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+    ] = None
     hidden: Annotated[int | None, head_option(help="mlp: units of the hidden layer [1024].")] = None
     optimizer: Annotated[str | None, head_option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")] = None
     lr: Annotated[float | None, head_option(help="mlp: learning rate [0.0001].")] = None
@@ -82,9 +94,9 @@ class MlpFlags:
         bool | None, head_option("--class-weights", help="mlp: every class counts the same, however few its images.")
     ] = None
 
-    def config(self, head: str) -> MlpConfig | None:
-        """The same for the library, None where nothing is given. Raises OptionError for another head."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
+    def mlp_config(self, head: str) -> MlpConfig | None:
+        """Return the training of an mlp head, None where nothing is given. Raises OptionError for another head."""
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "dropout"}
         if not given:
             return None
         if head != "mlp":
@@ -97,71 +109,64 @@ class MlpFlags:
         return MlpConfig(**given)
 
 
+@dataclass(frozen=True)
+class FitRunOptions(CachedRunOptions):
+    """The same, with the seed and what a failed image means."""
+
+    seed: SeedOption = 0
+    strict: StrictOption = False
+
+
 def fit(
     data: DataArgument,
-    output: OutputOption = Path("model"),
-    backbone: BackboneOption = "headstart-s",
-    validation: ValidationOption = None,
-    group_by: GroupOption = "auto",
-    head: HeadOption = "auto",
-    cut: CutOption = "auto",
-    report: ReportOption = True,
-    as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False,
-    views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1,
-    augmentation: Annotated[str, data_option(help="How views differ: flip, light or lesson.")] = "light",
+    flags: FitFlags = FitFlags(),
+    views: ViewFlags = ViewFlags(),
     input_flags: InputFlags = InputFlags(),
-    dropout: DropoutOption = None,
-    mlp: MlpFlags = MlpFlags(),
+    head: HeadFlags = HeadFlags(),
     targets: EvaluationFlags = EvaluationFlags(),
-    run: RunOptions = RunOptions(),
-    seed: SeedOption = 0,
-    cache: CacheOption = True,
-    strict: StrictOption = False,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    run: FitRunOptions = FitRunOptions(),
+    messages: Messages = Messages(),
     fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True, help="See headstart fine-tune.")] = False,
 ) -> None:
     """Fit a classifier to images and write a model folder."""
     if fine_tune:
         raise OptionError("Fine-tuning is a command of its own: headstart fine-tune DATA")
+    options = replace(
+        fit_options(flags, input_flags, targets),
+        dropout=head.dropout,
+        mlp=head.mlp_config(flags.head),
+        views=views.views,
+        augmentation=views.augmentation,
+        compute=run.compute,
+        cache=run.cache,
+        seed=run.seed,
+    )
+    fit_and_write(data, options, flags, messages, strict=run.strict)
+
+
+def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFlags) -> FitOptions:
+    """Return the options of the library that ``fit`` and ``fine-tune`` share. Raises OptionError."""
     from headstart.classifier import FitOptions
 
-    options = FitOptions(
-        backbone=backbone,
+    return FitOptions(
+        backbone=flags.backbone,
         input_options=input_flags.input_options,
-        cut=cut,
-        head=head,
-        dropout=dropout,
-        mlp=mlp.config(head),
-        views=views,
-        augmentation=augmentation,
-        group_by=group_by,
-        validation=parse_validation(validation),
+        cut=flags.cut,
+        head=flags.head,
+        group_by=flags.group_by,
+        validation=_parse_validation(flags.validation),
         coverage=targets.coverage,
         false_alarms=targets.false_alarms,
-        compute=run.compute,
-        cache=cache,
-        seed=seed,
     )
-    fit_and_write(data, output, options, Printing(as_json, quiet, progress, report, strict))
-
-
-@dataclass(frozen=True)
-class Printing:
-    """What a command that fits prints and writes beside the model."""
-
-    as_json: bool
-    quiet: bool
-    progress: bool | None
-    report: bool
-    strict: bool
 
 
 def fit_and_write(
     data: str,
-    output: Path,
     options: FitOptions,
-    printing: Printing,
+    flags: FitFlags,
+    messages: Messages,
+    *,
+    strict: bool,
     refine: Callable[[FitResult], FitResult] | None = None,
 ) -> None:
     """Fit, ``refine`` the result, write the model and the report, and print what was found."""
@@ -173,37 +178,36 @@ def fit_and_write(
     from headstart.data import open_dataset
     from headstart.model.folder import check_output_folder, write_model
 
-    check_output_folder(output)  # before the work, not behind it
+    check_output_folder(flags.output)  # before the work, not behind it
     dataset = open_dataset(data, group_column=options.group_column)
-    if len(dataset) >= MANY_IMAGES:
-        return_freed_memory()
+    save_memory(len(dataset))
     with quiet_frameworks():
-        with progress_bar("Reading features", printing.quiet, printing.progress) as bar:
-            result = fit_dataset(dataset, options, thumbnails=printing.report, progress=bar)
+        with messages.bar("Reading features") as bar:
+            result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar)
         if refine is not None:
             result = refine(result)
-    folder = write_model(result.model, output)
+    folder = write_model(result.model, flags.output)
     curves = report.write_training_curves(result.model.run, folder)
-    if not printing.quiet:
+    if not messages.quiet:
         print_notes(result.notes)
     quarantined = result.model.run["images"]["quarantined"]
-    print_quarantined(quarantined, printing.quiet)
-    if not printing.as_json:
+    print_quarantined(quarantined, messages.quiet)
+    if not flags.as_json:
         print_fit(result, str(folder), time.perf_counter() - start)
         print(curves, end="", flush=True)  # the result does not wait for the report
     page = None
-    if printing.report:
+    if flags.report:
         with options.open_cache() as cache:
             page = str(report.write_report(result, folder, cache=cache))
-    if printing.as_json:
+    if flags.as_json:
         print_json({**_summary(result.model.run, str(folder)), "report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
-    if printing.strict and quarantined:
+    if strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)
 
 
-def parse_validation(value: str | None) -> str | float | None:
+def _parse_validation(value: str | None) -> str | float | None:
     """Turn the text of an option into a share, or leave it as the name of a dataset."""
     if value is None:
         return None

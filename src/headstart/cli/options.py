@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -19,14 +19,16 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
-from headstart.cli.terminal import line
+from headstart.cli.terminal import Report, line, progress_bar
 from headstart.errors import HeadstartError, OptionError, VerifyError
+from headstart.machine import return_freed_memory
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
-    from headstart.features import Compute
+    from headstart.features import Compute, FeatureCache
 
 DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit statuses
+MANY_IMAGES = 4096
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -121,9 +123,11 @@ def add_command(target: typer.Typer, function: Callable[..., None], name: str | 
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
 
     def run(**values: Any) -> None:
-        for group_name, group in groups.items():
-            values[group_name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-        run_command(partial(function, **values))
+        grouped = {
+            name: group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+            for name, group in groups.items()
+        }
+        run_command(partial(function, **values, **grouped))
 
     run.__doc__ = function.__doc__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -153,6 +157,12 @@ def run_command(function: Callable[[], None]) -> None:
         raise typer.Exit(DONE) from None
 
 
+def save_memory(images: int) -> None:
+    """Return freed memory to the system at once where there are many images, at the cost of a little time."""
+    if images >= MANY_IMAGES:
+        return_freed_memory()
+
+
 # Panels: under which heading of the help an option stands.
 common = partial(typer.Option, rich_help_panel="Most used")
 data_option = partial(typer.Option, rich_help_panel="Data")
@@ -172,14 +182,18 @@ DataArgument = Annotated[
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")]
 JsonOption = Annotated[bool, run_option("--json", help="Print JSON alone on standard output.")]
-CsvOption = Annotated[bool, run_option("--csv", help="Print comma-separated values with a header.")]
-QuietOption = Annotated[bool, run_option("--quiet", help="Print no progress and no notes.")]
-ProgressOption = Annotated[
-    bool | None, run_option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
-]
-StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
-CacheOption = Annotated[bool, run_option("--cache/--no-cache", help="Keep features on disk.")]
 SeedOption = Annotated[int, run_option(help="Seed of what is drawn at random.")]
+StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
+
+
+@dataclass(frozen=True)
+class Format:
+    """The form of a result; text for people by default."""
+
+    as_json: Annotated[
+        bool, run_option("--json", help="Print JSON alone on standard output; predict: one object per line.")
+    ] = False
+    as_csv: Annotated[bool, run_option("--csv", help="Print comma-separated values with a header.")] = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +210,33 @@ class RunOptions:
         from headstart.features import Compute
 
         return Compute(self.runtime, self.precision, self.workers)
+
+
+@dataclass(frozen=True)
+class CachedRunOptions(RunOptions):
+    """The same where features are cached."""
+
+    cache: Annotated[bool, run_option("--cache/--no-cache", help="Keep features on disk.")] = True
+
+    def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
+        """Open the feature cache, or nothing."""
+        from headstart.features import FeatureCache
+
+        return FeatureCache() if self.cache else nullcontext()
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What a command prints on standard error."""
+
+    quiet: Annotated[bool, run_option("--quiet", help="Print no progress and no notes.")] = False
+    progress: Annotated[
+        bool | None, run_option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
+    ] = None
+
+    def bar(self, title: str, *, unit: str = "images", unit_size: float = 1) -> AbstractContextManager[Report | None]:
+        """Return a progress bar, or nothing."""
+        return progress_bar(title, self.quiet, self.progress, unit=unit, unit_size=unit_size)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import typer
 from headstart.cli.options import (
     CONDITION_FAILED,
     WRONG_INPUT,
-    CsvOption,
+    Format,
+    Messages,
     ModelArgument,
-    ProgressOption,
-    QuietOption,
     RunOptions,
+    save_memory,
 )
-from headstart.cli.terminal import print_prediction, print_quarantined, progress_bar
+from headstart.cli.terminal import print_prediction, print_quarantined
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
@@ -33,30 +33,29 @@ def predict(
         list[str], typer.Argument(metavar="IMAGES...", help="Images, or folders, archives and tables of them.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
-    as_csv: CsvOption = False,
+    form: Format = Format(),
     run: RunOptions = RunOptions(),
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Predict the class of images, or none of these."""
     from headstart.model import Predictor
 
-    if as_json and as_csv:
+    if form.as_json and form.as_csv:
         raise OptionError("--json and --csv exclude each other; give one.")
     predictor = Predictor.load(model, run.compute)
     dataset = _open_inputs(images)
-    with progress_bar("Predicting", quiet, progress) as bar:
+    save_memory(len(dataset))
+    with messages.bar("Predicting") as bar:
         predictions = predictor.predict_dataset(dataset, progress=bar)
     count = min(top, len(predictions.classes))
-    if as_json:
+    if form.as_json:
         _print_json_lines(predictions, count)
-    elif as_csv:
+    elif form.as_csv:
         _print_csv(predictions, count)
     else:
         for i in range(len(predictions)):
             print_prediction(predictions, i, count)
-    print_quarantined([vars(image) for image in predictions.quarantined], quiet)
+    print_quarantined([vars(image) for image in predictions.quarantined], messages.quiet)
     if not len(predictions):
         raise typer.Exit(WRONG_INPUT)
     if predictions.quarantined:

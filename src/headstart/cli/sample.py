@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.options import ProgressOption, QuietOption
-from headstart.cli.terminal import line, progress_bar
+from headstart.cli.options import Messages
+from headstart.cli.terminal import line
 
 
 def sample(
@@ -17,12 +17,11 @@ def sample(
     validation: Annotated[int, typer.Option(help="Number of validation images, of other figures.")] = 256,
     seed: Annotated[int, typer.Option(help="Another seed gives other images.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of processes; one per core by default.")] = None,
-    quiet: QuietOption = False,
-    progress: ProgressOption = None,
+    messages: Messages = Messages(),
 ) -> None:
     """Render a sample dataset of horses and humans."""
     from headstart.data.rendered import render
 
-    with progress_bar("Rendering", quiet, progress) as bar:
+    with messages.bar("Rendering") as bar:
         count = render(name, folder, seed=seed, train=train, validation=validation, workers=workers, progress=bar)
     print(line(f"{folder} holds {count} images; learn from them: headstart fit {folder}"))

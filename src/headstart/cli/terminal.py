@@ -28,12 +28,13 @@ MAX_SET = 5  # classes of a prediction set
 MAX_ERRORS = 10
 MAX_FINDINGS = 5  # of a kind
 NAME_WIDTH = 24
+Report = Callable[[int, int | None], None]  # takes what is done, and the total or None
 
 
 @contextmanager
 def progress_bar(
     title: str, quiet: bool, wanted: bool | None, *, unit: str = "images", unit_size: float = 1
-) -> Iterator[Callable[[int, int | None], None] | None]:
+) -> Iterator[Report | None]:
     """Show a bar with rate and time left on standard error; by default only if that is a terminal.
 
     What is yielded takes what is done and the total (None: not known), in ``unit_size`` parts of a unit.

@@ -1,0 +1,79 @@
+"""The public interface, and what importing its parts brings along."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers.photos import ROOT
+
+import headstart
+
+PACKAGES = ("backbones", "check", "classifier", "compare", "data", "features", "finetune", "model", "report", "stats")
+
+
+def imported_by(statement):
+    """Return the modules that a statement imports, in a new process, as ``python -X importtime`` lists them."""
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", statement], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_all_names_exist_and_have_docstrings_and_no_others_are_public():
+    assert headstart.__all__ == sorted(headstart.__all__)
+    for name in headstart.__all__:
+        assert getattr(headstart, name).__doc__, name
+    assert set(headstart._MODULES) == set(headstart.__all__)
+    assert set(headstart.__all__) <= set(dir(headstart))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        headstart.nothing  # noqa: B018
+    # What a type checker sees is what there is.
+    tree = ast.parse((ROOT / "src" / "headstart" / "__init__.py").read_text("utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == set(headstart.__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_names_that_packages_export_exist(package):
+    module = importlib.import_module(f"headstart.{package}")
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name).__doc__ or not callable(getattr(module, name)), name
+
+
+def test_the_predictor_imports_no_fitting_code():
+    modules = imported_by("from headstart.model import Predictor")
+    unwanted = re.compile(
+        r"headstart\.(heads\.(selection|candidates|learning_curve)|classifier|finetune|report|compare|check|cli)"
+        r"|sklearn|scipy|torch|typer|rich|jinja2|matplotlib"
+    )
+    assert "headstart.model.predictor" in modules
+    assert not {name for name in modules if unwanted.match(name)}
+
+
+def test_heads_import_numpy_errors_and_statistics_alone():
+    """Third-party solvers are imported where they are called."""
+    for path in (ROOT / "src" / "headstart" / "heads").glob("*.py"):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            for name in names:
+                top = name.split(".")[0]
+                allowed = ("headstart.heads", "headstart.stats", "headstart.errors")
+                is_ours = name.startswith(allowed) or (name == "headstart" and path.name == "__init__.py")
+                assert top in (*sys.stdlib_module_names, "numpy") or is_ours, (path.name, name)
+
+
+def test_importing_the_package_imports_nothing_else_of_ours():
+    assert {name for name in imported_by("import headstart") if name.startswith("headstart")} == {"headstart"}
+
+
+def test_the_top_of_the_package_can_be_read_at_a_glance():
+    entries = [path.name for path in (ROOT / "src" / "headstart").iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 23, sorted(entries)
