@@ -116,8 +116,8 @@ def test_several_processes_mix_as_one_does():
         accelerator = fake_accelerator(process_index, num_processes)
         return list(local_batches(tiny_task(tiny_network(), config, accelerator, seed=3), batches, 1))
 
-    for whole, *shares in zip(parts(0, 1), parts(0, 2), parts(1, 2), strict=True):
-        for index, part in enumerate(shares):
-            np.testing.assert_array_equal(part.pixels, whole.pixels[index::2])
-            np.testing.assert_array_equal(part.partner_labels, whole.partner_labels[index::2])
-            assert (part.lam, part.size) == (whole.lam, whole.size)
+    for batch, *halves in zip(parts(0, 1), parts(0, 2), parts(1, 2), strict=True):
+        for index, half in enumerate(halves):
+            np.testing.assert_array_equal(half.pixels, batch.pixels[index::2])
+            np.testing.assert_array_equal(half.partner_labels, batch.partner_labels[index::2])
+            assert (half.lam, half.size) == (batch.lam, batch.size)

@@ -75,5 +75,6 @@ def test_a_head_is_replaced_by_one_of_another_shape_and_interpolated(builtin_fit
         torch.testing.assert_close(value, expected)
     again = network.get_head(hidden, 1.0)
     np.testing.assert_allclose(again.hidden_layer[1], 1.25)
-    network.load_interpolated(changing := {name: plan.initial[name] for name in plan.lr_scales}, changing, 1.0)
+    initial = {name: plan.initial[name] for name in plan.lr_scales}
+    network.load_interpolated(initial, initial, 1.0)
     assert network.get_head(head, 1.0).hidden_layer is None

@@ -62,6 +62,6 @@ def read_checkpoint(folder: Path, name: str, settings: str) -> tuple[dict[str, T
         raise ModelError(f"The checkpoint {path} is damaged ({error}); run again without --resume.") from None
     if values.get("settings") != settings:
         raise OptionError(
-            f"The checkpoint {path} was written with other data or options; run again without --resume, or with those."
+            f"The checkpoint {path} was written with other data or options; run again without --resume, or as before."
         )
     return tensors, values

@@ -136,9 +136,9 @@ def check_frozen(network: Network, plan: TrainingPlan) -> int:
     """
     may_change = plan.changing
     fixed = [name for name in plan.initial if name not in may_change]
-    present = network.state_dict()
+    tensors = network.state_dict()
     for name in fixed:
-        if not torch.equal(_bits(present[name]), _bits(plan.initial[name])):
+        if not torch.equal(_bits(tensors[name]), _bits(plan.initial[name])):
             raise BackboneError(f"The frozen tensor {name} changed in training; the run is void. Please report this.")
     return len(fixed)
 

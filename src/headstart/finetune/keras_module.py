@@ -19,17 +19,17 @@ BATCH_NORM_NAMES = {  # Keras's names to PyTorch's
 class KerasModule(nn.Module):  # type: ignore[misc]
     """Runs a Keras model on normalised images [batch, height, width, 3]; returns the values of its outputs.
 
-    ``order`` names the layers, those without weights too, so that the index of a layer is that in Keras. The tensors
-    are Keras's own: weights are parameters, all others (statistics of batch norms) buffers. A batch norm in training
-    mode follows its batches; all other layers always run in inference mode.
+    ``layer_names`` are in Keras's order, with the layers without weights, so that the index of a layer is that in
+    Keras. The tensors are Keras's own: weights are parameters, all others (statistics of batch norms) buffers. A batch
+    norm in training mode follows its batches; all other layers always run in inference mode.
     """
 
-    def __init__(self, model: Any, order: tuple[str, ...]) -> None:
+    def __init__(self, model: Any, layer_names: tuple[str, ...]) -> None:
         super().__init__()
         model.trainable = True  # so that Keras tells weights from statistics; the plan decides what is trained
         self.keras = (model,)  # in a tuple, so that it is no submodule: the layers below hold its tensors
-        self.order = order
-        self.network = nn.ModuleDict({name: _Layer(model.get_layer(name)) for name in order})
+        self.layer_names = layer_names
+        self.network = nn.ModuleDict({name: _Layer(model.get_layer(name)) for name in layer_names})
         self._training_model: tuple[tuple[str, ...], Any] = ((), model)  # batch norms in training mode, and the model
         self.eval()
 

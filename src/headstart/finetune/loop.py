@@ -318,8 +318,8 @@ def _sum_over_processes(
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     # One tensor, so that there is one exchange between the processes.
-    figures = torch.tensor([loss, float(correct)], device=accelerator.device)
-    flat = torch.cat([figures, *(parameter.grad.reshape(-1) for parameter in parameters.values())])
+    totals = torch.tensor([loss, float(correct)], device=accelerator.device)
+    flat = torch.cat([totals, *(parameter.grad.reshape(-1) for parameter in parameters.values())])
     flat = accelerator.reduce(flat, "sum")
     start = 2
     for parameter in parameters.values():
@@ -330,7 +330,7 @@ def _sum_over_processes(
 
 
 def _update_average(average: dict[str, Tensor], tensors: Mapping[str, Tensor], decay: float, step: int) -> None:
-    """Move the exponential moving average towards ``tensors``; its decay is shorter in the first steps."""
+    """Move the exponential moving average towards ``tensors``; its decay is smaller in the first steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for name, value in tensors.items():
         mean = average.setdefault(name, value.clone())
@@ -343,10 +343,10 @@ def _validate(
     """Compute loss and accuracy on the images ``rows``, with the averaged weights where there are any."""
     if not len(rows):
         return None, None
-    present = {name: value.clone() for name, value in changing_tensors(task.network, plan).items()}
+    weights = {name: value.clone() for name, value in changing_tensors(task.network, plan).items()}
     task.network.load_state_dict(average, strict=False)
     scores = torch.from_numpy(predict(task, rows)[0])
-    task.network.load_state_dict(present, strict=False)
+    task.network.load_state_dict(weights, strict=False)
     labels = torch.from_numpy(task.labels[rows])
     return float(cross_entropy(scores, labels)), float((scores.argmax(1) == labels).double().mean())
 

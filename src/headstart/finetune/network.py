@@ -48,7 +48,7 @@ class Network(nn.Module):  # type: ignore[misc]
     def __init__(self, backbone: Backbone, options: InputOptions | None, head: Head) -> None:
         super().__init__()
         if any(tap.endswith("/flat") for tap in head.taps):
-            raise BackboneError("A cut laid flat cannot be fine-tuned; leave /flat off the cut.")
+            raise BackboneError("A flattened cut cannot be fine-tuned; leave /flat off the cut.")
         self.backbone = backbone
         self.provider = backbone.id.partition(":")[0]
         self.torch_model: Opened | None = None
@@ -62,7 +62,7 @@ class Network(nn.Module):  # type: ignore[misc]
         self.head = nn.ParameterDict()
         self.head_taps = head.taps
         self.set_head(head)
-        self.layers = self._list_layers(self.body.order if self.provider == "keras" else self._execution_order())
+        self.layers = self._list_layers(self.body.layer_names if self.provider == "keras" else self._execution_order())
         self.stages = 1 + max(layer.stage for layer in self.layers)
         self.eval()
 

@@ -84,7 +84,7 @@ class FineTuneConfig:
             if getattr(self, name) not in choices:
                 raise OptionError(f"Unknown {name} {getattr(self, name)!r}; choose one of {', '.join(choices)}.")
         if self.resume and self.checkpoints is None:
-            raise OptionError("There is nothing to resume from; name the folder of checkpoints.")
+            raise OptionError("resume needs a folder of checkpoints; give checkpoints too.")
         if self.tensorboard is not None and find_spec("tensorboard") is None:
             raise missing_extra("Event files need TensorBoard, which is not installed", "torch")
 
@@ -117,13 +117,13 @@ class FineTuneConfig:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in NOT_IN_RESULT}
 
 
-def parse_tuning(text: str) -> dict[str, float]:
+def parse_tuning(text: str) -> dict[str, Any]:
     """Read ``"ema=0.99,clip=0.5"`` as fields of ``FineTuneConfig``, those that ``TUNING`` names. Raises OptionError.
 
     >>> parse_tuning("ema=0.99,clip=0.5")
     {'ema': 0.99, 'clip': 0.5}
     """
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = part.partition("=")
         if name not in TUNING:

@@ -97,7 +97,7 @@ def run(
     scores, trainings = _cross_validate(setup, folds)
     verdict = compare(scores.frozen, scores.tuned, labels, groups, scores.folds)
     setup.say(str(verdict))
-    if not verdict.is_better:
+    if not verdict.is_better:  # the fit's own model, with the record in run.json
         info = _describe(setup, verdict, trainings, time.perf_counter() - start)
         model = replace(result.model, run={**result.model.run, "fine_tuning": info})
         return replace(result, model=model)
@@ -107,8 +107,9 @@ def run(
     setup.task.network.load_interpolated(final.start, final.end, verdict.alpha)
     info = _describe(setup, verdict, trainings, time.perf_counter() - start)
     record = FineTuningRecord(info, tuple(final.to_dict()))
-    tuned_scores = scores.tuned[ALPHAS.index(verdict.alpha)]
-    return _make_tuned_result(setup, tuned_scores / verdict.temperature, ood_scores, verdict.temperature, record)
+    held_out_scores = scores.tuned[ALPHAS.index(verdict.alpha)]
+    probabilities = softmax(held_out_scores / verdict.temperature)
+    return _make_tuned_result(setup, verdict.temperature, probabilities, ood_scores, record)
 
 
 def _prepare(result: FitResult, config: FineTuneConfig, say: Say, folds: int) -> _Setup:
@@ -272,9 +273,12 @@ def _fit_ood(setup: _Setup, vectors: NDArray[np.floating], rows: Rows) -> OodDet
 
 
 def _make_tuned_result(
-    setup: _Setup, scores: Array, ood_scores: Array, temperature: float, record: FineTuningRecord
+    setup: _Setup, temperature: float, probabilities: Array, ood_scores: Array, record: FineTuningRecord
 ) -> FitResult:
-    """Make the result of the network as it is now; ``scores`` [n, k] are held out and divided by the temperature."""
+    """Make the result of the network as it is now.
+
+    ``temperature`` is that of the head; ``probabilities`` [n, k] and ``ood_scores`` [n] are held-out predictions.
+    """
     result, network = setup.result, setup.task.network
     data, split = result.data, result.data.split
     head = network.to(memory_format=torch.contiguous_format).get_head(result.selected.head, temperature)
@@ -283,8 +287,8 @@ def _make_tuned_result(
     if not np.array_equal(features.index, data.features.index):
         raise DataError(f"The images of {data.dataset.uri} changed while they were read; fit again.")
     ood = _fit_ood(setup, features.matrix(head.taps, split.train), np.arange(len(split.labels)))
-    selected = SelectedHead(head, softmax(scores), result.selected.candidates, ood, ood_scores)
-    # Times and cache hits in run.json are those of the fit; the record has the time of the fine-tuning.
+    selected = SelectedHead(head, probabilities, result.selected.candidates, ood, ood_scores)
+    # In run.json times and cache hits stay those of the fit; the record has the seconds of the fine-tuning.
     frozen = data.features
     features = replace(features, hits=frozen.hits, misses=frozen.misses, seconds=frozen.seconds)
     now = time.perf_counter()

@@ -82,10 +82,10 @@ def compare_to_frozen(frozen: Array, tuned: Array, labels: Rows, groups: Rows, f
     is_tuned_right = np.zeros(len(labels), bool)
     alphas = []
     for fold in np.unique(folds):
-        others, test = folds != fold, folds == fold
-        best = _best_alpha(tuned[:, others], labels[others], smoothing)
+        is_test = folds == fold
+        best = _best_alpha(tuned[:, ~is_test], labels[~is_test], smoothing)
         alphas.append(ALPHAS[best])
-        is_tuned_right[test] = tuned[best, test].argmax(axis=1) == labels[test]
+        is_tuned_right[is_test] = tuned[best, is_test].argmax(axis=1) == labels[is_test]
     is_frozen_right = frozen.argmax(axis=1) == labels
     best = _best_alpha(tuned, labels, smoothing)
     return Verdict(
