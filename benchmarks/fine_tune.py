@@ -27,9 +27,10 @@ from safetensors.torch import load_file
 import headstart as hs
 from headstart.backbones import InputOptions
 from headstart.data import Dataset, open_dataset
-from headstart.finetune import FineTuning, fine_tune
+from headstart.finetune import FineTuneConfig, fine_tune
 from headstart.images.decode import decode
-from headstart.stats.accuracy import held_out_accuracy, mcnemar
+from headstart.stats.accuracy import held_out_accuracy
+from headstart.stats.paired import mcnemar
 
 NETWORK = {"pad_type": "same", "num_classes": 1001}
 BACKBONE = "timm:mobilenetv2_100?pad_type=same&num_classes=1001"
@@ -92,20 +93,21 @@ def plain(weights: Path, head, learn, held, epochs: int, seed: int, flip: bool) 
     return (answers == held[1]).numpy(), seconds
 
 
-def fitted(data: Path, weights: Path, seed: int) -> hs.ImageClassifier:
+def fitted(data: Path, weights: Path, seed: int) -> hs.FitResult:
     """The frozen model."""
     options = InputOptions(weights=str(weights), mean=HALF, std=HALF)
-    return hs.ImageClassifier(
-        BACKBONE, cut="features", head="ridge", input_options=options, seed=seed, cache=False
-    ).fit(data)  # fmt: skip
+    return hs.fit_dataset(
+        open_dataset(str(data)),
+        hs.FitOptions(BACKBONE, options, cut="features", head="ridge", seed=seed, cache=False),
+    )
 
 
-def right_of(model: hs.ImageClassifier, held: Dataset) -> np.ndarray:
+def right_of(result: hs.FitResult, held: Dataset) -> np.ndarray:
     """Which pictures are right."""
-    answer = model.answer(held)
-    found = [model.classes_[row] for row in answer.probabilities.argmax(axis=1)]
+    predictions = hs.Predictor(result.model).predict_dataset(held)
+    found = [result.model.classes[row] for row in predictions.probabilities.argmax(axis=1)]
     labels = {item.path: item.label for item in held.items}
-    return np.array([label == labels[path] for label, path in zip(found, answer.paths, strict=True)])
+    return np.array([label == labels[path] for label, path in zip(found, predictions.paths, strict=True)])
 
 
 def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> list[dict]:
@@ -115,19 +117,19 @@ def rows_of(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> li
         began = time.perf_counter()
         model = fitted(data, weights, seed)
         spent = time.perf_counter() - began
-        dataset = open_dataset(data)
+        dataset = open_dataset(str(data))
         others = dataset.split("validation" if "validation" in dataset.splits else "test")
-        preprocess, classes = model.model_.preprocess, list(model.classes_)
+        preprocess, classes = model.model.preprocess, list(model.model.classes)
         learn, held = (pixels(part, classes, preprocess) for part in (dataset.split("train"), others))
         found.setdefault("frozen", []).append((right_of(model, others), spent))
-        head = model.choice_.head
+        head = model.selected.head
         for name, start in (("all layers, random head", None), ("all layers, frozen head", head)):
             found.setdefault(name, []).append(plain(weights, start, learn, held, epochs, seed, flip))
-        how = FineTuning(epochs=epochs, augmentation="light" if flip else "none")
+        config = FineTuneConfig(epochs=epochs, augmentation="light" if flip else "none")
         began = time.perf_counter()
-        verdict = fine_tune(model, how).verdict
+        model = fine_tune(model, config)
         spent += time.perf_counter() - began
-        kept.append("fine-tuned" if verdict.better else "frozen")
+        kept.append(model.model.run["fine_tuning"]["kept"])
         found.setdefault("fine_tune", []).append((right_of(model, others), spent))
         told = {name: int(runs[-1][0].sum()) for name, runs in found.items()}
         print(json.dumps({"task": task, "seed": seed, **told, "kept": kept[-1]}), flush=True)

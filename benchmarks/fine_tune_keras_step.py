@@ -17,11 +17,12 @@ from measure import arguments, shared, side_by_side, table
 
 import headstart as hs
 from headstart.backbones import InputOptions
-from headstart.finetune import FineTuning
-from headstart.finetune.freeze import plan
-from headstart.finetune.image_loader import Pictures
+from headstart.finetune import FineTuneConfig
+from headstart.finetune.freeze import make_plan
+from headstart.finetune.image_loader import ImageLoader
 from headstart.finetune.network import Network
-from headstart.finetune.precision import Arithmetic
+from headstart.finetune.precision import MixedPrecision
+from headstart.machine import cores
 
 
 def main() -> None:
@@ -34,20 +35,21 @@ def main() -> None:
     }
     networks, pixels, cases = {}, {}, {}
     for name, (backbone, options) in backbones.items():
-        fitted = hs.ImageClassifier(backbone, cut="features", head="ridge", input_options=options)
-        learned = fitted.fit(shared() / "data" / "ants-bees").learned_
-        networks[name] = Network(learned.backbone, options, fitted.choice_.head).to(memory_format=torch.channels_last)
-        pictures = Pictures(learned.dataset, range(16), learned.backbone.preprocess, None)
-        pixels[name] = torch.from_numpy(next(pictures.batches([np.arange(16)]))[1])
+        classifier = hs.ImageClassifier(backbone, cut="features", head="ridge", input_options=options)
+        result = classifier.fit(shared() / "data" / "ants-bees").result_
+        network = Network(result.data.backbone, options, result.selected.head)
+        networks[name] = network.to(memory_format=torch.channels_last)
+        images = ImageLoader(result.data.dataset, range(16), result.data.backbone.preprocess, cores())
+        pixels[name] = torch.from_numpy(next(images.batches([np.arange(16)]))[1])
 
     def case(name: str, where: str | None, precision: str):
-        arithmetic = Arithmetic.of(precision, "cpu")
+        mixed_precision = MixedPrecision.of(precision, "cpu")
 
         def step() -> float:
             network = networks[name]
-            plan(network, FineTuning(unfreeze_from=where))
+            make_plan(network, FineTuneConfig(unfreeze_from=where))
             began = time.process_time()
-            with arithmetic.autocast():
+            with mixed_precision.autocast():
                 vectors = network.vectors(pixels[name])
             torch.nn.functional.cross_entropy(network.scores(vectors), torch.arange(16) % 2).backward()
             spent = time.process_time() - began

@@ -32,8 +32,9 @@ import numpy as np
 from fine_tune import fitted, pixels, plain, turned
 from measure import Scratch, shared, table
 
+import headstart as hs
 from headstart.data import open_dataset
-from headstart.finetune import FineTuning, fine_tune
+from headstart.finetune import FineTuneConfig, fine_tune
 from headstart.stats.accuracy import held_out_accuracy
 
 ARMS = ("fastai", "keras", "keras-10", "plain", "headstart", "headstart-all")
@@ -51,9 +52,9 @@ def peer(python: str, script: str, *arguments: object) -> dict[str, object]:
 
 
 def plain_loop(data: Path, weights: Path, epochs: int, seed: int) -> dict[str, object]:
-    model, dataset = fitted(data, weights, seed), open_dataset(data)
+    model, dataset = fitted(data, weights, seed).model, open_dataset(str(data))
     learn, held = (
-        pixels(dataset.split(name), list(model.classes_), model.model_.preprocess) for name in ("train", "validation")
+        pixels(dataset.split(name), list(model.classes), model.preprocess) for name in ("train", "validation")
     )
     right, seconds = plain(weights, None, learn, held, epochs, seed, flip=False)
     return {"right": int(right.sum()), "count": len(right), "seconds": seconds, "epochs": [seconds / epochs]}
@@ -61,15 +62,16 @@ def plain_loop(data: Path, weights: Path, epochs: int, seed: int) -> dict[str, o
 
 def headstart(data: Path, weights: Path, epochs: int, seed: int, where: str | None) -> dict[str, object]:
     began = time.perf_counter()
-    model = fitted(data, weights, seed)
-    tuned = fine_tune(model, FineTuning(epochs=epochs, augmentation="none", unfreeze_from=where))
+    config = FineTuneConfig(epochs=epochs, augmentation="none", unfreeze_from=where)
+    model = fine_tune(fitted(data, weights, seed), config).model
     seconds = time.perf_counter() - began
-    folds = [history for name, history in tuned.histories.items() if name.startswith("fold")]
+    tuned = model.run["fine_tuning"]
+    folds = [history for name, history in tuned["trainings"].items() if name.startswith("fold")]
     # Each of the folds is left out once: their trainings see all pictures so many times less one.
-    each = [sum(epoch.seconds for epoch in some) / (len(folds) - 1) for some in zip(*folds, strict=True)]
-    found = model.evaluate(data).accuracy
+    each = [sum(epoch["seconds"] for epoch in some) / (len(folds) - 1) for some in zip(*folds, strict=True)]
+    found = hs.Predictor(model).evaluate(data).accuracy
     return {"right": found.correct, "count": found.count, "seconds": seconds, "epochs": each,
-            "kept": "fine-tuned" if tuned.verdict.better else "frozen"}  # fmt: skip
+            "kept": tuned["kept"]}  # fmt: skip
 
 
 def measured(arm: str, given: argparse.Namespace, data: Path, seed: int) -> dict[str, object]:

@@ -20,21 +20,21 @@ from measure import shared, table
 
 from headstart import backbones
 from headstart.backbones import InputOptions
-from headstart.finetune import FineTuning
-from headstart.finetune.freeze import plan, set_mode
-from headstart.finetune.loop import optimiser
+from headstart.finetune import FineTuneConfig
+from headstart.finetune.freeze import make_plan, set_mode
+from headstart.finetune.loop import make_optimizer
 from headstart.finetune.network import Network
-from headstart.finetune.precision import Arithmetic
-from headstart.heads import Head
+from headstart.finetune.precision import MixedPrecision
+from headstart.heads.head import Head
 
 PICTURES = 16
 
 
-def stepping(network: Network, how: FineTuning, compiled: bool) -> Callable[[], float]:
+def stepping(network: Network, config: FineTuneConfig, compiled: bool) -> Callable[[], float]:
     """A function that makes a step and gives its seconds."""
-    free = plan(network, how)
-    set_mode(network, free, learning=True)
-    descent, arithmetic = optimiser(network, free, how), Arithmetic.of(how.precision, "cpu")
+    plan = make_plan(network, config)
+    set_mode(network, plan, training=True)
+    optimizer, precision = make_optimizer(network, plan, config), MixedPrecision.of(config.precision, "cpu")
     parameters = [each for each in network.parameters() if each.requires_grad]
     pre = network.backbone.preprocess
     pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, pre.height, pre.width, 3)).astype(np.uint8)
@@ -44,11 +44,11 @@ def stepping(network: Network, how: FineTuning, compiled: bool) -> Callable[[], 
     def step() -> float:
         began = time.process_time()
         network.zero_grad()
-        with arithmetic.autocast():
+        with precision.autocast():
             found = vectors(torch.from_numpy(pixels))
-        arithmetic.backward(torch.nn.functional.cross_entropy(network.scores(found), truth))
+        precision.backward(torch.nn.functional.cross_entropy(network.scores(found), truth))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        descent.step()
+        optimizer.step()
         return time.process_time() - began
 
     return step
@@ -72,7 +72,7 @@ if __name__ == "__main__":
                 for compiled in (False, True) if given.compile and layout is torch.channels_last else (False,):
                     network = Network(backbone, options, head).to(memory_format=layout)
                     name = (precision, str(layout).removeprefix("torch."), compiled)
-                    ways[name] = stepping(network, FineTuning(unfreeze_from=where, precision=precision), compiled)
+                    ways[name] = stepping(network, FineTuneConfig(unfreeze_from=where, precision=precision), compiled)
                     first[name] = ways[name]()
                     ways[name]()
         spent: dict = {name: [] for name in ways}

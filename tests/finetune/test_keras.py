@@ -1,40 +1,30 @@
-"""Fine-tuning of Keras' networks, each statement against Keras itself. Runs where it is installed (``make zoo``)."""
+"""Fine-tuning of Keras networks, compared with Keras itself. Runs where it is installed (``make zoo``)."""
 
-import copy
 import importlib.util
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.finetuning import always_better, checkpoint_tensors, network_of
 from helpers.frameworks import answers_alone, keras_network, needs, served
 from PIL import Image
 
 import headstart as hs
 from headstart.errors import BackboneError, MissingExtraError, OptionError
-from headstart.finetune import FineTuning, check_backbone, fine_tune
+from headstart.finetune import FineTuneConfig, check_backbone, fine_tune
+from headstart.model.folder import write_model
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
 needs("torch", "keras", "h5py", "accelerate", "onnxscript")
 
 SIZE = 64
-NORM = {"gamma": "weight", "beta": "bias"}
+BATCH_NORM_NAMES = {"gamma": "weight", "beta": "bias"}
 NAME = "keras:MobileNetV2?alpha=0.35"
-
-
-def keras_fit(pictures, folder, cut="auto", **more):
-    """A small MobileNetV2 of Keras with random weights, and a classifier on it."""
-    import torch
-
-    torch.set_num_threads(1)
-    own = keras_network("MobileNetV2", SIZE, alpha=0.35)
-    own.save_weights(folder / "w.weights.h5")
-    options = hs.InputOptions(weights=str(folder / "w.weights.h5"), size=(SIZE, SIZE), **more)
-    return own, hs.ImageClassifier(NAME, input_options=options, cut=cut, runtime="onnxruntime").fit(pictures)
 
 
 @pytest.fixture(scope="module")
 def tinted(tmp_path_factory):
-    """Red and blue pictures, which even a random network tells apart."""
+    """A dataset of red and blue images, which features of a random network separate."""
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("tinted")
     for split, count in (("train", 12), ("validation", 4)):
         for channel, name in ((0, "red"), (2, "blue")):
@@ -46,216 +36,215 @@ def tinted(tmp_path_factory):
     return folder
 
 
-def made(pictures, factory, **more):
+def fit_keras(data, tmp_path_factory, cut, **input_options):
+    """A small MobileNetV2 of Keras with random weights, and a fit on it."""
+    import torch
+
+    torch.set_num_threads(1)
+    model = keras_network("MobileNetV2", SIZE, alpha=0.35)
+    weights = tmp_path_factory.mktemp("weights") / "w.weights.h5"
+    model.save_weights(weights)
+    options = hs.FitOptions(
+        backbone=NAME,
+        input_options=hs.InputOptions(weights=str(weights), size=(SIZE, SIZE), **input_options),
+        cut=cut,
+        compute=hs.Compute("onnxruntime"),
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HEADSTART_CACHE", str(factory.mktemp("c")))
-        return keras_fit(pictures, factory.mktemp("w"), **more)
+        patch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return model, hs.fit_dataset(hs.open_dataset(str(data)), options)
 
 
 @pytest.fixture(scope="module")
-def known(tinted, tmp_path_factory):
-    return made(tinted, tmp_path_factory, cut="features")
+def keras_fit(tinted, tmp_path_factory):
+    return fit_keras(tinted, tmp_path_factory, "features")
 
 
 @pytest.fixture(scope="module")
-def unusual(tinted, tmp_path_factory):
-    """Cut in the middle, and of pictures that are scaled otherwise."""
-    more = {"channels": "BGR", "mean": (0.2, 0.5, 0.6), "std": (0.3, 0.4, 0.5)}
-    return made(tinted, tmp_path_factory, cut="block_12_add", **more)
+def cut_fit(tinted, tmp_path_factory):
+    """Cut in the middle, and with another normalisation of the images."""
+    input_options = {"channels": "BGR", "mean": (0.2, 0.5, 0.6), "std": (0.3, 0.4, 0.5)}
+    return fit_keras(tinted, tmp_path_factory, "block_12_add", **input_options)
 
 
-def network_of(fitted):
-    from headstart.finetune.network import Network
-
-    return Network(fitted.learned_.backbone, fitted.input_options, fitted.choice_.head)
-
-
-def scaled(pixels):
-    """Keras' own preprocessing."""
+def preprocess(pixels):
+    """Keras's own preprocessing."""
     import keras
 
     return keras.applications.mobilenet_v2.preprocess_input(pixels.astype(np.float32))
 
 
-@pytest.mark.parametrize("which", ["known", "unusual"])
-def test_epoch_0_is_the_frozen_model_at_every_tap(which, request):
+@pytest.mark.parametrize("fixture", ["keras_fit", "cut_fit"])
+def test_training_starts_as_the_frozen_model_at_every_tap(fixture, request):
     import torch
 
-    _, fitted = request.getfixturevalue(which)
-    network, golden = network_of(fitted), fitted.model_.golden
+    _, result = request.getfixturevalue(fixture)
+    network, golden = network_of(result), result.model.golden
     assert np.ptp(golden.probabilities[:, 0]) > 0.3
     assert network.check_start(golden.pixels, golden.probabilities) < 1e-4
     with pytest.raises(BackboneError, match="differs from the frozen model"):
         network.check_start(golden.pixels, golden.probabilities[::-1])
-    wanted = served(fitted.learned_.backbone, golden.pixels)
-    network.wanted = network.taps
+    expected = served(result.data.backbone, golden.pixels)
+    network.head_taps = network.taps
     with torch.no_grad():
-        found = network.vectors(torch.from_numpy(golden.pixels)).numpy()
-    np.testing.assert_allclose(found, np.hstack([wanted[tap] for tap in network.taps]), atol=1e-4 * np.abs(found).max())
+        vectors = network.vectors(torch.from_numpy(golden.pixels)).numpy()
+    expected_vectors = np.hstack([expected[tap] for tap in network.taps])
+    np.testing.assert_allclose(vectors, expected_vectors, atol=1e-4 * np.abs(vectors).max())
 
 
-def test_what_comes_after_the_cut_is_not_trained(unusual):
-    from headstart.finetune.freeze import plan
+def test_layers_after_the_cut_are_not_trained(cut_fit):
+    from headstart.finetune.freeze import make_plan
 
-    network = network_of(unusual[1])
+    network = network_of(cut_fit[1])
     assert "block_12_add" in network.taps
-    chosen = plan(network, FineTuning(unfreeze_from="block_12_expand"))
-    free = {name.split(".")[2] for name in chosen.free if name.startswith("body.")}
+    plan = make_plan(network, FineTuneConfig(unfreeze_from="block_12_expand"))
+    trained = {name.split(".")[2] for name in plan.lr_scales if name.startswith("body.")}
     parts = ("expand", "expand_BN", "depthwise", "depthwise_BN", "project", "project_BN")
-    assert free == {f"block_12_{part}" for part in parts}
+    assert trained == {f"block_12_{part}" for part in parts}
 
 
-def test_names_and_numbers_mean_what_they_do_in_keras(known):
-    from headstart.finetune.freeze import first_free, plan
+def test_names_and_indices_of_layers_are_those_of_keras(keras_fit):
+    from headstart.finetune.freeze import first_trained_layer, make_plan
 
-    own, fitted = known
-    network = network_of(fitted)
-    assert [layer.name for layer in network.layers] == [layer.name for layer in own.layers]
-    assert first_free(network, "100") == 100
-    assert network.layers[first_free(network, "block_13_expand_relu")].name == "block_13_expand_relu"
-    chosen = plan(network, FineTuning(unfreeze_from=100, batch_norm="update"))
-    own.trainable = True  # the tutorial's second stage
-    for layer in own.layers[:100]:
+    model, result = keras_fit
+    network = network_of(result)
+    assert [layer.name for layer in network.layers] == [layer.name for layer in model.layers]
+    assert first_trained_layer(network, "100") == 100
+    assert network.layers[first_trained_layer(network, "block_13_expand_relu")].name == "block_13_expand_relu"
+    plan = make_plan(network, FineTuneConfig(unfreeze_from=100, batch_norm="update"))
+    model.trainable = True  # the tutorial's second stage
+    for layer in model.layers[:100]:
         layer.trainable = False
-    wanted = sorted(tuple(variable.shape) for variable in own.trainable_weights)
-    present = network.state_dict()
-    found = sorted(tuple(present[name].shape) for name in chosen.free if name.startswith("body."))
-    assert found == wanted
-    norms = [layer.name for layer in own.layers[100:] if type(layer).__name__ == "BatchNormalization"]
-    assert [name.rpartition(".")[2] for name in chosen.norms] == norms
+    expected = sorted(tuple(variable.shape) for variable in model.trainable_weights)
+    tensors = network.state_dict()
+    assert sorted(tuple(tensors[name].shape) for name in plan.lr_scales if name.startswith("body.")) == expected
+    norms = [layer.name for layer in model.layers[100:] if type(layer).__name__ == "BatchNormalization"]
+    assert [name.rpartition(".")[2] for name in plan.batch_norms] == norms
     for bad in ("block_99", 154):
         with pytest.raises(OptionError):
-            first_free(network, bad)
+            first_trained_layer(network, bad)
 
 
-def test_gradients_are_those_of_keras_itself(known):
+def test_gradients_are_those_of_keras(keras_fit):
     import keras
     import torch
 
-    own, fitted = known
-    network, pixels, head = network_of(fitted), fitted.model_.golden.pixels, fitted.choice_.head
-    truth = torch.arange(len(pixels)) % 2
-    torch.nn.functional.cross_entropy(network(torch.from_numpy(pixels)), truth).backward()
-    own.trainable = True
-    taps = keras.Model(own.inputs, [own.output if t == "features" else own.get_layer(t).output for t in head.taps])
-    maps = taps(scaled(pixels), training=False)
-    vectors = torch.cat([each.mean((1, 2)) for each in (maps if isinstance(maps, list) else [maps])], 1)
+    model, result = keras_fit
+    network, pixels, head = network_of(result), result.model.golden.pixels, result.selected.head
+    labels = torch.arange(len(pixels)) % 2
+    torch.nn.functional.cross_entropy(network(torch.from_numpy(pixels)), labels).backward()
+    model.trainable = True
+    outputs = [model.output if tap == "features" else model.get_layer(tap).output for tap in head.taps]
+    maps = keras.Model(model.inputs, outputs)(preprocess(pixels), training=False)
+    maps = maps if isinstance(maps, list) else [maps]
+    vectors = torch.cat([value.mean((1, 2)) for value in maps], 1)
     scores = (vectors @ torch.from_numpy(head.weights) + torch.from_numpy(head.bias)) / head.temperature
-    torch.nn.functional.cross_entropy(scores, truth).backward()
-    named, compared = dict(network.named_parameters()), 0
-    for layer in own.layers:
+    torch.nn.functional.cross_entropy(scores, labels).backward()
+    parameters, compared = dict(network.named_parameters()), 0
+    for layer in model.layers:
         for variable in layer.trainable_weights:
-            mine = named[f"body.network.{layer.name}.{NORM.get(variable.name, variable.name)}"].grad
-            wanted = variable.value.grad
-            assert (mine is None) == (wanted is None)
-            if wanted is not None:
-                assert (mine - wanted).norm() < 1e-3 * wanted.norm()
+            name = BATCH_NORM_NAMES.get(variable.name, variable.name)
+            actual = parameters[f"body.network.{layer.name}.{name}"].grad
+            expected = variable.value.grad
+            assert (actual is None) == (expected is None)
+            if expected is not None:
+                assert (actual - expected).norm() < 1e-3 * expected.norm()
                 compared += 1
     assert compared > 100
 
 
-def test_frozen_norms_keep_their_statistics_and_the_others_follow_as_keras_does(known):
+def test_frozen_batch_norms_keep_their_statistics_and_the_others_follow_as_in_keras(keras_fit):
     import keras
     import torch
 
-    from headstart.finetune.freeze import check_frozen, plan, set_mode
+    from headstart.finetune.freeze import check_frozen, make_plan, set_mode
 
-    _, fitted = known
-    network, pixels = network_of(fitted), torch.from_numpy(fitted.model_.golden.pixels)
-    chosen = plan(network, FineTuning(unfreeze_from="block_16_project", batch_norm="update"))
+    _, result = keras_fit
+    network, pixels = network_of(result), torch.from_numpy(result.model.golden.pixels)
+    plan = make_plan(network, FineTuneConfig(unfreeze_from="block_16_project", batch_norm="update"))
     model, norm = network.body.keras[0], network.body.keras[0].get_layer("block_16_project_BN")
-    set_mode(network, chosen, learning=True)
+    set_mode(network, plan, training=True)
     with torch.no_grad():
-        below = keras.Model(model.inputs, norm.input)
-        seen = below(scaled(pixels.numpy()), training=False)
+        inputs = keras.Model(model.inputs, norm.input)(preprocess(pixels.numpy()), training=False)
         network(pixels)
-    now = network.body.network["block_16_project_BN"]
-    before = chosen.start["body.network.block_16_project_BN.running_mean"]
-    wanted = norm.momentum * before + (1 - norm.momentum) * seen.mean((0, 1, 2))
-    np.testing.assert_allclose(now.running_mean, wanted, rtol=1e-5, atol=1e-7)
-    assert (now.running_mean != before).any()
-    assert check_frozen(network, chosen) > 100  # all others are as they were
-    set_mode(network, chosen, learning=False)
-    kept = now.running_mean.clone()
+    layer = network.body.network["block_16_project_BN"]
+    before = plan.initial["body.network.block_16_project_BN.running_mean"]
+    expected = norm.momentum * before + (1 - norm.momentum) * inputs.mean((0, 1, 2))
+    np.testing.assert_allclose(layer.running_mean, expected, rtol=1e-5, atol=1e-7)
+    assert (layer.running_mean != before).any()
+    assert check_frozen(network, plan) > 100  # all others have not changed
+    set_mode(network, plan, training=False)
+    mean = layer.running_mean.clone()
     network(pixels)
-    assert torch.equal(now.running_mean, kept)
+    assert torch.equal(layer.running_mean, mean)
     statistic = network.body.network["bn_Conv1"].running_var
     statistic[0] = float(np.nextafter(np.float32(statistic[0]), np.float32(9)))  # one bit
     with pytest.raises(BackboneError, match=r"bn_Conv1\.running_var changed"):
-        check_frozen(network, chosen)
+        check_frozen(network, plan)
 
 
-def test_a_fine_tuned_keras_network_answers_without_keras_or_pytorch(known, tinted, tmp_path, monkeypatch):
-    from headstart.finetune.verdict import Verdict
+def test_a_fine_tuned_keras_network_predicts_without_keras_or_pytorch(keras_fit, tinted, tmp_path):
+    from headstart.finetune.run import run
 
-    monkeypatch.setattr(Verdict, "better", property(lambda self: True))
-    fitted = copy.copy(known[1])
-    fitted.learned_ = known[1].learned_
-    before = fitted.learned_.backbone
-    fine_tune(fitted, FineTuning(epochs=2, rate=1e-3, batch=8, unfreeze_from="block_13_expand_relu"))
-    assert fitted.model_.backbone["sha256"] != before.sha256
-    assert fitted.run_["fine_tuning"]["unfrozen_from"] == "block_13_expand_relu"
-    pixels = fitted.model_.golden.pixels
-    old, new = (served(backbone, pixels) for backbone in (before, fitted.learned_.backbone))
-    assert old.keys() == new.keys()
-    for tap in old:  # what is frozen gives what it gave
-        same = np.abs(old[tap] - new[tap]).max() < 1e-5 * np.abs(old[tap]).max()
-        assert same == (tap != "features"), tap
-    fitted.save(tmp_path / "m")
-    alone = answers_alone(tmp_path / "m", tinted / "validation", without=("torch", "keras"))
-    np.testing.assert_allclose(alone, fitted.predict_proba(tinted / "validation"), atol=1e-6)
+    _, frozen = keras_fit
+    config = FineTuneConfig(epochs=2, learning_rate=1e-3, batch_size=8, unfreeze_from="block_13_expand_relu")
+    tuned = run(frozen, config, lambda _: None, compare=always_better)
+    assert tuned.model.backbone["sha256"] != frozen.data.backbone.sha256
+    assert tuned.model.run["fine_tuning"]["unfrozen_from"] == "block_13_expand_relu"
+    pixels = tuned.model.golden.pixels
+    before, after = (served(result.data.backbone, pixels) for result in (frozen, tuned))
+    assert before.keys() == after.keys()
+    for tap in before:  # taps of frozen layers have the values they had
+        is_equal = np.abs(before[tap] - after[tap]).max() < 1e-5 * np.abs(before[tap]).max()
+        assert is_equal == (tap != "features"), tap
+    folder = write_model(tuned.model, tmp_path / "m")
+    alone = answers_alone(folder, tinted / "validation", without=("torch", "keras"))
+    here = hs.Predictor(tuned.model).predict(tinted / "validation").probabilities
+    np.testing.assert_allclose(alone, here, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "update"])
-def test_stopped_and_resumed_the_weights_are_equal(known, tmp_path, monkeypatch, batch_norm):
+def test_an_interrupted_and_resumed_run_has_equal_weights(keras_fit, tmp_path, batch_norm):
     import torch
 
-    from headstart.finetune import run as tune
+    from headstart.finetune.run import run
+    from headstart.finetune.verdict import compare_to_frozen
 
-    _, fitted = known
-    real, kept = tune._training, []
+    _, result = keras_fit
+    held_out = []
 
-    def training(*arguments):
-        found = real(*arguments)
-        kept.append(found[1])
-        return found
+    def compare(frozen, tuned, *arguments):
+        held_out.append(tuned)
+        return compare_to_frozen(frozen, tuned, *arguments)
 
-    monkeypatch.setattr(tune, "_training", training)
-    how = FineTuning(epochs=2, batch=8, checkpoints=tmp_path / "a", batch_norm=batch_norm)
-    fine_tune(fitted, how)
-    whole, lines = list(kept), []
-    kept.clear()
+    config = FineTuneConfig(epochs=2, batch_size=8, checkpoints=tmp_path / "a", batch_norm=batch_norm)
+    run(result, config, lambda _: None, compare=compare)
+    lines = []
 
-    def stop(line):
+    def interrupt(line):
         lines.append(line)
         if line.startswith("fold 2 of 3, epoch 1"):
             raise KeyboardInterrupt
 
-    how = replace(how, checkpoints=tmp_path / "b")
+    config = replace(config, checkpoints=tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(fitted, how, say=stop)
-    kept.clear()
-    fine_tune(fitted, replace(how, resume=True), say=lines.append)
-    assert any("fold 2 of 3: going on after epoch 1" in line for line in lines)
-    assert len(whole) == len(kept) >= 3
-    for one, other in zip(whole, kept, strict=True):
-        assert one.keys() == other.keys()
-        assert any("running_mean" in name for name in one) == (batch_norm == "update")
-        assert all(torch.equal(one[name], other[name]) for name in one)
+        fine_tune(result, config, say=interrupt)
+    run(result, replace(config, resume=True), lines.append, compare=compare)
+    assert any("fold 2 of 3: continuing after epoch 1" in line for line in lines)
+    np.testing.assert_array_equal(*held_out)
+    uninterrupted, resumed = (checkpoint_tensors(tmp_path / folder) for folder in ("a", "b"))
+    assert uninterrupted.keys() == resumed.keys()
+    assert len(resumed) >= 3
+    for name, tensors in uninterrupted.items():
+        assert tensors.keys() == resumed[name].keys()
+        assert any("running_mean" in key for key in tensors) == (batch_norm == "update")
+        assert all(torch.equal(value, resumed[name][key]) for key, value in tensors.items())
 
 
 def test_without_keras_the_error_says_what_to_install(monkeypatch):
     check_backbone(NAME)
-    there = importlib.util.find_spec
-    monkeypatch.setattr("headstart.finetune.find_spec", lambda name: None if name == "keras" else there(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("headstart.finetune.find_spec", lambda name: None if name == "keras" else find_spec(name))
     check_backbone("headstart-s")
-    with pytest.raises(MissingExtraError, match=r"headstart\[zoo,keras\]"):
+    with pytest.raises(MissingExtraError, match=r"headstart\[torch,keras\]"):
         check_backbone(NAME)
-
-
-def test_a_batch_norm_without_a_scale_follows_as_soon_as_its_shift_learns():
-    from headstart.finetune.freeze import Plan
-
-    free, depth = {"a.bias": 1.0, "b.weight": 1.0}, {"a.bias": 1, "b.weight": 0}
-    plan = Plan(free, depth, {}, ("a", "b"), "a")
-    assert [plan.at(epoch).norms for epoch in (1, 2)] == [("b",), ("a", "b")]

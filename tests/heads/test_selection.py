@@ -85,7 +85,7 @@ def test_the_fitted_head_is_the_one_that_was_judged(settings):
     values = {"deep": values["deep"].astype(np.float64)}
     choice = select(values, labels, groups, **settings)
     if "random_features" in choice.head.settings:
-        pytest.skip("random features are spread over all pictures")
+        pytest.skip("random features are spread over all images")
     scores = rank(values, labels, groups, **settings).selected.scores
     x = values["deep"]
     refit = select(values, labels, np.arange(len(labels)), **settings)  # only its head's algebra is used below

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -90,12 +90,16 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a head was fitted to: the images for training and validation, their features and split, and the backbone."""
+    """What a head was fitted to: the images for training and validation, their features and split, and the backbone.
+
+    ``notes`` are lines about them that the user must see.
+    """
 
     dataset: Dataset
     backbone: Backbone
     features: Features
     split: Split
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,10 +169,9 @@ def fit_dataset(
     )
     with single_threaded_blas():
         selected = select_head(training_set, options.head_options, workers=options.compute.threads)
-    data = TrainingData(images, backbone, features, split)
-    return make_result(
-        options, data, selected, FitTimes(start, head_start), notes=(*backbone.notes, *cache_notes, *split.notes)
-    )
+    notes = (*backbone.notes, *cache_notes, *split.notes)
+    data = TrainingData(images, backbone, features, split, notes)
+    return make_result(options, data, selected, FitTimes(start, head_start))
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,6 @@ def make_result(
     selected: SelectedHead,
     times: FitTimes,
     *,
-    notes: Sequence[str],
     fine_tuning: FineTuningRecord | None = None,
 ) -> FitResult:
     """Make the result of a fit from a selected head: thresholds, evaluations, learning curve, model and run info."""
@@ -241,13 +243,13 @@ def make_result(
         golden,
         info.to_dict(),
     )
-    all_notes = (
-        *notes,
+    notes = (
+        *data.notes,
         *_coverage_notes(thresholds, split.groups.count),
         *_contradiction_notes(info.evaluations),
     )
     # Without the basis: it holds all features.
-    return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, all_notes)
+    return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
 
 
 def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:

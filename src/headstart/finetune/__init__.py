@@ -1,21 +1,23 @@
-"""Fine-tuning: layers of the backbone are trained on, in PyTorch; the result is again a model that needs none.
+"""Fine-tuning: train layers of the backbone in PyTorch. The resulting model needs no PyTorch.
 
-options.py       FineTuning: all that can be said about it
-schedule.py      the learning rate
-choose.py        folds, interpolations, and whether fine-tuning is better than frozen
-network.py       a backbone id as a trainable network with its taps, and back to an ONNX backbone
-graph.py         the graph of headstart-s as a torch module, and back
-keras_layers.py  a Keras network as a torch module of its layers
-freeze.py        which layers are free, how fast each learns, and the proof that the others did not change
-precision.py     what training calculates with
-pictures.py      decode workers, augmentation, and the frozen path's own pixels
+options.py       FineTuneConfig: the options
+run.py           fine_tune: cross-validation, the decision, the final model
+time_limit.py    how long it will take, and how many epochs fit into a time limit
+verdict.py       folds, interpolation weights, and whether fine-tuning is better than the frozen model
+network.py       Network: backbone and head as a torch module, and back to an ONNX backbone
+graph_module.py  the graph of headstart-s as a torch module, and back
+keras_module.py  a Keras network as a torch module of its layers
+freeze.py        which tensors are trained, how fast, and the check that the others did not change
+loop.py          the training loop
+schedule.py      the learning rate by step
+precision.py     mixed precision
+image_loader.py  decoding and augmenting in threads
 mixing.py        mixup and cutmix
-loop.py          the one training loop
-checkpoint.py    safetensors and JSON, written whole
-board.py         curves as TensorBoard's event files
-tune.py          all of it on a fitted classifier
+checkpoint.py    checkpoints: safetensors and JSON
+tensorboard.py   event files
 
-What follows network.py, and it, imports torch (extra ``zoo``; Keras' networks need ``keras`` too).
+All but options.py, schedule.py, mixing.py, verdict.py and image_loader.py import PyTorch (extra ``torch``; networks of
+Keras need ``keras`` too).
 """
 
 from __future__ import annotations
@@ -24,38 +26,61 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from headstart.errors import BackboneError, MissingExtraError
-from headstart.finetune.options import FineTuning, parse
+from headstart.errors import BackboneError, OptionError, missing_extra
+from headstart.finetune.options import FineTuneConfig, parse_tuning
 
 if TYPE_CHECKING:
-    from headstart.classifier import ImageClassifier
-    from headstart.finetune.run import Tuned
+    from headstart.classifier import FitResult
 
-__all__ = ["FineTuning", "check_backbone", "fine_tune", "parse"]
+__all__ = ["FineTuneConfig", "check_backbone", "fine_tune", "is_main_process", "parse_tuning"]
+
+EXTRAS = {"headstart-s": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
+PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "sklearn": "scikit-learn", "keras": "Keras"}
 
 
 def check_backbone(backbone: str) -> None:
-    """Raises BackboneError for one that cannot be trained on, MissingExtraError where PyTorch is not installed."""
-    kind = backbone.partition(":")[0]
-    if kind not in ("timm", "keras", "headstart-s"):
+    """Check that a backbone, given by its id, can be fine-tuned here.
+
+    Raises BackboneError for one whose layers cannot be trained, MissingExtraError where a package is not installed.
+    """
+    provider = backbone.partition(":")[0]
+    if provider not in EXTRAS:
         raise BackboneError(
-            f"{backbone} cannot be fine-tuned, its layers are not trained on; use the same network as timm:NAME "
-            "or keras:NAME with --weights FILE, or headstart-s."
+            f"{backbone} cannot be fine-tuned: its graph is fixed; use the same network as timm:NAME or keras:NAME "
+            "with --weights FILE, or headstart-s."
         )
-    if any(find_spec(name) is None for name in ("torch", "accelerate")):
-        raise MissingExtraError("Fine-tuning needs PyTorch and Accelerate; run: pip install 'headstart[zoo]'")
-    if kind == "keras" and find_spec("keras") is None:
-        raise MissingExtraError("Keras is not installed; run: pip install 'headstart[zoo,keras]'")
+    needed = ["torch", "accelerate", "sklearn"] + ["keras"] * (provider == "keras")
+    missing = [PACKAGES[name] for name in needed if find_spec(name) is None]
+    if missing:
+        raise missing_extra(f"Fine-tuning {backbone} needs {' and '.join(missing)}", *EXTRAS[provider])
+
+
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes, of several that ``accelerate launch`` started."""
+    if find_spec("accelerate") is None:
+        return True
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
 
 
 def fine_tune(
-    classifier: ImageClassifier, how: FineTuning | None = None, *, say: Callable[[str], None] | None = None
-) -> Tuned:
-    """Train layers of a classifier's backbone on, right after its ``fit``; it changes only if that makes it better.
+    result: FitResult, config: FineTuneConfig | None = None, *, say: Callable[[str], None] | None = None
+) -> FitResult:
+    """Train layers of a fit's backbone further; return a new result.
 
-    ``say`` gets a line an epoch, and what is decided. Raises BackboneError, DataError, OptionError, MissingExtraError.
+    Its model is the fine-tuned one if that is better than the frozen one on images held out, otherwise the frozen one;
+    ``run.json`` tells which and why. ``say`` receives lines of text: one for each epoch, and the decision. Raises
+    BackboneError, DataError, OptionError, ModelError, MissingExtraError.
     """
-    check_backbone(classifier.backbone)
+    from headstart.classifier import FitResult
+
+    if not isinstance(result, FitResult):
+        raise OptionError(
+            "Fine-tuning continues a fit: give the result of fit_dataset, or result_ of a classifier after its fit; "
+            "a model that was loaded has no training images."
+        )
+    check_backbone(result.options.backbone)
     from headstart.finetune.run import run
 
-    return run(classifier, how or FineTuning(), say or (lambda _: None))
+    return run(result, config or FineTuneConfig(), say or (lambda _: None))

@@ -1,4 +1,4 @@
-"""Which layers are free, how fast each learns, and the proof that the others did not change by a bit."""
+"""Which tensors are trained, how fast each learns, and the check that the others did not change by a bit."""
 
 from __future__ import annotations
 
@@ -11,105 +11,153 @@ from torch import Tensor
 
 from headstart.errors import BackboneError, OptionError
 from headstart.finetune.network import Network
-from headstart.finetune.options import FineTuning
+from headstart.finetune.options import FineTuneConfig
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batch norm
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``free`` maps the names of the tensors that are trained to their share of the learning rate, ``depth`` to how
-    many stages before the last that is trained; ``start`` holds all tensors as they were loaded; ``norms`` names the
-    batch norms that follow their batches; ``first`` the first layer."""
+class TrainingPlan:
+    """Which tensors of a network are trained.
 
-    free: Mapping[str, float]
-    depth: Mapping[str, int]
-    start: Mapping[str, Tensor]
-    norms: tuple[str, ...]
-    first: str
+    ``lr_scales`` maps the names of the trained tensors to a factor of the learning rate, ``depths`` to the number of
+    trained stages after their own. ``initial`` holds all tensors as they were before training. ``batch_norms`` are the
+    modules whose statistics follow the batches. ``first_layer`` is the first layer that is trained.
+    """
+
+    lr_scales: Mapping[str, float]
+    depths: Mapping[str, int]
+    initial: Mapping[str, Tensor]
+    batch_norms: tuple[str, ...]
+    first_layer: str
 
     @property
-    def moving(self) -> set[str]:
-        """The names of the tensors that training may change: free ones, and statistics that follow the batches."""
-        return {*self.free, *(f"{norm}.{each}" for norm in self.norms for each in STATISTICS)}
+    def changing(self) -> set[str]:
+        """The names of the tensors that training may change: the trained ones, and statistics of batch norms."""
+        statistics = {f"{norm}.{statistic}" for norm in self.batch_norms for statistic in STATISTICS}
+        return {*self.lr_scales, *statistics}
 
-    def at(self, epoch: int) -> Plan:
-        """What learns in an epoch, counted from 1, where one stage more is unfrozen in each."""
-        free = {name: share for name, share in self.free.items() if self.depth[name] < epoch}
-        return replace(self, free=free, norms=tuple(norm for norm in self.norms if _learns(norm, free)))
+    def at_epoch(self, epoch: int) -> TrainingPlan:
+        """Return what is trained in an epoch, counted from 1, with gradual unfreezing: one more stage in each."""
+        lr_scales = {name: scale for name, scale in self.lr_scales.items() if self.depths[name] < epoch}
+        batch_norms = tuple(norm for norm in self.batch_norms if _is_trained(norm, lr_scales))
+        return replace(self, lr_scales=lr_scales, batch_norms=batch_norms)
+
+    def with_head_of(self, network: Network) -> TrainingPlan:
+        """Return the same plan for the head that ``network`` has now, which may have tensors of other shapes."""
+        head = {f"head.{name}": value.detach().clone() for name, value in network.head.items()}
+        body = [name for name in self.lr_scales if not name.startswith("head.")]
+        initial = {name: value for name, value in self.initial.items() if not name.startswith("head.")}
+        return replace(
+            self,
+            lr_scales={**{name: self.lr_scales[name] for name in body}, **dict.fromkeys(head, 1.0)},
+            depths={**{name: self.depths[name] for name in body}, **dict.fromkeys(head, 0)},
+            initial={**initial, **head},
+        )
 
 
-def plan(network: Network, how: FineTuning) -> Plan:
-    """What is trained: from ``how.unfreeze_from`` on, as far as the head depends on it. Raises OptionError."""
-    start = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    first = first_free(network, how.unfreeze_from)
-    picture = torch.zeros(1, network.backbone.preprocess.height, network.backbone.preprocess.width, 3)
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    network(picture.to(next(network.parameters()).device, torch.uint8)).sum().backward()
-    used = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    network.zero_grad()
-    stage = {name: layer.stage for layer in network.layers[first:] for name in layer.tensors if name in used}
-    free = {name: how.layer_decay ** (network.stages - 1 - number) for name, number in stage.items()}
-    depth = {name: max(stage.values()) - number for name, number in stage.items()}
-    heads = [name for name in start if name.startswith("head.")]
-    free, depth = free | dict.fromkeys(heads, 1.0), depth | dict.fromkeys(heads, 0)
+def make_plan(network: Network, config: FineTuneConfig) -> TrainingPlan:
+    """Plan to train the layers from ``config.unfreeze_from`` on that the head depends on. Raises OptionError."""
+    initial = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    first = first_trained_layer(network, config.unfreeze_from)
+    used = _parameters_with_gradients(network)
+    stages = {name: layer.stage for layer in network.layers[first:] for name in layer.tensors if name in used}
+    lr_scales = {name: config.layer_decay ** (network.stages - 1 - stage) for name, stage in stages.items()}
+    last_stage = max(stages.values(), default=0)
+    depths = {name: last_stage - stage for name, stage in stages.items()}
+    for name in initial:
+        if name.startswith("head."):
+            lr_scales[name], depths[name] = 1.0, 0
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name in free)
-    norms = tuple(
-        name
-        for name, module in network.named_modules()
-        if getattr(module, "running_mean", None) is not None and _learns(name, free)
-    )
-    return Plan(free, depth, start, norms if how.batch_norm == "update" else (), network.layers[first].name)
+        parameter.requires_grad_(name in lr_scales)
+    batch_norms: tuple[str, ...] = ()
+    if config.batch_norm == "update":
+        batch_norms = tuple(
+            name
+            for name, module in network.named_modules()
+            if getattr(module, "running_mean", None) is not None and _is_trained(name, lr_scales)
+        )
+    return TrainingPlan(lr_scales, depths, initial, batch_norms, network.layers[first].name)
 
 
-def first_free(network: Network, where: str | int | None) -> int:
-    """The number of the first layer that is trained. Raises OptionError for a name or number that is not there."""
+def first_trained_layer(network: Network, unfreeze_from: str | int | None) -> int:
+    """Return the index of the first layer that is trained. Raises OptionError for a name or index that is not there."""
     layers = network.layers
     names = [layer.name for layer in layers]
-    if where is None:
+    if unfreeze_from is None:
         return next(i for i, layer in enumerate(layers) if layer.stage >= network.stages - 2)
-    if where == "all":
+    if unfreeze_from == "all":
         return 0
-    if where == "features":
+    if unfreeze_from == "features":
         return next(i for i, layer in enumerate(layers) if layer.stage == network.stages - 1)
-    if str(where).isdecimal():
-        if int(where) < len(layers):
-            return int(where)
-        raise OptionError(f"There is no layer {where}; {network.backbone.id} has layers 0 to {len(layers) - 1}.")
+    if str(unfreeze_from).isdecimal():
+        if int(unfreeze_from) < len(layers):
+            return int(unfreeze_from)
+        raise OptionError(
+            f"There is no layer {unfreeze_from}; {network.backbone.id} has layers 0 to {len(layers) - 1}."
+        )
     for i, name in enumerate(names):
-        if f"{name}.".startswith(f"{where}."):
+        if f"{name}.".startswith(f"{unfreeze_from}."):
             return i
     blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
-    near = get_close_matches(str(where), [*blocks, *names], 3) or [*network.taps]
+    suggestions = get_close_matches(str(unfreeze_from), [*blocks, *names], 3) or [*network.taps]
     raise OptionError(
-        f"{network.backbone.id} has no layer {where!r}; expected a tap ({', '.join(network.taps)}), a layer such as "
-        f"{', '.join(near)}, a number up to {len(layers) - 1}, or all."
+        f"{network.backbone.id} has no layer {unfreeze_from!r}; expected a tap ({', '.join(network.taps)}), a layer "
+        f"such as {', '.join(suggestions)}, an index up to {len(layers) - 1}, or all."
     )
 
 
-def set_mode(network: Network, plan: Plan, learning: bool) -> None:
-    """Inference mode for all but the batch norms that follow their batches, while it learns."""
+def set_mode(network: Network, plan: TrainingPlan, training: bool) -> None:
+    """Set inference mode, but with ``training`` training mode for the batch norms that follow their batches."""
     network.eval()
-    for name in plan.norms:
-        network.get_submodule(name).train(learning)
+    for name in plan.batch_norms:
+        network.get_submodule(name).train(training)
 
 
-def check_frozen(network: Network, plan: Plan) -> int:
-    """How many tensors, statistics among them, are bit for bit what was loaded. Raises BackboneError if one is not."""
-    may_change = plan.moving
-    fixed = [name for name in plan.start if name not in may_change]
-    present = network.state_dict()
+def enable_gradients(network: Network, plan: TrainingPlan, epoch_plan: TrainingPlan) -> dict[str, Tensor]:
+    """Return the parameters that ``epoch_plan`` trains; of those in ``plan`` only they get gradients from now on."""
+    set_mode(network, epoch_plan, training=True)
+    for name, parameter in network.named_parameters():
+        if name in plan.lr_scales:
+            parameter.requires_grad_(name in epoch_plan.lr_scales)
+    return {name: parameter for name, parameter in network.named_parameters() if name in epoch_plan.lr_scales}
+
+
+def changing_tensors(network: Network, plan: TrainingPlan) -> dict[str, Tensor]:
+    """Return the tensors that training may change, by name; not copies."""
+    names = plan.changing
+    return {name: value for name, value in network.state_dict().items() if name in names}
+
+
+def check_frozen(network: Network, plan: TrainingPlan) -> int:
+    """Compare all other tensors, statistics among them, bit for bit with their initial values; return how many.
+
+    Raises BackboneError where one has changed.
+    """
+    may_change = plan.changing
+    fixed = [name for name in plan.initial if name not in may_change]
+    tensors = network.state_dict()
     for name in fixed:
-        if not torch.equal(_bits(present[name]), _bits(plan.start[name])):
+        if not torch.equal(_bits(tensors[name]), _bits(plan.initial[name])):
             raise BackboneError(f"The frozen tensor {name} changed in training; the run is void. Please report this.")
     return len(fixed)
 
 
-def _learns(norm: str, free: Mapping[str, float]) -> bool:
-    """Whether a batch norm is free; it may have a weight, a shift or both."""
-    return not free.keys().isdisjoint((f"{norm}.weight", f"{norm}.bias"))
+def _parameters_with_gradients(network: Network) -> set[str]:
+    """Return the names of the parameters on which the scores depend."""
+    preprocess = network.backbone.preprocess
+    image = torch.zeros(1, preprocess.height, preprocess.width, 3)
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    network(image.to(next(network.parameters()).device, torch.uint8)).sum().backward()
+    names = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    network.zero_grad()
+    return names
+
+
+def _is_trained(norm: str, lr_scales: Mapping[str, float]) -> bool:
+    """Return whether a batch norm is trained; it may have a weight, a bias or both."""
+    return not lr_scales.keys().isdisjoint((f"{norm}.weight", f"{norm}.bias"))
 
 
 def _bits(value: Tensor) -> Tensor:

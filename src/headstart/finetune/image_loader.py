@@ -1,4 +1,4 @@
-"""Pictures for training: the frozen path's own pixels, decoded and varied by threads ahead of the training."""
+"""Images for training: the pixels of the frozen path, decoded and augmented in threads ahead of the training."""
 
 from __future__ import annotations
 
@@ -14,58 +14,63 @@ from headstart.data import Dataset
 from headstart.images.augment import AUGMENTATIONS, random_affine, warp
 from headstart.images.decode import decode
 from headstart.images.preprocess import Preprocess
-from headstart.machine import cores
 
 Pixels = NDArray[np.uint8]
-KEPT = 2 * 2**30  # bytes of decoded pictures held in memory; beyond that each epoch decodes anew
-AHEAD = 3  # batches
+Rows = NDArray[np.int64]
+CACHE_BYTES = 2 * 2**30  # of decoded images kept in memory; those beyond it are decoded anew in each epoch
+PREFETCH_BATCHES = 3
 
 
-class Pictures:
-    """The pictures of a dataset at ``places`` [n]; threads decode them, so no ``__main__`` guard is needed."""
+class ImageLoader:
+    """Loads the images of a dataset at ``indices`` [n]; row i is the image at ``indices[i]``.
 
-    def __init__(self, dataset: Dataset, places: Sequence[int], preprocess: Preprocess, workers: int | None) -> None:
-        self.dataset, self.places, self.preprocess = dataset, [int(i) for i in places], preprocess
-        self.workers = workers or cores()
-        self.kept: dict[int, Pixels] = {}
-        self.room = KEPT // (preprocess.height * preprocess.width * 3)
+    ``workers`` threads decode and augment; threads need no ``__main__`` guard.
+    """
 
-    def __call__(self, row: int) -> Pixels:
-        """The pixels [height, width, 3] of one picture, as the frozen path has them."""
-        if row in self.kept:
-            return self.kept[row]
-        source = self.dataset.read(self.places[row])
+    def __init__(self, dataset: Dataset, indices: Sequence[int], preprocess: Preprocess, workers: int) -> None:
+        self.dataset = dataset
+        self.indices = [int(i) for i in indices]
+        self.preprocess = preprocess
+        self.workers = workers
+        self._cache: dict[int, Pixels] = {}
+        self._capacity = CACHE_BYTES // (preprocess.height * preprocess.width * 3)
+
+    def load(self, row: int) -> Pixels:
+        """Load the pixels [height, width, 3] of one image, equal to those of the frozen path."""
+        if row in self._cache:
+            return self._cache[row]
+        source = self.dataset.read(self.indices[row])
         pixels = self.preprocess(decode(source, at_least=self.preprocess.at_least))
-        if len(self.kept) < self.room:
-            self.kept[row] = pixels
+        if len(self._cache) < self._capacity:
+            self._cache[row] = pixels
         return pixels
 
-    def varied(self, row: int, augmentation: str, seed: int, epoch: int) -> Pixels:
-        """The same seen otherwise, settled by the seed, the epoch and the picture's place alone."""
-        pixels = self(row)
+    def load_augmented(self, row: int, augmentation: str, seed: int, epoch: int) -> Pixels:
+        """Load one image and augment it; the seed, the epoch and the image's index alone determine how."""
+        pixels = self.load(row)
         if augmentation == "none":
             return pixels
-        text = f"{seed} {epoch} {self.places[row]}".encode()
+        text = f"{seed} {epoch} {self.indices[row]}".encode()
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
-        how = AUGMENTATIONS[augmentation]
-        seen = warp(pixels, random_affine(how, pixels.shape[0], pixels.shape[1], rng))
-        return np.ascontiguousarray(seen[:, ::-1]) if how.flip and rng.random() < 0.5 else seen
+        settings = AUGMENTATIONS[augmentation]
+        warped = warp(pixels, random_affine(settings, pixels.shape[0], pixels.shape[1], rng))
+        return np.ascontiguousarray(warped[:, ::-1]) if settings.flip and rng.random() < 0.5 else warped
 
     def batches(
-        self, batches: Sequence[NDArray[np.int64]], augmentation: str = "none", seed: int = 0, epoch: int = 0
-    ) -> Iterator[tuple[NDArray[np.int64], Pixels]]:
-        """The rows and pixels [b, height, width, 3] of each batch, made while the one before is learned from."""
+        self, batches: Sequence[Rows], augmentation: str = "none", seed: int = 0, epoch: int = 0
+    ) -> Iterator[tuple[Rows, Pixels]]:
+        """Yield the rows [b] and pixels [b, height, width, 3] of each batch; the next ones are made meanwhile."""
         with ThreadPoolExecutor(self.workers) as pool:
-            waiting: deque[tuple[NDArray[np.int64], list[Future[Pixels]]]] = deque()
-            todo = iter(batches)
+            pending: deque[tuple[Rows, list[Future[Pixels]]]] = deque()
+            remaining = iter(batches)
             while True:
-                while len(waiting) < AHEAD and (rows := next(todo, None)) is not None:
-                    made = [pool.submit(self.varied, int(row), augmentation, seed, epoch) for row in rows]
-                    waiting.append((rows, made))
-                if not waiting:
+                while len(pending) < PREFETCH_BATCHES and (rows := next(remaining, None)) is not None:
+                    futures = [pool.submit(self.load_augmented, int(row), augmentation, seed, epoch) for row in rows]
+                    pending.append((rows, futures))
+                if not pending:
                     return
-                rows, made = waiting.popleft()
+                rows, futures = pending.popleft()
                 if len(rows):
-                    yield rows, np.stack([each.result() for each in made])
+                    yield rows, np.stack([future.result() for future in futures])
                 else:
                     yield rows, np.empty((0, self.preprocess.height, self.preprocess.width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""A Keras network on PyTorch as a torch module of its layers, in Keras' own order and under Keras' own names."""
+"""A Keras network on its PyTorch backend as a torch module of its layers, in Keras's order and under Keras's names."""
 
 from __future__ import annotations
 
@@ -8,70 +8,75 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+BATCH_NORM_NAMES = {  # Keras's names to PyTorch's
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 class KerasModule(nn.Module):  # type: ignore[misc]
-    """Runs the Keras ``model`` on scaled pictures [batch, height, width, 3]; gives the values of its outputs.
+    """Runs a Keras model on normalised images [batch, height, width, 3]; returns the values of its outputs.
 
-    ``order`` names the layers, those without weights too, so that a number means what it does in Keras. The tensors are
-    Keras' own: weights are parameters, all else (a batch norm's statistics) buffers. A batch norm in training
-    mode follows its batches; everything else is always in inference mode.
+    ``layer_names`` are in Keras's order, with the layers without weights, so that the index of a layer is that in
+    Keras. The tensors are Keras's own: weights are parameters, all others (statistics of batch norms) buffers. A batch
+    norm in training mode follows its batches; all other layers always run in inference mode.
     """
 
-    def __init__(self, model: Any, order: tuple[str, ...]) -> None:
+    def __init__(self, model: Any, layer_names: tuple[str, ...]) -> None:
         super().__init__()
-        model.trainable = True  # for Keras to tell weights from statistics; the plan says what is trained
-        self.keras = (model,)  # not a module of this one: the layers below hold its tensors
-        self.order = order
-        self.network = nn.ModuleDict({name: _Layer(model.get_layer(name)) for name in order})
-        self.following: dict[tuple[str, ...], Any] = {}
+        model.trainable = True  # so that Keras tells weights from statistics; the plan decides what is trained
+        self.keras = (model,)  # in a tuple, so that it is no submodule: the layers below hold its tensors
+        self.layer_names = layer_names
+        self.network = nn.ModuleDict({name: _Layer(model.get_layer(name)) for name in layer_names})
+        self._training_model: tuple[tuple[str, ...], Any] = ((), model)  # batch norms in training mode, and the model
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Compute the outputs of the model."""
         import keras
 
-        learning = tuple(name for name, layer in self.network.items() if layer.norm and layer.training)
+        norms = tuple(name for name, layer in self.network.items() if layer.is_batch_norm and layer.training)
         with keras.device(str(pixels.device)):
-            if learning:
-                return tuple(self._following(learning)(pixels))
+            if norms:
+                return tuple(self._with_training(norms)(pixels))
             return tuple(self.keras[0](pixels, training=False))
 
-    def _following(self, learning: tuple[str, ...]) -> Any:
-        """The same layers, those that are learning called in training mode."""
+    def _with_training(self, norms: tuple[str, ...]) -> Any:
+        """Return a model of the same layers that calls the batch norms ``norms`` in training mode."""
         import keras
 
-        def call(layer: Any, *values: Any, **how: Any) -> Any:
-            return layer(*values, **{**how, "training": True} if layer.name in learning else how)
+        def call(layer: Any, *values: Any, **options: Any) -> Any:
+            return layer(*values, **{**options, "training": True} if layer.name in norms else options)
 
-        if learning not in self.following:
-            self.following = {
-                learning: keras.models.clone_model(
-                    self.keras[0], clone_function=lambda layer: layer, call_function=call
-                )
-            }
-        return self.following[learning]
+        if self._training_model[0] != norms:
+            model = keras.models.clone_model(self.keras[0], clone_function=lambda layer: layer, call_function=call)
+            self._training_model = (norms, model)
+        return self._training_model[1]
 
 
 class _Layer(nn.Module):  # type: ignore[misc]
+    """The tensors of a Keras layer as parameters and buffers."""
+
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.norm = type(layer).__name__ == "BatchNormalization"
+        self.is_batch_norm = type(layer).__name__ == "BatchNormalization"
         self.variables: dict[str, Any] = {}
-        learned = {id(variable) for variable in layer.trainable_weights}
+        trainable = {id(variable) for variable in layer.trainable_weights}
         for variable in layer.weights:
             name = variable.path.removeprefix(f"{layer.name}/").replace("/", "_").replace(".", "_")
-            name = NORM.get(name, name) if self.norm else name
+            name = BATCH_NORM_NAMES.get(name, name) if self.is_batch_norm else name
             self.variables[name] = variable
-            if id(variable) in learned:
+            if id(variable) in trainable:
                 self.register_parameter(name, variable.value)
             else:
                 self.register_buffer(name, variable.value.detach())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Layer:
+        """Apply ``fn`` as ``to`` and ``cpu`` do, and let Keras's variables follow."""
         super()._apply(fn, recurse)
         with torch.no_grad():
-            for name, variable in self.variables.items():  # a buffer that moves is another tensor
+            for name, variable in self.variables.items():  # a buffer that moves becomes another tensor
                 variable.value.data = getattr(self, name).data
         return self

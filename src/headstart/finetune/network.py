@@ -1,14 +1,15 @@
-"""A backbone id as a trainable network that starts as the frozen model, and back to an ONNX backbone."""
+"""A backbone and a head as one trainable network that starts as the frozen model, and back to an ONNX backbone."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones import Backbone, InputOptions
@@ -18,15 +19,18 @@ from headstart.backbones.providers.timm import open_timm
 from headstart.errors import BackboneError
 from headstart.finetune.graph_module import GraphModule
 from headstart.finetune.keras_module import KerasModule
-from headstart.heads import Head
+from headstart.heads.head import Head
 
 OPEN = {"timm": open_timm, "keras": open_keras}
-SAME = 1e-3  # of the probabilities on the golden sample, frozen model against network
+TOLERANCE = 1e-3  # of a probability for the golden sample, between the frozen model and the network
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights of its own or none, as it is run: its name, its stage (between taps), its tensors' names."""
+    """A layer of the network, with weights or without: its name, its stage and the names of its tensors.
+
+    Stages are the parts between taps, counted from 0.
+    """
 
     name: str
     stage: int
@@ -34,99 +38,128 @@ class Layer:
 
 
 class Network(nn.Module):  # type: ignore[misc]
-    """uint8 pixels [batch, height, width, 3] to class scores [batch, k], the temperature folded in.
+    """Computes class scores [batch, k], divided by the temperature, of uint8 pixels [batch, height, width, 3].
 
-    ``layers`` are in the order in which they run; ``stages`` counts the stages between taps.
+    ``body`` is the backbone, ``head`` holds the tensors of the head. ``taps`` are the outputs of the body,
+    ``head_taps`` those that the head takes. ``layers`` are in the order in which they run; ``stages`` is the number of
+    stages.
     """
 
     def __init__(self, backbone: Backbone, options: InputOptions | None, head: Head) -> None:
         super().__init__()
         if any(tap.endswith("/flat") for tap in head.taps):
-            raise BackboneError("A cut laid flat cannot be fine-tuned; leave /flat off the cut.")
-        self.backbone, self.kind = backbone, backbone.id.partition(":")[0]
-        self.opened: TorchModel | None = None
-        if self.kind in OPEN:
-            cuts = tuple(tap for tap in head.taps if tap != "features")
-            self.opened = OPEN[self.kind](parse_request(self.kind, self._name, options or InputOptions(), cuts))
-            module = self.opened.module
-            self.body = KerasModule(module.model, module.layer_names) if self.kind == "keras" else module
-            self.taps, how = self.opened.taps, self.opened.options
-            assert how.mean is not None
-            assert how.std is not None
-            std = np.array(how.std, np.float64)
-            scale, shift = 1 / (255 * std), -np.array(how.mean) / std
-            self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
-            self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
+            raise BackboneError("A flattened cut cannot be fine-tuned; leave /flat off the cut.")
+        self.backbone = backbone
+        self.provider = backbone.id.partition(":")[0]
+        self.torch_model: TorchModel | None = None
+        if self.provider in OPEN:
+            self._open_framework(options or InputOptions(), head.taps)
         else:
             graph = backbone.graph
             model = onnx.load_model_from_string(graph if isinstance(graph, bytes) else graph.read_bytes())
-            self.body, self.taps = GraphModule(model), tuple(output.name for output in model.graph.output)
+            self.body = GraphModule(model)
+            self.taps = tuple(output.name for output in model.graph.output)
         self.head = nn.ParameterDict()
-        self.wanted = head.taps
+        self.head_taps = head.taps
         self.set_head(head)
-        self.layers = self._layers(self.body.order if self.kind == "keras" else self._as_run())
+        self.layers = self._list_layers(self.body.layer_names if self.provider == "keras" else self._execution_order())
         self.stages = 1 + max(layer.stage for layer in self.layers)
         self.eval()
 
     def set_head(self, head: Head) -> None:
         """Put a fitted head in place of the present one."""
+        device = self.head["bias"].device if "bias" in self.head else torch.device("cpu")
+        tensors = {}
+        if head.hidden_layer is not None:
+            tensors["hidden_weights"], tensors["hidden_bias"] = (np.array(t, np.float32) for t in head.hidden_layer)
+        tensors["weights"] = head.weights / np.float32(head.temperature)
+        # The bias of a class without images is -inf, with which losses and interpolations would not be finite.
+        tensors["bias"] = np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30))
         self.head.clear()
-        if head.expansion is not None:
-            self.head["expansion"], self.head["offset"] = (
-                nn.Parameter(torch.from_numpy(np.array(each, np.float32))) for each in head.expansion
-            )
-        self.head["weights"] = nn.Parameter(torch.from_numpy(head.weights / np.float32(head.temperature)))
-        bias = np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30))
-        self.head["bias"] = nn.Parameter(torch.from_numpy(bias))
+        for name, value in tensors.items():
+            self.head[name] = nn.Parameter(torch.from_numpy(value).to(device))
 
-    def get_head(self, like: Head, temperature: float) -> Head:
-        """The head as it is now."""
-        value = {name: each.detach().cpu().numpy().copy() for name, each in self.head.items()}
-        expansion = (value["expansion"], value["offset"]) if "expansion" in value else None
-        return replace(like, weights=value["weights"], bias=value["bias"], temperature=temperature, expansion=expansion)
+    def get_head(self, original: Head, temperature: float) -> Head:
+        """Return the present head, with the taps, kind and settings of ``original``."""
+        tensors = {name: value.detach().cpu().numpy().copy() for name, value in self.head.items()}
+        hidden_layer = None
+        if "hidden_weights" in tensors:
+            hidden_layer = (tensors["hidden_weights"], tensors["hidden_bias"])
+        return replace(
+            original,
+            weights=tensors["weights"],
+            bias=tensors["bias"],
+            temperature=temperature,
+            hidden_layer=hidden_layer,
+        )
+
+    def load_interpolated(self, start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> None:
+        """Load ``(1 - alpha) * start + alpha * end``, tensors of one training by name (WiSE-FT).
+
+        The head becomes one with the tensors of ``end``; tensors that ``end`` does not have stay.
+        """
+        head = {name.removeprefix("head."): value for name, value in end.items() if name.startswith("head.")}
+        for name in set(self.head) - set(head):
+            del self.head[name]
+        for name, value in head.items():
+            self.head[name] = nn.Parameter(value.clone())
+        interpolated = {
+            name: start[name].lerp(value, alpha) if value.is_floating_point() and alpha < 1 else value
+            for name, value in end.items()
+        }
+        self.load_state_dict(interpolated, strict=False)
 
     def vectors(self, pixels: Tensor) -> Tensor:
-        """The vectors [batch, d] of the head's taps side by side, those that the backbone's graph gives."""
-        if self.opened is not None:
+        """Compute the vectors [batch, d] of the head's taps side by side, equal to those of the backbone's graph."""
+        if self.torch_model is not None:
             pixels = pixels.float() * self.scale + self.shift
-            pixels = pixels.flip(3) if self.opened.options.channels == "BGR" else pixels
-            pixels = pixels if self.kind == "keras" else pixels.permute(0, 3, 1, 2)
+            pixels = pixels.flip(3) if self.torch_model.options.channels == "BGR" else pixels
+            pixels = pixels if self.provider == "keras" else pixels.permute(0, 3, 1, 2)
         values = dict(zip(self.taps, self.body(pixels), strict=True))
-        pooled, space = [values[tap] for tap in self.wanted], (1, 2) if self.kind == "keras" else (2, 3)
-        return torch.cat([v.mean({4: space, 3: (1,)}[v.ndim]) if v.ndim > 2 else v for v in pooled], 1).float()
+        map_axes = (1, 2) if self.provider == "keras" else (2, 3)
+        pooled = []
+        for tap in self.head_taps:
+            value = values[tap]
+            if value.ndim > 2:  # maps are averaged over height and width, tokens over their sequence
+                value = value.mean({4: map_axes, 3: (1,)}[value.ndim])
+            pooled.append(value)
+        return torch.cat(pooled, 1).float()
 
     def scores(self, vectors: Tensor) -> Tensor:
-        """Class scores [batch, k] of vectors."""
-        if "expansion" in self.head:
-            vectors = torch.relu(vectors @ self.head["expansion"] + self.head["offset"])
+        """Compute class scores [batch, k] of vectors [batch, d]."""
+        if "hidden_weights" in self.head:
+            vectors = torch.relu(vectors @ self.head["hidden_weights"] + self.head["hidden_bias"])
         return vectors @ self.head["weights"] + self.head["bias"]
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """See the class."""
+        """Compute class scores [batch, k] of pixels."""
         return self.scores(self.vectors(pixels))
 
     def export(self) -> Backbone:
-        """The backbone with the weights as they are now, in standard form. Raises BackboneError."""
+        """Export the body with its present weights as a backbone in standard form. Raises BackboneError."""
         source = f"{self.backbone.source}, fine-tuned with Headstart"
         self.cpu().eval()
-        if self.opened is None:
+        if self.torch_model is None:
             assert isinstance(self.body, GraphModule)
             graph = self.body.export()
             return replace(self.backbone, graph=graph, sha256=hashlib.sha256(graph).hexdigest(), source=source)
-        found = to_backbone(self.kind, self._name, self.opened.export())
-        return replace(found, source=source)
+        backbone = to_backbone(self.provider, self._name, self.torch_model.export())
+        return replace(backbone, source=source)
 
-    def check_start(self, pixels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> float:
-        """The largest difference to the frozen model's probabilities [n, k]. Raises BackboneError if it is more."""
+    def check_start(self, pixels: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> float:
+        """Compare the network with the frozen model's probabilities [n, k] for pixels [n, height, width, 3].
+
+        Returns the largest difference; raises BackboneError where it is more than ``TOLERANCE``.
+        """
         with torch.no_grad():
-            found = torch.softmax(self(torch.from_numpy(pixels)), 1).numpy()
-        worst = float(np.abs(found - probabilities).max())
-        if not worst <= SAME:
+            computed = torch.softmax(self(torch.from_numpy(pixels)), 1).numpy()
+        largest = float(np.abs(computed - probabilities).max())
+        if not largest <= TOLERANCE:
             raise BackboneError(
-                f"{self.backbone.id} in PyTorch differs from the frozen model by {worst:.4f} in a probability; "
+                f"{self.backbone.id} in PyTorch differs from the frozen model by {largest:.4f} in a probability; "
                 "it cannot be fine-tuned."
             )
-        return worst
+        return largest
 
     @property
     def _name(self) -> str:
@@ -134,43 +167,63 @@ class Network(nn.Module):  # type: ignore[misc]
 
     @property
     def _root(self) -> str:
-        return "body.network." if self.kind in OPEN else "body."
+        """What the names of the body's modules begin with."""
+        return "body.network." if self.provider in OPEN else "body."
 
-    def _as_run(self) -> tuple[str, ...]:
-        """The layers' names in the order of a run on an empty picture."""
+    def _open_framework(self, options: InputOptions, head_taps: tuple[str, ...]) -> None:
+        """Open the network of timm or Keras, and fold the normalisation of its images into scale and shift."""
+        cuts = tuple(tap for tap in head_taps if tap != "features")
+        request = parse_request(self.provider, self._name, options, cuts)
+        self.torch_model = OPEN[self.provider](request)
+        module = self.torch_model.module
+        self.body = KerasModule(module.model, module.layer_names) if self.provider == "keras" else module
+        self.taps = self.torch_model.taps
+        mean, std = self.torch_model.options.mean, self.torch_model.options.std
+        assert mean is not None
+        assert std is not None
+        scale = 1 / (255 * np.array(std, np.float64))
+        shift = -np.array(mean) / np.array(std, np.float64)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
+
+    def _execution_order(self) -> tuple[str, ...]:
+        """Return the names of the layers in the order in which they run, by a run on a black image."""
         order: list[str] = []
         hooks = []
         for name, module in self.named_modules():
             if name.startswith(self._root) and _is_layer(module):
                 hooks.append(module.register_forward_hook(lambda *_, name=name: order.append(name)))
+        preprocess = self.backbone.preprocess
         with torch.no_grad():
-            pre = self.backbone.preprocess
-            self.vectors(torch.zeros(1, pre.height, pre.width, 3, dtype=torch.uint8))
+            self.vectors(torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8))
         for hook in hooks:
             hook.remove()
         return tuple(dict.fromkeys(name.removeprefix(self._root) for name in order))
 
-    def _layers(self, names: tuple[str, ...]) -> tuple[Layer, ...]:
-        """What a module holds itself goes with its first layer."""
+    def _list_layers(self, names: tuple[str, ...]) -> tuple[Layer, ...]:
+        """Make the layers ``names``, in the order in which they run.
+
+        A parameter of a module that is no layer itself belongs to the first layer within that module.
+        """
         root = self._root
-        order = [f"{root}{name}" for name in names]
-        place = {name: i for i, name in enumerate(order)}
-        tensors: dict[str, list[str]] = {name: [] for name in order}
-        for name, _ in self.named_parameters():
-            owner = name.rpartition(".")[0]
-            under = [each for each in order if f"{name}.".startswith(f"{each}.")] or [
-                each for each in order if f"{each}.".startswith(f"{owner}.")
+        paths = [f"{root}{name}" for name in names]
+        positions = {path: i for i, path in enumerate(paths)}
+        tensors: dict[str, list[str]] = {path: [] for path in paths}
+        for parameter, _ in self.named_parameters():
+            owner = parameter.rpartition(".")[0]
+            owners = [path for path in paths if f"{parameter}.".startswith(f"{path}.")] or [
+                path for path in paths if f"{path}.".startswith(f"{owner}.")
             ]
-            if name.startswith("body.") and under:
-                tensors[min(under, key=place.__getitem__)].append(name)
-        ends = [
-            max((i for each, i in place.items() if f"{each}.".startswith(f"{root}{tap}.")), default=-1)
+            if parameter.startswith("body.") and owners:
+                tensors[min(owners, key=positions.__getitem__)].append(parameter)
+        stage_ends = [
+            max((i for i, path in enumerate(paths) if f"{path}.".startswith(f"{root}{tap}.")), default=-1)
             for tap in self.taps
             if tap != "features"
         ]
         return tuple(
-            Layer(name.removeprefix(root), sum(0 <= end < i for end in ends), tuple(tensors[name]))
-            for i, name in enumerate(order)
+            Layer(path.removeprefix(root), sum(0 <= end < i for end in stage_ends), tuple(tensors[path]))
+            for i, path in enumerate(paths)
         )
 
 

@@ -1,4 +1,4 @@
-"""Fine-tune a fitted classifier: folds that tell whether it helps, then one training on all pictures if it does."""
+"""Fine-tune a fit: a cross-validation shows whether it helps; if it does, a training on all images makes the model."""
 
 from __future__ import annotations
 
@@ -6,341 +6,327 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
+from torch import Tensor
 
-from headstart.classifier import ImageClassifier
-from headstart.errors import BackboneError, DataError, OptionError
-from headstart.features.features import embed
-from headstart.finetune import checkpoint
-from headstart.finetune.freeze import Plan, plan
-from headstart.finetune.image_loader import Pictures
-from headstart.finetune.loop import Epoch, State, answers, moving, optimiser, stopped, train
+from headstart.classifier.fit import FineTuningRecord, FitResult, FitTimes, make_result
+from headstart.errors import DataError
+from headstart.features import embed
+from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
+from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
+from headstart.finetune.image_loader import ImageLoader
+from headstart.finetune.loop import Epoch, State, Task, make_optimizer, predict, should_stop, train
 from headstart.finetune.network import Network
-from headstart.finetune.options import FineTuning
-from headstart.finetune.precision import Arithmetic, chosen
-from headstart.finetune.tensorboard import board
-from headstart.finetune.verdict import ALPHAS, Verdict, folds, judge
-from headstart.heads import Candidate, Choice, Familiar, Head, select, softmax
-from headstart.heads.candidates import Problem
-from headstart.heads.held_out import Basis
-from headstart.heads.mlp import a_tenth
-from headstart.heads.ood import familiar
-from headstart.splits.split import Learned
+from headstart.finetune.options import FineTuneConfig
+from headstart.finetune.precision import resolve_precision
+from headstart.finetune.tensorboard import epoch_writer
+from headstart.finetune.time_limit import estimate_duration
+from headstart.finetune.verdict import ALPHAS, Verdict, compare_to_frozen, make_folds
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.head import Head, softmax
+from headstart.heads.mlp import holdout_groups
+from headstart.heads.ood import OodDetector, fit_ood
+from headstart.heads.selection import SelectedHead, select_head
+from headstart.heads.training_set import TrainingSet
+from headstart.machine import single_threaded_blas
 
+Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
+Fold = tuple[Rows, Rows]  # rows to train on, rows held out
 Say = Callable[[str], None]
+ALL_IMAGES = "all images"  # the name in run.json of the training on all images
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What came of a fine-tuning: the verdict, the epochs of every training by its name, seconds, the first layer that
-    was trained, and whether this is the process that writes (of several)."""
+class _Setup:
+    """What all trainings share: the task, the plan, a hash of all that determines the result, and ``say``."""
 
-    verdict: Verdict
-    histories: Mapping[str, tuple[Epoch, ...]]
-    seconds: float
-    first: str
-    main: bool
-
-    @property
-    def last(self) -> str:
-        """The name of the last training: a fold's where the frozen model is kept, else that on all pictures."""
-        return [*self.histories][-1]
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """The epochs of the last training, as ``run.json`` holds them."""
-        return [asdict(epoch) for epoch in self.histories[self.last]]
-
-
-@dataclass
-class _Work:
-    """What the trainings share."""
-
-    network: Network
-    plan: Plan
-    pictures: Pictures
-    labels: Rows
-    groups: Rows
-    classes: int
-    how: FineTuning
-    seed: int
-    device: Accelerator
+    result: FitResult
+    task: Task
+    plan: TrainingPlan
     settings: str
     say: Say
 
 
-def run(classifier: ImageClassifier, how: FineTuning, say: Say) -> Tuned:
-    """See ``fine_tune``."""
-    began = time.perf_counter()
-    learned: Learned | None = getattr(classifier, "learned_", None)
-    if learned is None:
-        raise OptionError("Fine-tuning goes on from a fit; this classifier was loaded or never fitted. Fit it first.")
-    split, features, choice = learned.partition, learned.features, classifier.choice_
-    labels, groups = split.labels, split.groups.index
-    parts = folds(labels, groups, classifier.seed)
-    if parts is None:
+@dataclass(frozen=True)
+class _Training:
+    """One training: the tensors that it may change, before and after, and the record of its epochs."""
+
+    start: Mapping[str, Tensor]
+    end: Mapping[str, Tensor]
+    history: tuple[Epoch, ...]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Return the epochs in their JSON form."""
+        return [asdict(epoch) for epoch in self.history]
+
+
+@dataclass(frozen=True)
+class _HeldOutScores:
+    """Scores of every image by models made without its fold: frozen [n, k], fine-tuned [alphas, n, k]; the fold [n]."""
+
+    frozen: Array
+    tuned: Array
+    folds: Rows
+
+
+def run(
+    result: FitResult,
+    config: FineTuneConfig,
+    say: Say,
+    *,
+    compare: Callable[[Array, Array, Rows, Rows, Rows], Verdict] = compare_to_frozen,
+) -> FitResult:
+    """Fine-tune as ``finetune.fine_tune`` does; ``compare`` has the parameters of ``compare_to_frozen``."""
+    start = time.perf_counter()
+    labels, groups = result.data.split.labels, result.data.split.groups.index
+    folds = make_folds(labels, groups, result.options.seed)
+    if folds is None:
         raise DataError(
-            "Fine-tuning cannot be judged: every class needs pictures of at least two groups. Add pictures, or leave "
-            "--fine-tune out."
+            "Fine-tuning cannot be evaluated: every class needs images of at least two groups. Add images, or use: "
+            "headstart fit"
         )
-    network = Network(learned.backbone, classifier.input_options, choice.head)
-    golden = classifier.model_.golden
+    setup = _prepare(result, config, say, len(folds))
+    scores, trainings = _cross_validate(setup, folds)
+    verdict = compare(scores.frozen, scores.tuned, labels, groups, scores.folds)
+    setup.say(str(verdict))
+    if not verdict.is_better:  # the fit's own model, with the record in run.json
+        info = _describe(setup, verdict, trainings, time.perf_counter() - start)
+        model = replace(result.model, run={**result.model.run, "fine_tuning": info})
+        return replace(result, model=model)
+    ood_scores = _held_out_ood_scores(setup, folds, list(trainings.values()), verdict.alpha)
+    final = _train(setup, ALL_IMAGES, result.selected.head, np.arange(len(labels)))
+    trainings[ALL_IMAGES] = final
+    setup.task.network.load_interpolated(final.start, final.end, verdict.alpha)
+    info = _describe(setup, verdict, trainings, time.perf_counter() - start)
+    record = FineTuningRecord(info, tuple(final.to_dict()))
+    held_out_scores = scores.tuned[ALPHAS.index(verdict.alpha)]
+    probabilities = softmax(held_out_scores / verdict.temperature)
+    return _make_tuned_result(setup, verdict.temperature, probabilities, ood_scores, record)
+
+
+def _prepare(result: FitResult, config: FineTuneConfig, say: Say, folds: int) -> _Setup:
+    """Build the network, check that it starts as the frozen model, and decide on the number of epochs."""
+    data, options = result.data, result.options
+    network = Network(data.backbone, options.input_options, result.selected.head)
+    golden = result.model.golden
     assert golden is not None
     network.check_start(golden.pixels, golden.probabilities)
-    device = Accelerator()
-    say = say if device.is_main_process else lambda _: None
-    network.to(device.device, memory_format=torch.channels_last)
-    how = replace(how, precision=chosen(how.precision, device))
-    pictures = Pictures(
-        learned.dataset, features.index[split.train].tolist(), learned.backbone.preprocess, classifier.workers
+    accelerator = Accelerator()
+    if not accelerator.is_main_process:
+        say = _say_nothing
+    network.to(accelerator.device, memory_format=torch.channels_last)
+    config = replace(config, precision=resolve_precision(config.precision, accelerator))
+    indices = data.features.index[data.split.train].tolist()
+    images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads)
+    task = Task(network, images, data.split.labels, len(data.split.classes), config, options.seed, accelerator)
+    setup = _Setup(result, task, make_plan(network, config), _hash_settings(result, config), say)
+    if config.checkpoints is not None and not config.resume and accelerator.is_main_process:
+        shutil.rmtree(config.checkpoints, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    duration = estimate_duration(task, folds)
+    epochs = duration.limit_epochs(config)
+    resumed_epochs = _resumed_epochs(setup, folds)
+    if resumed_epochs is not None:
+        epochs = resumed_epochs
+    processes = f" on {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    say(
+        f"Fine-tuning from {setup.plan.first_layer} in {config.precision}{processes}: up to {folds + 1} trainings of "
+        f"{epochs} epochs, about {duration.total(epochs):.0f} s"
     )
-    work = _Work(network, plan(network, how), pictures, labels, groups, len(split.classes), how, classifier.seed,
-                 device, _settings(learned, how, classifier.seed), say)  # fmt: skip
-    if how.checkpoints is not None and not how.resume and device.is_main_process:
-        shutil.rmtree(how.checkpoints, ignore_errors=True)
-    device.wait_for_everyone()
-    if how.resume and how.checkpoints is not None and not any(how.checkpoints.glob("*.json")):
-        say(f"There is no checkpoint in {how.checkpoints}: beginning anew")
-    work.how = _in_time(work, len(parts) + 1)
-    frozen, tuned, fold = np.zeros((len(labels), work.classes)), np.zeros((len(ALPHAS), len(labels), work.classes)), (
-        np.zeros(len(labels), np.int64)
-    )  # fmt: skip
-    histories, ends = {}, []
-    for number, (rows, held) in enumerate(parts):
-        head = _frozen_head(classifier, rows)
-        name = f"fold {number + 1} of {len(parts)}"
-        first, last, histories[name] = _training(work, name, head, rows)
-        ends.append((first, last))
-        scores = head.scores(features.matrix(head.taps, split.train[held])).astype(np.float64)
-        frozen[held], fold[held] = scores / head.temperature, number
-        for place, alpha in enumerate(ALPHAS):
-            _between(network, first, last, alpha)
-            tuned[place, held] = answers(network, pictures, held, how.batch, device)[0]
-    verdict = judge(frozen, tuned, labels, groups, fold)
-    say(str(verdict))
-    if verdict.better:
-        distances = _distances(work, parts, ends, verdict.alpha)
-        first, last, histories["all pictures"] = _training(work, "all pictures", choice.head, np.arange(len(labels)))
-        _between(network, first, last, verdict.alpha)
-        held_out = tuned[ALPHAS.index(verdict.alpha)]
-        _adopt(classifier, learned, work, verdict, held_out, distances)
-    found = Tuned(verdict, histories, time.perf_counter() - began, work.plan.first, device.is_main_process)
-    _record(classifier, found, work)
-    return found
+    return replace(setup, task=replace(task, config=replace(config, epochs=epochs)))
 
 
-def _settings(learned: Learned, how: FineTuning, seed: int) -> str:
-    """A hash of all that decides the result of a training."""
-    said = json.dumps([how.to_dict(), seed, learned.backbone.sha256, learned.partition.labels.tolist(),
-                       learned.partition.groups.index.tolist()], sort_keys=True)  # fmt: skip
-    content = learned.features.content_hashes[learned.partition.train].tobytes()
-    return hashlib.sha256(said.encode() + content).hexdigest()
+def _hash_settings(result: FitResult, config: FineTuneConfig) -> str:
+    """Return a hash of all that determines the result of a training."""
+    data, split = result.data, result.data.split
+    settings = [
+        config.to_dict(),
+        result.options.seed,
+        data.backbone.sha256,
+        split.labels.tolist(),
+        split.groups.index.tolist(),
+    ]
+    content_hashes = data.features.content_hashes[split.train].tobytes()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + content_hashes).hexdigest()
 
 
-def _in_time(work: _Work, trainings: int) -> FineTuning:
-    """Time a batch, learned from and answered, say how long all will take, and lower the epochs to the time limit."""
-    how, count = work.how, len(work.labels)
-    some = np.arange(min(how.batch, count))
-    while True:
-        try:
-            spent = [_timed(work, some) for _ in range(2)]  # the first warms up
-            break
-        except torch.OutOfMemoryError:
-            if len(some) < 2:
-                raise BackboneError("One picture at a time is too much for the memory here.") from None
-            some = some[: len(some) // 2]
-    began = time.perf_counter()
-    answers(work.network, work.pictures, some, how.batch, work.device)
-    looks = len(ALPHAS) + trainings - 1  # at every picture: by each alpha, and for the distances
-    judged = (time.perf_counter() - began) / len(some) * count * looks
-    epoch = [spent[-1] / len(some) * count / work.device.num_processes, judged]
-    if work.device.num_processes > 1:
-        broadcast_object_list(epoch)
-    learned = trainings - 1  # a fold leaves one part out: together as much as one training less than there are
-    epochs = how.epochs
-    if how.time_limit is not None:
-        epochs = min(epochs, max(0, int((how.time_limit - epoch[1]) / (epoch[0] * learned))))
-        if epochs < 1:
-            raise OptionError(
-                f"One epoch takes about {epoch[0] * learned + epoch[1]:.0f} s in all, more than the limit of "
-                f"{how.time_limit:g} s; allow more, or unfreeze less."
-            )
-    several = f" on {work.device.num_processes} processes" if work.device.num_processes > 1 else ""
-    work.say(
-        f"Fine-tuning from {work.plan.first} in {how.precision}{several}: up to {trainings} trainings of {epochs} "
-        f"epochs, about {epoch[0] * learned * epochs + epoch[1]:.0f} s"
-    )
-    return replace(how, epochs=epochs)
+def _resumed_epochs(setup: _Setup, folds: int) -> int | None:
+    """Return the number of epochs of the run to resume, None where there is none.
+
+    A time limit may have lowered it then; all trainings of a run have the same.
+    """
+    config = setup.task.config
+    if not config.resume or config.checkpoints is None:
+        return None
+    if not any(config.checkpoints.glob("*.json")):
+        setup.say(f"There is no checkpoint in {config.checkpoints}: starting from the beginning")
+        return None
+    checkpoint = read_checkpoint(config.checkpoints, _file_name(_fold_name(0, folds)), setup.settings)
+    return None if checkpoint is None else int(checkpoint[1]["epochs"])
 
 
-def _timed(work: _Work, some: Rows) -> float:
-    """Seconds of gradients from the pictures ``some``; they are forgotten."""
-    began, where = time.perf_counter(), work.device.device
-    arithmetic = Arithmetic.of(work.how.precision, where.type)
-    for rows, pixels in work.pictures.batches([some]):
-        with arithmetic.autocast():
-            vectors = work.network.vectors(torch.from_numpy(pixels).to(where))
-        truth = torch.from_numpy(work.labels[rows]).to(where)
-        torch.nn.functional.cross_entropy(work.network.scores(vectors), truth).backward()
-    work.network.zero_grad()
-    return time.perf_counter() - began
+def _cross_validate(setup: _Setup, folds: Sequence[Fold]) -> tuple[_HeldOutScores, dict[str, _Training]]:
+    """Fit a head and train layers without each fold, and predict the fold with every alpha."""
+    task = setup.task
+    features, split = setup.result.data.features, setup.result.data.split
+    shape = (len(task.labels), task.classes)
+    scores = _HeldOutScores(np.zeros(shape), np.zeros((len(ALPHAS), *shape)), np.zeros(len(task.labels), np.int64))
+    trainings = {}
+    for number, (rows, held_out) in enumerate(folds):
+        name = _fold_name(number, len(folds))
+        head = _fit_frozen_head(setup.result, rows)
+        training = _train(setup, name, head, rows)
+        trainings[name] = training
+        frozen = head.scores(features.matrix(head.taps, split.train[held_out])).astype(np.float64)
+        scores.frozen[held_out] = frozen / head.temperature
+        scores.folds[held_out] = number
+        for i, alpha in enumerate(ALPHAS):
+            task.network.load_interpolated(training.start, training.end, alpha)
+            scores.tuned[i, held_out] = predict(task, held_out)[0]
+    return scores, trainings
 
 
-def _frozen_head(classifier: ImageClassifier, rows: Rows) -> Head:
-    """The frozen path's head from the training pictures ``rows`` alone, of the kind and taps of the whole fit."""
-    learned, head = classifier.learned_, classifier.choice_.head
-    split = learned.partition
-    groups = np.unique(split.groups.index[rows], return_inverse=True)[1]
-    return select(
-        learned.features.vectors(split.train[rows]), split.labels[rows], groups, cut=head.taps, kind=head.kind,
-        dropout=classifier.dropout, seed=classifier.seed, training=classifier.training,
-    ).head  # fmt: skip
+def _fit_frozen_head(result: FitResult, rows: Rows) -> Head:
+    """Fit a head to the frozen features of the training images ``rows`` alone, of the same kind and taps."""
+    data, options = result.data, result.options
+    head = result.selected.head
+    images = data.split.train[rows]
+    groups = np.unique(data.split.groups.index[rows], return_inverse=True)[1]
+    training_set = TrainingSet.of(data.features.vectors(images), data.split.labels[rows], groups)
+    head_options = replace(options.head_options, cut=head.taps, kind=head.kind)
+    with single_threaded_blas():
+        return select_head(training_set, head_options, workers=options.compute.threads).head
 
 
-def _training(
-    work: _Work, name: str, head: Head, rows: Rows
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], tuple[Epoch, ...]]:
-    """The moving tensors before and after a training on the pictures ``rows``, and its epochs."""
-    network, how = work.network, work.how
-    network.load_state_dict(work.plan.start)
-    put_head(network, head)
-    free = dict.fromkeys((k for k in work.plan.free if not k.startswith("head.")), 1.0)
-    heads = {f"head.{key}": value.detach().clone() for key, value in network.head.items()}
-    own = replace(
-        work.plan,
-        free={k: work.plan.free[k] for k in free} | dict.fromkeys(heads, 1.0),
-        depth={k: work.plan.depth[k] for k in free} | dict.fromkeys(heads, 0),
-        start={k: v for k, v in work.plan.start.items() if not k.startswith("head.")} | heads,
-    )
-    first = {k: v.clone() for k, v in moving(network, own).items()}
-    some = how.patience is not None
-    kept_back = rows[a_tenth(work.groups[rows], work.labels[rows], work.seed)] if some else np.zeros(0, np.int64)
-    learn = np.setdiff1d(rows, kept_back)
-    state = State(optimiser=optimiser(network, own, how))
-    file = name.replace(" ", "-")
-    if how.resume and how.checkpoints is not None:
-        found = checkpoint.read(how.checkpoints, file, work.settings)
-        if found is not None:
-            how = replace(how, epochs=found[1]["epochs"])
-            work.how = how
-            state.restore(network, *found)
-            work.say(f"{name}: going on after epoch {len(state.history)}")
-    main = work.device.is_main_process
-    with board(how.tensorboard if main else None, file, len(state.history)) as enter:
-        for epoch in train(
-            network, own, work.pictures, work.labels, learn, kept_back, work.classes, how, work.seed, work.device, state
-        ):
-            if how.checkpoints is not None and main:
-                said = {**state.said(), "settings": work.settings, "epochs": how.epochs}
-                checkpoint.write(how.checkpoints, file, state.tensors(network, own), said)
-            enter(epoch)
-            left = 0.0 if stopped(state, how) else (how.epochs - epoch.number) * epoch.seconds
-            work.say(line_of(name, epoch, how.epochs, left))
-    last = {k: v.clone() for k, v in moving(network, own).items()}
-    return first, last, tuple(state.history)
-
-
-def line_of(name: str, epoch: Epoch, epochs: int, left: float) -> str:
-    """One epoch in one line."""
-    low, high = epoch.interval
-    back = "" if epoch.validation_loss is None else f", kept back {epoch.validation_loss:.3f}"
-    return (
-        f"{name}, epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}{back}, accuracy {epoch.accuracy:.1%} "
-        f"[{low:.1%}, {high:.1%}], rate {epoch.rate:.1e}, {epoch.seconds:.1f} s, {left:.0f} s left"
-        + (f"; {epoch.note}" if epoch.note else "")
-    )
-
-
-def put_head(network: Network, head: Head) -> None:
-    """Set a head and keep it where the network is."""
-    where = network.head["bias"].device
+def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:
+    """Train from the pretrained weights and ``head`` on the images ``rows``, or continue from a checkpoint."""
+    task = setup.task
+    config, network = task.config, task.network
     network.set_head(head)
-    network.head.to(where)
+    plan = setup.plan.with_head_of(network)
+    network.load_state_dict(plan.initial)
+    start = _copy(changing_tensors(network, plan))
+    validation_rows = rows[:0]
+    if config.patience is not None:
+        groups = setup.result.data.split.groups.index
+        validation_rows = rows[holdout_groups(groups[rows], task.labels[rows], task.seed)]
+    train_rows = np.setdiff1d(rows, validation_rows)
+    state = State(optimizer=make_optimizer(network, plan, config))
+    file_name = _file_name(name)
+    if config.resume and config.checkpoints is not None:
+        checkpoint = read_checkpoint(config.checkpoints, file_name, setup.settings)
+        if checkpoint is not None:
+            state.load_state_dict(network, *checkpoint)
+            setup.say(f"{name}: continuing after epoch {len(state.history)}")
+    is_main = task.accelerator.is_main_process
+    with epoch_writer(config.tensorboard if is_main else None, file_name, len(state.history)) as write_events:
+        for epoch in train(task, plan, train_rows, validation_rows, state):
+            if config.checkpoints is not None and is_main:
+                tensors, values = state.state_dict(network, plan)
+                values = {**values, "settings": setup.settings, "epochs": config.epochs}
+                write_checkpoint(config.checkpoints, file_name, tensors, values)
+            write_events(epoch)
+            epochs_left = 0 if should_stop(state.history, config) else config.epochs - epoch.number
+            setup.say(describe_epoch(name, epoch, config.epochs, epochs_left * epoch.seconds))
+    return _Training(start, _copy(changing_tensors(network, plan)), tuple(state.history))
 
 
-def _between(
-    network: Network, first: Mapping[str, torch.Tensor], last: Mapping[str, torch.Tensor], alpha: float
-) -> None:
-    """The weights at ``alpha`` on the way from ``first`` to ``last``."""
-    for name in [k for k in network.head if k not in {n.removeprefix("head.") for n in last}]:
-        del network.head[name]
-    for name, value in last.items():
-        if name.startswith("head."):
-            network.head[name.removeprefix("head.")] = torch.nn.Parameter(value.clone())
-    network.load_state_dict(
-        {k: first[k].lerp(v, alpha) if v.is_floating_point() and alpha < 1 else v for k, v in last.items()},
-        strict=False,
+def describe_epoch(name: str, epoch: Epoch, epochs: int, seconds_left: float) -> str:
+    """Describe an epoch of a training in one line."""
+    low, high = epoch.interval
+    validation = "" if epoch.validation_loss is None else f", validation loss {epoch.validation_loss:.3f}"
+    note = f"; {epoch.note}" if epoch.note else ""
+    return (
+        f"{name}, epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}{validation}, accuracy {epoch.accuracy:.1%} "
+        f"[{low:.1%}, {high:.1%}], learning rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
+        f"{seconds_left:.0f} s left{note}"
     )
 
 
-def _familiar(work: _Work, vectors: NDArray[np.floating], taps: tuple[str, ...], rows: Rows) -> Familiar:
-    edges = np.cumsum([next(t.channels for t in work.network.backbone.taps if t.name == tap) for tap in taps])[:-1]
-    values = dict(zip(taps, np.split(vectors, edges, axis=1), strict=True))
-    problem = Problem.of(values, work.labels[rows], work.groups[rows], None)
-    return familiar(Basis.of(problem.vectors(taps)))
+def _held_out_ood_scores(setup: _Setup, folds: Sequence[Fold], trainings: Iterable[_Training], alpha: float) -> Array:
+    """Compute the OOD score [n] of every image by the network and the images of the other folds."""
+    task = setup.task
+    scores = np.zeros(len(task.labels))
+    for (rows, held_out), training in zip(folds, trainings, strict=True):
+        task.network.load_interpolated(training.start, training.end, alpha)
+        detector = _fit_ood(setup, predict(task, rows)[1], rows)
+        scores[held_out] = detector.scores(predict(task, held_out)[1])
+    return scores
 
 
-def _distances(work: _Work, parts: Any, ends: Any, alpha: float) -> NDArray[np.float64]:
-    """How far every picture is from what the network and the pictures of the other folds know."""
-    found = np.zeros(len(work.labels))
-    for (rows, held), (first, last) in zip(parts, ends, strict=True):
-        _between(work.network, first, last, alpha)
-        known = answers(work.network, work.pictures, rows, work.how.batch, work.device)[1]
-        new = answers(work.network, work.pictures, held, work.how.batch, work.device)[1]
-        found[held] = _familiar(work, known, work.network.wanted, rows).distances(new)
-    return found
+def _fit_ood(setup: _Setup, vectors: NDArray[np.floating], rows: Rows) -> OodDetector:
+    """Fit an OOD detector to the vectors [m, d], the head's taps side by side, of the training images ``rows`` [m]."""
+    network, split = setup.task.network, setup.result.data.split
+    channels = {tap.name: tap.channels for tap in network.backbone.taps}
+    edges = np.cumsum([channels[tap] for tap in network.head_taps])[:-1]
+    values = dict(zip(network.head_taps, np.split(vectors, edges, axis=1), strict=True))
+    training_set = TrainingSet.of(values, split.labels[rows], split.groups.index[rows])
+    return fit_ood(Eigenbasis.of(training_set.vectors(network.head_taps)))
 
 
-def _adopt(
-    classifier: ImageClassifier, learned: Learned, work: _Work, verdict: Verdict, scores: NDArray[np.float64],
-    distances: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Make the classifier the fine-tuned one."""
-    split, old = learned.partition, classifier.choice_
-    head = work.network.to(memory_format=torch.contiguous_format).get_head(old.head, verdict.temperature)
-    backbone = work.network.export()
-    features = embed(
-        learned.dataset, backbone, runtime=classifier.runtime, precision=classifier.precision,
-        workers=classifier.workers,
-    )  # fmt: skip
-    if not np.array_equal(features.index, learned.features.index):
-        raise DataError(f"The pictures of {learned.dataset.uri} changed while they were read; fit again.")
-    vectors = features.matrix(head.taps, split.train)
-    known = _familiar(work, vectors, head.taps, np.arange(len(split.labels)))
-    losses = np.zeros(0)
-    chosen = Candidate(
-        head.taps, head.kind, head.settings, old.chosen.log_loss, verdict.tuned, verdict.temperature, losses, scores
-    )
-    choice = Choice(head, chosen, softmax(scores / verdict.temperature), old.candidates, known, distances)
-    classifier.adopt(Learned(learned.dataset, features, split, backbone), choice)
+def _make_tuned_result(
+    setup: _Setup, temperature: float, probabilities: Array, ood_scores: Array, record: FineTuningRecord
+) -> FitResult:
+    """Make the result of the network as it is now.
+
+    ``temperature`` is that of the head; ``probabilities`` [n, k] and ``ood_scores`` [n] are held-out predictions.
+    """
+    result, network = setup.result, setup.task.network
+    data, split = result.data, result.data.split
+    head = network.to(memory_format=torch.contiguous_format).get_head(result.selected.head, temperature)
+    backbone = network.export()
+    features = embed(data.dataset, backbone, result.options.compute)
+    if not np.array_equal(features.index, data.features.index):
+        raise DataError(f"The images of {data.dataset.uri} changed while they were read; fit again.")
+    ood = _fit_ood(setup, features.matrix(head.taps, split.train), np.arange(len(split.labels)))
+    selected = SelectedHead(head, probabilities, result.selected.candidates, ood, ood_scores)
+    # In run.json times and cache hits stay those of the fit; the record has the seconds of the fine-tuning.
+    frozen = data.features
+    features = replace(features, hits=frozen.hits, misses=frozen.misses, seconds=frozen.seconds)
+    now = time.perf_counter()
+    seconds = result.model.run["seconds"]
+    times = FitTimes(now - seconds["total"], now - seconds["head"])
+    tuned_data = replace(data, backbone=backbone, features=features)
+    return make_result(result.options, tuned_data, selected, times, fine_tuning=record)
 
 
-def _record(classifier: ImageClassifier, found: Tuned, work: _Work) -> None:
-    """Enter what was done in ``run_``."""
-    verdict = found.verdict
-    said = {
-        "kept": "fine-tuned" if verdict.better else "frozen", "why": str(verdict), "unfrozen_from": found.first,
-        "alpha": verdict.alpha, "alphas_by_fold": list(verdict.alphas), "frozen": verdict.frozen,
-        "tuned": verdict.tuned, "difference": verdict.difference.to_dict(), "options": work.how.to_dict(),
-        "seconds": found.seconds,
-        "trainings": {name: [asdict(epoch) for epoch in epochs] for name, epochs in found.histories.items()},
-    }  # fmt: skip
-    run = {**classifier.run_, "fine_tuning": said}
-    if verdict.better:
-        backbone = classifier.learned_.backbone
-        run |= {
-            "backbone": {**run["backbone"], "sha256": backbone.sha256}, "learning_curve": None,
-            "head": {**run["head"], "temperature": verdict.temperature}, "training": found.history,
-            "accuracy": {name: value.to_dict() for name, value in classifier.accuracy_.items()},
-        }  # fmt: skip
-    classifier.run_ = run
-    classifier.model_ = replace(classifier.model_, run=run)
+def _describe(setup: _Setup, verdict: Verdict, trainings: Mapping[str, _Training], seconds: float) -> dict[str, Any]:
+    """Return what ``run.json`` tells of a fine-tuning."""
+    return {
+        "kept": "fine-tuned" if verdict.is_better else "frozen",
+        "why": str(verdict),
+        "unfrozen_from": setup.plan.first_layer,
+        "alpha": verdict.alpha,
+        "alphas_by_fold": list(verdict.alphas),
+        "frozen": verdict.frozen_accuracy,
+        "tuned": verdict.tuned_accuracy,
+        "difference": verdict.difference.to_dict(),
+        "options": setup.task.config.to_dict(),
+        "seconds": seconds,
+        "trainings": {name: training.to_dict() for name, training in trainings.items()},
+    }
+
+
+def _copy(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in tensors.items()}
+
+
+def _fold_name(number: int, folds: int) -> str:
+    return f"fold {number + 1} of {folds}"
+
+
+def _file_name(training: str) -> str:
+    """Return the name of a training in the names of its checkpoint and of its folder of event files."""
+    return training.replace(" ", "-")
+
+
+def _say_nothing(_: str) -> None:
+    """Take the place of ``say`` in all processes but the main one."""

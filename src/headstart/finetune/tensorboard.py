@@ -1,4 +1,4 @@
-"""Curves as TensorBoard's event files."""
+"""Event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from pathlib import Path
 from headstart.errors import OptionError
 from headstart.finetune.loop import Epoch
 
-VALUES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "rate", "seconds")
+SCALARS = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate", "seconds")
 
 
 @contextmanager
-def board(folder: Path | None, name: str, after: int) -> Iterator[Callable[[Epoch], None]]:
-    """A function that enters an epoch into a run ``name`` of ``folder``, over what is there of epochs past ``after``;
-    without a folder it does nothing. Raises OptionError where the folder cannot be written."""
+def epoch_writer(folder: Path | None, run_name: str, last_epoch: int) -> Iterator[Callable[[Epoch], None]]:
+    """Open the event files of a run; give a function that writes the scalars of an epoch.
+
+    Epochs after ``last_epoch`` that the files hold already are replaced. Without a folder nothing is written. Raises
+    OptionError where the folder cannot be written.
+    """
     if folder is None:
         yield lambda _: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
     try:
-        writer = SummaryWriter(str(folder / name), purge_step=after + 1)
+        writer = SummaryWriter(str(folder / run_name), purge_step=last_epoch + 1)
     except OSError as error:
         raise OptionError(f"{folder} cannot hold event files ({error.strerror}); give another folder.") from None
 
-    def enter(epoch: Epoch) -> None:
-        for each in VALUES:
-            if (value := getattr(epoch, each)) is not None:
-                writer.add_scalar(each, value, epoch.number)
+    def write(epoch: Epoch) -> None:
+        for name in SCALARS:
+            value = getattr(epoch, name)
+            if value is not None:
+                writer.add_scalar(name, value, epoch.number)
         writer.flush()
 
     with writer:
-        yield enter
+        yield write

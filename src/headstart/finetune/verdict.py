@@ -1,8 +1,9 @@
-"""Whether fine-tuning is better than frozen, told by groups that neither has seen.
+"""Whether fine-tuning is better than the frozen model, measured on images whose groups neither was trained on.
 
-Every picture is judged by models, a frozen and a fine-tuned one, that were made without its fold. How far to go from
-frozen to fine-tuned (WiSE-FT, Wortsman et al. 2022) is chosen for each fold by the others, so that no picture has a
-say in the choice by which it is judged; the network of the other folds has seen it, as in any cross-validation.
+In a cross-validation over groups every image is predicted by a frozen and by a fine-tuned model that were made without
+its fold. How far to go from the frozen weights to the fine-tuned ones (alpha of WiSE-FT, Wortsman et al. 2022) is
+chosen for each fold by the others, so that no image takes part in the choice by which it is evaluated; the networks of
+the other folds were trained on it, as in any cross-validation.
 """
 
 from __future__ import annotations
@@ -12,74 +13,95 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.compare.models import Difference, difference
-from headstart.stats import fit_temperature, label_smoothing, log_losses
+from headstart.stats.paired import PairedDifference, paired_difference
+from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
 Array = NDArray[np.float64]
-ALPHAS = (0.25, 0.5, 0.75, 1.0)
-FOLDS = 3
 Rows = NDArray[np.int64]
+ALPHAS = (0.25, 0.5, 0.75, 1.0)
+MAX_FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``difference``: frozen first, fine-tuned second, on all n pictures held out; the ``alpha`` that all folds
-    together choose, each fold's own, the accuracies, and ``temperature`` of the scores at ``alpha``."""
+    """Comparison of the fine-tuned with the frozen model on images held out.
 
-    difference: Difference
+    ``difference`` has the frozen model first, the fine-tuned one second. ``alpha`` is chosen by all folds together,
+    ``alphas`` are those chosen for each fold by the others. The accuracies, 0 to 1, are those that ``difference``
+    compares. ``temperature`` calibrates the fine-tuned scores at ``alpha``.
+    """
+
+    difference: PairedDifference
     alpha: float
     alphas: tuple[float, ...]
-    frozen: float
-    tuned: float
+    frozen_accuracy: float
+    tuned_accuracy: float
     temperature: float
 
     @property
-    def better(self) -> bool:
-        """Whether fine-tuning wins by more than chance explains."""
-        return self.difference.real and self.difference.difference > 0
+    def is_better(self) -> bool:
+        """Whether the fine-tuned model is significantly better."""
+        return self.difference.significant and self.difference.difference > 0
 
     def __str__(self) -> str:
-        low, high = (100 * end for end in self.difference.interval)
-        what = "is better than" if self.better else "is not shown to be better than"
+        difference = self.difference
+        low, high = (100 * end for end in difference.interval)
+        relation = "is better than" if self.is_better else "is not shown to be better than"
         return (
-            f"Fine-tuned {what} frozen: {self.tuned:.1%} against {self.frozen:.1%} on groups held out "
-            f"({100 * self.difference.difference:+.1f} points, 95% interval {low:+.1f} to {high:+.1f}; right alone on "
-            f"{self.difference.only_second} and {self.difference.only_first} pictures, McNemar p "
-            f"{self.difference.p_value:.2g}); the {'fine-tuned' if self.better else 'frozen'} model is kept."
+            f"Fine-tuned {relation} frozen: {self.tuned_accuracy:.1%} against {self.frozen_accuracy:.1%} on images "
+            f"whose groups were held out ({100 * difference.difference:+.1f} points, 95% interval {low:+.1f} to "
+            f"{high:+.1f}; only fine-tuned right on {difference.only_second}, only frozen right on "
+            f"{difference.only_first}, McNemar p {difference.p_value:.2g}); "
+            f"the {'fine-tuned' if self.is_better else 'frozen'} model is kept."
         )
 
 
-def folds(labels: Rows, groups: Rows, seed: int) -> list[tuple[Rows, Rows]] | None:
-    """Rows to learn from and rows to judge; groups stay whole and every class is learned from. None if that cannot be
-    done."""
+def make_folds(labels: Rows, groups: Rows, seed: int) -> list[tuple[Rows, Rows]] | None:
+    """Split images with ``labels`` [n] and ``groups`` [n] into folds: rows to train on and rows to test on.
+
+    No group is divided, and every class is trained on in every fold. None where that is impossible.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fewest = min(len(np.unique(groups[labels == c])) for c in np.unique(labels))
-    for count in range(min(FOLDS, fewest), 1, -1):
+    fewest_groups = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
+    for count in range(min(MAX_FOLDS, fewest_groups), 1, -1):
         splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        found = [(a, b) for a, b in splitter.split(labels[:, None], labels, groups) if len(b)]
-        if len(found) > 1 and all(len(np.unique(labels[a])) == len(np.unique(labels)) for a, _ in found):
-            return found
+        folds = [(train, test) for train, test in splitter.split(labels[:, None], labels, groups) if len(test)]
+        has_all_classes = all(len(np.unique(labels[train])) == len(np.unique(labels)) for train, _ in folds)
+        if len(folds) > 1 and has_all_classes:
+            return folds
     return None
 
 
-def judge(frozen: Array, tuned: Array, labels: Rows, groups: Rows, fold: Rows) -> Verdict:
-    """From scores of the frozen [n, k] and the fine-tuned [alphas, n, k] models of the ``fold`` [n] of each picture."""
-    smooth = label_smoothing(len(np.unique(groups)))
-    right, alphas = np.zeros(len(labels), bool), []
-    for number in np.unique(fold):
-        others, own = fold != number, fold == number
-        best = _best(tuned[:, others], labels[others], smooth)
+def compare_to_frozen(frozen: Array, tuned: Array, labels: Rows, groups: Rows, folds: Rows) -> Verdict:
+    """Compare held-out scores of the frozen [n, k] and the fine-tuned [alphas, n, k] models.
+
+    ``labels`` [n] are the true classes, ``folds`` [n] the fold in which each image was held out.
+    """
+    smoothing = label_smoothing(len(np.unique(groups)))
+    is_tuned_right = np.zeros(len(labels), bool)
+    alphas = []
+    for fold in np.unique(folds):
+        is_test = folds == fold
+        best = _best_alpha(tuned[:, ~is_test], labels[~is_test], smoothing)
         alphas.append(ALPHAS[best])
-        right[own] = tuned[best, own].argmax(axis=1) == labels[own]
-    before = frozen.argmax(axis=1) == labels
-    best = _best(tuned, labels, smooth)
+        is_tuned_right[is_test] = tuned[best, is_test].argmax(axis=1) == labels[is_test]
+    is_frozen_right = frozen.argmax(axis=1) == labels
+    best = _best_alpha(tuned, labels, smoothing)
     return Verdict(
-        difference(before, right, groups), ALPHAS[best], tuple(alphas), float(before.mean()), float(right.mean()),
-        fit_temperature(tuned[best], labels, smooth),
-    )  # fmt: skip
+        paired_difference(is_frozen_right, is_tuned_right, groups),
+        ALPHAS[best],
+        tuple(alphas),
+        float(is_frozen_right.mean()),
+        float(is_tuned_right.mean()),
+        fit_temperature(tuned[best], labels, smoothing),
+    )
 
 
-def _best(scores: Array, labels: Rows, smooth: float) -> int:
-    losses = [log_losses(one, labels, fit_temperature(one, labels, smooth), smooth).mean() for one in scores]
+def _best_alpha(scores: Array, labels: Rows, smoothing: float) -> int:
+    """Return the index into ``ALPHAS`` with the least log-loss of scores [alphas, n, k]."""
+    losses = [
+        log_losses(alpha_scores, labels, fit_temperature(alpha_scores, labels, smoothing), smoothing).mean()
+        for alpha_scores in scores
+    ]
     return int(np.argmin(losses))

@@ -1,0 +1,59 @@
+"""headstart fine-tune"""
+
+import json
+import re
+from dataclasses import fields
+from functools import partial
+
+from helpers.finetuning import always_better
+from helpers.frameworks import marked
+from helpers.photos import ROOT
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from headstart.cli import app
+from headstart.cli.fine_tune import TrainingFlags
+from headstart.finetune.options import TUNING
+
+torch_test = marked("torch", "timm", "accelerate", "onnxscript")
+
+
+def test_every_option_is_in_the_table_of_the_document():
+    page = (ROOT / "docs" / "fine-tuning.md").read_text("utf-8")
+    cells = {word for row in re.findall(r"^\|([^|]*)\|", page, re.M) for word in re.findall(r"`([^`]+)`", row)}
+    command = get_command(app).commands["fine-tune"]
+    options = {option.opts[0] for option in command.params if option.name in {f.name for f in fields(TrainingFlags)}}
+    assert {"--gradual", "--epochs", "--tensorboard"} <= options
+    assert not {*options, "--precision", *TUNING} - cells
+
+
+def test_options_of_training_belong_to_fine_tune_alone(tmp_path):
+    completed = CliRunner().invoke(app, ["fit", str(tmp_path), "-o", str(tmp_path / "m"), "--layer-decay", "0.5"])
+    assert completed.exit_code == 2
+    assert not (tmp_path / "m").exists()
+
+
+@torch_test
+def test_the_report_says_fine_tuned_and_event_files_are_written(photos, tmp_path, monkeypatch):
+    from headstart.finetune import run as module
+
+    monkeypatch.setattr(module, "run", partial(module.run, compare=always_better))
+    arguments = ["fine-tune", photos, "-o", tmp_path / "m", "--gradual", "--epochs", "2", "--tuning", "mixup=0.2"]
+    arguments += ["--runtime", "onnxruntime", "--precision", "fp32", "--tensorboard", tmp_path / "events"]
+    completed = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert completed.exit_code == 0, completed.output
+    page = (tmp_path / "m" / "report.html").read_text("utf-8")
+    assert "headstart-s, fine-tuned</dd>" in page
+    assert "Fine-tuning: first trained layer" in page
+    info = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))["fine_tuning"]
+    assert info["kept"] == "fine-tuned"
+    assert {name: info["options"][name] for name in ("gradual", "mixup", "precision")} == {
+        "gradual": True,
+        "mixup": 0.2,
+        "precision": "fp32",
+    }
+    assert not (tmp_path / "m.unfinished").exists()
+    assert (tmp_path / "m" / "training.svg").is_file()
+    names = {"all-images", *(f"fold-{number}-of-3" for number in (1, 2, 3))}
+    assert {path.name for path in (tmp_path / "events").iterdir()} == names
+    assert all(list((tmp_path / "events" / name).glob("events.out.tfevents.*")) for name in names)

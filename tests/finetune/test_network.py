@@ -1,0 +1,80 @@
+"""Backbone and head as a trainable network. Needs PyTorch."""
+
+import numpy as np
+import pytest
+from helpers.finetuning import fit_timm, network_of
+from helpers.frameworks import marked
+
+from headstart.errors import BackboneError
+from headstart.heads.head import Head
+
+torch_test = marked("torch", "timm", "accelerate", "onnxscript")
+
+
+@torch_test
+def test_the_built_in_graph_in_pytorch_equals_onnxruntime_at_every_tap(builtin_fit):
+    import onnxruntime
+    import torch
+
+    network = network_of(builtin_fit)
+    pixels = builtin_fit.model.golden.pixels
+    session = onnxruntime.InferenceSession(builtin_fit.data.backbone.graph, providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"pixels": pixels})
+    with torch.no_grad():
+        actual = network.body(torch.from_numpy(pixels))
+    for value, expected_value in zip(actual, expected, strict=True):
+        assert np.linalg.norm(value.numpy() - expected_value) < 1e-4 * np.linalg.norm(expected_value)
+    exported = network.export()
+    session = onnxruntime.InferenceSession(exported.graph, providers=["CPUExecutionProvider"])
+    for value, expected_value in zip(session.run(None, {"pixels": pixels}), expected, strict=True):
+        np.testing.assert_allclose(value, expected_value, atol=1e-5 * np.abs(expected_value).max())
+
+
+@torch_test
+def test_training_starts_as_the_frozen_model(builtin_fit, photos, tmp_path):
+    for result in (builtin_fit, fit_timm(photos, tmp_path)):
+        golden = result.model.golden
+        assert network_of(result).check_start(golden.pixels, golden.probabilities) < 1e-4
+        with pytest.raises(BackboneError, match="differs from the frozen model"):
+            network_of(result).check_start(golden.pixels, golden.probabilities[::-1])
+
+
+@torch_test
+def test_a_head_is_replaced_by_one_of_another_shape_and_interpolated(builtin_fit):
+    import torch
+
+    from headstart.finetune.freeze import changing_tensors, make_plan
+    from headstart.finetune.options import FineTuneConfig
+
+    network, head = network_of(builtin_fit), builtin_fit.selected.head
+    plan = make_plan(network, FineTuneConfig())
+    rng = np.random.default_rng(0)
+    width, classes = head.weights.shape
+    hidden_layer = (rng.normal(size=(width, 3)).astype(np.float32), np.ones(3, np.float32))
+    weights = rng.normal(size=(3, classes)).astype(np.float32)
+    hidden = Head("ridge", head.taps, weights, head.bias, 2.0, hidden_layer)
+    network.set_head(hidden)
+    hidden_plan = plan.with_head_of(network)
+    network.load_state_dict(hidden_plan.initial)
+    assert {name for name in hidden_plan.lr_scales if name.startswith("head.")} == {
+        "head.hidden_weights",
+        "head.hidden_bias",
+        "head.weights",
+        "head.bias",
+    }
+    vectors = rng.normal(size=(5, width)).astype(np.float32)
+    scores = network.scores(torch.from_numpy(vectors)).detach().numpy()
+    np.testing.assert_allclose(scores, hidden.scores(vectors) / 2, rtol=1e-4)
+    start = {name: value.clone() for name, value in changing_tensors(network, hidden_plan).items()}
+    end = {name: value + 1 for name, value in start.items()}
+    network.set_head(head)
+    network.load_state_dict(plan.with_head_of(network).initial)
+    network.load_interpolated(start, end, 0.25)
+    for name, value in network.state_dict().items():
+        expected = start[name] + 0.25 if name in start else plan.initial[name]
+        torch.testing.assert_close(value, expected)
+    again = network.get_head(hidden, 1.0)
+    np.testing.assert_allclose(again.hidden_layer[1], 1.25)
+    initial = {name: plan.initial[name] for name in plan.lr_scales}
+    network.load_interpolated(initial, initial, 1.0)
+    assert network.get_head(head, 1.0).hidden_layer is None
