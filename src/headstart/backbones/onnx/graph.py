@@ -62,7 +62,10 @@ def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 
 
 def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
-    """Keep only these outputs, in this order, the nodes and weights that they need, and no metadata."""
+    """Keep only these outputs, in this order, the nodes and weights that they need, and no metadata.
+
+    PyTorch's exporter writes the stack trace of each operation into its node, with the paths of the machine.
+    """
     graph = model.graph
     needed = set(outputs)
     nodes = []
@@ -70,6 +73,8 @@ def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
         if needed.intersection(node.output):
             nodes.append(node)
             needed.update(tensors_read(node))
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
     set_messages(graph.node, nodes[::-1])
     values = {value.name: value for value in graph.output}
     set_messages(graph.output, [values[name] for name in outputs])
