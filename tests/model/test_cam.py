@@ -48,7 +48,10 @@ def test_contributions_and_bias_sum_to_the_log_odds(taps):
             assert reversed_bias == -bias
 
 
-@pytest.mark.parametrize("options", [{}, {"opset": 18}, {"channels_last": True}, {"batch": 2}, {"head": "Conv"}], ids=str)
+OPTIONS = [{}, {"opset": 18}, {"channels_last": True}, {"batch": 2}, {"head": "Conv"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_contributions_of_any_onnx_network_sum_to_the_log_odds(tmp_path, options):
     backbone = backbones.load(f"onnx:{saved(tmp_path, **options)}")
     taps = tuple(tap.name for tap in backbone.taps if tap.size)
