@@ -41,10 +41,10 @@ def _describe(name: str, command: Any) -> Iterator[str]:
         yield f"| {panel} | |\n|---|---|"
         for option, text in rows:
             if not option.endswith("--help"):
-                yield f"| `{_cell(option)}` | {_cell(escape(text, quote=False))} |"
+                yield f"| <code>{_cell(option)}</code> | {_cell(text)} |"
         yield ""
 
 
 def _cell(text: str) -> str:
-    """Return text whose bars do not end a cell of a table."""
-    return text.replace("|", "\\|")
+    """Return text as HTML whose bars do not end a cell of a table."""
+    return escape(text, quote=False).replace("|", "&#124;")
