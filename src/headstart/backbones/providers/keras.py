@@ -196,7 +196,7 @@ def _build(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> A
 def allowed_on_torch(build: Any) -> Iterator[None]:
     """Let ``build`` make NASNetMobile, which Keras allows on TensorFlow alone.
 
-    Its layers give on PyTorch what they give on TensorFlow (see docs/decisions.md).
+    Its layers give on PyTorch what they give on TensorFlow (see docs/explanation/graphs.md).
     """
     module: Any = sys.modules[build.__module__]
     if build.__name__ != "NASNetMobile":
