@@ -167,3 +167,6 @@ def test_verify_out_of_tolerance_is_status_one(run, model_folder, tmp_path):
     assert (status, out) == (1, "")
     assert err.startswith("headstart: The golden sample differs by ")
     assert err.count("\n") == 1
+    status, out, err = run("verify", folder, "--runtime", "onnxruntime", "--json")
+    assert status == 1
+    assert json.loads(out)["error"] == err.removeprefix("headstart: ").rstrip("\n")

@@ -27,6 +27,7 @@ from headstart.images.augment import View, views
 from headstart.images.decode import decode
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
+from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
 from headstart.model.model import Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
@@ -124,6 +125,10 @@ class FitResult:
     def accuracy(self) -> dict[str, Accuracy]:
         """The accuracies by what they were measured on."""
         return {name: evaluation.accuracy for name, evaluation in self.evaluations.items()}
+
+    def save(self, folder: str | os.PathLike[str]) -> str:
+        """Write the model folder and return its path. Raises OptionError, ModelError."""
+        return str(write_model(self.model, folder))
 
 
 def fit_dataset(

@@ -113,7 +113,8 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
     print(line(f"Groups      {groups['count']}, the largest of {largest}; found by {groups['method']}"))
     settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
     text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
-    print(line(f"Head        {head['kind']} ({text}) on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    kind = f"{head['kind']} ({text})" if text else head["kind"]
+    print(line(f"Head        {kind} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     titles = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
     for key, title in titles.items():
         if key in result.accuracy:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from headstart.cli.options import JsonOption, ModelArgument, RunOptions
 from headstart.cli.terminal import line, print_json
+from headstart.errors import VerifyError
 
 
 def verify(model: ModelArgument, as_json: JsonOption = False, run: RunOptions = RunOptions()) -> None:
     """Check that a model predicts the same on this machine."""
     from headstart.model import Predictor
 
-    result = Predictor.load(model, run.compute).verify()
+    try:
+        result = Predictor.load(model, run.compute).verify()
+    except VerifyError as error:
+        if as_json:
+            print_json({"model": model, "error": str(error)})
+        raise
     if as_json:
         print_json(
             {

@@ -53,7 +53,7 @@ def test_the_file_is_the_one_that_the_card_describes(built_in):
     assert len(data) <= 8_000_000
     assert {tap.name: tap.channels for tap in built_in.taps} == TAPS
     assert (built_in.preprocess.height, built_in.preprocess.width) == (160, 160)
-    for word in ("Teacher", "Pictures", "Training", "Licence", "good and bad at"):
+    for word in ("Teacher", "Images", "Training", "Licence", "good and bad at"):
         assert word in card
     parameters = re.search(r"([\d.]+) M parameters", card)
     tensors = onnx.load(built_in.graph).graph.initializer
