@@ -1,116 +1,118 @@
-"""Learning curves: the points against heads fitted the long way, the expectation against what more pictures bring."""
+"""Learning curves: points against heads fitted the long way, and the extrapolation against heads of more images."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.heads import select
 
 from headstart.heads.centroid import solve_centroid
 from headstart.heads.lda import solve_lda
 from headstart.heads.learning_curve import FOLDS, deal_into_folds, extrapolate, learning_curve, round_number
 from headstart.heads.ridge import solve_ridge
-from headstart.heads.selection import HeadOptions, select_head
 from headstart.heads.statistics import Statistics
-from headstart.heads.training_set import TrainingSet
 
 
-def select(values, labels, groups, **options):
-    return select_head(TrainingSet.of(values, labels, groups), HeadOptions(**options))
+def draw_class_means(seed=0, classes=3, d=30, spread=0.55):
+    return spread * np.random.default_rng(seed).normal(size=(classes, d))
 
 
-def pictures(rng, count, centre, noise=1.0):
-    labels = np.arange(count) % len(centre)
-    return centre[labels] + noise * rng.normal(size=(count, centre.shape[1])), labels
+def draw_images(rng, count, class_means, noise=1.0):
+    """Vectors [count, d] and labels [count]."""
+    labels = np.arange(count) % len(class_means)
+    return class_means[labels] + noise * rng.normal(size=(count, class_means.shape[1])), labels
 
 
-def centres(seed=0, classes=3, d=30, apart=0.55):
-    return apart * np.random.default_rng(seed).normal(size=(classes, d))
+def solve_part(statistics, options, head, unit, share):
+    """The solution from the statistics of a ``share`` of the images; ``unit`` is the mean squared length of all."""
+    if options["kind"] == "lda":
+        return solve_lda(statistics, head.settings["shrinkage"] * unit)
+    if options["kind"] == "centroid":
+        return solve_centroid(statistics)
+    return solve_ridge(statistics, 0.4 / 0.6 * share)
 
 
 @pytest.mark.parametrize("options", [{"kind": "lda"}, {"kind": "centroid"}, {"kind": "ridge", "dropout": 0.4}])
 def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
-    rng = np.random.default_rng(3)
-    x, labels = pictures(rng, 90, centres())
+    x, labels = draw_images(np.random.default_rng(3), 90, draw_class_means())
     groups = np.arange(90) // 2 * 2 % 89
-    choice = select({"deep": x}, labels, groups, **options)
-    found = learning_curve(choice, labels, groups, seed=7)
+    selected = select({"deep": x}, labels, groups, **options)
+    curve = learning_curve(selected, labels, groups, seed=7)
     folds = deal_into_folds(labels, groups, np.random.default_rng(7))
-    vectors = choice.basis.vectors.rows(slice(None))
+    vectors = selected.basis.vectors.rows(slice(None))
     unit = ((vectors - vectors.mean(axis=0)) ** 2).sum() / 90
     for size in range(1, FOLDS):
-        right = []
+        is_correct_by_round = []
         for start in range(FOLDS):
-            learned = np.isin(folds, [(start + i) % FOLDS for i in range(size)])
-            part = Statistics.of(vectors[learned], labels[learned], 3)
-            if options["kind"] == "lda":
-                weights, bias = solve_lda(part, choice.head.settings["shrinkage"] * unit)
-            elif options["kind"] == "centroid":
-                weights, bias = solve_centroid(part)
-            else:
-                weights, bias = solve_ridge(part, 0.4 / 0.6 * learned.sum() / 90)
-            right.append((folds[~learned], (vectors[~learned] @ weights + bias).argmax(axis=1) == labels[~learned]))
-        each = [np.mean(np.concatenate([r[f == fold] for f, r in right])) for fold in range(FOLDS)]
-        shares = [np.mean(folds == fold) for fold in range(FOLDS)]
-        assert found.points[size - 1].accuracy == pytest.approx(np.dot(each, shares), abs=1e-9)
-    assert found.points[-1].images == 90
-    assert found.points[-1].accuracy == (choice.probabilities.argmax(axis=1) == labels).mean()
+            is_train = np.isin(folds, [(start + i) % FOLDS for i in range(size)])
+            statistics = Statistics.of(vectors[is_train], labels[is_train], 3)
+            weights, bias = solve_part(statistics, options, selected.head, unit, is_train.sum() / 90)
+            is_correct = (vectors[~is_train] @ weights + bias).argmax(axis=1) == labels[~is_train]
+            is_correct_by_round.append((folds[~is_train], is_correct))
+        fold_accuracies = [
+            np.mean(np.concatenate([is_correct[test_folds == fold] for test_folds, is_correct in is_correct_by_round]))
+            for fold in range(FOLDS)
+        ]
+        fold_shares = [np.mean(folds == fold) for fold in range(FOLDS)]
+        assert curve.points[size - 1].accuracy == pytest.approx(np.dot(fold_accuracies, fold_shares), abs=1e-9)
+    assert curve.points[-1].images == 90
+    assert curve.points[-1].accuracy == (selected.probabilities.argmax(axis=1) == labels).mean()
 
 
-def test_more_pictures_bring_about_what_is_expected():
-    """25 times: the head of three times as many pictures, on thousands of fresh ones, lies within the interval."""
-    inside, gains = 0, []
+def test_the_interval_holds_the_accuracy_of_a_head_of_three_times_as_many_images():
+    """In at least 21 of 25 draws, measured on 5000 new images."""
+    covered, errors = 0, []
     for seed in range(25):
         rng = np.random.default_rng(seed)
-        centre = centres(seed, d=24)
-        x, labels = pictures(rng, 360, centre)
+        class_means = draw_class_means(seed, d=24)
+        x, labels = draw_images(rng, 360, class_means)
         groups = np.arange(360)
         part = select({"deep": x[:120]}, labels[:120], groups[:120], kind="lda")
-        found = learning_curve(part, labels[:120], groups[:120], more=240).expected
-        whole = select({"deep": x}, labels, groups, kind="lda")
-        new, truth = pictures(rng, 5000, centre)
-        came = (whole.head.scores(new.astype(np.float32)).argmax(axis=1) == truth).mean()
-        inside += found.interval[0] <= came <= found.interval[1]
-        gains.append(found.accuracy - came)
-    assert inside >= 21
-    assert abs(np.mean(gains)) < 0.02
+        expected = learning_curve(part, labels[:120], groups[:120], more=240).expected
+        head = select({"deep": x}, labels, groups, kind="lda").head
+        new, new_labels = draw_images(rng, 5000, class_means)
+        accuracy = (head.scores(new.astype(np.float32)).argmax(axis=1) == new_labels).mean()
+        covered += expected.interval[0] <= accuracy <= expected.interval[1]
+        errors.append(expected.accuracy - accuracy)
+    assert covered >= 21
+    assert abs(np.mean(errors)) < 0.02
 
 
-def test_the_expectation_is_between_now_and_everything_and_its_interval_holds_it():
-    rng = np.random.default_rng(0)
-    x, labels = pictures(rng, 120, centres())
-    choice = select({"deep": x}, labels, np.arange(120))
-    found = learning_curve(choice, labels, np.arange(120))
-    assert found.more == 100
-    assert found.expected.images == pytest.approx(220, abs=1)
-    assert found.expected.per_class == (73, 73, 73)
-    assert found.points[-1].accuracy <= found.expected.accuracy <= 1
-    for point in (*found.points, found.expected):
+def test_the_expected_accuracy_is_at_least_that_of_all_images_and_within_its_interval():
+    x, labels = draw_images(np.random.default_rng(0), 120, draw_class_means())
+    selected = select({"deep": x}, labels, np.arange(120))
+    curve = learning_curve(selected, labels, np.arange(120))
+    assert curve.more == 100
+    assert curve.expected.images == pytest.approx(220, abs=1)
+    assert curve.expected.per_class == (73, 73, 73)
+    assert curve.points[-1].accuracy <= curve.expected.accuracy <= 1
+    for point in (*curve.points, curve.expected):
         assert 0 <= point.interval[0] <= point.accuracy <= point.interval[1] <= 1
-    assert [point.images for point in found.points] == [24, 48, 72, 96, 120]
-    told = found.to_dict()
-    assert told["expectation"]["more"] == 100
-    assert len(told["points"]) == 5
+    assert [point.images for point in curve.points] == [24, 48, 72, 96, 120]
+    json_form = curve.to_dict()
+    assert json_form["expectation"]["more"] == 100
+    assert len(json_form["points"]) == 5
 
 
-def test_no_mistake_is_not_certainty_and_expects_no_less():
+def test_without_errors_the_interval_still_has_a_width():
     x = np.r_[np.zeros((30, 5)), np.ones((30, 5))] + 0.01 * np.random.default_rng(0).normal(size=(60, 5))
     labels = np.repeat([0, 1], 30)
-    choice = select({"deep": x}, labels, np.arange(60))
-    found = learning_curve(choice, labels, np.arange(60))
-    assert found.points[-1].accuracy == found.expected.accuracy == 1
-    assert 0.85 < found.points[-1].interval[0] < 0.99
-    assert found.points[-1].interval[0] <= found.expected.interval[0] < 1
+    selected = select({"deep": x}, labels, np.arange(60))
+    curve = learning_curve(selected, labels, np.arange(60))
+    assert curve.points[-1].accuracy == curve.expected.accuracy == 1
+    assert 0.85 < curve.points[-1].interval[0] < 0.99
+    assert curve.points[-1].interval[0] <= curve.expected.interval[0] < 1
 
 
-def test_an_exact_power_law_is_carried_on():
+def test_an_exact_power_law_is_extrapolated_exactly():
     sizes = np.array([20.0, 40, 80, 100])
     errors = 3 * sizes**-0.5
     np.testing.assert_allclose(extrapolate(sizes, errors[None], 400), [3 * 400**-0.5])
     rising = extrapolate(sizes, errors[None, ::-1], 400)
-    np.testing.assert_allclose(rising, errors[0])  # never worse than now
+    np.testing.assert_allclose(rising, errors[0])  # no worse than with the images there are
 
 
-def test_folds_keep_groups_whole_and_classes_even():
+def test_folds_keep_groups_whole_and_have_equally_many_groups_of_each_class():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 70, 300)
     labels = groups % 3
@@ -118,30 +120,27 @@ def test_folds_keep_groups_whole_and_classes_even():
     for group in np.unique(groups):
         assert len(np.unique(folds[groups == group])) == 1
     for c in range(3):
-        numbers = [len(np.unique(groups[(labels == c) & (folds == fold)])) for fold in range(FOLDS)]
-        assert max(numbers) - min(numbers) <= 1
+        counts = [len(np.unique(groups[(labels == c) & (folds == fold)])) for fold in range(FOLDS)]
+        assert max(counts) - min(counts) <= 1
 
 
-def test_where_there_is_no_curve_there_is_none():
-    rng = np.random.default_rng(0)
-    x, labels = pictures(rng, 60, centres())
-    few = np.where(labels == 2, 1000 + np.arange(60) % 4, np.arange(60))  # a class of four groups
-    choice = select({"deep": x}, labels, few)
-    assert learning_curve(choice, labels, few) is None
-    choice = select({"deep": x}, labels, np.arange(60))
-    assert learning_curve(choice, labels, np.arange(60)) is not None
-    iterative = replace(choice, head=replace(choice.head, kind="logistic"))
-    assert learning_curve(iterative, labels, np.arange(60)) is None
+def test_there_is_no_curve_without_enough_groups_or_a_closed_form():
+    x, labels = draw_images(np.random.default_rng(0), 60, draw_class_means())
+    groups = np.where(labels == 2, 1000 + np.arange(60) % 4, np.arange(60))  # a class of four groups
+    assert learning_curve(select({"deep": x}, labels, groups), labels, groups) is None
+    selected = select({"deep": x}, labels, np.arange(60))
+    assert learning_curve(selected, labels, np.arange(60)) is not None
+    logistic = replace(selected, head=replace(selected.head, kind="logistic"))
+    assert learning_curve(logistic, labels, np.arange(60)) is None
 
 
-def test_random_features_have_a_curve_too():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 2))
+def test_a_head_on_random_features_has_a_curve():
+    x = np.random.default_rng(0).normal(size=(400, 2))
     labels = (np.linalg.norm(x, axis=1) > 1.1).astype(int)
-    choice = select({"deep": x}, labels, np.arange(400), kind="ridge")
-    assert choice.head.settings.get("random_features")
-    found = learning_curve(choice, labels, np.arange(400))
-    assert found.points[0].accuracy > 0.8
+    selected = select({"deep": x}, labels, np.arange(400), kind="ridge")
+    assert selected.head.settings.get("random_features")
+    curve = learning_curve(selected, labels, np.arange(400))
+    assert curve.points[0].accuracy > 0.8
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (4, 2), (9, 5), (10, 10), (245, 200), (1027, 1000), (60, 50)])

@@ -1,4 +1,4 @@
-"""The trained head: against a training written out in NumPy, its stops, and the model folder that it makes."""
+"""The mlp head: against gradient descent written out in NumPy, when training stops, and its model folder."""
 
 import json
 import subprocess
@@ -18,6 +18,7 @@ from headstart.heads.training_set import TrainingSet
 
 @pytest.fixture
 def blobs():
+    """Vectors [120, 10] of three classes, and their labels."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1, 2], 40)
     x = rng.normal(size=(120, 10)) + 2.5 * np.eye(10)[labels]
@@ -39,115 +40,133 @@ def blobs():
         {"batch_size": -1},
     ],
 )
-def test_values_that_cannot_be_used_are_refused(options):
+def test_options_that_cannot_be_used_are_errors(options):
     with pytest.raises(OptionError):
         MlpConfig(**options)
 
 
-def test_without_pytorch_it_says_what_to_install(blobs, monkeypatch):
-    def gone(name):
+def test_without_pytorch_the_error_names_what_to_install(blobs, monkeypatch):
+    def not_installed(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(mlp, "import_module", gone)
+    monkeypatch.setattr(mlp, "import_module", not_installed)
     x, labels = blobs
     with pytest.raises(MissingExtraError, match="pip install"):
         select_head(TrainingSet.of({"t": x}, labels, np.arange(len(x))), HeadOptions(kind="mlp"))
 
 
+def test_validation_holds_out_about_a_tenth_in_whole_groups_and_leaves_every_class():
+    labels = np.r_[np.arange(97) % 2, 2, 2, 2]
+    groups = np.r_[np.arange(97) // 3, 100, 100, 100]  # all images of the last class are in one group
+    is_held_out = mlp.holdout_groups(groups, labels, seed=0)
+    assert 5 <= is_held_out.sum() <= 10
+    assert not set(groups[is_held_out]) & set(groups[~is_held_out])
+    assert set(labels[~is_held_out]) == {0, 1, 2}
+    np.testing.assert_array_equal(is_held_out, mlp.holdout_groups(groups, labels, seed=0))
+
+
 @pytest.mark.zoo
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_step_of_gradient_descent_is_the_one_written_out(blobs, classes):
-    """Without dropout and with one batch an epoch: the sigmoid of two classes, the softmax of three."""
+    """Without dropout and with one batch in each epoch: a sigmoid for two classes, a softmax for three."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x, labels = blobs
     x, labels = x[labels < classes], labels[labels < classes]
-    how = MlpConfig(hidden=7, dropout=0.0, optimizer="sgd", learning_rate=0.1, epochs=3, batch_size=1000)
-    first, second, third = (layers() for _, layers in mlp.train(x, Targets(labels, classes, labels), how, seed=3))
-    inner = np.maximum(x @ second.hidden_weights + second.hidden_bias, 0)
-    scores = inner @ second.weights + second.bias
+    config = MlpConfig(hidden=7, dropout=0.0, optimizer="sgd", learning_rate=0.1, epochs=3, batch_size=1000)
+    first, second, third = (layers() for _, layers in mlp.train(x, Targets(labels, classes, labels), config, seed=3))
+    hidden = np.maximum(x @ second.hidden_weights + second.hidden_bias, 0)
+    scores = hidden @ second.weights + second.bias
     p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    back = (p / p.sum(axis=1, keepdims=True) - np.eye(classes)[labels]) / len(x)
+    score_gradient = (p / p.sum(axis=1, keepdims=True) - np.eye(classes)[labels]) / len(x)
     if classes == 2:
-        back[:, 0] = 0  # the score of the first class stays 0
-    through = (back @ second.weights.T) * (inner > 0)
-    slopes = {
-        "hidden_weights": x.T @ through,
-        "hidden_bias": through.sum(axis=0),
-        "weights": inner.T @ back,
-        "bias": back.sum(axis=0),
+        score_gradient[:, 0] = 0  # the score of the first class stays 0
+    hidden_gradient = (score_gradient @ second.weights.T) * (hidden > 0)
+    gradients = {
+        "hidden_weights": x.T @ hidden_gradient,
+        "hidden_bias": hidden_gradient.sum(axis=0),
+        "weights": hidden.T @ score_gradient,
+        "bias": score_gradient.sum(axis=0),
     }
-    for name, slope in slopes.items():
-        one, two, three = (getattr(layers, name) for layers in (first, second, third))
-        np.testing.assert_allclose(three, two + 0.9 * (two - one) - 0.1 * slope, atol=2e-6)  # momentum 0.9
+    for name, gradient in gradients.items():
+        before, current, after = (getattr(layers, name) for layers in (first, second, third))
+        expected = current + 0.9 * (current - before) - 0.1 * gradient  # momentum 0.9
+        np.testing.assert_allclose(after, expected, atol=2e-6)
 
 
 @pytest.mark.zoo
-def test_the_lessons_head_has_the_lessons_parameters():
+def test_the_head_of_the_lesson_has_as_many_parameters_as_in_the_lesson():
     """(7, 7, 768) flattened, 1,024 hidden units, one sigmoid: 38,537,217 parameters to train."""
     pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x = np.zeros((2, 7 * 7 * 768), np.float32)
-    _, layers = next(iter(mlp.train(x, Targets(np.array([0, 1]), 2, np.arange(2)), MlpConfig(epochs=1), seed=0)))
-    found = layers()
-    one_sigmoid = found.weights[:, 1].size + 1
-    assert not found.weights[:, 0].any()
-    assert found.hidden_weights.size + found.hidden_bias.size + one_sigmoid == 38_537_217
+    _, copy_layers = next(iter(mlp.train(x, Targets(np.array([0, 1]), 2, np.arange(2)), MlpConfig(epochs=1), seed=0)))
+    layers = copy_layers()
+    sigmoid_parameters = layers.weights[:, 1].size + 1
+    assert not layers.weights[:, 0].any()
+    assert layers.hidden_weights.size + layers.hidden_bias.size + sigmoid_parameters == 38_537_217
 
 
 @pytest.mark.zoo
-def test_it_learns_is_repeatable_and_stops_when_told(blobs):
+def test_training_stops_at_an_accuracy_and_is_repeatable(blobs):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
+    x, labels = blobs
+    targets = Targets(labels, 3, np.arange(len(x)))
+    config = MlpConfig(hidden=32, learning_rate=1e-3, epochs=200, stop_at_accuracy=0.9)
+    layers, history = mlp.fit_mlp(x, targets, config, seed=0)
+    assert history[-1].accuracy >= 0.9 > history[-2].accuracy
+    assert len(history) < 200
+    again, _ = mlp.fit_mlp(x, targets, config, seed=0)
+    np.testing.assert_array_equal(layers.hidden_weights, again.hidden_weights)
+    assert (layers.scores(x).argmax(axis=1) == labels).mean() > 0.85
+
+
+@pytest.mark.zoo
+def test_training_stops_when_patience_runs_out_and_the_best_epoch_is_used(blobs):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     x, labels = blobs
     groups = np.arange(len(x))
-    how = MlpConfig(hidden=32, learning_rate=1e-3, epochs=200, stop_at_accuracy=0.9)
-    layers, history = mlp.fit_mlp(x, Targets(labels, 3, groups), how, seed=0)
-    assert history[-1].accuracy >= 0.9 > history[-2].accuracy
-    assert len(history) < 200
-    again, _ = mlp.fit_mlp(x, Targets(labels, 3, groups), how, seed=0)
-    np.testing.assert_array_equal(layers.hidden_weights, again.hidden_weights)
-    assert (layers.scores(x).argmax(axis=1) == labels).mean() > 0.85
-    patient = MlpConfig(hidden=32, learning_rate=1e-2, epochs=500, patience=3, dropout=0.0)
-    best, told = mlp.fit_mlp(x, Targets(labels, 3, groups), patient, seed=0)
-    losses = [epoch.validation_loss for epoch in told]
-    assert len(told) < 500
-    assert int(np.argmin(losses)) == len(told) - 4  # the best epoch, then three that were no better
-    kept = mlp.holdout_groups(groups, labels, 0)
-    scores = best.scores(x[kept])
+    config = MlpConfig(hidden=32, learning_rate=1e-2, epochs=500, patience=3, dropout=0.0)
+    layers, history = mlp.fit_mlp(x, Targets(labels, 3, groups), config, seed=0)
+    losses = [epoch.validation_loss for epoch in history]
+    assert len(history) < 500
+    assert int(np.argmin(losses)) == len(history) - 4  # the best epoch, then three that were no better
+    is_held_out = mlp.holdout_groups(groups, labels, 0)
+    scores = layers.scores(x[is_held_out])
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-    assert -log_p[np.arange(kept.sum()), labels[kept]].mean() == pytest.approx(min(losses), rel=1e-4)
+    validation_loss = -log_p[np.arange(is_held_out.sum()), labels[is_held_out]].mean()
+    assert validation_loss == pytest.approx(min(losses), rel=1e-4)
 
 
 @pytest.mark.zoo
-def test_class_weights_make_a_rare_class_count_alike():
+def test_class_weights_raise_the_recall_of_a_rare_class():
     pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
     rng = np.random.default_rng(1)
     labels = np.r_[np.zeros(190, int), np.ones(10, int)]
     x = (rng.normal(size=(200, 4)) + 1.5 * labels[:, None]).astype(np.float32)
-    found = {}
-    for weighted in (False, True):
-        how = MlpConfig(hidden=16, learning_rate=3e-3, epochs=30, class_weights=weighted)
-        layers, _ = mlp.fit_mlp(x, Targets(labels, 2, np.arange(200)), how, seed=0)
-        found[weighted] = (layers.scores(x).argmax(axis=1) == 1)[labels == 1].mean()
-    assert found[True] > found[False]
+    recall = {}
+    for is_weighted in (False, True):
+        config = MlpConfig(hidden=16, learning_rate=3e-3, epochs=30, class_weights=is_weighted)
+        layers, _ = mlp.fit_mlp(x, Targets(labels, 2, np.arange(200)), config, seed=0)
+        recall[is_weighted] = (layers.scores(x).argmax(axis=1) == 1)[labels == 1].mean()
+    assert recall[True] > recall[False]
 
 
 @pytest.mark.zoo
-def test_a_model_with_a_trained_head_answers_without_pytorch(photos, tmp_path):
+def test_a_model_with_an_mlp_head_predicts_without_pytorch(photos, tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
-    fitted = hs.ImageClassifier(head="mlp", mlp=MlpConfig(hidden=64, learning_rate=1e-3, epochs=15), dropout=0.3).fit(
-        photos
-    )
-    assert fitted.run_["head"]["kind"] == "mlp"
-    assert fitted.run_["head"]["dropout"] == 0.3
-    assert len(fitted.run_["training"]) == 15
-    assert fitted.accuracy_["leave_group_out"].value > 0.7
-    fitted.save(tmp_path / "m")
+    config = MlpConfig(hidden=64, learning_rate=1e-3, epochs=15)
+    classifier = hs.ImageClassifier(head="mlp", mlp=config, dropout=0.3).fit(photos)
+    assert classifier.run_["head"]["kind"] == "mlp"
+    assert classifier.run_["head"]["dropout"] == 0.3
+    assert len(classifier.run_["training"]) == 15
+    assert classifier.accuracy_["leave_group_out"].value > 0.7
+    classifier.save(tmp_path / "m")
     code = """
 import sys, headstart as hs
-fitted = hs.load(sys.argv[1])
-fitted.verify()
-print(fitted.predict_proba(sys.argv[2]).tolist())
+classifier = hs.load(sys.argv[1])
+classifier.verify()
+print(classifier.predict_proba(sys.argv[2]).tolist())
 assert "torch" not in sys.modules
 """
     command = [sys.executable, "-c", code, tmp_path / "m", photos]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    np.testing.assert_allclose(json.loads(done.stdout), fitted.predict_proba(photos), atol=1e-6)
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(completed.stdout), classifier.predict_proba(photos), atol=1e-6)

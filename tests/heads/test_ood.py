@@ -1,7 +1,8 @@
-"""OOD scores against ridge written out, and against refits where groups are left out."""
+"""OOD scores against ridge written out, and held-out ones against refits."""
 
 import numpy as np
 import pytest
+from helpers.heads import ood_scores_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,18 +11,9 @@ from headstart.heads.ood import PENALTY, fit_ood, held_out_ood_scores
 from headstart.heads.vectors import Vectors
 
 
-def distance_by_hand(x, new, penalty):
-    """Ridge on each picture's difference from the mean, written out."""
-    mean = x.mean(axis=0)
-    scatter = (x - mean).T @ (x - mean)
-    away = new - mean
-    left = penalty * np.linalg.solve(scatter + penalty * np.eye(x.shape[1]), away.T).T
-    return (away * left).sum(axis=1) / (away**2).sum(axis=1)
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from([(60, 12), (60, 4), (20, 40), (41, 40)]))
-def test_distances_of_groups_left_out_are_those_of_refits(seed, shape):
+def test_held_out_scores_are_those_of_refits(seed, shape):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape) * np.geomspace(0.1, 3, shape[1]) + 2
     groups = rng.integers(0, 9, shape[0])
@@ -29,46 +21,47 @@ def test_distances_of_groups_left_out_are_those_of_refits(seed, shape):
     penalty = PENALTY * basis.eigenvalues.sum()
     expected = np.empty(len(x))
     for group in np.unique(groups):
-        out = groups == group
-        expected[out] = distance_by_hand(x[~out], x[out], penalty)
+        is_left_out = groups == group
+        expected[is_left_out] = ood_scores_by_hand(x[~is_left_out], x[is_left_out], penalty)
     np.testing.assert_allclose(held_out_ood_scores(basis, groups), expected, atol=1e-7)
-    with pytest.MonkeyPatch.context() as low:  # groups larger than this and than the vectors are wide come from a refit
-        low.setattr("headstart.heads.leave_one_group_out.LARGE_GROUP", 3)
+    with pytest.MonkeyPatch.context() as patch:  # groups larger than this and than a vector is wide are refitted
+        patch.setattr("headstart.heads.leave_one_group_out.LARGE_GROUP", 3)
         np.testing.assert_allclose(held_out_ood_scores(basis, groups), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(200, 12), (20, 40)])
-def test_distances_of_new_pictures_are_those_of_the_whole_ridge(shape):
-    """But for half precision, and for directions that explain next to nothing."""
+def test_scores_of_new_images_are_those_of_ridge(shape):
+    """Up to half precision, and up to directions that explain next to nothing."""
     rng = np.random.default_rng(0)
     parts = (rng.normal(size=shape) + 2, 5 * rng.normal(size=shape) - 1)
     scales = np.r_[np.full(shape[1], 0.3), np.full(shape[1], 0.05)]
     x = np.hstack(parts) * scales
     new = rng.normal(size=(30, 2 * shape[1])) * 8
     basis = Eigenbasis.of(Vectors(parts, scales))
-    found = fit_ood(basis)
-    expected = distance_by_hand(x, new * scales, PENALTY * basis.eigenvalues.sum())
-    np.testing.assert_allclose(found.scores(new), expected, atol=0.01)
-    assert found.factor.dtype == np.float16
-    assert 0 <= found.scores(new).min() <= found.scores(new).max() <= 1
+    detector = fit_ood(basis)
+    expected = ood_scores_by_hand(x, new * scales, PENALTY * basis.eigenvalues.sum())
+    scores = detector.scores(new)
+    np.testing.assert_allclose(scores, expected, atol=0.01)
+    assert detector.factor.dtype == np.float16
+    assert 0 <= scores.min() <= scores.max() <= 1
 
 
-def test_what_training_pictures_do_not_vary_in_is_far():
+def test_directions_in_which_training_images_do_not_vary_have_high_scores():
     rng = np.random.default_rng(0)
     x = np.zeros((100, 20))
     x[:, :10] = rng.normal(size=(100, 10))
-    found = fit_ood(Eigenbasis.of(x))
-    alike, other = np.zeros((2, 20)), np.zeros((2, 20))
-    alike[:, :10], other[:, 10:] = rng.normal(size=(2, 10)), 0.01 * rng.normal(size=(2, 10))
-    assert found.scores(alike).max() < 0.1
-    assert found.scores(found.centre + other).min() > 0.9
-    np.testing.assert_allclose(found.scores(found.centre[None]), 1, atol=0.01)
+    detector = fit_ood(Eigenbasis.of(x))
+    in_distribution, offsets = np.zeros((2, 20)), np.zeros((2, 20))
+    in_distribution[:, :10], offsets[:, 10:] = rng.normal(size=(2, 10)), 0.01 * rng.normal(size=(2, 10))
+    assert detector.scores(in_distribution).max() < 0.1
+    assert detector.scores(detector.centre + offsets).min() > 0.9
+    np.testing.assert_allclose(detector.scores(detector.centre[None]), 1, atol=0.01)
 
 
-def test_pictures_without_variation_or_of_one_group_have_a_distance():
-    flat = fit_ood(Eigenbasis.of(np.ones((5, 3))))
-    assert flat.factor.shape == (3, 1)
-    np.testing.assert_array_equal(flat.scores(np.zeros((2, 3))), 1)
+def test_equal_images_and_images_of_one_group_have_the_highest_score():
+    detector = fit_ood(Eigenbasis.of(np.ones((5, 3))))
+    assert detector.factor.shape == (3, 1)
+    np.testing.assert_array_equal(detector.scores(np.zeros((2, 3))), 1)
     np.testing.assert_array_equal(held_out_ood_scores(Eigenbasis.of(np.ones((5, 3))), np.arange(5)), 1)
     x = np.random.default_rng(0).normal(size=(6, 3))
     np.testing.assert_array_equal(held_out_ood_scores(Eigenbasis.of(x), np.zeros(6, int)), 1)

@@ -1,0 +1,82 @@
+"""The eigenbasis: a rotation that loses nothing, against the singular value decomposition."""
+
+import numpy as np
+import pytest
+from helpers.heads import gaussian_classes
+
+from headstart.heads.eigenbasis import Eigenbasis
+
+shapes = pytest.mark.parametrize(("n", "d"), [(30, 8), (8, 30), (5, 5)])
+
+
+def basis_and_vectors(n, d):
+    x = np.random.default_rng(n).normal(size=(n, d)) + 3
+    return Eigenbasis.of(x), x
+
+
+@shapes
+def test_projection_keeps_inner_products(n, d):
+    basis, x = basis_and_vectors(n, d)
+    centred = x - x.mean(axis=0)
+    coordinates = basis.project(slice(None))
+    np.testing.assert_allclose(coordinates @ coordinates.T, centred @ centred.T, atol=1e-9)
+    np.testing.assert_allclose((coordinates**2).sum(axis=0), basis.eigenvalues, rtol=1e-9)
+    np.testing.assert_allclose(basis.project(np.array([[2, 0]])), coordinates[[[2, 0]]], atol=1e-9)
+    targets = np.random.default_rng(1).normal(size=(n, 3))
+    np.testing.assert_allclose(basis.products(targets), coordinates.T @ targets, atol=1e-9)
+    weights = np.random.default_rng(0).normal(size=(len(basis.eigenvalues), 2))
+    np.testing.assert_allclose(centred @ basis.weights(weights), coordinates @ weights, atol=1e-8)
+
+
+@shapes
+def test_the_vectors_are_reconstructed_from_their_coordinates(n, d):
+    basis, x = basis_and_vectors(n, d)
+    eigenvectors = basis.weights(np.eye(len(basis.eigenvalues)))
+    np.testing.assert_allclose(eigenvectors.T @ eigenvectors, np.eye(len(basis.eigenvalues)), atol=1e-9)
+    np.testing.assert_allclose(basis.project(slice(None)) @ eigenvectors.T + basis.mean, x, atol=1e-9)
+
+
+@shapes
+def test_eigenvalues_are_squared_singular_values(n, d):
+    basis, x = basis_and_vectors(n, d)
+    singular_values = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    expected = singular_values[singular_values > 1e-6][::-1] ** 2
+    np.testing.assert_allclose(basis.eigenvalues, expected, rtol=1e-9)
+    assert basis.mean_squared_length == pytest.approx(((x - x.mean(axis=0)) ** 2).sum() / n)
+
+
+@shapes
+def test_the_top_directions_give_the_best_approximation_of_low_rank(n, d):
+    basis, x = basis_and_vectors(n, d)
+    centred = x - x.mean(axis=0)
+    left, singular_values, right = np.linalg.svd(centred, full_matrices=False)
+    expected = left[:, :2] * singular_values[:2] @ right[:2]
+    top = basis.top(2)
+    np.testing.assert_array_equal(top.eigenvalues, basis.eigenvalues[-2:])
+    weights = np.random.default_rng(0).normal(size=(2, 3))
+    np.testing.assert_allclose(top.project(slice(None)) @ top.weights(np.eye(2)).T, expected, atol=1e-9)
+    np.testing.assert_allclose(expected @ top.weights(weights), top.project(slice(None)) @ weights, atol=1e-8)
+
+
+@shapes
+def test_affine_maps_of_coordinates_are_affine_maps_of_vectors(n, d):
+    basis, x = basis_and_vectors(n, d)
+    weights = np.random.default_rng(0).normal(size=(len(basis.eigenvalues), 2))
+    vector_weights, bias = basis.affine(weights, np.array([1.0, -2.0]))
+    expected = basis.project(slice(None)) @ weights + [1, -2]
+    np.testing.assert_allclose(x @ vector_weights + bias, expected, atol=1e-8)
+
+
+def test_class_means_are_means_of_coordinates():
+    x, labels, _ = gaussian_classes()
+    basis = Eigenbasis.of(x)
+    counts, means = basis.class_means(labels, 4)
+    coordinates = basis.project(slice(None))
+    assert counts.tolist() == [*np.bincount(labels), 0]
+    np.testing.assert_allclose(means[:3], [coordinates[labels == c].mean(axis=0) for c in range(3)], atol=1e-9)
+    np.testing.assert_array_equal(means[3], 0)  # a class without images
+
+
+def test_a_basis_of_equal_vectors_has_coordinates_for_each():
+    basis = Eigenbasis.of(np.ones((4, 3)))
+    assert basis.project(slice(None)).shape[0] == 4
