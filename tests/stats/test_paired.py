@@ -1,0 +1,103 @@
+"""Paired comparisons of two models, against SciPy, loops and simulation."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from headstart.stats.paired import (
+    PairedDifference,
+    group_bootstrap,
+    grouped_difference,
+    holm,
+    mcnemar,
+    paired_difference,
+)
+
+
+def test_the_paired_difference_counts_images_that_one_model_alone_classifies_correctly():
+    first = np.array([True, True, True, False, False, False, True, False])
+    second = np.array([True, True, False, True, True, True, True, False])
+    groups = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    difference = paired_difference(first, second, groups)
+    assert (difference.only_first, difference.only_second) == (1, 3)
+    assert difference.difference == 2 / 8
+    assert difference.p_value == mcnemar(1, 3) == binomtest(1, 4).pvalue
+    assert difference.interval == group_bootstrap(second.astype(float) - first, groups)
+    reverse = paired_difference(second, first, groups)
+    assert (reverse.only_first, reverse.only_second, reverse.difference) == (3, 1, -2 / 8)
+
+
+@pytest.mark.parametrize(
+    ("p_value", "interval", "expected"),
+    [
+        (0.04, (0.01, 0.2), True),
+        (0.04, (-0.2, -0.01), True),
+        (0.05, (0.01, 0.2), False),
+        (0.5, (0.01, 0.2), False),
+        (0.04, (-0.01, 0.2), False),
+        (0.04, (0.0, 0.2), False),
+        (0.04, (-0.2, 0.0), False),
+    ],
+)
+def test_a_difference_is_significant_where_test_and_interval_agree(p_value, interval, expected):
+    difference = PairedDifference(10, 20, 0.1, interval, p_value)
+    assert difference.significant is expected
+    assert difference.to_dict()["real"] is expected
+
+
+def test_the_json_form_of_a_difference():
+    json_form = json.loads(json.dumps(PairedDifference(3, 14, 0.11, (0.02, 0.2), 0.013).to_dict()))
+    assert json_form == {
+        "difference": 0.11,
+        "interval": [0.02, 0.2],
+        "only_first": 3,
+        "only_second": 14,
+        "p_value": 0.013,
+        "real": True,
+    }
+
+
+def test_the_error_of_a_grouped_difference_is_that_of_group_sums():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 5)
+    first, second = rng.normal(size=150), rng.normal(size=150)
+    mean, error = grouped_difference(first, second, groups)
+    deviations = first - second - (first - second).mean()
+    group_sums = np.array([deviations[groups == group].sum() for group in range(30)])
+    assert mean == pytest.approx((first - second).mean())
+    assert error == pytest.approx(np.sqrt(30 / 29 * (group_sums**2).sum()) / 150)
+    assert grouped_difference(first, second, np.zeros(150, int))[1] == float("inf")
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_agrees_with_the_binomial_test_of_scipy(only_first, only_second):
+    expected = binomtest(only_first, only_first + only_second).pvalue if only_first + only_second else 1.0
+    assert mcnemar(only_first, only_second) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar(only_first, only_second) == mcnemar(only_second, only_first)
+
+
+def test_mcnemar_is_exact_beyond_the_range_of_floats():
+    assert mcnemar(0, 2000) == 0.0  # 2^-1999
+    assert mcnemar(5000, 5000) == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_bootstrap_of_groups_is_wider_than_that_of_images_and_covers_the_true_mean():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(200):
+        values = np.repeat(rng.normal(0.1, 1, 60), 8)
+        low, high = group_bootstrap(values, np.repeat(np.arange(60), 8), resamples=400)
+        covered += low <= 0.1 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+    image_low, image_high = group_bootstrap(values, np.arange(480), resamples=400)
+    assert high - low > 2 * (image_high - image_low)
+    assert group_bootstrap(values, np.zeros(480, int)) == (-1.0, 1.0)
