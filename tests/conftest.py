@@ -1,4 +1,4 @@
-"""What all tests share: the reference data where it is, a cache of their own, and a small fit."""
+"""Fixtures of all tests: the reference data, a temporary cache, and a small fit."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _temporary_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

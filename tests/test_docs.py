@@ -1,4 +1,4 @@
-"""What the documents promise: every example runs, every link leads somewhere, everything public is documented."""
+"""Documentation: every example runs, every link has a target, and everything public is documented."""
 
 import ast
 import doctest
@@ -24,7 +24,7 @@ from headstart.data.rendered import render
 DOCS = ROOT / "docs"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.M | re.S)
-SMALLER = {"sample": ["--train", "24", "--validation", "8"]}  # half a minute less; what the pages say stays true
+SMALLER = {"sample": ["--train", "24", "--validation", "8"]}  # saves half a minute
 MAX_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 60, 8
 
 
@@ -33,7 +33,7 @@ def name_of(document):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def reader_folder(tmp_path_factory):
     """A folder as a reader of the documents has it: ``photos/CLASS/``, ``new.jpg``, ``network.onnx``."""
     folder = tmp_path_factory.mktemp("reader")
     render("horses-or-humans", folder / "rendered", train=24, validation=2)
@@ -52,35 +52,39 @@ def shell_commands(document):
     return [shlex.split(line, comments=True) for line in lines if shlex.split(line, comments=True)]
 
 
-def run(command, place):
-    words = [word for part in command for word in (sorted(map(str, place.glob(part))) if "*" in part else [part])]
-    assert len(words) >= len(command), f"{command} names files that are not there"
+def run(command, reader_folder):
+    words: list[str] = []
+    for part in command:
+        words += sorted(map(str, reader_folder.glob(part))) if "*" in part else [part]
+    assert len(words) >= len(command), f"{command} names files that do not exist"
     words += SMALLER.get(command[1], [])
     script = Path(sys.executable).with_name("headstart")
-    done = subprocess.run([script, *words[1:]], cwd=place, capture_output=True, text=True, env={**os.environ})
-    assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
+    completed = subprocess.run(
+        [script, *words[1:]], cwd=reader_folder, capture_output=True, text=True, env={**os.environ}
+    )
+    assert completed.returncode == 0, f"{shlex.join(command)}: {completed.stderr}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_examples_run(document, place, monkeypatch):
+def test_examples_run(document, reader_folder, monkeypatch):
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     for command in shell_commands(document):
         if command[0] == "headstart":
-            run(command, place)
+            run(command, reader_folder)
         elif command[0] == "make":
             assert command[1] in targets, command
         else:
             assert command[:2] == ["pip", "install"], f"{document.name} shows {command}, which no test runs"
             assert set(re.findall(r"\[(.*)\]", command[2])) <= set(extras), command
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(reader_folder)
     names: dict[str, object] = {}
     for code in blocks(document, "python"):
         exec(compile(code, document.name, "exec"), names)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(document):
+def test_links_have_targets(document):
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
         assert "://" in target or (document.parent / target.split("#")[0]).exists(), target
 
@@ -96,8 +100,8 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "true"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert completed.returncode == 0, completed.stderr
     return folder
 
 
@@ -120,9 +124,9 @@ def test_every_command_and_option_is_in_the_reference(site):
     from headstart.cli import app
 
     text = text_of(site / "reference" / "commands" / "index.html")
-    found = dict(cli_commands(get_command(app)))
-    assert len(found) >= 15
-    for name, command in found.items():
+    commands = dict(cli_commands(get_command(app)))
+    assert len(commands) >= 15
+    for name, command in commands.items():
         section = text.split(f"{name}¶", 1)
         assert len(section) == 2, name
         section = section[1].split("¶", 1)[0]

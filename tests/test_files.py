@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all, whatever happens meanwhile."""
+"""Files and folders are written completely or not at all, also on errors, kills and full disks."""
 
 import os
 import stat
@@ -146,8 +146,8 @@ for write in (
 def test_a_full_disk_leaves_the_old(tmp_path):
     replace_folder(tmp_path / "target", fill_with("old"))
     write_atomic(tmp_path / "file", "old")
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
-    assert done.stdout.split() == ["OSError", "OSError"], done.stderr
+    completed = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    assert completed.stdout.split() == ["OSError", "OSError"], completed.stderr
     assert content(tmp_path) == {"file": b"old", "target/a": b"old", "target/b": b"old"}
 
 

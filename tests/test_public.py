@@ -1,4 +1,4 @@
-"""The public interface, and what importing its parts brings along."""
+"""The public interface, and the modules that importing its parts loads."""
 
 import ast
 import importlib
@@ -16,9 +16,9 @@ PACKAGES = ("backbones", "check", "classifier", "compare", "data", "features", "
 
 def imported_by(statement):
     """Return the modules that a statement imports, in a new process, as ``python -X importtime`` lists them."""
-    done = subprocess.run([sys.executable, "-X", "importtime", "-c", statement], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    completed = subprocess.run([sys.executable, "-X", "importtime", "-c", statement], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    return {line.rsplit("|", 1)[1].strip() for line in completed.stderr.splitlines() if line.startswith("import time:")}
 
 
 def test_all_names_exist_and_have_docstrings_and_no_others_are_public():
@@ -29,11 +29,11 @@ def test_all_names_exist_and_have_docstrings_and_no_others_are_public():
     assert set(headstart.__all__) <= set(dir(headstart))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         headstart.nothing  # noqa: B018
-    # What a type checker sees is what there is.
+    # The imports that only type checkers see are the same names.
     tree = ast.parse((ROOT / "src" / "headstart" / "__init__.py").read_text("utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert seen == set(headstart.__all__)
+    typed_names = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed_names == set(headstart.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES)

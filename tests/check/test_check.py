@@ -18,7 +18,7 @@ from headstart.errors import DataError
 
 def test_a_clean_set_has_next_to_no_findings(clean):
     findings = findings_by_kind(clean)
-    assert sum(map(len, findings.values())) <= 3  # a label suspect or two: some figures are odd
+    assert sum(map(len, findings.values())) <= 3  # one label issue or two: some rendered figures are ambiguous
     for kind in ("leak", "conflicting_labels", "exact_duplicate", "near_duplicate", "unreadable", "tiny", "dark"):
         assert findings[kind] == [], kind
 
@@ -54,9 +54,9 @@ def test_unlabelled_images_can_be_checked(clean):
 def test_the_command_prints_json_or_text_and_is_strict_on_request(photos, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main()
-        return ended.value.code or 0, *capsys.readouterr()
+        return exit_info.value.code or 0, *capsys.readouterr()
 
     original = image_path(photos, number=2)
     duplicate = shutil.copy(original, original.with_name("\x1b[31mred.jpg"))

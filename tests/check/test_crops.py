@@ -51,26 +51,26 @@ def test_a_crop_passes_the_coarse_search(seed, share, is_mirrored):
     edge = round(300 * share)
     left, top = rng.integers(0, 301 - edge, 2)
     part = np.asarray(image.crop((left, top, left + edge, top + edge)))[:, :: -1 if is_mirrored else 1]
-    whole, crop = (
+    small_image, small_crop = (
         tiny_image(shrink(Image.fromarray(np.ascontiguousarray(pixels))))
         .reshape(1, 16, 16, 3)
         .mean(axis=3, dtype=np.float32)
         for pixels in (np.asarray(image), part)
     )
-    assert match_templates(whole, crop, range(8, 16))[0] >= MIN_CORRELATION[16]
+    assert match_templates(small_image, small_crop, range(8, 16))[0] >= MIN_CORRELATION[16]
 
 
 def test_a_crop_is_found_in_its_image_and_another_image_is_not():
     rng = np.random.default_rng(1)
-    whole, other = (
+    image, other_image = (
         np.asarray(Image.fromarray(rng.integers(0, 256, (9, 9), np.uint8)).resize((64, 64), Image.Resampling.BICUBIC))
         for _ in range(2)
     )
-    whole, other = whole.astype(np.float32), other.astype(np.float32)
-    crop = np.asarray(Image.fromarray(whole).resize((64, 64), Image.Resampling.BICUBIC, box=(9, 14, 52, 57)))
+    image, other_image = image.astype(np.float32), other_image.astype(np.float32)
+    crop = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC, box=(9, 14, 52, 57)))
     uniform = np.full((64, 64), 7, np.float32)
     correlations = crop_correlation(
-        np.stack([whole, whole, crop, whole, whole]), np.stack([crop, crop[:, ::-1], whole, other, uniform])
+        np.stack([image, image, crop, image, image]), np.stack([crop, crop[:, ::-1], image, other_image, uniform])
     )
     assert (correlations[:2] > 0.97).all()
     assert (correlations[2:4] < 0.94).all()

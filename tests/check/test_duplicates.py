@@ -30,14 +30,14 @@ def test_a_changed_copy_is_a_near_duplicate(photos, change):
 
 
 def test_identical_files_are_duplicates_leaks_or_conflicting_labels(photos):
-    one, two, three = (image_path(photos, number=n) for n in (1, 2, 3))
-    duplicate = shutil.copy(one, one.with_name("again.jpg"))
-    leak = shutil.copy(two, photos / "validation" / "horses" / "seen.jpg")
-    conflict = shutil.copy(three, photos / "train" / "humans" / "other.jpg")
+    first, second, third = (image_path(photos, number=n) for n in (1, 2, 3))
+    duplicate = shutil.copy(first, first.with_name("again.jpg"))
+    leak = shutil.copy(second, photos / "validation" / "horses" / "seen.jpg")
+    conflict = shutil.copy(third, photos / "train" / "humans" / "other.jpg")
     findings = findings_by_kind(photos)
-    assert findings["exact_duplicate"] == [{str(one), str(duplicate)}]
-    assert findings["leak"] == [{str(two), str(leak)}]
-    assert findings["conflicting_labels"] == [{str(three), str(conflict)}]
+    assert findings["exact_duplicate"] == [{str(first), str(duplicate)}]
+    assert findings["leak"] == [{str(second), str(leak)}]
+    assert findings["conflicting_labels"] == [{str(third), str(conflict)}]
 
 
 def test_a_mirrored_image_in_another_split_is_a_leak(photos):

@@ -105,23 +105,23 @@ def test_cross_val_score_on_a_list_of_paths(photos):
     assert scores.mean() > 0.6
 
 
-def coloured(classes, each=5):
-    """Arrays of one colour a class and a little noise; the class of each."""
+def coloured_images(classes, per_class=5):
+    """Images of one colour for each class with a little noise, and the class index of each image."""
     rng = np.random.default_rng(0)
-    truth = np.repeat(np.arange(classes), each)
+    truth = np.repeat(np.arange(classes), per_class)
     colours = rng.integers(0, 255, (classes, 3))
     return [np.clip(colours[c] + rng.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8) for c in truth], truth
 
 
 @pytest.mark.parametrize(
-    "named",
+    "make_label",
     [lambda c: int(c), lambda c: float(c), lambda c: f"colour {c:02d}", lambda c: f"c{c}"],
     ids=["integers", "floats", "texts", "unpadded texts"],
 )
-def test_columns_of_probabilities_are_in_the_order_of_the_labels(named):
-    """scikit-learn hands on numbers in place of labels; of more than ten, 10 is not before 2."""
-    arrays, truth = coloured(12)
-    labels = np.array([named(c) for c in truth])
+def test_columns_of_probabilities_are_in_the_order_of_the_labels(make_label):
+    """scikit-learn passes on numbers instead of labels; sorted as text, 10 would come before 2."""
+    arrays, truth = coloured_images(12)
+    labels = np.array([make_label(c) for c in truth])
     classifier = hs.ImageClassifier(group_by="none", cache=False, head="lda")
     fitted = classifier.fit(arrays, labels)
     assert fitted.classes_.tolist() == [str(label) for label in np.unique(labels)]
@@ -141,13 +141,13 @@ def test_grid_search_over_cut_head_and_dropout(photos):
 
 
 def test_a_fitted_classifier_can_be_sent_to_another_process(photos):
-    """joblib sends estimators between processes by pickle; what comes back must predict the same."""
+    """joblib sends estimators between processes by pickle; the copy must predict the same."""
     classifier = hs.ImageClassifier().fit(photos)
     data = pickle.dumps(classifier)
     assert len(data) < 2 * len(classifier.model_.graph)  # no images and no features
-    again = pickle.loads(data)
+    restored = pickle.loads(data)
     paths, _ = paths_and_labels(photos / "validation")
-    np.testing.assert_array_equal(again.predict_proba(paths), classifier.predict_proba(paths))
+    np.testing.assert_array_equal(restored.predict_proba(paths), classifier.predict_proba(paths))
 
 
 def test_the_parameters_are_the_options_of_fit_dataset():
@@ -157,7 +157,7 @@ def test_the_parameters_are_the_options_of_fit_dataset():
     assert options.compute == hs.Compute("onnxruntime", workers=2)
 
 
-def test_a_loaded_classifier_knows_how_it_was_made(model_folder):
+def test_a_loaded_classifier_has_its_run_and_its_accuracies(model_folder):
     loaded = hs.load(model_folder)
     assert loaded.run_["backbone"]["id"] == loaded.backbone == "headstart-s"
     assert loaded.accuracy_["validation"].count == 12
@@ -181,9 +181,9 @@ try:
 except hs.HeadstartError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    error, count, missing = done.stdout.splitlines()
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    error, count, missing = completed.stdout.splitlines()
     assert (error, count) == ("NotFittedError", "12")
     assert "scikit-learn" in missing
     assert "headstart[sklearn]" in missing

@@ -1,4 +1,4 @@
-"""``fit_dataset``: honest estimates, what is named, and a result that is made once."""
+"""``fit_dataset``: estimates without leakage, notes, and a result that cannot be changed."""
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -30,11 +30,11 @@ def test_the_result_of_a_fit_cannot_be_changed(photos):
     with pytest.raises(FrozenInstanceError):
         result.model = None
     assert result.model.run["accuracy"] == {name: value.to_dict() for name, value in result.accuracy.items()}
-    assert result.selected.basis is None  # else a result would carry all features twice
+    assert result.selected.basis is None  # otherwise a result would hold all features twice
 
 
 def test_features_are_extracted_by_the_given_function(photos):
-    """Images from elsewhere, on other machines: whatever has the parameters of ``embed``."""
+    """Any function with the parameters of ``embed``, such as one that uses other machines."""
     calls = []
 
     def extract(dataset, backbone, compute, **options):
@@ -48,13 +48,13 @@ def test_features_are_extracted_by_the_given_function(photos):
 
 
 def test_leave_one_group_out_leaves_out_copies(tmp_path):
-    """Every image twice: with the copy in training, random labels can be learned; with both left out, not."""
+    """Every image twice: with the copy in training, random labels can be learned; with both left out, they cannot."""
     paths, _ = paths_and_labels(write_photos(tmp_path / "d", 12))
     random = np.random.default_rng(0).permutation(np.arange(24) % 2).tolist()
     doubled = from_images(paths + paths, random + random)
-    honest, fooled = fit(doubled), fit(doubled, group_by="none")
-    assert honest.accuracy["leave_group_out"].value < 0.8
-    assert fooled.accuracy["leave_group_out"].value > 0.9
+    by_group, ungrouped = fit(doubled), fit(doubled, group_by="none")
+    assert by_group.accuracy["leave_group_out"].value < 0.8
+    assert ungrouped.accuracy["leave_group_out"].value > 0.9
 
 
 def test_a_share_of_the_groups_is_held_out(photos):
@@ -66,13 +66,13 @@ def test_a_share_of_the_groups_is_held_out(photos):
 
 def test_the_validation_images_have_no_part_in_the_selection(photos, tmp_path):
     """Swap the labels of the validation images: the model is the same, bit for bit."""
-    other = tmp_path / "swapped"
+    swapped_data = tmp_path / "swapped"
     for source, target in (("disc", "stripes"), ("stripes", "disc")):
-        (other / target).mkdir(parents=True)
+        (swapped_data / target).mkdir(parents=True)
         for path in (photos / "validation" / source).iterdir():
-            (other / target / path.name).write_bytes(path.read_bytes())
+            (swapped_data / target / path.name).write_bytes(path.read_bytes())
     plain = fit(photos / "train")
-    swapped = fit(photos / "train", validation=str(other))
+    swapped = fit(photos / "train", validation=str(swapped_data))
     assert plain.model.graph == swapped.model.graph
     assert swapped.accuracy["validation"].value < 0.3
 
@@ -116,16 +116,16 @@ def test_validation_images_that_are_copies_of_training_images_are_named(tmp_path
 
 def test_views_add_rows_of_the_group_of_their_image_and_are_cached(photos):
     with_views = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
-    again = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
-    alone = hs.ImageClassifier().fit(photos)
+    repeated = hs.ImageClassifier(views=3, augmentation="lesson").fit(photos)
+    without_views = hs.ImageClassifier().fit(photos)
     assert with_views.run_["views"] == {"count": 3, "augmentation": "lesson"}
-    assert with_views.accuracy_["leave_group_out"].count == alone.accuracy_["leave_group_out"].count
-    np.testing.assert_array_equal(again.predict_proba(photos), with_views.predict_proba(photos))
-    assert np.abs(with_views.predict_proba(photos) - alone.predict_proba(photos)).max() > 1e-4
+    assert with_views.accuracy_["leave_group_out"].count == without_views.accuracy_["leave_group_out"].count
+    np.testing.assert_array_equal(repeated.predict_proba(photos), with_views.predict_proba(photos))
+    assert np.abs(with_views.predict_proba(photos) - without_views.predict_proba(photos)).max() > 1e-4
 
 
 @pytest.mark.parametrize("labels", [["a"] * 28, None, ["a"] * 5])
-def test_labels_that_cannot_be_learned_from(photos, labels):
+def test_labels_that_cannot_be_learned_are_an_error(photos, labels):
     paths, _ = paths_and_labels(photos / "train")
     with pytest.raises(DataError):
         hs.ImageClassifier().fit(paths, labels)
@@ -150,7 +150,7 @@ def test_labels_that_cannot_be_learned_from(photos, labels):
         {"false_alarms": -1.0},
     ],
 )
-def test_wrong_options_are_refused_at_fit(photos, options):
+def test_options_that_cannot_be_used_are_errors_of_fit(photos, options):
     with pytest.raises(hs.HeadstartError):
         hs.ImageClassifier(**options).fit(photos / "train")
 

@@ -1,4 +1,4 @@
-"""What the tests of commands share."""
+"""The fixture of the tests of commands."""
 
 import sys
 
@@ -13,9 +13,9 @@ def run(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["headstart", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
+        return exit_info.value.code or 0, out, err
 
     return call

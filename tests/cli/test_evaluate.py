@@ -39,12 +39,12 @@ def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_fol
     write_photos(tmp_path / "more", 4, ("a", "b", "dots"))
     shutil.copytree(tmp_path / "more" / "dots", data / "dots")
     lines = map(json.loads, run("predict", model_folder, data, "--json")[1].splitlines())
-    predicted = {line["path"].split("/", 1)[-1]: line["classes"][0]["class"] for line in lines}
+    label_by_path = {line["path"].split("/", 1)[-1]: line["classes"][0]["class"] for line in lines}
     files = sorted(data.rglob("*.jpg"))
     truth = [file.parent.name for file in files]
-    answers = [predicted[next(p for p in predicted if str(file).endswith(p))] for file in files]
+    predicted = [label_by_path[next(p for p in label_by_path if str(file).endswith(p))] for file in files]
     names = ["disc", "stripes", "dots"]
-    precision, recall, f1, support = precision_recall_fscore_support(truth, answers, labels=names, zero_division=0)
+    precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, labels=names, zero_division=0)
 
     value = json.loads(run("evaluate", model_folder, data, "--json")[1])
     rows = value["per_class"]
@@ -53,7 +53,7 @@ def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_fol
     np.testing.assert_allclose([row["recall"] for row in rows], recall)
     np.testing.assert_allclose([row["f1"] for row in rows], f1)
     assert [row["support"] for row in rows] == support.tolist()
-    assert value["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answers))
+    assert value["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, predicted))
     assert value["macro"] == pytest.approx({"precision": precision.mean(), "recall": recall.mean(), "f1": f1.mean()})
 
     table = list(csv.DictReader(io.StringIO(run("evaluate", model_folder, data, "--csv")[1])))
@@ -62,7 +62,7 @@ def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_fol
     assert table[2]["precision"] == ""  # never predicted: not defined
 
     out = run("evaluate", model_folder, data)[1]
-    assert f"balanced accuracy {balanced_accuracy_score(truth, answers):.1%}" in out
+    assert f"balanced accuracy {balanced_accuracy_score(truth, predicted):.1%}" in out
     assert f"{recall[0]:9.1%}" in next(line for line in out.splitlines() if line.startswith("disc "))
     assert "macro average" in out
 
@@ -126,7 +126,7 @@ def test_an_accuracy_below_the_required_one_is_status_one(run, model_folder, pho
         shutil.copytree(photos / "validation" / source, swapped / target)
     status, out, err = run("evaluate", model_folder, swapped, "--min-accuracy", 0.5, "--json")
     assert status == 1
-    assert json.loads(out)["accuracy"]["value"] < 0.5  # answered all the same
+    assert json.loads(out)["accuracy"]["value"] < 0.5  # printed nevertheless
     assert err.startswith(f"{model_folder}: accuracy ")
     assert err.endswith("is below the 50.0% required.\n")
     status, _, err = run("evaluate", model_folder, model_folder, swapped, "--min-accuracy", 0.5)

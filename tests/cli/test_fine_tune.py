@@ -1,4 +1,4 @@
-"""headstart fine-tune"""
+"""``headstart fine-tune``."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def test_options_of_training_belong_to_fine_tune_alone(tmp_path):
 
 
 @torch_test
-def test_the_report_says_fine_tuned_and_event_files_are_written(photos, tmp_path, monkeypatch):
+def test_the_report_names_the_fine_tuned_backbone_and_event_files_are_written(photos, tmp_path, monkeypatch):
     from headstart.finetune import run as module
 
     monkeypatch.setattr(module, "run", partial(module.run, compare=always_better))

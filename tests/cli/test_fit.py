@@ -1,4 +1,4 @@
-"""``headstart fit`` as users meet it."""
+"""``headstart fit`` on the command line."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from headstart.features import FeatureCache
 from headstart.features.features import thumbnail_key
 
 
-def test_fit_prints_what_it_found(run, photos, tmp_path):
+def test_fit_prints_counts_accuracies_and_the_learning_curve(run, photos, tmp_path):
     status, out, err = run("fit", photos, "-o", tmp_path / "model")
     assert status == 0
     assert "28 for training, 12 for validation; classes: disc, stripes" in out
@@ -61,7 +61,7 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
         metrics = value["metrics"][method]
         assert [row["class"] for row in metrics["per_class"]] == ["disc", "stripes"]
         assert sum(row["support"] for row in metrics["per_class"]) == entry["count"]
-        # With as many images of each class, the mean recall is the accuracy.
+        # With equally many images of each class, the mean recall is the accuracy.
         assert metrics["balanced_accuracy"] == metrics["macro"]["recall"] == pytest.approx(entry["value"])
     assert set(value["seconds"]) == {"total", "decode", "features", "head"}
     assert value["cache"] == {"hits": 0, "misses": 40}
@@ -70,7 +70,7 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     assert expected["interval"][0] <= expected["accuracy"] <= expected["interval"][1]
 
 
-def test_the_report_is_written_and_can_be_left_out_and_made_again(run, photos, tmp_path):
+def test_the_report_is_written_and_can_be_omitted_or_rewritten(run, photos, tmp_path):
     model = tmp_path / "model"
     status, out, _ = run("fit", photos, "-o", model)
     assert status == 0
@@ -145,12 +145,12 @@ def test_strict_ends_with_one_and_still_writes(run, tmp_path):
     assert run_info["images"]["quarantined"][0]["path"].endswith("bad.jpg")
 
 
-def test_names_that_are_not_utf_8_cost_no_model(run, tmp_path):
+def test_names_that_are_not_utf_8_do_not_stop_a_fit(run, tmp_path):
     """A class folder unzipped on another system, and a broken image, named in Latin-1."""
     data = write_photos(tmp_path / "data", 6)
-    odd = os.fsencode(data / "gu") + b"\xeape"
-    (data / "disc").rename(os.fsdecode(odd))
-    Path(os.fsdecode(odd + b"/bro\xe7.jpg")).write_bytes(b"no image")
+    latin1_folder = os.fsencode(data / "gu") + b"\xeape"
+    (data / "disc").rename(os.fsdecode(latin1_folder))
+    Path(os.fsdecode(latin1_folder + b"/bro\xe7.jpg")).write_bytes(b"no image")
     status, out, err = run("fit", data, "-o", tmp_path / "m")
     assert status == 0
     assert "classes: gu\\xeape, stripes" in out
@@ -159,7 +159,7 @@ def test_names_that_are_not_utf_8_cost_no_model(run, tmp_path):
     value = json.loads(run("evaluate", tmp_path / "m", data, "--json")[1])
     assert value["accuracy"]["count"] == 12
     assert value["unknown_classes"] == []
-    assert run("predict", tmp_path / "m", os.fsdecode(odd))[0] == 1  # the broken image is among them
+    assert run("predict", tmp_path / "m", os.fsdecode(latin1_folder))[0] == 1  # the broken image is among them
     assert run("report", tmp_path / "m")[0] == 0
 
 
@@ -177,7 +177,7 @@ def test_class_names_in_any_script(run, tmp_path):
     assert "馬" in run("predict", tmp_path / "m", data / "馬")[1]
 
 
-def test_the_way_to_fine_tuning_is_shown(run, photos, tmp_path):
+def test_fit_with_fine_tune_names_the_command_for_it(run, photos, tmp_path):
     status, out, err = run("fit", photos, "-o", tmp_path / "m", "--fine-tune")
     assert (status, out) == (2, "")
     assert err == "headstart: Fine-tuning is a command of its own: headstart fine-tune DATA\n"
@@ -191,7 +191,7 @@ def test_fine_tuning_without_pytorch_names_the_extra(run, photos, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-def test_options_of_the_mlp_head_need_it(run, photos, tmp_path):
+def test_options_of_the_mlp_head_need_that_head(run, photos, tmp_path):
     status, out, err = run("fit", photos, "-o", tmp_path / "m", "--epochs", "3")
     assert (status, out) == (2, "")
     assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave --epochs out.\n"

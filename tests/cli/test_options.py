@@ -16,7 +16,7 @@ from headstart.cli import app
 
 HEADSTART = [sys.executable, "-m", "headstart"]
 
-WRONG = {
+MISTAKES = {
     "no such data": ["fit", "{tmp}/nowhere"],
     "one class": ["fit", "{photos}/train/disc"],
     "unknown backbone": ["fit", "{photos}", "--backbone", "vgg"],
@@ -45,10 +45,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_end_with_two_and_one_line(run, name, photos, model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments = [a.format(tmp=tmp_path, photos=photos, model=model_folder) for a in WRONG[name]]
+    arguments = [a.format(tmp=tmp_path, photos=photos, model=model_folder) for a in MISTAKES[name]]
     output = [] if "-o" in arguments or arguments[0] != "fit" else ["-o", tmp_path / "m"]
     status, out, err = run(*arguments, *output)
     assert status == 2, (out, err)
@@ -91,7 +91,7 @@ def test_an_interrupt_is_status_130_in_one_line(tmp_path):
         stderr=subprocess.PIPE,
         env={**os.environ, "HEADSTART_CACHE": str(cache)},
     )
-    while not (cache / "features.sqlite").exists():  # from then on it works on the images
+    while not (cache / "features.sqlite").exists():  # the command has begun to read images
         time.sleep(0.01)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
@@ -115,14 +115,14 @@ def commands(group=None, prefix=""):
 def test_version_and_help(run):
     assert run("--version")[1].strip() == f"headstart {__version__}"
     out = run("--help")[1]
-    listed = out.split("Commands:\n")[1].split("\n\n")[0]
-    names = [line.split()[0] for line in listed.splitlines()]
+    command_list = out.split("Commands:\n")[1].split("\n\n")[0]
+    names = [line.split()[0] for line in command_list.splitlines()]
     assert names[:4] == ["fit", "predict", "evaluate", "check"]
     assert {name.split()[0] for name, _ in commands()} == set(names)
     assert run("-h")[1] == out
 
 
-def test_options_of_fit_stand_in_groups_and_the_most_used_first(run):
+def test_options_of_fit_are_in_groups_with_the_most_used_first(run):
     out = run("fit", "--help")[1]
     titles = [line for line in out.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
     assert titles == ["Arguments:", "Most used:", "Data:", "Backbone:", "Head:", "Evaluation:", "Run:", "Options:"]
@@ -148,14 +148,19 @@ def test_exit_statuses_are_documented():
 
 def test_completion_can_be_installed(tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash"}
-    shown = subprocess.run(
+    script = subprocess.run(
         [*HEADSTART, "--show-completion", "bash"], env=environment, capture_output=True, text=True, check=True
     )
-    assert "complete" in shown.stdout
-    # What the shell asks when somebody presses the tab key.
-    asked = {**environment, "_HEADSTART_COMPLETE": "complete_bash", "COMP_WORDS": "headstart fi", "COMP_CWORD": "1"}
+    assert "complete" in script.stdout
+    # What the shell runs when the tab key is pressed.
+    completion = {
+        **environment,
+        "_HEADSTART_COMPLETE": "complete_bash",
+        "COMP_WORDS": "headstart fi",
+        "COMP_CWORD": "1",
+    }
     program = os.path.join(os.path.dirname(sys.executable), "headstart")  # noqa: PTH118, PTH120
-    completed = subprocess.run([program], env=asked, capture_output=True, text=True)
+    completed = subprocess.run([program], env=completion, capture_output=True, text=True)
     assert completed.stdout.split() == ["fit", "fine-tune"]
 
 
@@ -175,13 +180,13 @@ try:
 except SystemExit:
     print("MODULES", *sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split("MODULES")[1].split()
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = completed.stdout.split("MODULES")[1].split()
     assert not {"scipy", "onnx", "sklearn", "onnxruntime", "openvino", "numpy", "rich"} & set(loaded)
 
 
 def test_it_runs_from_a_source_tree_whose_metadata_is_not_installed(photos, tmp_path):
-    """A checkout on PYTHONPATH: the distribution "headstart" is not found, and nothing needs it."""
+    """A checkout on PYTHONPATH: the distribution "headstart" is not installed, and no code needs it."""
     code = f"""
 import sys
 from importlib import metadata
@@ -195,6 +200,6 @@ sys.argv = ["headstart", "fit", {str(photos)!r}, "-o", {str(tmp_path / "m")!r}]
 from headstart.cli import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
     assert (tmp_path / "m" / "report.html").exists()

@@ -1,4 +1,4 @@
-"""``headstart predict`` as users and scripts meet it."""
+"""``headstart predict``: text, JSON and CSV."""
 
 import csv
 import io
@@ -26,12 +26,12 @@ def test_each_image_is_a_line(run, model_folder, photos):
     assert all({line[1], line[3]} == {"disc", "stripes"} for line in lines)
 
 
-def test_json_is_an_object_a_line(run, model_folder, photos, tmp_path):
+def test_json_has_an_object_on_each_line(run, model_folder, photos, tmp_path):
     (tmp_path / "bad.jpg").write_text("no image")
     image = next((photos / "validation" / "disc").iterdir())
     status, out, err = run("predict", model_folder, image, tmp_path / "bad.jpg", "--json", "--top", 2)
     good, bad = map(json.loads, out.splitlines())
-    assert status == 1  # answered, but one input could not be read
+    assert status == 1  # there are predictions, but one input could not be read
     assert good["path"] == str(image)
     assert sum(entry["probability"] for entry in good["classes"]) == pytest.approx(1)
     assert good["classes"][0]["probability"] >= good["classes"][1]["probability"]
@@ -84,8 +84,8 @@ def test_images_and_folders_can_be_mixed(run, model_folder, photos):
 
 def test_names_cannot_control_the_terminal(run, model_folder, tmp_path):
     folder = write_photos(tmp_path / "d", 1)
-    nasty = folder / "disc" / "\x1b[31mred\nline.jpg"
-    (folder / "disc" / "000.jpg").rename(nasty)
-    _, out, _ = run("predict", model_folder, nasty)
+    path = folder / "disc" / "\x1b[31mred\nline.jpg"
+    (folder / "disc" / "000.jpg").rename(path)
+    _, out, _ = run("predict", model_folder, path)
     assert "\x1b" not in out
     assert out.count("\n") == 1

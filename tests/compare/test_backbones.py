@@ -18,21 +18,21 @@ from headstart.features import FeatureCache, embed
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def two_networks(tmp_path_factory):
     """Two small networks with different weights."""
     folder = tmp_path_factory.mktemp("nets")
     return [f"onnx:{saved(folder, f'net{seed}.onnx', seed=seed)}" for seed in (0, 1)]
 
 
 @pytest.fixture
-def timm_provider(monkeypatch, two):
-    """A provider ``timm:`` whose weights are a whole small network, since PyTorch is not always here; two files."""
+def timm_provider(monkeypatch, two_networks):
+    """A provider ``timm:`` that needs no PyTorch: its weight files are small ONNX networks. Returns two such files."""
 
     def load(rest, options, taps):
-        return replace(load_onnx(options.weights or two[0][5:], InputOptions(), taps), id=f"timm:{rest}")
+        return replace(load_onnx(options.weights or two_networks[0][5:], InputOptions(), taps), id=f"timm:{rest}")
 
     monkeypatch.setitem(backbones.PROVIDERS, "timm", load)
-    return [name[5:] for name in two]
+    return [name[5:] for name in two_networks]
 
 
 def compare(data, ids, weights=(), *, cache=None, progress=None, **options):
@@ -52,11 +52,11 @@ def test_one_backbone_gets_the_selection_and_the_numbers_of_fit(photos):
     assert comparison.reason == "the only one compared"
 
 
-def test_every_cut_has_a_row_and_deeper_cuts_are_larger(photos, two):
-    comparison = compare(photos, ["headstart-s", *two], cuts="all")
+def test_every_cut_has_a_row_and_deeper_cuts_are_larger(photos, two_networks):
+    comparison = compare(photos, ["headstart-s", *two_networks], cuts="all")
     rows = comparison.rows
     cuts = {(row.backbone, row.cut) for row in rows}
-    for name in ("headstart-s", *two):
+    for name in ("headstart-s", *two_networks):
         assert {(name, (tap.name,)) for tap in backbones.load(name).taps} <= cuts
     assert [row.log_loss for row in rows] == sorted(row.log_loss for row in rows)
     size = {(row.backbone, row.cut): row.bytes for row in rows}
@@ -66,18 +66,18 @@ def test_every_cut_has_a_row_and_deeper_cuts_are_larger(photos, two):
     assert rows[0].tied
 
 
-def test_the_order_of_the_backbones_changes_nothing(photos, two):
-    first, second = compare(photos, two), compare(photos, two[::-1])
+def test_the_order_of_the_backbones_changes_nothing(photos, two_networks):
+    first, second = compare(photos, two_networks), compare(photos, two_networks[::-1])
     assert first.groups.index.tolist() == second.groups.index.tolist()
     assert [(r.backbone, r.log_loss) for r in first.rows] == [(r.backbone, r.log_loss) for r in second.rows]
 
 
-def test_the_cosine_of_the_average_directions_is_the_mean_of_the_cosines(photos, two):
+def test_the_cosine_of_the_average_directions_is_the_mean_of_the_cosines(photos, two_networks):
     dataset = open_dataset(photos)
-    features = [embed(dataset, backbones.load(name)) for name in two]
+    features = [embed(dataset, backbones.load(name)) for name in two_networks]
     expected = 0
-    for one in features:
-        x = one.values["features"].astype(np.float64)
+    for backbone_features in features:
+        x = backbone_features.values["features"].astype(np.float64)
         x -= x.mean(axis=0)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         expected = expected + x @ x.T / 2
@@ -85,9 +85,9 @@ def test_the_cosine_of_the_average_directions_is_the_mean_of_the_cosines(photos,
     np.testing.assert_allclose(directions @ directions.T / 2, expected, atol=1e-5)
 
 
-def test_graphs_that_are_too_large_are_skipped_and_named(photos, two):
-    comparison = compare(photos, ["headstart-s", two[0]], max_size=0.1)
-    assert {row.backbone for row in comparison.rows} == {"headstart-s", two[0]}
+def test_graphs_that_are_too_large_are_skipped_and_named(photos, two_networks):
+    comparison = compare(photos, ["headstart-s", two_networks[0]], max_size=0.1)
+    assert {row.backbone for row in comparison.rows} == {"headstart-s", two_networks[0]}
     assert all(row.bytes <= 0.1e6 for row in comparison.rows)
     ((what, why),) = comparison.skipped
     assert what == "headstart-s at stage4, stage5, features"
@@ -97,19 +97,19 @@ def test_graphs_that_are_too_large_are_skipped_and_named(photos, two):
         compare(photos, ["headstart-s"], max_size=0)
 
 
-def test_backbones_for_which_there_is_no_time_are_skipped_and_named(photos, two, monkeypatch):
-    read: list[int] = []
+def test_backbones_beyond_the_time_limit_are_skipped_and_named(photos, two_networks, monkeypatch):
+    finished: list[int] = []
     monkeypatch.setattr(
-        "headstart.compare.backbones._Budget.is_spent", lambda self, share=1.0: bool(read) and share < 1
+        "headstart.compare.backbones._Budget.is_spent", lambda self, share=1.0: bool(finished) and share < 1
     )
 
     def progress(name, done, total):
-        if name == two[0] and done == total:
-            read.append(done)
+        if name == two_networks[0] and done == total:
+            finished.append(done)
 
-    comparison = compare(photos, two, time_limit=5, progress=progress)
-    assert [row.backbone for row in comparison.rows] == two[:1]
-    assert comparison.skipped == ((two[1], "the time limit of 5 s"),)
+    comparison = compare(photos, two_networks, time_limit=5, progress=progress)
+    assert [row.backbone for row in comparison.rows] == two_networks[:1]
+    assert comparison.skipped == ((two_networks[1], "the time limit of 5 s"),)
 
 
 def test_an_interrupted_run_continues_from_the_cache(tmp_path):
@@ -130,9 +130,9 @@ def test_an_interrupted_run_continues_from_the_cache(tmp_path):
     assert comparison.hits + comparison.misses == 120
 
 
-def test_weights_are_for_the_backbone_they_name(photos, two, timm_provider):
+def test_weights_are_for_the_backbone_they_name(photos, two_networks, timm_provider):
     name, (first, second) = "timm:net?pad=same", timm_provider
-    expected = {row.sha256: row for row in compare(photos, ["headstart-s", *two]).rows}
+    expected = {row.sha256: row for row in compare(photos, ["headstart-s", *two_networks]).rows}
     weights = [(name, second), (name, first)]
     comparison = compare(photos, ["headstart-s", name], weights)
     assert {(row.backbone, row.weights) for row in comparison.rows} == {("headstart-s", None), *weights}
@@ -142,7 +142,7 @@ def test_weights_are_for_the_backbone_they_name(photos, two, timm_provider):
         if row.weights:
             assert row.weights == expected[row.sha256].backbone.removeprefix("onnx:")
     published = compare(photos, [name]).rows[0]
-    assert (published.sha256, published.weights) == (backbones.load(two[0]).sha256, None)
+    assert (published.sha256, published.weights) == (backbones.load(two_networks[0]).sha256, None)
 
 
 def test_entries_and_their_order():
@@ -154,10 +154,10 @@ def test_entries_and_their_order():
         parse_entries(["a"], [("a", "f"), ("a", "f")])
 
 
-def test_images_that_cannot_be_read_are_left_out_for_all(tmp_path, two):
+def test_images_that_cannot_be_read_are_left_out_for_all(tmp_path, two_networks):
     data = write_photos(tmp_path / "data", 8)
     (data / "disc" / "bad.jpg").write_bytes(b"no image")
-    comparison = compare(data, two)
+    comparison = compare(data, two_networks)
     assert comparison.images == 16
     assert [image.path.endswith("bad.jpg") for image in comparison.quarantined] == [True]
     assert {row.accuracy.count for row in comparison.rows} == {16}
@@ -173,7 +173,7 @@ def test_images_that_cannot_be_read_are_left_out_for_all(tmp_path, two):
         (["onnx:none.onnx"], {}),
     ],
 )
-def test_wrong_input_is_one_line(photos, ids, options):
+def test_wrong_input_is_an_error_of_one_line(photos, ids, options):
     with pytest.raises(HeadstartError) as error:
         compare(photos, ids, **options)
     assert "\n" not in str(error.value)

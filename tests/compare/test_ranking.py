@@ -12,7 +12,7 @@ from headstart.stats.accuracy import Accuracy
 GROUPS = np.arange(40)
 
 
-def compared(name, losses, images_per_second, size, cut=("features",), fit_cut=True):
+def make_row(name, losses, images_per_second, size, cut=("features",), fit_cut=True):
     """A row with its candidate, whose losses are given."""
     losses = np.asarray(losses, float)
     accuracy = Accuracy(1, 1, (0, 1), "")
@@ -21,17 +21,17 @@ def compared(name, losses, images_per_second, size, cut=("features",), fit_cut=T
     return replace(row, fit_cut=fit_cut), ScoredCandidate(candidate, losses, np.zeros((len(losses), 2)), None)
 
 
-def ranked(*pairs):
+def rank_rows(*pairs):
     return rank(sorted(pairs, key=lambda pair: pair[0].log_loss), GROUPS)
 
 
 def test_ties_pareto_set_and_recommendation():
     noise = np.random.default_rng(0).normal(0, 0.02, (4, 40))
-    rows, reason = ranked(
-        compared("slow", 0.200 + noise[0] - noise[0].mean(), 100, 9),
-        compared("fast", 0.203 + noise[1] - noise[1].mean(), 300, 8),
-        compared("bad", 0.400 + noise[2], 900, 1),
-        compared("worse", 0.500 + noise[3], 90, 9),
+    rows, reason = rank_rows(
+        make_row("slow", 0.200 + noise[0] - noise[0].mean(), 100, 9),
+        make_row("fast", 0.203 + noise[1] - noise[1].mean(), 300, 8),
+        make_row("bad", 0.400 + noise[2], 900, 1),
+        make_row("worse", 0.500 + noise[3], 90, 9),
     )
     by_name = {row.backbone: row for row in rows}
     assert {name: row.tied for name, row in by_name.items()} == {
@@ -54,7 +54,7 @@ def test_ties_pareto_set_and_recommendation():
 
 def test_a_clear_winner_is_named_as_such():
     noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
-    rows, reason = ranked(compared("good", 0.1 + noise[0], 10, 9), compared("bad", 0.4 + noise[1], 900, 1))
+    rows, reason = rank_rows(make_row("good", 0.1 + noise[0], 10, 9), make_row("bad", 0.4 + noise[1], 900, 1))
     assert rows[0].backbone == "good"
     assert rows[0].recommended
     assert reason == "the best, and no other is as good within the noise"
@@ -63,9 +63,9 @@ def test_a_clear_winner_is_named_as_such():
 def test_a_tied_shallow_cut_is_not_recommended_over_the_cut_of_fit():
     noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
     noise -= noise.mean(axis=1, keepdims=True)
-    rows, reason = ranked(
-        compared("a", 0.2 + noise[0], 900, 1, cut=("shallow",), fit_cut=False),
-        compared("a", 0.201 + noise[1], 100, 9),
+    rows, reason = rank_rows(
+        make_row("a", 0.2 + noise[0], 900, 1, cut=("shallow",), fit_cut=False),
+        make_row("a", 0.201 + noise[1], 100, 9),
     )
     assert [row.tied for row in rows] == [True, True]
     assert [row.recommended for row in rows] == [False, True]
@@ -76,8 +76,8 @@ def test_a_tied_shallow_cut_is_not_recommended_over_the_cut_of_fit():
 def test_speeds_that_were_not_measured_are_named(missing):
     noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
     noise -= noise.mean(axis=1, keepdims=True)
-    first = compared("a", 0.2 + noise[0], None, 1)
-    second = compared("b", 0.201 + noise[1], None if missing == "both" else 50, 9)
-    rows, reason = ranked(first, second)
+    first = make_row("a", 0.2 + noise[0], None, 1)
+    second = make_row("b", 0.201 + noise[1], None if missing == "both" else 50, 9)
+    rows, reason = rank_rows(first, second)
     assert sum(row.recommended for row in rows) == 1
     assert "noise" in reason

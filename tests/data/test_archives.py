@@ -45,20 +45,20 @@ def test_archives_hold_what_the_folder_holds_and_nothing_is_unpacked(folder, tmp
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tgz"])
 def test_threads_read_the_right_bytes_at_once(folder, tmp_path, kind):
     uri = folder if kind == "folder" else write_archive(folder, tmp_path / f"d.{kind}", kind)
-    dataset, wrong = open_dataset(uri), []
+    dataset, mismatches = open_dataset(uri), []
     expected = [Path(folder, *Path(item.path).parts[-3:]).read_bytes() for item in dataset.items]
 
     def read_at_random(seed):
         for i in np.random.default_rng(seed).integers(0, 10, 60):
             if dataset.read(int(i)) != expected[i]:
-                wrong.append(i)
+                mismatches.append(i)
 
     threads = [threading.Thread(target=read_at_random, args=(seed,)) for seed in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == []
+    assert mismatches == []
 
 
 OUTSIDE = ["../up.jpg", "a/../../up.jpg", "/etc/up.jpg", "C:/up.jpg", "..\\up.jpg", "C:\\up.jpg", "\\\\host\\up.jpg"]
@@ -142,7 +142,7 @@ def test_too_many_members_are_refused(folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "tar.bz2", "tar.xz"])
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.95])
-def test_archives_cut_off_anywhere_end_in_a_clear_error_or_a_quarantine(folder, tmp_path, kind, share):
+def test_truncated_archives_end_in_a_data_error_or_in_quarantine(folder, tmp_path, kind, share):
     data = write_archive(folder, tmp_path / f"whole.{kind}", kind).read_bytes()
     target = tmp_path / f"cut.{kind}"
     target.write_bytes(data[: int(len(data) * share)])

@@ -38,7 +38,7 @@ def test_arrays_that_are_not_images_are_refused_when_read(array):
         from_images([array]).read(0)
 
 
-def test_lists_of_other_lengths_and_single_images_are_refused():
+def test_lists_of_unequal_lengths_and_single_images_are_refused():
     with pytest.raises(DataError, match="2 images but 1 labels"):
         from_images(["a", "b"], ["x"])
     with pytest.raises(DataError, match="2 images but 3 groups"):
@@ -70,7 +70,7 @@ def test_concatenate_reads_both_in_order(dataset):
     assert selected.classes == dataset.classes
 
 
-def test_data_sets_from_several_sources_are_concatenated(dataset):
+def test_datasets_from_several_sources_are_concatenated(dataset):
     first = from_images([b"a", b"b"], [10, 2])
     second = from_images([b"c"], ["z"]).with_split("validation")
     both = concatenate(concatenate(first.select([1]), second), dataset.split("train"))

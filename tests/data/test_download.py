@@ -146,7 +146,7 @@ def test_a_wrong_content_range_is_ignored(faulty_server, tmp_path):
 
 @pytest.mark.parametrize("length", [len(GOOD) // 2, len(GOOD) + 1000])
 @pytest.mark.parametrize("size", ["known", None])
-def test_a_wrong_length_never_gives_a_wrong_data_set(faulty_server, tmp_path, length, size):
+def test_a_wrong_length_never_gives_a_wrong_dataset(faulty_server, tmp_path, length, size):
     faulty_server.length = length
     changes = {} if size else {"size": None}
     if length < len(GOOD) and not size:  # what arrived looks complete, but has another hash
@@ -199,29 +199,29 @@ def test_server_errors_are_retried_and_missing_files_are_not(faulty_server, tmp_
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "javascript:1"])
 def test_only_redirects_to_web_addresses_are_followed(faulty_server, tmp_path, target):
     faulty_server.redirect = target
-    with pytest.raises(DownloadError, match="redirects to") as caught:
+    with pytest.raises(DownloadError, match="redirects to") as error_info:
         fetch(faulty_server, tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
     assert len(faulty_server.requested_ranges) == 1
     assert files(tmp_path) == []
 
 
 def test_an_endless_redirect_ends(faulty_server, tmp_path):
     faulty_server.redirect = faulty_server.url
-    with pytest.raises(DownloadError, match="at most 5 redirects") as caught:
+    with pytest.raises(DownloadError, match="at most 5 redirects") as error_info:
         fetch(faulty_server, tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
     assert len(faulty_server.requested_ranges) <= module.REDIRECTS + 1
 
 
-def test_offline_is_one_line(tmp_path):
+def test_being_offline_is_an_error_of_one_line(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     offline = {"set": PublicDataset((Archive(f"http://127.0.0.1:{port}/x.zip", None, None),), "", "")}
-    with pytest.raises(DownloadError, match="offline") as caught:
+    with pytest.raises(DownloadError, match="offline") as error_info:
         download("set", tmp_path / "set", datasets=offline, timeout=0.5)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
 
 
 def test_a_folder_in_use_is_left_alone(faulty_server, tmp_path):
@@ -233,7 +233,7 @@ def test_a_folder_in_use_is_left_alone(faulty_server, tmp_path):
         download("mnist", tmp_path / "x", datasets=datasets(faulty_server))
 
 
-def test_the_recorded_data_sets_are_well_formed():
+def test_the_recorded_datasets_are_well_formed():
     assert set(PUBLIC_DATASETS) == {"horses-or-humans", "cats-and-dogs-filtered", "flower-photos", "ants-bees"}
     for dataset in PUBLIC_DATASETS.values():
         assert dataset.licence

@@ -14,7 +14,7 @@ from headstart.data.public_datasets import PublicDataset
 from headstart.errors import DownloadError
 
 
-def test_two_archives_fill_one_data_set(faulty_server, tmp_path):
+def test_two_archives_fill_one_dataset(faulty_server, tmp_path):
     archive = datasets(faulty_server)["set"].archives[0]
     train = replace(archive, root="wrap/train", subfolder="train")
     validation = replace(archive, root="wrap/val", subfolder="validation")

@@ -1,4 +1,4 @@
-"""The rendered sample: reproducible, no figure in both splits, and no class given away by colours or sizes."""
+"""The rendered sample: reproducible, no figure in both splits, and classes that colours and sizes do not reveal."""
 
 import hashlib
 
@@ -67,7 +67,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_neither_colours_nor_size_nor_brightness_give_the_class_away(tmp_path):
+def test_neither_colours_nor_size_nor_brightness_reveal_the_class(tmp_path):
     from sklearn.ensemble import RandomForestClassifier
 
     render("horses-or-humans", tmp_path / "set", train=500, validation=200)

@@ -17,7 +17,7 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_path_that_is_not_a_data_set_says_what_was_expected(tmp_path):
+def test_the_error_for_a_path_that_is_not_a_dataset_says_what_was_expected(tmp_path):
     with pytest.raises(DataError, match="it is empty"):
         open_dataset(tmp_path)
     (tmp_path / "a.txt").write_text("x")

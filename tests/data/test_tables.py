@@ -100,11 +100,11 @@ def test_paths_outside_the_folder_are_refused(folder, path):
         ("t.csv", b'path,label\n"a.jpg,x\n', "cannot be read"),
     ],
 )
-def test_tables_that_cannot_be_used(folder, name, content, message):
+def test_tables_that_cannot_be_used_are_errors_of_one_line(folder, name, content, message):
     (folder / name).write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as error_info:
         open_dataset(folder / name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
 
 
 def test_a_missing_table_suggests_a_similar_name(folder):

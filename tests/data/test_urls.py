@@ -83,10 +83,10 @@ def test_an_image_missing_on_the_server_is_refused_when_read(folder, server):
 @pytest.mark.parametrize(
     "name", ["missing.zip", "missing.csv", "missing.tsv", "missing.jsonl", "missing.tgz", "missing.zip?x=1"]
 )
-def test_files_missing_on_the_server_are_one_line(server, name):
-    with pytest.raises(DataError, match="cannot be read") as caught:
+def test_files_missing_on_the_server_are_errors_of_one_line(server, name):
+    with pytest.raises(DataError, match="cannot be read") as error_info:
         open_dataset(f"{server}/{name}")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error_info.value)
 
 
 def test_a_folder_a_zip_and_a_table_in_memory(folder, memory):

@@ -1,6 +1,7 @@
-"""Batches of images decoded beside the network, and what is under way bounded."""
+"""Images are decoded while the network runs, and the number of images in progress is bounded."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,13 +59,13 @@ def test_images_are_decoded_while_the_network_loads(backbone, dataset):
     assert sorted(decoded) == list(range(40))
 
 
-def test_images_under_way_are_bounded(backbone, dataset):
-    looked_up, finished, under_way = [], [], []  # lists: two threads count
+def test_the_number_of_images_in_progress_is_bounded(backbone, dataset):
+    looked_up, finished, in_progress = [], [], []  # lists: two threads count
 
     class Extractor(FeatureExtractor):
         def look_up(self, indices):
             looked_up.extend(indices)
-            under_way.append(len(looked_up) - len(finished))
+            in_progress.append(len(looked_up) - len(finished))
             return super().look_up(indices)
 
         def run(self, decoded, graph):
@@ -74,15 +75,13 @@ def test_images_under_way_are_bounded(backbone, dataset):
 
     results = list(Extractor(dataset, backbone, ONNXRUNTIME, ahead_bytes=0).batches())
     assert sum(result.misses for result in results) == 40
-    assert max(under_way) <= 3 * BATCH_SIZE
+    assert max(in_progress) <= 3 * BATCH_SIZE
 
 
-def test_a_graph_without_a_tap_is_refused(backbone, dataset, tmp_path):
-    other = backbones.load(f"onnx:{saved(tmp_path, 'cut.onnx')}", taps=("c2",))
-    from dataclasses import replace
-
+def test_a_graph_without_a_tap_is_an_error(backbone, dataset, tmp_path):
+    other_cut = backbones.load(f"onnx:{saved(tmp_path, 'cut.onnx')}", taps=("c2",))
     with pytest.raises(BackboneError, match="The graph has no output c2"):
-        list(FeatureExtractor(dataset, replace(backbone, taps=other.taps), ONNXRUNTIME).batches())
+        list(FeatureExtractor(dataset, replace(backbone, taps=other_cut.taps), ONNXRUNTIME).batches())
 
 
 def test_features_are_the_same_where_freed_memory_is_returned(backbone, dataset):

@@ -1,4 +1,4 @@
-"""Features equal the steps done by hand, and an image is computed once wherever it lies."""
+"""Features equal decoding, preprocessing and the graph in sequence; an image is computed once whatever its path."""
 
 import shutil
 from dataclasses import replace
@@ -113,7 +113,7 @@ def test_another_backbone_or_preprocessing_has_cache_entries_of_its_own(backbone
         assert embed(dataset, backbone, ONNXRUNTIME, cache=cache).misses == 0
 
 
-def test_unreadable_images_are_named_and_the_rest_keeps_its_place(backbone, data):
+def test_unreadable_images_are_named_and_the_others_keep_their_index(backbone, data):
     paths = sorted(data.rglob("*.jpg"))
     bad = paths[3].with_name("bad.jpg")
     bad.write_bytes(paths[3].read_bytes()[:200])
@@ -149,7 +149,7 @@ def test_progress_counts_to_the_end(backbone, data):
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
-def test_only_the_taps_of_the_backbone_are_kept(backbone, data):
+def test_features_have_only_the_taps_of_the_backbone(backbone, data):
     shallow = replace(backbone, taps=backbone.taps[:1])
     assert list(embed(open_dataset(data), shallow, ONNXRUNTIME).values) == ["early"]
 
@@ -165,8 +165,8 @@ def test_a_damaged_entry_is_computed_again(backbone, data, tmp_path, monkeypatch
     dataset = open_dataset(data)
     with FeatureCache(tmp_path / "c") as cache:
         first = embed(dataset, backbone, ONNXRUNTIME, cache=cache)
-        real = cache.get_many
-        monkeypatch.setattr(cache, "get_many", lambda keys: [v[:-1] if v is not None else v for v in real(keys)])
-        again = embed(dataset, backbone, ONNXRUNTIME, cache=cache)
-    assert again.misses == 40
-    np.testing.assert_array_equal(again.values["features"], first.values["features"])
+        get_many = cache.get_many
+        monkeypatch.setattr(cache, "get_many", lambda keys: [v[:-1] if v is not None else v for v in get_many(keys)])
+        second = embed(dataset, backbone, ONNXRUNTIME, cache=cache)
+    assert second.misses == 40
+    np.testing.assert_array_equal(second.values["features"], first.values["features"])

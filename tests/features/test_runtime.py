@@ -43,16 +43,16 @@ def test_runtimes_agree():
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_threads_give_what_one_gives(runtime, workers):
+def test_several_threads_give_the_same_values_as_one(runtime, workers):
     require(runtime)
     graph = load_graph(backbones.load("headstart-s").graph, Compute(runtime, "fp32", workers=workers))
     assert graph.workers == workers
     expected = [graph.run(PIXELS[i : i + 2])["features"] for i in (0, 2, 4)]
     with ThreadPoolExecutor(workers) as pool:
         for _ in range(3):
-            found = list(pool.map(lambda i: graph.run(PIXELS[i : i + 2])["features"], (0, 2, 4)))
-            for a, b in zip(found, expected, strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+            results = list(pool.map(lambda i: graph.run(PIXELS[i : i + 2])["features"], (0, 2, 4)))
+            for actual, value in zip(results, expected, strict=True):
+                np.testing.assert_allclose(actual, value, rtol=1e-4, atol=1e-5)
 
 
 def test_results_are_copies():
@@ -63,9 +63,9 @@ def test_results_are_copies():
         except HeadstartError:
             continue
         first = graph.run(PIXELS[:2])["features"]
-        kept = first.copy()
+        copy = first.copy()
         graph.run(PIXELS[2:4])
-        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(first, copy)
 
 
 def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
@@ -73,10 +73,10 @@ def test_graphs_of_a_fixed_batch_take_any_number(tmp_path):
     backbone = backbones.load(f"onnx:{path}")
     graph = load_graph(backbone.graph, Compute("onnxruntime"))
     pixels = np.random.default_rng(1).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
-    whole = run_padded(graph, pixels, None)
+    expected = run_padded(graph, pixels, None)
     for fixed in (1, 4, 7, 9):
         padded = run_padded(graph, pixels, fixed)
-        for tap, value in whole.items():
+        for tap, value in expected.items():
             np.testing.assert_allclose(padded[tap], value, rtol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_without_openvino_onnxruntime_runs(monkeypatch):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("graph", [b"", b"not a graph", bytes(1000)])
-def test_graphs_that_cannot_be_loaded(runtime, graph):
+def test_graphs_that_cannot_be_loaded_are_errors(runtime, graph):
     require(runtime)
     with pytest.raises(BackboneError):
         load_graph(graph, Compute(runtime))
@@ -117,9 +117,9 @@ from headstart.features.runtime import Compute, load_graph
 def load():
     return load_graph(backbones.load("headstart-s").graph, Compute("openvino", workers=2))
 graph = load() if {shared} else None
-pixels, together = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
+pixels, barrier = np.zeros((1, 160, 160, 3), np.uint8), threading.Barrier(8)
 def run():
-    together.wait()
+    barrier.wait()
     (graph or load()).run(pixels)
 threads = [threading.Thread(target=run) for _ in range(8)]
 for thread in threads: thread.start()

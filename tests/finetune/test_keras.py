@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.finetuning import always_better, checkpoint_tensors, network_of
-from helpers.frameworks import answers_alone, keras_network, needs, served
+from helpers.frameworks import keras_network, needs, predict_in_new_process, served
 from PIL import Image
 
 import headstart as hs
@@ -198,7 +198,7 @@ def test_a_fine_tuned_keras_network_predicts_without_keras_or_pytorch(keras_fit,
         is_equal = np.abs(before[tap] - after[tap]).max() < 1e-5 * np.abs(before[tap]).max()
         assert is_equal == (tap != "features"), tap
     folder = write_model(tuned.model, tmp_path / "m")
-    alone = answers_alone(folder, tinted / "validation", without=("torch", "keras"))
+    alone = predict_in_new_process(folder, tinted / "validation", without=("torch", "keras"))
     here = hs.Predictor(tuned.model).predict(tinted / "validation").probabilities
     np.testing.assert_allclose(alone, here, atol=1e-6)
 

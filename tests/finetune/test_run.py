@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.finetuning import always_better, checkpoint_tensors, fit_timm
-from helpers.frameworks import answers_alone, marked
+from helpers.frameworks import marked, predict_in_new_process
 
 import headstart as hs
 from headstart.errors import DataError, HeadstartError, OptionError
@@ -44,7 +44,7 @@ def test_a_fine_tuned_model_predicts_without_pytorch(photos, tmp_path):
     assert tuned.model.run["backbone"]["sha256"] == tuned.data.backbone.sha256 == tuned.model.backbone["sha256"]
     assert "fine_tuning" not in frozen.model.run
     folder = write_model(tuned.model, tmp_path / "m")
-    alone = answers_alone(folder, photos / "validation", without=("torch",))
+    alone = predict_in_new_process(folder, photos / "validation", without=("torch",))
     here = hs.Predictor(tuned.model).predict(photos / "validation").probabilities
     np.testing.assert_allclose(alone, here, atol=1e-6)
 

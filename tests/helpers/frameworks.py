@@ -1,4 +1,4 @@
-"""What the tests of timm: and keras: share: networks with random weights that behave, and what their graphs give."""
+"""Networks of timm and Keras with random weights whose signals keep their scale, and the values of their graphs."""
 
 import importlib.util
 import json
@@ -40,8 +40,8 @@ def marked(*modules):
     return decorate
 
 
-def answers_alone(model, data, without):
-    """What a fresh process predicts with a model folder; none of the modules ``without`` may be imported there."""
+def predict_in_new_process(model, data, without):
+    """What a new process predicts with a model folder; none of the modules ``without`` may be imported there."""
     code = (
         "import sys, headstart as hs\nm = hs.load(sys.argv[1])\nm.verify()\n"
         "print(m.predict_proba(sys.argv[2]).tolist())\nassert not set(sys.argv[3:]) & set(sys.modules)"

@@ -47,7 +47,7 @@ def network(
     """conv 3 -> 8 (stride 2), ReLU, conv 8 -> 12 (stride 2), ReLU, average, classifier.
 
     The input is NHWC if ``channels_last``, else NCHW; ``head`` is how the classifier is written: "Gemm", "Reshape" or
-    "Conv". Tensors: ``early`` [n, 8, 16, 16], ``late`` [n, 12, 8, 8], ``pooled``, ``logits``, ``answer``.
+    "Conv". Tensors: ``early`` [n, 8, 16, 16], ``late`` [n, 12, 8, 8], ``pooled``, ``logits``, ``probabilities``.
     """
     b = _Builder(dtype, seed)
     x = b.node("Transpose", ["image"], "first", perm=[0, 3, 1, 2]) if channels_last else "image"
@@ -69,7 +69,7 @@ def network(
         x = b.node("Conv", [x, b.weight("w3", CLASSES, 12, 1, 1)], "scores", kernel_shape=[1, 1])
         x = b.node("Flatten", [x], "logits")
     if softmax:
-        x = b.node("Softmax", [x], "answer", axis=1)
+        x = b.node("Softmax", [x], "probabilities", axis=1)
     image = [batch, size, size, 3] if channels_last else [batch, 3, size, size]
     inputs = [helper.make_tensor_value_info("image", dtype, image)]
     outputs = [helper.make_tensor_value_info(x, dtype, [batch, CLASSES])]
@@ -94,7 +94,7 @@ def run(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarra
 
 
 def tensor_value(model: onnx.ModelProto, tensor: str, image: np.ndarray) -> np.ndarray:
-    """The value of any tensor of a foreign graph, batch by batch if its batch size is fixed."""
+    """The value of any tensor of a graph as it was exported, batch by batch if its batch size is fixed."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]

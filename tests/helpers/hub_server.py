@@ -1,4 +1,4 @@
-"""A server that speaks the protocol of the Hugging Face Hub: well, slowly, not at all, and with lies."""
+"""A server with the protocol of the Hugging Face Hub: correct, slow, broken, or with wrong values."""
 
 import hashlib
 import http.server
@@ -20,7 +20,7 @@ CONFIG = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "size": {
 
 @dataclass
 class HubServer:
-    """The repository org/net, how the server misbehaves, and what it was asked for.
+    """The repository org/net, how the server misbehaves, and the requests that it received.
 
     ``status`` is that of the listing, 0 for a good one; ``code`` is the hub's own error code; a file in ``announced``
     is listed with the size and hash of those bytes instead of its own; each number in ``cut_after`` ends one download
@@ -39,7 +39,7 @@ class HubServer:
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     def listing(self) -> dict[str, object]:
-        """The hub's answer about the repository."""
+        """The hub's listing of the repository."""
         siblings = []
         for name, content in self.files.items():
             content = self.announced.get(name, content)
@@ -66,7 +66,7 @@ class HubServer:
 
 @contextmanager
 def hub_server() -> Iterator[HubServer]:
-    """A running server of a small network, its configuration, and a quantised graph that nobody should fetch."""
+    """A running server of a small network, its configuration, and a quantised graph that must not be fetched."""
     hub = HubServer(
         {
             "onnx/model.onnx": network().SerializeToString(),
@@ -82,7 +82,7 @@ def hub_server() -> Iterator[HubServer]:
         def log_message(self, *_):
             pass
 
-        def answer(self, status, body, **headers):
+        def respond(self, status, body, **headers):
             self.send_response(status)
             self.send_header("Connection", "close")  # else the client may use it again just as it ends
             for name, value in headers.items():
@@ -97,9 +97,9 @@ def hub_server() -> Iterator[HubServer]:
             if not self.path.startswith("/api/models/"):
                 self.send_file()
             elif hub.status:
-                self.answer(hub.status, b"{}", **({"X_Error_Code": hub.code} if hub.code else {}))
+                self.respond(hub.status, b"{}", **({"X_Error_Code": hub.code} if hub.code else {}))
             else:
-                self.answer(200, json.dumps(hub.listing()).encode(), Content_Type="application/json")
+                self.respond(200, json.dumps(hub.listing()).encode(), Content_Type="application/json")
 
         def send_file(self):
             name = unquote(re.fullmatch(r"/org/net/resolve/[0-9a-f]{40}/(.*)", self.path)[1])

@@ -1,4 +1,4 @@
-"""Graphs in NHWC layout as exporters of Keras write them: each convolution between two transposes, padding apart."""
+"""Graphs in NHWC layout as exporters of Keras write them: each convolution between two transposes, padding separate."""
 
 import numpy as np
 import onnx
@@ -53,7 +53,7 @@ class GraphBuilder:
         return self.constant((self.rng.normal(size=shape) / 3 + 0.5).astype(np.float32))
 
     def conv(self, x, channels_in, channels_out, pads=None, stride=1, fill=0.0):
-        """Padding apart, a 3 x 3 convolution between transposes, a batch norm written as arithmetic, ReLU."""
+        """Padding, a 3 x 3 convolution between transposes, a batch norm written as arithmetic, ReLU."""
         if pads is not None:
             x = self.node("Pad", x, self.constant(np.array(pads, np.int64)), self.constant(np.float32(fill)))
         scale = 3 * channels_in**0.5
@@ -137,6 +137,6 @@ def normalised_pixels(channels_last=True):
     return normalised(PIXELS, scaling.mean, scaling.std, channels_last=channels_last, bgr=scaling.bgr)
 
 
-def foreign_value(model):
-    """What the foreign graph itself gives for ``PIXELS``."""
+def exported_value(model):
+    """What the graph gives for ``PIXELS`` as it was exported."""
     return run(model, {"image": normalised_pixels()})[0]

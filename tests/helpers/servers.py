@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Run a server whose requests ``handler`` answers, and yield its address."""
+    """Run a server whose requests are handled by ``handler``, and yield its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -36,7 +36,7 @@ def serving_folder(folder: Path) -> AbstractContextManager[str]:
 
 @dataclass
 class FaultyServer:
-    """One file on a server that misbehaves on request, and the ranges that clients asked for.
+    """One file on a server that misbehaves on request, and the ranges that clients requested.
 
     The faults are: connections closed early, stalls, wrong lengths and ranges, errors, redirects, and a file that is
     replaced by another one.
@@ -69,7 +69,7 @@ def serving_faults(data: bytes) -> Iterator[FaultyServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-        def answer_without_body(self, status: int, **headers: str) -> None:
+        def respond_without_body(self, status: int, **headers: str) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -81,13 +81,13 @@ def serving_faults(data: bytes) -> Iterator[FaultyServer]:
             requested = self.headers.get("Range")
             state.requested_ranges.append(requested)
             if state.statuses:
-                self.answer_without_body(state.statuses.pop(0))
+                self.respond_without_body(state.statuses.pop(0))
             elif state.redirect:
-                self.answer_without_body(302, Location=state.redirect)
+                self.respond_without_body(302, Location=state.redirect)
             else:
-                self.answer_with_data(requested)
+                self.respond_with_data(requested)
 
-        def answer_with_data(self, requested: str | None) -> None:
+        def respond_with_data(self, requested: str | None) -> None:
             if state.replace_after and len(state.requested_ranges) > state.replace_after:
                 state.tag, state.data = '"two"', state.replacement
             start = 0

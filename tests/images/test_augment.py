@@ -1,4 +1,4 @@
-"""Augmented views against plain interpolation, and that they can be made again."""
+"""Augmented views against plain interpolation, and their reproducibility."""
 
 import numpy as np
 import pytest

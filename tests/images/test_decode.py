@@ -229,10 +229,10 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_unreadable_files_give_an_error_of_one_line(name):
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError) as error_info:
         decode(UNREADABLE[name])
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).endswith((".", "expected an image."))
+    assert "\n" not in str(error_info.value)
+    assert str(error_info.value).endswith((".", "expected an image."))
 
 
 def test_limits(monkeypatch):

@@ -39,7 +39,7 @@ def test_squash_crops_nothing():
     assert np.array_equal(resized, np.asarray(expected))
 
 
-def test_it_is_close_to_a_resize_followed_by_a_crop():
+def test_the_result_is_close_to_a_resize_followed_by_a_crop():
     """Shorter side to 256, then the central 224: the evaluation transform of most networks."""
     image = smooth_image(480, 640)
     resized = Image.fromarray(image).resize((341, 256), Image.Resampling.BILINEAR)
@@ -96,7 +96,7 @@ def test_height_and_width_are_required():
         Preprocess.from_dict({"height": 5})
 
 
-def test_the_dictionary_restores_it_and_any_change_gives_another_fingerprint():
+def test_the_dictionary_restores_the_preprocessing_and_any_change_gives_another_fingerprint():
     first = Preprocess(160, 192, "squash", 0.9, "bicubic")
     assert Preprocess.from_dict(first.to_dict()) == first
     others = [

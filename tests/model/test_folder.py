@@ -1,4 +1,4 @@
-"""The model folder: what is written reads back, and nothing is replaced that is not ours."""
+"""The model folder: it is read back as written, and files that are not of a model are never replaced."""
 
 import json
 import os
@@ -81,12 +81,12 @@ def test_a_folder_of_an_earlier_format_gets_one_clear_line(model, version):
         hs.load(model)
 
 
-def test_no_folder_says_how_to_make_one(tmp_path):
+def test_the_error_for_a_missing_folder_says_how_to_make_one(tmp_path):
     with pytest.raises(ModelError, match="headstart fit"):
         hs.load(tmp_path / "nothing")
 
 
-def test_a_folder_without_run_or_golden_still_answers(model, photos):
+def test_a_folder_without_run_or_golden_sample_still_predicts(model, photos):
     (model / "run.json").unlink()
     edit(model, lambda c: c.pop("golden"))
     (model / "golden.npz").unlink()
@@ -112,7 +112,7 @@ def test_files_beside_a_model_are_left_alone(model_folder, model, beside):
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
 
 
-FOREIGN = {
+OTHER_CONFIGS = {
     "a JavaScript project": '{"name": "shop", "version": "1.0.0"}',
     "a checkout of the Hub": '{"architectures": ["ViTForImageClassification"], "id2label": {"0": "cat", "1": "dog"}}',
     "another library's model": '{"library_name": "keras", "format": 2}',
@@ -122,9 +122,9 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("text", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("text", OTHER_CONFIGS.values(), ids=OTHER_CONFIGS)
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "with others"])
-def test_a_config_that_is_not_ours_is_no_model(model_folder, tmp_path, text, alone):
+def test_the_config_of_other_software_is_not_a_model(model_folder, tmp_path, text, alone):
     project = tmp_path / "project"
     project.mkdir()
     (project / "config.json").write_text(text)
@@ -140,11 +140,11 @@ def test_a_config_that_is_not_ours_is_no_model(model_folder, tmp_path, text, alo
 def test_names_of_any_bytes_are_written_and_read_back(model_folder, tmp_path):
     """A byte that is not UTF-8 comes from a file name as a lone surrogate."""
     loaded = read_model(model_folder)
-    odd = os.fsdecode(b"gu\xeape")
-    run = {**loaded.run, "images": {**loaded.run["images"], "quarantined": [{"path": odd, "reason": "empty"}]}}
-    again = read_model(write_model(replace(loaded, classes=("disc", odd), run=run), tmp_path / "odd"))
-    assert again.classes == ("disc", odd)
-    assert again.run["images"]["quarantined"][0]["path"] == odd
+    latin1_name = os.fsdecode(b"gu\xeape")
+    run = {**loaded.run, "images": {**loaded.run["images"], "quarantined": [{"path": latin1_name, "reason": "empty"}]}}
+    restored = read_model(write_model(replace(loaded, classes=("disc", latin1_name), run=run), tmp_path / "m"))
+    assert restored.classes == ("disc", latin1_name)
+    assert restored.run["images"]["quarantined"][0]["path"] == latin1_name
 
 
 def test_writing_over_something_else_is_refused(model_folder, tmp_path):
@@ -178,10 +178,10 @@ except Exception as error:
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
 def test_a_full_disk_leaves_the_old_model_alone(model_folder, model):
     before = {p.name: p.read_bytes() for p in model.iterdir()}
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, model_folder, model], capture_output=True, text=True)
-    assert done.stdout.startswith("ModelError Cannot write the model"), done
+    completed = subprocess.run([sys.executable, "-c", FULL_DISK, model_folder, model], capture_output=True, text=True)
+    assert completed.stdout.startswith("ModelError Cannot write the model"), completed
     assert {p.name: p.read_bytes() for p in model.iterdir()} == before
-    assert [p.name for p in model.parent.iterdir()] == [model.name]  # nothing half-made lies about
+    assert [p.name for p in model.parent.iterdir()] == [model.name]  # no partial folder is left
 
 
 KILLED = """
@@ -190,13 +190,13 @@ from headstart.model import folder
 from headstart.model.folder import read_model
 model = read_model(sys.argv[1])
 fsync, count = os.fsync, 0
-def dying(fd):
+def fsync_or_die(fd):
     global count
     count += 1
     if count > int(sys.argv[3]):
         os.kill(os.getpid(), 9)
     fsync(fd)
-os.fsync = dying
+os.fsync = fsync_or_die
 folder.write_model(model, sys.argv[2])
 """
 
@@ -204,6 +204,6 @@ folder.write_model(model, sys.argv[2])
 @pytest.mark.parametrize("after", [0, 3, 5])
 def test_a_kill_while_writing_leaves_the_old_model_alone(model_folder, model, after):
     before = {p.name: p.read_bytes() for p in model.iterdir()}
-    done = subprocess.run([sys.executable, "-c", KILLED, model_folder, model, str(after)], capture_output=True)
-    assert done.returncode == -9
+    completed = subprocess.run([sys.executable, "-c", KILLED, model_folder, model, str(after)], capture_output=True)
+    assert completed.returncode == -9
     assert {p.name: p.read_bytes() for p in model.iterdir()} == before

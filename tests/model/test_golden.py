@@ -1,4 +1,4 @@
-"""``verify``: a machine computes what the one did where the model was made, or the difference is named."""
+"""``verify``: a machine gives the predictions of the fit, or an error names the difference."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def test_verify_passes_on_every_runtime_here(model):
         assert result.difference <= result.tolerance
 
 
-def test_other_probabilities_and_other_pixels_are_refused(model):
+def test_other_probabilities_and_other_pixels_fail_verification(model):
     golden = model.golden
     swapped = replace(golden, probabilities=golden.probabilities[:, ::-1].copy())
     with pytest.raises(VerifyError, match="differs by"):
@@ -42,7 +42,7 @@ def test_other_probabilities_and_other_pixels_are_refused(model):
         verify(replace(model, golden=None), RuntimeInfo("onnxruntime", "0", "fp32"))
 
 
-def test_other_ood_scores_are_refused(model):
+def test_other_ood_scores_fail_verification(model):
     shifted = replace(model.golden, ood_scores=model.golden.ood_scores + np.float32(0.1))
     with pytest.raises(VerifyError, match="in an OOD score"):
         verify(replace(model, golden=shifted), ONNXRUNTIME)

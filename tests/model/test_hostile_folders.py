@@ -111,7 +111,7 @@ def external_weights(model):
 HOSTILE = {
     "config of nothing": replace_config(b""),
     "config truncated": truncate("config.json"),
-    "config no object": replace_config(b"[1, 2]"),
+    "config not an object": replace_config(b"[1, 2]"),
     "config deep": replace_config(b"[" * 100_000),
     "config not text": replace_config(b"\xff\xfe\x00"),
     "config pickle": pickled("config.json"),
@@ -123,7 +123,7 @@ HOSTILE = {
     "one class": change_config(lambda c: c.update(id2label={"0": "a"})),
     "classes of other count": change_config(lambda c: c.update(id2label={"0": "a", "1": "b", "2": "c"})),
     "same class twice": change_config(lambda c: c.update(id2label={"0": "a", "1": "a"})),
-    "class that is no text": change_config(lambda c: c.update(id2label={"0": "a", "1": 2})),
+    "class that is not text": change_config(lambda c: c.update(id2label={"0": "a", "1": 2})),
     "classes a list": change_config(lambda c: c.update(id2label=["a", "b"])),
     "gap in numbers": change_config(lambda c: c.update(id2label={"0": "a", "2": "b"})),
     "size of zero": change_config(lambda c: c["preprocess"].update(height=0)),
@@ -188,15 +188,15 @@ HOSTILE = {
 def test_damaged_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     HOSTILE[name](model)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as error_info:
         hs.load(model)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) > 20
+    assert "\n" not in str(error_info.value)
+    assert len(str(error_info.value)) > 20
     assert not (tmp_path / "pickle-was-run").exists()
 
 
-def test_the_same_tensors_load_where_nothing_is_wrong_with_them(model):
-    """The folders above are refused for what is wrong with them, not for all that they replace."""
+def test_the_tensors_of_the_damaged_folders_are_valid_without_the_damage(model):
+    """Each folder above is refused for its damage, not for the other tensors that were replaced."""
     with_ood_tensors()(model)
     change_golden()(model)
     assert hs.load(model).model_.ood.factor.shape == (4, 2)

@@ -64,7 +64,7 @@ def test_the_json_form_keeps_its_keys():
     assert set(value) >= {"classes", "accuracy", "confusion", "per_class", "macro", "balanced_accuracy"}
 
 
-def test_names_become_places_in_known_and_unknown_classes():
+def test_names_become_indices_of_known_and_unknown_classes():
     truth, unknown = encode_truth(("b", "a"), ["a", "z", "b", "y", "z"])
     assert truth.tolist() == [1, 3, 0, 2, 3]
     assert unknown == ("y", "z")

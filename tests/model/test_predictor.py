@@ -1,4 +1,4 @@
-"""``Predictor``: what it predicts, on what it is evaluated, and what it needs to be imported."""
+"""``Predictor``: predictions, evaluation, and the modules that it imports."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def predictor(model_folder):
     return Predictor.load(model_folder, ONNXRUNTIME)
 
 
-def test_what_a_predictor_imports_is_enough_for_serving(model_folder, photos):
+def test_serving_imports_no_fitting_code(model_folder, photos):
     """No fitting code, no SciPy and no scikit-learn is imported, nor needed, to predict, evaluate and verify."""
     code = f"""
 import sys
@@ -41,8 +41,8 @@ predictor.verify()
 assert not imported(), imported()
 print(evaluation.accuracy.count)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (0, "12"), done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout.strip()) == (0, "12"), completed.stderr
 
 
 def test_predictions_name_images_sets_scores_and_what_cannot_be_read(predictor, photos, tmp_path):
@@ -101,7 +101,7 @@ def test_images_of_unknown_classes_count_as_wrong(predictor, photos):
     assert evaluation.ood_recall.count == 6
 
 
-def test_a_graph_without_a_promised_output_is_refused(model_folder, photos, tmp_path):
+def test_a_graph_without_a_required_output_is_an_error(model_folder, photos, tmp_path):
     folder = shutil.copytree(model_folder, tmp_path / "model")
     graph = onnx.load(folder / "model.onnx")
     graph.graph.output.pop()

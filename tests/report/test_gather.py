@@ -71,7 +71,7 @@ def test_a_fit_has_the_findings_of_check(tmp_path):
     leaked = tmp_path / "data" / "validation" / "stripes" / "leak.jpg"
     Image.open(data / "stripes" / "001.jpg").save(leaked, quality=50)
     Image.open(data / "disc" / "005.jpg").point(lambda v: v // 12).save(data / "disc" / "005.jpg")
-    (data / "disc" / "broken.jpg").write_bytes(b"no picture")
+    (data / "disc" / "broken.jpg").write_bytes(b"no image")
     report = gather(fit(tmp_path / "data"))
     findings = {(finding.kind, finding.files) for finding in report.findings}
     assert ("exact_duplicate", ("train/disc/000.jpg", "train/disc/twin.jpg")) in findings

@@ -94,10 +94,10 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
     value = json.loads((folder_with_report / "report.json").read_text("utf-8"))
     DAMAGE[name](value)
     (folder_with_report / "report.json").write_text(json.dumps(value), "utf-8")
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(ModelError) as error_info:
         report.rewrite_report(folder_with_report)
-    assert "\n" not in str(caught.value)
-    assert str(folder_with_report) in str(caught.value)
+    assert "\n" not in str(error_info.value)
+    assert str(folder_with_report) in str(error_info.value)
     assert not (folder_with_report / "report.html").exists()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.graphs import network, normalised, run
-from helpers.nhwc_graphs import NORMALISATION, OPERATORS, PIXELS, SIDE, GraphBuilder, foreign_value, standard_form
+from helpers.nhwc_graphs import NORMALISATION, OPERATORS, PIXELS, SIDE, GraphBuilder, exported_value, standard_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -30,7 +30,7 @@ def test_an_nhwc_graph_keeps_one_transpose_and_its_numbers():
     assert "Sub" not in operators
     assert operators.count("Conv") == 3
     features = run(standard, {"pixels": PIXELS})[0]
-    np.testing.assert_allclose(features, foreign_value(model).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features, exported_value(model).mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,7 +42,7 @@ def test_no_chain_of_operators_changes_its_numbers(operators, seed):
         x, channels = b.append(x, operator, channels)
     x = b.node("Relu", b.node("Add", x, b.numbers(1)))
     model = b.model(x)
-    expected = foreign_value(model)
+    expected = exported_value(model)
     if min(expected.shape) == 0:
         return
     features = run(standard_form(model, x), {"pixels": PIXELS})[0]

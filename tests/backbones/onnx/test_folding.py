@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from helpers.graphs import run
-from helpers.nhwc_graphs import NORMALISATION, PIXELS, SIDE, GraphBuilder, foreign_value, standard_form
+from helpers.nhwc_graphs import NORMALISATION, PIXELS, SIDE, GraphBuilder, exported_value, standard_form
 
 from headstart.backbones.onnx.folding import fold_constants, fold_into_convolutions
 from headstart.backbones.onnx.standardise import standardise
@@ -25,7 +25,7 @@ def test_zero_padding_before_a_maximum_stays_where_values_may_be_negative():
     standard = standard_form(model, x)
     assert "Pad" not in operators(standard)
     features = run(standard, {"pixels": PIXELS})[0]
-    np.testing.assert_allclose(features, foreign_value(model).mean(axis=(1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(features, exported_value(model).mean(axis=(1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -38,7 +38,7 @@ def test_padding_with_the_nearest_value_before_a_maximum_is_folded(stride):
     standard = standard_form(model, x)
     assert "Pad" not in operators(standard)
     features = run(standard, {"pixels": PIXELS})[0]
-    np.testing.assert_allclose(features, foreign_value(model).mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features, exported_value(model).mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
 
 
 def test_constants_that_would_grow_are_not_folded():
@@ -61,6 +61,6 @@ def test_a_convolution_that_is_tapped_keeps_its_own_numbers():
     standardise(standard, NORMALISATION, (SIDE, SIDE), (x,), {"features": y})
     names = [output.name for output in standard.graph.output]
     values = dict(zip(names, run(standard, {"pixels": PIXELS}), strict=True))
-    np.testing.assert_allclose(values["features"], foreign_value(model).mean(axis=(2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(values["features"], exported_value(model).mean(axis=(2, 3)), rtol=1e-4)
     model.graph.output[0].name = x
-    np.testing.assert_allclose(values[x], foreign_value(model).mean(axis=(2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(values[x], exported_value(model).mean(axis=(2, 3)), rtol=1e-4)
