@@ -159,19 +159,23 @@ def load_data(options: argparse.Namespace) -> TrainingData:
     return TrainingData(sources, shares, probe)
 
 
-def pruned_student(student: Student, teacher: Teacher, data: TrainingData, options: argparse.Namespace) -> None:
-    """Load pruned weights into the student, fitted on a few batches to the teacher's maps in fp32."""
+def teacher_targets(data: TrainingData, options: argparse.Namespace) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the images of a few batches, and the teacher's maps of them that the student's blocks are fitted to.
+
+    The maps are computed in fp32.
+    """
     blocks = target_blocks(HEADSTART_S)
-    exact_teacher = Teacher(options.teacher, blocks, fp32=True, threads=options.threads)
+    teacher = Teacher(options.teacher, blocks, fp32=True, threads=options.threads)
     batches = [
         make_batch(data.sources, data.shares, PRUNING_BATCH_SIZE, (PRUNING_SIDE,), options.seed + 1, step)[0]
         for step in range(PRUNING_BATCHES)
     ]
-    maps = zip(*(exact_teacher(batch) for batch in batches), strict=True)
+    maps = [teacher(batch) for batch in batches]
     targets = {
-        block: torch.from_numpy(np.concatenate(block_maps)) for block, block_maps in zip(blocks, maps, strict=True)
+        block: torch.from_numpy(np.concatenate(block_maps))
+        for block, block_maps in zip(blocks, zip(*maps, strict=True), strict=True)
     }
-    prune(student, teacher.weights, torch.from_numpy(np.concatenate(batches)), targets)
+    return torch.from_numpy(np.concatenate(batches)), targets
 
 
 @dataclass
@@ -229,7 +233,7 @@ def initial_state(teacher: Teacher, data: TrainingData, options: argparse.Namesp
     path = options.out / "checkpoint.pt"
     checkpoint = torch.load(path, map_location="cpu") if options.resume and path.exists() else None
     if checkpoint is None and options.start == "teacher":
-        pruned_student(student, teacher, data, options)
+        prune(student, teacher.weights, *teacher_targets(data, options))
         save(options.out / "start.pt", {"average": student.state_dict()})
     elif checkpoint is None and options.start != "random":
         student.load_state_dict(torch.load(options.start, map_location="cpu")["average"])
