@@ -1,40 +1,55 @@
-"""Accuracy of the defaults on real pictures, beside what plain leave-one-out would have chosen and claimed.
+"""Accuracy of the defaults on real images, beside what plain leave-one-out would have selected and reported.
 
 python benchmarks/accuracy.py
 """
 
 from __future__ import annotations
 
-from measure import Scratch, shared, table
+import os
+
+from measure import Scratch, mobilenetv2, print_table, shared
 
 import headstart as hs
+from headstart.stats.accuracy import Accuracy, disjoint
 
 
-def row(data: str, **options: object) -> dict[str, object]:
-    backbone = f"onnx:{shared() / 'weights' / 'mobilenetv2-imagenet.onnx'}"
-    classifier = hs.ImageClassifier(backbone=backbone, **options).fit(shared() / "data" / data)
-    claimed, found = classifier.accuracy_["leave_group_out"], classifier.accuracy_["validation"]
+def fit(name: str, runtime: str, group_by: str) -> dict[str, object]:
+    """Fit to a dataset; ``group_by`` "none" leaves out single images, "auto" their groups."""
+    classifier = hs.ImageClassifier(mobilenetv2(), runtime=runtime, group_by=group_by)
+    classifier.fit(shared() / "data" / name)
+    left_out, validation = classifier.accuracy_["leave_group_out"], classifier.accuracy_["validation"]
     run = classifier.run_
-    settings = {k: v for k, v in run["head"].items() if k not in ("kind", "temperature")}
+    settings = {key: value for key, value in run["head"].items() if key not in ("kind", "temperature")}
     return {
-        "data": data, "selection leaves out": "pictures" if options.get("group_by") == "none" else "groups",
+        "dataset": name,
+        "left out together": "single images" if group_by == "none" else "groups",
         "runtime": f"{run['runtime']['name']} {run['runtime']['precision']}",
-        "groups": run["groups"]["count"], "cut": ", ".join(run["cut"]),
-        "head": f"{run['head']['kind']} {', '.join(f'{k} {v:.3g}' for k, v in settings.items())}",
-        "claimed": f"{claimed.value:.1%} [{claimed.interval[0]:.1%}, {claimed.interval[1]:.1%}]",
-        "validation": f"{found.correct}/{found.count} = {found.value:.1%} "
-        f"[{found.interval[0]:.1%}, {found.interval[1]:.1%}]",
-        "intervals overlap": claimed.interval[0] <= found.interval[1] and found.interval[0] <= claimed.interval[1],
-    }  # fmt: skip
+        "groups": run["groups"]["count"],
+        "cut": ", ".join(run["cut"]),
+        "head": f"{run['head']['kind']} {', '.join(f'{key} {value:.3g}' for key, value in settings.items())}",
+        "left-out accuracy": _with_interval(left_out),
+        "validation accuracy": f"{validation.correct}/{validation.count} = {_with_interval(validation)}",
+        "intervals overlap": not disjoint(left_out.interval, validation.interval),
+    }
+
+
+def _with_interval(accuracy: Accuracy) -> str:
+    low, high = accuracy.interval
+    return f"{accuracy.value:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def main() -> None:
+    with Scratch() as scratch:
+        os.environ["HEADSTART_CACHE"] = str(scratch.cache())
+        print_table(
+            [
+                fit(name, runtime, group_by)
+                for runtime in ("openvino", "onnxruntime")
+                for name in ("horse-or-human", "ants-bees")
+                for group_by in ("auto", "none")
+            ]
+        )
 
 
 if __name__ == "__main__":
-    import os
-
-    with Scratch() as scratch:
-        os.environ["HEADSTART_CACHE"] = str(scratch.cache())
-        rows = []
-        for runtime in ("openvino", "onnxruntime"):
-            for data in ("horse-or-human", "ants-bees"):
-                rows += [row(data, runtime=runtime), row(data, runtime=runtime, group_by="none")]
-        table(rows)
+    main()

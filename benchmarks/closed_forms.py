@@ -7,93 +7,146 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from measure import Scratch, shared, table
+from measure import Scratch, mobilenetv2, print_table, shared
 
-from headstart import backbones
-from headstart.data import open_dataset
-from headstart.features.features import embed
-from headstart.heads import Statistics, held_out, solve
-from headstart.heads.held_out import Basis
+from headstart import backbones, open_dataset
+from headstart.features import embed
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.kinds import Array, Labels, Solution, Targets
+from headstart.heads.lda import held_out_lda, solve_lda
+from headstart.heads.ridge import dropout_penalty, held_out_ridge, solve_ridge
+from headstart.heads.statistics import Statistics
+
+CLASSES = 2
+MASKS = 10_000
+Row = dict[str, object]
 
 
-def timed(work):
-    began = time.perf_counter()
-    return work(), time.perf_counter() - began
+def load_features() -> tuple[Array, Labels]:
+    """Return the deepest vectors [n, d] of the training images, centred, of a mean squared length of 1; and labels."""
+    with Scratch() as scratch:
+        os.environ["HEADSTART_CACHE"] = str(scratch.cache())
+        dataset = open_dataset(shared() / "data" / "ants-bees").split("train")
+        features = embed(dataset, backbones.load(mobilenetv2()))
+    x = features.values["features"].astype(np.float64)
+    x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
+    return x, np.array([dataset.classes.index(str(dataset.items[i].label)) for i in features.index])
 
 
-def refits(x, labels, groups, fit):
-    scores = np.empty((len(x), 2))
-    for group in np.unique(groups):
-        out = groups == group
-        weights, bias = fit(Statistics.of(x[~out], labels[~out], 2))
-        scores[out] = x[out] @ weights + bias
+def refit_without_each_group(x: Array, targets: Targets, solve: Callable[[Statistics], Solution]) -> Array:
+    """Compute the scores [n, k] of all images, each from a head that was fitted without the image's group."""
+    scores = np.empty((len(x), CLASSES))
+    for group in np.unique(targets.groups):
+        left_out = targets.groups == group
+        weights, bias = solve(Statistics.of(x[~left_out], targets.labels[~left_out], CLASSES))
+        scores[left_out] = x[left_out] @ weights + bias
     return scores
 
 
-def against(name, closed, brute, *, up_to_a_constant=False):
-    (a, quick), (b, slow) = timed(closed), timed(brute)
-    if up_to_a_constant:
-        a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    return {"what": name, "largest difference": float(np.abs(a - b).max()), "of values up to": float(np.abs(b).max()),
-            "closed form (s)": quick, "brute force (s)": slow}  # fmt: skip
+def compare(
+    name: str, closed_form: Callable[[], Array], brute_force: Callable[[], Array], *, up_to_row_mean: bool = False
+) -> Row:
+    """Return the row of a comparison; scores of LDA are determined only up to the mean of their row."""
+    start = time.perf_counter()
+    computed = closed_form()
+    computed_at = time.perf_counter()
+    expected = brute_force()
+    end = time.perf_counter()
+    if up_to_row_mean:
+        computed = computed - computed.mean(axis=1, keepdims=True)
+        expected = expected - expected.mean(axis=1, keepdims=True)
+    return {
+        "what": name,
+        "largest difference": float(np.abs(computed - expected).max()),
+        "of values up to": float(np.abs(expected).max()),
+        "closed form (s)": computed_at - start,
+        "brute force (s)": end - computed_at,
+    }
 
 
-if __name__ == "__main__":
-    with Scratch() as scratch:
-        os.environ["HEADSTART_CACHE"] = str(scratch.cache())
-        backbone = backbones.load(f"onnx:{shared() / 'weights' / 'mobilenetv2-imagenet.onnx'}")
-        dataset = open_dataset(shared() / "data" / "ants-bees").split("train")
-        features = embed(dataset, backbone, taps=["features"])
-    x = features.values["features"].astype(np.float64)
-    x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
-    labels = np.array([dataset.classes.index(dataset.items[i].label) for i in features.index])
-    rng = np.random.default_rng(0)
-    alone, groups = np.arange(len(x)), rng.integers(0, len(x) // 3, len(x))
-    penalty = 0.1 * len(x)
-    basis = Basis.of(x)
-    rows = []
-    for name, index in (("leave-one-out", alone), ("leave-group-out", groups)):
-        rows.append(against(
-            f"ridge, {name}", lambda index=index: held_out.ridge(basis, labels, 2, index, [penalty])[0],
-            lambda index=index: refits(x, labels, index, lambda s: solve.ridge(s, penalty)),
-        ))  # fmt: skip
-        rows.append(against(
-            f"LDA, {name}", lambda index=index: held_out.lda(basis, labels, 2, index, [penalty])[0],
-            lambda index=index: refits(x, labels, index, lambda s: solve.lda(s, penalty)), up_to_a_constant=True,
-        ))  # fmt: skip
-    whole = Statistics.of(x, labels, 2)
+def compare_held_out(name: str, x: Array, basis: Eigenbasis, targets: Targets, penalty: float) -> list[Row]:
+    """Compare the closed forms of leaving out each group with refits."""
+    return [
+        compare(
+            f"ridge, {name}",
+            lambda: held_out_ridge(basis, targets, [penalty])[0],
+            lambda: refit_without_each_group(x, targets, partial(solve_ridge, penalty=penalty)),
+        ),
+        compare(
+            f"LDA, {name}",
+            lambda: held_out_lda(basis, targets, [penalty])[0],
+            lambda: refit_without_each_group(x, targets, partial(solve_lda, shrinkage=penalty)),
+            up_to_row_mean=True,
+        ),
+    ]
 
-    def merged():
-        parts = [Statistics.of(x[p], labels[p], 2) for p in np.array_split(rng.permutation(len(x)), 7)]
+
+def compare_statistics(x: Array, labels: Labels, penalty: float, generator: np.random.Generator) -> list[Row]:
+    """Compare merged and subtracted statistics with those computed at once."""
+    statistics = Statistics.of(x, labels, CLASSES)
+
+    def merge_shuffled_parts() -> Array:
+        parts = [
+            Statistics.of(x[rows], labels[rows], CLASSES) for rows in np.array_split(generator.permutation(len(x)), 7)
+        ]
         total = parts[3]
         for i in (5, 0, 6, 1, 4, 2):
             total = total + parts[i]
-        return solve.ridge(total, penalty)[0]
+        return solve_ridge(total, penalty)[0]
 
-    rows.append(against("ridge from 7 shuffled parts", merged, lambda: solve.ridge(whole, penalty)[0]))
-    gone, stay = np.arange(0, len(x), 5), np.setdiff1d(np.arange(len(x)), np.arange(0, len(x), 5))
-    rows.append(against(
-        "ridge less 49 pictures", lambda: solve.ridge(whole - Statistics.of(x[gone], labels[gone], 2), penalty)[0],
-        lambda: solve.ridge(Statistics.of(x[stay], labels[stay], 2), penalty)[0],
-    ))  # fmt: skip
+    removed = np.arange(0, len(x), 5)
+    remaining = np.setdiff1d(np.arange(len(x)), removed)
+    return [
+        compare("ridge from 7 shuffled parts", merge_shuffled_parts, lambda: solve_ridge(statistics, penalty)[0]),
+        compare(
+            f"ridge less {len(removed)} images",
+            lambda: solve_ridge(statistics - Statistics.of(x[removed], labels[removed], CLASSES), penalty)[0],
+            lambda: solve_ridge(Statistics.of(x[remaining], labels[remaining], CLASSES), penalty)[0],
+        ),
+    ]
 
-    small = x[:, :60] * 10
-    centred = small - small.mean(axis=0)
-    statistics = Statistics.of(centred, labels, 2)
-    targets = np.eye(2)[labels] - np.eye(2)[labels].mean(axis=0)
 
-    def masks():
-        gram, cross = np.zeros((60, 60)), np.zeros((60, 2))
-        for _ in range(10_000):
-            masked = centred * (rng.random(centred.shape) >= 0.5) / 0.5
+def compare_dropout(x: Array, labels: Labels, generator: np.random.Generator, width: int = 60) -> Row:
+    """Compare dropout in closed form with the average over sampled masks."""
+    features = x[:, :width] * 10
+    features = features - features.mean(axis=0)
+    statistics = Statistics.of(features, labels, CLASSES)
+    targets = np.eye(CLASSES)[labels] - np.eye(CLASSES)[labels].mean(axis=0)
+
+    def sample_masks() -> Array:
+        gram, cross = np.zeros((width, width)), np.zeros((width, CLASSES))
+        for _ in range(MASKS):
+            masked = features * (generator.random(features.shape) >= 0.5) / 0.5
             gram += masked.T @ masked
             cross += masked.T @ targets
         return np.linalg.solve(gram, cross)
 
-    rows.append(against(
-        "dropout 0.5 against 10,000 masks (60 features)",
-        lambda: solve.ridge(statistics, solve.dropout_penalty(statistics, 0.5))[0], masks,
-    ))  # fmt: skip
-    table(rows)
+    return compare(
+        f"dropout 0.5 against {MASKS:,} masks ({width} features)",
+        lambda: solve_ridge(statistics, dropout_penalty(statistics, 0.5))[0],
+        sample_masks,
+    )
+
+
+def main() -> None:
+    x, labels = load_features()
+    generator = np.random.default_rng(0)
+    penalty = 0.1 * len(x)
+    basis = Eigenbasis.of(x)
+    single_images, groups = np.arange(len(x)), generator.integers(0, len(x) // 3, len(x))
+    print_table(
+        [
+            *compare_held_out("leave-one-out", x, basis, Targets(labels, CLASSES, single_images), penalty),
+            *compare_held_out("leave-one-group-out", x, basis, Targets(labels, CLASSES, groups), penalty),
+            *compare_statistics(x, labels, penalty, generator),
+            compare_dropout(x, labels, generator),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

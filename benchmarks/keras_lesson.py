@@ -4,9 +4,9 @@
                                       [--inception-weights FILE] [--runs 3]
 
 ``--peer`` is the interpreter of an environment with TensorFlow (see keras_lesson_peer.py). Both are whole processes on
-all cores, Headstart with an empty cache and its report. The lesson trains for its 20 epochs, or until 99.9% of the
-augmented training pictures are right; with fewer ``--epochs`` its time is extrapolated, and marked so. MobileNetV2 has
-real weights, InceptionV3 only where a file of them is given: otherwise only its seconds are shown.
+all cores, Headstart with an empty cache and its report. The lesson trains for its 20 epochs, or until it classifies
+99.9% of the augmented training images correctly; with fewer ``--epochs`` its time is extrapolated, and marked so.
+MobileNetV2 has real weights, InceptionV3 only where a file of them is given: otherwise only its seconds are shown.
 """
 
 from __future__ import annotations
@@ -18,50 +18,58 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measure import COMMAND, Scratch, process, shared, table
+from measure import COMMAND, Scratch, mobilenetv2, print_table, run_process, shared
 
-LESSON_EPOCHS, ENOUGH = 20, 0.999
+LESSON_EPOCHS, STOP_AT_ACCURACY = 20, 0.999
 PEER = Path(__file__).with_name("keras_lesson_peer.py")
 
 
-def lesson(python: str, data: Path, network: str, epochs: int, weights: Path | None) -> dict[str, object]:
-    """A row: how long the lesson took, and how often it was right after its last epoch."""
+def measure_lesson(python: str, data: Path, network: str, epochs: int, weights: Path | None) -> dict[str, object]:
+    """Return a row: the seconds of the lesson and its accuracy after the last epoch."""
     command = [python, PEER, data, network, epochs, *([weights] if weights else [])]
-    began, rows = time.perf_counter(), []
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
-        for text in run.stdout:
-            if text.startswith("{"):
-                rows.append(json.loads(text))
-                print(text, end="", flush=True)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} ended with {run.returncode}")
-    seconds, ready, last = time.perf_counter() - began, rows[0]["seconds"], rows[-1]
-    each = (last["seconds"] - ready) / last["epoch"]
-    whole = last["epoch"] == LESSON_EPOCHS or last["accuracy"] >= ENOUGH
+    start = time.perf_counter()
+    records = []
+    with subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("{"):
+                records.append(json.loads(line))
+                print(line, end="", flush=True)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with status {process.returncode}")
+    seconds = time.perf_counter() - start
+    ready, last = records[0], records[-1]
+    seconds_per_epoch = (last["seconds"] - ready["seconds"]) / last["epoch"]
+    is_complete = last["epoch"] == LESSON_EPOCHS or last["accuracy"] >= STOP_AT_ACCURACY
+    if not is_complete:
+        seconds += seconds_per_epoch * (LESSON_EPOCHS - last["epoch"])
     return {
         "what": f"the lesson in Keras, {network}",
-        "epochs": str(last["epoch"]) if whole else f"{last['epoch']}, time extrapolated to {LESSON_EPOCHS}",
-        "seconds an epoch": each,
-        "seconds": seconds if whole else seconds + each * (LESSON_EPOCHS - last["epoch"]),
-        "training": f"{last['accuracy']:.1%}" if weights else "random weights",
-        "validation": f"{last['validation']:.1%}" if weights else "random weights",
+        "epochs": str(last["epoch"]) if is_complete else f"{last['epoch']}, time extrapolated to {LESSON_EPOCHS}",
+        "seconds per epoch": seconds_per_epoch,
+        "seconds": seconds,
+        "training accuracy": f"{last['accuracy']:.1%}" if weights else "random weights",
+        "validation accuracy": f"{last['validation']:.1%}" if weights else "random weights",
     }
 
 
-def headstart(data: Path, runs: int, name: str, more: list[object]) -> dict[str, object]:
-    """The same of ``headstart fit``: the median of ``runs`` processes, each with an empty cache."""
-    walls = []
+def measure_headstart(data: Path, runs: int, name: str, options: list[object]) -> dict[str, object]:
+    """Return the row of ``headstart fit``: the median of ``runs`` processes, each with an empty cache."""
+    results = []
     with Scratch() as scratch:
         for i in range(runs):
-            command = [COMMAND, "fit", data, *more, "-o", scratch.path / f"m{i}", "--json", "--quiet"]
-            wall, _, out = process(command, scratch.cache())
-            walls.append(wall)
-    accuracy = json.loads(out)["accuracy"]
+            command = [COMMAND, "fit", data, *options, "-o", scratch.path / f"model-{i}", "--json", "--quiet"]
+            results.append(run_process(command, scratch.cache()))
+    accuracy = json.loads(results[-1].output)["accuracy"]
     return {
-        "what": f"headstart fit, {name}", "epochs": "", "seconds an epoch": "", "seconds": median(walls),
-        "training": f"{accuracy['leave_group_out']['value']:.1%} on groups left out",
-        "validation": f"{accuracy['validation']['value']:.1%}",
-    }  # fmt: skip
+        "what": f"headstart fit, {name}",
+        "epochs": "",
+        "seconds per epoch": "",
+        "seconds": median(result.seconds for result in results),
+        "training accuracy": f"{accuracy['leave_group_out']['value']:.1%} with groups left out",
+        "validation accuracy": f"{accuracy['validation']['value']:.1%}",
+    }
 
 
 def main() -> None:
@@ -71,16 +79,21 @@ def main() -> None:
     parser.add_argument("--networks", default="InceptionV3,MobileNetV2")
     parser.add_argument("--inception-weights", type=Path)
     parser.add_argument("--runs", type=int, default=3)
-    chosen = parser.parse_args()
-    data, weights = shared() / "data" / "horse-or-human", shared() / "weights"
-    of = {"InceptionV3": chosen.inception_weights, "MobileNetV2": weights / "mobilenetv2-imagenet.weights.h5"}
-    onnx = ["--backbone", f"onnx:{weights / 'mobilenetv2-imagenet.onnx'}"]
-    rows = [headstart(data, chosen.runs, "its default", []), headstart(data, chosen.runs, "MobileNetV2", onnx)]
-    table(rows)  # what there is, should the rest be stopped
-    fastest = rows[0]["seconds"]
-    for network in chosen.networks.split(","):
-        rows.append(lesson(chosen.peer, data, network, chosen.epochs, of[network]))
-        table([{**row, "times as long as the default": row["seconds"] / fastest} for row in rows])
+    arguments = parser.parse_args()
+    data = shared() / "data" / "horse-or-human"
+    weights = {
+        "InceptionV3": arguments.inception_weights,
+        "MobileNetV2": shared() / "weights" / "mobilenetv2-imagenet.weights.h5",
+    }
+    rows = [
+        measure_headstart(data, arguments.runs, "its default", []),
+        measure_headstart(data, arguments.runs, "MobileNetV2", ["--backbone", mobilenetv2()]),
+    ]
+    print_table(rows)  # so that it is seen if the rest is stopped
+    default_seconds = rows[0]["seconds"]
+    for network in arguments.networks.split(","):
+        rows.append(measure_lesson(arguments.peer, data, network, arguments.epochs, weights[network]))
+        print_table([{**row, "times as long as the default": row["seconds"] / default_seconds} for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write the backbone: `backbone.onnx` (uint8 pictures in, pooled taps out, fp16 weights) and `backbone.json`.
+"""Write the backbone: ``backbone.onnx`` (uint8 images in, pooled taps out, fp16 weights) and ``backbone.json``.
 
     python export.py RUN/checkpoint.pt FOLDER
 
-The graph is made node by node: nothing is in it that is not meant to be.
+The graph is built node by node, so that nothing is in it by accident.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from student import TAPS, Student, Unit
+from student import TAPS, Block, ConvUnit, Student
 
 SOURCE = (
     "Headstart's own MobileNetV2-shaped student, pruned and distilled from Google's MobileNetV2 1.0 "
@@ -25,48 +25,63 @@ SOURCE = (
 PREPROCESS = {"resize": "shortest", "crop": 0.875, "interpolation": "bilinear"}
 
 
-class Graph:
-    """Nodes and initializers as they are added; ``work`` counts multiply-adds up to here."""
+class GraphBuilder:
+    """Nodes and initializers as they are added; ``multiply_adds`` counts those of one image up to here."""
 
-    def __init__(self, half: bool):
+    def __init__(self, fp16: bool):
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        self.half = half
-        self.work = 0
+        self.fp16 = fp16
+        self.multiply_adds = 0
 
-    def add(self, kind: str, inputs: list[str], output: str, **attributes) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+    def add(self, op_type: str, inputs: list[str], output: str, **attributes) -> str:
+        """Add a node; return its output."""
+        self.nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
         return output
 
-    def constant(self, name: str, value: np.ndarray, *, weight: bool = False) -> str:
-        """A weight is stored in fp16 and cast to fp32 in the graph: runtimes fold the cast at load."""
-        if weight and self.half:
-            self.initializers.append(numpy_helper.from_array(value.astype(np.float16), name + ".half"))
-            return self.add("Cast", [name + ".half"], name, to=TensorProto.FLOAT)
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """Add a constant; return its name."""
         self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
-    def unit(self, name: str, unit: Unit, x: str, side: int) -> tuple[str, int]:
-        weight, bias = (t.numpy().astype(np.float32) for t in unit.folded())
-        kernel, stride, groups = weight.shape[-1], unit.conv.stride[0], unit.conv.groups
-        edge = kernel // 2
-        pads = [0, 0, 1, 1] if unit.shifted else [edge] * 4
-        inputs = [
-            x,
-            self.constant(f"{name}.weight", weight, weight=True),
-            self.constant(f"{name}.bias", bias),
-        ]
-        shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": pads, "group": groups}
-        y = self.add("Conv", inputs, name, **shape)
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """Add a weight, stored in fp16 and cast to fp32 in the graph: runtimes fold the cast when they load it."""
+        if not self.fp16:
+            return self.constant(name, value)
+        return self.add("Cast", [self.constant(f"{name}.half", value.astype(np.float16))], name, to=TensorProto.FLOAT)
+
+    def unit(self, name: str, unit: ConvUnit, x: str, side: int) -> tuple[str, int]:
+        """Add a convolution with its activation; return its output and the side of the map."""
+        weight, bias = (tensor.numpy().astype(np.float32) for tensor in unit.folded())
+        kernel, stride = weight.shape[-1], unit.conv.stride[0]
+        inputs = [x, self.weight(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+        attributes = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [0, 0, 1, 1] if unit.pads_asymmetrically else [kernel // 2] * 4,
+            "group": unit.conv.groups,
+        }
+        output = self.add("Conv", inputs, name, **attributes)
         side //= stride
-        self.work += weight.size * side * side
-        return (self.add("Relu", [y], f"{name}.relu") if unit.act else y), side
+        self.multiply_adds += weight.size * side * side
+        if unit.activation is not None:
+            output = self.add("Relu", [output], f"{name}.relu")
+        return output, side
+
+    def block(self, name: str, block: Block, x: str, side: int) -> tuple[str, int]:
+        """Add a residual block; return its output and the side of the map."""
+        output = x
+        for part in ("expand", "filter", "project"):
+            output, side = self.unit(f"{name}.{part}", getattr(block, part), output, side)
+        if block.is_residual:
+            output = self.add("Add", [x, output], f"{name}.sum")
+        return output, side
 
 
-def build(student: Student, size: int, half: bool = True) -> tuple[onnx.ModelProto, list[dict]]:
-    """The model and its taps, in order of depth."""
-    graph = Graph(half)
-    # Planes first: one byte a value is moved, not four, and OpenVINO's bf16 is a quarter faster on the whole graph.
+def build(student: Student, size: int, fp16: bool = True) -> tuple[onnx.ModelProto, list[dict]]:
+    """Build the model and the descriptions of its taps, in order of depth."""
+    graph = GraphBuilder(fp16)
+    # Planes first: one byte for each value is moved, not four; OpenVINO's bf16 is a quarter faster on the whole graph.
     x = graph.add("Transpose", ["pixels"], "pixels.planes", perm=[0, 3, 1, 2])
     x = graph.add("Cast", [x], "pixels.float", to=TensorProto.FLOAT)
     x = graph.add("Mul", [x, graph.constant("scale", np.float32(1 / 127.5))], "pixels.scaled")
@@ -74,70 +89,73 @@ def build(student: Student, size: int, half: bool = True) -> tuple[onnx.ModelPro
     side, taps = size, []
     axes = graph.constant("space", np.array([2, 3], np.int64))
     for tap, stage in zip(TAPS, student.stages, strict=True):
-        for index, module in enumerate(stage):
-            name = f"{tap}.{index}" if len(stage) > 1 else f"{tap}.conv"
-            if isinstance(module, Unit):
+        for i, module in enumerate(stage):
+            name = f"{tap}.{i}" if len(stage) > 1 else f"{tap}.conv"
+            if isinstance(module, ConvUnit):
                 x, side = graph.unit(name, module, x, side)
-                continue
-            given = x
-            for part in ("expand", "filter", "project"):
-                x, side = graph.unit(f"{name}.{part}", getattr(module, part), x, side)
-            if module.residual:
-                x = graph.add("Add", [given, x], f"{name}.sum")
+                channels = module.conv.out_channels
+            else:
+                x, side = graph.block(name, module, x, side)
+                channels = module.project.conv.out_channels
         pooled = graph.add("GlobalAveragePool", [x], f"{tap}.pooled")
         graph.add("Squeeze", [pooled, axes], tap)
-        channels = int(module.conv.out_channels if isinstance(module, Unit) else module.project.conv.out_channels)
-        taps.append({"name": tap, "channels": channels, "depth": graph.work, "size": [side, side]})
+        taps.append({"name": tap, "channels": channels, "depth": graph.multiply_adds, "size": [side, side]})
     for tap in taps:
-        tap["depth"] = round(tap["depth"] / graph.work, 4)
+        tap["depth"] = round(tap["depth"] / graph.multiply_adds, 4)
+    return _model(graph, size, taps), taps
+
+
+def _model(graph: GraphBuilder, size: int, taps: list[dict]) -> onnx.ModelProto:
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", size, size, 3])
-    outputs = [helper.make_tensor_value_info(t["name"], TensorProto.FLOAT, ["batch", t["channels"]]) for t in taps]
+    outputs = [
+        helper.make_tensor_value_info(tap["name"], TensorProto.FLOAT, ["batch", tap["channels"]]) for tap in taps
+    ]
     proto = helper.make_graph(graph.nodes, "headstart-s", [pixels], outputs, graph.initializers)
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], producer_name="headstart")
     model.ir_version = 8
     onnx.checker.check_model(model, full_check=True)
-    return model, taps
+    return model
 
 
 def load(checkpoint: Path, start: Path | None = None, share: float = 1.0) -> Student:
-    """The averaged weights of a checkpoint; or ``share`` of the way to them from those of ``start``.
+    """Load the averaged weights of a checkpoint, or those at ``share`` of the way to them from ``start``.
 
-    Half way is often better than either end: training learns the training pictures, the start still knows others
+    Half way is often better than either end: training learns the training images, the start still knows others
     (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
     """
-    state = torch.load(checkpoint, map_location="cpu")["average"]
+    tensors = torch.load(checkpoint, map_location="cpu")["average"]
     if start is not None:
-        first = torch.load(start, map_location="cpu")["average"]
-        state = {name: torch.lerp(first[name], value, share) for name, value in state.items()}
-    student = Student(norm=any("norm" in name for name in state))
-    student.load_state_dict(state)
+        initial = torch.load(start, map_location="cpu")["average"]
+        tensors = {name: torch.lerp(initial[name], value, share) for name, value in tensors.items()}
+    student = Student(norm=any("norm" in name for name in tensors))
+    student.load_state_dict(tensors)
     return student.eval()
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("checkpoint", type=Path)
-    p.add_argument("folder", type=Path)
-    p.add_argument("--start", type=Path, help="another checkpoint: export weights between its own and these")
-    p.add_argument("--share", type=float, default=0.5, help="with --start: how far from it, 0 to 1")
-    p.add_argument("--size", type=int, default=160)
-    p.add_argument("--fp32", action="store_true", help="store the weights whole, to see what fp16 costs")
-    opt = p.parse_args()
-    model, taps = build(load(opt.checkpoint, opt.start, opt.share), opt.size, half=not opt.fp32)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--start", type=Path, help="another checkpoint: export weights between its own and these")
+    parser.add_argument("--share", type=float, default=0.5, help="with --start: how far from it, 0 to 1")
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--fp32", action="store_true", help="store the weights in fp32, to see what fp16 costs")
+    options = parser.parse_args()
+    model, taps = build(load(options.checkpoint, options.start, options.share), options.size, fp16=not options.fp32)
     data = model.SerializeToString()
-    opt.folder.mkdir(parents=True, exist_ok=True)
-    (opt.folder / "backbone.onnx").write_bytes(data)
-    card = {
+    options.folder.mkdir(parents=True, exist_ok=True)
+    (options.folder / "backbone.onnx").write_bytes(data)
+    description = {
         "format": 1,
         "id": "headstart-s",
         "licence": "Apache-2.0",
         "source": SOURCE,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "preprocess": {"height": opt.size, "width": opt.size, **PREPROCESS},
+        "preprocess": {"height": options.size, "width": options.size, **PREPROCESS},
         "taps": taps,
     }
-    (opt.folder / "backbone.json").write_text(json.dumps(card, indent=2) + "\n")
-    print(card["sha256"], len(data))
+    (options.folder / "backbone.json").write_text(json.dumps(description, indent=2) + "\n")
+    print(description["sha256"], len(data))
 
 
 if __name__ == "__main__":

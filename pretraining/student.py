@@ -1,7 +1,7 @@
-"""The student: MobileNetV2 with fewer hidden channels and blocks, the teacher's stage widths kept.
+"""The student: MobileNetV2 with fewer hidden channels and blocks, but the teacher's stage widths.
 
-Inverted residual blocks: Sandler et al. 2018, "MobileNetV2", section 3. Five stages, each ending at a tap.
-The taps have the teacher's widths, so a stage can be fed the teacher's map and judged by the teacher's map.
+Inverted residual blocks: Sandler et al. 2018, "MobileNetV2", section 3. Five stages, each ending at a tap. The taps
+have the teacher's widths, so a stage can take the teacher's map as its input and be compared with the teacher's map.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 TAPS = ("stage2", "stage3", "stage4", "stage5", "features")
 
-# block -> channels in, hidden, out, stride; named as timm names them
+# By block, named as timm names them: channels in, hidden channels, channels out, stride.
 TEACHER_BLOCKS = {
-    "0.0": (3, 32, 16, 2),  # the stem takes the place of the expansion
+    "0.0": (3, 32, 16, 2),  # the stem in place of the expansion
     "1.0": (16, 96, 24, 2),
     "1.1": (24, 144, 24, 1),
     "2.0": (24, 144, 32, 2),
@@ -40,59 +40,71 @@ HEAD_IN, HEAD_OUT = 320, 1280
 
 
 @dataclass(frozen=True)
-class Part:
-    """One block: the teacher's block it comes from, the one whose output it must give, its hidden width."""
+class BlockSpec:
+    """One block: the teacher's block that it comes from, the one whose output it must produce, its hidden channels."""
 
     source: str
     target: str
     hidden: int
 
 
-FULL = tuple(Part(name, name, shape[1]) for name, shape in TEACHER_BLOCKS.items())
+FULL = tuple(BlockSpec(name, name, shape[1]) for name, shape in TEACHER_BLOCKS.items())
 
-# Where a block is dropped, the one before it in the stage aims at the dropped one's output. Early maps are
-# large, so channels cost time there and are cut hardest; late maps are small, so channels are nearly free.
+# Where a block is dropped, the one before it in the stage must produce the dropped one's output. Early maps are large,
+# so channels cost time there and most of them are pruned; late maps are small, so channels are nearly free.
 HEADSTART_S = (
-    Part("0.0", "0.0", 16),
-    Part("1.0", "1.0", 48),
-    Part("1.1", "1.1", 64),
-    Part("2.0", "2.0", 80),
-    Part("2.1", "2.2", 112),
-    Part("3.0", "3.0", 128),
-    Part("3.1", "3.1", 224),
-    Part("3.2", "3.3", 224),
-    Part("4.0", "4.0", 320),
-    Part("4.1", "4.1", 384),
-    Part("4.2", "4.2", 384),
-    Part("5.0", "5.0", 576),
-    Part("5.1", "5.1", 704),
-    Part("5.2", "5.2", 704),
-    Part("6.0", "6.0", 960),
+    BlockSpec("0.0", "0.0", 16),
+    BlockSpec("1.0", "1.0", 48),
+    BlockSpec("1.1", "1.1", 64),
+    BlockSpec("2.0", "2.0", 80),
+    BlockSpec("2.1", "2.2", 112),
+    BlockSpec("3.0", "3.0", 128),
+    BlockSpec("3.1", "3.1", 224),
+    BlockSpec("3.2", "3.3", 224),
+    BlockSpec("4.0", "4.0", 320),
+    BlockSpec("4.1", "4.1", 384),
+    BlockSpec("4.2", "4.2", 384),
+    BlockSpec("5.0", "5.0", 576),
+    BlockSpec("5.1", "5.1", 704),
+    BlockSpec("5.2", "5.2", 704),
+    BlockSpec("6.0", "6.0", 960),
 )
 
 
-class Unit(nn.Module):
-    """Convolution, batch norm (until folded), ReLU. Stride 2 pads right and bottom only, like TensorFlow."""
+class ConvUnit(nn.Module):
+    """Convolution, batch norm (until it is folded), ``activation``.
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int, groups: int, act: bool, norm: bool, relu6: bool):
+    ``activation`` is "relu", "relu6" or None. Stride 2 pads right and bottom only, like TensorFlow.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str | None,
+        norm: bool,
+    ):
         super().__init__()
-        self.shifted = stride == 2
-        padding = 0 if self.shifted else kernel // 2
-        self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, groups=groups, bias=not norm)
-        self.norm = nn.BatchNorm2d(cout) if norm else nn.Identity()
-        self.act = act
-        self.relu6 = relu6
+        self.pads_asymmetrically = stride == 2
+        padding = 0 if self.pads_asymmetrically else kernel // 2
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=not norm)
+        self.norm = nn.BatchNorm2d(channels_out) if norm else nn.Identity()
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.shifted:
+        if self.pads_asymmetrically:
             x = F.pad(x, (0, 1, 0, 1))
         x = self.norm(self.conv(x))
-        if not self.act:
+        if self.activation is None:
             return x
-        return F.relu6(x) if self.relu6 else F.relu(x)
+        return F.relu6(x) if self.activation == "relu6" else F.relu(x)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the one convolution that the unit is at inference."""
+        """Return weight and bias of the one convolution that the unit is at inference."""
         weight = self.conv.weight.detach()
         if isinstance(self.norm, nn.Identity):
             assert self.conv.bias is not None
@@ -103,48 +115,53 @@ class Unit(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand (or the stem), filter each channel, project; plus the input where shapes agree."""
+    """Expand (or the stem), filter each channel, project; plus the input where the shapes agree."""
 
-    def __init__(self, part: Part, norm: bool, relu6: bool):
+    def __init__(self, spec: BlockSpec, *, norm: bool, activation: str = "relu"):
         super().__init__()
-        cin, _, cout, stride = TEACHER_BLOCKS[part.source]
-        stem = part.source == "0.0"
-        hidden = part.hidden
-        self.expand = Unit(cin, hidden, 3 if stem else 1, stride if stem else 1, 1, True, norm, relu6)
-        self.filter = Unit(hidden, hidden, 3, 1 if stem else stride, hidden, True, norm, relu6)
-        self.project = Unit(hidden, cout, 1, 1, 1, False, norm, relu6)
-        self.residual = stride == 1 and cin == cout
+        channels_in, _, channels_out, stride = TEACHER_BLOCKS[spec.source]
+        hidden = spec.hidden
+        if spec.source == "0.0":
+            self.expand = ConvUnit(channels_in, hidden, 3, stride=stride, activation=activation, norm=norm)
+            self.filter = ConvUnit(hidden, hidden, 3, groups=hidden, activation=activation, norm=norm)
+        else:
+            self.expand = ConvUnit(channels_in, hidden, activation=activation, norm=norm)
+            self.filter = ConvUnit(hidden, hidden, 3, stride=stride, groups=hidden, activation=activation, norm=norm)
+        self.project = ConvUnit(hidden, channels_out, activation=None, norm=norm)
+        self.activation = activation
+        self.is_residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.filter(self.expand(x)))
-        return x + y if self.residual else y
+        return x + y if self.is_residual else y
 
 
 class Student(nn.Module):
-    """Pixels in [-1, 1], [n, 3, h, w], h and w multiples of 32, to the five stages' maps."""
+    """Pixels in [-1, 1], [n, 3, h, w], h and w multiples of 32, to the maps of the five stages."""
 
-    def __init__(self, parts: Sequence[Part] = HEADSTART_S, *, norm: bool = False, relu6: bool = False):
+    def __init__(self, blocks: Sequence[BlockSpec] = HEADSTART_S, *, norm: bool = False, activation: str = "relu"):
         super().__init__()
-        self.parts = tuple(parts)
+        self.specs = tuple(blocks)
         stages: list[list[nn.Module]] = [[], [], [], [], []]
-        for part in parts:
-            stages[STAGE_OF[part.source[0]]].append(Block(part, norm, relu6))
-        stages[4].append(Unit(HEAD_IN, HEAD_OUT, 1, 1, 1, True, norm, relu6))
+        for spec in self.specs:
+            stages[STAGE_OF[spec.source[0]]].append(Block(spec, norm=norm, activation=activation))
+        stages[4].append(ConvUnit(HEAD_IN, HEAD_OUT, activation=activation, norm=norm))
         self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in stages)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def blocks(self) -> list[Block]:
+        """Return the blocks in order, without the last convolution."""
         return [block for stage in self.stages[:4] for block in stage]
 
-    def forward(self, pixels: Tensor, given: Sequence[Tensor] = (), share: float = 0.0) -> list[Tensor]:
-        """``share`` in [0, 1]: how much of each stage's input is the teacher's map in ``given``."""
+    def forward(self, pixels: Tensor, teacher_maps: Sequence[Tensor] = (), forcing: float = 0.0) -> list[Tensor]:
+        """Compute the maps; ``forcing`` in [0, 1] is the share of each stage's input that is the teacher's map."""
         maps: list[Tensor] = []
         x = pixels
-        for index, stage in enumerate(self.stages):
-            if index and share > 0:
-                x = torch.lerp(x, given[index - 1], share) if share < 1 else given[index - 1]
+        for i, stage in enumerate(self.stages):
+            if i and forcing > 0:
+                x = torch.lerp(x, teacher_maps[i - 1], forcing) if forcing < 1 else teacher_maps[i - 1]
             x = stage(x)
             maps.append(x)
         return maps
