@@ -1,4 +1,4 @@
-"""The notebooks in examples/: each runs from top to bottom and reproduces its stored figures."""
+"""The notebooks in examples/: each runs from top to bottom, and gives again the figures that are stored in it."""
 
 import json
 import os
@@ -12,11 +12,11 @@ import pytest
 from helpers.photos import ROOT
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
-NEEDS = {"lesson3-inception": ("torch", "keras"), "exercise-horses-humans": ("torch",)}
-WITHOUT_PYTORCH = [path for path in NOTEBOOKS if path.stem not in NEEDS]
-TOLERANCE = 0.03  # of an accuracy: a runtime in bf16 moves a few of 153 images
-# In a separate process, so that warnings of Jupyter are not errors here.
-RUN = """
+NEEDED_MODULES = {"lesson3-inception": ("torch", "keras"), "exercise-horses-humans": ("torch",)}
+RUN_ANYWHERE = [path for path in NOTEBOOKS if path.stem not in NEEDED_MODULES]
+TOLERANCE = 0.03  # of an accuracy: a runtime in bf16 changes a few predictions for 153 images
+# In a process of its own: warnings of Jupyter are not ours.
+EXECUTE = """
 import sys, nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], 4)
@@ -34,36 +34,36 @@ def outputs(notebook):
 
 
 def figures(notebook):
-    """The JSON object that the last cell of code prints: figures, and under ``on`` the data they were measured on."""
+    """What the last code cell prints: a JSON object of figures, and under ``data`` what they were measured on."""
     last = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][-1]
     return json.loads("".join(text for output in last["outputs"] for text in output["text"]))
 
 
-def run_notebook(path, folder, shared):
-    """The notebook after a run in an empty folder."""
+def execute(path, folder, shared):
+    """Run the notebook in an empty folder and return it."""
     environment = {**os.environ, "HEADSTART_SHARED": str(shared), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    environment["EPOCHS"] = "1"  # of fine-tuning: after one epoch the frozen model is kept, as after many
-    # `headstart` in a cell is the command of this environment.
+    environment["EPOCHS"] = "1"  # of fine-tuning: the frozen model is kept after a short training, as after a long one
+    # `headstart` in a cell is that of this environment.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [sys.executable, "-c", RUN, path, folder, folder / "out.ipynb"]
+    command = [sys.executable, "-c", EXECUTE, path, folder, folder / "out.ipynb"]
     completed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert completed.returncode == 0, completed.stderr[-3000:]
     return read(folder / "out.ipynb")
 
 
-def compare(path, notebook):
-    """The figures of ``notebook``, which agree with those stored at ``path`` where both are of the same data."""
+def compare_with_stored(path, notebook):
+    """Compare the figures of a run with the stored ones where they are of the same data; return those of the run."""
     stored, new = figures(read(path)), figures(notebook)
     assert stored.keys() == new.keys()
-    if stored["on"] == new["on"]:
-        for name in stored.keys() - {"on"}:
+    if stored["data"] == new["data"]:
+        for name in stored.keys() - {"data"}:
             tolerance = TOLERANCE if isinstance(stored[name], float) else 1 if name == "epochs" else 0
             assert new[name] == pytest.approx(stored[name], abs=tolerance), name
     return new
 
 
 def test_there_is_a_notebook_for_each_lesson():
-    assert {path.stem for path in NOTEBOOKS} == {*NEEDS, "dropout", "tutorial-mobilenetv2"}
+    assert {path.stem for path in NOTEBOOKS} == {*NEEDED_MODULES, "dropout", "tutorial-mobilenetv2"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -79,7 +79,7 @@ def test_stored_outputs_are_complete_and_name_no_path_of_a_machine(path):
     assert not re.findall(r"(?<![\w<:/.])/(?:[\w.-]+/)+[\w.-]*|\b[A-Za-z]:\\\\", text)
     assert not re.findall(r"\b(?:home|root|tmp|Users)/", text)
     assert path.stat().st_size < 300_000
-    assert figures(notebook)["on"][0].endswith("real")
+    assert figures(notebook)["data"][0].endswith("real")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -89,35 +89,35 @@ def test_links_of_notebooks_have_targets(path):
         assert "://" in target or (path.parent / target).exists(), target
 
 
-def test_the_stored_lesson_has_as_many_parameters_as_the_lesson():
+def test_the_stored_lesson_trains_as_many_parameters_as_the_course():
     assert figures(read(ROOT / "examples" / "lesson3-inception.ipynb"))["parameters"] == 38_537_217
 
 
 @pytest.mark.slow
 @pytest.mark.zoo
-@pytest.mark.parametrize("path", WITHOUT_PYTORCH, ids=lambda path: path.stem)
-def test_a_notebook_runs_on_the_sample(path, tmp_path):
-    values = compare(path, run_notebook(path, tmp_path, tmp_path / "none"))
-    assert values["on"][0] == "the built-in sample"
-    assert min(value for value in values.values() if isinstance(value, float)) > 0.7
+@pytest.mark.parametrize("path", RUN_ANYWHERE, ids=lambda path: path.stem)
+def test_it_runs_on_the_sample(path, tmp_path):
+    new = compare_with_stored(path, execute(path, tmp_path, tmp_path / "none"))
+    assert new["data"][0] == "the built-in sample"
+    assert min(value for value in new.values() if isinstance(value, float)) > 0.7
 
 
 @pytest.mark.slow
 @pytest.mark.zoo
-@pytest.mark.parametrize("path", WITHOUT_PYTORCH, ids=lambda path: path.stem)
-def test_a_notebook_reproduces_its_stored_figures(path, tmp_path, shared):
-    assert compare(path, run_notebook(path, tmp_path, shared.resolve()))["on"][0].endswith("real")
+@pytest.mark.parametrize("path", RUN_ANYWHERE, ids=lambda path: path.stem)
+def test_it_gives_the_stored_figures_again(path, tmp_path, shared):
+    assert compare_with_stored(path, execute(path, tmp_path, shared.resolve()))["data"][0].endswith("real")
 
 
 @pytest.mark.slow
 @pytest.mark.zoo
 @pytest.mark.parametrize("real", [False, True], ids=["sample", "real"])
-@pytest.mark.parametrize("name", NEEDS)
-def test_a_notebook_that_trains_reproduces_its_stored_figures(name, real, tmp_path, request):
-    for module in NEEDS[name]:
-        if find_spec(module) is None:  # importing keras would ask for TensorFlow, which is not needed
+@pytest.mark.parametrize("name", NEEDED_MODULES)
+def test_those_that_train_run_on_the_sample_and_on_real_images(name, real, tmp_path, request):
+    for module in NEEDED_MODULES[name]:
+        if find_spec(module) is None:  # importing keras would ask for a TensorFlow that nobody needs
             pytest.skip(f"{module} is not installed (make zoo)")
     folder = request.getfixturevalue("shared").resolve() if real else tmp_path / "none"
     path = ROOT / "examples" / f"{name}.ipynb"
-    values = compare(path, run_notebook(path, tmp_path, folder))
-    assert values["on"][0].endswith("real" if real else "sample")
+    new = compare_with_stored(path, execute(path, tmp_path, folder))
+    assert new["data"][0].endswith("real" if real else "sample")

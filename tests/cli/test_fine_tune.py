@@ -19,7 +19,7 @@ torch_test = marked("torch", "timm", "accelerate", "onnxscript")
 
 
 def test_every_option_is_in_the_table_of_the_document():
-    page = (ROOT / "docs" / "fine-tuning.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "fine-tune.md").read_text("utf-8")
     cells = {word for row in re.findall(r"^\|([^|]*)\|", page, re.M) for word in re.findall(r"`([^`]+)`", row)}
     command = get_command(app).commands["fine-tune"]
     options = {option.opts[0] for option in command.params if option.name in {f.name for f in fields(TrainingFlags)}}
