@@ -82,7 +82,7 @@ def load_images(dataset: hs.Dataset, classes: tuple[str, ...], preprocess: Prepr
     pixels, labels = [], []
     for i, item in enumerate(dataset.items):
         try:
-            pixels.append(preprocess(decode(dataset.read(i), at_least=preprocess.at_least)))
+            pixels.append(preprocess(decode(dataset.read(i), min_size=preprocess.min_size)))
         except hs.HeadstartError:
             continue
         labels.append(classes.index(str(item.label)))

@@ -33,7 +33,7 @@ def lower_bound(dataset: Dataset, backbone: Backbone, runtime: str) -> float:
     """Return seconds: decoding and resizing alone, divided by the cores, plus inference alone on all cores."""
     preprocess = backbone.preprocess
     start = time.process_time()
-    pixels = [preprocess(decode(dataset.read(i), at_least=preprocess.at_least)) for i in range(len(dataset))]
+    pixels = [preprocess(decode(dataset.read(i), min_size=preprocess.min_size)) for i in range(len(dataset))]
     decoding = (time.process_time() - start) / cores()
     graph = load_graph(backbone.graph, Compute(runtime))
     batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]

@@ -20,7 +20,7 @@ from student import TAPS, Block, ConvUnit, Student
 
 SOURCE = (
     "Headstart's own MobileNetV2-shaped student, pruned and distilled from Google's MobileNetV2 1.0 "
-    "(ImageNet, Apache-2.0) on unlabelled Tiny-ImageNet and ImageNet sample pictures; see CARD.md"
+    "(ImageNet, Apache-2.0) on unlabelled Tiny-ImageNet and ImageNet sample images; see CARD.md"
 )
 PREPROCESS = {"resize": "shortest", "crop": 0.875, "interpolation": "bilinear"}
 

@@ -59,11 +59,11 @@ def class_folder(name: str) -> str:
     return str(parent.parent if parent.name == "images" else parent)
 
 
-def decode(data: bytes, at_least: int = 0) -> Image.Image:
-    """Decode to RGB; a JPEG may be decoded at 1/2, 1/4, 1/8 if both sides stay ``at_least`` long (0: never)."""
+def decode(data: bytes, min_size: int = 0) -> Image.Image:
+    """Decode to RGB; a JPEG may be decoded at 1/2, 1/4, 1/8 if both sides stay ``min_size`` long (0: never)."""
     if simplejpeg.is_jpeg(data):
         try:
-            reduction = {"min_height": at_least, "min_width": at_least, "min_factor": 1} if at_least else {}
+            reduction = {"min_height": min_size, "min_width": min_size, "min_factor": 1} if min_size else {}
             return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", **reduction))
         except ValueError:
             pass  # CMYK: Pillow converts it

@@ -5,9 +5,9 @@
     ├── DataError           the images, labels or splits cannot be learned from
     │   └── ImageError      one image cannot be read; the text says why
     ├── BackboneError       a network cannot be read, cut or run
-    ├── DownloadError       a download failed, or brought other bytes than published
+    ├── DownloadError       a download failed, or its SHA-256 is not the recorded one
     ├── ModelError          a model folder is damaged, hostile or newer than this version
-    │   └── VerifyError     this machine gives other predictions than where the model was made
+    │   └── VerifyError     predictions here differ from those stored with the model
     ├── NotFittedError      a classifier that has not been fitted was asked to predict
     └── MissingExtraError   an optional package is not installed                (also an ImportError)
 
@@ -37,7 +37,7 @@ class BackboneError(HeadstartError):
 
 
 class DownloadError(HeadstartError):
-    """A download failed, or brought other bytes than published."""
+    """A download failed, or its SHA-256 is not the recorded one."""
 
 
 class ModelError(HeadstartError):
@@ -45,7 +45,7 @@ class ModelError(HeadstartError):
 
 
 class VerifyError(ModelError):
-    """This machine gives other predictions for the golden sample than the one where the model was made."""
+    """Predictions for the golden images differ here from those stored with the model."""
 
 
 class NotFittedError(HeadstartError):

@@ -30,7 +30,7 @@ def cores() -> int:
 def processor() -> tuple[str, frozenset[str]]:
     """Return the processor's vendor, such as "AuthenticAMD", and its flags, such as "avx512f".
 
-    Linux tells them; elsewhere the vendor is empty and there are no flags.
+    Read from /proc/cpuinfo; on other systems than Linux the vendor is empty and there are no flags.
     """
     try:
         with CPUINFO.open(encoding="utf-8", errors="replace") as file:

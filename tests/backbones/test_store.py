@@ -164,7 +164,7 @@ def command(monkeypatch, capsys, *arguments):
 def test_import_list_show_remove(tmp_path, monkeypatch, capsys):
     file = saved(tmp_path)
     status, out, err = command(monkeypatch, capsys, "import", file, "--name", "mine")
-    assert (status, out.split(";")[0]) == (0, "mine is kept")
+    assert (status, out.split(";")[0]) == (0, "Stored as mine")
     assert "does not say how its input is scaled" in err
     file.unlink()
     listed = {entry["id"]: entry for entry in json.loads(command(monkeypatch, capsys, "list", "--json")[1])}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,29 @@ def test_the_table_can_be_edited_and_fitted_on(photos, tmp_path):
         write_table(dataset, result.findings, result.groups, tmp_path / "photos" / "train" / "inner.csv")
     with pytest.raises(OptionError, match=r"must end in \.csv"):
         write_table(dataset, result.findings, result.groups, tmp_path / "fixed.txt")
+
+
+def test_a_table_of_a_table_is_made_from_any_working_folder(photos, tmp_path, monkeypatch):
+    table = photos.parent / "labels.csv"
+    images = sorted(photos.glob("train/*/*.jpg"))
+    rows = [f"{image.relative_to(table.parent).as_posix()},{image.parent.name}" for image in images]
+    table.write_text("\n".join(["path,label", *rows]), "utf-8")
+    monkeypatch.chdir(tmp_path.parent)
+    dataset = open_dataset(os.path.relpath(table))
+    groups = {item.path: number for number, item in enumerate(dataset.items)}
+    assert write_table(dataset, [], groups, table.with_name("fixed.csv")) == len(images)
+    fixed = open_dataset(table.with_name("fixed.csv"))
+    assert [(item.path, item.label) for item in fixed.items] == [(item.path, item.label) for item in dataset.items]
+
+
+@pytest.mark.parametrize("content", [b"path,label,patient\na.jpg,cat,12\n", b"", b"\xff\xfe"])
+def test_a_table_of_somebody_else_is_not_replaced(photos, content):
+    table = photos.parent / "labels.csv"
+    table.write_bytes(content)
+    dataset = open_dataset(photos)
+    with pytest.raises(OptionError, match="was not written by headstart check"):
+        write_table(dataset, [], {}, table)
+    assert table.read_bytes() == content
+    own = photos.parent / "fixed.csv"
+    write_table(dataset, [], {}, own)
+    assert write_table(dataset, [], {item.path: 0 for item in dataset.items}, own) == len(dataset)

@@ -12,7 +12,7 @@ import headstart as hs
 from headstart.classifier import FitOptions, fit_dataset
 from headstart.classifier.fit import _contradiction_notes
 from headstart.data import from_images, open_dataset
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import Compute, embed
 from headstart.model.predictions import Predictions, evaluate
 
@@ -193,3 +193,27 @@ def test_too_few_groups_for_a_target_are_noted(photos):
     notes = fit(photos, coverage=0.99, false_alarms=0.01, group_by="none").notes
     assert any("28 groups of images are too few for a coverage of 99%" in note for note in notes)
     assert sum("99 groups are needed" in note for note in notes) == 2
+
+
+def test_unlabelled_validation_images_are_an_error(photos, tmp_path):
+    write_photos(tmp_path, 4)
+    unlabelled = tmp_path / "new"
+    unlabelled.mkdir()
+    for number, path in enumerate(tmp_path.glob("*/*.jpg")):
+        path.rename(unlabelled / f"{number}.jpg")
+    with pytest.raises(DataError, match="validation images without a label"):
+        fit(photos, validation=unlabelled)
+
+
+def test_a_share_is_refused_where_the_data_have_validation_images(photos):
+    with pytest.raises(OptionError, match="validation images of its own; leave out the share"):
+        fit(photos, validation=0.4)
+
+
+def test_values_that_cannot_be_used_are_refused_before_any_work():
+    for options in ({"seed": -1}, {"coverage": 1.0}, {"views": 0}, {"augmentation": "blur"}):
+        with pytest.raises(OptionError):
+            FitOptions(**options)
+    for workers in (0, -1):
+        with pytest.raises(OptionError, match="workers cannot be used"):
+            Compute(workers=workers)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from helpers.graphs import saved
 
-from headstart import backbones
 from headstart.backbones import InputOptions
+from headstart.backbones.providers import PROVIDERS
 from headstart.backbones.providers.onnx_file import load_onnx
 
 
@@ -26,7 +26,7 @@ def timm_provider(monkeypatch, two_networks):
     def load(rest, options, taps):
         return replace(load_onnx(options.weights or two_networks[0][5:], InputOptions(), taps), id=f"timm:{rest}")
 
-    monkeypatch.setitem(backbones.PROVIDERS, "timm", load)
+    monkeypatch.setitem(PROVIDERS, "timm", load)
     return [name[5:] for name in two_networks]
 
 

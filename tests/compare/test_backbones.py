@@ -9,6 +9,7 @@ from helpers.photos import write_photos
 
 from headstart import ImageClassifier, backbones
 from headstart.backbones import InputOptions
+from headstart.backbones.providers import PROVIDERS
 from headstart.backbones.providers.onnx_file import load_onnx
 from headstart.compare import CompareOptions, compare_backbones, parse_entries
 from headstart.compare.backbones import _average_directions
@@ -31,7 +32,7 @@ def timm_provider(monkeypatch, two_networks):
     def load(rest, options, taps):
         return replace(load_onnx(options.weights or two_networks[0][5:], InputOptions(), taps), id=f"timm:{rest}")
 
-    monkeypatch.setitem(backbones.PROVIDERS, "timm", load)
+    monkeypatch.setitem(PROVIDERS, "timm", load)
     return [name[5:] for name in two_networks]
 
 

@@ -88,3 +88,8 @@ def test_skipped_files_of_one_source_are_counted_once(tmp_path):
     first, second = open_dataset(tmp_path / "first"), open_dataset(tmp_path / "second")
     assert concatenate(first, first).skipped == {"not an image": 1}
     assert concatenate(first, second).skipped == {"not an image": 2}
+
+
+def test_a_missing_label_is_refused_instead_of_a_class_named_none():
+    with pytest.raises(DataError, match=r"Image 1 has no label \(None\)"):
+        from_images([b"a", b"b"], ["cat", None])

@@ -38,6 +38,8 @@ def test_links_are_followed_only_inside_the_folder(folder, tmp_path):
     (folder / "train" / "disc" / "circle").symlink_to(folder / "train" / "disc")
     (folder / "train" / "disc" / "inside.jpg").symlink_to(folder / "train" / "disc" / "000.jpg")
     (folder / "train" / "disc" / "broken.jpg").symlink_to(folder / "nothing.jpg")
+    (folder / "train" / "disc" / "itself.jpg").symlink_to("itself.jpg")
+    (folder / "train" / "disc" / "itself").symlink_to("itself")
     dataset = open_dataset(folder)
     names = [Path(item.path).name for item in dataset.items]
     assert "stolen.jpg" not in names

@@ -87,7 +87,7 @@ def test_values_are_in_the_order_of_the_keys_which_may_repeat(tmp_path):
 @pytest.mark.parametrize("column", ["value", "checksum", "dtype"])
 def test_a_damaged_entry_is_dropped_and_the_others_remain(tmp_path, column):
     fill(tmp_path, 20)
-    connection = sqlite3.connect(tmp_path / "features.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
     damaged = {"value": bytes(400), "checksum": bytes(16), "dtype": "f4"}[column]
     with connection:
         connection.execute(f"UPDATE entries SET {column} = ? WHERE key = ?", (damaged, make_entry(3)[0]))
@@ -100,7 +100,7 @@ def test_a_damaged_entry_is_dropped_and_the_others_remain(tmp_path, column):
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.3, 0.6, 0.99])
 def test_a_truncated_file_returns_no_wrong_value_and_can_be_filled_again(tmp_path, share):
     fill(tmp_path, 300)
-    file = tmp_path / "features.sqlite"
+    file = tmp_path / "features-v1.sqlite"
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
     count_valid(tmp_path, 300)
@@ -111,7 +111,7 @@ def test_a_truncated_file_returns_no_wrong_value_and_can_be_filled_again(tmp_pat
 @pytest.mark.parametrize("seed", range(8))
 def test_overwritten_bytes_return_no_wrong_value(tmp_path, seed):
     fill(tmp_path, 300)
-    file = tmp_path / "features.sqlite"
+    file = tmp_path / "features-v1.sqlite"
     data = bytearray(file.read_bytes())
     rng = np.random.default_rng(seed)
     for _ in range(3):
@@ -124,7 +124,7 @@ def test_overwritten_bytes_return_no_wrong_value(tmp_path, seed):
 
 
 def test_a_file_that_is_not_a_database_is_moved_aside_with_a_note(tmp_path):
-    (tmp_path / "features.sqlite").write_bytes(b"my thesis" * 1000)
+    (tmp_path / "features-v1.sqlite").write_bytes(b"my thesis" * 1000)
     with FeatureCache(tmp_path) as cache:
         assert "was damaged" in cache.notes[0]
         cache.put_many(dict([make_entry(1)]))
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_a_database_is_moved_aside_with_a_note(tmp_path):
 
 def test_entries_of_a_newer_format_are_not_read(tmp_path):
     fill(tmp_path, 5)
-    connection = sqlite3.connect(tmp_path / "features.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
     connection.execute("PRAGMA user_version=99")
     connection.close()
     assert count_valid(tmp_path, 5) == 0
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_turns_the_cache_off(tmp_path):
 def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         cache.put_many(dict(make_entry(i) for i in range(400)))
-    connection = sqlite3.connect(tmp_path / "features.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
     long_ago = int(time.time()) - 10 * 86_400
     with connection:
         connection.execute("UPDATE entries SET used = ?", (long_ago,))
@@ -161,7 +161,7 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     assert 100 < count_before < 400
     with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         recently_used = [i for i in range(400) if cache.get_many([make_entry(i)[0]])[0] is not None][:50]
-    connection = sqlite3.connect(tmp_path / "features.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
     with connection:  # only those fifty were used recently
         for i in set(range(400)) - set(recently_used):
             connection.execute("UPDATE entries SET used = ? WHERE key = ?", (long_ago, make_entry(i)[0]))
@@ -170,7 +170,7 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
         cache.put_many(dict(make_entry(i) for i in range(1000, 1200)))
     with FeatureCache(tmp_path) as cache:
         assert all(v is not None for v in cache.get_many([make_entry(i)[0] for i in recently_used]))
-    assert (tmp_path / "features.sqlite").stat().st_size <= 150_000
+    assert (tmp_path / "features-v1.sqlite").stat().st_size <= 150_000
 
 
 def run(code, *arguments):

@@ -73,7 +73,7 @@ def test_the_number_of_images_in_progress_is_bounded(backbone, dataset):
             finished.extend(result.vectors)
             return result
 
-    results = list(Extractor(dataset, backbone, ONNXRUNTIME, ahead_bytes=0).batches())
+    results = list(Extractor(dataset, backbone, ONNXRUNTIME, max_bytes_in_flight=0).batches())
     assert sum(result.misses for result in results) == 40
     assert max(in_progress) <= 3 * BATCH_SIZE
 

@@ -32,7 +32,7 @@ def by_hand(dataset, backbone):
     session = onnxruntime.InferenceSession(backbone.graph)
     pixels = np.stack(
         [
-            backbone.preprocess(decode(dataset.read(i), at_least=backbone.preprocess.at_least))
+            backbone.preprocess(decode(dataset.read(i), min_size=backbone.preprocess.min_size))
             for i in range(len(dataset))
         ]
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 import headstart as hs
 from headstart.errors import BackboneError, MissingExtraError, OptionError
-from headstart.finetune import FineTuneConfig, check_backbone, fine_tune
+from headstart.finetune import FineTuneConfig, check_fine_tuning, fine_tune
 from headstart.model.folder import write_model
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
@@ -228,7 +228,7 @@ def test_an_interrupted_and_resumed_run_has_equal_weights(keras_fit, tmp_path, b
 
     config = replace(config, checkpoints=tmp_path / "b")
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(result, config, say=interrupt)
+        fine_tune(result, config, log=interrupt)
     run(result, replace(config, resume=True), lines.append, compare=compare)
     assert any("fold 2 of 3: continuing after epoch 1" in line for line in lines)
     np.testing.assert_array_equal(*held_out)
@@ -242,9 +242,9 @@ def test_an_interrupted_and_resumed_run_has_equal_weights(keras_fit, tmp_path, b
 
 
 def test_without_keras_the_error_says_what_to_install(monkeypatch):
-    check_backbone(NAME)
+    check_fine_tuning(NAME, FineTuneConfig())
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("headstart.finetune.find_spec", lambda name: None if name == "keras" else find_spec(name))
-    check_backbone("headstart-s")
+    check_fine_tuning("headstart-s", FineTuneConfig())
     with pytest.raises(MissingExtraError, match=r"headstart\[torch,keras\]"):
-        check_backbone(NAME)
+        check_fine_tuning(NAME, FineTuneConfig())

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import BackboneError, MissingExtraError, OptionError
-from headstart.finetune import FineTuneConfig, check_backbone, is_main_process, parse_tuning
+from headstart.finetune import FineTuneConfig, check_fine_tuning, is_main_process, parse_tuning
+from headstart.finetune.checkpoint import delete_checkpoints
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,32 @@ def test_event_files_without_tensorboard_name_what_to_install(monkeypatch):
 
 def test_onnx_graphs_are_refused_with_what_to_use_instead():
     with pytest.raises(BackboneError, match="use the same network as timm:NAME"):
-        check_backbone("onnx:net.onnx")
+        check_fine_tuning("onnx:net.onnx", FineTuneConfig())
+
+
+def test_checkpoints_of_an_interrupted_run_are_never_thrown_away_unasked(monkeypatch, tmp_path):
+    monkeypatch.setattr("headstart.finetune.find_spec", lambda name: name)
+    folder = tmp_path / "model.unfinished"
+    folder.mkdir()
+    for name in ("all-images.json", "all-images.0123.safetensors", "notes.txt"):
+        (folder / name).write_text("x")
+    with pytest.raises(OptionError, match="continue it with --resume"):
+        check_fine_tuning("headstart-s", FineTuneConfig(checkpoints=folder))
+    check_fine_tuning("headstart-s", FineTuneConfig(checkpoints=folder, resume=True))
+    delete_checkpoints(folder)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    check_fine_tuning("headstart-s", FineTuneConfig(checkpoints=folder))
+    (folder / "notes.txt").unlink()
+    delete_checkpoints(folder)
+    delete_checkpoints(folder)
+    assert not folder.exists()
 
 
 def test_missing_packages_are_named_with_their_extras(monkeypatch):
     monkeypatch.setattr("headstart.finetune.find_spec", lambda name: None)
     for backbone, extras in (("headstart-s", "torch"), ("timm:x", "torch,timm"), ("keras:X", "torch,keras")):
         with pytest.raises(MissingExtraError, match=rf"needs PyTorch and Accelerate.*headstart\[{extras}\]"):
-            check_backbone(backbone)
+            check_fine_tuning(backbone, FineTuneConfig())
     assert is_main_process()
 
 

@@ -81,7 +81,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(builtin_fit, mo
 
     monkeypatch.setattr(Network, "vectors", vectors)
     lines = []
-    epochs = trainings(fine_tune(builtin_fit, config, say=lines.append))["fold 1 of 3"]
+    epochs = trainings(fine_tune(builtin_fit, config, log=lines.append))["fold 1 of 3"]
     assert any("out of memory: 4 images at a time" in line for line in lines)
     assert epochs[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3)
 
@@ -90,10 +90,10 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(builtin_fit, mo
 def test_resuming_without_a_checkpoint_says_that_it_starts_from_the_beginning(builtin_fit, tmp_path):
     lines = []
     config = FineTuneConfig(epochs=1, unfreeze_from="features", checkpoints=tmp_path / "x", resume=True)
-    fine_tune(builtin_fit, config, say=lines.append)
+    fine_tune(builtin_fit, config, log=lines.append)
     assert f"There is no checkpoint in {tmp_path / 'x'}: starting from the beginning" in lines
     lines.clear()
-    fine_tune(builtin_fit, config, say=lines.append)
+    fine_tune(builtin_fit, config, log=lines.append)
     assert not any("starting from the beginning" in line for line in lines)
     assert sum("continuing after epoch 1" in line for line in lines) == 3
 
@@ -106,7 +106,7 @@ def test_a_resumed_run_has_as_many_epochs_as_the_interrupted_one(builtin_fit, tm
 
     config = FineTuneConfig(epochs=4, unfreeze_from="features", checkpoints=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune(builtin_fit, config, say=interrupt)
+        fine_tune(builtin_fit, config, log=interrupt)
     path = tmp_path / "fold-1-of-3.json"
     values = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**values, "epochs": 2}), "utf-8")  # as if a time limit had lowered it

@@ -7,8 +7,9 @@ import pytest
 from helpers.heads import select
 
 from headstart.heads.centroid import solve_centroid
+from headstart.heads.folds import FOLDS, deal_into_folds
 from headstart.heads.lda import solve_lda
-from headstart.heads.learning_curve import FOLDS, deal_into_folds, extrapolate, learning_curve, round_number
+from headstart.heads.learning_curve import extrapolate, learning_curve, round_number
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.statistics import Statistics
 
@@ -110,18 +111,6 @@ def test_an_exact_power_law_is_extrapolated_exactly():
     np.testing.assert_allclose(extrapolate(sizes, errors[None], 400), [3 * 400**-0.5])
     rising = extrapolate(sizes, errors[None, ::-1], 400)
     np.testing.assert_allclose(rising, errors[0])  # no worse than with the images there are
-
-
-def test_folds_keep_groups_whole_and_have_equally_many_groups_of_each_class():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 70, 300)
-    labels = groups % 3
-    folds = deal_into_folds(labels, groups, rng)
-    for group in np.unique(groups):
-        assert len(np.unique(folds[groups == group])) == 1
-    for c in range(3):
-        counts = [len(np.unique(groups[(labels == c) & (folds == fold)])) for fold in range(FOLDS)]
-        assert max(counts) - min(counts) <= 1
 
 
 def test_there_is_no_curve_without_enough_groups_or_a_closed_form():

@@ -164,12 +164,12 @@ def test_class_means_without_a_group_are_those_of_the_other_images():
         points @ metric @ means.T,
         np.diag(means @ metric @ means.T),
     )
-    np.testing.assert_array_equal(without.is_gone, [[[False, False, g == 0]] for g in range(group_count)])
+    np.testing.assert_array_equal(without.is_absent, [[[False, False, g == 0]] for g in range(group_count)])
     for g in range(group_count):
         others = np.setdiff1d(rows, rows[g])
         present = [c for c in range(classes) if (labels[others] == c).any()]
         new_means = np.array([x[others][labels[others] == c].mean(axis=0) for c in present])
-        np.testing.assert_array_equal(without.remaining[g], np.bincount(labels[others], minlength=classes))
+        np.testing.assert_array_equal(without.remaining_counts[g], np.bincount(labels[others], minlength=classes))
         np.testing.assert_allclose(without.point_offsets[g], points[g] @ metric @ offsets[g].T, atol=1e-9)
         np.testing.assert_allclose(without.point_means[g][:, present], points[g] @ metric @ new_means.T, atol=1e-9)
         np.testing.assert_allclose(without.offset_means[g][:, present], offsets[g] @ metric @ new_means.T, atol=1e-9)
@@ -179,8 +179,8 @@ def test_class_means_without_a_group_are_those_of_the_other_images():
 
 def test_classes_without_images_get_the_lowest_score_of_the_others():
     scores = np.array([[1.0, 2.0, 9.0], [4.0, 3.0, -np.inf]])
-    is_gone = np.array([False, False, True])
-    np.testing.assert_array_equal(with_lowest_score(scores, is_gone), [[1, 2, 1], [4, 3, 3]])
+    is_absent = np.array([False, False, True])
+    np.testing.assert_array_equal(with_lowest_score(scores, is_absent), [[1, 2, 1], [4, 3, 3]])
     np.testing.assert_array_equal(with_lowest_score(scores, np.ones(3, bool)), np.zeros((2, 3)))
     assert with_lowest_score(scores, np.zeros(3, bool)) is scores
 

@@ -6,7 +6,7 @@ from helpers.heads import gaussian_classes
 from scipy.special import logsumexp
 
 from headstart.heads.kinds import Targets
-from headstart.heads.logistic import fit_logistic, group_folds, held_out_logistic
+from headstart.heads.logistic import fit_logistic, held_out_logistic
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -27,16 +27,6 @@ def test_a_class_without_images_has_no_score():
     expected_weights, expected_bias = fit_logistic(x, labels, 2, 0.5)
     np.testing.assert_array_equal(weights, np.insert(expected_weights, 1, 0, axis=1))
     np.testing.assert_array_equal(bias, np.insert(expected_bias, 1, -np.inf))
-
-
-def test_folds_partition_the_images_and_keep_groups_whole():
-    x, labels, groups = gaussian_classes()
-    folds = group_folds(x, labels, groups)
-    assert len(folds) == 5
-    np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(40))
-    for train, test in folds:
-        np.testing.assert_array_equal(np.sort(np.r_[train, test]), np.arange(40))
-        assert not set(groups[train]) & set(groups[test])
 
 
 def test_held_out_scores_of_near_copies_are_no_better_than_chance_when_groups_stay_whole():

@@ -56,9 +56,9 @@ def test_the_sum_of_seven_shuffled_parts_gives_the_same_head(solve):
 def test_subtracting_images_is_fitting_without_them(solve):
     x, labels, _ = gaussian_classes(n=50)
     removed = np.arange(0, 50, 6)
-    remaining = np.setdiff1d(np.arange(50), removed)
+    remaining_counts = np.setdiff1d(np.arange(50), removed)
     difference = Statistics.of(x, labels, 3) - Statistics.of(x[removed], labels[removed], 3)
-    expected = Statistics.of(x[remaining], labels[remaining], 3)
+    expected = Statistics.of(x[remaining_counts], labels[remaining_counts], 3)
     for actual_array, expected_array in zip(solve(difference), solve(expected), strict=True):
         np.testing.assert_allclose(actual_array, expected_array, rtol=1e-8, atol=1e-10)
 

@@ -149,32 +149,32 @@ def test_a_reduced_decode_is_large_enough_and_like_a_full_one_reduced(size, orie
     exif[ORIENTATION] = orientation
     data = encode(smooth, "JPEG", quality=95, exif=exif)
     full = decode(data)
-    for at_least in ((100, 100), (320, 280), (700, 90), (5000, 5000)):
-        small, stored_size = decode_with_size(data, at_least=at_least)
+    for min_size in ((100, 100), (320, 280), (700, 90), (5000, 5000)):
+        small, stored_size = decode_with_size(data, min_size=min_size)
         assert stored_size == size[::-1]  # neither reduced nor rotated
         height, width = full.shape[:2]
         factor = round(height / small.shape[0])
         assert factor in (1, 2, 4, 8)
         assert small.shape[:2] == (-(-height // factor), -(-width // factor))
         if factor > 1:
-            assert small.shape[0] >= at_least[0]
-            assert small.shape[1] >= at_least[1]
+            assert small.shape[0] >= min_size[0]
+            assert small.shape[1] >= min_size[1]
         if factor < 8:  # one more halving would have been too small
             halved = (-(-height // (2 * factor)), -(-width // (2 * factor)))
-            assert halved[0] < at_least[0] or halved[1] < at_least[1]
+            assert halved[0] < min_size[0] or halved[1] < min_size[1]
         reduced = np.asarray(Image.fromarray(full).resize(small.shape[1::-1], Image.Resampling.BOX))
         assert np.abs(small.astype(int) - reduced).mean() < 4  # the last eighth may be partial
 
 
 def test_a_reduced_decode_of_cmyk():
     cmyk = Image.fromarray(blocks(800, 1200)).convert("CMYK")
-    pixels, stored_size = decode_with_size(encode(cmyk, "JPEG"), at_least=(150, 150))
+    pixels, stored_size = decode_with_size(encode(cmyk, "JPEG"), min_size=(150, 150))
     assert pixels.shape == (200, 300, 3)
     assert stored_size == (800, 1200)
 
 
 def test_arrays_are_returned_unchanged():
-    pixels, stored_size = decode_with_size(blocks(), at_least=(1, 1))
+    pixels, stored_size = decode_with_size(blocks(), min_size=(1, 1))
     assert pixels is not None
     assert np.array_equal(pixels, blocks())
     assert stored_size == blocks().shape[:2]
@@ -258,7 +258,7 @@ def test_damaged_files_give_pixels_or_an_image_error(data, changes, share):
     for offset, value in changes:
         damaged[offset % len(damaged)] = value
     try:
-        pixels = decode(bytes(damaged), at_least=(8, 8))
+        pixels = decode(bytes(damaged), min_size=(8, 8))
     except ImageError:
         return
     assert pixels.dtype == np.uint8

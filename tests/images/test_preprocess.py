@@ -48,7 +48,7 @@ def test_the_result_is_close_to_a_resize_followed_by_a_crop():
 
 
 def test_at_least_is_twice_the_cropped_size():
-    assert Preprocess(160, 320, crop=0.8).at_least == (400, 800)
+    assert Preprocess(160, 320, crop=0.8).min_size == (400, 800)
 
 
 @settings(deadline=None, max_examples=60)

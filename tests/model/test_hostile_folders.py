@@ -103,7 +103,47 @@ def external_weights(model):
     for key, value in (("location", "../../../etc/passwd"), ("length", str(size))):
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
-    data = graph.SerializeToString()
+    write_graph(model, graph.SerializeToString())
+
+
+def external_weights_in_long_form(model):
+    """The same, but the length of the key is written in two bytes where one would do."""
+    external_weights(model)
+    graph = onnx.load_model_from_string((model / "model.onnx").read_bytes())
+    tensor = graph.graph.initializer.pop(0)
+    tensor.ClearField("external_data")
+    path = b"../../../etc/passwd"
+    entry = b"\x0a\x88\x00location" + field(2, path)
+    tensor_bytes = tensor.SerializeToString() + field(13, entry)
+    graph_bytes = graph.graph.SerializeToString() + field(5, tensor_bytes)
+    graph.ClearField("graph")
+    data = graph.SerializeToString() + field(7, graph_bytes)
+    assert b"\x0a\x08location" not in data
+    assert onnx.load_model_from_string(data).graph.initializer[-1].external_data[0].value == path.decode()
+    write_graph(model, data)
+
+
+def external_weights_of_a_function(model):
+    graph = onnx.load(model / "model.onnx")
+    tensor = onnx.helper.make_tensor("t", onnx.TensorProto.FLOAT, [1], [1.0])
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    node = onnx.helper.make_node("Constant", [], ["y"], value=tensor)
+    graph.functions.append(
+        onnx.helper.make_function("local", "f", [], ["y"], [node], [onnx.helper.make_opsetid("", 17)])
+    )
+    write_graph(model, graph.SerializeToString())
+
+
+def field(number, content):
+    """A field of a protobuf message: its number and kind, its length, its bytes."""
+    length, varint = len(content), b""
+    while length >= 128:
+        varint, length = varint + bytes([length % 128 + 128]), length // 128
+    return bytes([number << 3 | 2]) + varint + bytes([length]) + content
+
+
+def write_graph(model, data):
     (model / "model.onnx").write_bytes(data)
     edit(model, lambda c: c["sha256"].update({"model.onnx": hashlib.sha256(data).hexdigest()}))
 
@@ -163,6 +203,8 @@ HOSTILE = {
     "graph pickle": pickled("model.onnx"),
     "graph linked out of the folder": move_out_and_link("model.onnx"),
     "graph refers out": external_weights,
+    "graph refers out in long form": external_weights_in_long_form,
+    "function of the graph refers out": external_weights_of_a_function,
     "head truncated": truncate("head.safetensors", 0.9),
     "head empty": truncate("head.safetensors", 0),
     "head pickle": pickled("head.safetensors"),

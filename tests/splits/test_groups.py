@@ -9,9 +9,10 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from headstart.splits.groups import (
     SCENE_COSINE,
-    _each_pair_once,
+    _edges_above,
     _maximum_spanning_forest,
     _tiles,
+    duplicate_pairs,
     duplicates_between,
     find_groups,
     groups_from_column,
@@ -156,9 +157,11 @@ def test_ungrouped_images_are_groups_of_one():
 def test_tiles_contain_every_pair_once():
     counts = np.zeros((30, 30), int)
     for first, second in _tiles(30, tile=7):
-        every_pair = np.ones((first.stop - first.start, second.stop - second.start), bool)
-        rows, columns = _each_pair_once(first, second, every_pair)
-        counts[rows + first.start, columns + second.start] += 1
+        similarity = np.ones((first.stop - first.start, second.stop - second.start))
+        edges = _edges_above(similarity, 0.5, first, second)
+        assert (edges[:, 2] == 1).all()
+        rows, columns = edges[:, :2].astype(int).T
+        counts[rows, columns] += 1
     np.testing.assert_array_equal(counts, np.triu(np.ones((30, 30), int), 1))
 
 
@@ -173,6 +176,17 @@ def test_groups_do_not_depend_on_the_tile():
     groups = find_groups(hashes, pixels, features, labels)
     assert groups.count < 60
     np.testing.assert_array_equal(find_groups(hashes, pixels, features, labels, tile=7).index, groups.index)
+
+
+def test_frames_of_a_film_need_no_more_pairs_than_connect_them(monkeypatch):
+    monkeypatch.setattr("headstart.splits.groups.MAX_EDGES", 500)
+    rng = np.random.default_rng(0)
+    film = tiny_images(1)[0].astype(int)
+    frames = np.clip(film + rng.integers(-2, 3, (60, 768)), 0, 255).astype(np.uint8)
+    pairs = duplicate_pairs(np.concatenate([frames, tiny_images(5, seed=9)]), tile=20)
+    assert pairs.shape == (59, 3)
+    assert pairs[:, :2].max() < 60
+    assert pairs[:, 2].min() > 0.98
 
 
 def test_duplicates_between_two_sets():

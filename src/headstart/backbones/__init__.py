@@ -1,6 +1,6 @@
 """Backbones: pretrained networks as ONNX graphs with named taps, each from a provider.
 
-backbone.py      Backbone, Tap, InputOptions and the registry of providers
+backbone.py      Backbone, Tap and InputOptions
 input_config.py  how a network wants its images, from a JSON file
 prepare.py       from a foreign graph to a backbone in the store
 store.py         prepared backbones on disk: put, get, entries, remove
@@ -30,13 +30,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headstart.backbones.backbone import PROVIDERS, Backbone, InputOptions, Tap, check_taps
+from headstart.backbones.backbone import Backbone, InputOptions, Tap, check_taps
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["AVAILABLE", "PROVIDERS", "Backbone", "InputOptions", "Tap", "cut", "load"]
+__all__ = ["AVAILABLE", "Backbone", "InputOptions", "Tap", "cut", "load"]
 
 AVAILABLE = {
     "headstart-s": "built in: 160 x 160 pixels, five taps, 4 MB, no download",
@@ -44,7 +44,7 @@ AVAILABLE = {
     "hf:ORG/NAME": "an ONNX repository on the Hugging Face Hub, fetched once",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[timm]')",
     "keras:NAME": "any network of keras.applications, exported once (pip install 'headstart[keras]')",
-    "NAME": "what headstart backbones import keeps under NAME",
+    "NAME": "a backbone stored by headstart backbones import",
 }
 
 
@@ -55,7 +55,7 @@ def load(id: str, *, options: InputOptions | None = None, taps: Sequence[str] = 
     BackboneError when the network cannot be read or cut, OptionError for an id that no provider knows,
     MissingExtraError when a provider needs a package that is not installed.
     """
-    from headstart.backbones import providers  # noqa: F401  # they enter PROVIDERS
+    from headstart.backbones.providers import PROVIDERS
 
     name, _, rest = id.partition(":")
     if name not in PROVIDERS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,17 +83,3 @@ def check_taps(backbone: Backbone, names: Sequence[str], id: str | None = None) 
     for name in names:
         if name not in known:
             raise BackboneError(f"Unknown cut {name!r}; {id or backbone.id} has {', '.join(known)}.")
-
-
-Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]
-PROVIDERS: dict[str, Provider] = {}
-
-
-def provider(name: str) -> Callable[[Provider], Provider]:
-    """Enter a function in ``PROVIDERS`` under the part of a backbone id before its colon."""
-
-    def enter(function: Provider) -> Provider:
-        PROVIDERS[name] = function
-        return function
-
-    return enter

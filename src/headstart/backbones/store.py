@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.backbone import PROVIDERS, Backbone, Tap
+from headstart.backbones.backbone import Backbone, Tap
 from headstart.errors import BackboneError, OptionError
 from headstart.files import read_json, replace_folder, write_atomic
 from headstart.images.preprocess import Preprocess
@@ -149,7 +149,7 @@ def write(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
 
 def check_name(name: str) -> str:
     """Return ``name``. Raises OptionError for one that a provider has, or that is not letters, digits and ``._-``."""
-    from headstart.backbones import providers  # noqa: F401  # they enter PROVIDERS
+    from headstart.backbones.providers import PROVIDERS
 
     if not NAME.fullmatch(name) or name in PROVIDERS:
         raise OptionError(

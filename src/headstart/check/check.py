@@ -55,7 +55,7 @@ def check_dataset(
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
-        *find_quality_issues(dataset, features, network.preprocess.at_least),
+        *find_quality_issues(dataset, features, network.preprocess.min_size),
         *find_class_issues(dataset, features),
         *find_label_issues(dataset, features, groups, compute.threads),
         *find_outliers(dataset, features, duplicate_sets),
@@ -75,7 +75,7 @@ def check_from_features(
 
     No image is read, so crops are not found. ``probabilities`` [n, k] are those of ``classes`` [k] for the n images of
     ``features``, each predicted by a head that was not trained on the image's group. ``input_size`` is the height and
-    width that preprocessing needs (``Preprocess.at_least``). Findings are in the order of ``CheckResult``.
+    width that preprocessing needs (``Preprocess.min_size``). Findings are in the order of ``CheckResult``.
     """
     duplicates, duplicate_sets = find_duplicates(dataset, features, search_crops=False)
     items = [dataset.items[i] for i in features.index]

@@ -83,7 +83,7 @@ def _map_chunks(
 
 
 def _read_grey(dataset: Dataset, index: int) -> NDArray[np.float32]:
-    image = Image.fromarray(decode(dataset.read(index), at_least=(SIZE, SIZE))).convert("L")
+    image = Image.fromarray(decode(dataset.read(index), min_size=(SIZE, SIZE))).convert("L")
     return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32)
 
 

@@ -27,7 +27,7 @@ def find_duplicates(
     """
     sets = DisjointSets(len(features.index))
     file_ids = sets.union_equal_rows(features.content_hashes)
-    pairs = duplicate_pairs(features.tiny_images)
+    pairs = [(int(first), int(second), value) for first, second, value in duplicate_pairs(features.tiny_images)]
     for first, second, _ in pairs:
         sets.union(first, second)
     if search_crops:

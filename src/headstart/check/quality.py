@@ -27,7 +27,7 @@ BLOCK = 1_000  # images whose pixels are converted at a time: as float32 they ta
 def find_quality_issues(dataset: Dataset, features: Features, input_size: tuple[int, int]) -> Iterator[Finding]:
     """Find tiny, oddly shaped, dark, bright, blurred and grey images.
 
-    ``input_size`` is the height and width that preprocessing needs (``Preprocess.at_least``).
+    ``input_size`` is the height and width that preprocessing needs (``Preprocess.min_size``).
     """
     paths = [dataset.items[i].path for i in features.index]
     low, high, mean, colour = _pixel_stats(features.tiny_images)

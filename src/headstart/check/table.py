@@ -17,11 +17,24 @@ COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-def check_table_name(file: str | os.PathLike[str]) -> str:
-    """Return the delimiter of a table by the ending of its name. Raises OptionError for one that is not a table's."""
+def check_table_file(file: str | os.PathLike[str]) -> str:
+    """Return the delimiter of a table to write, by the ending of its name.
+
+    Raises OptionError for the ending of another kind of file, and for a file that is there and is not such a table.
+    """
     delimiter = DELIMITERS.get(Path(file).suffix.lower())
     if delimiter is None:
         raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
+    header = delimiter.join(COLUMNS).encode()
+    try:
+        with Path(file).open("rb") as stream:
+            is_ours = stream.read(len(header)) == header
+    except FileNotFoundError:
+        is_ours = True
+    except OSError as error:
+        raise OptionError(f"{file} cannot be written: {error.strerror}.") from None
+    if not is_ours:
+        raise OptionError(f"{file} exists and was not written by headstart check; give the table another name.")
     return delimiter
 
 
@@ -34,7 +47,7 @@ def write_table(
     other ending than .csv and .tsv, and if the table could not name the images: they must be files in its folder or
     below it.
     """
-    delimiter = check_table_name(file)
+    delimiter = check_table_file(file)
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
     findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -47,8 +60,9 @@ def write_table(
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
             continue
-        relative = os.path.relpath(os.path.abspath(item.path), target.parent)  # noqa: PTH100
-        if not Path(item.path).is_file() or relative.startswith(".."):
+        path = Path(dataset.folder) / item.path
+        relative = os.path.relpath(os.path.abspath(path), target.parent)  # noqa: PTH100
+        if not path.is_file() or relative.startswith(".."):
             raise OptionError(
                 f"{file} cannot name {item.path}: write the table to the folder of the images or one above it."
             )

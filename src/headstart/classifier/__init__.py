@@ -1,6 +1,7 @@
 """Fit a classifier.
 
 fit.py        fit_dataset: a dataset and FitOptions in, a FitResult out
+run_info.py   what run.json holds: how a model was made
 estimator.py  ImageClassifier, a scikit-learn estimator; load, for a model folder
 """
 

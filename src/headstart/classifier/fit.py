@@ -15,8 +15,9 @@ import numpy as np
 
 from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
+from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Extract, Progress, embed_views
 from headstart.heads.learning_curve import LearningCurve, learning_curve
@@ -31,7 +32,6 @@ from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
 from headstart.model.model import Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
-from headstart.model.run_info import RunInfo
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy, disjoint
 from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds, groups_needed
@@ -50,7 +50,7 @@ class FitOptions:
     a column; ``validation`` a dataset, its path or URL, a share of the groups in (0, 1), or None: the validation split
     of the data. ``coverage`` is the share of images whose prediction set is to hold their class, ``false_alarms`` the
     share that may be rejected although they belong to a class. ``compute`` runs the backbone, ``cache`` keeps features
-    on disk, ``seed`` is for what is drawn at random.
+    on disk, ``seed`` is the random seed.
     """
 
     backbone: str = "headstart-s"
@@ -68,6 +68,13 @@ class FitOptions:
     compute: Compute = field(default_factory=Compute)
     cache: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data. Raises OptionError."""
+        if self.seed < 0:
+            raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
+        check_targets(self.coverage, self.false_alarms)
+        views(self.augmentation, self.views)
 
     @property
     def head_options(self) -> HeadOptions:
@@ -146,12 +153,12 @@ def fit_dataset(
     """
     options = options or FitOptions()
     start = time.perf_counter()
-    check_targets(options.coverage, options.false_alarms)
     options.compute.resolve()
+    head_options = options.head_options
     if not dataset.classes:
         raise DataError(f"{dataset.uri} has no labels to learn from; put the images in one folder per class.")
     further_views = views(options.augmentation, options.views)
-    taps = options.head_options.taps or ()
+    taps = head_options.taps or ()
     backbone = backbones.load(options.backbone, options=options.input_options, taps=taps)
     images = _training_and_validation_images(dataset, options)
     with options.open_cache() as cache:
@@ -173,7 +180,7 @@ def fit_dataset(
         images=len(split.labels),
     )
     with single_threaded_blas():
-        selected = select_head(training_set, options.head_options, workers=options.compute.threads)
+        selected = select_head(training_set, head_options, workers=options.compute.threads)
     notes = (*backbone.notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes)
     return make_result(options, data, selected, FitTimes(start, head_start))
@@ -264,11 +271,23 @@ def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Da
         raise DataError(f"{dataset.uri} has no training images; expected class folders, or train/ with them.")
     validation = options.validation
     if validation is None or isinstance(validation, float | int):
-        other = dataset.split("validation")
+        validation_images = dataset.split("validation")
+        if validation is not None and len(validation_images):
+            raise OptionError(
+                f"{dataset.uri} has {len(validation_images)} validation images of its own; leave out the share "
+                f"--validation {validation}, or give the folder of the training images alone."
+            )
     else:
-        other = validation if isinstance(validation, Dataset) else open_dataset(validation)
-        other = other.split("validation") if "validation" in other.splits else other
-    return concatenate(train, other.with_split("validation")) if len(other) else train
+        validation_images = validation if isinstance(validation, Dataset) else open_dataset(validation)
+        if "validation" in validation_images.splits:
+            validation_images = validation_images.split("validation")
+    unlabelled = sum(item.label is None for item in validation_images.items)
+    if unlabelled:
+        raise DataError(
+            f"{validation_images.uri} has {unlabelled} validation images without a label, which measure nothing; put "
+            "them in one folder per class."
+        )
+    return concatenate(train, validation_images.with_split("validation")) if len(validation_images) else train
 
 
 def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:
@@ -301,7 +320,7 @@ def _golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
     features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
     rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
     sources = (data.dataset.read(int(i)) for i in features.index[rows])
-    pixels = [preprocess(decode(source, at_least=preprocess.at_least)) for source in sources]
+    pixels = [preprocess(decode(source, min_size=preprocess.min_size)) for source in sources]
     vectors = features.matrix(selected.head.taps, rows)
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
@@ -337,7 +356,7 @@ def _contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
             "the validation images may be easier, or copies."
         ]
     return [
-        "Validation accuracy is below that of training images with their group left out: trust the validation figure. "
-        "The validation images may differ from all training images, or images that belong together were not found: "
-        "name them in a column (--group-by)."
+        "Validation accuracy is below that of training images with their group left out: rely on the validation "
+        "accuracy. The validation images may differ from the training images, or related images were not grouped; name "
+        "their groups in a column (--group-by)."
     ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import warnings
 from collections.abc import Callable
 
 from headstart.cli import backbones
@@ -53,6 +54,8 @@ def main() -> None:
     """Run the ``headstart`` command."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
+    if not sys.warnoptions:  # warnings of libraries are for developers; what users must know is printed
+        warnings.simplefilter("ignore")
     tune_process()
     try:
         app()

@@ -115,7 +115,7 @@ def pull_backbone(
     if not messages.quiet:
         print_notes(loaded.notes)
     print(line(f"{loaded.id}: {size_in_bytes / 1e6:.1f} MB, licence {loaded.licence}{_speed_text(speed)}"))
-    print(line(f"kept in {'the package' if path is None else path.parent}"))
+    print(line(f"stored in {'the package' if path is None else path.parent}"))
 
 
 def import_backbone(
@@ -133,7 +133,7 @@ def import_backbone(
     store.put(stored_name, loaded)
     store.sweep()
     print_notes(loaded.notes)
-    print(line(f"{stored_name} is kept; use it: headstart fit DATA --backbone {stored_name}"))
+    print(line(f"Stored as {stored_name}; use it: headstart fit DATA --backbone {stored_name}"))
 
 
 def remove_backbone(

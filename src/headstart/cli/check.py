@@ -33,11 +33,11 @@ def check(
     messages: Messages = Messages(),
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
-    from headstart.check import check_dataset, check_table_name, write_table
+    from headstart.check import check_dataset, check_table_file, write_table
     from headstart.data import open_dataset
 
     if fix_list is not None:
-        check_table_name(fix_list)  # before the work, not after it
+        check_table_file(fix_list)  # before the work, not after it
     dataset = open_dataset(data)
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:

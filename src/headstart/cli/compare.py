@@ -40,7 +40,7 @@ class CompareFlags:
     seed: SeedOption = 0
 
     def options(self, compute: Compute) -> CompareOptions:
-        """The same for the library."""
+        """Return the `CompareOptions` of the library."""
         from headstart.compare import CompareOptions
 
         return CompareOptions(self.cuts, self.group_by, self.time_limit, self.max_size, compute, self.seed)

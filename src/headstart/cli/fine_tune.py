@@ -6,7 +6,6 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,19 +66,23 @@ class TrainingFlags:
     ] = False
 
     def config(self, output: Path, precision: str) -> FineTuneConfig:
-        """The same for the library; checkpoints lie beside the model until it is written. Raises OptionError."""
+        """Return the `FineTuneConfig` of the library; checkpoints lie beside the model until it is written.
+
+        Raises OptionError.
+        """
         from headstart.finetune import FineTuneConfig, parse_tuning
 
         given = {name: value for name, value in vars(self).items() if value is not None and name != "tuning"}
         if "lr" in given:
             given["learning_rate"] = given.pop("lr")
+        output = output.resolve()  # "." has no name
         checkpoints = output.with_name(f"{output.name}.unfinished")
         return FineTuneConfig(**given, **parse_tuning(self.tuning or ""), precision=precision, checkpoints=checkpoints)
 
 
 @dataclass(frozen=True)
 class FineTuneRunOptions(FitRunOptions):
-    """The same; the precision is that of the training."""
+    """Options of the run, whose precision is that of the training."""
 
     precision: Annotated[str, run_option(help="Of the training: auto, fp32, bf16 or fp16. Evaluation is in fp32.")] = (
         "auto"
@@ -103,24 +106,26 @@ def fine_tune(
     run: FineTuneRunOptions = FineTuneRunOptions(),
     messages: Messages = Messages(),
 ) -> None:
-    """Fit, then train the backbone too, kept only if better."""
+    """Fit, then fine-tune the backbone; used only if significantly better."""
     from headstart import finetune
+    from headstart.finetune.checkpoint import delete_checkpoints
 
-    finetune.check_backbone(flags.backbone)
     config = training.config(flags.output, run.precision)
+    finetune.check_fine_tuning(flags.backbone, config)
     options = replace(
         fit_options(flags, input_flags, targets), dropout=dropout, compute=run.compute, cache=run.cache, seed=run.seed
     )
 
     def refine(result: FitResult) -> FitResult:
-        def say(text: str) -> None:
+        def log(text: str) -> None:
             if not messages.quiet:
                 print(line(text), file=sys.stderr)
 
-        tuned = finetune.fine_tune(result, config, say=say)
+        tuned = finetune.fine_tune(result, config, log=log)
         if not finetune.is_main_process():
             raise typer.Exit  # of several processes one writes
         return tuned
 
     fit_and_write(data, options, flags, messages, strict=run.strict, refine=refine)
-    rmtree(str(config.checkpoints), ignore_errors=True)
+    assert config.checkpoints is not None
+    delete_checkpoints(config.checkpoints)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitFlags:
-    """What most people set."""
+    """The most common options."""
 
     output: Annotated[Path, common("-o", "--output", help="Model folder to write.")] = Path("model")
     backbone: Annotated[str, common(help=BACKBONE_HELP)] = "headstart-s"
@@ -111,7 +111,7 @@ class HeadFlags:
 
 @dataclass(frozen=True)
 class FitRunOptions(CachedRunOptions):
-    """The same, with the seed and what a failed image means."""
+    """Options of the run, with the seed and strictness."""
 
     seed: SeedOption = 0
     strict: StrictOption = False

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
-from headstart.cli.terminal import Report, line, progress_bar
+from headstart.cli.terminal import ProgressCallback, line, progress_bar
 from headstart.errors import HeadstartError, OptionError, VerifyError
 from headstart.machine import return_freed_memory
 
@@ -57,8 +57,8 @@ backbones_app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         print(f"headstart {__version__}")
         raise typer.Exit
 
@@ -182,7 +182,7 @@ DataArgument = Annotated[
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")]
 JsonOption = Annotated[bool, run_option("--json", help="Print JSON alone on standard output.")]
-SeedOption = Annotated[int, run_option(help="Seed of what is drawn at random.")]
+SeedOption = Annotated[int, run_option(help="Random seed.")]
 StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
 
 
@@ -206,7 +206,7 @@ class RunOptions:
 
     @property
     def compute(self) -> Compute:
-        """The same for the library."""
+        """Return the `Compute` of the library."""
         from headstart.features import Compute
 
         return Compute(self.runtime, self.precision, self.workers)
@@ -214,9 +214,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class CachedRunOptions(RunOptions):
-    """The same where features are cached."""
+    """Options of the run, with the feature cache."""
 
-    cache: Annotated[bool, run_option("--cache/--no-cache", help="Keep features on disk.")] = True
+    cache: Annotated[bool, run_option("--cache/--no-cache", help="Cache features on disk.")] = True
 
     def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
         """Open the feature cache, or nothing."""
@@ -234,7 +234,9 @@ class Messages:
         bool | None, run_option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
     ] = None
 
-    def bar(self, title: str, *, unit: str = "images", unit_size: float = 1) -> AbstractContextManager[Report | None]:
+    def bar(
+        self, title: str, *, unit: str = "images", unit_size: float = 1
+    ) -> AbstractContextManager[ProgressCallback | None]:
         """Return a progress bar, or nothing."""
         return progress_bar(title, self.quiet, self.progress, unit=unit, unit_size=unit_size)
 
@@ -255,7 +257,7 @@ class InputFlags:
 
     @property
     def input_options(self) -> InputOptions | None:
-        """The same for the library, None where nothing is given. Raises OptionError."""
+        """Return the `InputOptions` of the library, None where nothing is given. Raises OptionError."""
         if all(getattr(self, field.name) is None for field in dataclasses.fields(self)):
             return None
         from headstart.backbones import InputOptions

@@ -28,18 +28,18 @@ MAX_SET = 5  # classes of a prediction set
 MAX_ERRORS = 10
 MAX_FINDINGS = 5  # of a kind
 NAME_WIDTH = 24
-Report = Callable[[int, int | None], None]  # takes what is done, and the total or None
+ProgressCallback = Callable[[int, int | None], None]  # takes what is done, and the total or None
 
 
 @contextmanager
 def progress_bar(
-    title: str, quiet: bool, wanted: bool | None, *, unit: str = "images", unit_size: float = 1
-) -> Iterator[Report | None]:
+    title: str, quiet: bool, show: bool | None, *, unit: str = "images", unit_size: float = 1
+) -> Iterator[ProgressCallback | None]:
     """Show a bar with rate and time left on standard error; by default only if that is a terminal.
 
     What is yielded takes what is done and the total (None: not known), in ``unit_size`` parts of a unit.
     """
-    if quiet or wanted is False or (wanted is None and not sys.stderr.isatty()):
+    if quiet or show is False or (show is None and not sys.stderr.isatty()):
         yield None
         return
     from rich.console import Console
@@ -110,7 +110,8 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         skipped = ", ".join(f"{_count(count, 'file')} ({reason})" for reason, count in images["skipped"].items())
         print(line(f"Skipped     {skipped}"))
     largest = _count(groups["largest"], "image")
-    print(line(f"Groups      {groups['count']}, the largest of {largest}; found by {groups['method']}"))
+    method = {"none": "each image is a group", "column": "from the group column"}.get(groups["method"])
+    print(line(f"Groups      {groups['count']}, the largest of {largest}; {method or 'found by ' + groups['method']}"))
     settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
     text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
     kind = f"{head['kind']} ({text})" if text else head["kind"]

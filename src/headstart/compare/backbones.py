@@ -1,8 +1,8 @@
 """Rank backbones, and places to cut them, on one dataset: by leave-one-group-out log-loss, with speed and size.
 
-Every backbone sees the same images and the same groups. ``fit`` finds scenes by the features of its backbone; if each
-had its own, what one takes for a scene is left out for it alone, and one that takes nothing for a scene always has a
-near neighbour at hand. So two images are as similar as the backbones find them on average, and no backbone decides.
+All backbones are compared on the same images and groups. ``fit`` groups scenes by the features of its own backbone;
+here the similarity of two images is the mean over all backbones, so that no backbone defines the groups it is evaluated
+on.
 """
 
 from __future__ import annotations
@@ -156,24 +156,24 @@ def compare_backbones(
         raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
     loaded = [backbones.load(entry.backbone, options=InputOptions(weights=entry.weights)) for entry in entries]
     taps = [_small_enough_taps(*pair, budget) for pair in zip(entries, loaded, strict=True)]
-    contestants = []
+    loaded_backbones = []
     for entry, backbone, small_taps in zip(entries, loaded, taps, strict=True):
         features = _read(entry, backbone, train, options, budget, cache, progress) if small_taps else None
         if features is not None:
-            contestants.append(_Contestant(entry, backbone, small_taps, features))
-    if not contestants:
+            loaded_backbones.append(_LoadedBackbone(entry, backbone, small_taps, features))
+    if not loaded_backbones:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in budget.skipped)
         raise OptionError(f"No backbone was compared ({reasons}); allow more.")
-    hits, misses = (sum(getattr(each.features, name) for each in contestants) for name in ("hits", "misses"))
-    quarantined = {image.path: image for each in contestants for image in each.features.quarantined}
-    contestants = _with_common_images(contestants)
-    split = _split(contestants, train, options)
-    scored = _score(contestants, split, options, budget)
+    hits, misses = (sum(getattr(loaded.features, name) for loaded in loaded_backbones) for name in ("hits", "misses"))
+    quarantined = {image.path: image for loaded in loaded_backbones for image in loaded.features.quarantined}
+    loaded_backbones = _with_common_images(loaded_backbones)
+    split = _split(loaded_backbones, train, options)
+    scored = _score(loaded_backbones, split, options, budget)
     if not scored:
         limit = options.time_limit
         raise OptionError(f"The time limit of {limit:g} s passed before a head was evaluated; run again with more.")
     rows, reason = rank(scored, split.groups.index)
-    notes = [note for each in contestants for note in each.backbone.notes]
+    notes = [note for loaded in loaded_backbones for note in loaded.backbone.notes]
     return BackboneComparison(
         rows,
         reason,
@@ -191,7 +191,7 @@ def compare_backbones(
 
 
 @dataclass(frozen=True)
-class _Contestant:
+class _LoadedBackbone:
     """A backbone that was read, with the taps to compare."""
 
     entry: Entry
@@ -214,7 +214,7 @@ class _Budget:
         return self.time_limit is not None and time.perf_counter() - self.start >= self.time_limit * share
 
 
-class _TimeUp(Exception):
+class _TimeLimitReached(Exception):
     """Raised from the progress callback of a pass over the images."""
 
 
@@ -254,26 +254,26 @@ def _read(
         if progress is not None:
             progress(entry.label, count, total)
         if count < total and budget.is_spent(READING_SHARE):
-            raise _TimeUp
+            raise _TimeLimitReached
 
     try:
         if budget.is_spent(READING_SHARE):
-            raise _TimeUp
+            raise _TimeLimitReached
         return embed(train, backbone, options.compute, cache=cache, progress=report)
-    except _TimeUp:
-        read = f" after {done} of {len(train)} images, which are kept" if done and cache is not None else ""
+    except _TimeLimitReached:
+        read = f" after {done} of {len(train)} images, which are cached" if done and cache is not None else ""
         budget.skipped.append((entry.label, f"the time limit of {budget.time_limit:g} s{read}"))
         return None
 
 
-def _with_common_images(contestants: Sequence[_Contestant]) -> list[_Contestant]:
+def _with_common_images(loaded_backbones: Sequence[_LoadedBackbone]) -> list[_LoadedBackbone]:
     """Restrict all features to the images that every backbone could read."""
-    common = contestants[0].features.index
-    for contestant in contestants[1:]:
-        common = np.intersect1d(common, contestant.features.index)
+    common = loaded_backbones[0].features.index
+    for loaded in loaded_backbones[1:]:
+        common = np.intersect1d(common, loaded.features.index)
     restricted = []
-    for contestant in contestants:
-        features = contestant.features
+    for loaded in loaded_backbones:
+        features = loaded.features
         rows = np.searchsorted(features.index, common)
         features = replace(
             features,
@@ -283,15 +283,15 @@ def _with_common_images(contestants: Sequence[_Contestant]) -> list[_Contestant]
             content_hashes=features.content_hashes[rows],
             index=common,
         )
-        restricted.append(replace(contestant, features=features))
+        restricted.append(replace(loaded, features=features))
     return restricted
 
 
-def _split(contestants: Sequence[_Contestant], train: Dataset, options: CompareOptions) -> Split:
+def _split(loaded_backbones: Sequence[_LoadedBackbone], train: Dataset, options: CompareOptions) -> Split:
     """Compute labels and groups, the same for all backbones."""
-    features = contestants[0].features
-    if len(contestants) > 1:
-        average = _average_directions([contestant.features for contestant in contestants])
+    features = loaded_backbones[0].features
+    if len(loaded_backbones) > 1:
+        average = _average_directions([loaded.features for loaded in loaded_backbones])
         features = replace(features, values={"average": average})
     return split_features(features, train, options.group_by, None, options.seed)
 
@@ -299,43 +299,43 @@ def _split(contestants: Sequence[_Contestant], train: Dataset, options: CompareO
 def _average_directions(features: Sequence[Features]) -> NDArray[np.float32]:
     """Return vectors [n, sum of d] whose cosine is the mean of the centred cosines of the backbones' deepest taps."""
     parts = []
-    for each in features:
-        deepest = np.asarray(each.deepest, np.float32)
+    for backbone_features in features:
+        deepest = np.asarray(backbone_features.deepest, np.float32)
         deepest = deepest - deepest.mean(axis=0)
         parts.append(deepest / np.maximum(np.linalg.norm(deepest, axis=1, keepdims=True), 1e-12))
     return np.concatenate(parts, axis=1)
 
 
 def _score(
-    contestants: Sequence[_Contestant], split: Split, options: CompareOptions, budget: _Budget
+    loaded_backbones: Sequence[_LoadedBackbone], split: Split, options: CompareOptions, budget: _Budget
 ) -> list[tuple[ComparedCut, ScoredCandidate]]:
     """Return a row for every cut of every backbone, with the candidate it stands for, the least loss first."""
     scored = []
-    for contestant in contestants:
+    for loaded in loaded_backbones:
         if budget.is_spent():
-            label = contestant.entry.label
+            label = loaded.entry.label
             budget.skipped.append((label, f"the time limit of {budget.time_limit:g} s, before its heads"))
             continue
-        vectors = contestant.features.vectors(split.train)
-        values = {tap: vectors[tap] for tap in contestant.taps}
+        vectors = loaded.features.vectors(split.train)
+        values = {tap: vectors[tap] for tap in loaded.taps}
         training_set = TrainingSet.of(values, split.labels, split.groups.index)
         with single_threaded_blas():
             result = rank_candidates(training_set, HeadOptions(seed=options.seed), workers=options.compute.threads)
         fit_cut = result.selected.candidate.taps
         for candidate in [result.selected] if options.cuts == "auto" else result.best.values():
-            row = _row(contestant, candidate, split)
+            row = _row(loaded, candidate, split)
             scored.append((replace(row, fit_cut=row.cut == fit_cut), candidate))
     scored.sort(key=lambda pair: pair[0].log_loss)
-    return _with_size_and_speed(scored, contestants, options.compute, budget)
+    return _with_size_and_speed(scored, loaded_backbones, options.compute, budget)
 
 
-def _row(contestant: _Contestant, scored: ScoredCandidate, split: Split) -> ComparedCut:
+def _row(loaded: _LoadedBackbone, scored: ScoredCandidate, split: Split) -> ComparedCut:
     candidate, groups = scored.candidate, split.groups.index
     accuracy = leave_one_group_out_accuracy(scored.scores.argmax(axis=1) == split.labels, groups)
     return ComparedCut.of(
-        contestant.entry.backbone,
-        contestant.entry.weights,
-        contestant.backbone,
+        loaded.entry.backbone,
+        loaded.entry.weights,
+        loaded.backbone,
         scored.losses,
         groups,
         cut=candidate.taps,
@@ -346,11 +346,11 @@ def _row(contestant: _Contestant, scored: ScoredCandidate, split: Split) -> Comp
 
 def _with_size_and_speed(
     scored: Sequence[tuple[ComparedCut, ScoredCandidate]],
-    contestants: Sequence[_Contestant],
+    loaded_backbones: Sequence[_LoadedBackbone],
     compute: Compute,
     budget: _Budget,
 ) -> list[tuple[ComparedCut, ScoredCandidate]]:
-    backbone_of: Mapping[str, Backbone] = {each.entry.label: each.backbone for each in contestants}
+    backbone_of: Mapping[str, Backbone] = {loaded.entry.label: loaded.backbone for loaded in loaded_backbones}
     speeds: dict[tuple[str, str], float] = {}
     measured = []
     for row, candidate in scored:

@@ -73,13 +73,17 @@ def from_images(
 ) -> Dataset:
     """Build a dataset from paths, file bytes or arrays [height, width, 3] uint8, with one label and group for each.
 
-    An image that cannot be read raises ImageError only when it is read. Raises DataError if the lengths differ.
+    An image that cannot be read raises ImageError only when it is read. Raises DataError if the lengths differ or
+    a label is None.
     """
     if isinstance(images, str | bytes):
         raise DataError("Expected a list of images, got a single one; put it in a list.")
     for name, values in (("labels", labels), ("groups", groups)):
         if values is not None and len(values) != len(images):
             raise DataError(f"{len(images)} images but {len(values)} {name}; give one for each image.")
+    if labels is not None and any(label is None for label in labels):
+        missing = next(i for i, label in enumerate(labels) if label is None)
+        raise DataError(f"Image {missing} has no label (None); leave unlabelled images out.")
     items = []
     for i, image in enumerate(images):
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"

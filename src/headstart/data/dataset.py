@@ -46,6 +46,7 @@ class Dataset:
     every split; they are sorted, numbers as numbers. ``skipped`` counts the files that were ignored, by reason, and
     ``quarantined`` holds the images that were refused while listing. ``reader`` returns the file's bytes, or the array
     [height, width, 3], of the item with a given key; it may be called from several threads at once.
+    Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete.
     """
 
     uri: str
@@ -54,6 +55,7 @@ class Dataset:
     skipped: Mapping[str, int]
     quarantined: tuple[Quarantined, ...]
     reader: ReadImage = field(repr=False)
+    folder: str = ""
 
     def __len__(self) -> int:
         return len(self.items)

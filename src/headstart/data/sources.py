@@ -50,17 +50,26 @@ def _open_folder(root: Path) -> Source:
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink() and not _is_inside(real_root, entry.path):
                 skipped["link that leaves the folder"] += 1
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 real_path = os.path.realpath(entry.path)
                 if real_path not in visited:
                     visited.add(real_path)
                     pending.append(name)
-            elif entry.is_file() or not is_image_name(name):
+            elif _is_file(entry) or not is_image_name(name):
                 names.append(name)
             else:
                 skipped["not a file"] += 1
     names.sort()
     return Source(names, lambda key: read_file(f"{root}{os.sep}{names[key]}"), str(root), skipped)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    # DirEntry's own method raises for a link to itself, os.path's does not.
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()  # noqa: PTH113
 
 
 def _is_inside(real_root: str, path: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset, Item, sorted_dataset
@@ -66,7 +67,8 @@ def from_table(uri: str, group_column: str | None) -> Dataset:
         paths.append(f"{folder}/{path}")
     if not items:
         raise DataError(f"No row of {uri} names an image and its label ({dict(skipped)}); check its columns.")
-    return sorted_dataset(uri, items, dict(skipped), (), lambda key: read_file(paths[key]))
+    dataset = sorted_dataset(uri, items, dict(skipped), (), lambda key: read_file(paths[key]))
+    return replace(dataset, folder=folder)
 
 
 def _cell(row: Row, column: str) -> str:

@@ -48,7 +48,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
-        self.path = (folder or cache_folder()) / "features.sqlite"
+        self.path = (folder or cache_folder()) / f"features-v{VERSION}.sqlite"
         self.max_bytes = max_bytes
         self.notes: list[str] = []
         self._lock = threading.Lock()
@@ -171,14 +171,16 @@ class FeatureCache:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}-{os.getpid()}")
+        backup = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}-{os.getpid()}")
         try:
-            self.path.replace(aside)
+            for earlier in self.path.parent.glob(f"{self.path.name}.damaged-*"):
+                earlier.unlink()
+            self.path.replace(backup)
             for ending in ("-wal", "-shm"):
                 Path(f"{self.path}{ending}").unlink(missing_ok=True)
             self._connection = self._open()
             self.notes.append(
-                f"The feature cache was damaged ({error}); it was moved to {aside.name} and a new one was started."
+                f"The feature cache was damaged ({error}); it was moved to {backup.name} and a new one was started."
             )
         except (OSError, sqlite3.DatabaseError) as second_error:
             self._turn_off(second_error)

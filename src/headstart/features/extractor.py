@@ -23,10 +23,10 @@ from headstart.images.decode import decode_with_size
 from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, tiny_image
 
 # Two more entries beside the taps of each image; the names are parts of cache keys.
-TINY_IMAGE = "pixels:16"  # the whole image at 16 x 16, for near duplicates
-IMAGE_STATS = "look:2:256:green"  # size as stored, and sharpness
+TINY_IMAGE = "tiny_image:16"  # the whole image at 16 x 16, for near duplicates
+IMAGE_STATS = "image_stats:2:256:green"  # size as stored, and sharpness
 BATCH_SIZE = 8
-AHEAD_BYTES = 32 * 2**20  # images that are read and not yet run, or two batches a worker if those are more
+MAX_BYTES_IN_FLIGHT = 32 * 2**20  # images that are read and not yet run, or two batches a worker if those are more
 FP16_LIMIT = 60_000.0
 ITEM_TYPES = {1: np.uint8, 2: np.float16, 4: np.float32}
 
@@ -92,7 +92,7 @@ class FeatureExtractor:
     exact: bool = False
     thumbnails: bool = False
     load: Callable[[Backbone, Compute], Graph] = load_backbone_graph
-    ahead_bytes: int = AHEAD_BYTES
+    max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
 
     @cached_property
     def entries(self) -> dict[str, int]:
@@ -117,7 +117,7 @@ class FeatureExtractor:
         runs the network on what is decoded; so images are decoded while the network loads. What is under way is
         bounded, so that memory stays flat.
         """
-        under_way: dict[Future[BatchResult], int] = {}  # and the bytes of its images
+        in_flight: dict[Future[BatchResult], int] = {}  # and the bytes of its images
         pending: list[PendingImage] = []
         graph: Future[Graph] | None = None
         threads, count = self.compute.threads, len(self.dataset)
@@ -132,12 +132,12 @@ class FeatureExtractor:
                     graph = graph or runners.submit(self.load_graph)
                     for batch in _in_batches(pending):
                         decoded = decoders.submit(self.decode, batch)
-                        under_way[runners.submit(self.run, decoded, graph)] = self.size(batch)
+                        in_flight[runners.submit(self.run, decoded, graph)] = self.size(batch)
                     pending = []
-                while len(under_way) >= 2 * threads and sum(under_way.values()) > self.ahead_bytes:
-                    yield from _finished(under_way)
-            while under_way:
-                yield from _finished(under_way)
+                while len(in_flight) >= 2 * threads and sum(in_flight.values()) > self.max_bytes_in_flight:
+                    yield from _finished(in_flight)
+            while in_flight:
+                yield from _finished(in_flight)
         finally:
             for pool in (decoders, runners):
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -182,7 +182,7 @@ class FeatureExtractor:
         for pending in batch:
             i = pending.index
             try:
-                image, stored_size = decode_with_size(pending.source, at_least=preprocess.at_least)
+                image, stored_size = decode_with_size(pending.source, min_size=preprocess.min_size)
             except ImageError as error:
                 decoded.result.errors[i] = str(error)
                 continue
@@ -217,11 +217,11 @@ class FeatureExtractor:
         return result
 
 
-def _finished(under_way: dict[Future[BatchResult], int]) -> Iterator[BatchResult]:
-    """Wait until some of ``under_way`` are done, take them out and yield their results."""
-    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+def _finished(in_flight: dict[Future[BatchResult], int]) -> Iterator[BatchResult]:
+    """Wait until some of ``in_flight`` are done, take them out and yield their results."""
+    done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
     for future in done:
-        del under_way[future]
+        del in_flight[future]
         yield future.result()
 
 

@@ -59,6 +59,11 @@ class Compute:
     precision: str = "auto"
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises OptionError."""
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"{self.workers} workers cannot be used; give 1 or more, or None for one per core.")
+
     @property
     def threads(self) -> int:
         """How many threads work."""

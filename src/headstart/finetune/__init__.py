@@ -16,8 +16,8 @@ mixing.py        mixup and cutmix
 checkpoint.py    checkpoints: safetensors and JSON
 tensorboard.py   event files
 
-All but options.py, schedule.py, mixing.py, verdict.py and image_loader.py import PyTorch (extra ``torch``; networks of
-Keras need ``keras`` too).
+All but options.py, checkpoint.py, schedule.py, mixing.py, verdict.py and image_loader.py import PyTorch (extra
+``torch``; networks of Keras need ``keras`` too).
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from headstart.errors import BackboneError, OptionError, missing_extra
+from headstart.finetune.checkpoint import check_no_checkpoints
 from headstart.finetune.options import FineTuneConfig, parse_tuning
 
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
 
-__all__ = ["FineTuneConfig", "check_backbone", "fine_tune", "is_main_process", "parse_tuning"]
+__all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning"]
 
 EXTRAS = {"headstart-s": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
 PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "sklearn": "scikit-learn", "keras": "Keras"}
 
 
-def check_backbone(backbone: str) -> None:
-    """Check that a backbone, given by its id, can be fine-tuned here.
+def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
+    """Check, before any work, that a backbone, given by its id, can be fine-tuned here as ``config`` says.
 
-    Raises BackboneError for one whose layers cannot be trained, MissingExtraError where a package is not installed.
+    Raises BackboneError for one whose layers cannot be trained, MissingExtraError where a package is not installed,
+    OptionError where an earlier run has left checkpoints and is not to be resumed.
     """
     provider = backbone.partition(":")[0]
     if provider not in EXTRAS:
@@ -53,6 +55,8 @@ def check_backbone(backbone: str) -> None:
     missing = [PACKAGES[name] for name in needed if find_spec(name) is None]
     if missing:
         raise missing_extra(f"Fine-tuning {backbone} needs {' and '.join(missing)}", *EXTRAS[provider])
+    if config.checkpoints is not None and not config.resume:
+        check_no_checkpoints(config.checkpoints)
 
 
 def is_main_process() -> bool:
@@ -65,12 +69,12 @@ def is_main_process() -> bool:
 
 
 def fine_tune(
-    result: FitResult, config: FineTuneConfig | None = None, *, say: Callable[[str], None] | None = None
+    result: FitResult, config: FineTuneConfig | None = None, *, log: Callable[[str], None] | None = None
 ) -> FitResult:
     """Train layers of a fit's backbone further; return a new result.
 
     Its model is the fine-tuned one if that is better than the frozen one on images held out, otherwise the frozen one;
-    ``run.json`` tells which and why. ``say`` receives lines of text: one for each epoch, and the decision. Raises
+    ``run.json`` tells which and why. ``log`` receives lines of text: one for each epoch, and the decision. Raises
     BackboneError, DataError, OptionError, ModelError, MissingExtraError.
     """
     from headstart.classifier import FitResult
@@ -80,7 +84,8 @@ def fine_tune(
             "Fine-tuning continues a fit: give the result of fit_dataset, or result_ of a classifier after its fit; "
             "a model that was loaded has no training images."
         )
-    check_backbone(result.options.backbone)
+    config = config or FineTuneConfig()
+    check_fine_tuning(result.options.backbone, config)
     from headstart.finetune.run import run
 
-    return run(result, config or FineTuneConfig(), say or (lambda _: None))
+    return run(result, config, log or (lambda _: None))

@@ -5,20 +5,38 @@ Each file is written in one step, so that an interruption at any moment leaves t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ModelError, OptionError
 from headstart.files import read_json, write_atomic
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MAX_JSON_BYTES = 16 * 2**20
+
+
+def check_no_checkpoints(folder: Path) -> None:
+    """Raise OptionError where the folder holds checkpoints: hours of training are not thrown away unasked."""
+    if any(folder.glob("*.safetensors")):
+        raise OptionError(
+            f"{folder} holds checkpoints of an interrupted fine-tuning; continue it with --resume (in Python: "
+            "resume=True), or delete the folder."
+        )
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints in a folder, and the folder if nothing else is in it."""
+    for path in folder.glob("*.safetensors"):
+        path.with_name(f"{path.name.split('.')[0]}.json").unlink(missing_ok=True)
+        path.unlink()
+    with contextlib.suppress(OSError):  # it is missing, or holds files of others
+        folder.rmdir()
 
 
 def write_checkpoint(folder: Path, name: str, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -26,6 +44,8 @@ def write_checkpoint(folder: Path, name: str, tensors: Mapping[str, Tensor], val
 
     Raises ModelError where the folder cannot be written.
     """
+    from safetensors.torch import save
+
     data = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     tensor_file = f"{name}.{digest[:16]}.safetensors"
@@ -46,6 +66,9 @@ def read_checkpoint(folder: Path, name: str, settings: str) -> tuple[dict[str, T
     ``settings`` is compared with the value of that name. Raises OptionError where they differ, ModelError where the
     checkpoint is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     path = folder / f"{name}.json"
     if not path.exists():
         return None
@@ -59,9 +82,11 @@ def read_checkpoint(folder: Path, name: str, settings: str) -> tuple[dict[str, T
             raise ValueError("the tensors are not those it was written with")
         tensors = load(data)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"The checkpoint {path} is damaged ({error}); run again without --resume.") from None
+        raise ModelError(
+            f"The checkpoint {path} is damaged ({error}); delete it, and delete the folder and start anew."
+        ) from None
     if values.get("settings") != settings:
         raise OptionError(
-            f"The checkpoint {path} was written with other data or options; run again without --resume, or as before."
+            f"The checkpoint {path} was written with other data or options; repeat those, or delete the folder."
         )
     return tensors, values

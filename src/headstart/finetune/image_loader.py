@@ -40,7 +40,7 @@ class ImageLoader:
         if row in self._cache:
             return self._cache[row]
         source = self.dataset.read(self.indices[row])
-        pixels = self.preprocess(decode(source, at_least=self.preprocess.at_least))
+        pixels = self.preprocess(decode(source, min_size=self.preprocess.min_size))
         if len(self._cache) < self._capacity:
             self._cache[row] = pixels
         return pixels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,8 +29,8 @@ from headstart.finetune.tensorboard import epoch_writer
 from headstart.finetune.time_limit import estimate_duration
 from headstart.finetune.verdict import ALPHAS, Verdict, compare_to_frozen, make_folds
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.folds import holdout_groups
 from headstart.heads.head import Head, softmax
-from headstart.heads.mlp import holdout_groups
 from headstart.heads.ood import OodDetector, fit_ood
 from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
@@ -40,19 +39,19 @@ from headstart.machine import single_threaded_blas
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Fold = tuple[Rows, Rows]  # rows to train on, rows held out
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 ALL_IMAGES = "all images"  # the name in run.json of the training on all images
 
 
 @dataclass(frozen=True)
 class _Setup:
-    """What all trainings share: the task, the plan, a hash of all that determines the result, and ``say``."""
+    """What all trainings share: the task, the plan, a hash of all that determines the result, and ``log``."""
 
     result: FitResult
     task: Task
     plan: TrainingPlan
     settings: str
-    say: Say
+    log: Log
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class _HeldOutScores:
 def run(
     result: FitResult,
     config: FineTuneConfig,
-    say: Say,
+    log: Log,
     *,
     compare: Callable[[Array, Array, Rows, Rows, Rows], Verdict] = compare_to_frozen,
 ) -> FitResult:
@@ -93,10 +92,10 @@ def run(
             "Fine-tuning cannot be evaluated: every class needs images of at least two groups. Add images, or use: "
             "headstart fit"
         )
-    setup = _prepare(result, config, say, len(folds))
+    setup = _prepare(result, config, log, len(folds))
     scores, trainings = _cross_validate(setup, folds)
     verdict = compare(scores.frozen, scores.tuned, labels, groups, scores.folds)
-    setup.say(str(verdict))
+    setup.log(str(verdict))
     if not verdict.is_better:  # the fit's own model, with the record in run.json
         info = _describe(setup, verdict, trainings, time.perf_counter() - start)
         model = replace(result.model, run={**result.model.run, "fine_tuning": info})
@@ -112,7 +111,7 @@ def run(
     return _make_tuned_result(setup, verdict.temperature, probabilities, ood_scores, record)
 
 
-def _prepare(result: FitResult, config: FineTuneConfig, say: Say, folds: int) -> _Setup:
+def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) -> _Setup:
     """Build the network, check that it starts as the frozen model, and decide on the number of epochs."""
     data, options = result.data, result.options
     network = Network(data.backbone, options.input_options, result.selected.head)
@@ -121,23 +120,20 @@ def _prepare(result: FitResult, config: FineTuneConfig, say: Say, folds: int) ->
     network.check_start(golden.pixels, golden.probabilities)
     accelerator = Accelerator()
     if not accelerator.is_main_process:
-        say = _say_nothing
+        log = _log_nothing
     network.to(accelerator.device, memory_format=torch.channels_last)
     config = replace(config, precision=resolve_precision(config.precision, accelerator))
     indices = data.features.index[data.split.train].tolist()
     images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads)
     task = Task(network, images, data.split.labels, len(data.split.classes), config, options.seed, accelerator)
-    setup = _Setup(result, task, make_plan(network, config), _hash_settings(result, config), say)
-    if config.checkpoints is not None and not config.resume and accelerator.is_main_process:
-        shutil.rmtree(config.checkpoints, ignore_errors=True)
-    accelerator.wait_for_everyone()
+    setup = _Setup(result, task, make_plan(network, config), _hash_settings(result, config), log)
     duration = estimate_duration(task, folds)
     epochs = duration.limit_epochs(config)
     resumed_epochs = _resumed_epochs(setup, folds)
     if resumed_epochs is not None:
         epochs = resumed_epochs
     processes = f" on {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
-    say(
+    log(
         f"Fine-tuning from {setup.plan.first_layer} in {config.precision}{processes}: up to {folds + 1} trainings of "
         f"{epochs} epochs, about {duration.total(epochs):.0f} s"
     )
@@ -167,7 +163,7 @@ def _resumed_epochs(setup: _Setup, folds: int) -> int | None:
     if not config.resume or config.checkpoints is None:
         return None
     if not any(config.checkpoints.glob("*.json")):
-        setup.say(f"There is no checkpoint in {config.checkpoints}: starting from the beginning")
+        setup.log(f"There is no checkpoint in {config.checkpoints}: starting from the beginning")
         return None
     checkpoint = read_checkpoint(config.checkpoints, _file_name(_fold_name(0, folds)), setup.settings)
     return None if checkpoint is None else int(checkpoint[1]["epochs"])
@@ -225,7 +221,7 @@ def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:
         checkpoint = read_checkpoint(config.checkpoints, file_name, setup.settings)
         if checkpoint is not None:
             state.load_state_dict(network, *checkpoint)
-            setup.say(f"{name}: continuing after epoch {len(state.history)}")
+            setup.log(f"{name}: continuing after epoch {len(state.history)}")
     is_main = task.accelerator.is_main_process
     with epoch_writer(config.tensorboard if is_main else None, file_name, len(state.history)) as write_events:
         for epoch in train(task, plan, train_rows, validation_rows, state):
@@ -235,7 +231,7 @@ def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:
                 write_checkpoint(config.checkpoints, file_name, tensors, values)
             write_events(epoch)
             epochs_left = 0 if should_stop(state.history, config) else config.epochs - epoch.number
-            setup.say(describe_epoch(name, epoch, config.epochs, epochs_left * epoch.seconds))
+            setup.log(describe_epoch(name, epoch, config.epochs, epochs_left * epoch.seconds))
     return _Training(start, _copy(changing_tensors(network, plan)), tuple(state.history))
 
 
@@ -328,5 +324,5 @@ def _file_name(training: str) -> str:
     return training.replace(" ", "-")
 
 
-def _say_nothing(_: str) -> None:
-    """Take the place of ``say`` in all processes but the main one."""
+def _log_nothing(_: str) -> None:
+    """Take the place of ``log`` in all processes but the main one."""

@@ -50,8 +50,8 @@ class Verdict:
         return (
             f"Fine-tuned {relation} frozen: {self.tuned_accuracy:.1%} against {self.frozen_accuracy:.1%} on images "
             f"whose groups were held out ({100 * difference.difference:+.1f} points, 95% interval {low:+.1f} to "
-            f"{high:+.1f}; only fine-tuned right on {difference.only_second}, only frozen right on "
-            f"{difference.only_first}, McNemar p {difference.p_value:.2g}); "
+            f"{high:+.1f}; only the fine-tuned model is correct on {difference.only_second} images, only the frozen "
+            f"one on {difference.only_first}, McNemar p {difference.p_value:.2g}); "
             f"the {'fine-tuned' if self.is_better else 'frozen'} model is kept."
         )
 
@@ -79,21 +79,21 @@ def compare_to_frozen(frozen: Array, tuned: Array, labels: Rows, groups: Rows, f
     ``labels`` [n] are the true classes, ``folds`` [n] the fold in which each image was held out.
     """
     smoothing = label_smoothing(len(np.unique(groups)))
-    is_tuned_right = np.zeros(len(labels), bool)
+    is_tuned_correct = np.zeros(len(labels), bool)
     alphas = []
     for fold in np.unique(folds):
         is_test = folds == fold
         best = _best_alpha(tuned[:, ~is_test], labels[~is_test], smoothing)
         alphas.append(ALPHAS[best])
-        is_tuned_right[is_test] = tuned[best, is_test].argmax(axis=1) == labels[is_test]
-    is_frozen_right = frozen.argmax(axis=1) == labels
+        is_tuned_correct[is_test] = tuned[best, is_test].argmax(axis=1) == labels[is_test]
+    is_frozen_correct = frozen.argmax(axis=1) == labels
     best = _best_alpha(tuned, labels, smoothing)
     return Verdict(
-        paired_difference(is_frozen_right, is_tuned_right, groups),
+        paired_difference(is_frozen_correct, is_tuned_correct, groups),
         ALPHAS[best],
         tuple(alphas),
-        float(is_frozen_right.mean()),
-        float(is_tuned_right.mean()),
+        float(is_frozen_correct.mean()),
+        float(is_tuned_correct.mean()),
         fit_temperature(tuned[best], labels, smoothing),
     )
 

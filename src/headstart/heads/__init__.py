@@ -8,6 +8,7 @@ leave_one_group_out.py  what the closed forms of leave-one-group-out share
 ridge.py                ridge regression, with closed-form dropout
 lda.py                  linear discriminant analysis
 centroid.py             nearest class mean
+folds.py                folds of whole groups, for heads without a closed form
 logistic.py             logistic regression (scikit-learn), held out by folds of groups
 mlp.py                  a hidden layer with dropout, trained (PyTorch)
 optimizers.py           optimizers and class weights of the heads and layers that are trained

@@ -42,7 +42,7 @@ def held_out_centroid(basis: Eigenbasis, targets: Targets) -> Array:
             np.diag(mean_products),
         )
         nearest = without.point_means - 0.5 * without.mean_norms[..., None, :]
-        scores[0, rows] = with_lowest_score(nearest, without.is_gone)
+        scores[0, rows] = with_lowest_score(nearest, without.is_absent)
     held_out: Array = fill_large_groups(scores, basis, labels, targets.groups, [solve_centroid])[0]
     return held_out
 

@@ -1,4 +1,4 @@
-"""Vectors in the directions in which they vary: there ridge is a division, and LDA one of low rank more."""
+"""Vectors in the eigenbasis of their scatter matrix, in which ridge is a division and LDA a low-rank update of one."""
 
 from __future__ import annotations
 

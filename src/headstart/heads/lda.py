@@ -89,9 +89,9 @@ class PrecisionMeans:
 def held_out_lda(basis: Eigenbasis, targets: Targets, shrinkages: Sequence[float]) -> Array:
     """Compute the scores [p, n, k] that LDA with each of p shrinkages gives every image when its group is left out.
 
-    Leaving out a group moves the class means and takes a matrix of the group's rank from the within-class scatter, so
-    the inverse follows by the Woodbury identity; the within-class scatter itself is the total one (diagonal here) minus
-    one of rank k. A class that vanishes with the group gets the row's lowest score.
+    Removing a group shifts the class means and subtracts a matrix of at most the group's rank from the within-class
+    scatter, so its inverse follows from the Woodbury identity. In the eigenbasis the total scatter is diagonal, and the
+    within-class scatter is the total minus a matrix of rank k. A class with no images left gets the row's lowest score.
     """
     labels, classes = targets.labels, targets.classes
     counts, means = basis.class_means(labels, classes)
@@ -127,16 +127,16 @@ def _scores(
 
     ``offset_products`` [p, g, m, m] is used up.
     """
-    has_class_left = np.take_along_axis(without.remaining, labels, axis=1) > 0
+    has_class_left = np.take_along_axis(without.remaining_counts, labels, axis=1) > 0
     same_class = labels[:, :, None] == labels[:, None, :]
     offset_products += same_class * (has_class_left / counts[labels])[:, :, None]
     solved = np.linalg.solve(identity_minus(offset_products), without.offset_means)
     point_means = without.point_means + without.point_offsets @ solved
     mean_norms = without.mean_norms + (without.offset_means * solved).sum(axis=-2)
-    total = without.remaining.sum(axis=1, keepdims=True)
+    total = without.remaining_counts.sum(axis=1, keepdims=True)
     scores = total[:, :, None] * (point_means - 0.5 * mean_norms[..., None, :])
-    scores = scores + np.log(np.maximum(without.remaining, 1) / total)[:, None, :]
-    return with_lowest_score(scores, without.is_gone)
+    scores = scores + np.log(np.maximum(without.remaining_counts, 1) / total)[:, None, :]
+    return with_lowest_score(scores, without.is_absent)
 
 
 def lda_in_basis(basis: Eigenbasis, targets: Targets, shrinkage: float) -> Solution:
@@ -154,7 +154,7 @@ def _shrinkage(settings: Settings, basis: Eigenbasis) -> float:
 
 
 def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    return held_out_lda(basis, targets, [_shrinkage(each, basis) for each in settings])
+    return held_out_lda(basis, targets, [_shrinkage(setting, basis) for setting in settings])
 
 
 def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from headstart.heads.candidates import KINDS
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.folds import FOLDS, deal_into_folds
 from headstart.heads.kinds import Array, Labels, Solution
 from headstart.heads.selection import SelectedHead
 from headstart.heads.statistics import Statistics
 
-FOLDS = 5
 DRAWS = 400
 MAX_DIRECTIONS = 384  # of the basis; the others hold next to no variation, and a solve grows as their cube
 STEPS = (1, 2, 5)
@@ -79,8 +79,12 @@ def learning_curve(
     if basis is None or len(basis) != count or kind is None or kind.solve_statistics is None or folds is None:
         return None
     solve_statistics, settings = kind.solve_statistics, selected.head.settings
-    part = _Parts(basis, labels, classes, folds, lambda statistics: solve_statistics(statistics, settings, basis))
-    class_counts, errors_by_image = part.evaluate(workers)
+
+    def solve(statistics: Statistics) -> Solution:
+        return solve_statistics(statistics, settings, basis)
+
+    fold_heads = _FoldHeads(basis, labels, classes, folds, solve)
+    class_counts, errors_by_image = fold_heads.evaluate(workers)
     # The last point, with each group left out, learned from nearly all.
     errors_by_image = np.vstack([errors_by_image, selected.probabilities.argmax(axis=1) != labels])
     class_counts = np.vstack([class_counts, np.bincount(labels, minlength=classes)])
@@ -109,24 +113,9 @@ def round_number(count: int) -> int:
     return max(step * power for step in STEPS if step * power <= count)
 
 
-def deal_into_folds(labels: Labels, groups: Labels, generator: np.random.Generator) -> NDArray[np.int64] | None:
-    """Assign each image to a fold [n]: groups stay whole, and every fold gets as many groups of each class.
-
-    None where a class has fewer groups than there are folds. A group of several classes goes with its first.
-    """
-    numbers, first, index = np.unique(groups, return_index=True, return_inverse=True)
-    fold = np.empty(len(numbers), np.int64)
-    for c in np.unique(labels):
-        class_groups = np.flatnonzero(labels[first] == c)
-        if len(class_groups) < FOLDS:
-            return None
-        fold[generator.permutation(class_groups)] = np.arange(len(class_groups)) % FOLDS
-    return fold[index]
-
-
 @dataclass(frozen=True)
-class _Parts:
-    """Heads learned from part of the folds [n] of the images; ``solve`` gives a head from its part's statistics."""
+class _FoldHeads:
+    """Heads fitted to some of the folds [n] of the images; ``solve`` gives the head from the statistics of those."""
 
     basis: Eigenbasis
     labels: Labels
@@ -174,9 +163,10 @@ class _Parts:
 
 
 def _errors_by_group(errors: Array, groups: Labels) -> tuple[Array, Array]:
-    """Sum errors [g, sizes] and images [g] of each group, and add two groups that nobody has seen.
+    """Sum the errors [g, sizes] and images [g] of each group, and append two pseudo-groups.
 
-    One of them is all wrong, one all right, each of half a group's weight (Jeffreys' prior): no error is not certainty.
+    One has every image misclassified and one has none, each with half a group's weight (Jeffreys' prior), so that zero
+    errors does not mean zero uncertainty.
     """
     _, index = np.unique(groups, return_inverse=True)
     sizes = np.bincount(index).astype(np.float64)

@@ -71,13 +71,13 @@ def fill_large_groups(
 class MeansWithoutGroup:
     """Class means after one group was left out, for g groups of m images each; every axis before g is one of heads.
 
-    ``remaining`` [g, k] counts the images of each class that stay. The others are inner products after the removal:
+    ``remaining_counts`` [g, k] are the images of each class that stay. The others are inner products after the removal:
     ``point_offsets`` [..., g, m, m] of the group's images with its images' offsets from their class means,
     ``point_means`` [..., g, m, k] of its images with the class means, ``offset_means`` [..., g, m, k] of the offsets
     with the class means, ``mean_norms`` [..., g, k] of each class mean with itself.
     """
 
-    remaining: Array
+    remaining_counts: Array
     point_offsets: Array
     point_means: Array
     offset_means: Array
@@ -98,14 +98,14 @@ class MeansWithoutGroup:
         ``offsets`` [..., g, m, m] are the products of the offsets with one another, ``mean_norms`` is [k] or [p, 1, k].
         """
         member = (labels[:, :, None] == np.arange(len(counts))).astype(np.float64)
-        remaining = counts - member.sum(axis=1)
-        share = member / np.maximum(remaining, 1)[:, None, :]  # the mean of a class moves by -share.T @ offsets
+        remaining_counts = counts - member.sum(axis=1)
+        share = member / np.maximum(remaining_counts, 1)[:, None, :]  # the mean of a class moves by -share.T @ offsets
         own_class = np.broadcast_to(labels[:, :, None], (*offsets.shape[:-1], 1))
         point_offsets = np.take_along_axis(np.swapaxes(offset_means, -1, -2), own_class, axis=-2)  # mean . offset
         point_offsets += offsets  # image . offset
         offset_share = offsets @ share
         return cls(
-            remaining,
+            remaining_counts,
             point_offsets,
             point_means - point_offsets @ share,
             offset_means - offset_share,
@@ -113,18 +113,18 @@ class MeansWithoutGroup:
         )
 
     @property
-    def is_gone(self) -> NDArray[np.bool_]:
+    def is_absent(self) -> NDArray[np.bool_]:
         """Which classes [g, 1, k] vanish with the group."""
-        is_gone: NDArray[np.bool_] = (self.remaining == 0)[:, None, :]
-        return is_gone
+        is_absent: NDArray[np.bool_] = (self.remaining_counts == 0)[:, None, :]
+        return is_absent
 
 
-def with_lowest_score(scores: Array, is_gone: NDArray[np.bool_]) -> Array:
+def with_lowest_score(scores: Array, is_absent: NDArray[np.bool_]) -> Array:
     """Give classes that have no images left the lowest score of their row; scores [..., k]."""
-    if not is_gone.any():
+    if not is_absent.any():
         return scores
-    lowest = np.where(is_gone, np.inf, scores).min(axis=-1, keepdims=True)
-    return np.where(is_gone, np.where(np.isfinite(lowest), lowest, 0.0), scores)
+    lowest = np.where(is_absent, np.inf, scores).min(axis=-1, keepdims=True)
+    return np.where(is_absent, np.where(np.isfinite(lowest), lowest, 0.0), scores)
 
 
 def chunks(count: int, rows: NDArray[np.int64], classes: int) -> Iterator[slice]:

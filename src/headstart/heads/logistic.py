@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from headstart.errors import missing_extra
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.folds import group_folds
 from headstart.heads.kinds import Array, HeadKind, Labels, Settings, Solution, Targets
 
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
-FOLDS = 5
 
 
 def fit_logistic(x: Array, labels: Labels, classes: int, c: float) -> Solution:
-    """Fit multinomial logistic regression with inverse penalty ``c``. Raises MissingExtraError."""
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError:
-        raise missing_extra("The logistic head needs scikit-learn, which is not installed", "sklearn") from None
+    """Fit multinomial logistic regression with inverse penalty ``c``."""
+    from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=c, max_iter=2000).fit(x, labels)
     weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
@@ -31,24 +26,6 @@ def fit_logistic(x: Array, labels: Labels, classes: int, c: float) -> Solution:
         weights[:, model.classes_] = model.coef_.T
         bias[model.classes_] = model.intercept_
     return weights, bias
-
-
-def group_folds(
-    x: NDArray[np.floating], labels: Labels, groups: Labels
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Split rows into those to learn from and those to predict, for each fold; groups stay whole."""
-    try:
-        from sklearn.model_selection import StratifiedGroupKFold
-    except ImportError:
-        raise missing_extra("Folds of groups need scikit-learn, which is not installed", "sklearn") from None
-
-    folds = min(FOLDS, len(np.unique(groups)))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    return [
-        (train, test)
-        for train, test in splitter.split(x, labels, groups)
-        if len(test) and len(np.unique(labels[train])) > 1
-    ]
 
 
 def held_out_logistic(x: Array, targets: Targets, inverse_penalties: Sequence[float]) -> Array:
@@ -67,7 +44,7 @@ def held_out_logistic(x: Array, targets: Targets, inverse_penalties: Sequence[fl
 
 def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
     x = basis.project(slice(None)) / np.sqrt(basis.mean_squared_length)
-    return held_out_logistic(x, targets, [float(each["C"]) for each in settings])
+    return held_out_logistic(x, targets, [float(setting["C"]) for setting in settings])
 
 
 def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import OptionError, missing_extra
-from headstart.heads.kinds import Array, Labels, Targets
-from headstart.heads.logistic import group_folds
+from headstart.errors import OptionError
+from headstart.heads.folds import group_folds, holdout_groups
+from headstart.heads.kinds import Array, Targets
 from headstart.heads.optimizers import OPTIMIZERS, class_weights, make_optimizer
 
 
@@ -195,25 +195,10 @@ def held_out_mlp(x: NDArray[np.floating], targets: Targets, config: MlpConfig, s
     return scores
 
 
-def holdout_groups(groups: Labels, labels: Labels, seed: int) -> NDArray[np.bool_]:
-    """Choose which images to hold out for validation: whole groups, about a tenth, as long as every class stays."""
-    is_held_out = np.zeros(len(groups), bool)
-    for group in np.random.default_rng(seed).permutation(np.unique(groups)):
-        extended = is_held_out | (groups == group)
-        if extended.sum() > max(1, len(groups) // 10):
-            continue
-        if len(np.unique(labels[~extended])) == len(np.unique(labels)):
-            is_held_out = extended
-    return is_held_out
-
-
 def _glorot(torch: ModuleType, rows: int, columns: int, generator: Any) -> Any:
     limit = (6 / (rows + columns)) ** 0.5
     return (torch.rand(rows, columns, generator=generator) * 2 - 1) * limit
 
 
 def _torch() -> ModuleType:
-    try:
-        return import_module("torch")
-    except ImportError:
-        raise missing_extra("The mlp head is trained with PyTorch, which is not installed", "torch") from None
+    return import_module("torch")

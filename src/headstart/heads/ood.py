@@ -1,9 +1,9 @@
 """Out-of-distribution detection: the share of an image's vector that the training images do not explain.
 
 An image's vector differs from the mean of the training images by some length. Ridge explains a part of that by the
-directions in which the training images themselves vary; the OOD score is the share, 0 to 1, that is left. With the
-penalty it is a Mahalanobis distance (Lee et al. 2018) divided by the plain one, so that an image's contrast does not
-count; a direction that holds less than PENALTY of all variation counts as mostly unexplained.
+directions in which the training images themselves vary; the OOD score is the share, 0 to 1, that is left. This is a
+Mahalanobis distance (Lee et al. 2018) divided by the Euclidean distance, so that it does not depend on the contrast of
+the image. A direction that holds less than PENALTY of all variation counts as mostly unexplained.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def fit_ood(basis: Eigenbasis) -> OodDetector:
 def held_out_ood_scores(basis: Eigenbasis, groups: NDArray[np.integer]) -> Array:
     """Compute the OOD score [n] of every image when its group is left out; nothing is refitted but for large groups.
 
-    With the smoother H of all images, an intercept among its directions, that of the others gives the group the
-    products ``H_GG (I - H_GG)^-1``; 1 / (number of others) of that is the intercept's.
+    With the smoother H of all images (intercept included), the smoother without group G evaluated on G is
+    ``H_GG (I - H_GG)^-1``. Subtracting 1 / (number of other images) removes the intercept's part.
     """
     count = len(basis)
     penalty = PENALTY * float(basis.eigenvalues.sum())

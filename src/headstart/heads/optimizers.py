@@ -12,7 +12,10 @@ OPTIMIZERS = ("rmsprop", "adam", "adamw", "sgd")
 
 
 def make_optimizer(torch: ModuleType, name: str, parameters: Any, learning_rate: float, weight_decay: float) -> Any:
-    """Make one of ``OPTIMIZERS`` with Keras's constants; only adamw uses ``weight_decay``."""
+    """Make one of ``OPTIMIZERS`` with the decay and epsilon of Keras's RMSprop and Adam; sgd has momentum 0.9.
+
+    Only adamw uses ``weight_decay``; its epsilon is PyTorch's, 1e-8.
+    """
     if name == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=0.9, eps=1e-7)
     if name == "adam":

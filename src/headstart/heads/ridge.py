@@ -106,7 +106,7 @@ def _penalty(settings: Settings, basis: Eigenbasis, count: int | None = None) ->
 
 
 def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    return held_out_ridge(basis, targets, [_penalty(each, basis) for each in settings])
+    return held_out_ridge(basis, targets, [_penalty(setting, basis) for setting in settings])
 
 
 def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:

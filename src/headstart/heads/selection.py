@@ -1,9 +1,9 @@
 """Choose taps, kind of head and penalty by how well each predicts images whose group was left out.
 
-Candidates are compared by held-out log-loss. Two rules keep the choice honest when data are few:
+Candidates are compared by held-out log-loss. Two rules guard against overfitting the selection when data are few:
 
 - Log-loss is taken against labels smoothed by one unseen group (``stats.temperature.label_smoothing``), so that heads
-  without a single held-out error tie instead of racing to infinite confidence.
+  without a single held-out error tie, instead of the most overconfident one winning.
 - Of tap sets that a paired test over groups cannot distinguish from the best at 95% (a rule in the spirit of Breiman et
   al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first, since the
   deepest features were trained to be the most general, then more taps, then shallower ones.
@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, OptionError, missing_extra
 from headstart.heads.candidates import (
     KINDS,
     Candidate,
@@ -42,6 +43,10 @@ from headstart.stats.accuracy import Z95
 from headstart.stats.paired import grouped_difference
 
 CHOICES = ("auto", *KINDS, "mlp")
+PACKAGES = {  # that some kinds need: modules, what they are called, and the extra that brings them
+    "logistic": ({"sklearn": "scikit-learn"}, "sklearn"),
+    "mlp": ({"torch": "PyTorch", "sklearn": "scikit-learn"}, "torch"),
+}
 MANY_IMAGES = 4096  # from here on memory is saved at the cost of a little time
 Array = NDArray[np.float64]
 
@@ -51,7 +56,7 @@ class HeadOptions:
     """Which heads are tried.
 
     ``cut`` is "auto" or the taps to use side by side; ``kind`` one of ``CHOICES``; ``dropout`` in [0, 1) fixes the rate
-    of closed-form dropout, or of the mlp head; ``seed`` is for what is drawn at random; ``mlp`` configures the training
+    of closed-form dropout, or of the mlp head; ``seed`` is the random seed; ``mlp`` configures the training
     of an mlp head, which takes the deepest tap unless ``cut`` names others.
     """
 
@@ -60,6 +65,19 @@ class HeadOptions:
     dropout: float | None = None
     seed: int = 0
     mlp: MlpConfig = field(default_factory=MlpConfig)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images. Raises OptionError, MissingExtraError."""
+        if self.kind not in CHOICES:
+            raise OptionError(f"Unknown head {self.kind!r}; choose one of {', '.join(CHOICES)}.")
+        if self.dropout is not None:
+            check_dropout_rate(self.dropout)
+            if self.kind not in ("auto", "ridge", "mlp"):
+                raise OptionError(f"Dropout has no closed form on the {self.kind} head; use --head ridge with it.")
+        modules, extra = PACKAGES.get(self.kind, ({}, ""))
+        for module, name in modules.items():
+            if find_spec(module) is None:
+                raise missing_extra(f"The {self.kind} head needs {name}, which is not installed", extra)
 
     @property
     def taps(self) -> tuple[str, ...] | None:
@@ -136,21 +154,21 @@ def rank_candidates(
 
         single = [(tap,) for tap in reversed(taps)]
         trials = try_tap_sets(single if options.taps is None else [options.taps])
-        selected = _simplest_of_the_best([trial.best for trial in trials], groups)
-        if options.taps is None and _has_room(selected, groups):
+        selected = _first_not_worse([trial.best for trial in trials], groups)
+        if options.taps is None and _leaves_enough_errors(selected, groups):
             together = [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
             # Of many images one tap set after the other: two at a time need twice the memory.
             batches = [[tap_set] for tap_set in together] if len(training_set) >= MANY_IMAGES else [together]
             for batch in batches:
                 trials += try_tap_sets(batch)
             order = [single[0], *together, *single[1:]]
-            selected = _simplest_of_the_best([trial.best for trial in trials], groups, order)
+            selected = _first_not_worse([trial.best for trial in trials], groups, order)
         best = {trial.best.candidate.taps: trial.best for trial in trials}
-        if kind in ("auto", "ridge") and dropout is None and _has_room(selected, groups):
+        if kind in ("auto", "ridge") and dropout is None and _leaves_enough_errors(selected, groups):
             # One after the other: each needs several square matrices as wide as the number of features.
             taps = selected.candidate.taps
             refined = [try_dropout(training_set, taps), try_random_features(training_set, taps, options.seed)]
-            selected = _simplest_of_the_best([selected, *(trial.best for trial in refined)], groups)
+            selected = _first_not_worse([selected, *(trial.best for trial in refined)], groups)
             trials += refined
     candidates = tuple(candidate for trial in trials for candidate in trial.candidates)
     return SelectionResult(selected, best, candidates)
@@ -188,17 +206,16 @@ def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
 
 
 def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
-    if options.kind not in CHOICES:
-        raise OptionError(f"Unknown head {options.kind!r}; choose one of {', '.join(CHOICES)}.")
     for tap in options.taps or ():
         if tap not in training_set.values:
             raise OptionError(f"Unknown cut {tap!r}; this backbone has {', '.join(training_set.values)}.")
-    if options.dropout is not None:
-        check_dropout_rate(options.dropout)
-        if options.kind not in ("auto", "ridge", "mlp"):
-            raise OptionError(f"Dropout has no closed form on the {options.kind} head; use --head ridge with it.")
     if len(np.unique(training_set.targets.labels)) < 2:
         raise DataError("All images are of one class; a classifier needs images of at least two classes.")
+    if len(np.unique(training_set.targets.groups)) < 2:
+        raise DataError(
+            "All images are in one group, so that no accuracy can be measured on a group left out; add images of other "
+            "scenes, or treat every image as a group of its own with --group-by none."
+        )
 
 
 def _fit_ood(training_set: TrainingSet, taps: tuple[str, ...], basis: Eigenbasis | None) -> tuple[OodDetector, Array]:
@@ -207,12 +224,12 @@ def _fit_ood(training_set: TrainingSet, taps: tuple[str, ...], basis: Eigenbasis
     return fit_ood(basis), held_out_ood_scores(basis, training_set.targets.groups)[: training_set.images]
 
 
-def _has_room(scored: ScoredCandidate, groups: NDArray[np.integer]) -> bool:
+def _leaves_enough_errors(scored: ScoredCandidate, groups: NDArray[np.integer]) -> bool:
     """Return whether enough errors are left for a richer head to show an improvement: at least two groups' worth."""
     return (1 - scored.candidate.accuracy) * len(np.unique(groups)) >= 2
 
 
-def _simplest_of_the_best(
+def _first_not_worse(
     candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer], order: Sequence[tuple[str, ...]] = ()
 ) -> ScoredCandidate:
     """Return the best of the first tap set that is not significantly worse than the best of all.
@@ -226,8 +243,10 @@ def _simplest_of_the_best(
         key = (scored.candidate.taps, scored.candidate.has_random_features)
         if key not in by_set or scored.candidate.log_loss < by_set[key].candidate.log_loss:
             by_set[key] = scored
-    champions = [by_set[key] for key in sorted(by_set, key=lambda key: positions.get(key[0], 0))]
-    return next(champion for champion, tied in zip(champions, tied_with_best(champions, groups), strict=True) if tied)
+    best_of_each_set = [by_set[key] for key in sorted(by_set, key=lambda key: positions.get(key[0], 0))]
+    return next(
+        scored for scored, tied in zip(best_of_each_set, tied_with_best(best_of_each_set, groups), strict=True) if tied
+    )
 
 
 def _fit_head(training_set: TrainingSet, selected: ScoredCandidate) -> Head:

@@ -1,4 +1,4 @@
-"""What a head learns from: the vectors of each tap, the labels and the groups of the images."""
+"""TrainingSet: the vectors of each tap, the labels and the groups of the images to learn from."""
 
 from __future__ import annotations
 
@@ -68,8 +68,9 @@ class TrainingSet:
     def dropout_vectors(self, taps: Sequence[str]) -> Vectors:
         """Put taps side by side, scaled for closed-form dropout.
 
-        Its penalty is proportional to each number's own second moment: divided by the root of that, the penalty is the
-        same for all. The moments are those of all images, also where a group is left out: they use no label.
+        The dropout penalty of a feature is proportional to its second moment. Dividing each feature by the root of its
+        second moment makes the penalty equal for all. Moments are computed over all images, held-out groups included,
+        since they use no labels.
         """
         plain = Vectors.of(*(self.values[tap] for tap in taps))
         moments = plain.moments()[1] * len(plain)

@@ -1,4 +1,4 @@
-"""What a head learns from: the vectors of one or several taps, prepared a block of rows at a time.
+"""Vectors: those of one or several taps side by side, prepared a block of rows at a time.
 
 Features are kept as fp16; the algebra needs scaled float64, which takes eight times as much memory with its temporary
 arrays. Reading by blocks keeps the memory of a fit to that of the features.

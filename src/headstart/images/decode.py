@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from posixpath import splitext
 
 import numpy as np
@@ -36,17 +35,17 @@ def is_image_name(name: str) -> bool:
     return splitext(name)[1].lower() in SUFFIXES
 
 
-def decode(source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def decode(source: bytes | NDArray[np.uint8], *, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to pixels [height, width, 3], uint8 RGB; an array is returned unchanged.
 
-    With ``at_least`` = (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result
+    With ``min_size`` = (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result
     still has that many rows and columns. Raises ImageError with the reason in one line.
     """
-    return decode_with_size(source, at_least=at_least)[0]
+    return decode_with_size(source, min_size=min_size)[0]
 
 
 def decode_with_size(
-    source: bytes | NDArray[np.uint8], *, at_least: tuple[int, int] | None = None
+    source: bytes | NDArray[np.uint8], *, min_size: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation."""
     if isinstance(source, np.ndarray):
@@ -55,24 +54,22 @@ def decode_with_size(
         raise ImageError("The file is empty; expected an image.")
     if len(source) > MAX_BYTES:
         raise ImageError(f"The file has {len(source):,} bytes, more than the limit of {MAX_BYTES:,}; make it smaller.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; real problems are raised
-        try:
-            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
-                stored_size = (image.height, image.width)
-                return _pixels(image, source, at_least), stored_size
-        except ImageError:
-            raise
-        except UnidentifiedImageError:
-            if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
-                return _decode_heif(source)
-            raise ImageError(f"Not an image that can be read: it begins with {source[:8]!r}.") from None
-        except Image.DecompressionBombError:
-            raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
-        except MemoryError:
-            raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
-        except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
-            raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+    try:
+        with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+            stored_size = (image.height, image.width)
+            return _pixels(image, source, min_size), stored_size
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
+            return _decode_heif(source)
+        raise ImageError(f"Not an image that can be read: it begins with {source[:8]!r}.") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
+    except MemoryError:
+        raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
+    except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
+        raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
 def _decode_heif(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -99,15 +96,15 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _pixels(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _pixels(image: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
     _check_size(width, height)
     orientation = image.getexif().get(ORIENTATION, 1)
     if image.format in ("JPEG", "MPO"):
-        if at_least is not None and orientation in (5, 6, 7, 8):
-            at_least = at_least[::-1]
-        factor = _reduction_factor(height, width, at_least)
+        if min_size is not None and orientation in (5, 6, 7, 8):
+            min_size = min_size[::-1]
+        factor = _reduction_factor(height, width, min_size)
         if image.mode in ("L", "RGB"):
             try:
                 return _apply_orientation(_decode_jpeg(data, height, width, factor), orientation)
@@ -122,12 +119,12 @@ def _pixels(image: ImageFile.ImageFile, data: bytes, at_least: tuple[int, int] |
     return _apply_orientation(np.asarray(_to_rgb(image)), orientation)
 
 
-def _reduction_factor(height: int, width: int, at_least: tuple[int, int] | None) -> int:
+def _reduction_factor(height: int, width: int, min_size: tuple[int, int] | None) -> int:
     """Return by which factor of 1, 2, 4 or 8 a JPEG may be reduced."""
-    if at_least is None:
+    if min_size is None:
         return 1
     for factor in (8, 4, 2):
-        if -(-height // factor) >= at_least[0] and -(-width // factor) >= at_least[1]:
+        if -(-height // factor) >= min_size[0] and -(-width // factor) >= min_size[1]:
             return factor
     return 1
 

@@ -48,7 +48,7 @@ class Preprocess:
             raise OptionError(f"Interpolation {self.interpolation!r} is unknown; expected {' or '.join(FILTERS)}.")
 
     @property
-    def at_least(self) -> tuple[int, int]:
+    def min_size(self) -> tuple[int, int]:
         """Minimum (height, width) of a decoded image, so that this resize never enlarges a JPEG decoded at a fraction.
 
         It is twice the region that the crop keeps: an image decoded at exactly that size would give a softer result

@@ -5,7 +5,6 @@ compose.py      backbone and head as one ONNX graph: uint8 images in, probabilit
 golden.py       a few images with their predictions, to prove that a machine computes the same
 folder.py       write a model folder whole or not at all; read one as untrusted data
 card.py         the model card
-run_info.py     what run.json holds: how a model was made
 predictions.py  Predictions and Evaluation
 predictor.py    Predictor: model folder in, predictions out
 cam.py          class activation maps

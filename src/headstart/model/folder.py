@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import ModelError, OptionError
+from headstart.errors import BackboneError, ModelError, OptionError
 from headstart.files import encode, read_json, replace_folder, to_json
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
@@ -188,9 +188,17 @@ def _read_graph(folder: Path, expected_hash: object) -> bytes:
         raise ModelError(
             f"{folder}: model.onnx is not the file that config.json describes (its sha256 differs); fit or copy again."
         )
-    # A tensor kept outside the file is an entry with the key "location" (onnx.proto, TensorProto.external_data).
-    if b"\x0a\x08location" in graph:
-        raise ModelError(f"{folder}: model.onnx refers to other files; refused.")
+    # A tensor kept outside the file is an entry with the key "location" (onnx.proto, TensorProto.external_data). Few
+    # graphs hold that word, so that few predictions wait for the import of onnx.
+    if b"location" in graph:
+        from headstart.backbones.onnx.external_data import has_external_data, parse_graph
+
+        try:
+            is_refused = has_external_data(parse_graph(graph, folder / "model.onnx"))
+        except BackboneError as error:
+            raise ModelError(str(error)) from None
+        if is_refused:
+            raise ModelError(f"{folder}: model.onnx refers to other files; refused.")
     return graph
 
 

@@ -174,7 +174,7 @@ class _Paths:
 def _findings(data: TrainingData, predictions: _AllPredictions) -> tuple[Finding, ...]:
     probabilities = predictions.by_row(len(data.features.index))
     return check_from_features(
-        data.dataset, data.features, data.split.classes, probabilities, data.backbone.preprocess.at_least
+        data.dataset, data.features, data.split.classes, probabilities, data.backbone.preprocess.min_size
     )
 
 
@@ -266,7 +266,7 @@ def _activation_maps(
     indices, pixels = [], []
     for i in (*errors, *typical):
         try:
-            image = decode(data.dataset.read(int(features.index[rows[i]])), at_least=preprocess.at_least)
+            image = decode(data.dataset.read(int(features.index[rows[i]])), min_size=preprocess.min_size)
         except ImageError:
             continue
         indices.append(i)

@@ -44,7 +44,7 @@ def tiles(
 
     def compute(row: int) -> Bytes:
         try:
-            image = decode(dataset.read(int(features.index[row])), at_least=(4 * SQUARE, 4 * SQUARE))
+            image = decode(dataset.read(int(features.index[row])), min_size=(4 * SQUARE, 4 * SQUARE))
         except ImageError:
             image = features.tiny_images[row].reshape(TINY, TINY, 3)
         return square_thumbnail(shrink(Image.fromarray(image)))
@@ -65,7 +65,7 @@ def thumbnails(
 
     def compute(row: int) -> Bytes:
         try:
-            pixels = decode(dataset.read(int(features.index[row])), at_least=(THUMBNAIL, THUMBNAIL))
+            pixels = decode(dataset.read(int(features.index[row])), min_size=(THUMBNAIL, THUMBNAIL))
         except ImageError:
             return np.empty(0, np.uint8)
         image = Image.fromarray(pixels)

@@ -12,7 +12,7 @@ if any of these holds, and images that are linked, directly or through others, f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,28 +102,28 @@ def find_groups(
     """
     sets = DisjointSets(len(content_hashes))
     sets.union_equal_rows(content_hashes)
-    for first, second, _ in duplicate_pairs(tiny_images, tile):
+    for first, second in duplicate_pairs(tiny_images, tile)[:, :2].astype(int).tolist():
         sets.union(first, second)
     _merge_scenes(sets, _scene_edges(features, tile), labels)
     return _to_groups(sets.labels(), f"pixels and features (cosine {SCENE_COSINE:g})")
 
 
-def duplicate_pairs(tiny_images: NDArray[np.uint8], tile: int = TILE) -> list[tuple[int, int, float]]:
-    """Find pairs (first, second, correlation) of near duplicates.
+def duplicate_pairs(tiny_images: NDArray[np.uint8], tile: int = TILE) -> NDArray[np.float64]:
+    """Find near duplicates: as many pairs (first, second, correlation) [m, 3] as connect every set of them.
 
-    The 16 x 16 RGB pixels [n, 768] of the two, one of them maybe mirrored, correlate at least DUPLICATE_CORRELATION.
+    The 16 x 16 RGB pixels [n, 768] of the two, one of them maybe mirrored, correlate at least DUPLICATE_CORRELATION. Of
+    all such pairs, which are n^2 / 2 for frames of a film, those of a maximum spanning forest are returned.
     """
     images = tiny_images.reshape(-1, 16, 16, 3)
-    pairs: list[tuple[int, int, float]] = []
-    for first, second in _tiles(len(images), tile):
-        others = _normalised_pixels(images[second]).T
-        plain = _normalised_pixels(images[first]) @ others
-        mirrored = _normalised_pixels(images[first, :, ::-1]) @ others
-        correlation = np.maximum(plain, mirrored)
-        rows, columns = _each_pair_once(first, second, correlation >= DUPLICATE_CORRELATION)
-        values = correlation[rows, columns].tolist()
-        pairs += zip((rows + first.start).tolist(), (columns + second.start).tolist(), values, strict=True)
-    return pairs
+
+    def edges() -> Iterator[NDArray[np.float64]]:
+        for first, second in _tiles(len(images), tile):
+            pixels = _normalised_pixels(images[second]).T
+            plain = _normalised_pixels(images[first]) @ pixels
+            mirrored = _normalised_pixels(images[first, :, ::-1]) @ pixels
+            yield _edges_above(np.maximum(plain, mirrored), DUPLICATE_CORRELATION, first, second)
+
+    return _spanning_forest(edges(), len(images))
 
 
 def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile: int = TILE) -> NDArray[np.int64]:
@@ -207,15 +207,23 @@ def _scene_edges(features: NDArray[np.floating], tile: int) -> NDArray[np.float6
 
     Single linkage needs only the forest (Gower & Ross 1969), so no other edges are kept.
     """
-    count = len(features)
     mean = _mean(features, tile)
+
+    def edges() -> Iterator[NDArray[np.float64]]:
+        for first, second in _tiles(len(features), tile):
+            cosine = _unit_vectors(features[first], mean) @ _unit_vectors(features[second], mean).T
+            yield _edges_above(cosine, SCENE_COSINE, first, second)
+
+    return _spanning_forest(edges(), len(features))
+
+
+def _spanning_forest(blocks: Iterable[NDArray[np.float64]], count: int) -> NDArray[np.float64]:
+    """Return a maximum spanning forest of the edges in ``blocks``, of which few are in memory at a time."""
     edges = [np.empty((0, 3))]
     pending = 0
-    for first, second in _tiles(count, tile):
-        cosine = _unit_vectors(features[first], mean) @ _unit_vectors(features[second], mean).T
-        rows, columns = _each_pair_once(first, second, cosine >= SCENE_COSINE)
-        edges.append(np.stack([rows + first.start, columns + second.start, cosine[rows, columns]], axis=1))
-        pending += len(rows)
+    for block in blocks:
+        edges.append(block)
+        pending += len(block)
         if pending > MAX_EDGES:
             edges = [_maximum_spanning_forest(np.concatenate(edges), count)]
             pending = 0
@@ -265,13 +273,14 @@ def _tiles(count: int, tile: int) -> Iterator[tuple[slice, slice]]:
     return ((first, second) for i, first in enumerate(blocks) for second in blocks[i:])
 
 
-def _each_pair_once(
-    first: slice, second: slice, mask: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows and columns where ``mask`` [m, n] holds, of each pair of images of the two slices only one."""
-    rows, columns = np.nonzero(mask)
+def _edges_above(
+    similarity: NDArray[np.floating], threshold: float, first: slice, second: slice
+) -> NDArray[np.float64]:
+    """Return edges (first, second, similarity) [m, 3] of the pairs of images of two slices, each pair only once."""
+    rows, columns = np.nonzero(similarity >= threshold)
     is_upper = columns + second.start > rows + first.start
-    return rows[is_upper], columns[is_upper]
+    rows, columns = rows[is_upper], columns[is_upper]
+    return np.stack([rows + first.start, columns + second.start, similarity[rows, columns]], axis=1)
 
 
 def _normalised_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:

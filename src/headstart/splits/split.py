@@ -43,11 +43,11 @@ def split_features(
     items = [dataset.items[i] for i in features.index]
     is_train = np.array([item.split == "train" for item in items], bool)
     train, held_out = np.flatnonzero(is_train), np.flatnonzero(~is_train)
-    present = {str(items[i].label) for i in train}
-    classes = tuple(name for name in dataset.classes if name in present)
+    classes_present = {str(items[i].label) for i in train}
+    classes = tuple(name for name in dataset.classes if name in classes_present)
     if len(classes) < 2:
-        found = f"only {classes[0]!r}" if classes else "no readable image"
-        raise DataError(f"A classifier needs images of at least two classes; found {found} in {dataset.uri}.")
+        what = f"only {classes[0]!r}" if classes else "no readable image"
+        raise DataError(f"A classifier needs images of at least two classes; found {what} in {dataset.uri}.")
     number = {name: c for c, name in enumerate(classes)}
     labels = np.array([number[str(items[i].label)] for i in train])
     groups = group_images(features, dataset, train, labels, group_by)
@@ -88,7 +88,9 @@ def _unknown_class_notes(classes: Sequence[str], validation_labels: Sequence[str
     unknown = sorted(set(validation_labels) - set(classes))
     if not unknown:
         return []
-    return [f"There is no training image of {', '.join(unknown)}: those validation images count as wrong."]
+    return [
+        f"Validation images of {', '.join(unknown)} count as errors: there are no training images of these classes."
+    ]
 
 
 def _leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Rows) -> list[str]:

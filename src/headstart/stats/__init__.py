@@ -1,4 +1,4 @@
-"""What a number is worth: intervals, paired tests, calibration. Pure functions of NumPy arrays.
+"""Uncertainty of results: intervals, paired tests, calibration. Pure functions of NumPy arrays.
 
 accuracy.py        accuracy with an interval
 classification.py  confusion matrix, precision, recall and F1 by class

@@ -61,18 +61,18 @@ class ClassificationMetrics:
         }
 
 
-def confusion_matrix(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
+def confusion_matrix(y_true: NDArray[np.integer], y_pred: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """Count images [classes, classes]: the row is the true class, the column the predicted one."""
     counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (truth, predicted), 1)
+    np.add.at(counts, (y_true, y_pred), 1)
     return counts
 
 
 def classification_metrics(
-    truth: NDArray[np.integer], predicted: NDArray[np.integer], names: Sequence[str]
+    y_true: NDArray[np.integer], y_pred: NDArray[np.integer], names: Sequence[str]
 ) -> ClassificationMetrics:
-    """Compute the metrics of true [n] and predicted [n] classes, both in 0..k-1 for ``names`` [k]."""
-    counts = confusion_matrix(truth, predicted, len(names))
+    """Compute the metrics of true and predicted classes ``y_true`` and ``y_pred`` [n], in 0..k-1 for ``names`` [k]."""
+    counts = confusion_matrix(y_true, y_pred, len(names))
     hits, support, predictions = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
     per_class = tuple(
         ClassMetrics(

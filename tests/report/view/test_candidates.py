@@ -16,7 +16,7 @@ def test_the_best_setting_of_each_cut_and_head_is_listed_and_the_selected_head_a
             entry(["a"], 1.0, 0.3),
             entry(["a", "b"], 10.0, 0.15),
             entry(["a", "b"], 100.0, 0.1),
-            entry(["a"], 1.0, 0.4, expansion=1024),
+            entry(["a"], 1.0, 0.4, random_features=1024),
             {"taps": "a", "log_loss": 0.0, "accuracy": 1.0},
             "damaged",
         ],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from headstart.backbones.backbone import MAX_FILE_BYTES
 from headstart.backbones.onnx.graph import subgraphs
@@ -64,6 +64,21 @@ def weight_locations(model: onnx.ModelProto) -> set[str]:
         for tensor in _constants(model.graph)
         if tensor.data_location == onnx.TensorProto.EXTERNAL
     }
+
+
+def has_external_data(model: onnx.ModelProto) -> bool:
+    """Return whether any tensor, wherever in the message it is, has its values in another file."""
+    pending: list[Message] = [model]
+    while pending:
+        message = pending.pop()
+        if isinstance(message, onnx.TensorProto) and (
+            message.external_data or message.data_location == onnx.TensorProto.EXTERNAL
+        ):
+            return True
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                pending += [value] if isinstance(value, Message) else value
+    return False
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -1,5 +1,21 @@
-"""Providers of backbones, one module each. Importing this package enters them all in ``PROVIDERS``."""
+"""Providers of backbones, one module each, by the part of a backbone id before its colon."""
 
-from headstart.backbones.providers import builtin, hub, keras, onnx_file, timm
+from collections.abc import Callable
 
-__all__ = ["builtin", "hub", "keras", "onnx_file", "timm"]
+from headstart.backbones.backbone import Backbone, InputOptions
+from headstart.backbones.providers.builtin import load_builtin
+from headstart.backbones.providers.hub import load_hub
+from headstart.backbones.providers.keras import load_keras
+from headstart.backbones.providers.onnx_file import load_onnx
+from headstart.backbones.providers.timm import load_timm
+
+__all__ = ["PROVIDERS", "Provider"]
+
+Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]
+PROVIDERS: dict[str, Provider] = {
+    "headstart-s": load_builtin,
+    "onnx": load_onnx,
+    "hf": load_hub,
+    "timm": load_timm,
+    "keras": load_keras,
+}

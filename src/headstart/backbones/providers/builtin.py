@@ -4,11 +4,10 @@ from importlib import resources
 from pathlib import Path
 
 from headstart.backbones import store
-from headstart.backbones.backbone import Backbone, InputOptions, check_taps, provider
+from headstart.backbones.backbone import Backbone, InputOptions, check_taps
 from headstart.errors import BackboneError, OptionError
 
 
-@provider("headstart-s")
 def load_builtin(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """Load the built-in backbone. Its preprocessing and taps are fixed.
 

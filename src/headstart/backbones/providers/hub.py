@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from headstart.backbones import store
-from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions, provider
+from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions
 from headstart.backbones.input_config import MAX_CONFIG_BYTES, hub_config, read_config
 from headstart.backbones.prepare import VERSION, GraphFile, prepare_file
 from headstart.backbones.providers.hub_client import (
@@ -32,11 +32,6 @@ USUAL_GRAPHS = ("onnx/model.onnx", "model.onnx")
 QUANTISED = re.compile(r"quant|int8|uint8|fp16|float16|bf16|q4|q8|bnb|_o[1-4]\b", re.I)
 PROCESSOR_CONFIG, NETWORK_CONFIG = "preprocessor_config.json", "config.json"
 MAX_COMMIT_BYTES = 2**16  # of the file that holds the commit of a revision
-
-
-@provider("hf")
-def _load(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
-    return load_hub(rest, options, taps)
 
 
 def load_hub(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones.backbone import Backbone, InputOptions, provider
+from headstart.backbones.backbone import Backbone, InputOptions
 from headstart.backbones.input_config import merge_options
 from headstart.backbones.providers.framework import (
     OnnxExport,
@@ -60,7 +60,6 @@ NOT_TAPPED = {"InputLayer", "ZeroPadding2D", "Cropping2D", "Rescaling", "Normali
 MIN_CHANNELS = 4  # of a map that is tapped
 
 
-@provider("keras")
 def load_keras(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """Load the backbone ``keras:REST``. Raises BackboneError, OptionError, MissingExtraError."""
     return load_exported("keras", rest, options, taps, _export)

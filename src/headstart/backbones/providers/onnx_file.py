@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones import store
-from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions, provider
+from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions
 from headstart.backbones.input_config import config_beside
 from headstart.backbones.prepare import VERSION, GraphFile, prepare_file
 from headstart.errors import BackboneError, OptionError
 
 
-@provider("onnx")
 def load_onnx(file: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """Load the backbone in an ONNX file. Raises BackboneError when it cannot be read, cut or run."""
     if options.weights:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions, provider
+from headstart.backbones.backbone import MAX_FILE_BYTES, Backbone, InputOptions
 from headstart.backbones.input_config import merge_options
 from headstart.backbones.providers.framework import (
     OnnxExport,
@@ -40,7 +40,6 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 EXPECTED_FILE = "expected .safetensors, or a state dict saved by torch.save"
 
 
-@provider("timm")
 def load_timm(rest: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:
     """Load the backbone ``timm:REST``. Raises BackboneError, OptionError, MissingExtraError."""
     return load_exported("timm", rest, options, taps, _export)

@@ -51,7 +51,7 @@ def _candidate(entry: Any, run: RunValues) -> Candidate | None:
     if log_loss is None or accuracy is None:
         return None
     settings = {key: value for key, value in entry.items() if key not in ("taps", "kind", "log_loss", "accuracy")}
-    kind = str(entry.get("kind")) + (" on random features" if "expansion" in settings else "")
+    kind = str(entry.get("kind")) + (" on random features" if "random_features" in settings else "")
     return Candidate(
         taps=clip(plain(" + ".join(map(str, entry["taps"])))),
         head=clip(plain(kind)),
@@ -72,5 +72,5 @@ def _is_selected(entry: Mapping[str, Any], settings: Mapping[str, Any], run: Run
 
 
 def _setting(key: str, value: Any) -> str:
-    name = "random features" if key == "expansion" else key
+    name = "random features" if key == "random_features" else key
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,19 +15,17 @@ from headstart import __version__
 from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.features import Features
+from headstart.heads.learning_curve import LearningCurve
+from headstart.heads.selection import SelectedHead
 from headstart.model.predictions import Evaluation
 from headstart.splits.split import Split
-
-if TYPE_CHECKING:
-    from headstart.heads.learning_curve import LearningCurve
-    from headstart.heads.selection import SelectedHead
 
 LIBRARIES = ("numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The parts of a fit that ``run.json`` tells about.
+    """The parts of a fit that ``run.json`` records.
 
     ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
     fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none.
