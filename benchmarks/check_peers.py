@@ -24,7 +24,7 @@ CLEANVISION_KINDS = {
     "dark": "dark",
     "odd_size": "tiny",
 }
-CLEANLAB_KINDS = {"label": "label_suspect", "outlier": "outlier", "near_duplicate": "near_duplicate"}
+CLEANLAB_KINDS = {"label": "label_issue", "outlier": "outlier", "near_duplicate": "near_duplicate"}
 
 
 def run_cleanvision(folder: Path) -> dict[str, list[str]]:

@@ -33,7 +33,7 @@ from headstart.features import FeatureCache, embed
 COPIES = ("re-encoded", "cropped", "mirrored", "resized")
 FAULTS = ("flipped", *COPIES, "broken", "foreign", "blurred", "dark", "tiny")
 KIND = {  # of the finding that names a fault
-    "flipped": "label_suspect",
+    "flipped": "label_issue",
     **dict.fromkeys(COPIES, "near_duplicate"),
     "broken": "unreadable",
     "foreign": "outlier",

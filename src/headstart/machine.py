@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUINFO_CHARACTERS = 8192  # the first processor of maybe hundreds, whose lines would take longer to read than a command
@@ -55,11 +56,29 @@ def openblas_misses_avx512() -> bool:
 def cache_folder() -> Path:
     """Return the folder of what can be made again.
 
-    ``$HEADSTART_CACHE``, else ``$XDG_CACHE_HOME/headstart``, else ``~/.cache/headstart``.
+    ``$HEADSTART_CACHE``, else ``$XDG_CACHE_HOME/headstart``, else ``~/.cache/headstart``. Raises OSError where there is
+    none of these.
     """
     if folder := os.environ.get("HEADSTART_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart"
+    except RuntimeError:
+        raise OSError("this user has no home folder: set HEADSTART_CACHE to a writable folder") from None
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime with its telemetry off, unless the user has set ORT_DISABLE_TELEMETRY.
+
+    From 1.29 on it otherwise writes a device id to the home folder as soon as it is imported, and sends events.
+    """
+    previous = os.environ.get("ORT_DISABLE_TELEMETRY")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        return import_module("onnxruntime")
+    finally:
+        if previous is None:
+            del os.environ["ORT_DISABLE_TELEMETRY"]
 
 
 def single_threaded_blas() -> AbstractContextManager[object]:
@@ -76,6 +95,8 @@ def single_threaded_blas() -> AbstractContextManager[object]:
 
 def tune_process() -> None:
     """Set what libraries read when they are first imported. For the command line alone; what a user has set stays."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of ONNX Runtime: a device id in the home folder, and events
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Imports create many objects that stay: searching all of them for cycles, time and again, takes a fit 0.04 s.
     gc.set_threshold(50_000)
     # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they

@@ -32,7 +32,7 @@ def test_flipped_labels_broken_files_and_outliers_are_found(photos):
     outlier = photos / "train" / "horses" / "outlier.png"
     Image.fromarray(noise).resize((200, 200), Image.Resampling.NEAREST).save(outlier)
     findings = findings_by_kind(photos)
-    assert sum({str(path)} in findings["label_suspect"] for path in flipped) >= 2
+    assert sum({str(path)} in findings["label_issue"] for path in flipped) >= 2
     assert findings["unreadable"] == [{str(broken)}]
     assert {str(outlier)} in findings["outlier"]
 

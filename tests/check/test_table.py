@@ -60,14 +60,13 @@ def test_a_table_of_a_table_is_made_from_any_working_folder(photos, tmp_path, mo
     assert [(item.path, item.label) for item in fixed.items] == [(item.path, item.label) for item in dataset.items]
 
 
-@pytest.mark.parametrize("content", [b"path,label,patient\na.jpg,cat,12\n", b"", b"\xff\xfe"])
-def test_a_table_of_somebody_else_is_not_replaced(photos, content):
+@pytest.mark.parametrize(
+    "content", [b"path,label,patient\na.jpg,cat,12\n", b"path,label,split,group,finding,action\n", b""]
+)
+def test_a_file_that_is_there_is_not_replaced(photos, content):
     table = photos.parent / "labels.csv"
     table.write_bytes(content)
     dataset = open_dataset(photos)
-    with pytest.raises(OptionError, match="was not written by headstart check"):
+    with pytest.raises(OptionError, match="exists, and may hold your corrections"):
         write_table(dataset, [], {}, table)
     assert table.read_bytes() == content
-    own = photos.parent / "fixed.csv"
-    write_table(dataset, [], {}, own)
-    assert write_table(dataset, [], {item.path: 0 for item in dataset.items}, own) == len(dataset)

@@ -43,6 +43,12 @@ MISTAKES = {
     "verify nothing": ["verify", "{tmp}"],
     "fine-tune what cannot be trained": ["fine-tune", "{photos}", "--backbone", "onnx:x.onnx", "-o", "{tmp}/m"],
     "show nothing": ["backbones", "show", "x"],
+    "seed below zero": ["fit", "{photos}", "--seed", "-1"],
+    "accuracy that is no number": ["evaluate", "{model}", "{photos}", "--min-accuracy", "nan"],
+    "output whose name is too long": ["fit", "{photos}", "-o", "x" * 300],
+    "model whose name is too long": ["predict", "x" * 300, "a.jpg"],
+    "report over a photograph": ["report", "{model}", "-o", "{photos}/train/disc/000.jpg"],
+    "storage that needs another package": ["fit", "s3://bucket/data.zip"],
 }
 
 
@@ -103,6 +109,70 @@ def test_an_interrupt_is_status_130_in_one_line(tmp_path):
     assert err.endswith(b"headstart: interrupted.\n")
     assert b"Traceback" not in err
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_signal_ends_the_processes_of_a_sample_too_and_leaves_no_half_of_it(number, status, tmp_path):
+    process = subprocess.Popen(
+        [*HEADSTART, "sample", "horses-or-humans", tmp_path / "sample", "--train", "2000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not any(tmp_path.rglob("*.jpg")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)  # which waits for every process that holds the pipe
+    assert process.returncode == status
+    assert b"Traceback" not in err
+    assert not (tmp_path / "sample").exists()
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["backbones", "list"]])
+def test_output_that_cannot_be_written_is_status_two_and_a_closed_one_no_error(arguments):
+    command = " ".join([*HEADSTART, *arguments])
+    full = subprocess.run(["sh", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
+    assert (full.returncode, full.stderr) == (2, "headstart: No space left on device.\n")
+    for redirection in (">&-", "2>&-", ">&- 2>&-"):
+        closed = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
+        assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_without_a_home_folder_features_are_computed_and_not_stored(run, photos, tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("HEADSTART_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("headstart.machine.Path.home", no_home)
+    status, _, err = run("fit", photos, "-o", tmp_path / "m", "--no-report")
+    assert status == 0
+    assert "this user has no home folder: set HEADSTART_CACHE to a writable folder; features are computed" in err
+    assert run("backbones", "list")[0::2] == (
+        2,
+        "headstart: this user has no home folder: set HEADSTART_CACHE to a writable folder.\n",
+    )
+
+
+def test_onnxruntime_leaves_no_device_id_in_the_home_folder(model_folder, photos, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    command = [*HEADSTART, "predict", model_folder, photos / "train" / "disc", "--runtime", "onnxruntime"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    code = (
+        "import os, sys, headstart as hs\n"
+        "hs.Predictor.load(sys.argv[1], hs.Compute('onnxruntime')).predict(sys.argv[2:])\n"
+        "assert 'ORT_DISABLE_TELEMETRY' not in os.environ"
+    )
+    image = photos / "train" / "disc" / "000.jpg"
+    subprocess.run([sys.executable, "-c", code, model_folder, image], env=environment, check=True)
+    assert [path for path in home.rglob("*") if "Microsoft" in path.parts] == []
 
 
 def commands(group=None, prefix=""):

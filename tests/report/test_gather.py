@@ -90,7 +90,7 @@ def test_label_issues_of_a_fit_come_from_its_probabilities(fitted):
     probabilities = np.where(labels[:, None] == np.arange(2), 0.9, 0.1)
     probabilities[3] = probabilities[3, ::-1]
     findings = check_from_features(dataset, features, ["disc", "stripes"], probabilities, (1, 1))
-    issues = [finding for finding in findings if finding.kind == "label_suspect"]
+    issues = [finding for finding in findings if finding.kind == "label_issue"]
     assert [issue.files for issue in issues] == [(dataset.items[3].path,)]
     assert issues[0].confidence == pytest.approx(0.8)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from headstart import report
-from headstart.errors import ModelError
+from headstart.errors import ModelError, OptionError
 
 
 def test_the_report_of_another_model_is_refused(folder_with_report):
@@ -22,8 +22,14 @@ def test_the_page_is_written_to_the_given_path(folder_with_report, tmp_path):
     copy = tmp_path / "page.html"
     assert report.rewrite_report(folder_with_report, copy) == copy
     assert copy.read_bytes() == (folder_with_report / "report.html").read_bytes()
-    with pytest.raises(ModelError, match="is a folder"):
+    with pytest.raises(OptionError, match=r"does not end in \.html"):
         report.rewrite_report(folder_with_report, tmp_path)
+    for name in ("folder.html", "thesis.html"):
+        (tmp_path / name).mkdir() if name.startswith("folder") else (tmp_path / name).write_text("my thesis")
+        with pytest.raises(OptionError, match="is not a report of Headstart"):
+            report.rewrite_report(folder_with_report, tmp_path / name)
+    assert (tmp_path / "thesis.html").read_text() == "my thesis"
+    assert report.rewrite_report(folder_with_report, copy) == copy
     with pytest.raises(ModelError, match="Cannot write"):
         report.rewrite_report(folder_with_report, tmp_path / "nowhere" / "page.html")
 

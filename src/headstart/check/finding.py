@@ -9,7 +9,7 @@ KINDS = (  # those that cost most first
     "conflicting_labels",
     "exact_duplicate",
     "near_duplicate",
-    "label_suspect",
+    "label_issue",
     "outlier",
     "unreadable",
     "tiny",

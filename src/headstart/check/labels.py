@@ -57,7 +57,7 @@ def confident_learning(
         p_predicted, p_label = probabilities[i, predicted[i]], probabilities[i, labels[i]]
         why = f"labelled {classes[labels[i]]}, predicted {name} ({p_predicted:.0%})"
         yield Finding(
-            "label_suspect", (paths[int(i)],), float(p_predicted - p_label), f"review: relabel as {name}?", why
+            "label_issue", (paths[int(i)],), float(p_predicted - p_label), f"review: relabel as {name}?", why
         )
 
 

@@ -20,21 +20,13 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 def check_table_file(file: str | os.PathLike[str]) -> str:
     """Return the delimiter of a table to write, by the ending of its name.
 
-    Raises OptionError for the ending of another kind of file, and for a file that is there and is not such a table.
+    Raises OptionError for the ending of another kind of file, and for a file that is there: it may have been edited.
     """
     delimiter = DELIMITERS.get(Path(file).suffix.lower())
     if delimiter is None:
         raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
-    header = delimiter.join(COLUMNS).encode()
-    try:
-        with Path(file).open("rb") as stream:
-            is_ours = stream.read(len(header)) == header
-    except FileNotFoundError:
-        is_ours = True
-    except OSError as error:
-        raise OptionError(f"{file} cannot be written: {error.strerror}.") from None
-    if not is_ours:
-        raise OptionError(f"{file} exists and was not written by headstart check; give the table another name.")
+    if os.path.lexists(file):
+        raise OptionError(f"{file} exists, and may hold your corrections; give the table another name.")
     return delimiter
 
 
@@ -60,9 +52,9 @@ def write_table(
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
             continue
-        path = Path(dataset.folder) / item.path
-        relative = os.path.relpath(os.path.abspath(path), target.parent)  # noqa: PTH100
-        if not path.is_file() or relative.startswith(".."):
+        image = Path(dataset.folder) / item.path
+        relative = os.path.relpath(os.path.abspath(image), target.parent)  # noqa: PTH100
+        if not image.is_file() or relative.startswith(".."):
             raise OptionError(
                 f"{file} cannot name {item.path}: write the table to the folder of the images or one above it."
             )

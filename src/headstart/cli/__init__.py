@@ -2,7 +2,7 @@
 
 Results go to standard output, progress and notes to standard error. Exit statuses: 0 done, also when the reader of a
 pipe has seen enough; 1 done, but a stated condition failed (``predict`` could not read an input, ``--strict``,
-``--min-accuracy``, ``verify`` out of tolerance); 2 wrong input or usage; 130 interrupted.
+``--min-accuracy``, ``verify`` out of tolerance); 2 wrong input or usage; 130 interrupted, 143 terminated.
 
 options.py   the program, how commands are declared, shared options
 terminal.py  what commands print
@@ -11,6 +11,8 @@ terminal.py  what commands print
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,11 +24,12 @@ from headstart.cli.download import download
 from headstart.cli.evaluate import evaluate
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
-from headstart.cli.options import INTERRUPTED, add_command, app, backbones_app
+from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
 from headstart.cli.predict import predict
 from headstart.cli.report import report
 from headstart.cli.sample import sample
 from headstart.cli.verify import verify
+from headstart.errors import HeadstartError
 from headstart.machine import tune_process
 
 __all__ = ["app", "main"]
@@ -50,17 +53,25 @@ for _name, _command in backbones.COMMANDS.items():
     add_command(backbones_app, _command, _name)
 
 
+def _terminate(*_: object) -> None:
+    """End on SIGTERM as on an interrupt: what is unfinished is removed, and processes of a pool end too."""
+    print("headstart: terminated.", file=sys.stderr)
+    sys.exit(TERMINATED)
+
+
 def main() -> None:
     """Run the ``headstart`` command."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names in any script, any terminal
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # names in any script, any terminal
     if not sys.warnoptions:  # warnings of libraries are for developers; what users must know is printed
         warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, _terminate)
     tune_process()
     try:
         app()
-    except KeyboardInterrupt:
-        print("headstart: interrupted.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except (HeadstartError, OSError, KeyboardInterrupt) as error:  # outside of a command, as in its help
+        sys.exit(exit_status(error))
     finally:
         gc.freeze()  # else the interpreter searches all that is left for cycles before it ends: 0.06 s after a fit

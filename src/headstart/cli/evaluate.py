@@ -53,6 +53,8 @@ def evaluate(
     messages: Messages = Messages(),
 ) -> None:
     """Measure accuracy on labelled images, or compare models."""
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:  # typer lets nan pass
+        raise OptionError(f"An accuracy of {min_accuracy} cannot be required; give a share from 0 to 1.")
     *other_models, data = more
     if form.as_csv and (form.as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")

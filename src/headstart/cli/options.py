@@ -20,14 +20,14 @@ from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
 from headstart.cli.terminal import ProgressCallback, line, progress_bar
-from headstart.errors import HeadstartError, OptionError, VerifyError
+from headstart.errors import HeadstartError, OptionError, VerifyError, one_line
 from headstart.machine import return_freed_memory
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
     from headstart.features import Compute, FeatureCache
 
-DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130  # exit statuses
+DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit statuses
 MANY_IMAGES = 4096
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
@@ -100,7 +100,7 @@ class Command(TyperCommand):
 def add_command(target: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
     """Add a command. The fields of a parameter that is a dataclass become options of their own.
 
-    Whatever ends a command becomes its exit status and at most one line on standard error: see ``run_command``.
+    Whatever ends a command becomes its exit status and at most one line on standard error: see ``exit_status``.
     """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type] = {}
@@ -136,25 +136,40 @@ def add_command(target: typer.Typer, function: Callable[..., None], name: str | 
 
 
 def run_command(function: Callable[[], None]) -> None:
-    """Run a command and turn what ends it into an exit status, with one line on standard error.
-
-    0: done, also when the reader of a pipe has seen enough. 1: done, but a stated condition failed. 2: wrong input or
-    usage. 130: interrupted. Anything that is not raised on purpose is a bug and keeps its traceback.
-    """
+    """Run a command and turn what ends it into an exit status: see ``exit_status``."""
     try:
         function()
         sys.stdout.flush()
-    except HeadstartError as error:
-        print(f"headstart: {line(str(error))}", file=sys.stderr)
-        raise typer.Exit(CONDITION_FAILED if isinstance(error, VerifyError) else WRONG_INPUT) from None
-    except KeyboardInterrupt:
-        print("headstart: interrupted.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        # The interpreter flushes standard output once more as it ends.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(DONE) from None
+    except (HeadstartError, OSError, KeyboardInterrupt) as error:
+        raise typer.Exit(exit_status(error)) from None
+
+
+def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
+    """Print what ended a command as one line on standard error, and return the exit status.
+
+    0: the reader of a pipe has seen enough. 1: done, but a stated condition failed. 2: wrong input or usage, or files
+    that the system refuses. 130: interrupted. Anything else that is raised is a bug and keeps its traceback.
+    """
+    if isinstance(error, BrokenPipeError):
+        _discard_output()
+        return DONE
+    if isinstance(error, KeyboardInterrupt):
+        text, status = "interrupted.", INTERRUPTED
+    elif isinstance(error, HeadstartError):
+        text, status = str(error), CONDITION_FAILED if isinstance(error, VerifyError) else WRONG_INPUT
+    else:
+        _discard_output()
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        text, status = f"{place}{error.strerror or one_line(error)}.", WRONG_INPUT
+    with suppress(OSError):
+        print(f"headstart: {line(text)}", file=sys.stderr)
+    return status
+
+
+def _discard_output() -> None:
+    """Discard what is still to be written to standard output, which the interpreter flushes once more as it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def save_memory(images: int) -> None:

@@ -213,8 +213,8 @@ def _difference(comparison: ModelComparison, pair: ModelDifference) -> str:
     low, high = (100 * bound for bound in paired.interval)
     detail = (
         f"{second} is {points:+.1f} points from {first} (95% interval {low:+.1f} to {high:+.1f}, "
-        f"{comparison.groups.count} groups resampled); {paired.only_second} images correct by {second} alone, "
-        f"{paired.only_first} by {first} alone (McNemar p {paired.p_value:.2g})"
+        f"{comparison.groups.count} groups resampled); only {second} is correct on "
+        f"{_count(paired.only_second, 'image')}, only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
     )
     if paired.significant:
         better, worse = (second, first) if points > 0 else (first, second)

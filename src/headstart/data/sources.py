@@ -86,7 +86,7 @@ def _open_remote(uri: str) -> Source:
             return _download_archive(uri)
         file_system, root = fsspec.core.url_to_fs(uri)
         listing = file_system.find(root)
-    except (DataError, ImportError):
+    except DataError:
         raise
     except Exception as error:  # every back end of fsspec raises its own
         raise DataError(

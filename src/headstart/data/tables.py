@@ -15,6 +15,7 @@ from headstart.data.dataset import Dataset, Item, sorted_dataset
 from headstart.data.folder_names import split_name, to_nfc
 from headstart.data.reading import error_reason, missing_path, read_file
 from headstart.errors import DataError, MissingExtraError, missing_extra
+from headstart.files import open_regular
 from headstart.images.decode import is_image_name
 
 COLUMNS = {  # names of the columns, by role
@@ -122,7 +123,7 @@ def _read_bytes(uri: str) -> bytes:
         else:
             if not Path(uri).exists():
                 raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
-            with Path(uri).open("rb") as file:
+            with open_regular(uri) as file:
                 data = file.read(MAX_TABLE + 1)
     except DataError:
         raise

@@ -48,13 +48,14 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
-        self.path = (folder or cache_folder()) / f"features-v{VERSION}.sqlite"
+        self.path = Path(f"features-v{VERSION}.sqlite")
         self.max_bytes = max_bytes
         self.notes: list[str] = []
         self._lock = threading.Lock()
         self._touched: set[bytes] = set()
         self._connection: sqlite3.Connection | None = None
         try:
+            self.path = (folder or cache_folder()) / self.path
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
         except sqlite3.DatabaseError as error:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, OptionError, missing_extra, one_line
-from headstart.machine import cores, has_bf16
+from headstart.machine import cores, has_bf16, import_onnxruntime
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -95,7 +95,7 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
 
 @dataclass(frozen=True)
 class Graph:
-    """A loaded graph. ``outputs`` are its output names; ``workers`` calls of ``run`` may be under way at once."""
+    """A loaded graph. ``outputs`` are its output names; ``workers`` calls of ``run`` may run at once."""
 
     info: RuntimeInfo
     outputs: tuple[str, ...]
@@ -103,8 +103,15 @@ class Graph:
     _call: Callable[[Images], list[NDArray[np.float32]]]
 
     def run(self, images: Images) -> Outputs:
-        """Compute the outputs by name, float32, of uint8 images [batch, height, width, 3]. Thread-safe."""
-        return dict(zip(self.outputs, self._call(np.ascontiguousarray(images)), strict=True))
+        """Compute the outputs by name, float32, of uint8 images [batch, height, width, 3]. Thread-safe.
+
+        Raises BackboneError.
+        """
+        try:
+            values = self._call(np.ascontiguousarray(images))
+        except Exception as error:  # neither library's exceptions share a base class of their own
+            raise BackboneError(f"{self.info.name} cannot run the graph: {one_line(error)}") from None
+        return dict(zip(self.outputs, values, strict=True))
 
 
 def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
@@ -124,8 +131,7 @@ def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
 
 
 def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1 if workers > 1 else cores()
     options.inter_op_num_threads = 1

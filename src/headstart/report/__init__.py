@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from headstart.classifier import FitResult
-from headstart.errors import ModelError
+from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
 from headstart.report.gather import gather
 from headstart.report.page import render
-from headstart.report.storage import read_data, write_data, write_file
+from headstart.report.storage import is_report_page, read_data, write_data, write_file
 from headstart.report.training_curves import curves_svg, curves_text
 
 __all__ = ["rewrite_report", "write_report", "write_training_curves"]
@@ -52,7 +52,8 @@ def write_report(result: FitResult, folder: str | os.PathLike[str], *, cache: Fe
 def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> Path:
     """Write the page again from the ``report.json`` of a model folder, to ``output`` or into the folder.
 
-    Returns the path of the page. Raises ModelError if the folder has no report or the report cannot be used.
+    Returns the path of the page. Raises ModelError if the folder has no report or the report cannot be used,
+    OptionError for an ``output`` that is not named like a page, or that is there and was not written by Headstart.
     """
     source = Path(folder)
     model = read_model(source)
@@ -63,8 +64,10 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
             "fit again."
         )
     page = source / PAGE if output is None else Path(output)
-    if page.is_dir():
-        raise ModelError(f"{page} is a folder; give the name of a file for the report.")
+    if output is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
+    if output is not None and os.path.lexists(page) and not is_report_page(page):
+        raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
     write_file(page, render(report, model.run, _title(source)))
     return page
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ModelError
-from headstart.files import read_json, to_json, write_atomic
+from headstart.files import open_regular, read_json, to_json, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
     SETS,
@@ -29,6 +29,7 @@ from headstart.report.data import (
 FORMAT = 2
 FILE = "report.json"
 MAX_BYTES = 64 * 2**20
+GENERATOR = b'<meta name="generator" content="Headstart">'  # in every page
 MAX_CLASSES = 100_000
 MAX_ENTRIES = 1_000  # findings, thumbnails, activation maps
 MAX_TEXT = 8_192  # characters of a name or a path
@@ -42,6 +43,15 @@ def write_file(path: Path, data: bytes | str) -> None:
         write_atomic(path, data)
     except OSError as error:
         raise ModelError(f"Cannot write {path}: {error.strerror or error}; nothing was changed.") from None
+
+
+def is_report_page(path: Path) -> bool:
+    """Return whether a file is a report that Headstart wrote."""
+    try:
+        with open_regular(path) as stream:
+            return GENERATOR in stream.read(4096)
+    except OSError:
+        return False
 
 
 def write_data(report: Report, folder: Path) -> None:

@@ -47,7 +47,8 @@ def split_features(
     classes = tuple(name for name in dataset.classes if name in classes_present)
     if len(classes) < 2:
         what = f"only {classes[0]!r}" if classes else "no readable image"
-        raise DataError(f"A classifier needs images of at least two classes; found {what} in {dataset.uri}.")
+        reasons = "".join(f"; {image.path}: {image.reason.rstrip('.')}" for image in features.quarantined[:3])
+        raise DataError(f"A classifier needs images of at least two classes; found {what} in {dataset.uri}{reasons}.")
     number = {name: c for c, name in enumerate(classes)}
     labels = np.array([number[str(items[i].label)] for i in train])
     groups = group_images(features, dataset, train, labels, group_by)
@@ -110,7 +111,8 @@ def _single_group_notes(classes: Sequence[str], labels: Rows, groups: Rows) -> l
         return []
     names = ", ".join(single[:5]) + (f" and {len(single) - 5} more" if len(single) > 5 else "")
     return [
-        f"All images of {names} are in one group, so they cannot be recognised when it is left out; add other images."
+        f"{'Each of ' if len(single) > 1 else ''}{names} has all its images in one group, and cannot be recognised "
+        "when that is left out; add images of other scenes."
     ]
 
 

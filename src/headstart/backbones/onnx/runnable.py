@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, one_line
+from headstart.machine import import_onnxruntime
 
 Arrays = list[NDArray[Any]]
 FATAL_ONLY = 4  # of ONNX Runtime's log levels: what is wrong with a foreign graph is an exception, and reported once
@@ -17,6 +17,7 @@ FATAL_ONLY = 4  # of ONNX Runtime's log levels: what is wrong with a foreign gra
 
 def open_session(graph: bytes) -> Any:
     """An ``onnxruntime.InferenceSession`` of a graph, for a single run. Raises what ONNX Runtime raises."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL_ONLY
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

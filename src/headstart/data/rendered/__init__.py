@@ -11,14 +11,18 @@ canvas.py   the renderer: capsules seen by a camera
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 from headstart.errors import OptionError
-from headstart.files import write_atomic
+from headstart.files import TEMPORARY
 
 NAMES = ("horses-or-humans",)
 CLASSES = ("horses", "humans")
@@ -56,7 +60,9 @@ def render(
 
     Images are 160 to 300 pixels wide and high; half are of each class; about five show the same figure, and no figure
     is in both splits. Each depends only on ``seed`` and its own number. ``workers`` is the number of processes.
-    ``progress(rendered, total)`` is called after each image. Raises OptionError.
+    ``progress(rendered, total)`` is called after each image. The folder appears as a whole.
+
+    Raises OptionError, OSError.
     """
     target = Path(folder)
     if name not in NAMES:
@@ -69,16 +75,39 @@ def render(
         )
     if not 0 <= seed < 2**32:
         raise OptionError(f"Seed {seed} cannot be used; give a number from 0 to 4294967295.")
-    jobs = _jobs(target, {"train": train, "validation": validation}, seed)
-    for split in ("train", "validation"):
-        for kind in CLASSES:
-            (target / split / kind).mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for rendered, _ in enumerate(pool.map(_render_to_file, jobs, chunksize=8), 1):
-            if progress is not None:
-                progress(rendered, len(jobs))
-    write_atomic(target / "README.md", README.format(train=train, validation=validation, seed=seed))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
+        unfinished = Path(temporary) / "sample"
+        jobs = _jobs(unfinished, {"train": train, "validation": validation}, seed)
+        for split in ("train", "validation"):
+            for kind in CLASSES:
+                (unfinished / split / kind).mkdir(parents=True)
+        (unfinished / "README.md").write_text(README.format(train=train, validation=validation, seed=seed), "utf-8")
+        with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
+            for rendered, _ in enumerate(pool.map(_render_to_file, jobs, chunksize=8), 1):
+                if progress is not None:
+                    progress(rendered, len(jobs))
+        if target.exists():
+            target.rmdir()
+        unfinished.replace(target)
     return len(jobs)
+
+
+def _end_with_parent() -> None:
+    """Let a process of the pool end when its parent does, by whatever signal, and by no signal of its own.
+
+    Otherwise the processes of a parent that is killed would wait for ever.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
 
 
 def _jobs(target: Path, counts: dict[str, int], seed: int) -> list[_Job]:
