@@ -27,7 +27,7 @@ from headstart.features import embed
 from headstart.features.runtime import load_graph
 from headstart.heads.selection import select_head
 from headstart.heads.training_set import TrainingSet
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.machine import cores
 from headstart.splits.groups import find_groups
 

@@ -29,7 +29,7 @@ from torch import Tensor
 import headstart as hs
 from headstart.finetune import FineTuneConfig, fine_tune
 from headstart.heads.head import Head
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 from headstart.stats.accuracy import held_out_accuracy
 from headstart.stats.paired import SIGNIFICANCE, mcnemar

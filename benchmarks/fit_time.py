@@ -23,7 +23,7 @@ from headstart import Compute, Dataset, backbones, open_dataset
 from headstart.backbones import Backbone
 from headstart.features.extractor import BATCH
 from headstart.features.runtime import load_graph
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.machine import cores
 
 ADDED_IMAGES = 10

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
     from headstart.classifier import FitOptions, FitResult, ImageClassifier, fit_dataset, load
-    from headstart.data import Dataset, open_dataset
+    from headstart.data import Dataset, ReadOptions, open_dataset
     from headstart.errors import HeadstartError
     from headstart.features import Compute
     from headstart.model import Evaluation, Predictions, Predictor
@@ -31,6 +31,7 @@ _MODULES = {
     "InputOptions": "backbones",
     "Predictions": "model",
     "Predictor": "model",
+    "ReadOptions": "data",
     "fit_dataset": "classifier",
     "load": "classifier",
     "open_dataset": "data",
@@ -47,6 +48,7 @@ __all__ = [
     "InputOptions",
     "Predictions",
     "Predictor",
+    "ReadOptions",
     "fit_dataset",
     "load",
     "open_dataset",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -25,6 +25,29 @@ def encode(text: str) -> bytes:
     JSON string that is an escape sequence, which reads back as the same name.
     """
     return text.encode("utf-8", "backslashreplace")
+
+
+def table_text(text: str) -> str:
+    """Return a cell of text that a spreadsheet does not take for a formula: with an apostrophe before it.
+
+    >>> table_text("=1+1"), table_text("-x"), table_text("a=b")
+    ("'=1+1", "'-x", 'a=b')
+    """
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def table_path(path: str) -> str:
+    """Return a path that a spreadsheet does not take for a formula.
+
+    >>> table_path("=x.jpg"), table_path("a/=x.jpg")
+    ('./=x.jpg', 'a/=x.jpg')
+    """
+    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
+
+
+def from_table_text(text: str) -> str:
+    """Return the text of a cell that ``table_text`` wrote."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
 def to_json(value: object, indent: int | None = None) -> bytes:
@@ -76,6 +99,8 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
 
 def _exchange(first: Path, second: Path) -> bool:
     """Exchange two folders in one step; return False where the system cannot, and they are as they were."""
+    import ctypes  # few commands write folders
+
     with suppress(OSError, AttributeError):
         paths = (os.fsencode(first), os.fsencode(second))
         status: int = ctypes.CDLL(None).renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import io
 import os
@@ -115,6 +114,8 @@ def return_freed_memory() -> None:
     For commands that read many images. By default glibc keeps, for each thread, blocks up to the size of the largest
     ever freed, and matrices that come and go in several threads hold half as much memory again as is in use.
     """
+    import ctypes  # not needed by every command
+
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
 

@@ -70,3 +70,21 @@ def test_a_file_that_is_there_is_not_replaced(photos, content):
     with pytest.raises(OptionError, match="exists, and may hold your corrections"):
         write_table(dataset, [], {}, table)
     assert table.read_bytes() == content
+
+
+def test_names_that_spreadsheets_take_for_formulas_come_back_as_they_were(tmp_path):
+    names = ("=1+1", "-x", "@a", "+b", "a=b")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    (tmp_path / "back\\slash").mkdir()
+    (tmp_path / "back\\slash" / "1.jpg").write_bytes(b"x")
+    dataset = open_dataset(tmp_path)
+    table = tmp_path / "fixed.csv"
+    write_table(dataset, [], {item.path: number for number, item in enumerate(dataset.items)}, table)
+    rows = list(csv.DictReader(io.StringIO(table.read_text("utf-8"))))
+    assert not [value for row in rows for value in row.values() if value[:1] in ("=", "+", "-", "@")]
+    again = open_dataset(table)
+    expected = {Path(item.path).relative_to(tmp_path).as_posix(): item.label for item in dataset.items}
+    assert {item.path: item.label for item in again.items} == expected
+    assert len(again) == 6

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import headstart as hs
 from headstart.classifier import FitOptions
-from headstart.errors import OptionError
+from headstart.errors import DataError, OptionError
 
 
 def test_fit_and_predict_on_a_folder(photos):
@@ -40,12 +40,12 @@ def test_saved_and_loaded_gives_the_same_predictions(photos, tmp_path):
     assert loaded.predict(paths).tolist() == classifier.predict(paths).tolist()
 
 
-def test_labels_of_any_kind_come_back_as_text_and_groups_are_used(photos):
+def test_labels_keep_their_type_and_groups_are_used(photos):
     paths, labels = paths_and_labels(photos / "train")
     numbers = [int(name == "disc") for name in labels]
     groups = [i // 2 for i in range(len(paths))]
     classifier = hs.ImageClassifier().fit(paths, numbers, groups)
-    assert classifier.classes_.tolist() == ["0", "1"]
+    assert classifier.classes_.tolist() == [0, 1]
     assert classifier.run_["groups"] == {"count": 14, "largest": 2, "method": "column"}
 
 
@@ -105,6 +105,10 @@ def test_cross_val_score_on_a_list_of_paths(photos):
     assert scores.mean() > 0.6
 
 
+def pandas_series(values):
+    return pytest.importorskip("pandas").Series(values)
+
+
 def coloured_images(classes, per_class=5):
     """Images of one colour for each class with a little noise, and the class index of each image."""
     rng = np.random.default_rng(0)
@@ -124,11 +128,65 @@ def test_columns_of_probabilities_are_in_the_order_of_the_labels(make_label):
     labels = np.array([make_label(c) for c in truth])
     classifier = hs.ImageClassifier(group_by="none", cache=False, head="lda")
     fitted = classifier.fit(arrays, labels)
-    assert fitted.classes_.tolist() == [str(label) for label in np.unique(labels)]
+    np.testing.assert_array_equal(fitted.classes_, np.unique(labels))
+    assert (fitted.predict(arrays) == labels).mean() > 0.9
     by_column = np.unique(labels)[fitted.predict_proba(arrays).argmax(axis=1)]
     assert (by_column == labels).mean() > 0.9
     held_out = cross_val_predict(classifier, arrays, labels, cv=3, method="predict_proba")
     assert (np.unique(labels)[held_out.argmax(axis=1)] == labels).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([7, -1], np.int64), ([True, False], np.bool_), ([1.5, 0.5], np.float64), (["b", "a"], np.str_)],
+)
+@pytest.mark.parametrize("container", [list, np.array, pandas_series])
+def test_labels_come_back_in_the_type_that_they_had(values, dtype, container):
+    arrays, truth = coloured_images(2)
+    labels = [values[c] for c in truth]
+    classifier = hs.ImageClassifier(group_by="none", cache=False).fit(arrays, container(labels))
+    assert np.issubdtype(classifier.classes_.dtype, dtype)
+    np.testing.assert_array_equal(classifier.classes_, np.unique(labels))
+    predicted = classifier.predict(arrays)
+    assert (predicted == np.array(labels)).mean() == classifier.score(arrays, labels) > 0.9
+    again = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(again.predict(arrays), predicted)
+
+
+def test_scorers_of_scikit_learn_work_with_integers():
+    arrays, truth = coloured_images(2)
+    classifier = hs.ImageClassifier(group_by="none", cache=False)
+    scores = cross_val_score(classifier, arrays, truth, cv=3, scoring="balanced_accuracy")
+    assert scores.min() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.0, float("nan")], r"Image 1 has no label \(nan\)"),
+        ([[0], [1]], r"Image 0 has the label \[0\]; expected one name or number"),
+        (np.array([[0, 1], [1, 0]]), "expected one name or number"),
+        (["1", 1], "written alike"),
+        ([True, "True"], "written alike"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_errors(labels, message):
+    arrays, _ = coloured_images(2, per_class=1)
+    with pytest.raises(DataError, match=message):
+        hs.ImageClassifier().fit(arrays, labels)
+
+
+def test_one_image_after_another_uses_the_graph_that_is_loaded(photos, monkeypatch):
+    paths, labels = paths_and_labels(photos / "train")
+    classifier = hs.ImageClassifier(cache=False).fit(paths, labels)
+    expected = [classifier.predict_proba([path]) for path in paths[:2]]
+
+    def load_again(*_):
+        raise AssertionError("the graph was loaded again")
+
+    monkeypatch.setattr("headstart.model.predictor.load_backbone_graph", load_again)
+    for path, probabilities in zip(paths[:2], expected, strict=True):
+        np.testing.assert_array_equal(classifier.predict_proba([path]), probabilities)
 
 
 def test_grid_search_over_cut_head_and_dropout(photos):

@@ -10,7 +10,7 @@ from PIL import Image
 
 import headstart as hs
 from headstart.classifier import FitOptions, fit_dataset
-from headstart.classifier.fit import _contradiction_notes
+from headstart.classifier.notes import contradiction_notes
 from headstart.data import from_images, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, embed
@@ -172,10 +172,10 @@ def evaluation(correct, count):
     ],
 )
 def test_accuracies_that_contradict_each_other_are_noted(left_out, validation, text):
-    notes = _contradiction_notes({"leave_group_out": evaluation(*left_out), "validation": evaluation(*validation)})
+    notes = contradiction_notes({"leave_group_out": evaluation(*left_out), "validation": evaluation(*validation)})
     assert len(notes) == (text is not None)
     assert text is None or text in notes[0]
-    assert _contradiction_notes({"leave_group_out": evaluation(*left_out)}) == []
+    assert contradiction_notes({"leave_group_out": evaluation(*left_out)}) == []
 
 
 def test_the_note_of_a_contradiction_is_part_of_the_result(photos, tmp_path):

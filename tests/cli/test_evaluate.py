@@ -170,3 +170,23 @@ def test_verify_out_of_tolerance_is_status_one(run, model_folder, tmp_path):
     status, out, err = run("verify", folder, "--runtime", "onnxruntime", "--json")
     assert status == 1
     assert json.loads(out)["error"] == err.removeprefix("headstart: ").rstrip("\n")
+
+
+def test_images_that_the_model_was_trained_on_are_pointed_out(run, model_folder, photos, tmp_path):
+    status, out, err = run("evaluate", model_folder, photos / "train", "--json")
+    value = json.loads(out)
+    assert status == 0
+    assert value["images"]["training"] == value["images"]["count"] > 0
+    assert f"All of these {value['images']['count']} images are training images of {model_folder}" in err
+    mixed = tmp_path / "mixed"
+    shutil.copytree(photos / "validation", mixed)
+    shutil.copy(min((photos / "train" / "disc").iterdir()), mixed / "disc" / "copy.jpg")
+    _, out, err = run("evaluate", model_folder, mixed, "--json")
+    assert json.loads(out)["images"]["training"] == 1
+    assert "1 of these 13 images are training images" in err
+    assert "training images" not in run("evaluate", model_folder, photos / "validation")[2]
+    shutil.copytree(model_folder, tmp_path / "m")
+    (tmp_path / "m" / "training_images.bin").write_bytes(b"cut off")
+    assert run("evaluate", tmp_path / "m", mixed)[0] == 2
+    (tmp_path / "m" / "training_images.bin").unlink()
+    assert "training images" not in run("evaluate", tmp_path / "m", mixed)[2]

@@ -1,13 +1,17 @@
 """``headstart fit`` on the command line."""
 
+import csv
 import hashlib
 import json
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.photos import write_photos
+from PIL import Image
 
 from headstart.features import FeatureCache
 from headstart.features.features import thumbnail_key
@@ -215,3 +219,71 @@ def test_an_mlp_head_on_the_command_line(run, photos, tmp_path):
         "epochs": 4,
     }
     assert run("verify", tmp_path / "m")[0] == 0
+
+
+def test_what_is_skipped_is_counted_named_and_listed(run, photos, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photos, data)
+    for i in range(120):
+        (data / "train" / "disc" / f"{i:03}.txt").write_text("x")
+    (data / "train" / "stripes" / "broken, cut off.jpg").write_bytes(b"x")
+    (data / "train" / "disc" / ".hidden.jpg").write_bytes(b"x")
+    (data / "lonely.jpg").write_bytes(b"x")
+    status, out, err = run("fit", data, "-o", tmp_path / "m", "--no-report")
+    assert status == 0
+    assert "Read as     split/class/image" in out
+    assert "120 files (not an image)" in out
+    assert "1 image was skipped, no class folder" in err
+    assert str(data / "lonely.jpg") in err
+    images = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))["images"]
+    assert images["skipped"] == {"not an image": 120, "hidden": 1, "no class folder": 1}
+    assert len(images["skipped_files"]["not an image"]) == 100
+    rows = list(csv.reader((tmp_path / "m" / "skipped.csv").open(encoding="utf-8", newline="")))
+    assert rows[0] == ["path", "reason"]
+    assert len(rows) == 1 + 120 + 1 + 1 + 1
+    assert any(path.endswith("broken, cut off.jpg") and "Not an image" in reason for path, reason in rows[1:])
+    assert run("fit", data, "-o", tmp_path / "m", "--no-report")[0] == 0  # skipped.csv is one of our files
+
+
+def test_uneven_classes_have_a_baseline_and_classes_that_are_missed_are_named(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("common", 40), ("rare", 2)):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "d" / name / f"{i}.png")
+    status, out, err = run("fit", tmp_path / "d", "-o", tmp_path / "m", "--no-report", "--group-by", "none")
+    assert status == 0
+    assert "Baseline    95.2% by always predicting common; balanced accuracy" in out
+    assert "of that class there are 2 training images: add some." in err
+    (tmp_path / "e").mkdir()
+    status, out, _ = run("evaluate", tmp_path / "m", tmp_path / "d")
+    assert "Baseline    95.2% by always predicting common" in out
+
+
+def test_a_class_whose_images_cannot_be_read_is_named(run, photos, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photos / "train", data)
+    (data / "wasps").mkdir()
+    for i in range(3):
+        (data / "wasps" / f"{i}.jpg").write_text("no image")
+    status, out, err = run("fit", data, "-o", tmp_path / "m", "--no-report", "--quiet")
+    assert status == 0
+    assert "classes: disc, stripes" in out
+    assert "All of the 3 images of wasps could not be read; the first is" in err
+
+
+def test_the_model_is_named_after_the_data_and_other_data_need_overwrite(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(photos, tmp_path / "my photos.v2")
+    assert run("fit", tmp_path / "my photos.v2", "--no-report")[0] == 0
+    assert (tmp_path / "my photos-model" / "model.onnx").exists()
+    assert run("fit", "my photos.v2/", "--no-report")[0] == 0  # the same images, named in another way
+    write_photos(tmp_path / "other", 6, seed=5)
+    arguments = ("fit", tmp_path / "other", "-o", tmp_path / "my photos-model", "--no-report")
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert "holds a model of other images" in err
+    write_photos(tmp_path / "third", 6, ("a", "b"))
+    status, _, err = run("fit", tmp_path / "third", "-o", tmp_path / "my photos-model", "--no-report")
+    assert (status, "holds a model of other classes (disc, stripes)" in err) == (2, True)
+    assert run(*arguments, "--overwrite")[0] == 0

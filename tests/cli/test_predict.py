@@ -52,6 +52,7 @@ def test_csv_reads_back(run, model_folder, photos):
     assert all(0.5 <= float(row["probability_1"]) <= 1 for row in rows)
     assert {row["none_of_these"] for row in rows} <= {"true", "false"}
     assert all(row["set"].split("|")[0] == row["class_1"] for row in rows)
+    assert all(row["error"] == "" for row in rows)
 
 
 def test_rejection_and_sets_are_shown_in_every_form(run, model_folder, photos, tmp_path):
@@ -89,3 +90,56 @@ def test_names_cannot_control_the_terminal(run, model_folder, tmp_path):
     _, out, _ = run("predict", model_folder, path)
     assert "\x1b" not in out
     assert out.count("\n") == 1
+
+
+def test_there_is_a_result_for_every_input_in_the_order_given(run, model_folder, photos, tmp_path):
+    """Also for a text file that the shell's * names, a missing one, an empty folder and a broken archive."""
+    image = min((photos / "train" / "disc").iterdir())
+    folder = write_photos(tmp_path / "new", 1) / "disc"
+    (folder / "deeper").mkdir()
+    shutil.copy(image, folder / "deeper" / "one.jpg")
+    (folder / "notes.txt").write_text("x")
+    (tmp_path / "notes.txt").write_text("where they were taken")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.zip").write_bytes(b"PK")
+    inputs = [
+        tmp_path / "notes.txt",
+        folder,
+        tmp_path / "missing.jpg",
+        image,
+        tmp_path / "empty",
+        tmp_path / "broken.zip",
+    ]
+    expected = [inputs[0], folder / "000.jpg", folder / "deeper" / "one.jpg", *inputs[2:]]
+    status, out, err = run("predict", model_folder, *inputs, "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert [result["path"] for result in results] == [str(path) for path in expected]
+    assert ["error" in result for result in results] == [True, False, False, True, False, True, True]
+    assert results[2]["classes"][0]["probability"] == pytest.approx(results[4]["classes"][0]["probability"], abs=1e-3)
+    assert "Skipped 1 file (not an image)" in err
+    rows = list(csv.DictReader(io.StringIO(run("predict", model_folder, *inputs, "--csv")[1])))
+    assert [row["path"] for row in rows] == [str(path) for path in expected]
+    assert [bool(row["error"]) for row in rows] == ["error" in result for result in results]
+    assert [bool(row["class_1"]) for row in rows] == ["error" not in result for result in results]
+    assert len(run("predict", model_folder, *inputs)[1].splitlines()) == 3
+
+
+def test_rows_of_a_table_are_inputs_also_where_their_file_is_missing(run, model_folder, photos, tmp_path):
+    table = tmp_path / "new.csv"
+    shutil.copy(min((photos / "train" / "disc").iterdir()), tmp_path / "one.jpg")
+    table.write_text("path\none.jpg\nnowhere.jpg\none.jpg\n", "utf-8")
+    status, out, _ = run("predict", model_folder, table, "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert ["error" in result for result in results] == [False, True, False]
+
+
+def test_paths_that_spreadsheets_take_for_formulas_are_written_as_paths(
+    run, model_folder, photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(min((photos / "train" / "disc").iterdir()), "=1+1.jpg")
+    (row,) = csv.DictReader(io.StringIO(run("predict", model_folder, "=1+1.jpg", "--csv")[1]))
+    assert row["path"] == "./=1+1.jpg"
+    assert json.loads(run("predict", model_folder, "=1+1.jpg", "--json")[1])["path"] == "=1+1.jpg"

@@ -7,7 +7,7 @@ import pytest
 
 from headstart.data import from_images, open_dataset, reading
 from headstart.errors import DataError, ImageError, OptionError
-from headstart.model.folder import check_output_folder
+from headstart.model.folder_files import check_output_folder
 
 
 @pytest.mark.parametrize("path", ["missing.jpg", "/dev/zero", "."])

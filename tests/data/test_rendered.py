@@ -8,7 +8,7 @@ from PIL import Image
 
 from headstart.data.rendered import render
 from headstart.errors import OptionError
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 
 
 def hashes(folder):

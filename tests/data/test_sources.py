@@ -46,13 +46,14 @@ def test_links_are_followed_only_inside_the_folder(folder, tmp_path):
     assert "inside.jpg" in names
     assert "secret.jpg" not in names
     assert len(dataset) == 11
-    assert dataset.skipped["link that leaves the folder"] == 2
+    assert dataset.skip_counts["link that leaves the folder"] == 2
+    assert dataset.skip_counts["link to a folder that is read anyway"] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are POSIX")
 def test_a_pipe_is_skipped(folder):
     os.mkfifo(folder / "train" / "disc" / "pipe.jpg")
-    assert open_dataset(folder).skipped["not a file"] == 1
+    assert open_dataset(folder).skip_counts["not a file"] == 1
 
 
 def test_a_file_larger_than_the_limit_is_refused_when_read(folder, monkeypatch):

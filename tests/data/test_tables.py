@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 from helpers.photos import write_photos
 
-from headstart.data import open_dataset
-from headstart.errors import DataError
+from headstart.data import ReadOptions, open_dataset
+from headstart.errors import DataError, ImageError
 
 ROWS = [
     {"path": "disc/000.jpg", "label": "disc", "split": "train", "scene": "a"},
@@ -60,11 +61,11 @@ def test_parquet(folder):
 
 def test_other_column_names_in_any_case_and_a_named_group_column(folder):
     rows = [{"FileName": r["path"], "Category": r["label"], "patient": i} for i, r in enumerate(ROWS)]
-    dataset = open_dataset(write_csv(folder / "t.csv", rows), group_column="patient")
+    dataset = open_dataset(write_csv(folder / "t.csv", rows), ReadOptions(group_column="patient"))
     assert [i.group for i in dataset.items] == ["0", "1", "2"]
     assert [i.label for i in dataset.items] == ["disc", "disc", "stripes"]
     with pytest.raises(DataError, match="no column 'site'; it has FileName"):
-        open_dataset(folder / "t.csv", group_column="site")
+        open_dataset(folder / "t.csv", ReadOptions(group_column="site"))
 
 
 def test_a_table_without_labels_is_unlabelled(folder):
@@ -74,7 +75,11 @@ def test_a_table_without_labels_is_unlabelled(folder):
 
 def test_rows_without_a_label_or_an_image_are_counted(folder):
     rows = [*ROWS, {**ROWS[0], "label": ""}, {**ROWS[0], "path": "notes.txt"}, {**ROWS[0], "path": ""}]
-    assert open_dataset(write_csv(folder / "t.csv", rows)).skipped == {"no label": 1, "not an image": 2}
+    assert open_dataset(write_csv(folder / "t.csv", rows)).skip_counts == {
+        "no label": 1,
+        "not an image": 1,
+        "no path": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,9 @@ def test_paths_outside_the_folder_are_refused(folder, path):
         ("t.csv", b"path,label\n", "no rows"),
         ("t.csv", b"a,b\n1,2\n", "no path column"),
         ("t.csv", b"path,label,split\na.jpg,x,someday\n", "unknown split 'someday'"),
-        ("t.csv", b"\xff\xfe\x00\x01", "UTF-8"),
+        ("t.csv", b"\xff\xfe\x00\x01", "no rows"),
+        ("t.csv", b"path,label,label\na.jpg,x,y\n", "'label' occurs more than once"),
+        ("t.csv", b"path,is_valid\na.jpg,perhaps\n", "neither true nor false"),
         ("t.jsonl", b"[1]\n", "not an object"),
         ("t.jsonl", b"{", "cannot be read"),
         ("t.jsonl", b"[" * 100_000, "cannot be read"),
@@ -115,4 +122,165 @@ def test_a_missing_table_suggests_a_similar_name(folder):
 
 def test_a_group_column_needs_a_table(folder):
     with pytest.raises(DataError, match="not a table"):
-        open_dataset(folder, group_column="scene")
+        open_dataset(folder, ReadOptions(group_column="scene"))
+
+
+def read(folder, text, name="t.csv", **options):
+    (folder / name).write_text(text, "utf-8")
+    return open_dataset(folder / name, ReadOptions(**options))
+
+
+def labels(dataset):
+    return [(item.path, item.label, item.split) for item in dataset.items]
+
+
+@pytest.mark.parametrize("column", ["is_valid", "IS_VALID", "is_validation"])
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "0"), ("yes", "no")])
+def test_a_column_that_says_which_rows_validate(folder, column, yes, no):
+    """fastai's labels.csv."""
+    dataset = read(folder, f"name,label,{column}\ndisc/000.jpg,disc,{no}\nstripes/000.jpg,stripes,{yes}\n")
+    assert labels(dataset) == [("disc/000.jpg", "disc", "train"), ("stripes/000.jpg", "stripes", "validation")]
+    assert column in dataset.layout
+
+
+def test_one_hot_columns(folder):
+    """Roboflow's _classes.csv, with a space behind each comma."""
+    dataset = read(folder, "filename, disc, stripes\ndisc/000.jpg, 1, 0\nstripes/000.jpg, 0, 1\ndisc/001.jpg, 0, 0\n")
+    assert labels(dataset) == [("disc/000.jpg", "disc", "train"), ("stripes/000.jpg", "stripes", "train")]
+    assert dataset.skip_counts == {"no label": 1}
+    with pytest.raises(DataError, match=r"row 2 has several labels \(disc and stripes\)"):
+        read(folder, "filename,disc,stripes\ndisc/000.jpg,1,1\nstripes/000.jpg,0,1\n")
+
+
+def test_ids_without_an_ending_and_files_in_another_folder_are_found(folder):
+    """Kaggle's train.csv beside train/ID.jpg."""
+    (folder / "train").mkdir()
+    for name in ("a1", "a2"):
+        shutil.copy(folder / "disc" / "000.jpg", folder / "train" / f"{name}.jpg")
+    dataset = read(folder, "id,species\na1,x\nA2,y\n")
+    assert labels(dataset) == [("train/a1.jpg", "x", "train"), ("train/a2.jpg", "y", "train")]
+    assert dataset.read(0)
+    elsewhere = read(folder, "file,label\na1.jpg,x\ntrain/a2.jpg,y\n")
+    assert [item.path for item in elsewhere.items] == ["train/a1.jpg", "train/a2.jpg"]
+    twice = read(folder, "file,label\n000.jpg,x\na2.jpg,y\n")  # in disc/ and in stripes/
+    assert [item.path for item in twice.items] == ["000.jpg", "train/a2.jpg"]
+    with pytest.raises(ImageError, match="No such file"):
+        twice.read(0)
+
+
+def test_columns_can_be_named(folder):
+    text = "photo_of,what_it_is,part\ndisc/000.jpg,d,val\nstripes/000.jpg,s,train\n"
+    with pytest.raises(DataError, match=r"no path column; expected one of .*; give its name with --path-column"):
+        read(folder, text)
+    dataset = read(folder, text, path_column="photo_of", label_column="what_it_is", split_column="part")
+    assert labels(dataset) == [("disc/000.jpg", "d", "validation"), ("stripes/000.jpg", "s", "train")]
+    unlabelled = read(folder, text.replace("photo_of", "path"))
+    assert "give it with --label-column: what_it_is, part" in unlabelled.notes[0]
+    with pytest.raises(DataError, match="no column 'nothing'"):
+        read(folder, text, path_column="nothing")
+
+
+@pytest.mark.parametrize("missing", ["", "nan", "NaN", "<NA>", "null", "N/A"])
+def test_missing_labels_are_no_class(folder, missing):
+    dataset = read(folder, f"path,label\ndisc/000.jpg,disc\nstripes/000.jpg,{missing}\n")
+    assert dataset.classes == ("disc",)
+    assert dataset.skip_counts == {"no label": 1}
+    assert "stripes/000.jpg" in dataset.notes[0]
+
+
+def test_missing_labels_in_json_lines(folder):
+    rows = [
+        {"file": "disc/000.jpg", "label": "disc"},
+        {"file": "disc/001.jpg"},
+        {"file": "stripes/000.jpg", "label": None},
+        {"file": "stripes/001.jpg", "label": float("nan")},
+    ]
+    dataset = read(folder, "\n".join(map(json.dumps, rows)), "t.jsonl")
+    assert dataset.classes == ("disc",)
+    assert dataset.skip_counts == {"no label": 3}
+
+
+def test_whole_numbers_are_labels_without_a_fraction_and_numbers_in_two_forms_are_refused(folder):
+    text = "\n".join(json.dumps({"file": f"disc/00{i}.jpg", "label": label}) for i, label in enumerate([1, 2.0]))
+    assert read(folder, text, "t.jsonl").classes == ("1", "2")
+    for first, second in (("1", "1.0"), ("True", "1"), ("01", "1")):
+        with pytest.raises(DataError, match="may mean the same; write them alike"):
+            read(folder, f"path,label\ndisc/000.jpg,{first}\ndisc/001.jpg,{second}\n")
+
+
+def test_several_labels_in_a_cell_are_refused_and_a_name_with_a_comma_is_not(folder):
+    for text in ("cat|dog", "cat; dog"):
+        with pytest.raises(DataError, match="seems to hold several labels, since 'cat' is a label too"):
+            read(folder, f"path,label\ndisc/000.jpg,{text}\ndisc/001.jpg,cat\n")
+    dataset = read(folder, 'path,label\ndisc/000.jpg,"black, white"\ndisc/001.jpg,grey\n')
+    assert dataset.classes == ("black, white", "grey")
+    with pytest.raises(DataError, match="several labels"):
+        read(folder, json.dumps({"file": "disc/000.jpg", "label": ["cat", "dog"]}), "t.jsonl")
+
+
+@pytest.mark.parametrize(("encoding", "has_note"), [("utf-8", False), ("utf-16", False), ("cp1252", True)])
+def test_other_encodings(folder, encoding, has_note):
+    (folder / "t.csv").write_bytes("path;label\ndisc/000.jpg;Käfer\nstripes/000.jpg;Bär\n".encode(encoding))
+    dataset = open_dataset(folder / "t.csv")
+    assert dataset.classes == ("Bär", "Käfer")
+    assert any("Windows-1252" in note for note in dataset.notes) == has_note
+
+
+def test_absolute_paths_and_links_must_stay_in_the_folder(folder, tmp_path_factory):
+    inside = read(folder, f"path,label\n{folder}/disc/000.jpg,a\n")
+    assert inside.items[0].path == "disc/000.jpg"
+    outside = tmp_path_factory.mktemp("outside") / "secret.jpg"
+    outside.write_bytes(b"secret")
+    (folder / "link.jpg").symlink_to(outside)
+    with pytest.raises(DataError, match="is a link out of the table's folder; give --follow-links"):
+        read(folder, "path,label\nlink.jpg,a\n")
+    assert read(folder, "path,label\nlink.jpg,a\n", follow_links=True).read(0) == b"secret"
+    web = read(folder, "path,label\nhttp://127.0.0.1/a.jpg,a\ndisc/000.jpg,b\n")
+    assert web.skip_counts == {"address of a file elsewhere": 1}
+
+
+def test_a_parquet_table_of_the_hub_with_images_inside(folder):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": f"image {i}".encode(), "path": f"{i}.jpg" if i else None} for i in range(4)]
+    table = pyarrow.table({"image": images, "label": [0, 1, 1, -1]})
+    features = {"image": {"_type": "Image"}, "label": {"names": ["ant", "bee"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    parquet.write_table(table.replace_schema_metadata(metadata), folder / "train-00000-of-00001.parquet")
+    dataset = open_dataset(folder / "train-00000-of-00001.parquet")
+    contents = {item.path: (item.label, dataset.read(i)) for i, item in enumerate(dataset.items)}
+    assert contents == {"row 1": ("ant", b"image 0"), "1.jpg": ("bee", b"image 1"), "2.jpg": ("bee", b"image 2")}
+    assert dataset.skip_counts == {"no label": 1}
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv", "train.csv", "anything.csv"])
+def test_a_folder_of_images_with_a_table_is_read_by_the_table(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(str(i).encode())
+    (tmp_path / name).write_text("file_name,label\nimages/0.jpg,ant\nimages/1.jpg,bee\n2.jpg,bee\n", "utf-8")
+    dataset = open_dataset(tmp_path)
+    assert [(item.path, item.label) for item in dataset.items] == [
+        ("images/0.jpg", "ant"),
+        ("images/1.jpg", "bee"),
+        ("images/2.jpg", "bee"),
+    ]
+    assert name in dataset.notes[0]
+    assert dataset.read(2) == b"2"
+
+
+def test_a_table_in_the_folder_of_each_split(tmp_path):
+    """Hugging Face's image folder with metadata, and Roboflow's export."""
+    for split, rows in (("train", ("ant", "bee")), ("valid", ("bee",))):
+        (tmp_path / split).mkdir()
+        for label in rows:
+            (tmp_path / split / f"{label}.jpg").write_bytes(f"{split} {label}".encode())
+        table = "\n".join(["file_name,label", *(f"{label}.jpg,{label}" for label in rows)])
+        (tmp_path / split / "metadata.csv").write_text(table, "utf-8")
+    dataset = open_dataset(tmp_path)
+    contents = {(item.path, item.label, item.split): dataset.read(i) for i, item in enumerate(dataset.items)}
+    assert contents == {
+        ("train/ant.jpg", "ant", "train"): b"train ant",
+        ("train/bee.jpg", "bee", "train"): b"train bee",
+        ("valid/bee.jpg", "bee", "validation"): b"valid bee",
+    }

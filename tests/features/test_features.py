@@ -13,7 +13,8 @@ from helpers.photos import write_photos
 from headstart import backbones
 from headstart.data import from_images, open_dataset
 from headstart.features import Compute, FeatureCache, embed
-from headstart.images.decode import decode
+from headstart.features.features import embed_exactly
+from headstart.images.decoding import decode
 
 ONNXRUNTIME = Compute("onnxruntime")
 
@@ -51,7 +52,7 @@ def test_features_are_decode_preprocess_and_graph(backbone, data, tmp_path, work
         for tap, value in expected.items():
             assert features.values[tap].dtype == np.float16
             np.testing.assert_allclose(features.values[tap], value, rtol=2e-3, atol=1e-3)
-    exact = embed(dataset, backbone, Compute("onnxruntime", workers=workers), exact=True)
+    exact = embed_exactly(dataset, backbone, Compute("onnxruntime", workers=workers))
     for tap, value in expected.items():
         np.testing.assert_allclose(exact.values[tap], value, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(

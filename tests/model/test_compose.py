@@ -7,8 +7,9 @@ import pytest
 from headstart import backbones
 from headstart.data import open_dataset
 from headstart.errors import HeadstartError
-from headstart.features import Compute, embed
-from headstart.images.decode import decode
+from headstart.features import Compute
+from headstart.features.features import embed_exactly
+from headstart.images.decoding import decode
 from headstart.model import Predictor
 from headstart.model.folder import read_model
 
@@ -23,7 +24,7 @@ def dataset(photos):
 @pytest.fixture
 def vectors(model_folder, dataset):
     """The head's input for the images of the dataset."""
-    features = embed(dataset, backbones.load("headstart-s"), ONNXRUNTIME, exact=True)
+    features = embed_exactly(dataset, backbones.load("headstart-s"), ONNXRUNTIME)
     return features.matrix(read_model(model_folder).head.taps, np.arange(len(features.index)))
 
 

@@ -30,7 +30,9 @@ def edit(model: Path, change) -> None:
 
 def test_the_folder_holds_what_the_format_says(model_folder):
     names = {p.name for p in model_folder.iterdir()}
-    assert names == {"config.json", "model.onnx", "head.safetensors", "golden.npz", "run.json", "README.md"}
+    assert names == {"config.json", "model.onnx", "head.safetensors", "golden.npz", "run.json", "README.md"} | {
+        "training_images.bin"
+    }
     config = json.loads((model_folder / "config.json").read_text("utf-8"))
     assert config["id2label"] == {"0": "disc", "1": "stripes"}
     assert config["label2id"] == {"disc": 0, "stripes": 1}
@@ -207,3 +209,39 @@ def test_a_kill_while_writing_leaves_the_old_model_alone(model_folder, model, af
     completed = subprocess.run([sys.executable, "-c", KILLED, model_folder, model, str(after)], capture_output=True)
     assert completed.returncode == -9
     assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+
+
+def test_a_model_of_other_data_is_replaced_only_if_asked(model_folder, tmp_path):
+    target = tmp_path / "m"
+    model = read_model(model_folder)
+    write_model(model, target)
+    other_source = replace(model, run={**model.run, "data": {"uri": "elsewhere"}})
+    write_model(other_source, target)  # the same images from another place
+    hashes = model.training_hashes
+    half = replace(other_source, run={"data": {"uri": "a third"}}, training_hashes=hashes[: -(-len(hashes) // 2)])
+    write_model(half, target)
+    strangers = np.zeros((20, 16), np.uint8)
+    other_images = replace(model, run={"data": {"uri": "a fourth"}}, training_hashes=strangers)
+    with pytest.raises(OptionError, match="holds a model of other images, from a third; give --overwrite"):
+        write_model(other_images, target)
+    other_classes = replace(half, classes=("disc", "squares"))
+    with pytest.raises(OptionError, match=r"holds a model of other classes \(disc, stripes\); give --overwrite"):
+        write_model(other_classes, target)
+    assert read_model(target).run == {"data": {"uri": "a third"}}
+    write_model(other_images, target, overwrite=True)
+    assert read_model(target).run == {"data": {"uri": "a fourth"}}
+
+
+def test_a_damaged_model_is_replaced_only_if_asked(model_folder, tmp_path):
+    target = tmp_path / "m"
+    model = read_model(model_folder)
+    write_model(model, target)
+    (target / "run.json").write_text("{", "utf-8")
+    (target / "training_images.bin").unlink()
+    with pytest.raises(OptionError, match="from an unknown source; give --overwrite"):
+        write_model(model, target)
+    (target / "config.json").write_text('{"library_name": "headstart", "id2label": 3}', "utf-8")
+    with pytest.raises(OptionError, match=r"other classes \(unknown\)"):
+        write_model(model, target)
+    write_model(model, target, overwrite=True)
+    read_model(target)

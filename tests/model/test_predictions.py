@@ -57,7 +57,7 @@ def test_the_interval_is_by_groups_where_groups_are_given():
 
 def test_the_json_form_keeps_its_keys():
     value = evaluate(predictions()).to_dict()
-    assert value["images"] == {"count": 5, "quarantined": 0}
+    assert value["images"] == {"count": 5, "quarantined": 0, "training": 0}
     assert set(value["coverage"]) == {"promised", "found"}
     assert set(value["none_of_these"]) == {"false_alarms", "known", "unknown"}
     assert value["unknown_classes"] == ["zebra"]

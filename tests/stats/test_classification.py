@@ -91,4 +91,5 @@ def test_the_json_form_of_metrics():
         ],
         "macro": {"precision": 1.0, "recall": 1.0, "f1": 1.0},
         "balanced_accuracy": 1.0,
+        "majority": {"class": "ants", "share": 1.0},
     }

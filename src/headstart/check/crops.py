@@ -18,7 +18,7 @@ from PIL import Image
 
 from headstart.data import Dataset
 from headstart.features.features import Features
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.machine import cores, single_threaded_blas
 from headstart.splits.groups import nearest_neighbours
 

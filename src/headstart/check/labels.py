@@ -56,9 +56,7 @@ def confident_learning(
         name = classes[predicted[i]]
         p_predicted, p_label = probabilities[i, predicted[i]], probabilities[i, labels[i]]
         why = f"labelled {classes[labels[i]]}, predicted {name} ({p_predicted:.0%})"
-        yield Finding(
-            "label_issue", (paths[int(i)],), float(p_predicted - p_label), f"review: relabel as {name}?", why
-        )
+        yield Finding("label_issue", (paths[int(i)],), float(p_predicted - p_label), f"review: relabel as {name}?", why)
 
 
 def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.errors import OptionError
-from headstart.files import write_atomic
+from headstart.files import table_path, table_text, write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -59,10 +59,11 @@ def write_table(
                 f"{file} cannot name {item.path}: write the table to the folder of the images or one above it."
             )
         item_findings = findings_by_path.get(item.path, [])
-        row = [Path(relative).as_posix(), item.label, item.split, item.group or f"group {groups[item.path]}"]
+        row = [table_path(Path(relative).as_posix()), table_text(item.label), item.split]
+        row.append(table_text(item.group or f"group {groups[item.path]}"))
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))
-        row.append("; ".join(finding.why for finding in item_findings))
+        row.append(table_text("; ".join(finding.why for finding in item_findings)))
         writer.writerow(row)
         count += 1
     write_atomic(target, stream.getvalue())

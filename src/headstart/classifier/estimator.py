@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from headstart.backbones import InputOptions
 from headstart.classifier.fit import FitOptions, fit_dataset
-from headstart.data import as_dataset
+from headstart.data import ReadOptions, as_dataset
+from headstart.data.layout import to_nfc
 from headstart.errors import DataError, NotFittedError, OptionError
 from headstart.features import Compute
 from headstart.features.features import Progress
@@ -90,11 +91,15 @@ class ImageClassifier:
         *,
         progress: Progress | None = None,
     ) -> ImageClassifier:
-        """Fit. ``groups`` name images that belong together (a scene, a patient). Raises HeadstartError."""
-        dataset = as_dataset(X, y, groups, group_column=self.options.group_column)
+        """Fit. ``groups`` name images that belong together (a scene, a patient).
+
+        Labels ``y`` may be texts, numbers or booleans, all of one type; ``classes_`` and predictions have that type.
+        Raises HeadstartError.
+        """
+        dataset = as_dataset(X, y, groups, ReadOptions(group_column=self.options.group_column))
         self.result_ = fit_dataset(dataset, self.options, progress=progress)
         self.model_ = self.result_.model
-        self.classes_ = np.array(self.model_.classes)
+        self.classes_ = _classes(self.model_.classes, y)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -130,9 +135,9 @@ class ImageClassifier:
         """
         return self._predictor().evaluate(as_dataset(X, y), progress=progress)
 
-    def save(self, folder: str | os.PathLike[str]) -> str:
-        """Write the model folder and return its path."""
-        return str(write_model(self._predictor().model, folder))
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too."""
+        return str(write_model(self._predictor().model, folder, overwrite=overwrite))
 
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
@@ -181,7 +186,7 @@ class ImageClassifier:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to another process: all but the images and features, whose files stay open here."""
-        return {name: value for name, value in vars(self).items() if name != "result_"}
+        return {name: value for name, value in vars(self).items() if name not in ("result_", "_last_predictor")}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -189,7 +194,22 @@ class ImageClassifier:
     def _predictor(self) -> Predictor:
         if not hasattr(self, "model_"):
             raise not_fitted("This ImageClassifier is not fitted yet; call fit first, or headstart.load a model.")
-        return Predictor(self.model_, Compute(self.runtime, self.precision, self.workers))
+        compute = Compute(self.runtime, self.precision, self.workers)
+        last: Predictor | None = getattr(self, "_last_predictor", None)
+        if last is None or last.model is not self.model_ or last.compute != compute:
+            last = self._last_predictor = Predictor(self.model_, compute)  # it keeps its compiled graph
+        return last
+
+
+def _classes(names: Sequence[str], labels: Sequence[object] | None) -> NDArray[Any]:
+    """Return the classes [k] in the type of the labels that they came as."""
+    if labels is None:
+        return np.array(names)
+    original = {to_nfc(str(label)): label for label in labels}
+    values = [original[name] for name in names]
+    if all(isinstance(value, str) for value in values):
+        return np.array(names)
+    return np.array(values)
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:

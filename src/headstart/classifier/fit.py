@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
+from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
 from headstart.errors import DataError, OptionError
@@ -25,16 +26,17 @@ from headstart.heads.mlp import MlpConfig
 from headstart.heads.selection import HeadOptions, SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.images.augment import View, views
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
+from headstart.images.samples import measure_sample_range
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
-from headstart.model.model import Model, describe_backbone
+from headstart.model.model import HASH_BYTES, Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
 from headstart.splits.split import Split, split_features
-from headstart.stats.accuracy import Accuracy, disjoint
-from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds, groups_needed
+from headstart.stats.accuracy import Accuracy
+from headstart.stats.conformal import check_targets, fit_thresholds
 
 GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
 
@@ -133,9 +135,19 @@ class FitResult:
         """The accuracies by what they were measured on."""
         return {name: evaluation.accuracy for name, evaluation in self.evaluations.items()}
 
-    def save(self, folder: str | os.PathLike[str]) -> str:
-        """Write the model folder and return its path. Raises OptionError, ModelError."""
-        return str(write_model(self.model, folder))
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """The path of all that was skipped or could not be read, and why: the rows of ``skipped.csv``."""
+        dataset, features = self.data.dataset, self.data.features
+        skipped = tuple((item.path, item.reason) for item in dataset.skipped)
+        return skipped + tuple((image.path, image.reason) for image in (*dataset.quarantined, *features.quarantined))
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too.
+
+        Raises OptionError, ModelError.
+        """
+        return str(write_model(self.model, folder, self.left_out, overwrite=overwrite))
 
 
 def fit_dataset(
@@ -156,11 +168,13 @@ def fit_dataset(
     options.compute.resolve()
     head_options = options.head_options
     if not dataset.classes:
-        raise DataError(f"{dataset.uri} has no labels to learn from; put the images in one folder per class.")
+        mend = "; ".join(dataset.notes) or "put the images in one folder per class"
+        raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
     further_views = views(options.augmentation, options.views)
     taps = head_options.taps or ()
     backbone = backbones.load(options.backbone, options=options.input_options, taps=taps)
     images = _training_and_validation_images(dataset, options)
+    backbone, sample_notes = _with_sample_range(backbone, images)
     with options.open_cache() as cache:
         features = extract(images, backbone, options.compute, cache=cache, thumbnails=thumbnails, progress=progress)
         head_start = time.perf_counter()
@@ -181,7 +195,7 @@ def fit_dataset(
     )
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
-    notes = (*backbone.notes, *cache_notes, *split.notes)
+    notes = (*images.notes, *backbone.notes, *sample_notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes)
     return make_result(options, data, selected, FitTimes(start, head_start))
 
@@ -254,11 +268,13 @@ def make_result(
         backbone.batch,
         golden,
         info.to_dict(),
+        np.unique(data.features.content_hashes[split.train, :HASH_BYTES], axis=0),
     )
     notes = (
         *data.notes,
-        *_coverage_notes(thresholds, split.groups.count),
-        *_contradiction_notes(info.evaluations),
+        *coverage_notes(thresholds, split.groups.count),
+        *class_notes(info.evaluations["leave_group_out"].metrics),
+        *contradiction_notes(info.evaluations),
     )
     # Without the basis: it holds all features.
     return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
@@ -288,6 +304,20 @@ def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Da
             "them in one folder per class."
         )
     return concatenate(train, validation_images.with_split("validation")) if len(validation_images) else train
+
+
+def _with_sample_range(backbone: Backbone, images: Dataset) -> tuple[Backbone, list[str]]:
+    """Return the backbone with the range of training images of more than 8 bits, and a note about it."""
+    training = images.split("train")
+    sample_range, count = measure_sample_range([item.path for item in training.items], training.read)
+    if sample_range is None:
+        return backbone, []
+    low, high = sample_range
+    note = (
+        f"{count} training images have more than 8 bits: their values from {low:,g} to {high:,g} become black to "
+        "white, here and in predictions."
+    )
+    return replace(backbone, preprocess=replace(backbone.preprocess, sample_range=sample_range)), [note]
 
 
 def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:
@@ -320,43 +350,9 @@ def _golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
     features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
     rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
     sources = (data.dataset.read(int(i)) for i in features.index[rows])
-    pixels = [preprocess(decode(source, min_size=preprocess.min_size)) for source in sources]
+    size, samples = preprocess.min_size, preprocess.sample_range
+    pixels = [preprocess(decode(source, min_size=size, sample_range=samples)) for source in sources]
     vectors = features.matrix(selected.head.taps, rows)
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
     )
-
-
-def _coverage_notes(thresholds: ConformalThresholds, groups: int) -> list[str]:
-    """Say where there are too few groups to meet a target."""
-    notes = []
-    if not any(thresholds.set_thresholds):
-        notes.append(
-            f"{groups} groups of images are too few for a coverage of {thresholds.coverage:.0%}: every prediction set "
-            f"holds every class; {groups_needed(thresholds.coverage)} groups are needed."
-        )
-    if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
-        notes.append(
-            f"{groups} groups of images are too few for a false-rejection rate of {thresholds.false_alarms:.0%}: "
-            f"no image is rejected as unknown; {groups_needed(1 - thresholds.false_alarms)} groups are needed."
-        )
-    return notes
-
-
-def _contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Say where the two accuracies contradict each other."""
-    if "validation" not in evaluations:
-        return []
-    left_out, validation = evaluations["leave_group_out"].accuracy, evaluations["validation"].accuracy
-    if not disjoint(left_out.interval, validation.interval):
-        return []
-    if validation.value > left_out.value:
-        return [
-            "Validation accuracy is above that of training images with their group left out: "
-            "the validation images may be easier, or copies."
-        ]
-    return [
-        "Validation accuracy is below that of training images with their group left out: rely on the validation "
-        "accuracy. The validation images may differ from the training images, or related images were not grouped; name "
-        "their groups in a column (--group-by)."
-    ]

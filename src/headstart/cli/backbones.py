@@ -112,8 +112,7 @@ def pull_backbone(
             }
         )
         return
-    if not messages.quiet:
-        print_notes(loaded.notes)
+    print_notes(loaded.notes)
     print(line(f"{loaded.id}: {size_in_bytes / 1e6:.1f} MB, licence {loaded.licence}{_speed_text(speed)}"))
     print(line(f"stored in {'the package' if path is None else path.parent}"))
 

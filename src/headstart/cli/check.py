@@ -14,6 +14,7 @@ from headstart.cli.options import (
     DataArgument,
     JsonOption,
     Messages,
+    ReadFlags,
     StrictOption,
     save_memory,
 )
@@ -28,6 +29,7 @@ def check(
     ] = None,
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
     as_json: JsonOption = False,
+    reading: ReadFlags = ReadFlags(),
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
@@ -38,7 +40,7 @@ def check(
 
     if fix_list is not None:
         check_table_file(fix_list)  # before the work, not after it
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, reading.read_options())
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)

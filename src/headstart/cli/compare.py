@@ -14,6 +14,7 @@ from headstart.cli.options import (
     DataArgument,
     JsonOption,
     Messages,
+    ReadFlags,
     SeedOption,
     StrictOption,
     save_memory,
@@ -54,6 +55,7 @@ def compare(
         typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
     ] = None,
     flags: CompareFlags = CompareFlags(),
+    reading: ReadFlags = ReadFlags(),
     as_json: JsonOption = False,
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
@@ -66,7 +68,7 @@ def compare(
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])
     labels = [entry.label for entry in entries]
-    dataset = open_dataset(data, group_column=None if flags.group_by in ("auto", "none") else flags.group_by)
+    dataset = open_dataset(data, reading.read_options(flags.group_by))
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
 
@@ -75,9 +77,8 @@ def compare(
                 bar(labels.index(label) * total + done, len(labels) * total)
 
         comparison = compare_backbones(dataset, entries, flags.options(run.compute), cache=cache, progress=report)
-    if not messages.quiet:
-        print_notes(comparison.notes)
-    print_quarantined([vars(image) for image in comparison.quarantined], messages.quiet)
+    print_notes(comparison.notes)
+    print_quarantined([vars(image) for image in comparison.quarantined])
     if as_json:
         print_json(comparison.to_dict())
     else:

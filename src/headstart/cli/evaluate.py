@@ -12,6 +12,7 @@ from headstart.cli.options import (
     Format,
     Messages,
     ModelArgument,
+    ReadFlags,
     RunOptions,
     StrictOption,
 )
@@ -22,6 +23,7 @@ from headstart.cli.terminal import (
     print_evaluation,
     print_json,
     print_model_comparison,
+    print_notes,
     print_quarantined,
     write_class_csv,
 )
@@ -47,6 +49,7 @@ def evaluate(
     min_accuracy: Annotated[
         float | None, typer.Option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
     ] = None,
+    reading: ReadFlags = ReadFlags(),
     form: Format = Format(),
     run: RunOptions = RunOptions(),
     strict: StrictOption = False,
@@ -63,16 +66,26 @@ def evaluate(
         if other_models:
             from headstart.compare import compare_models
 
-            comparison = compare_models([model, *other_models], data, run.compute, group_by=group_by, progress=bar)
+            comparison = compare_models(
+                [model, *other_models],
+                data,
+                run.compute,
+                group_by=group_by,
+                read_options=reading.read_options(),
+                progress=bar,
+            )
             evaluations = comparison.evaluations
         else:
+            from headstart.data import open_dataset
             from headstart.model import Predictor
 
-            evaluations = (Predictor.load(model, run.compute).evaluate(data, progress=bar),)
+            dataset = open_dataset(data, reading.read_options())
+            print_notes(dataset.notes)
+            evaluations = (Predictor.load(model, run.compute).evaluate(dataset, progress=bar),)
     quarantined = evaluations[0].predictions.quarantined
-    print_quarantined([vars(image) for image in quarantined], messages.quiet)
-    if not messages.quiet:
-        _print_unknown_classes([model, *other_models], evaluations)
+    print_quarantined([vars(image) for image in quarantined])
+    _print_training_images([model, *other_models], evaluations)
+    _print_unknown_classes([model, *other_models], evaluations)
     if comparison is not None:
         print_json(comparison.to_dict()) if form.as_json else print_model_comparison(comparison)
     elif form.as_json:
@@ -86,6 +99,20 @@ def evaluate(
     is_too_low = _report_low_accuracy([model, *other_models], evaluations, min_accuracy)
     if is_too_low or (strict and quarantined):
         raise typer.Exit(CONDITION_FAILED)
+
+
+def _print_training_images(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:
+    """Warn of images that a model was trained on."""
+    for name, evaluation in zip(models, evaluations, strict=True):
+        if evaluation.training_images:
+            count, total = evaluation.training_images, len(evaluation.predictions)
+            print(
+                line(
+                    f"note: {'All' if count == total else count} of these {total} images are training images of "
+                    f"{name}; how well it predicts them says nothing about new images."
+                ),
+                file=sys.stderr,
+            )
 
 
 def _print_unknown_classes(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
-from headstart.cli.options import DataArgument, InputFlags, Messages, common, head_option, run_option
+from headstart.cli.options import DataArgument, InputFlags, Messages, ReadFlags, common, head_option, run_option
 from headstart.cli.terminal import line
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def fine_tune(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
+    reading: ReadFlags = ReadFlags(),
     input_flags: InputFlags = InputFlags(),
     dropout: Annotated[float | None, head_option(help="Dropout rate of the ridge head, in closed form.")] = None,
     targets: EvaluationFlags = EvaluationFlags(),
@@ -110,7 +111,7 @@ def fine_tune(
     from headstart import finetune
     from headstart.finetune.checkpoint import delete_checkpoints
 
-    config = training.config(flags.output, run.precision)
+    config = training.config(flags.output_for(data), run.precision)
     finetune.check_fine_tuning(flags.backbone, config)
     options = replace(
         fit_options(flags, input_flags, targets), dropout=dropout, compute=run.compute, cache=run.cache, seed=run.seed
@@ -126,6 +127,6 @@ def fine_tune(
             raise typer.Exit  # of several processes one writes
         return tuned
 
-    fit_and_write(data, options, flags, messages, strict=run.strict, refine=refine)
+    fit_and_write(data, reading, options, flags, messages, strict=run.strict, refine=refine)
     assert config.checkpoints is not None
     delete_checkpoints(config.checkpoints)

@@ -17,6 +17,7 @@ from headstart.cli.options import (
     DataArgument,
     InputFlags,
     Messages,
+    ReadFlags,
     SeedOption,
     StrictOption,
     common,
@@ -38,7 +39,13 @@ if TYPE_CHECKING:
 class FitFlags:
     """The most common options."""
 
-    output: Annotated[Path, common("-o", "--output", help="Model folder to write.")] = Path("model")
+    output: Annotated[
+        Path | None, common("-o", "--output", metavar="MODEL", help="Model folder to write; DATA-model by default.")
+    ] = None
+    overwrite: Annotated[
+        bool,
+        common("--overwrite", help="Replace a model of other data or classes; one of the same is replaced anyway."),
+    ] = False
     backbone: Annotated[str, common(help=BACKBONE_HELP)] = "headstart-s"
     validation: Annotated[
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
@@ -53,10 +60,17 @@ class FitFlags:
     report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
     as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False
 
+    def output_for(self, data: str) -> Path:
+        """Return the model folder to write: by default one that is named after DATA, in the working folder."""
+        if self.output is not None:
+            return self.output
+        name = Path(data.split("?")[0].rstrip("/")).resolve().name or "headstart"
+        return Path(f"{name.split('.')[0] or name}-model")
+
 
 @dataclass(frozen=True)
-class ViewFlags:
-    """Augmented views to learn from."""
+class DataFlags(ReadFlags):
+    """How DATA is read, and augmented views to learn from."""
 
     views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1
     augmentation: Annotated[str, data_option(help="How views differ: flip, light or lesson.")] = "light"
@@ -120,7 +134,7 @@ class FitRunOptions(CachedRunOptions):
 def fit(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
-    views: ViewFlags = ViewFlags(),
+    reading: DataFlags = DataFlags(),
     input_flags: InputFlags = InputFlags(),
     head: HeadFlags = HeadFlags(),
     targets: EvaluationFlags = EvaluationFlags(),
@@ -135,13 +149,13 @@ def fit(
         fit_options(flags, input_flags, targets),
         dropout=head.dropout,
         mlp=head.mlp_config(flags.head),
-        views=views.views,
-        augmentation=views.augmentation,
+        views=reading.views,
+        augmentation=reading.augmentation,
         compute=run.compute,
         cache=run.cache,
         seed=run.seed,
     )
-    fit_and_write(data, options, flags, messages, strict=run.strict)
+    fit_and_write(data, reading, options, flags, messages, strict=run.strict)
 
 
 def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFlags) -> FitOptions:
@@ -162,6 +176,7 @@ def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFla
 
 def fit_and_write(
     data: str,
+    reading: ReadFlags,
     options: FitOptions,
     flags: FitFlags,
     messages: Messages,
@@ -176,22 +191,25 @@ def fit_and_write(
     from headstart import report
     from headstart.classifier import fit_dataset
     from headstart.data import open_dataset
-    from headstart.model.folder import check_output_folder, write_model
+    from headstart.model.folder import write_model
+    from headstart.model.folder_files import check_output_folder, check_same_classes
 
-    check_output_folder(flags.output)  # before the work, not behind it
-    dataset = open_dataset(data, group_column=options.group_column)
+    output = flags.output_for(data)
+    check_output_folder(output)  # before the work, not behind it
+    dataset = open_dataset(data, reading.read_options(options.group_by))
+    if not flags.overwrite:
+        check_same_classes(output, {str(item.label) for item in dataset.split("train").items}, are_final=False)
     save_memory(len(dataset))
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:
             result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar)
         if refine is not None:
             result = refine(result)
-    folder = write_model(result.model, flags.output)
+    folder = write_model(result.model, output, result.left_out, overwrite=flags.overwrite)
     curves = report.write_training_curves(result.model.run, folder)
-    if not messages.quiet:
-        print_notes(result.notes)
+    print_notes(result.notes)
     quarantined = result.model.run["images"]["quarantined"]
-    print_quarantined(quarantined, messages.quiet)
+    print_quarantined(quarantined)
     if not flags.as_json:
         print_fit(result, str(folder), time.perf_counter() - start)
         print(curves, end="", flush=True)  # the result does not wait for the report

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -25,6 +25,7 @@ from headstart.machine import return_freed_memory
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
+    from headstart.data import ReadOptions
     from headstart.features import Compute, FeatureCache
 
 DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit statuses
@@ -97,6 +98,11 @@ class Command(TyperCommand):
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
 
 
+@cache  # several commands share a group, and every start pays for them
+def _field_hints(group: type) -> dict[str, Any]:
+    return get_type_hints(group, include_extras=True)
+
+
 def add_command(target: typer.Typer, function: Callable[..., None], name: str | None = None) -> None:
     """Add a command. The fields of a parameter that is a dataclass become options of their own.
 
@@ -109,7 +115,7 @@ def add_command(target: typer.Typer, function: Callable[..., None], name: str | 
         hint = hints[parameter.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             groups[parameter.name] = hint
-            field_hints = get_type_hints(hint, include_extras=True)
+            field_hints = _field_hints(hint)
             for field in dataclasses.fields(hint):
                 parameters.append(
                     inspect.Parameter(
@@ -202,6 +208,28 @@ StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 i
 
 
 @dataclass(frozen=True)
+class ReadFlags:
+    """How DATA is read."""
+
+    layout: Annotated[
+        str, data_option(help="auto, class/image, split/class/image, class/split/image or image (unlabelled).")
+    ] = "auto"
+    follow_links: Annotated[bool, data_option("--follow-links", help="Follow links that leave DATA.")] = False
+    path_column: Annotated[
+        str | None, data_option(help="Column of the paths in a table, by default found by name.")
+    ] = None
+    label_column: Annotated[str | None, data_option(help="Column of the labels, by default found by name.")] = None
+    split_column: Annotated[str | None, data_option(help="Column of the splits, by default found by name.")] = None
+
+    def read_options(self, group_by: str = "auto") -> ReadOptions:
+        """Return the `ReadOptions` of the library; ``group_by`` may name the column of the groups."""
+        from headstart.data import ReadOptions
+
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(ReadFlags)}
+        return ReadOptions(**values, group_column=None if group_by in ("auto", "none") else group_by)
+
+
+@dataclass(frozen=True)
 class Format:
     """The form of a result; text for people by default."""
 
@@ -244,7 +272,9 @@ class CachedRunOptions(RunOptions):
 class Messages:
     """What a command prints on standard error."""
 
-    quiet: Annotated[bool, run_option("--quiet", help="Print no progress and no notes.")] = False
+    quiet: Annotated[bool, run_option("--quiet", help="Print no progress; notes and warnings are still printed.")] = (
+        False
+    )
     progress: Annotated[
         bool | None, run_option("--progress/--no-progress", help="Show progress; by default on a terminal only.")
     ] = None

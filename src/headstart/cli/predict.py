@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +20,13 @@ from headstart.cli.options import (
     Format,
     Messages,
     ModelArgument,
+    ReadFlags,
     RunOptions,
     save_memory,
 )
-from headstart.cli.terminal import print_prediction, print_quarantined
-from headstart.errors import OptionError
+from headstart.cli.terminal import line, print_notes, print_prediction, print_quarantined, print_skipped
+from headstart.errors import DataError, ImageError, OptionError
+from headstart.files import table_path, table_text
 
 if TYPE_CHECKING:
     from headstart.data import Dataset
@@ -33,6 +39,7 @@ def predict(
         list[str], typer.Argument(metavar="IMAGES...", help="Images, or folders, archives and tables of them.")
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    reading: ReadFlags = ReadFlags(),
     form: Format = Format(),
     run: RunOptions = RunOptions(),
     messages: Messages = Messages(),
@@ -43,39 +50,73 @@ def predict(
     if form.as_json and form.as_csv:
         raise OptionError("--json and --csv exclude each other; give one.")
     predictor = Predictor.load(model, run.compute)
-    dataset = _open_inputs(images)
+    dataset = _open_inputs(images, reading)
     save_memory(len(dataset))
     with messages.bar("Predicting") as bar:
-        predictions = predictor.predict_dataset(dataset, progress=bar)
+        predictions = predictor.predict(dataset, progress=bar)
     count = min(top, len(predictions.classes))
     if form.as_json:
-        _print_json_lines(predictions, count)
+        _print_json_lines(dataset, predictions, count)
     elif form.as_csv:
-        _print_csv(predictions, count)
+        _print_csv(dataset, predictions, count)
     else:
         for i in range(len(predictions)):
             print_prediction(predictions, i, count)
-    print_quarantined([vars(image) for image in predictions.quarantined], messages.quiet)
+    print_notes(dataset.notes)
+    print_skipped(dataset)
+    print_quarantined([vars(image) for image in predictions.quarantined])
     if not len(predictions):
         raise typer.Exit(WRONG_INPUT)
     if predictions.quarantined:
         raise typer.Exit(CONDITION_FAILED)
 
 
-def _open_inputs(inputs: list[str]) -> Dataset:
-    """Open single images and behind them all folders, archives and tables."""
+def _open_inputs(inputs: list[str], reading: ReadFlags) -> Dataset:
+    """Open images, and folders, archives and tables of them, in the order given; one that cannot be opened stays."""
     from headstart.data import concatenate, from_images, open_dataset
+    from headstart.data.table_files import is_table
 
-    dataset = from_images([path for path in inputs if not _is_container(path)])
-    for path in filter(_is_container, inputs):
-        dataset = concatenate(dataset, open_dataset(path))
-    return dataset
+    datasets: list[Dataset] = []
+    for is_container, group in groupby(inputs, _is_container):
+        if not is_container:
+            datasets.append(from_images([*group]))
+            continue
+        for path in group:
+            options = reading.read_options()
+            if options.layout == "auto" and not is_table(path):
+                options = replace(options, layout="image")  # every image is an input, whatever its folder
+            try:
+                datasets.append(open_dataset(path, options))
+            except DataError as error:
+                datasets.append(_unreadable(path, str(error)))
+    return reduce(concatenate, datasets)
 
 
 def _is_container(path: str) -> bool:
-    from headstart.images.decode import is_image_name
+    from headstart.data.archives import ARCHIVE_SUFFIXES
+    from headstart.data.table_files import is_table
 
-    return Path(path).is_dir() or ("." in Path(path).name and not is_image_name(path) and Path(path).exists())
+    return os.path.isdir(path) or is_table(path) or path.lower().endswith(ARCHIVE_SUFFIXES)  # noqa: PTH112
+
+
+def _unreadable(path: str, reason: str) -> Dataset:
+    """Return a dataset of one input that cannot be read."""
+    from headstart.data import from_images
+
+    def read(_: int) -> bytes:
+        raise ImageError(reason)
+
+    return replace(from_images([path]), reader=read)
+
+
+def _results(dataset: Dataset, predictions: Predictions) -> Iterator[tuple[str, int | None, str]]:
+    """Yield, for every input in order, its path, its place in the predictions or None, and why it was not read."""
+    place = {int(row): i for i, row in enumerate(predictions.rows)}
+    reasons = {image.path: image.reason for image in predictions.quarantined}
+    for row, item in enumerate(dataset.items):
+        yield item.path, place.get(row), "" if row in place else reasons.get(item.path, "")
+    for image in dataset.quarantined:
+        yield image.path, None, image.reason
 
 
 def _best(predictions: Predictions, i: int, count: int) -> list[tuple[str, float]]:
@@ -83,8 +124,11 @@ def _best(predictions: Predictions, i: int, count: int) -> list[tuple[str, float
     return [(predictions.classes[c], float(probabilities[c])) for c in probabilities.argsort()[::-1][:count]]
 
 
-def _print_json_lines(predictions: Predictions, count: int) -> None:
-    for i, path in enumerate(predictions.paths):
+def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) -> None:
+    for path, i, error in _results(dataset, predictions):
+        if i is None:
+            print(json.dumps({"path": path, "error": error}, ensure_ascii=False))
+            continue
         result: dict[str, Any] = {
             "path": path,
             "classes": [{"class": name, "probability": p} for name, p in _best(predictions, i, count)],
@@ -93,15 +137,18 @@ def _print_json_lines(predictions: Predictions, count: int) -> None:
             "distance": None if predictions.ood_scores is None else float(predictions.ood_scores[i]),
         }
         print(json.dumps(result, ensure_ascii=False))
-    for image in predictions.quarantined:
-        print(json.dumps({"path": image.path, "error": image.reason}, ensure_ascii=False))
 
 
-def _print_csv(predictions: Predictions, count: int) -> None:
+def _print_csv(dataset: Dataset, predictions: Predictions, count: int) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    show = line if sys.stdout.isatty() else str  # control characters could steer a terminal
     columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]
-    writer.writerow(["path", *columns, "none_of_these", "set"])
-    for i, path in enumerate(predictions.paths):
-        best = [value for name, p in _best(predictions, i, count) for value in (name, f"{p:.6f}")]
+    writer.writerow(["path", *columns, "none_of_these", "set", "error"])
+    for path, i, error in _results(dataset, predictions):
+        if i is None:
+            writer.writerow([show(table_path(path)), *[""] * (len(columns) + 2), show(table_text(error))])
+            continue
+        best = [value for name, p in _best(predictions, i, count) for value in (show(table_text(name)), f"{p:.6f}")]
         is_rejected = "" if predictions.is_rejected is None else str(bool(predictions.is_rejected[i])).lower()
-        writer.writerow([path, *best, is_rejected, "|".join(predictions.prediction_set(i) or [])])
+        names = show(table_text("|".join(predictions.prediction_set(i) or [])))
+        writer.writerow([show(table_path(path)), *best, is_rejected, names, ""])

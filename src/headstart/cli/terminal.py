@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
+from headstart.files import table_text
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.compare import BackboneComparison, ModelComparison
     from headstart.compare.models import ModelDifference
     from headstart.compare.ranking import ComparedCut
+    from headstart.data import Dataset
     from headstart.model import Evaluation, Predictions
     from headstart.stats.classification import ClassificationMetrics
 
@@ -87,9 +90,19 @@ def print_notes(notes: Sequence[str]) -> None:
         print(line(f"note: {note}"), file=sys.stderr)
 
 
-def print_quarantined(quarantined: Sequence[Mapping[str, str]], quiet: bool) -> None:
+def print_skipped(dataset: Dataset) -> None:
+    """Say how many files of the input are no images."""
+    if dataset.skipped:
+        print(line(f"Skipped {_reasons(dataset.skip_counts)}"), file=sys.stderr)
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{_count(count, 'file')} ({reason})" for reason, count in counts.items())
+
+
+def print_quarantined(quarantined: Sequence[Mapping[str, str]]) -> None:
     """Name the first images that could not be read ("path") and why ("reason")."""
-    if not quarantined or quiet:
+    if not quarantined:
         return
     print(f"{_count(len(quarantined), 'image')} could not be read:", file=sys.stderr)
     for image in quarantined[:MAX_QUARANTINED]:
@@ -106,9 +119,10 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
     print(
         line(f"Images      {images['train']} for training, {images['validation']} for validation; classes: {classes}")
     )
+    if images["layout"]:
+        print(line(f"Read as     {images['layout']}"))
     if images["skipped"]:
-        skipped = ", ".join(f"{_count(count, 'file')} ({reason})" for reason, count in images["skipped"].items())
-        print(line(f"Skipped     {skipped}"))
+        print(line(f"Skipped     {_reasons(images['skipped'])}"))
     largest = _count(groups["largest"], "image")
     method = {"none": "each image is a group", "column": "from the group column"}.get(groups["method"])
     print(line(f"Groups      {groups['count']}, the largest of {largest}; {method or 'found by ' + groups['method']}"))
@@ -120,6 +134,7 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
     for key, title in titles.items():
         if key in result.accuracy:
             print(f"Accuracy    {result.accuracy[key]} {title}")
+            _print_baseline(result.evaluations[key].metrics)
     if run["learning_curve"] is not None:
         print(f"More data   {_expectation(run['learning_curve']['expectation'])}")
     print(
@@ -127,6 +142,14 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
     print(line(f"Model       {folder}"))
+
+
+def _print_baseline(metrics: ClassificationMetrics) -> None:
+    """Print what the most frequent class alone would give, where the classes are so uneven that it matters."""
+    if metrics.is_uneven:
+        name, share = metrics.majority
+        balanced = metrics.balanced_accuracy
+        print(line(f"Baseline    {share:.1%} by always predicting {name}; balanced accuracy {balanced:.1%}"))
 
 
 def _expectation(expected: Mapping[str, Any]) -> str:
@@ -155,6 +178,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print(f"Accuracy    {evaluation.accuracy}")
     metrics = evaluation.metrics
     print(f"            balanced accuracy {metrics.balanced_accuracy:.1%}, macro F1 {metrics.macro_f1:.1%}")
+    _print_baseline(metrics)
     thresholds = evaluation.predictions.thresholds
     if thresholds is None:
         return
@@ -187,7 +211,7 @@ def write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     for row in metrics.per_class:
-        writer.writerow(row.to_dict())
+        writer.writerow({**row.to_dict(), "class": table_text(row.name)})
 
 
 def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:

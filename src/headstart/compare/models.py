@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from headstart import backbones
-from headstart.data import Dataset, open_dataset
+from headstart.data import Dataset, ReadOptions, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
@@ -61,6 +61,7 @@ def compare_models(
     compute: Compute | None = None,
     *,
     group_by: str = "auto",
+    read_options: ReadOptions | None = None,
     progress: Progress | None = None,
 ) -> ModelComparison:
     """Compare model folders on the same labelled images.
@@ -70,7 +71,8 @@ def compare_models(
     """
     if len(models) < 2:
         raise OptionError("A comparison needs two models or more.")
-    dataset = labelled_part(open_dataset(data, group_column=None if group_by in ("auto", "none") else group_by))
+    column = None if group_by in ("auto", "none") else group_by
+    dataset = labelled_part(open_dataset(data, replace(read_options or ReadOptions(), group_column=column)))
     evaluations = tuple(Predictor.load(model, compute).evaluate(dataset, progress=progress) for model in models)
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):

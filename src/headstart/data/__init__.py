@@ -1,11 +1,12 @@
 """Labelled images from folders, archives, tables, URLs, or Python lists.
 
-dataset.py        Dataset, Item, Quarantined: the form that every source takes
+dataset.py        Dataset, Item, Quarantined, Skipped: the form that every source takes
 sources.py        local folders, archives, and fsspec URLs of either
 archives.py       zip and tar archives, read in place
-reading.py        files read within limits
-folder_names.py   class and split names from a listing of paths
-tables.py         CSV, Parquet and JSON-lines tables
+reading.py        ReadOptions, and files read within limits
+layout.py         class and split names from a listing of paths
+table_files.py    rows of CSV, Parquet and JSON-lines files
+tables.py         datasets that a table lists
 download.py       public datasets by name
 rendered/         a sample dataset, rendered on this machine
 """
@@ -13,77 +14,118 @@ rendered/         a sample dataset, rendered on this machine
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, concatenate
-from headstart.data.folder_names import from_listing, to_nfc
-from headstart.data.reading import read_file
-from headstart.errors import DataError, ImageError
+from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate
+from headstart.data.layout import LAYOUTS, find_tables, from_listing, to_nfc
+from headstart.data.reading import ReadOptions, read_file
+from headstart.errors import DataError
+from headstart.images.arrays import float_scale, is_pil_image, is_single_array, to_pixels
 
-__all__ = ["SPLITS", "Dataset", "Item", "Quarantined", "as_dataset", "concatenate", "from_images", "open_dataset"]
+__all__ = [
+    "LAYOUTS",
+    "SPLITS",
+    "Dataset",
+    "Item",
+    "Quarantined",
+    "ReadOptions",
+    "Skipped",
+    "as_dataset",
+    "concatenate",
+    "from_images",
+    "open_dataset",
+]
 
-TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 
-
-def open_dataset(uri: str | os.PathLike[str], *, group_column: str | None = None) -> Dataset:
+def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None) -> Dataset:
     """Open the dataset at a path or an fsspec URL.
 
-    Folders and archives (zip, tar) hold ``class/image`` or ``train|validation|test/class/image``; tables (CSV,
-    Parquet, JSON lines) have a path and a label column and optionally a split and a group column; a folder with
-    images right in it, and nothing else, is an unlabelled set. ``group_column`` is the name of a table's group column.
-    Raises DataError if nothing usable is there.
+    Folders and archives (zip, tar) hold ``class/image``, ``split/class/image`` or ``class/split/image``; a folder of
+    archives has one for each class or split; tables (CSV, Parquet, JSON lines) have a path and a label column and
+    optionally a split and a group column; a folder with images right in it and a table beside them is read by the
+    table, and one with nothing else is an unlabelled set. Raises DataError if nothing usable is there, OptionError.
     """
     from headstart.data.sources import open_source
+    from headstart.data.table_files import is_table
     from headstart.data.tables import from_table
 
+    options = options or ReadOptions()
     text = os.fspath(uri)
-    if text.split("?")[0].lower().endswith(TABLES):
-        return from_table(text, group_column)
-    if group_column is not None:
-        raise DataError(f"{text} is not a table, so it has no column {group_column!r}; group by 'auto' or 'none'.")
-    return from_listing(text, open_source(text))
+    if is_table(text):
+        return from_table(text, options)
+    source = open_source(text, follow_links=options.follow_links)
+    tables = find_tables(text, source.names) if options.layout == "auto" else {}
+    if tables:
+        return _from_tables(text, tables, options)
+    for column in (options.path_column, options.label_column, options.split_column, options.group_column):
+        if column is not None:
+            raise DataError(f"{text} is not a table, so it has no column {column!r}; leave that option out.")
+    return from_listing(text, source, options.layout)
+
+
+def _from_tables(uri: str, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
+    """Open a folder by the tables in it, each of which may be in the folder of a split."""
+    from headstart.data.tables import from_table
+
+    datasets = []
+    for table, split in tables.items():
+        dataset = from_table(f"{uri}/{table}", options)
+        folder = table.rpartition("/")[0]
+        items = tuple(
+            replace(item, path=f"{folder}/{item.path}" if folder else item.path, split=split or item.split)
+            for item in dataset.items
+        )
+        datasets.append(replace(dataset, uri=uri, items=items, folder=uri))
+    joined = reduce(concatenate, datasets)
+    note = f"{uri} was read by {' and '.join(tables)}; to read its folders instead, give --layout."
+    return replace(joined, classes=tuple(sorted(joined.classes)), notes=(note, *joined.notes))
 
 
 def as_dataset(
     images: Any,
     labels: Sequence[object] | None = None,
     groups: Sequence[object] | None = None,
-    *,
-    group_column: str | None = None,
+    options: ReadOptions | None = None,
 ) -> Dataset:
     """Turn what a user has into a dataset: a dataset, the path or URL of one, or a list for ``from_images``.
 
-    Raises DataError.
+    Raises DataError, OptionError.
     """
     if isinstance(images, Dataset):
         return images
     if isinstance(images, str | os.PathLike):
-        return open_dataset(images, group_column=group_column)
+        return open_dataset(images, options)
+    if is_pil_image(images) or isinstance(images, bytes) or is_single_array(images):
+        raise DataError("Expected a list of images, got a single one; put it in a list.")
+    if not isinstance(images, Iterable):
+        raise DataError(f"Expected a list of images, got {images!r}.")
     return from_images(list(images), None if labels is None else list(labels), None if groups is None else list(groups))
 
 
 def from_images(
-    images: Sequence[str | os.PathLike[str] | bytes | NDArray[np.uint8]],
-    labels: Sequence[object] | None = None,
-    groups: Sequence[object] | None = None,
+    images: Sequence[Any], labels: Sequence[object] | None = None, groups: Sequence[object] | None = None
 ) -> Dataset:
-    """Build a dataset from paths, file bytes or arrays [height, width, 3] uint8, with one label and group for each.
+    """Build a dataset from paths, file bytes, PIL images or arrays, with one label and group for each.
 
-    An image that cannot be read raises ImageError only when it is read. Raises DataError if the lengths differ or
-    a label is None.
+    Arrays are [height, width], [height, width, 1], [height, width, 3] or, with opacity, [height, width, 4]: uint8, or
+    floating point in 0..1 or 0..255, which is decided by the largest value of all arrays together. An image that cannot
+    be read raises ImageError only when it is read. Raises DataError if the lengths differ, a label is missing, labels
+    are of several types, or the range of floating-point arrays is not clear.
     """
     if isinstance(images, str | bytes):
         raise DataError("Expected a list of images, got a single one; put it in a list.")
     for name, values in (("labels", labels), ("groups", groups)):
         if values is not None and len(values) != len(images):
             raise DataError(f"{len(images)} images but {len(values)} {name}; give one for each image.")
-    if labels is not None and any(label is None for label in labels):
-        missing = next(i for i, label in enumerate(labels) if label is None)
-        raise DataError(f"Image {missing} has no label (None); leave unlabelled images out.")
+    if labels is not None:
+        _check_labels(labels)
+    scale = float_scale(images)
     items = []
     for i, image in enumerate(images):
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"
@@ -93,20 +135,24 @@ def from_images(
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
         image = images[key]
-        if isinstance(image, bytes):
-            return image
-        if isinstance(image, np.ndarray):
-            return _check_array(image)
-        return read_file(items[key].path)
+        if isinstance(image, str | os.PathLike):
+            return read_file(items[key].path)
+        return image if isinstance(image, bytes) else to_pixels(image, scale)
 
-    return Dataset("images", tuple(items), _sorted_classes(labels or ()), {}, (), read)
+    return Dataset("images", tuple(items), _sorted_classes(labels or ()), (), (), read)
 
 
-def _check_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an array unchanged if it is an image. Raises ImageError."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ImageError(f"An array of {image.dtype} {image.shape} is not an image; expected uint8 [height, width, 3].")
-    return image
+def _check_labels(labels: Sequence[object]) -> None:
+    """Raises DataError for a label that is missing, no single value, or written like another of another type."""
+    original: dict[str, object] = {}
+    for i, label in enumerate(labels):
+        if not isinstance(label, Hashable) or isinstance(label, tuple):
+            raise DataError(f"Image {i} has the label {label!r}; expected one name or number for each image.")
+        if label is None or label != label:  # NaN and pandas' NaT differ from themselves
+            raise DataError(f"Image {i} has no label ({label}); leave unlabelled images out.")
+        other = original.setdefault(str(label), label)
+        if other != label or (isinstance(other, bool | np.bool_) != isinstance(label, bool | np.bool_)):
+            raise DataError(f"The labels {other!r} and {label!r} are written alike; give labels of one type.")
 
 
 def _sorted_classes(labels: Sequence[object]) -> tuple[str, ...]:

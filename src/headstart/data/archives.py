@@ -18,7 +18,7 @@ from typing import IO, Any
 from headstart.data.dataset import Quarantined
 from headstart.data.reading import Source, error_reason, read_stream
 from headstart.errors import DataError, ImageError
-from headstart.images.decode import MAX_BYTES, is_image_name
+from headstart.images.decoding import MAX_BYTES, is_image_name
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBERS = 5_000_000

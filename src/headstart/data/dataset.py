@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,23 +39,34 @@ class Quarantined:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A file, folder, link or table row that was passed over, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Images with their classes.
 
     ``items`` are in a fixed order. ``classes`` are the names over all splits, so that a class has the same index in
-    every split; they are sorted, numbers as numbers. ``skipped`` counts the files that were ignored, by reason, and
-    ``quarantined`` holds the images that were refused while listing. ``reader`` returns the file's bytes, or the array
+    every split; they are sorted, numbers as numbers. ``skipped`` names all that was passed over, and
+    ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or the array
     [height, width, 3], of the item with a given key; it may be called from several threads at once.
-    Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete.
+    Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete. ``layout``
+    says how the source was read, and ``notes`` are lines about it that the user must see.
     """
 
     uri: str
     items: tuple[Item, ...]
     classes: tuple[str, ...]
-    skipped: Mapping[str, int]
+    skipped: tuple[Skipped, ...] = field(repr=False)
     quarantined: tuple[Quarantined, ...]
     reader: ReadImage = field(repr=False)
     folder: str = ""
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -63,6 +74,11 @@ class Dataset:
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """Read the bytes of a file, or the array [height, width, 3] it was given as. Raises ImageError; thread-safe."""
         return self.reader(self.items[index].key)
+
+    @property
+    def skip_counts(self) -> dict[str, int]:
+        """The number of files, folders, links or rows that were skipped, by reason."""
+        return dict(Counter(skipped.reason for skipped in self.skipped))
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -86,34 +102,39 @@ class Dataset:
 def sorted_dataset(
     uri: str,
     items: Iterable[Item],
-    skipped: Mapping[str, int],
+    skipped: Sequence[Skipped],
     quarantined: Sequence[Quarantined],
     reader: ReadImage,
+    *,
+    layout: str = "",
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """Build a dataset whose items are sorted by path and whose classes are their labels in alphabetical order."""
     by_path = tuple(sorted(items, key=lambda item: item.path))
     classes = sorted({item.label for item in by_path if item.label is not None})
-    return Dataset(uri, by_path, tuple(classes), skipped, tuple(quarantined), reader)
+    return Dataset(
+        uri, by_path, tuple(classes), tuple(skipped), tuple(quarantined), reader, layout=layout, notes=tuple(notes)
+    )
 
 
 def concatenate(first: Dataset, second: Dataset) -> Dataset:
     """Return the images of both datasets, one after the other, and the classes of both.
 
-    The URI is that of the first. Files that were skipped or quarantined in the same source are counted once.
+    The URI and the layout are those of the first. What was skipped or quarantined in the same source is named once.
     """
     offset = 1 + max((item.key for item in first.items), default=-1)  # of the second's keys, to tell them apart
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
         return first.reader(key) if key < offset else second.reader(key - offset)
 
-    skipped = Counter(first.skipped)
-    if second.uri != first.uri:
-        skipped.update(second.skipped)
     return Dataset(
         first.uri,
         first.items + tuple(replace(item, key=item.key + offset) for item in second.items),
         tuple(dict.fromkeys([*first.classes, *second.classes])),
-        dict(skipped),
+        tuple(dict.fromkeys(first.skipped + second.skipped)),
         tuple(dict.fromkeys(first.quarantined + second.quarantined)),
         read,
+        first.folder,
+        first.layout,
+        tuple(dict.fromkeys(first.notes + second.notes)),
     )

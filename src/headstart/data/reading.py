@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from headstart.data.dataset import Quarantined
+from headstart.data.dataset import Quarantined, Skipped
 from headstart.errors import ImageError
 from headstart.files import open_regular
-from headstart.images.decode import MAX_BYTES
+from headstart.images.decoding import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,37 @@ class Source:
     """Files of a folder, an archive or a URL: their names relative to its root, with '/', and how to read them.
 
     ``read(key)`` returns the bytes of the file ``names[key]``; it raises ImageError and may be called from several
-    threads at once. ``root`` is the path or URL to show before a name. ``skipped`` and ``quarantined`` are as in
-    ``Dataset``.
+    threads at once. ``root`` is the path or URL to show before a name. ``skipped``, ``quarantined`` and ``notes`` are
+    as in ``Dataset``.
     """
 
     names: Sequence[str]
     read: Callable[[int], bytes] = field(repr=False)
     root: str
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Sequence[Skipped] = ()
     quarantined: Sequence[Quarantined] = ()
+    notes: Sequence[str] = ()
 
     def display_path(self, key: int) -> str:
         """Return the path of a file to show to people."""
         return f"{self.root.rstrip('/')}/{self.names[key]}"
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a dataset is read.
+
+    ``layout`` of a folder or archive is one of ``LAYOUTS``; with ``follow_links`` links that leave the folder are
+    followed. The columns of a table are found by their names unless they are given: ``path_column``, ``label_column``,
+    ``split_column`` and ``group_column``.
+    """
+
+    layout: str = "auto"
+    follow_links: bool = False
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    group_column: str | None = None
 
 
 def read_file(path: str) -> bytes:

@@ -5,62 +5,159 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from headstart.data.archives import ARCHIVE_SUFFIXES, BLOCK, MAX_UNPACKED, open_archive, safe_name
+from headstart.data.dataset import Quarantined, Skipped
 from headstart.data.reading import Source, error_reason, missing_path, read_file, read_stream
 from headstart.errors import DataError, ImageError
-from headstart.images.decode import is_image_name
+from headstart.files import open_regular
+from headstart.images.decoding import is_image_name
+
+OUTER_LINK = "link that leaves the folder"
+UNREADABLE_FOLDER = "unreadable folder"
+EMPTY_FOLDER = "empty folder"
 
 
-def open_source(uri: str) -> Source:
+def open_source(uri: str, *, follow_links: bool = False) -> Source:
     """Open the folder or archive at a path or URL. Raises DataError."""
     if "://" in uri or "::" in uri:
         return _open_remote(uri)
     path = Path(uri)
     if os.path.isdir(path):  # noqa: PTH112  # Path's own raises for names that are too long
-        return _open_folder(path)
+        return _open_folder(path, follow_links)
     if not os.path.exists(path):  # noqa: PTH110
         raise DataError(missing_path(uri, "a folder, an archive, a table or a URL"))
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return open_archive(uri, lambda: path.open("rb"))
+        return open_archive(uri, partial(open_regular, path))
     raise DataError(
         f"{uri} is not a dataset; give a folder, a zip or tar archive, a table (.csv, .parquet, .jsonl) or a URL."
     )
 
 
-def _open_folder(root: Path) -> Source:
-    """List the files below a folder. Links are followed while they stay inside it, and never in a circle."""
-    names: list[str] = []
-    skipped: Counter[str] = Counter()
-    real_root = os.path.realpath(root)
-    visited = {real_root}
-    pending = [""]  # folders relative to the root
-    while pending:
-        folder = pending.pop()
+def _open_folder(root: Path, follow_links: bool) -> Source:
+    """List the files below a folder, and the members of archives in it where it has no images of its own.
+
+    Links are followed while they stay inside the folder, or everywhere if wanted, and never in a circle.
+    """
+    listing = _Listing(root, follow_links)
+    listing.run()
+    names = sorted(listing.names)
+    if not any(is_image_name(name) for name in names):
+        archives = [name for name in names if name.lower().endswith(ARCHIVE_SUFFIXES) and "/" not in name]
+        if len(archives) > 1:
+            return _join_archives(root, archives, listing.skipped)
+    return Source(
+        names,
+        lambda key: read_file(f"{root}{os.sep}{names[key]}"),
+        str(root),
+        listing.skipped,
+        notes=_folder_notes(listing.skipped),
+    )
+
+
+class _Listing:
+    """The files below a folder, found by walking through it; what is skipped on the way is named."""
+
+    def __init__(self, root: Path, follow_links: bool) -> None:
+        self.root, self.follow_links = root, follow_links
+        self.real_root = os.path.realpath(root)
+        self.names: list[str] = []
+        self.skipped: list[Skipped] = []
+        self.visited = {self.real_root}
+        self.folders = [""]  # still to be listed, relative to the root
+        self.links: list[str] = []  # to folders: listed last, so that a folder is found under its own name first
+
+    def run(self) -> None:
+        """List everything. Raises DataError if the root cannot be listed."""
+        while self.folders or self.links:
+            if self.folders:
+                self._list(self.folders.pop())
+                continue
+            link = self.links.pop(0)
+            real_path = os.path.realpath(self.root / link)
+            if real_path in self.visited:
+                self.skip(link, "link to a folder that is read anyway")
+            else:
+                self.visited.add(real_path)
+                self.folders.append(link)
+
+    def _list(self, folder: str) -> None:
         try:
-            entries = list(os.scandir(root / folder))
+            entries = sorted(os.scandir(self.root / folder), key=lambda entry: entry.name)
         except OSError as error:
             if not folder:
-                raise DataError(f"Cannot list {root}: {error_reason(error)}.") from None
-            skipped["unreadable folder"] += 1
-            continue
+                raise DataError(f"Cannot list {self.root}: {error_reason(error)}.") from None
+            self.skip(folder, f"{UNREADABLE_FOLDER} ({error_reason(error)})")
+            return
+        if folder and not entries:
+            self.skip(folder, EMPTY_FOLDER)
         for entry in entries:
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_symlink() and not _is_inside(real_root, entry.path):
-                skipped["link that leaves the folder"] += 1
+            is_link = entry.is_symlink()
+            if is_link and not self.follow_links and not _is_inside(self.real_root, entry.path):
+                self.skip(name, OUTER_LINK)
             elif _is_folder(entry):
-                real_path = os.path.realpath(entry.path)
-                if real_path not in visited:
-                    visited.add(real_path)
-                    pending.append(name)
+                if is_link:
+                    self.links.append(name)
+                else:
+                    self.visited.add(os.path.realpath(entry.path))
+                    self.folders.append(name)
             elif _is_file(entry) or not is_image_name(name):
-                names.append(name)
+                self.names.append(name)
             else:
-                skipped["not a file"] += 1
-    names.sort()
-    return Source(names, lambda key: read_file(f"{root}{os.sep}{names[key]}"), str(root), skipped)
+                self.skip(name, "not a file")
+
+    def skip(self, name: str, reason: str) -> None:
+        self.skipped.append(Skipped(f"{self.root}{os.sep}{name}", reason))
+
+
+def _folder_notes(skipped: Sequence[Skipped]) -> list[str]:
+    """Name skipped folders, each of which may be a whole class."""
+    notes = []
+    for reason, mend in (
+        (OUTER_LINK, "; give --follow-links to follow it"),
+        (UNREADABLE_FOLDER, "; its images are missing"),
+        (EMPTY_FOLDER, ""),
+    ):
+        paths = [item.path for item in skipped if item.reason.startswith(reason) and not is_image_name(item.path)]
+        if paths:
+            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+            notes.append(f"Skipped {', '.join(paths[:3])}{more}: {reason}{mend}.")
+    return notes
+
+
+def _join_archives(root: Path, names: Sequence[str], skipped: Sequence[Skipped]) -> Source:
+    """Open the archives in a folder as one source, in which each is a folder named like the archive."""
+    members: dict[str, tuple[Source, int]] = {}
+    quarantined: list[Quarantined] = []
+    for name in names:
+        source = open_archive(str(root / name), partial(open_regular, root / name))
+        folder = _archive_folder(name)
+        # ants.zip may hold 1.jpg or ants/1.jpg.
+        is_wrapped = all(member.split("/")[0].casefold() == folder.casefold() for member in source.names)
+        for key, member in enumerate(source.names):
+            members[member if is_wrapped else f"{folder}/{member}"] = (source, key)
+        quarantined += source.quarantined
+    joined = sorted(members)
+
+    def read(key: int) -> bytes:
+        source, member = members[joined[key]]
+        return source.read(member)
+
+    return Source(joined, read, str(root), skipped, quarantined, _folder_notes(skipped))
+
+
+def _archive_folder(name: str) -> str:
+    """Return the folder that an archive stands for; Teachable Machine calls the one of the class ants ants-samples.zip.
+
+    >>> _archive_folder("ants-samples.zip"), _archive_folder("train.tar.gz")
+    ('ants', 'train')
+    """
+    suffix = max((suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)), key=len)
+    return name[: -len(suffix)].removesuffix("-samples")
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,163 +1,309 @@
-"""Tables with a path and a label column: CSV, Parquet (extra ``tables``) and JSON lines."""
+"""Datasets that a table lists: which columns hold the path, the label, the split and the group, and what they mean."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
+import os
 import posixpath
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from headstart.data.dataset import Dataset, Item, sorted_dataset
-from headstart.data.folder_names import split_name, to_nfc
-from headstart.data.reading import error_reason, missing_path, read_file
-from headstart.errors import DataError, MissingExtraError, missing_extra
-from headstart.files import open_regular
-from headstart.images.decode import is_image_name
+from headstart.data.dataset import Dataset, Item, Skipped
+from headstart.data.layout import split_name, to_nfc
+from headstart.data.reading import ReadOptions, read_file
+from headstart.data.table_files import Row, Table, read_table
+from headstart.errors import DataError, ImageError
+from headstart.files import from_table_text
+from headstart.images.decoding import is_image_name
 
-COLUMNS = {  # names of the columns, by role
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "picture"),
-    "label": ("label", "class", "category", "target"),
-    "split": ("split", "subset", "set"),
+COLUMNS = {  # names of the columns in lower case, by role
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file"),
+        *("image_name", "img", "img_path", "picture", "photo", "image_id", "img_id", "id", "name"),
+    ),
+    "label": (
+        *("label", "labels", "class", "classes", "class_name", "classname", "class_label", "category"),
+        *("category_name", "target", "species", "lbl", "label_name", "y"),
+    ),
+    "split": ("split", "subset", "set", "partition", "is_valid", "is_validation", "is_test"),
     "group": ("group", "group_id", "scene"),
 }
-MAX_TABLE = 2**30  # bytes
+MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
+YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
+SEPARATORS = "|;,"
+MAX_FILES = 1_000_000  # that are listed to find the files of ids
 
-Row = Mapping[str, object]
+
+@dataclass(frozen=True)
+class Columns:
+    """The name of the column of each role, empty where there is none, and the columns of one-hot labels."""
+
+    path: str
+    label: str
+    split: str
+    group: str
+    one_hot: tuple[str, ...]
 
 
-def from_table(uri: str, group_column: str | None) -> Dataset:
-    """Build the dataset that a table lists. Paths are relative to the table and must stay in its folder.
+def from_table(uri: str, options: ReadOptions) -> Dataset:
+    """Build the dataset that a table lists.
 
-    Columns are found by name, in any case: path (file, filename, image, ...), label (class, category, target), split
-    (subset, set) and group (group_id, scene) or ``group_column``. Raises DataError.
+    Paths are relative to the table, or to the working folder, and must stay there; ids without an ending are looked
+    for below the folder of the table. Columns are found by name, in any case, unless ``options`` give them. Raises
+    DataError.
     """
-    rows = _read_rows(uri)
-    if not rows:
+    table = read_table(uri)
+    if not table.rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
-    columns = _find_columns(uri, list(rows[0]), group_column)
-    folder = uri.split("?")[0].rsplit("/", 1)[0] if "://" in uri else str(Path(uri).parent)
-    skipped: Counter[str] = Counter()
+    columns = _find_columns(uri, table, options)
+    files = _Files(uri, options.follow_links)
+    skipped: list[Skipped] = []
     items: list[Item] = []
-    paths: list[str] = []
-    for row_number, row in enumerate(rows, 2):  # the header is row 1
-        relative = _cell(row, columns["path"]).replace("\\", "/")
-        label = _cell(row, columns["label"])
-        split_text = _cell(row, columns["split"])
-        if not relative or not is_image_name(relative):
-            skipped["not an image"] += 1
+    readers: list[Callable[[], bytes]] = []
+    for index, row in enumerate(table.rows):
+        number = index + 2  # the header is row 1
+        path = _text(row.get(columns.path))
+        label = _label(uri, number, row, columns, table.class_names)
+        reason = "no path" if not path else "no label" if label is None else ""
+        if not reason and table.images is None and "://" in path:
+            reason = "address of a file elsewhere"
+        if reason:
+            skipped.append(Skipped(path or f"{uri}, row {number}", reason))
             continue
-        if columns["label"] and not label:
-            skipped["no label"] += 1
-            continue
-        split = split_name(split_text) if split_text else "train"
-        if split is None:
-            raise DataError(
-                f"{uri}, row {row_number}: unknown split {split_text!r}; expected train, validation or test."
-            )
-        path = posixpath.normpath(relative)
-        if path.startswith(("/", "..")) or path[1:2] == ":" or "\0" in path:
-            raise DataError(
-                f"{uri}, row {row_number}: {relative!r} is outside the table's folder; use paths inside it."
-            )
-        group = _cell(row, columns["group"])
-        items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(paths)))
-        paths.append(f"{folder}/{path}")
+        split = _split(uri, number, columns.split, row)
+        if table.images is not None:
+            readers.append(_stored_image(table.images, index))
+        else:
+            path, location = files.locate(path, number)
+            if not is_image_name(path):
+                skipped.append(Skipped(path, "not an image"))
+                continue
+            readers.append(_reader(location))
+        group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
+        items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(readers) - 1))
     if not items:
-        raise DataError(f"No row of {uri} names an image and its label ({dict(skipped)}); check its columns.")
-    dataset = sorted_dataset(uri, items, dict(skipped), (), lambda key: read_file(paths[key]))
-    return replace(dataset, folder=folder)
+        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in skipped).items())
+        first = f"; the first is {skipped[0].path}" if skipped else ""
+        raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); check its columns.")
+    labels = Counter(item.label for item in items if item.label is not None)
+    _check_labels(uri, labels)
+    notes = (*table.notes, *_notes(uri, table, columns, skipped))
+    return Dataset(
+        uri,
+        tuple(items),  # in the order of the rows, so that predictions can be put beside them
+        tuple(sorted(labels)),
+        tuple(skipped),
+        (),
+        lambda key: readers[key](),
+        "" if table.images is not None else files.folder,
+        _describe(columns),
+        notes,
+    )
 
 
-def _cell(row: Row, column: str) -> str:
-    """Return the text of a cell; it is empty where the table has no such column."""
-    value = row.get(column) if column else None
-    return "" if value is None else str(value).strip()
+def _stored_image(images: Callable[[int], bytes | None], row: int) -> Callable[[], bytes]:
+    def read() -> bytes:
+        data = images(row)
+        if not data:
+            raise ImageError("The table holds no bytes for it.")
+        return bytes(data)
+
+    return read
 
 
-def _find_columns(uri: str, names: Sequence[str], group_column: str | None) -> dict[str, str]:
-    """Return the name of the column of each role, empty where the table has none. Raises DataError without a path."""
-    by_lower_case = {name.strip().lower(): name for name in names}
-    columns = {
+def _reader(location: str) -> Callable[[], bytes]:
+    return lambda: read_file(location)
+
+
+def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
+    """Return the column of each role. Raises DataError without a path, and for a column that is not there."""
+    by_lower_case = {name.strip().lower(): name for name in reversed(table.columns)}
+    found = {
         role: next((by_lower_case[alias] for alias in aliases if alias in by_lower_case), "")
         for role, aliases in COLUMNS.items()
     }
-    if group_column is not None:
-        if group_column not in names:
-            raise DataError(f"{uri} has no column {group_column!r}; it has {', '.join(names)}.")
-        columns["group"] = group_column
-    if not columns["path"]:
+    for role in COLUMNS:
+        name = getattr(options, f"{role}_column")
+        if name is not None:
+            if name not in table.columns:
+                raise DataError(f"{uri} has no column {name!r}; it has {', '.join(table.columns)}.")
+            found[role] = name
+    if not found["path"]:
         raise DataError(
-            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {', '.join(names)}."
+            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {', '.join(table.columns)}; "
+            "give its name with --path-column."
         )
-    return columns
+    one_hot: tuple[str, ...] = ()
+    if not found["label"]:
+        rest = [name for name in table.columns if name and name not in found.values()]
+        if len(rest) > 1 and all(_text(row.get(name)) in YES | NO for row in table.rows for name in rest):
+            one_hot = tuple(rest)
+    return Columns(**found, one_hot=one_hot)
 
 
-def _read_rows(uri: str) -> list[Row]:
-    """Read the rows of a table by its ending. Raises DataError."""
-    data = _read_bytes(uri)
-    name = uri.split("?")[0].lower()  # an address may have a query
-    try:
-        if name.endswith(".parquet"):
-            return _parse_parquet(data)
-        text = data.decode("utf-8-sig")
-        return _parse_json_lines(text) if name.endswith((".jsonl", ".ndjson")) else _parse_csv(text)
-    except MissingExtraError:
-        raise
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError(
-            f"The table {uri} cannot be read: {error_reason(error)}; expected UTF-8 text with a header line."
-        ) from None
+def _label(uri: str, number: int, row: Row, columns: Columns, class_names: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the label of a row, None where it is missing, "" where the table has no labels. Raises DataError."""
+    if columns.one_hot:
+        names = [name for name in columns.one_hot if _text(row.get(name)) in YES]
+        if len(names) > 1:
+            raise _several(uri, number, " and ".join(names))
+        return names[0] if names else None
+    if not columns.label:
+        return ""
+    value = row.get(columns.label)
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise _several(uri, number, str(value))
+        value = value[0] if value else None
+    known = class_names.get(columns.label)
+    if known is not None and isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            return None  # the Hub's -1: not labelled
+        if value >= len(known):
+            raise DataError(f"{uri}, row {number}: class {value} has no name; the table names {len(known)} classes.")
+        return known[value]
+    text = from_table_text(_text(value))
+    return None if text.lower() in MISSING else text
 
 
-def _read_bytes(uri: str) -> bytes:
-    try:
-        if "://" in uri:
-            import fsspec
-
-            with fsspec.open(uri, "rb") as stream:
-                data: bytes = stream.read(MAX_TABLE + 1)
-        else:
-            if not Path(uri).exists():
-                raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
-            with open_regular(uri) as file:
-                data = file.read(MAX_TABLE + 1)
-    except DataError:
-        raise
-    except Exception as error:  # fsspec's back ends raise errors of their own
-        raise DataError(f"The table {uri} cannot be read: {error_reason(error)}.") from None
-    if len(data) > MAX_TABLE:
-        raise DataError(f"The table {uri} has more than {MAX_TABLE:,} bytes; split it.")
-    return data
+def _several(uri: str, number: int, labels: str) -> DataError:
+    return DataError(
+        f"{uri}, row {number} has several labels ({labels}); images with several labels are not supported yet: give "
+        "each image one label, or leave these rows out."
+    )
 
 
-def _parse_csv(text: str) -> list[Row]:
-    """Parse text separated by commas, semicolons or tabs, whichever occurs most in the header."""
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    # Under None are the cells of a row that is longer than the header.
-    return [{name: value for name, value in row.items() if name is not None} for row in rows]
+def _text(value: object) -> str:
+    """Return the text of a cell; a whole number is written without a fraction, a missing value is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value).strip()
 
 
-def _parse_json_lines(text: str) -> list[Row]:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is not an object")
-    return rows
+def _split(uri: str, number: int, column: str, row: Row) -> str:
+    """Return the split of a row. A column such as fastai's is_valid says whether a row is of that split."""
+    text = _text(row.get(column)) if column else ""
+    if not text:
+        return "train"
+    lower = column.lower()
+    if lower.startswith("is_"):
+        if text.lower() in YES:
+            return "test" if lower == "is_test" else "validation"
+        if text.lower() in NO:
+            return "train"
+        raise DataError(f"{uri}, row {number}: {text!r} in the column {column} is neither true nor false.")
+    split = split_name(text)
+    if split is None:
+        raise DataError(f"{uri}, row {number}: unknown split {text!r}; expected train, validation or test.")
+    return split
 
 
-def _parse_parquet(data: bytes) -> list[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise missing_extra("Parquet tables need pyarrow", "tables") from None
-    try:
-        rows: list[Row] = pyarrow.parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise ValueError(str(error)) from None
-    return rows
+def _check_labels(uri: str, labels: Counter[str]) -> None:
+    """Raise DataError for labels of which several may be in one cell, and for one number written in two ways."""
+    for label, count in labels.items():
+        for separator in SEPARATORS:
+            parts = [part.strip() for part in label.split(separator)]
+            if len(parts) > 1 and any(part in labels for part in parts):
+                raise DataError(
+                    f"{uri}: the label {label!r} (of {count} rows) seems to hold several labels, since "
+                    f"{next(part for part in parts if part in labels)!r} is a label too; images with several labels "
+                    "are not supported yet: give each image one label."
+                )
+    numbers: dict[float, str] = {}
+    for label in labels:
+        value = {"true": 1.0, "false": 0.0}.get(label.lower())
+        try:
+            value = float(label) if value is None else value
+        except ValueError:
+            continue
+        if value in numbers:
+            raise DataError(f"{uri}: the labels {numbers[value]!r} and {label!r} may mean the same; write them alike.")
+        numbers[value] = label
+
+
+def _notes(uri: str, table: Table, columns: Columns, skipped: Sequence[Skipped]) -> list[str]:
+    """Name the rows that were skipped, and say where a table may have labels that were not recognised."""
+    counts = Counter(item.reason for item in skipped)
+    first = {item.reason: item.path for item in reversed(skipped)}
+    notes = [
+        f"{count} {'row' if count == 1 else 'rows'} of {uri} skipped: {reason} ({first[reason]}"
+        f"{', ...' if count > 1 else ''})."
+        for reason, count in counts.items()
+    ]
+    rest = [name for name in table.columns if name not in (columns.path, columns.split, columns.group)]
+    if not columns.label and not columns.one_hot and rest:
+        notes.append(
+            f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."
+        )
+    return notes
+
+
+def _describe(columns: Columns) -> str:
+    label = f"one-hot {', '.join(columns.one_hot)}" if columns.one_hot else columns.label or "none"
+    split = f", split {columns.split}" if columns.split else ""
+    return f"table (path {columns.path}, label {label}{split})"
+
+
+class _Files:
+    """Where the files that a table names are: relative to it, to the working folder, or found by their names."""
+
+    def __init__(self, uri: str, follow_links: bool) -> None:
+        self.uri, self.follow_links = uri, follow_links
+        self.is_remote = "://" in uri
+        self.folder = uri.split("?")[0].rsplit("/", 1)[0] if self.is_remote else str(Path(uri).parent)
+        self._root = "" if self.is_remote else os.path.realpath(self.folder)
+        self._by_tail: dict[str, list[str]] | None = None
+
+    def locate(self, path: str, number: int) -> tuple[str, str]:
+        """Return a path to show, and the place of the file. Raises DataError for one outside the folder."""
+        if not self.is_remote and Path(path).is_absolute():
+            relative = os.path.relpath(os.path.realpath(path), self._root)
+            path = path if relative.startswith("..") else Path(relative).as_posix()
+        given = posixpath.normpath(path)
+        path = posixpath.normpath(path.replace("\\", "/"))
+        if path.startswith(("/", "..")) or path[1:2] == ":" or "\0" in path:
+            raise DataError(f"{self.uri}, row {number}: {path!r} is outside the table's folder; use paths inside it.")
+        location = f"{self.folder}/{path}"
+        # A name may hold a backslash, which in tables of Windows separates folders.
+        if given != path and not self.is_remote and Path(f"{self.folder}/{given}").is_file():
+            return given, self._checked(f"{self.folder}/{given}", number)
+        if self.is_remote or (is_image_name(path) and Path(location).is_file()):
+            return path, self._checked(location, number)
+        if is_image_name(path) and Path(path).is_file():
+            return path, path
+        matches = self._index().get(path.casefold(), [])
+        if len(matches) == 1:
+            return matches[0], self._checked(f"{self.folder}/{matches[0]}", number)
+        return path, location
+
+    def _checked(self, location: str, number: int) -> str:
+        if not self.is_remote and not self.follow_links:
+            inside = os.path.realpath(location)
+            if os.path.commonpath([self._root, inside]) != self._root:
+                raise DataError(
+                    f"{self.uri}, row {number}: {location} is a link out of the table's folder; give --follow-links."
+                )
+        return location
+
+    def _index(self) -> dict[str, list[str]]:
+        """List the images below the folder by their name, with and without ending, and by the ends of their paths."""
+        if self._by_tail is None:
+            self._by_tail = defaultdict(list)
+            count = 0
+            for folder, _, names in os.walk(self.folder):
+                for name in names:
+                    count += 1
+                    if count > MAX_FILES:
+                        return self._by_tail
+                    if is_image_name(name):
+                        relative = Path(os.path.relpath(f"{folder}/{name}", self.folder)).as_posix()
+                        parts = relative.split("/")
+                        for start in range(len(parts)):
+                            tail = "/".join(parts[start:]).casefold()
+                            self._by_tail[tail].append(relative)
+                            self._by_tail[posixpath.splitext(tail)[0]].append(relative)
+        return self._by_tail

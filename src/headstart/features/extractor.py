@@ -19,7 +19,7 @@ from headstart.errors import BackboneError, ImageError
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import Compute, Graph, load_graph, run_padded
 from headstart.images.augment import View
-from headstart.images.decode import decode_with_size
+from headstart.images.decoding import decode_with_size
 from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, tiny_image
 
 # Two more entries beside the taps of each image; the names are parts of cache keys.
@@ -182,7 +182,9 @@ class FeatureExtractor:
         for pending in batch:
             i = pending.index
             try:
-                image, stored_size = decode_with_size(pending.source, min_size=preprocess.min_size)
+                image, stored_size = decode_with_size(
+                    pending.source, min_size=preprocess.min_size, sample_range=preprocess.sample_range
+                )
             except ImageError as error:
                 decoded.result.errors[i] = str(error)
                 continue

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Quarantined
 from headstart.features.cache import FeatureCache, entry_key
-from headstart.features.extractor import IMAGE_STATS, TINY_IMAGE, BatchResult, FeatureExtractor, pack
-from headstart.features.runtime import Compute, RuntimeInfo
+from headstart.features.extractor import (
+    IMAGE_STATS,
+    TINY_IMAGE,
+    BatchResult,
+    FeatureExtractor,
+    load_backbone_graph,
+    pack,
+)
+from headstart.features.runtime import Compute, Graph, RuntimeInfo
 from headstart.images.augment import View
 
 THUMBNAIL = "square:48:shrunk"  # part of the key of a cache entry of its own, which only the report reads
@@ -75,23 +82,39 @@ def embed(
     *,
     cache: FeatureCache | None = None,
     view: View | None = None,
-    exact: bool = False,
     thumbnails: bool = False,
     progress: Progress | None = None,
 ) -> Features:
     """Compute the features of every readable image of a dataset, or of a ``view`` of each, in its order.
 
-    With ``exact`` values stay float32 (the probabilities of a finished model need it; use no cache with it), and there
-    are no ``tiny_images`` and ``image_stats``. With ``thumbnails`` the cache keeps, of each image that is decoded, the
-    small square that a report shows. ``progress(done, total)`` is called from this thread. Unreadable images are
-    quarantined. The same image gives the same numbers whatever its batch, to the runtime's rounding. Raises
+    With ``thumbnails`` the cache keeps, of each image that is decoded, the small square that a report shows.
+    ``progress(done, total)`` is called from this thread. Unreadable images are quarantined. The same image gives the
+    same numbers whatever its batch, to the runtime's rounding. Raises BackboneError, OptionError, MissingExtraError.
+    """
+    thumbnails = thumbnails and cache is not None
+    return _run(FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails), progress)
+
+
+def embed_exactly(
+    dataset: Dataset,
+    backbone: Backbone,
+    compute: Compute,
+    *,
+    load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
+    progress: Progress | None = None,
+) -> Features:
+    """Compute features as float32, as the probabilities of a finished model need it.
+
+    There are no ``tiny_images`` and ``image_stats``, and nothing is cached. ``load`` loads the backbone's graph. Raises
     BackboneError, OptionError, MissingExtraError.
     """
+    return _run(FeatureExtractor(dataset, backbone, compute, exact=True, load=load), progress)
+
+
+def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
     start = time.perf_counter()
-    extractor = FeatureExtractor(
-        dataset, backbone, compute or Compute(), cache, view, exact, thumbnails and cache is not None
-    )
-    arrays = _FeatureArrays(len(dataset))
+    count, cache = len(extractor.dataset), extractor.cache
+    arrays = _FeatureArrays(count)
     unsaved: dict[bytes, NDArray[np.uint8]] = {}
     try:
         for result in extractor.batches():
@@ -105,7 +128,7 @@ def embed(
                     cache.put_many(unsaved)
                     unsaved = {}
             if progress is not None:
-                progress(arrays.done, len(dataset))
+                progress(arrays.done, count)
     finally:  # also when it is interrupted: the next run continues from here
         if cache is not None and unsaved:
             cache.put_many(unsaved)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.data import Dataset
 from headstart.images.augment import AUGMENTATIONS, random_affine, warp
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 
 Pixels = NDArray[np.uint8]
@@ -40,7 +40,9 @@ class ImageLoader:
         if row in self._cache:
             return self._cache[row]
         source = self.dataset.read(self.indices[row])
-        pixels = self.preprocess(decode(source, min_size=self.preprocess.min_size))
+        pixels = self.preprocess(
+            decode(source, min_size=self.preprocess.min_size, sample_range=self.preprocess.sample_range)
+        )
         if len(self._cache) < self._capacity:
             self._cache[row] = pixels
         return pixels

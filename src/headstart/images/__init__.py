@@ -1,1 +1,13 @@
-"""One image: decoding, preprocessing for a network, augmentation, and small thumbnails with image statistics."""
+"""One image: decoding, preprocessing for a network, augmentation, and small thumbnails with image statistics.
+
+decoding.py    decode: the bytes of a file to RGB pixels
+arrays.py      PIL images and arrays to RGB pixels
+samples.py     black and white of images of more than 8 bits, measured on the training images
+preprocess.py  Preprocess: crop and resize for a network
+augment.py     augmented views
+thumbnail.py   small images, and image statistics
+"""
+
+from headstart.images.decoding import decode
+
+__all__ = ["decode"]

@@ -25,7 +25,9 @@ class Preprocess:
     """Crop and resize that a backbone expects of its images.
 
     ``height`` and ``width`` are in pixels. ``resize`` "shortest" keeps the aspect ratio and crops the centre, "squash"
-    does not keep it. ``crop`` in (0, 1] is the fraction of the (shorter) side that remains. Raises OptionError.
+    does not keep it. ``crop`` in (0, 1] is the fraction of the (shorter) side that remains. ``sample_range`` holds the
+    values of black and white in images of more than 8 bits (``images.samples``; None: by their type). Raises
+    OptionError.
     """
 
     height: int
@@ -33,6 +35,7 @@ class Preprocess:
     resize: Literal["shortest", "squash"] = "shortest"
     crop: float = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    sample_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         sizes_ok = all(type(side) is int and 1 <= side <= MAX_SIZE for side in (self.height, self.width))
@@ -46,6 +49,8 @@ class Preprocess:
             raise OptionError(f"Resize mode {self.resize!r} is unknown; expected shortest or squash.")
         if self.interpolation not in tuple(FILTERS):
             raise OptionError(f"Interpolation {self.interpolation!r} is unknown; expected {' or '.join(FILTERS)}.")
+        if self.sample_range is not None and not _is_range(self.sample_range):
+            raise OptionError(f"Sample range {self.sample_range!r} cannot be used; expected two numbers, low and high.")
 
     @property
     def min_size(self) -> tuple[int, int]:
@@ -78,7 +83,10 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, for ``backbone.json`` and ``config.json``."""
-        return asdict(self)
+        values = asdict(self)
+        if self.sample_range is None:  # as in all folders of backbones, and where no image needs it
+            del values["sample_range"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -90,4 +98,15 @@ class Preprocess:
             raise OptionError(
                 f"Preprocessing {dict(values)} cannot be read; expected {', '.join(cls.__dataclass_fields__)}."
             )
+        sample_range = values.get("sample_range")
+        if isinstance(sample_range, list):
+            values = {**values, "sample_range": tuple(sample_range)}
         return cls(**values)
+
+
+def _is_range(value: object) -> bool:
+    """Return whether a value is two finite numbers, the first below the second."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) and np.isfinite(end) for end in value)
+    return numbers and value[0] < value[1]

@@ -3,6 +3,7 @@
 model.py        Model: classes, preprocessing, head and graph of a finished classifier
 compose.py      backbone and head as one ONNX graph: uint8 images in, probabilities and OOD score out
 golden.py       a few images with their predictions, to prove that a machine computes the same
+folder_files.py the files of a model folder, and what may be replaced
 folder.py       write a model folder whole or not at all; read one as untrusted data
 card.py         the model card
 predictions.py  Predictions and Evaluation

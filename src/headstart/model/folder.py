@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +15,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, ModelError, OptionError
-from headstart.files import encode, read_json, replace_folder, to_json
+from headstart.files import encode, replace_folder, table_path, table_text, to_json
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
 from headstart.model.card import model_card
+from headstart.model.folder_files import (
+    LIBRARY,
+    LIMITS,
+    check_output_folder,
+    check_same_data,
+    read_bytes,
+    read_json_file,
+    read_training_hashes,
+)
 from headstart.model.model import GoldenSample, Model
 from headstart.stats.conformal import ConformalThresholds, check_targets
 
 FORMAT = 3
-LIMITS = {
-    "config.json": 64 * 2**20,
-    "run.json": 256 * 2**20,
-    "head.safetensors": 2 * 2**30,
-    "golden.npz": 256 * 2**20,
-    "model.onnx": 2 * 2**30,
-}
 MAX_CLASSES = 100_000
-LIBRARY = "headstart"  # library_name of config.json: it says that a folder was written by this library
-OUR_FILES = frozenset({*LIMITS, "README.md", "report.html", "report.json", "training.svg"})  # all that is ever written
 OOD_TENSORS = ("centre", "scales", "factor")
 
 
-def write_model(model: Model, folder: str | os.PathLike[str]) -> Path:
-    """Write the model folder. It appears whole or not at all; an older model there is replaced.
+def write_model(
+    model: Model,
+    folder: str | os.PathLike[str],
+    left_out: Sequence[tuple[str, str]] = (),
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Write the model folder. It appears whole or not at all.
 
-    Raises OptionError where anything lies there that Headstart did not write, ModelError when it cannot be written.
+    A model of the same data is replaced: of the same classes, and of the same source or at least half of the training
+    images; one of other data only with ``overwrite``. ``left_out`` are the paths that the model was not fitted to, and
+    why; they are written to ``skipped.csv``.
+
+    Raises OptionError where anything lies there that Headstart did not write, or a model of other data; ModelError when
+    it cannot be written.
     """
     target = check_output_folder(folder)
+    if not overwrite:
+        check_same_data(target, model)
     try:
-        replace_folder(target, lambda new: _write_files(new, model))
+        replace_folder(target, lambda new: _write_files(new, model, left_out))
     except OSError as error:
         raise ModelError(
             f"Cannot write the model to {target}: {error.strerror or error}; nothing was changed."
@@ -51,36 +65,7 @@ def write_model(model: Model, folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def check_output_folder(folder: str | os.PathLike[str]) -> Path:
-    """Return the folder if a model may be written there: it is new, empty, or holds a model of ours and nothing else.
-
-    Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched.
-    """
-    target = Path(folder)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OptionError(f"{target} is not a folder; give another name for the model.")
-    names = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
-    if names and not _is_ours(target / "config.json"):
-        raise OptionError(f"{target} holds files that are not a Headstart model; give another name for the model.")
-    foreign = [name for name in names if name not in OUR_FILES or (target / name).is_dir()]
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise OptionError(
-            f"{target} is a model, but also holds {', '.join(foreign[:3])}{more}, which Headstart did not write; "
-            "move that elsewhere, or give another name for the model."
-        )
-    return target
-
-
-def _is_ours(config: Path) -> bool:
-    """Return whether a config.json says that Headstart wrote it: many other programs keep a file of that name."""
-    try:
-        return read_json(config, LIMITS["config.json"]).get("library_name") == LIBRARY
-    except (OSError, ValueError):
-        return False
-
-
-def _write_files(folder: Path, model: Model) -> None:
+def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]) -> None:
     from safetensors.numpy import save
 
     head, golden = model.head, model.golden
@@ -121,6 +106,14 @@ def _write_files(folder: Path, model: Model) -> None:
     (folder / "config.json").write_bytes(to_json(config, indent=1))
     (folder / "run.json").write_bytes(to_json(dict(model.run), indent=1))
     (folder / "README.md").write_bytes(encode(model_card(model)))
+    if model.training_hashes is not None:
+        (folder / "training_images.bin").write_bytes(model.training_hashes.tobytes())
+    if left_out:
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows(
+            [("path", "reason"), *((table_path(path), table_text(reason)) for path, reason in left_out)]
+        )
+        (folder / "skipped.csv").write_bytes(encode(table.getvalue()))
 
 
 def _thresholds_to_dict(thresholds: ConformalThresholds) -> dict[str, object]:
@@ -155,9 +148,20 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
         raise ModelError(f"{path}: config.json is damaged: {type(error).__name__} {error}.") from None
     graph = _read_graph(path, expected_hash)
     golden = _golden(path, config, preprocess, len(classes))
-    run = _read_json(path, "run.json") if (path / "run.json").exists() else {}
+    run = read_json_file(path, "run.json") if (path / "run.json").exists() else {}
     return Model(
-        classes, preprocess, backbone, head, ood, thresholds, graph, expected_hash, batch, golden=golden, run=run
+        classes,
+        preprocess,
+        backbone,
+        head,
+        ood,
+        thresholds,
+        graph,
+        expected_hash,
+        batch,
+        golden,
+        run,
+        read_training_hashes(path),
     )
 
 
@@ -166,7 +170,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"There is no model folder {folder}; make one with: headstart fit DATA -o {folder}")
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder} is not a model folder: it has no config.json.")
-    config = _read_json(folder, "config.json")
+    config = read_json_file(folder, "config.json")
     version = config.get("format")
     if not isinstance(version, int) or isinstance(version, bool):
         raise ModelError(f"{folder}: config.json has no format number; it is damaged or not Headstart's.")
@@ -183,7 +187,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_graph(folder: Path, expected_hash: object) -> bytes:
-    graph = _read_bytes(folder, "model.onnx")
+    graph = read_bytes(folder, "model.onnx")
     if hashlib.sha256(graph).hexdigest() != expected_hash:
         raise ModelError(
             f"{folder}: model.onnx is not the file that config.json describes (its sha256 differs); fit or copy again."
@@ -202,29 +206,6 @@ def _read_graph(folder: Path, expected_hash: object) -> bytes:
     return graph
 
 
-def _read_bytes(folder: Path, name: str) -> bytes:
-    return _checked_file(folder, name).read_bytes()
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return read_json(_checked_file(folder, name), LIMITS[name])
-    except ValueError as error:
-        raise ModelError(f"{folder}: {name} is damaged: {error}.") from None
-
-
-def _checked_file(folder: Path, name: str) -> Path:
-    """Return the path of a file of the folder that is there, no link out of it, and not too large."""
-    file = folder / name
-    if not file.is_file():
-        raise ModelError(f"{folder} has no {name}; the folder is incomplete: copy or fit it again.")
-    if file.resolve().parent != folder.resolve():
-        raise ModelError(f"{folder}: {name} is a link out of the folder; refused.")
-    if file.stat().st_size > LIMITS[name]:
-        raise ModelError(f"{folder}: {name} has more than {LIMITS[name]:,} bytes; refused.")
-    return file
-
-
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config["id2label"]
     if not 1 < len(names) <= MAX_CLASSES:
@@ -240,7 +221,7 @@ def _tensors(folder: Path) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load
 
     try:
-        tensors: dict[str, NDArray[Any]] = load(_read_bytes(folder, "head.safetensors"))
+        tensors: dict[str, NDArray[Any]] = load(read_bytes(folder, "head.safetensors"))
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder}: head.safetensors is damaged: {error}.") from None
     return tensors
@@ -310,7 +291,7 @@ def _thresholds(config: Mapping[str, Any], classes: int) -> ConformalThresholds:
 def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, classes: int) -> GoldenSample | None:
     if "golden" not in config:
         return None
-    data = _read_bytes(folder, "golden.npz")
+    data = read_bytes(folder, "golden.npz")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(info.file_size for info in archive.infolist()) > 2 * LIMITS["golden.npz"]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from headstart.errors import ModelError, VerifyError
 from headstart.features.runtime import Compute, Outputs, RuntimeInfo, load_graph, run_padded
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 from headstart.model.model import GoldenSample, Model
 

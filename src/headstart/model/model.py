@@ -36,12 +36,16 @@ class GoldenSample:
     ood_tolerance: Mapping[str, float]
 
 
+HASH_BYTES = 16  # of a SHA-256 that are kept: enough to tell images apart
+
+
 @dataclass(frozen=True)
 class Model:
     """A finished classifier.
 
     ``backbone`` describes the backbone: id, sha256, licence and source. ``graph`` is the content of ``model.onnx``,
     ``sha256`` its hash, ``batch`` the only batch size it allows (None: any). ``run`` is the content of ``run.json``.
+    ``training_hashes`` [n, 16] uint8 are the first bytes of the SHA-256 of the training images (None: not known).
     """
 
     classes: tuple[str, ...]
@@ -55,6 +59,14 @@ class Model:
     batch: int | None
     golden: GoldenSample | None = field(default=None, repr=False)
     run: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    training_hashes: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""
+        if self.training_hashes is None:
+            return np.zeros(len(content_hashes), bool)
+        known = {row.tobytes() for row in self.training_hashes}
+        return np.array([row.tobytes() in known for row in content_hashes[:, :HASH_BYTES]], bool)
 
     def as_backbone(self) -> Backbone:
         """Return the whole model as a backbone whose taps are its outputs, so that images take the same path."""

@@ -18,11 +18,12 @@ from headstart.stats.conformal import ConformalThresholds
 class Predictions:
     """Predictions for n images that could be read.
 
-    ``classes`` [k] are those of the model; ``paths`` and ``rows`` [n] name the images and their rows of the features;
-    ``probabilities`` is [n, k]. ``truth`` [n] holds true classes as places in ``labels`` (None where they are not
-    known): the classes, and ``unknown_classes`` that only the data have. ``quarantined`` names the images that could
-    not be read. Predictions of a finished model also have ``thresholds`` and the OOD score of each image,
-    ``ood_scores`` [n], 0 to 1; else these are None.
+    ``classes`` [k] are those of the model; ``paths`` [n] name the images, ``rows`` [n] are their places in the dataset,
+    or in the features of a fit; ``probabilities`` is [n, k]. ``truth`` [n] holds true classes as places in ``labels``
+    (None where they are not known): the classes, and ``unknown_classes`` that only the data have. ``quarantined`` names
+    the images that could not be read. Predictions of a finished model also have ``thresholds`` and the OOD score of
+    each image, ``ood_scores`` [n], 0 to 1, and know which images they were trained on, ``is_training_image`` [n]; else
+    these are None.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +35,7 @@ class Predictions:
     quarantined: tuple[Quarantined, ...] = ()
     thresholds: ConformalThresholds | None = None
     ood_scores: NDArray[np.float64] | None = field(default=None, repr=False)
+    is_training_image: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -107,12 +109,22 @@ class Evaluation:
     false_rejections: Accuracy | None = None
     ood_recall: Accuracy | None = None
 
+    @property
+    def training_images(self) -> int:
+        """How many of the images the model was trained on: of these it says nothing about new ones."""
+        known = self.predictions.is_training_image
+        return 0 if known is None else int(known.sum())
+
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         predictions, thresholds = self.predictions, self.predictions.thresholds
         values: dict[str, object] = {
             "classes": list(predictions.classes),
-            "images": {"count": len(predictions), "quarantined": len(predictions.quarantined)},
+            "images": {
+                "count": len(predictions),
+                "quarantined": len(predictions.quarantined),
+                "training": self.training_images,
+            },
             "accuracy": self.accuracy.to_dict(),
             **self.metrics.to_dict(),
             "confusion": self.confusion.tolist(),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from headstart.backbones import Backbone
 from headstart.data import Dataset, as_dataset
 from headstart.errors import DataError
-from headstart.features import Compute, embed
-from headstart.features.features import Progress
+from headstart.features import Compute
+from headstart.features.extractor import load_backbone_graph
+from headstart.features.features import Progress, embed_exactly
+from headstart.features.runtime import Graph
 from headstart.model.folder import read_model
 from headstart.model.golden import Verification, verify
 from headstart.model.model import Model
@@ -28,6 +32,12 @@ class Predictor:
 
     model: Model
     compute: Compute = field(default_factory=Compute)
+    _graphs: dict[Compute, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[Predictor], tuple[Model, Compute]]:
+        """Return what travels to another process: all but the loaded graphs."""
+        return Predictor, (self.model, self.compute)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], compute: Compute | None = None) -> Predictor:
@@ -45,17 +55,18 @@ class Predictor:
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image of a dataset."""
         model = self.model
-        features = embed(dataset, model.as_backbone(), self.compute, exact=True, progress=progress)
+        features = embed_exactly(dataset, model.as_backbone(), self.compute, load=self._load_graph, progress=progress)
         values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
         items = [dataset.items[i] for i in features.index]
         predictions = Predictions(
             model.classes,
             tuple(item.path for item in items),
-            np.arange(len(items)),
+            features.index,
             values / values.sum(axis=1, keepdims=True),
             quarantined=(*dataset.quarantined, *features.quarantined),
             thresholds=model.thresholds,
             ood_scores=features.values["distance"].astype(np.float64).reshape(-1),
+            is_training_image=model.is_training_image(features.content_hashes),
         )
         if any(item.label is None for item in items):
             return predictions
@@ -73,6 +84,13 @@ class Predictor:
         if not len(predictions):
             raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read.")
         return evaluate(predictions)
+
+    def _load_graph(self, backbone: Backbone, compute: Compute) -> Graph:
+        """Load the graph once for each number of threads: compiling it takes longer than to predict an image."""
+        with self._lock:
+            if compute not in self._graphs:
+                self._graphs[compute] = load_backbone_graph(backbone, compute)
+            return self._graphs[compute]
 
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""

@@ -19,7 +19,7 @@ from headstart.data import Dataset
 from headstart.errors import ImageError
 from headstart.features import FeatureCache, Features
 from headstart.heads.head import Head
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.machine import single_threaded_blas
 from headstart.model import cam
 from headstart.report import projection, reliability, thumbnails
@@ -266,7 +266,11 @@ def _activation_maps(
     indices, pixels = [], []
     for i in (*errors, *typical):
         try:
-            image = decode(data.dataset.read(int(features.index[rows[i]])), min_size=preprocess.min_size)
+            image = decode(
+                data.dataset.read(int(features.index[rows[i]])),
+                min_size=preprocess.min_size,
+                sample_range=preprocess.sample_range,
+            )
         except ImageError:
             continue
         indices.append(i)

@@ -14,7 +14,7 @@ from headstart.data import Dataset
 from headstart.errors import ImageError
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.features import Features, thumbnail_key
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 from headstart.images.thumbnail import SQUARE, TINY, shrink, square_thumbnail
 from headstart.machine import cores
 from headstart.report.data import SpriteSheet

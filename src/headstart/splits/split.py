@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,7 @@ def split_features(
     labels = np.array([number[str(items[i].label)] for i in train])
     groups = group_images(features, dataset, train, labels, group_by)
     notes = [
+        *_lost_images_notes(features, dataset),
         *_unknown_class_notes(classes, [str(items[i].label) for i in held_out]),
         *_leak_notes(features, dataset, train, held_out),
     ]
@@ -83,6 +85,23 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Rows,
         raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
     vectors = features.vectors(rows)[features.deepest_tap]
     return find_groups(features.content_hashes[rows], features.tiny_images[rows], vectors, labels)
+
+
+def _lost_images_notes(features: Features, dataset: Dataset) -> list[str]:
+    """Name the classes of which at least half the images could not be read."""
+    listed = Counter(item.label for item in dataset.items)
+    read = Counter(dataset.items[i].label for i in features.index)
+    label_of = {item.path: item.label for item in dataset.items}
+    notes = []
+    for label, count in sorted(listed.items(), key=str):
+        lost = count - read[label]
+        if label is not None and 2 * lost >= count:
+            first = next(image for image in features.quarantined if label_of.get(image.path) == label)
+            notes.append(
+                f"{'All' if lost == count else lost} of the {count} images of {label} could not be read; the first is "
+                f"{first.path}: {first.reason}"
+            )
+    return notes
 
 
 def _unknown_class_notes(classes: Sequence[str], validation_labels: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+UNEVEN = 1.5  # times the share that a class would have if all had equally many images
+
 
 @dataclass(frozen=True)
 class ClassMetrics:
@@ -48,6 +50,18 @@ class ClassificationMetrics:
     macro_f1: float
 
     @property
+    def majority(self) -> tuple[str, float]:
+        """The class with the most images, and its share of all: the accuracy of always predicting it."""
+        largest = max(self.per_class, key=lambda metrics: metrics.support)
+        return largest.name, largest.support / sum(metrics.support for metrics in self.per_class)
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether one class has so many images that an accuracy must be read beside its share."""
+        present = sum(metrics.support > 0 for metrics in self.per_class)
+        return self.majority[1] >= UNEVEN / present
+
+    @property
     def balanced_accuracy(self) -> float:
         """The mean recall of the classes that have images."""
         return self.macro_recall
@@ -58,6 +72,7 @@ class ClassificationMetrics:
             "per_class": [metrics.to_dict() for metrics in self.per_class],
             "macro": {"precision": self.macro_precision, "recall": self.macro_recall, "f1": self.macro_f1},
             "balanced_accuracy": self.balanced_accuracy,
+            "majority": {"class": self.majority[0], "share": self.majority[1]},
         }
 
 

@@ -11,7 +11,7 @@ from helpers.frameworks import keras_network, needs, served, timm_network
 from headstart import ImageClassifier, backbones
 from headstart.backbones import InputOptions
 from headstart.errors import BackboneError, OptionError
-from headstart.images.decode import decode
+from headstart.images.decoding import decode
 
 pytestmark = [pytest.mark.zoo, pytest.mark.filterwarnings("ignore")]
 needs("torch", "timm", "keras", "h5py", "onnxscript")

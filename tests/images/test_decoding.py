@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 
 from headstart.errors import ImageError
-from headstart.images import decode as module
-from headstart.images.decode import ORIENTATION, decode, decode_with_size, is_image_name
+from headstart.images import decoding as module
+from headstart.images.decoding import ORIENTATION, decode, decode_with_size, is_image_name
 
 COLOURS = np.array([[[200, 30, 40], [20, 180, 60]], [[30, 60, 210], [240, 240, 90]]], np.uint8)
 
@@ -307,6 +307,6 @@ def test_a_heic_image_without_the_extra_names_it(monkeypatch):
 
 def test_a_heic_image_of_too_many_pixels_is_refused(monkeypatch):
     data = heic(blocks())
-    monkeypatch.setattr("headstart.images.decode.MAX_PIXELS", 100)
+    monkeypatch.setattr("headstart.images.decoding.MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="more than the limit of 100"):
         decode(data)

@@ -35,17 +35,26 @@ def is_image_name(name: str) -> bool:
     return splitext(name)[1].lower() in SUFFIXES
 
 
-def decode(source: bytes | NDArray[np.uint8], *, min_size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def decode(
+    source: bytes | NDArray[np.uint8],
+    *,
+    min_size: tuple[int, int] | None = None,
+    sample_range: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to pixels [height, width, 3], uint8 RGB; an array is returned unchanged.
 
     With ``min_size`` = (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result
-    still has that many rows and columns. Raises ImageError with the reason in one line.
+    still has that many rows and columns. ``sample_range`` holds the values of black and white in images of more than 8
+    bits (``images.samples``). Raises ImageError with the reason in one line.
     """
-    return decode_with_size(source, min_size=min_size)[0]
+    return decode_with_size(source, min_size=min_size, sample_range=sample_range)[0]
 
 
 def decode_with_size(
-    source: bytes | NDArray[np.uint8], *, min_size: tuple[int, int] | None = None
+    source: bytes | NDArray[np.uint8],
+    *,
+    min_size: tuple[int, int] | None = None,
+    sample_range: tuple[float, float] | None = None,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation."""
     if isinstance(source, np.ndarray):
@@ -57,7 +66,7 @@ def decode_with_size(
     try:
         with Image.open(io.BytesIO(source), formats=FORMATS) as image:
             stored_size = (image.height, image.width)
-            return _pixels(image, source, min_size), stored_size
+            return _pixels(image, source, min_size, sample_range), stored_size
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -69,6 +78,21 @@ def decode_with_size(
     except MemoryError:
         raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
     except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
+        raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+
+
+def decode_pil(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels [height, width, 3], uint8 RGB, of a PIL image, its EXIF orientation applied.
+
+    Raises ImageError.
+    """
+    try:
+        _check_size(*image.size)
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
+        return _apply_orientation(np.asarray(_to_rgb(image)), orientation)
+    except ImageError:
+        raise
+    except Exception as error:  # as for files
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
@@ -89,22 +113,30 @@ def _decode_heif(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, factor: int = 1) -> None:
+    """Raise ImageError for an image that has too many pixels even where it is decoded at 1 / ``factor`` of its size."""
+    if width * height > MAX_PIXELS * factor**2:
         raise ImageError(
             f"{width} x {height} is {width * height:,} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller."
         )
 
 
-def _pixels(image: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _pixels(
+    image: ImageFile.ImageFile,
+    data: bytes,
+    min_size: tuple[int, int] | None,
+    sample_range: tuple[float, float] | None,
+) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
-    _check_size(width, height)
     orientation = image.getexif().get(ORIENTATION, 1)
-    if image.format in ("JPEG", "MPO"):
-        if min_size is not None and orientation in (5, 6, 7, 8):
-            min_size = min_size[::-1]
-        factor = _reduction_factor(height, width, min_size)
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and min_size is not None and orientation in (5, 6, 7, 8):
+        min_size = min_size[::-1]
+    factor = _reduction_factor(height, width, min_size) if is_jpeg else 1
+    # The decoder of a progressive JPEG holds it in full size.
+    _check_size(width, height, 1 if image.info.get("progressive") else factor)
+    if is_jpeg:
         if image.mode in ("L", "RGB"):
             try:
                 return _apply_orientation(_decode_jpeg(data, height, width, factor), orientation)
@@ -116,7 +148,7 @@ def _pixels(image: ImageFile.ImageFile, data: bytes, min_size: tuple[int, int] |
         image.draft(None, (max(1, width // factor), max(1, height // factor)))
     if image.format == "TIFF":
         orientation = 1  # Pillow has applied it already
-    return _apply_orientation(np.asarray(_to_rgb(image)), orientation)
+    return _apply_orientation(np.asarray(_to_rgb(image, sample_range)), orientation)
 
 
 def _reduction_factor(height: int, width: int, min_size: tuple[int, int] | None) -> int:
@@ -137,7 +169,7 @@ def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[n
     return pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, sample_range: tuple[float, float] | None = None) -> Image.Image:
     """Convert an image of any mode to RGB."""
     mode = image.mode
     image.load()
@@ -145,7 +177,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         # Pillow takes the inks of every JPEG as inverted, which only Adobe's are.
         return ImageChops.invert(image).convert("RGB")
     if mode.startswith(("I", "F")):
-        return _to_8_bits(image)
+        return _to_8_bits(image, sample_range)
     if mode in ("P", "PA") or "transparency" in image.info or "A" in image.getbands() or "a" in image.getbands():
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -153,16 +185,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image, sample_range: tuple[float, float] | None) -> Image.Image:
     """Convert grey of 16 bits, 32 bits or floating point to RGB.
 
-    65,535 is white, or 1 in floating point. Values beyond that range are scaled by the range of the image.
+    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white, or
+    1 in floating point, and values beyond that are scaled by the range of the image.
     """
     values = np.asarray(image, np.float64)
     if not np.isfinite(values).all():
         raise ImageError("The image has samples that are NaN or infinite.")
     if isinstance(transparent := image.info.get("transparency"), int):
-        values[values == transparent] = 65535  # the one transparent grey level of a PNG, on white
+        # The one transparent grey level of a PNG, on white.
+        values[values == transparent] = 65535 if sample_range is None else sample_range[1]
+    if sample_range is not None:
+        black, white = sample_range
+        grey = np.rint(np.clip((values - black) / (white - black), 0, 1) * 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
         values = (values - low) / ((high - low) or 1) * 65535

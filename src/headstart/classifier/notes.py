@@ -1,0 +1,68 @@
+"""Lines about a fit that the user must see: too few groups, classes that are missed, accuracies that disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from headstart.model.predictions import Evaluation
+from headstart.stats.accuracy import disjoint
+from headstart.stats.classification import ClassificationMetrics
+from headstart.stats.conformal import ConformalThresholds, groups_needed
+
+MAX_CLASS_NOTES = 5
+
+
+def coverage_notes(thresholds: ConformalThresholds, groups: int) -> list[str]:
+    """Say where there are too few groups to meet a target."""
+    notes = []
+    if not any(thresholds.set_thresholds):
+        notes.append(
+            f"{groups} groups of images are too few for a coverage of {thresholds.coverage:.0%}: every prediction set "
+            f"holds every class; {groups_needed(thresholds.coverage)} groups are needed."
+        )
+    if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
+        notes.append(
+            f"{groups} groups of images are too few for a false-rejection rate of {thresholds.false_alarms:.0%}: "
+            f"no image is rejected as unknown; {groups_needed(1 - thresholds.false_alarms)} groups are needed."
+        )
+    return notes
+
+
+def class_notes(metrics: ClassificationMetrics) -> list[str]:
+    """Name the classes that are never predicted, or mostly missed: an accuracy over all classes can hide them."""
+    notes = []
+    for of_class in metrics.per_class:
+        if of_class.recall is None or of_class.recall >= 0.5:
+            continue
+        is_never = of_class.precision is None
+        predicted = (
+            f"No image is predicted as {of_class.name}"
+            if is_never
+            else (f"Only {of_class.recall:.0%} of the images of {of_class.name} are recognised")
+        )
+        notes.append(
+            f"{predicted}, leaving one group out; of that class there are {of_class.support} training images: add some."
+        )
+    more = len(notes) - MAX_CLASS_NOTES
+    return notes[:MAX_CLASS_NOTES] + [f"{more} more classes are recognised as badly; see the report."] * (more > 0)
+
+
+def contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Say where the two accuracies contradict each other."""
+    if "validation" not in evaluations:
+        return []
+    left_out, validation = evaluations["leave_group_out"].accuracy, evaluations["validation"].accuracy
+    if not disjoint(left_out.interval, validation.interval):
+        return []
+    if validation.value > left_out.value:
+        return [
+            "Validation accuracy is above that of training images with their group left out: "
+            "the validation images may be easier, or copies."
+        ]
+    return [
+        "Validation accuracy is below that of training images with their group left out: rely on the validation "
+        "accuracy. The validation images may differ from the training images, or related images were not grouped; name "
+        "their groups in a column (--group-by)."
+    ]

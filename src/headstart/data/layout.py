@@ -1,0 +1,278 @@
+"""Class and split names from the paths of a folder or an archive: one rule for all the ways people lay out images.
+
+    class/image                    all images are for training
+    split/class/image              split: train, validation or test, in any of their usual names
+    class/split/image
+    image                          unlabelled images, to predict on
+
+Folders that only wrap the data are ignored. Below a class folder there may be more folders; they belong to the class.
+Beside folders of splits, other folders are skipped; beside class folders, a folder of images named like a validation or
+test split is skipped, too: its images have no labels. Where another reading is possible, a note says so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from posixpath import splitext
+
+from headstart.data.dataset import Dataset, Item, Skipped, sorted_dataset
+from headstart.data.reading import Source
+from headstart.data.table_files import is_table
+from headstart.errors import DataError, OptionError
+from headstart.images.decoding import SUFFIXES, is_image_name
+
+LAYOUTS = ("auto", "class/image", "split/class/image", "class/split/image", "image")
+EXPECTED = "expected class/image.jpg, or train/class/image.jpg with validation and test beside train"
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "validate": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+}
+FILLER = re.compile(r"[\W_\d]+|(?:data)?set|data|im(?:a)?ge?s?|pictures?|photos?|samples?|splits?|folder|dir")
+SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders, in lower case
+    "#recycle",
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "picasa.ini",
+    "system volume information",
+    "thumbs.db",
+    "zbthumbnail.info",
+}
+
+TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table of a folder
+
+PathParts = tuple[str, ...]
+Paths = Mapping[int, PathParts]  # the parts of the path of each image, by its key
+
+
+def to_nfc(name: str) -> str:
+    """Return a name in Unicode's composed form (NFC): macOS stores 'é' as two characters, Linux as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_name(name: str) -> str | None:
+    """Return train, validation or test for a name that means one of them, otherwise None.
+
+    >>> split_name("Train"), split_name("val_images"), split_name("test-set"), split_name("train2017")
+    ('train', 'validation', 'test', 'train')
+    >>> split_name("trainer"), split_name("testudo")
+    (None, None)
+    """
+    lower = name.casefold()
+    return SPLIT_WORDS.get(lower) or SPLIT_WORDS.get(FILLER.sub("", lower))
+
+
+def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
+    """Build the dataset that the names of a source describe, read by one of ``LAYOUTS``.
+
+    Raises DataError if it has no images, or none in a class folder; OptionError for an unknown layout.
+    """
+    if layout not in LAYOUTS:
+        raise OptionError(f"Unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
+    skipped = list(source.skipped)
+    paths: dict[int, PathParts] = {}
+    for key, name in enumerate(source.names):
+        parts = tuple(name.split("/"))
+        if any(part.startswith(".") for part in parts):
+            skipped.append(Skipped(source.display_path(key), "hidden"))
+        elif any(part.casefold() in SYSTEM_FILES for part in parts):
+            skipped.append(Skipped(source.display_path(key), "left by the system"))
+        elif not is_image_name(name):
+            skipped.append(Skipped(source.display_path(key), "not an image"))
+        else:
+            paths[key] = parts
+    if not paths:
+        raise DataError(f"No images in {uri} ({_what_is_there(skipped)}); {EXPECTED}.")
+    depth = _wrapping_depth(list(paths.values()))
+    paths = {key: parts[depth:] for key, parts in paths.items()}
+    notes: list[str] = []
+    is_detected = layout == "auto"
+    if is_detected:
+        layout, notes = _detect(paths)
+    items, left_out = _items(source, paths, layout, is_detected)
+    skipped += left_out
+    if not items:
+        raise DataError(f"No image in {uri} is in a class folder; {EXPECTED}.")
+    notes += [*_skipped_notes(left_out), *_similar_names_notes(item.label for item in items)]
+    return sorted_dataset(
+        uri, items, skipped, source.quarantined, source.read, layout=layout, notes=(*source.notes, *notes)
+    )
+
+
+def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
+    """Return the tables to read a local folder by, and the split of each where its folder is that of a split.
+
+    ``names`` are the files of the folder. There are none where class folders say what the images are.
+    """
+    if "://" in uri or not os.path.isdir(uri):  # noqa: PTH112
+        return {}
+    tables = [name for name in names if is_table(name) and not name.startswith(".") and name.count("/") < 2]
+    paths = {key: tuple(name.split("/")) for key, name in enumerate(names) if is_image_name(name)}
+    if not tables or not paths:
+        return {}
+    items, _ = _items(Source(names, _unread, uri), paths, _detect(paths)[0], True)
+    if len({item.label for item in items if item.label is not None}) > 1:
+        return {}
+    in_splits: dict[str, str | None] = {
+        name: split for name in tables if "/" in name and (split := split_name(name.split("/")[0]))
+    }
+    if in_splits:
+        return in_splits
+    at_root = [name for name in tables if "/" not in name]
+    stems = {name: splitext(name)[0].casefold() for name in at_root}
+    preferred = [name for name in at_root if split_name(stems[name]) == "train"]
+    preferred += [name for name in at_root if stems[name].strip("_") in TABLE_NAMES]
+    if not preferred and len(at_root) == 1:
+        preferred = at_root
+    return {preferred[0]: None} if preferred else {}
+
+
+def _unread(_: int) -> bytes:
+    raise AssertionError("only names are looked at")
+
+
+def _detect(paths: Paths) -> tuple[str, list[str]]:
+    """Return the layout of images with these paths, and notes where they could be read in another way."""
+    subfolders: dict[str, set[str]] = defaultdict(set)  # of each first folder, "" for images that lie right in it
+    for parts in paths.values():
+        if len(parts) > 1:
+            subfolders[parts[0]].add(parts[1] if len(parts) > 2 else "")
+    if not subfolders:
+        return "image", []
+    splits = [name for name in subfolders if split_name(name)]
+    with_classes = [name for name in splits if subfolders[name] - {""}]
+    others = [name for name in subfolders if name not in splits]
+    kinds = {split_name(name) for name in with_classes}
+    if with_classes and (len(kinds) > 1 or len(others) < 2):
+        return "split/class/image", []
+    if not others and not with_classes:
+        return "split/class/image", []  # of images without class folders: an error, never a class named "train"
+    inner = [name for names in subfolders.values() for name in names]
+    if len(subfolders) > 1 and all(name and split_name(name) for name in inner):
+        return "class/split/image", []
+    as_classes = [name for name in splits if not _is_unlabelled(name, subfolders[name])]
+    if not as_classes:
+        return "class/image", []
+    return "class/image", [
+        f"{', '.join(sorted(as_classes))} {'was' if len(as_classes) == 1 else 'were'} read as a class, since other "
+        "class folders lie beside; if it is a split, give --layout split/class/image."
+    ]
+
+
+def _is_unlabelled(name: str, subfolders: set[str]) -> bool:
+    """Return whether a folder beside class folders holds images to predict on, like Kaggle's test/."""
+    return split_name(name) in ("validation", "test") and subfolders == {""}
+
+
+def _items(source: Source, paths: Paths, layout: str, is_detected: bool) -> tuple[list[Item], list[Skipped]]:
+    """Return the items of images read by a layout, and the images that have no place in it.
+
+    Where it ``is_detected``, a folder beside class folders may hold unlabelled images.
+    """
+    if layout == "image":
+        return [Item(source.display_path(key), None, "train", key=key) for key in paths], []
+    subfolders: dict[str, set[str]] = defaultdict(set)
+    for parts in paths.values():
+        if len(parts) > 1:
+            subfolders[parts[0]].add(parts[1] if len(parts) > 2 else "")
+    unlabelled = {name for name, inner in subfolders.items() if is_detected and _is_unlabelled(name, inner)}
+    items, left_out = [], []
+    for key, parts in paths.items():
+        path = source.display_path(key)
+        split, label, reason = "train", "", ""
+        match layout:
+            case "split/class/image":
+                name = split_name(parts[0]) if len(parts) > 1 else None
+                if len(parts) > 1 and name is None:
+                    reason = f"in {parts[0]}, beside the splits"
+                elif name is None or len(parts) < 3:
+                    reason = "no class folder"
+                else:
+                    split, label = name, parts[1]
+            case "class/split/image":
+                name = split_name(parts[1]) if len(parts) > 2 else None
+                if name is None:
+                    reason = "no split folder"
+                else:
+                    split, label = name, parts[0]
+            case _:
+                if len(parts) < 2:
+                    reason = "no class folder"
+                elif parts[0] in unlabelled and len(unlabelled) < len(subfolders):
+                    reason = f"in {parts[0]}, without labels"
+                else:
+                    label = parts[0]
+        if reason:
+            left_out.append(Skipped(path, reason))
+        else:
+            items.append(Item(path, to_nfc(label), split, key=key))
+    return items, left_out
+
+
+def _skipped_notes(left_out: Sequence[Skipped]) -> list[str]:
+    """Name the images that have no place in the layout: a whole class may be among them."""
+    counts = Counter(skipped.reason for skipped in left_out)
+    first = {skipped.reason: skipped.path for skipped in reversed(left_out)}
+    return [
+        f"{count} {'image was' if count == 1 else 'images were'} skipped, {reason} ({first[reason]}"
+        f"{', ...' if count > 1 else ''}); another reading is chosen by --layout."
+        for reason, count in counts.items()
+    ]
+
+
+def _similar_names_notes(labels: Iterable[str | None]) -> list[str]:
+    """Name classes whose names differ in case, width or spaces alone: often one class with two spellings."""
+    by_form: dict[str, set[str]] = defaultdict(set)
+    for label in labels:
+        if label is not None:
+            by_form["".join(unicodedata.normalize("NFKC", label).casefold().split())].add(label)
+    return [
+        f"The class names {' and '.join(map(repr, sorted(names)))} look alike, and are read as different classes."
+        for names in by_form.values()
+        if len(names) > 1
+    ]
+
+
+def _what_is_there(skipped: Sequence[Skipped]) -> str:
+    """Describe files of which none is an image: how many of each reason, and the endings found and read."""
+    if not skipped:
+        return "it is empty"
+    counts = Counter(item.reason for item in skipped)
+    text = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    endings = Counter(splitext(item.path)[1].lower() or "none" for item in skipped if item.reason == "not an image")
+    if endings:
+        found = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))
+        text += f"; endings found: {found}; endings read: {', '.join(sorted(SUFFIXES))}"
+    return text
+
+
+def _wrapping_depth(paths: Sequence[PathParts]) -> int:
+    """Return how many leading folders all images share that only wrap the data (flower_photos/daisy/1.jpg)."""
+    depth = 0
+    while True:
+        # Without one more folder below it, the next folder is a class, not a wrapper.
+        if any(len(parts) <= depth + 2 for parts in paths):
+            return depth
+        folders = {parts[depth] for parts in paths}
+        if len(folders) > 1 or split_name(next(iter(folders))) is not None:
+            return depth
+        depth += 1

@@ -1,0 +1,158 @@
+"""Rows of tables: CSV and TSV, JSON lines, and Parquet (extra ``tables``)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.data.reading import error_reason, missing_path
+from headstart.errors import DataError, MissingExtraError, missing_extra
+from headstart.files import open_regular
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+MAX_TABLE = 2**30  # bytes
+
+Row = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as mappings from column to value.
+
+    ``class_names`` are the names of the classes of a column of numbers (Hugging Face's ClassLabel). ``notes`` are lines
+    that the user must see. Cells that hold an image file are replaced by its path, and ``images`` returns the bytes of
+    a row.
+    """
+
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    images: Callable[[int], bytes | None] | None = None
+
+
+def is_table(name: str) -> bool:
+    """Return whether a path or address is that of a table."""
+    return name.split("?")[0].lower().endswith(TABLES)
+
+
+def read_table(uri: str) -> Table:
+    """Read a table by its ending. Raises DataError, MissingExtraError."""
+    data = _read_bytes(uri)
+    name = uri.split("?")[0].lower()  # an address may have a query
+    try:
+        if name.endswith(".parquet"):
+            return _parse_parquet(data)
+        text, notes = _decode(data)
+        rows = _parse_json_lines(text) if name.endswith((".jsonl", ".ndjson")) else _parse_csv(text)
+        return Table(tuple(dict.fromkeys(column for row in rows for column in row)), rows, notes=notes)
+    except MissingExtraError:
+        raise
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise DataError(
+            f"The table {uri} cannot be read: {error_reason(error)}; expected text with a header line."
+        ) from None
+
+
+def _read_bytes(uri: str) -> bytes:
+    try:
+        if "://" in uri:
+            import fsspec
+
+            with fsspec.open(uri, "rb") as stream:
+                data: bytes = stream.read(MAX_TABLE + 1)
+        else:
+            if not Path(uri).exists():
+                raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
+            with open_regular(uri) as file:
+                data = file.read(MAX_TABLE + 1)
+    except DataError:
+        raise
+    except Exception as error:  # fsspec's back ends raise errors of their own
+        raise DataError(f"The table {uri} cannot be read: {error_reason(error)}.") from None
+    if len(data) > MAX_TABLE:
+        raise DataError(f"The table {uri} has more than {MAX_TABLE:,} bytes; split it.")
+    return data
+
+
+def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
+    """Decode text: by its byte order mark, as UTF-8, or else as Windows-1252, with a note."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16"), ()
+    try:
+        return data.decode("utf-8-sig"), ()
+    except UnicodeDecodeError:
+        text = data.decode("cp1252")
+        return text, ("The table is not UTF-8, and was read as Windows-1252; check names with accents.",)
+
+
+def _parse_csv(text: str) -> list[Row]:
+    """Parse text separated by commas, semicolons or tabs, whichever occurs most in the header."""
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    stream = io.StringIO(text, newline="")
+    rows = csv.DictReader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
+    names = [name.strip() for name in rows.fieldnames or ()]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"the column {duplicates[0]!r} occurs more than once")
+    rows.fieldnames = names
+    # Under None are the cells of a row that is longer than the header.
+    return [{name: value for name, value in row.items() if name is not None} for row in rows]
+
+
+def _parse_json_lines(text: str) -> list[Row]:
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is not an object")
+    return rows
+
+
+def _parse_parquet(data: bytes) -> Table:
+    """Read a Parquet table. Images inside it, as the Hugging Face Hub stores them, stay in Arrow's memory."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise missing_extra("Parquet tables need pyarrow", "tables") from None
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+        class_names = _class_names(table.schema.metadata)
+        for column in table.schema:
+            if pyarrow.types.is_struct(column.type) and {"bytes", "path"} <= {f.name for f in column.type}:
+                return _with_stored_images(table, column.name, class_names)
+        return Table(tuple(table.column_names), table.to_pylist(), class_names)
+    except (pyarrow.ArrowException, OSError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _with_stored_images(table: Any, column: str, class_names: Mapping[str, Sequence[str]]) -> Table:
+    """Return an Arrow table with a ``column`` of image files, which are read from it one by one."""
+    stored = table.column(column).combine_chunks()
+    files, paths = stored.field("bytes"), stored.field("path").to_pylist()
+    rest = table.drop_columns([column]).to_pylist()
+    rows = [{column: path or f"row {i + 1}", **row} for i, (path, row) in enumerate(zip(paths, rest, strict=True))]
+
+    def read(row: int) -> bytes | None:
+        value: bytes | None = files[row].as_py()
+        return value
+
+    return Table(tuple(table.column_names), rows, class_names, images=read)
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Return the names of the classes of each ClassLabel column, which datasets of the Hub store as numbers."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            str(name): [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
