@@ -32,11 +32,11 @@ from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
-from headstart.model.model import HASH_BYTES, Model, describe_backbone
+from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy
-from headstart.stats.conformal import check_targets, fit_thresholds
+from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds
 
 GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
 
@@ -256,7 +256,27 @@ def make_result(
         fine_tuning=None if fine_tuning is None else fine_tuning.info,
         training=() if fine_tuning is None else fine_tuning.training,
     )
-    model = Model(
+    model = _make_model(data, selected, thresholds, graph, golden, info.to_dict())
+    notes = (
+        *data.notes,
+        *coverage_notes(thresholds, split.groups.count),
+        *class_notes(info.evaluations["leave_group_out"].metrics),
+        *contradiction_notes(info.evaluations),
+    )
+    # Without the basis: it holds all features.
+    return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
+
+
+def _make_model(
+    data: TrainingData,
+    selected: SelectedHead,
+    thresholds: ConformalThresholds,
+    graph: bytes,
+    golden: GoldenSample,
+    run: Mapping[str, Any],
+) -> Model:
+    backbone, split = data.backbone, data.split
+    return Model(
         split.classes,
         backbone.preprocess,
         describe_backbone(backbone),
@@ -267,17 +287,9 @@ def make_result(
         hashlib.sha256(graph).hexdigest(),
         backbone.batch,
         golden,
-        info.to_dict(),
+        run,
         np.unique(data.features.content_hashes[split.train, :HASH_BYTES], axis=0),
     )
-    notes = (
-        *data.notes,
-        *coverage_notes(thresholds, split.groups.count),
-        *class_notes(info.evaluations["leave_group_out"].metrics),
-        *contradiction_notes(info.evaluations),
-    )
-    # Without the basis: it holds all features.
-    return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
 
 
 def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
