@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CompareFlags:
+class CompareFlags(ReadFlags):
     """How backbones are compared."""
 
     cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto"
@@ -55,7 +55,6 @@ def compare(
         typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
     ] = None,
     flags: CompareFlags = CompareFlags(),
-    reading: ReadFlags = ReadFlags(),
     as_json: JsonOption = False,
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
@@ -68,7 +67,7 @@ def compare(
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])
     labels = [entry.label for entry in entries]
-    dataset = open_dataset(data, reading.read_options(flags.group_by))
+    dataset = open_dataset(data, flags.read_options(flags.group_by))
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from headstart.cli.options import (
     ReadFlags,
     RunOptions,
     StrictOption,
+    evaluation_option,
 )
 from headstart.cli.terminal import (
     line,
@@ -34,6 +36,23 @@ if TYPE_CHECKING:
     from headstart.model import Evaluation
 
 
+@dataclass(frozen=True)
+class EvaluateFlags(ReadFlags):
+    """How DATA is read and grouped, and the accuracy that is required."""
+
+    group_by: Annotated[
+        str, evaluation_option(help="To compare models: auto (near duplicates and scenes), none, or a column.")
+    ] = "auto"
+    min_accuracy: Annotated[
+        float | None, evaluation_option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Raises OptionError."""
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:  # typer lets nan pass
+            raise OptionError(f"An accuracy of {self.min_accuracy} cannot be required; give a share from 0 to 1.")
+
+
 def evaluate(
     model: ModelArgument,
     more: Annotated[
@@ -43,21 +62,13 @@ def evaluate(
             help="Labelled images that had no part in training; before them more models to compare.",
         ),
     ],
-    group_by: Annotated[
-        str, typer.Option(help="To compare models: auto (near duplicates and scenes), none, or a column.")
-    ] = "auto",
-    min_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
-    ] = None,
-    reading: ReadFlags = ReadFlags(),
+    flags: EvaluateFlags = EvaluateFlags(),
     form: Format = Format(),
     run: RunOptions = RunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
 ) -> None:
     """Measure accuracy on labelled images, or compare models."""
-    if min_accuracy is not None and not 0 <= min_accuracy <= 1:  # typer lets nan pass
-        raise OptionError(f"An accuracy of {min_accuracy} cannot be required; give a share from 0 to 1.")
     *other_models, data = more
     if form.as_csv and (form.as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")
@@ -70,8 +81,8 @@ def evaluate(
                 [model, *other_models],
                 data,
                 run.compute,
-                group_by=group_by,
-                read_options=reading.read_options(),
+                group_by=flags.group_by,
+                read_options=flags.read_options(),
                 progress=bar,
             )
             evaluations = comparison.evaluations
@@ -79,26 +90,30 @@ def evaluate(
             from headstart.data import open_dataset
             from headstart.model import Predictor
 
-            dataset = open_dataset(data, reading.read_options())
+            dataset = open_dataset(data, flags.read_options())
             print_notes(dataset.notes)
             evaluations = (Predictor.load(model, run.compute).evaluate(dataset, progress=bar),)
     quarantined = evaluations[0].predictions.quarantined
     print_quarantined([vars(image) for image in quarantined])
     _print_training_images([model, *other_models], evaluations)
     _print_unknown_classes([model, *other_models], evaluations)
+    _print_result(model, evaluations[0], comparison, form)
+    is_too_low = _report_low_accuracy([model, *other_models], evaluations, flags.min_accuracy)
+    if is_too_low or (strict and quarantined):
+        raise typer.Exit(CONDITION_FAILED)
+
+
+def _print_result(model: str, evaluation: Evaluation, comparison: ModelComparison | None, form: Format) -> None:
     if comparison is not None:
         print_json(comparison.to_dict()) if form.as_json else print_model_comparison(comparison)
     elif form.as_json:
-        print_json({"model": model, **evaluations[0].to_dict()})
+        print_json({"model": model, **evaluation.to_dict()})
     elif form.as_csv:
-        write_class_csv(evaluations[0].metrics, sys.stdout)
+        write_class_csv(evaluation.metrics, sys.stdout)
     else:
-        print_evaluation(evaluations[0])
-        print_class_table(evaluations[0].metrics)
-        print_confusion(evaluations[0].confusion, evaluations[0].predictions.classes)
-    is_too_low = _report_low_accuracy([model, *other_models], evaluations, min_accuracy)
-    if is_too_low or (strict and quarantined):
-        raise typer.Exit(CONDITION_FAILED)
+        print_evaluation(evaluation)
+        print_class_table(evaluation.metrics)
+        print_confusion(evaluation.confusion, evaluation.predictions.classes)
 
 
 def _print_training_images(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:

@@ -127,6 +127,6 @@ def fine_tune(
             raise typer.Exit  # of several processes one writes
         return tuned
 
-    fit_and_write(data, reading, options, flags, messages, strict=run.strict, refine=refine)
+    fit_and_write(data, reading, options, flags, messages, run, refine=refine)
     assert config.checkpoints is not None
     delete_checkpoints(config.checkpoints)

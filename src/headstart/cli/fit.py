@@ -24,6 +24,7 @@ from headstart.cli.options import (
     data_option,
     evaluation_option,
     head_option,
+    run_option,
     save_memory,
 )
 from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_quarantined
@@ -42,10 +43,6 @@ class FitFlags:
     output: Annotated[
         Path | None, common("-o", "--output", metavar="MODEL", help="Model folder to write; DATA-model by default.")
     ] = None
-    overwrite: Annotated[
-        bool,
-        common("--overwrite", help="Replace a model of other data or classes; one of the same is replaced anyway."),
-    ] = False
     backbone: Annotated[str, common(help=BACKBONE_HELP)] = "headstart-s"
     validation: Annotated[
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
@@ -125,10 +122,11 @@ class HeadFlags:
 
 @dataclass(frozen=True)
 class FitRunOptions(CachedRunOptions):
-    """Options of the run, with the seed and strictness."""
+    """Options of the run, with the seed, strictness, and what may be replaced."""
 
     seed: SeedOption = 0
     strict: StrictOption = False
+    overwrite: Annotated[bool, run_option("--overwrite", help="Replace a model of other data or classes, too.")] = False
 
 
 def fit(
@@ -155,7 +153,7 @@ def fit(
         cache=run.cache,
         seed=run.seed,
     )
-    fit_and_write(data, reading, options, flags, messages, strict=run.strict)
+    fit_and_write(data, reading, options, flags, messages, run)
 
 
 def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFlags) -> FitOptions:
@@ -180,8 +178,8 @@ def fit_and_write(
     options: FitOptions,
     flags: FitFlags,
     messages: Messages,
+    run: FitRunOptions,
     *,
-    strict: bool,
     refine: Callable[[FitResult], FitResult] | None = None,
 ) -> None:
     """Fit, ``refine`` the result, write the model and the report, and print what was found."""
@@ -197,7 +195,7 @@ def fit_and_write(
     output = flags.output_for(data)
     check_output_folder(output)  # before the work, not behind it
     dataset = open_dataset(data, reading.read_options(options.group_by))
-    if not flags.overwrite:
+    if not run.overwrite:
         check_same_classes(output, {str(item.label) for item in dataset.split("train").items}, are_final=False)
     save_memory(len(dataset))
     with quiet_frameworks():
@@ -205,7 +203,7 @@ def fit_and_write(
             result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar)
         if refine is not None:
             result = refine(result)
-    folder = write_model(result.model, output, result.left_out, overwrite=flags.overwrite)
+    folder = write_model(result.model, output, result.left_out, overwrite=run.overwrite)
     curves = report.write_training_curves(result.model.run, folder)
     print_notes(result.notes)
     quarantined = result.model.run["images"]["quarantined"]
@@ -221,7 +219,7 @@ def fit_and_write(
         print_json({**_summary(result.model.run, str(folder)), "report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
-    if strict and quarantined:
+    if run.strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)
 
 
