@@ -128,7 +128,7 @@ def test_there_is_a_result_for_every_input_in_the_order_given(run, model_folder,
 def test_rows_of_a_table_are_inputs_also_where_their_file_is_missing(run, model_folder, photos, tmp_path):
     table = tmp_path / "new.csv"
     shutil.copy(min((photos / "train" / "disc").iterdir()), tmp_path / "one.jpg")
-    table.write_text("path\none.jpg\nnowhere.jpg\none.jpg\n", "utf-8")
+    table.write_text("path,label\none.jpg,\nnowhere.jpg,disc\none.jpg,squares\n", "utf-8")  # labels do not matter
     status, out, _ = run("predict", model_folder, table, "--json")
     results = [json.loads(line) for line in out.splitlines()]
     assert status == 1

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers.photos import write_photos
@@ -226,7 +227,7 @@ def test_other_encodings(folder, encoding, has_note):
     assert any("Windows-1252" in note for note in dataset.notes) == has_note
 
 
-def test_absolute_paths_and_links_must_stay_in_the_folder(folder, tmp_path_factory):
+def test_absolute_paths_and_links_must_stay_in_the_folder(folder, tmp_path_factory, monkeypatch):
     inside = read(folder, f"path,label\n{folder}/disc/000.jpg,a\n")
     assert inside.items[0].path == "disc/000.jpg"
     outside = tmp_path_factory.mktemp("outside") / "secret.jpg"
@@ -235,6 +236,14 @@ def test_absolute_paths_and_links_must_stay_in_the_folder(folder, tmp_path_facto
     with pytest.raises(DataError, match="is a link out of the table's folder; give --follow-links"):
         read(folder, "path,label\nlink.jpg,a\n")
     assert read(folder, "path,label\nlink.jpg,a\n", follow_links=True).read(0) == b"secret"
+    (folder / "link.jpg").unlink()
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    Path("here.jpg").symlink_to(outside)
+    with pytest.raises(DataError, match="is a link out of"):
+        read(folder, "path,label\nhere.jpg,a\n")
+    Path("here.jpg").unlink()
+    Path("here.jpg").write_bytes(b"here")
+    assert read(folder, "path,label\nhere.jpg,a\n").read(0) == b"here"
     web = read(folder, "path,label\nhttp://127.0.0.1/a.jpg,a\ndisc/000.jpg,b\n")
     assert web.skip_counts == {"address of a file elsewhere": 1}
 

@@ -74,7 +74,6 @@ def predict(
 def _open_inputs(inputs: list[str], reading: ReadFlags) -> Dataset:
     """Open images, and folders, archives and tables of them, in the order given; one that cannot be opened stays."""
     from headstart.data import concatenate, from_images, open_dataset
-    from headstart.data.table_files import is_table
 
     datasets: list[Dataset] = []
     for is_container, group in groupby(inputs, _is_container):
@@ -83,7 +82,7 @@ def _open_inputs(inputs: list[str], reading: ReadFlags) -> Dataset:
             continue
         for path in group:
             options = reading.read_options()
-            if options.layout == "auto" and not is_table(path):
+            if options.layout == "auto":
                 options = replace(options, layout="image")  # every image is an input, whatever its folder
             try:
                 datasets.append(open_dataset(path, options))

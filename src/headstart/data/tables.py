@@ -7,7 +7,7 @@ import os
 import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.data.dataset import Dataset, Item, Skipped
@@ -58,6 +58,8 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
     if not table.rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
     columns = _find_columns(uri, table, options)
+    if options.layout == "image":  # to predict on: rows without a label are inputs as well
+        columns = replace(columns, label="", one_hot=())
     files = _Files(uri, options.follow_links)
     skipped: list[Skipped] = []
     items: list[Item] = []
@@ -89,7 +91,9 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
         raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); check its columns.")
     labels = Counter(item.label for item in items if item.label is not None)
     _check_labels(uri, labels)
-    notes = (*table.notes, *_notes(uri, table, columns, skipped))
+    notes = (*table.notes, *_skipped_notes(uri, skipped))
+    if options.layout != "image":
+        notes = (*notes, *_missing_label_notes(uri, table, columns))
     return Dataset(
         uri,
         tuple(items),  # in the order of the rows, so that predictions can be put beside them
@@ -225,21 +229,23 @@ def _check_labels(uri: str, labels: Counter[str]) -> None:
         numbers[value] = label
 
 
-def _notes(uri: str, table: Table, columns: Columns, skipped: Sequence[Skipped]) -> list[str]:
-    """Name the rows that were skipped, and say where a table may have labels that were not recognised."""
+def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
+    """Name the rows that were skipped."""
     counts = Counter(item.reason for item in skipped)
     first = {item.reason: item.path for item in reversed(skipped)}
-    notes = [
+    return [
         f"{count} {'row' if count == 1 else 'rows'} of {uri} skipped: {reason} ({first[reason]}"
         f"{', ...' if count > 1 else ''})."
         for reason, count in counts.items()
     ]
+
+
+def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
+    """Say where a table may have labels in a column that is not called like one."""
     rest = [name for name in table.columns if name not in (columns.path, columns.split, columns.group)]
-    if not columns.label and not columns.one_hot and rest:
-        notes.append(
-            f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."
-        )
-    return notes
+    if columns.label or columns.one_hot or not rest:
+        return []
+    return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
 
 
 def _describe(columns: Columns) -> str:
@@ -270,23 +276,23 @@ class _Files:
         location = f"{self.folder}/{path}"
         # A name may hold a backslash, which in tables of Windows separates folders.
         if given != path and not self.is_remote and Path(f"{self.folder}/{given}").is_file():
-            return given, self._checked(f"{self.folder}/{given}", number)
+            return given, self._checked(f"{self.folder}/{given}", number, self._root)
         if self.is_remote or (is_image_name(path) and Path(location).is_file()):
-            return path, self._checked(location, number)
+            return path, self._checked(location, number, self._root)
         if is_image_name(path) and Path(path).is_file():
-            return path, path
+            return path, self._checked(path, number, os.path.realpath("."))
         matches = self._index().get(path.casefold(), [])
         if len(matches) == 1:
-            return matches[0], self._checked(f"{self.folder}/{matches[0]}", number)
+            return matches[0], self._checked(f"{self.folder}/{matches[0]}", number, self._root)
         return path, location
 
-    def _checked(self, location: str, number: int) -> str:
-        if not self.is_remote and not self.follow_links:
-            inside = os.path.realpath(location)
-            if os.path.commonpath([self._root, inside]) != self._root:
-                raise DataError(
-                    f"{self.uri}, row {number}: {location} is a link out of the table's folder; give --follow-links."
-                )
+    def _checked(self, location: str, number: int, root: str) -> str:
+        """Return a location. Raises DataError for a link out of ``root``, unless links are followed."""
+        is_checked = not self.is_remote and not self.follow_links
+        if is_checked and os.path.commonpath([root, os.path.realpath(location)]) != root:
+            raise DataError(
+                f"{self.uri}, row {number}: {location} is a link out of the table's folder; give --follow-links."
+            )
         return location
 
     def _index(self) -> dict[str, list[str]]:
