@@ -111,6 +111,23 @@ def test_an_interrupt_is_status_130_in_one_line(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
+def test_an_interrupt_while_the_program_is_imported_is_status_130_in_one_line():
+    code = """
+import sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "headstart.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from headstart.__main__ import main
+main()
+"""
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout, completed.stderr) == (130, "", "headstart: interrupted.\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_ends_the_processes_of_a_sample_too_and_leaves_no_half_of_it(number, status, tmp_path):
