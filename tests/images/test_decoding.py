@@ -49,11 +49,14 @@ def assert_close(pixels, expected, levels):
         ("WEBP", {"quality": 90}, 8),
         ("GIF", {}, 4),
         ("AVIF", {"quality": 95}, 6),
+        ("PPM", {}, 0),
+        ("JPEG2000", {"irreversible": False}, 0),
     ],
 )
 def test_formats(kind, options, levels):
-    if kind == "AVIF" and not features.check("avif"):
-        pytest.skip("this Pillow has no AVIF")
+    needed = {"AVIF": "avif", "JPEG2000": "jpg_2000"}.get(kind)
+    if needed is not None and not features.check(needed):
+        pytest.skip(f"this Pillow has no {kind}")
     assert_close(decode(encode(Image.fromarray(blocks()), kind, **options)), blocks(), levels)
 
 
@@ -271,6 +274,26 @@ def test_damaged_files_give_pixels_or_an_image_error(data, changes, share):
 def test_random_bytes_are_refused(data):
     with pytest.raises(ImageError):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0" * 128 + b"DICM" + b"\0" * 40, "DICOM"),
+        (b"\xff\x0a" + b"\0" * 40, "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 40, "JPEG XL"),
+        (b"\n <!DOCTYPE html><title>404</title>", "HTML"),
+        (b"<?xml version='1.0'?><svg/>", "SVG"),
+    ],
+)
+def test_formats_that_people_bring_are_refused_by_their_names(data, name):
+    with pytest.raises(ImageError, match=name):
+        decode(data)
+
+
+def test_samples_of_a_pgm_are_scaled_by_the_white_that_it_declares():
+    header, samples = b"P5\n4 1\n4095\n", np.array([0, 1024, 2048, 4095], ">u2").tobytes()
+    assert decode(header + samples)[0, :, 0].tolist() == [0, 64, 128, 255]
 
 
 def test_image_names():

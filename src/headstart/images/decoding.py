@@ -22,9 +22,26 @@ from headstart.errors import ImageError, missing_extra, one_line
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
+    (
+        *(
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".png",
+            ".gif",
+            ".webp",
+            ".bmp",
+            ".tif",
+            ".tiff",
+            ".avif",
+            ".heic",
+            ".heif",
+        ),
+        *(".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+    )
 )
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # ISO/IEC 23008-12
 ORIENTATION = 0x0112  # the EXIF tag
@@ -72,13 +89,24 @@ def decode_with_size(
     except UnidentifiedImageError:
         if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
             return _decode_heif(source)
-        raise ImageError(f"Not an image that can be read: it begins with {source[:8]!r}.") from None
+        raise ImageError(_unknown_format(source)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
     except MemoryError:
         raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
     except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+
+
+def _unknown_format(source: bytes) -> str:
+    """Return why a file cannot be read; formats that people bring are called by their names."""
+    if source[128:132] == b"DICM":
+        return "A DICOM file, which is not read; export it as PNG or TIFF, with the window that shows what matters."
+    if source.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
+        return "A JPEG XL image, which is not read yet; convert it to PNG or JPEG."
+    if source.lstrip()[:5].lower() in (b"<svg ", b"<?xml", b"<!doc", b"<html"):
+        return "Text of a web page or a drawing (HTML, XML, SVG), not an image of pixels."
+    return f"Not an image that can be read: it begins with {source[:8]!r}."
 
 
 def decode_pil(image: Image.Image) -> NDArray[np.uint8]:
