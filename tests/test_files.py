@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -177,3 +178,23 @@ def test_json_that_cannot_be_used_is_an_error(tmp_path, data, reason):
         read_json(tmp_path / "a.json", 1000)
     with pytest.raises(OSError):
         read_json(tmp_path / "missing.json", 1000)
+
+
+def test_what_killed_runs_have_left_is_deleted_after_a_day(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.txt").write_text("x")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in (".headstart-old", ".headstart-young", ".other-old"):
+        (folder / name).mkdir()
+        (folder / name / "file").write_text("x")
+    (folder / ".headstart-file").write_text("x")
+    (folder / ".headstart-link").symlink_to(outside)
+    long_ago = time.time() - 2 * 86_400
+    for name in (".headstart-old", ".other-old", ".headstart-file"):
+        os.utime(folder / name, (long_ago, long_ago))
+    os.utime(folder / ".headstart-link", (long_ago, long_ago), follow_symlinks=False)
+    replace_folder(folder / "model", lambda new: (new / "a").write_text("a"))
+    assert sorted(path.name for path in folder.iterdir()) == [".headstart-young", ".other-old", "model"]
+    assert (outside / "thesis.txt").exists()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
+ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
@@ -73,6 +76,17 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         raise
 
 
+def sweep_unfinished(folder: Path) -> None:
+    """Delete what runs that were killed have left in a folder: unfinished files and folders of more than a day ago."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):  # another process may sweep as well
+            if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write the files of a new folder, which then takes the place of ``target``.
 
@@ -80,6 +94,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     or another one replaces it at the same time. Raises OSError, and what ``fill`` raises.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_unfinished(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()

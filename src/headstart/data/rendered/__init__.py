@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Thread
 
 from headstart.errors import OptionError
-from headstart.files import TEMPORARY
+from headstart.files import TEMPORARY, sweep_unfinished
 
 NAMES = ("horses-or-humans",)
 CLASSES = ("horses", "humans")
@@ -76,6 +76,7 @@ def render(
     if not 0 <= seed < 2**32:
         raise OptionError(f"Seed {seed} cannot be used; give a number from 0 to 4294967295.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_unfinished(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
         unfinished = Path(temporary) / "sample"
         jobs = _jobs(unfinished, {"train": train, "validation": validation}, seed)
