@@ -127,8 +127,9 @@ def test_an_accuracy_below_the_required_one_is_status_one(run, model_folder, pho
     status, out, err = run("evaluate", model_folder, swapped, "--min-accuracy", 0.5, "--json")
     assert status == 1
     assert json.loads(out)["accuracy"]["value"] < 0.5  # printed nevertheless
-    assert err.startswith(f"{model_folder}: accuracy ")
-    assert err.endswith("is below the 50.0% required.\n")
+    last = err.splitlines()[-1]
+    assert last.startswith(f"{model_folder}: accuracy ")
+    assert last.endswith("is below the 50.0% required.")
     status, _, err = run("evaluate", model_folder, model_folder, swapped, "--min-accuracy", 0.5)
     assert status == 1
     assert err.count("required.") == 2
@@ -190,3 +191,17 @@ def test_images_that_the_model_was_trained_on_are_pointed_out(run, model_folder,
     assert run("evaluate", tmp_path / "m", mixed)[0] == 2
     (tmp_path / "m" / "training_images.bin").unlink()
     assert "training images" not in run("evaluate", tmp_path / "m", mixed)[2]
+
+
+def test_targets_that_are_missed_are_said_in_a_sentence(run, model_folder, photos, tmp_path):
+    assert "targeted" not in run("evaluate", model_folder, photos / "validation")[2]
+    strict = with_thresholds(model_folder, tmp_path / "m", reject_threshold=0.0, set_thresholds=[1.0, 1.0])
+    _, _, err = run("evaluate", strict, photos / "validation")
+    assert "100.0% of images of known classes are rejected, 5% were targeted: these images differ" in err
+    swapped = tmp_path / "swapped"  # every set holds the wrong class alone
+    shutil.copytree(photos / "validation", swapped)
+    (swapped / "disc").rename(swapped / "x")
+    (swapped / "stripes").rename(swapped / "disc")
+    (swapped / "x").rename(swapped / "stripes")
+    _, _, err = run("evaluate", strict, swapped)
+    assert "of the prediction sets hold the true class, 95% were targeted: these images differ" in err

@@ -97,6 +97,8 @@ def evaluate(
     print_quarantined([vars(image) for image in quarantined])
     _print_training_images([model, *other_models], evaluations)
     _print_unknown_classes([model, *other_models], evaluations)
+    if comparison is None:
+        print_notes(evaluations[0].missed_targets)
     _print_result(model, evaluations[0], comparison, form)
     is_too_low = _report_low_accuracy([model, *other_models], evaluations, flags.min_accuracy)
     if is_too_low or (strict and quarantined):

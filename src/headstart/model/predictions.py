@@ -115,6 +115,26 @@ class Evaluation:
         known = self.predictions.is_training_image
         return 0 if known is None else int(known.sum())
 
+    @property
+    def missed_targets(self) -> list[str]:
+        """A sentence for each target of prediction sets and rejection that these images miss, beyond chance (95%)."""
+        thresholds = self.predictions.thresholds
+        if thresholds is None:
+            return []
+        why = "these images differ from the training images, or the groups of those were too few."
+        notes = []
+        if self.coverage is not None and self.coverage.interval[1] < thresholds.coverage:
+            notes.append(
+                f"{self.coverage.value:.1%} of the prediction sets hold the true class, {thresholds.coverage:.0%} were "
+                f"targeted: {why}"
+            )
+        if self.false_rejections is not None and self.false_rejections.interval[0] > thresholds.false_alarms:
+            notes.append(
+                f"{self.false_rejections.value:.1%} of images of known classes are rejected, "
+                f"{thresholds.false_alarms:.0%} were targeted: {why}"
+            )
+        return notes
+
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         predictions, thresholds = self.predictions, self.predictions.thresholds
