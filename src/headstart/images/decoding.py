@@ -101,11 +101,11 @@ def decode_with_size(
 def _unknown_format(source: bytes) -> str:
     """Return why a file cannot be read; formats that people bring are called by their names."""
     if source[128:132] == b"DICM":
-        return "A DICOM file, which is not read; export it as PNG or TIFF, with the window that shows what matters."
+        return "Not an image that can be read, but DICOM; export it as PNG or TIFF, with the window that shows what matters."
     if source.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return "A JPEG XL image, which is not read yet; convert it to PNG or JPEG."
+        return "Not an image that can be read, but JPEG XL; convert it to PNG or JPEG."
     if source.lstrip()[:5].lower() in (b"<svg ", b"<?xml", b"<!doc", b"<html"):
-        return "Text of a web page or a drawing (HTML, XML, SVG), not an image of pixels."
+        return "Not an image that can be read, but text of a web page or a drawing (HTML, XML, SVG)."
     return f"Not an image that can be read: it begins with {source[:8]!r}."
 
 
