@@ -101,7 +101,7 @@ def decode_with_size(
 def _unknown_format(source: bytes) -> str:
     """Return why a file cannot be read; formats that people bring are called by their names."""
     if source[128:132] == b"DICM":
-        return "Not an image that can be read, but DICOM; export it as PNG or TIFF, with the window that shows what matters."
+        return "Not an image that can be read, but DICOM; export it as PNG or TIFF, in a window that shows the finding."
     if source.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
         return "Not an image that can be read, but JPEG XL; convert it to PNG or JPEG."
     if source.lstrip()[:5].lower() in (b"<svg ", b"<?xml", b"<!doc", b"<html"):
