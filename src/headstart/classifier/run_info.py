@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 
 from headstart import __version__
 from headstart.backbones import Backbone
-from headstart.data import Dataset, Skipped
+from headstart.data import Dataset
+from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
@@ -56,7 +57,9 @@ class RunInfo:
                 "validation": len(split.validation),
                 "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
                 "skipped": self.dataset.skip_counts,
-                "skipped_files": _first_by_reason(self.dataset.skipped),
+                "skipped_files": {  # skipped.csv has all
+                    reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(self.dataset.skipped).items()
+                },
                 "layout": self.dataset.layout,
             },
             "groups": split.groups.to_dict(),
@@ -86,16 +89,6 @@ class RunInfo:
             "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],
         }
         return info if self.fine_tuning is None else {**info, "fine_tuning": dict(self.fine_tuning)}
-
-
-def _first_by_reason(skipped: Sequence[Skipped]) -> dict[str, list[str]]:
-    """Return the first paths of each reason; ``skipped.csv`` has all."""
-    paths: dict[str, list[str]] = {}
-    for item in skipped:
-        of_reason = paths.setdefault(item.reason, [])
-        if len(of_reason) < MAX_NAMED:
-            of_reason.append(item.path)
-    return paths
 
 
 def _fingerprint(features: Features) -> str:

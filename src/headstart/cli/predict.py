@@ -26,7 +26,6 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import line, print_notes, print_prediction, print_quarantined, print_skipped
 from headstart.errors import DataError, ImageError, OptionError
-from headstart.files import table_path, table_text
 
 if TYPE_CHECKING:
     from headstart.data import Dataset
@@ -139,6 +138,8 @@ def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) ->
 
 
 def _print_csv(dataset: Dataset, predictions: Predictions, count: int) -> None:
+    from headstart.files import table_path, table_text
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     show = line if sys.stdout.isatty() else str  # control characters could steer a terminal
     columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from headstart.files import table_text
-
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -207,6 +205,8 @@ def print_class_table(metrics: ClassificationMetrics) -> None:
 
 def write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
     """Write precision, recall, F1 and support of each class as comma-separated values; undefined ones are empty."""
+    from headstart.files import table_text  # every start would pay for its imports
+
     columns = ("class", "precision", "recall", "f1", "support")
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -46,6 +45,14 @@ class Skipped:
     reason: str
 
 
+def paths_by_reason(skipped: Iterable[Skipped]) -> dict[str, list[str]]:
+    """Return the paths that were skipped for each reason."""
+    paths: dict[str, list[str]] = {}
+    for item in skipped:
+        paths.setdefault(item.reason, []).append(item.path)
+    return paths
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images with their classes.
@@ -78,7 +85,7 @@ class Dataset:
     @property
     def skip_counts(self) -> dict[str, int]:
         """The number of files, folders, links or rows that were skipped, by reason."""
-        return dict(Counter(skipped.reason for skipped in self.skipped))
+        return {reason: len(paths) for reason, paths in paths_by_reason(self.skipped).items()}
 
     @property
     def splits(self) -> tuple[str, ...]:

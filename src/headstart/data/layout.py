@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from posixpath import splitext
 
-from headstart.data.dataset import Dataset, Item, Skipped, sorted_dataset
+from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason, sorted_dataset
 from headstart.data.reading import Source
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, OptionError
@@ -230,12 +230,10 @@ def _items(source: Source, paths: Paths, layout: str, is_detected: bool) -> tupl
 
 def _skipped_notes(left_out: Sequence[Skipped]) -> list[str]:
     """Name the images that have no place in the layout: a whole class may be among them."""
-    counts = Counter(skipped.reason for skipped in left_out)
-    first = {skipped.reason: skipped.path for skipped in reversed(left_out)}
     return [
-        f"{count} {'image was' if count == 1 else 'images were'} skipped, {reason} ({first[reason]}"
-        f"{', ...' if count > 1 else ''}); another reading is chosen by --layout."
-        for reason, count in counts.items()
+        f"{len(paths)} {'image was' if len(paths) == 1 else 'images were'} skipped, {reason} ({paths[0]}"
+        f"{', ...' if len(paths) > 1 else ''}); another reading is chosen by --layout."
+        for reason, paths in paths_by_reason(left_out).items()
     ]
 
 
@@ -256,8 +254,7 @@ def _what_is_there(skipped: Sequence[Skipped]) -> str:
     """Describe files of which none is an image: how many of each reason, and the endings found and read."""
     if not skipped:
         return "it is empty"
-    counts = Counter(item.reason for item in skipped)
-    text = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    text = ", ".join(f"{len(paths)} {reason}" for reason, paths in sorted(paths_by_reason(skipped).items()))
     endings = Counter(splitext(item.path)[1].lower() or "none" for item in skipped if item.reason == "not an image")
     if endings:
         found = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.data.dataset import Dataset, Item, Skipped
+from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import ReadOptions, read_file
 from headstart.data.table_files import Row, Table, read_table
@@ -86,7 +86,7 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
         group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
         items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(readers) - 1))
     if not items:
-        counts = ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in skipped).items())
+        counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in paths_by_reason(skipped).items())
         first = f"; the first is {skipped[0].path}" if skipped else ""
         raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); check its columns.")
     labels = Counter(item.label for item in items if item.label is not None)
@@ -231,12 +231,10 @@ def _check_labels(uri: str, labels: Counter[str]) -> None:
 
 def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     """Name the rows that were skipped."""
-    counts = Counter(item.reason for item in skipped)
-    first = {item.reason: item.path for item in reversed(skipped)}
     return [
-        f"{count} {'row' if count == 1 else 'rows'} of {uri} skipped: {reason} ({first[reason]}"
-        f"{', ...' if count > 1 else ''})."
-        for reason, count in counts.items()
+        f"{len(paths)} {'row' if len(paths) == 1 else 'rows'} of {uri} skipped: {reason} ({paths[0]}"
+        f"{', ...' if len(paths) > 1 else ''})."
+        for reason, paths in paths_by_reason(skipped).items()
     ]
 
 

@@ -49,6 +49,8 @@ def to_pixels(image: Any, scale: float = 1.0) -> NDArray[np.uint8]:
 
     Raises ImageError for what is not an image.
     """
+    from PIL import Image
+
     from headstart.images.decoding import decode_pil
 
     if is_pil_image(image):
@@ -65,8 +67,6 @@ def to_pixels(image: Any, scale: float = 1.0) -> NDArray[np.uint8]:
             f"width, 3] or [height, width]{hint}."
         )
     pixels = np.rint(image * scale).astype(np.uint8) if image.dtype.kind == "f" else image
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    if pixels.shape[2] == 4:
-        opacity = pixels[:, :, 3:].astype(np.float32) / 255
-        return np.rint(pixels[:, :, :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else np.ascontiguousarray(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    return decode_pil(Image.fromarray(pixels))  # grey and opacity as in files
