@@ -63,10 +63,11 @@ def test_the_number_of_images_in_progress_is_bounded(backbone, dataset):
     looked_up, finished, in_progress = [], [], []  # lists: two threads count
 
     class Extractor(FeatureExtractor):
-        def look_up(self, indices):
-            looked_up.extend(indices)
+        def look_up(self, start):
+            result, pending, end = super().look_up(start)
+            looked_up.extend(range(start, end))
             in_progress.append(len(looked_up) - len(finished))
-            return super().look_up(indices)
+            return result, pending, end
 
         def run(self, decoded, graph):
             result = super().run(decoded, graph)
@@ -76,6 +77,33 @@ def test_the_number_of_images_in_progress_is_bounded(backbone, dataset):
     results = list(Extractor(dataset, backbone, ONNXRUNTIME, max_bytes_in_flight=0).batches())
     assert sum(result.misses for result in results) == 40
     assert max(in_progress) <= 3 * BATCH_SIZE
+
+
+def test_the_bytes_of_large_files_in_progress_are_bounded(backbone, dataset, monkeypatch):
+    """Of files of which four are as large as the limit, at most ten are held: those in progress, and two that were
+    just read."""
+    size = max(len(dataset.read(i)) for i in range(40))
+    monkeypatch.setattr(extractor, "MAX_BYTES", 4 * size)
+    held, most = set(), []
+    lock = threading.Lock()
+
+    class Extractor(FeatureExtractor):
+        def look_up(self, start):
+            result, pending, end = super().look_up(start)
+            with lock:
+                held.update(image.index for image in pending)
+                most.append(len(held))
+            return result, pending, end
+
+        def run(self, decoded, graph):
+            result = super().run(decoded, graph)
+            with lock:
+                held.difference_update(result.vectors)
+            return result
+
+    results = list(Extractor(dataset, backbone, ONNXRUNTIME).batches())
+    assert sorted(i for result in results for i in result.vectors) == list(range(40))
+    assert max(most) <= 10
 
 
 def test_a_graph_without_a_tap_is_an_error(backbone, dataset, tmp_path):

@@ -27,6 +27,7 @@ TINY_IMAGE = "tiny_image:16"  # the whole image at 16 x 16, for near duplicates
 IMAGE_STATS = "image_stats:2:256:green"  # size as stored, and sharpness
 BATCH_SIZE = 8
 MAX_BYTES_IN_FLIGHT = 32 * 2**20  # images that are read and not yet run, or two batches a worker if those are more
+MAX_BYTES = 256 * 2**20  # of such images in any case, except for a single one
 FP16_LIMIT = 60_000.0
 ITEM_TYPES = {1: np.uint8, 2: np.float16, 4: np.float32}
 
@@ -123,18 +124,19 @@ class FeatureExtractor:
         threads, count = self.compute.threads, len(self.dataset)
         decoders, runners = (ThreadPoolExecutor(threads, f"headstart-{name}") for name in ("decode", "run"))
         try:
-            for start in range(0, count, BATCH_SIZE):
-                result, missing = self.look_up(range(start, min(start + BATCH_SIZE, count)))
+            start = 0
+            while start < count:
+                result, missing, start = self.look_up(start)
                 yield result
                 pending += missing
-                if len(pending) >= BATCH_SIZE or (pending and start + BATCH_SIZE >= count):
+                if pending and (len(pending) >= BATCH_SIZE or start >= count or self.size(pending) > MAX_BYTES // 4):
                     # Loaded for the first image that needs it: where all are in the cache, never.
                     graph = graph or runners.submit(self.load_graph)
-                    for batch in _in_batches(pending):
-                        decoded = decoders.submit(self.decode, batch)
-                        in_flight[runners.submit(self.run, decoded, graph)] = self.size(batch)
-                    pending = []
+                    in_flight |= self._submit(pending, decoders, runners, graph)
+                    pending, missing = [], []
                 while len(in_flight) >= 2 * threads and sum(in_flight.values()) > self.max_bytes_in_flight:
+                    yield from _finished(in_flight)
+                while in_flight and sum(in_flight.values()) > MAX_BYTES:
                     yield from _finished(in_flight)
             while in_flight:
                 yield from _finished(in_flight)
@@ -142,21 +144,39 @@ class FeatureExtractor:
             for pool in (decoders, runners):
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def _submit(
+        self,
+        images: Sequence[PendingImage],
+        decoders: ThreadPoolExecutor,
+        runners: ThreadPoolExecutor,
+        graph: Future[Graph],
+    ) -> dict[Future[BatchResult], int]:
+        """Start what is to be done for some images; return the results to come, and the bytes that they hold."""
+        return {
+            runners.submit(self.run, decoders.submit(self.decode, batch), graph): self.size(batch)
+            for batch in _in_batches(images)
+        }
+
     def load_graph(self) -> Graph:
         """Load the backbone's graph, with all taps. Raises BackboneError."""
         batches = -(-len(self.dataset) // BATCH_SIZE)
         info = self.compute.resolve()
         return self.load(self.backbone, Compute(info.name, info.precision, min(self.compute.threads, batches)))
 
-    def look_up(self, indices: Sequence[int]) -> tuple[BatchResult, list[PendingImage]]:
-        """Read images and get from the cache what it holds; the other images are pending."""
-        result, sources = BatchResult(), {}
-        for i in indices:
+    def look_up(self, start: int) -> tuple[BatchResult, list[PendingImage], int]:
+        """Read images from the place ``start`` on and get from the cache what it holds; the other images are pending.
+
+        Also returns the place where the next call starts: a batch is smaller where the files are large.
+        """
+        result, sources, size, end = BatchResult(), {}, 0, start
+        while end < min(start + BATCH_SIZE, len(self.dataset)) and size <= MAX_BYTES // 4:
+            i, end = end, end + 1
             try:
                 sources[i] = self.dataset.read(i)
             except ImageError as error:
                 result.errors[i] = str(error)
                 continue
+            size += _size(sources[i])
             result.hashes[i] = _content_hash(sources[i])
         if self.cache is not None:
             entries = self.cache.get_many([self.key(result.hashes[i]) for i in sources])
@@ -167,13 +187,12 @@ class FeatureExtractor:
         pending = [
             PendingImage(i, source, result.hashes[i]) for i, source in sources.items() if i not in result.vectors
         ]
-        return result, pending
+        return result, pending, end
 
     def size(self, batch: Sequence[PendingImage]) -> int:
         """Return the bytes that images take until they were run, as they come and as the backbone takes them."""
         prepared = self.backbone.preprocess.height * self.backbone.preprocess.width * 3
-        sizes = (image.source.nbytes if isinstance(image.source, np.ndarray) else len(image.source) for image in batch)
-        return sum(size + prepared for size in sizes)
+        return sum(_size(image.source) + prepared for image in batch)
 
     def decode(self, batch: Sequence[PendingImage]) -> DecodedBatch:
         """Decode and preprocess images."""
@@ -247,6 +266,10 @@ def unpack(packed: NDArray[np.generic], widths: dict[str, int]) -> Vectors | Non
         vectors[name] = np.frombuffer(data, ITEM_TYPES[size], width, position + 1)
         position += 1 + size * width
     return vectors if position == len(data) else None
+
+
+def _size(source: bytes | Pixels) -> int:
+    return source.nbytes if isinstance(source, np.ndarray) else len(source)
 
 
 def _content_hash(source: bytes | Pixels) -> bytes:

@@ -1,6 +1,7 @@
 """One image: decoding, preprocessing for a network, augmentation, and small thumbnails with image statistics.
 
 decoding.py    decode: the bytes of a file to RGB pixels
+rgb.py         an opened image of any mode to RGB pixels, in strips
 arrays.py      PIL images and arrays to RGB pixels
 samples.py     black and white of images of more than 8 bits, measured on the training images
 preprocess.py  Preprocess: crop and resize for a network

@@ -4,24 +4,34 @@
 - EXIF orientation is applied; ICC profiles are ignored.
 - Transparent pixels are composited on white.
 - 16-bit samples are scaled to 8 bits, not clipped.
-- A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size.
+- A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size; so is any other image of more than
+  ``LARGE_PIXELS``.
+- Images that take much memory are decoded one after the other, whatever the number of threads.
 - HEIC needs the extra ``heic``.
 """
 
 from __future__ import annotations
 
 import io
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from posixpath import splitext
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from headstart.errors import ImageError, missing_extra, one_line
+from headstart.images.rgb import rgb_pixels
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
+LARGE_PIXELS = 16_000_000  # from here on images are decoded one at a time, and reduced where that is allowed
+# Formats whose decoders hold an image several times, and how many pixels they may have, so that 1 GB is enough.
+MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 60_000_000, "HEIF": 60_000_000, "JPEG2000": 50_000_000}
+MAX_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a progressive JPEG, each of which passes over all of them
+START_OF_SCAN = b"\xff\xda"
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
     (
@@ -45,6 +55,7 @@ SUFFIXES = frozenset(
 )
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # ISO/IEC 23008-12
 ORIENTATION = 0x0112  # the EXIF tag
+_LARGE = threading.Lock()
 
 
 def is_image_name(name: str) -> bool:
@@ -60,9 +71,9 @@ def decode(
 ) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to pixels [height, width, 3], uint8 RGB; an array is returned unchanged.
 
-    With ``min_size`` = (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as the result
-    still has that many rows and columns. ``sample_range`` holds the values of black and white in images of more than 8
-    bits (``images.samples``). Raises ImageError with the reason in one line.
+    With ``min_size`` = (height, width) a JPEG, or an image of more than ``LARGE_PIXELS``, may be decoded at 1/2, 1/4 or
+    1/8 of its size, as long as the result still has that many rows and columns. ``sample_range`` holds the values of
+    black and white in images of more than 8 bits (``images.samples``). Raises ImageError with the reason in one line.
     """
     return decode_with_size(source, min_size=min_size, sample_range=sample_range)[0]
 
@@ -88,7 +99,7 @@ def decode_with_size(
         raise
     except UnidentifiedImageError:
         if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
-            return _decode_heif(source)
+            return _decode_heif(source, min_size)
         raise ImageError(_unknown_format(source)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
@@ -117,14 +128,14 @@ def decode_pil(image: Image.Image) -> NDArray[np.uint8]:
     try:
         _check_size(*image.size)
         orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)
-        return _apply_orientation(np.asarray(_to_rgb(image)), orientation)
+        return _apply_orientation(rgb_pixels(image), orientation)
     except ImageError:
         raise
     except Exception as error:  # as for files
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _decode_heif(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _decode_heif(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode a HEIC or HEIF file, whose orientation libheif applies, with the extra ``heic``."""
     try:
         import pillow_heif
@@ -133,20 +144,34 @@ def _decode_heif(data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     try:
         image = pillow_heif.open_heif(io.BytesIO(data))
         width, height = image.size
-        _check_size(width, height)
-        return np.asarray(_to_rgb(image.to_pillow())), (height, width)
+        _check_size(width, height, format="HEIF")
+        with _one_at_a_time(width, height):
+            return rgb_pixels(image.to_pillow(), factor=_large_factor(height, width, min_size)), (height, width)
     except ImageError:
         raise
     except Exception as error:  # as for Pillow's decoders
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _check_size(width: int, height: int, factor: int = 1) -> None:
+def _check_size(width: int, height: int, factor: int = 1, format: str | None = None) -> None:
     """Raise ImageError for an image that has too many pixels even where it is decoded at 1 / ``factor`` of its size."""
-    if width * height > MAX_PIXELS * factor**2:
+    limit = min(MAX_PIXELS, MAX_PIXELS_OF.get(format or "", MAX_PIXELS))
+    if width * height > limit * factor**2:
         raise ImageError(
-            f"{width} x {height} is {width * height:,} pixels, more than the limit of {MAX_PIXELS:,}; make it smaller."
+            f"{width} x {height} is {width * height:,} pixels, more than the limit of {limit:,}; make it smaller."
         )
+
+
+def _check_scans(data: bytes, width: int, height: int) -> None:
+    """Raise ImageError for a JPEG that would take long, by the number of its scans."""
+    scans = data.count(START_OF_SCAN)
+    if scans * width * height > MAX_SCANNED:
+        raise ImageError(f"A JPEG of {scans:,} scans, where about ten are usual; save it again.")
+
+
+def _one_at_a_time(width: int, height: int) -> AbstractContextManager[object]:
+    """Return what lets a thread wait while another one decodes a large image, if this one is large too."""
+    return _LARGE if width * height > LARGE_PIXELS else nullcontext()
 
 
 def _pixels(
@@ -157,30 +182,44 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
-    orientation = image.getexif().get(ORIENTATION, 1)
-    is_jpeg = image.format in ("JPEG", "MPO")
-    if is_jpeg and min_size is not None and orientation in (5, 6, 7, 8):
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(ORIENTATION, 1)  # Pillow applies that of a TIFF
+    if min_size is not None and orientation in (5, 6, 7, 8):
         min_size = min_size[::-1]
-    factor = _reduction_factor(height, width, min_size) if is_jpeg else 1
+    if image.format not in ("JPEG", "MPO"):
+        _check_size(width, height, format=image.format)
+        with _one_at_a_time(width, height):
+            pixels = rgb_pixels(image, sample_range, _large_factor(height, width, min_size))
+        return _apply_orientation(pixels, orientation)
+    factor = _reduction_factor(height, width, min_size)
     # The decoder of a progressive JPEG holds it in full size.
     _check_size(width, height, 1 if image.info.get("progressive") else factor)
-    if is_jpeg:
-        if image.mode in ("L", "RGB"):
-            try:
-                return _apply_orientation(_decode_jpeg(data, height, width, factor), orientation)
-            except ValueError as error:
-                if "extraneous bytes" not in str(error):
-                    raise
-                # Stray bytes between segments are common on the web and damage no pixel; Pillow ignores them.
-        # Pillow takes the largest factor that leaves this size: rounded up, it would take a smaller one.
-        image.draft(None, (max(1, width // factor), max(1, height // factor)))
-    if image.format == "TIFF":
-        orientation = 1  # Pillow has applied it already
-    return _apply_orientation(np.asarray(_to_rgb(image, sample_range)), orientation)
+    _check_scans(data, width, height)
+    with _one_at_a_time(width, height):
+        return _apply_orientation(_jpeg_pixels(image, data, factor), orientation)
+
+
+def _jpeg_pixels(image: ImageFile.ImageFile, data: bytes, factor: int) -> NDArray[np.uint8]:
+    """Decode an opened JPEG at 1 / ``factor`` of its size."""
+    width, height = image.size
+    if image.mode in ("L", "RGB"):
+        try:
+            return _decode_jpeg(data, height, width, factor)
+        except ValueError as error:
+            if "extraneous bytes" not in str(error):
+                raise
+            # Stray bytes between segments are common on the web and damage no pixel; Pillow ignores them.
+    # Pillow takes the largest factor that leaves this size: rounded up, it would take a smaller one.
+    image.draft(None, (max(1, width // factor), max(1, height // factor)))
+    return rgb_pixels(image)
+
+
+def _large_factor(height: int, width: int, min_size: tuple[int, int] | None) -> int:
+    """Return by which factor of 1, 2, 4 or 8 an image that is no JPEG is reduced: only if it is large."""
+    return _reduction_factor(height, width, min_size) if width * height > LARGE_PIXELS else 1
 
 
 def _reduction_factor(height: int, width: int, min_size: tuple[int, int] | None) -> int:
-    """Return by which factor of 1, 2, 4 or 8 a JPEG may be reduced."""
+    """Return by which factor of 1, 2, 4 or 8 an image may be reduced."""
     if min_size is None:
         return 1
     for factor in (8, 4, 2):
@@ -195,47 +234,6 @@ def _decode_jpeg(data: bytes, height: int, width: int, factor: int) -> NDArray[n
     # Given this exact shape, the library picks that very factor among its eighths.
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=shape[0], min_width=shape[1])
     return pixels
-
-
-def _to_rgb(image: Image.Image, sample_range: tuple[float, float] | None = None) -> Image.Image:
-    """Convert an image of any mode to RGB."""
-    mode = image.mode
-    image.load()
-    if mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Pillow takes the inks of every JPEG as inverted, which only Adobe's are.
-        return ImageChops.invert(image).convert("RGB")
-    if mode.startswith(("I", "F")):
-        return _to_8_bits(image, sample_range)
-    if mode in ("P", "PA") or "transparency" in image.info or "A" in image.getbands() or "a" in image.getbands():
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image, sample_range: tuple[float, float] | None) -> Image.Image:
-    """Convert grey of 16 bits, 32 bits or floating point to RGB.
-
-    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white, or
-    1 in floating point, and values beyond that are scaled by the range of the image.
-    """
-    values = np.asarray(image, np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("The image has samples that are NaN or infinite.")
-    if isinstance(transparent := image.info.get("transparency"), int):
-        # The one transparent grey level of a PNG, on white.
-        values[values == transparent] = 65535 if sample_range is None else sample_range[1]
-    if sample_range is not None:
-        black, white = sample_range
-        grey = np.rint(np.clip((values - black) / (white - black), 0, 1) * 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 65535:
-        values = (values - low) / ((high - low) or 1) * 65535
-    elif image.mode == "F" and high <= 1:
-        values = values * 65535
-    grey = np.rint(values / 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
 
 
 def _apply_orientation(pixels: NDArray[np.uint8], orientation: object) -> NDArray[np.uint8]:
