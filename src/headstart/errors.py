@@ -15,6 +15,11 @@ Every message is one line: what happened, what was expected, how to mend it. The
 ends with status 2 (1 for a VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HeadstartError(Exception):
     """Base of every error raised on purpose."""
@@ -79,3 +84,27 @@ def one_line(error: BaseException, length: int | None = 300) -> str:
     'KeyError'
     """
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+@contextmanager
+def untrusted(what: str, error: type[HeadstartError]) -> Iterator[None]:
+    """Let whatever goes wrong while untrusted data is read become ``error``, in one line that begins with ``what``.
+
+    For damaged bytes decoders and parsers raise anything, from struct.error to RecursionError, so that a list of
+    exceptions would always lack one. Errors that are raised on purpose pass unchanged.
+
+    >>> with untrusted("config.json", ModelError):
+    ...     float(10**400)
+    Traceback (most recent call last):
+        ...
+    headstart.errors.ModelError: config.json is damaged: int too large to convert to float.
+    """
+    try:
+        yield
+    except HeadstartError:
+        raise
+    except MemoryError:
+        raise error(f"{what} needs more memory than is available.") from None
+    except Exception as exception:
+        detail = f"no {exception}" if isinstance(exception, KeyError) else one_line(exception, 200)
+        raise error(f"{what} is damaged: {detail.rstrip('.')}.") from None

@@ -1,8 +1,10 @@
 """Zip and tar archives: the same images as the folder; hostile and damaged members are refused."""
 
 import io
+import struct
 import tarfile
 import threading
+import tracemalloc
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -163,3 +165,44 @@ def test_damaged_bytes_in_a_zip_are_detected(folder, tmp_path):
     dataset = open_dataset(target)
     with pytest.raises(ImageError, match="Cannot be read from the archive"):
         dataset.read(0)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
+def test_a_member_that_unpacks_to_more_than_it_claims_is_cut(tmp_path, kind):
+    """The headers claim 1,000 bytes of 100 MB."""
+    target = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(target, "w", kind) as archive, archive.open("a/0.jpg", "w") as stream:
+        for _ in range(100):
+            stream.write(bytes(10**6))
+    size = struct.pack("<I", 100 * 10**6)
+    data = target.read_bytes()
+    assert size in data
+    target.write_bytes(data.replace(size, struct.pack("<I", 1000)))
+    tracemalloc.start()
+    with suppress(ImageError):
+        assert len(open_dataset(target).read(0)) <= 1000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
+def test_a_member_without_a_name_is_told(folder, tmp_path):
+    target = write_zip(folder, tmp_path / "d.zip")
+    before = open_dataset(target)
+    with zipfile.ZipFile(target, "a") as archive:
+        info = zipfile.ZipInfo("x")
+        archive.writestr(info, b"nothing")
+        info.filename = ""
+    after = open_dataset(target)
+    assert [item.path for item in after.items] == [item.path for item in before.items]
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_give_the_same_bytes(folder, tmp_path, kind):
+    stored, packed = tmp_path / "s.zip", tmp_path / "p.zip"
+    for target, compression in ((stored, zipfile.ZIP_STORED), (packed, kind)):
+        with zipfile.ZipFile(target, "w", compression) as archive:
+            for path in sorted(folder.rglob("*.*")):
+                archive.write(path, path.relative_to(folder).as_posix())
+    expected, dataset = open_dataset(stored), open_dataset(packed)
+    assert [dataset.read(i) for i in range(len(dataset))] == [expected.read(i) for i in range(len(expected))]

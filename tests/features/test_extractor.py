@@ -32,11 +32,22 @@ def dataset(tmp_path):
 def test_values_that_are_not_finite_are_an_error(backbone, dataset):
     def infinite(backbone, compute):
         graph = load_backbone_graph(backbone, compute)
-        outputs = len(graph.outputs)
-        return Graph(graph.info, graph.outputs, 1, lambda images: [np.full((len(images), 8), np.inf, "f4")] * outputs)
+        channels = {tap.name: tap.channels for tap in backbone.taps}
+        outputs = [np.full((8, channels[name]), np.inf, "f4") for name in graph.outputs]
+        return Graph(graph.info, graph.outputs, 1, lambda images: outputs)
 
     with pytest.raises(BackboneError, match="not finite"):
         list(FeatureExtractor(dataset, backbone, ONNXRUNTIME, load=infinite).batches())
+
+
+def test_values_of_another_shape_are_an_error(backbone, dataset):
+    def narrow(backbone, compute):
+        graph = load_backbone_graph(backbone, compute)
+        return Graph(graph.info, graph.outputs, 1, lambda images: [np.zeros((len(images), 7), "f4")] * 2)
+
+    taps = backbone.taps[-1:]
+    with pytest.raises(BackboneError, match="56 values of features for 8 images; its description says 12"):
+        list(FeatureExtractor(dataset, replace(backbone, taps=taps), ONNXRUNTIME, load=narrow).batches())
 
 
 def test_images_are_decoded_while_the_network_loads(backbone, dataset):

@@ -6,6 +6,8 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import onnx
 import pytest
 
 import headstart as hs
-from headstart.errors import ModelError
+from headstart.errors import HeadstartError, ModelError
 
 
 @pytest.fixture
@@ -135,6 +137,44 @@ def external_weights_of_a_function(model):
     write_graph(model, graph.SerializeToString())
 
 
+def other_graph(change):
+    def damage(model):
+        graph = onnx.load(model / "model.onnx")
+        change(graph.graph)
+        write_graph(model, graph.SerializeToString())
+
+    return damage
+
+
+def loop(graph):
+    body = onnx.helper.make_graph([], "body", [], [])
+    graph.node.append(onnx.helper.make_node("Loop", ["", ""], [], body=body))
+
+
+def doubling(graph):
+    names = ["pixels", *(f"doubled.{i}" for i in range(16))]
+    graph.node.extend(onnx.helper.make_node("Concat", [a, a], [b], axis=3) for a, b in pairwise(names))
+
+
+def short_weights(graph):
+    tensor = next(tensor for tensor in graph.initializer if len(tensor.raw_data) > 100)
+    tensor.raw_data = tensor.raw_data[:100]
+
+
+def compressed_golden(model):
+    with np.load(model / "golden.npz") as arrays:
+        values = {**arrays}
+    np.savez_compressed(model / "golden.npz", **values)
+
+
+def brackets_in_golden(model):
+    header = b"(" * 117 + b"\n"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(model / "golden.npz", "w") as archive:
+        for name in ("decoded", "pixels", "probabilities"):
+            archive.writestr(f"{name}.npy", array)
+
+
 def field(number, content):
     """A field of a protobuf message: its number and kind, its length, its bytes."""
     length, varint = len(content), b""
@@ -222,7 +262,12 @@ HOSTILE = {
     "golden pickle": pickled("golden.npz"),
     "golden linked out of the folder": move_out_and_link("golden.npz"),
     "golden of other size": change_config(lambda c: c["preprocess"].update(height=128)),
-    "run truncated": truncate("run.json"),
+    "golden compressed": compressed_golden,
+    "golden of brackets": brackets_in_golden,
+    "temperature of 400 digits": change_config(lambda c: c.update(temperature=10**400)),
+    "graph with a loop": other_graph(loop),
+    "graph of 4 GB": other_graph(doubling),
+    "graph of other inputs": other_graph(lambda graph: graph.node[0].input.__setitem__(0, "somewhere")),
 }
 
 
@@ -235,6 +280,44 @@ def test_damaged_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_p
     assert "\n" not in str(error_info.value)
     assert len(str(error_info.value)) > 20
     assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_a_damaged_run_does_not_keep_a_model_from_predicting(model, photos):
+    expected = hs.load(model).predict_proba([str(photos / "train" / "disc" / "000.jpg")])
+    truncate("run.json")(model)
+    np.testing.assert_array_equal(hs.load(model).predict_proba([str(photos / "train" / "disc" / "000.jpg")]), expected)
+
+
+def twice_as_wide(graph):
+    softmax = next(node for node in graph.node if node.output[0] == "probabilities")
+    softmax.output[0] = "inner"
+    graph.node.append(onnx.helper.make_node("Concat", ["inner", "inner"], ["probabilities"], axis=1))
+    del graph.output[0].type.tensor_type.shape.dim[:]
+
+
+@pytest.mark.parametrize("change", [twice_as_wide, short_weights])
+def test_a_graph_that_fails_only_when_it_is_run_is_an_error(change, model, photos):
+    other_graph(change)(model)
+    loaded = hs.load(model)
+    for ask in (lambda: loaded.predict([str(photos / "train" / "disc" / "000.jpg")]), loaded.verify):
+        with pytest.raises(HeadstartError, match=r"values of probabilities|cannot run the graph"):
+            ask()
+
+
+def test_a_graph_is_checked_once_on_a_machine(model, monkeypatch):
+    hs.load(model)
+    calls = []
+    monkeypatch.setattr("headstart.backbones.onnx.limits.check_size", lambda *arguments: calls.append(arguments))
+    hs.load(model)
+    assert calls == []  # remembered
+    other_graph(lambda graph: setattr(graph, "name", "other"))(model)
+    hs.load(model)
+    hs.load(model)
+    assert len(calls) == 1
+    monkeypatch.setenv("HEADSTART_CACHE", "/dev/null/nowhere")
+    hs.load(model)
+    hs.load(model)
+    assert len(calls) == 3
 
 
 def test_the_tensors_of_the_damaged_folders_are_valid_without_the_damage(model):

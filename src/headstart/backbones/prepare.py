@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.backbones import store
 from headstart.backbones.backbone import InputOptions
 from headstart.backbones.input_config import merge_options, parse_config
-from headstart.errors import BackboneError, OptionError
+from headstart.errors import BackboneError, OptionError, untrusted
 from headstart.images.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -85,8 +85,9 @@ def prepare_graph(
     preprocess = Preprocess.from_dict(geometry | {name: value for name, value in named.items() if value is not None})
     normalisation = Normalisation(options.mean, options.std, options.channels == "BGR")
     size = (preprocess.height, preprocess.width)
-    declared_batch = image_input(model).batch
-    standard_taps = standardise(model, normalisation, size, taps, known_taps)
+    with untrusted("The graph", BackboneError):
+        declared_batch = image_input(model).batch
+        standard_taps = standardise(model, normalisation, size, taps, known_taps)
     graph = model.SerializeToString()
     prepared = {
         "format": 1,

@@ -5,6 +5,8 @@ Names of members are never used as paths of this machine: they only name the cla
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import stat
 import tarfile
 import tempfile
@@ -13,6 +15,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Sequence
+from copy import copy
 from typing import IO, Any
 
 from headstart.data.dataset import Quarantined
@@ -24,6 +27,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".ta
 MAX_MEMBERS = 5_000_000
 MAX_UNPACKED = 64 * 2**30  # bytes of a compressed tar, which is decompressed once so that it can be read at random
 BLOCK = 2**20  # bytes that are decompressed at a time
+LZMA_HEADER = 9  # bytes: version, length of the properties, properties
 # What zipfile, tarfile and the decompressors raise for malformed bytes.
 MALFORMED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 
@@ -58,13 +62,13 @@ def open_archive(uri: str, open_stream: OpenStream) -> Source:
 
 
 def safe_name(name: str) -> str | None:
-    """Return a member's name as a relative path with '/', or None if it points outside the archive."""
+    """Return a member's name as a relative path with '/', or None if it has none or points outside the archive."""
     name = name.replace("\\", "/")
     parts = name.split("/")
     is_drive = len(parts[0]) == 2 and parts[0][1] == ":"
     if name.startswith("/") or ".." in parts or "\0" in name or is_drive:
         return None
-    return "/".join(part for part in parts if part not in ("", "."))
+    return "/".join(part for part in parts if part not in ("", ".")) or None
 
 
 def _open_zip(uri: str, open_stream: OpenStream) -> Source:
@@ -82,7 +86,7 @@ def _open_zip(uri: str, open_stream: OpenStream) -> Source:
     infos = archive().infolist()
     _check_count(len(infos), uri)
     for info in infos:
-        if info.is_dir():
+        if info.filename.endswith("/"):  # not is_dir, which fails for an empty name
             continue
         name = safe_name(info.filename)
         reason = _zip_problem(info, name, members)
@@ -94,14 +98,45 @@ def _open_zip(uri: str, open_stream: OpenStream) -> Source:
 
     def read(key: int) -> bytes:
         try:
-            with archive().open(members[names[key]]) as stream:
-                return read_stream(stream, names[key])
+            return _unpack(archive(), members[names[key]])
         except ImageError:
             raise
         except Exception as error:  # zlib.error, BadZipFile, NotImplementedError, RuntimeError, ...
             raise ImageError(f"Cannot be read from the archive: {error_reason(error)}.") from None
 
     return Source(names, read, uri, quarantined=quarantined)
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """Return the bytes of a member, never more than its header claims, which is limited.
+
+    zipfile lets bzip2 and LZMA unpack all that they hold before it looks at that number, so these are unpacked here.
+    """
+    if info.compress_type not in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with archive.open(info) as stream:
+            return read_stream(stream, info.filename, info.file_size)
+    packed = copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    packed.CRC = None  # type: ignore[assignment]  # zipfile then does not compare it with that of the packed bytes
+    with archive.open(packed) as stream:
+        data = read_stream(stream, info.filename, info.compress_size)
+    if info.compress_type == zipfile.ZIP_BZIP2:
+        unpacked = bz2.BZ2Decompressor().decompress(data, info.file_size)
+    else:
+        unpacked = _lzma(data).decompress(data[LZMA_HEADER:], info.file_size)
+    if zlib.crc32(unpacked) != info.CRC:
+        raise ImageError("Cannot be read from the archive: its checksum differs.")
+    return unpacked
+
+
+def _lzma(data: bytes) -> lzma.LZMADecompressor:
+    """Return the decompressor of a member whose packed bytes these are (APPNOTE.TXT of zip, section 5.8)."""
+    properties, dictionary = data[4], int.from_bytes(data[5:LZMA_HEADER], "little")
+    if data[2:4] != b"\5\0" or dictionary > MAX_BYTES:
+        raise ImageError("Cannot be read from the archive: it needs too much memory.")
+    filters = {"id": lzma.FILTER_LZMA1, "dict_size": dictionary}
+    filters |= {"lc": properties % 9, "lp": properties // 9 % 5, "pb": properties // 45}
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[filters])
 
 
 def _zip_problem(info: zipfile.ZipInfo, name: str | None, names: Container[str]) -> str | None:
@@ -169,9 +204,7 @@ def _decompress(uri: str, stream: IO[bytes], streams: list[IO[bytes]]) -> IO[byt
     A compressed tar cannot be read at random, so it is decompressed once into an unnamed temporary file, which the
     system removes with the process.
     """
-    import bz2
     import gzip
-    import lzma
 
     openers: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
     start = stream.read(6)

@@ -17,7 +17,7 @@ from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.errors import BackboneError, ImageError
 from headstart.features.cache import FeatureCache, entry_key
-from headstart.features.runtime import Compute, Graph, load_graph, run_padded
+from headstart.features.runtime import Compute, Graph, Outputs, load_graph, run_padded
 from headstart.images.augment import View
 from headstart.images.decoding import decode_with_size
 from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, tiny_image
@@ -76,6 +76,22 @@ def load_backbone_graph(backbone: Backbone, compute: Compute) -> Graph:
     if missing:
         raise BackboneError(f"The graph has no output {', '.join(missing)}; it does not fit its description.")
     return graph
+
+
+def run_backbone(graph: Graph, backbone: Backbone, images: Pixels) -> Outputs:
+    """Return the values [n, channels] of each tap of a backbone for images [n, height, width, 3].
+
+    Raises BackboneError, also where the graph gives values of another shape than its description says.
+    """
+    outputs = run_padded(graph, images, backbone.batch)
+    for tap in backbone.taps:
+        size = outputs[tap.name].size
+        if size != len(images) * tap.channels:
+            raise BackboneError(
+                f"The graph gives {size} values of {tap.name} for {len(images)} images; its description says "
+                f"{tap.channels} for each."
+            )
+    return {tap.name: outputs[tap.name].reshape(len(images), tap.channels) for tap in backbone.taps}
 
 
 @dataclass(frozen=True)
@@ -228,7 +244,7 @@ class FeatureExtractor:
         if pixels:
             network = graph.result()
             start = time.perf_counter()
-            outputs = run_padded(network, np.stack(list(pixels.values())), self.backbone.batch)
+            outputs = run_backbone(network, self.backbone, np.stack(list(pixels.values())))
             result.run_seconds = time.perf_counter() - start
             result.misses = len(pixels)
             paths = [self.dataset.items[i].path for i in pixels]

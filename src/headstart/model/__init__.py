@@ -4,6 +4,7 @@ model.py        Model: classes, preprocessing, head and graph of a finished clas
 compose.py      backbone and head as one ONNX graph: uint8 images in, probabilities and OOD score out
 golden.py       a few images with their predictions, to prove that a machine computes the same
 folder_files.py the files of a model folder, and what may be replaced
+graph_check.py  what model.onnx may hold, checked before it is run
 folder.py       write a model folder whole or not at all; read one as untrusted data
 card.py         the model card
 predictions.py  Predictions and Evaluation

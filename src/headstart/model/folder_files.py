@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import ModelError, OptionError
+from headstart.errors import ModelError, OptionError, one_line
 from headstart.files import read_json
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
-    "config.json": 64 * 2**20,
-    "run.json": 256 * 2**20,
+    "config.json": 16 * 2**20,  # parsed, JSON takes up to 50 times the memory
+    "run.json": 16 * 2**20,
     "head.safetensors": 2 * 2**30,
     "golden.npz": 256 * 2**20,
     "model.onnx": 2 * 2**30,
@@ -122,8 +122,15 @@ def read_json_file(folder: Path, name: str) -> dict[str, Any]:
     """Read the JSON object in a file of a model folder. Raises ModelError, also if it is damaged."""
     try:
         return read_json(checked_file(folder, name), LIMITS[name])
-    except ValueError as error:
-        raise ModelError(f"{folder}: {name} is damaged: {error}.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: {name} is damaged: {one_line(error)}.") from None
+
+
+def within_limit(name: str, data: bytes) -> bytes:
+    """Return the bytes to write to a file. Raises ModelError where they are more than a reader takes."""
+    if len(data) > LIMITS[name]:
+        raise ModelError(f"{name} would have {len(data):,} bytes, more than {LIMITS[name]:,}; use shorter class names.")
+    return data
 
 
 def checked_file(folder: Path, name: str) -> Path:

@@ -24,6 +24,7 @@ from headstart.classifier import FitResult
 from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
+from headstart.model.folder_files import read_json_file
 from headstart.report.gather import gather
 from headstart.report.page import render
 from headstart.report.storage import is_report_page, read_data, write_data, write_file
@@ -68,7 +69,8 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
         raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
     if output is not None and os.path.lexists(page) and not is_report_page(page):
         raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
-    write_file(page, render(report, model.run, _title(source)))
+    run = read_json_file(source, "run.json") if (source / "run.json").exists() else {}
+    write_file(page, render(report, run, _title(source)))
     return page
 
 

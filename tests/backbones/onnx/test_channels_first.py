@@ -6,9 +6,8 @@ from helpers.graphs import network, normalised, run
 from helpers.nhwc_graphs import NORMALISATION, OPERATORS, PIXELS, SIDE, GraphBuilder, exported_value, standard_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from headstart.backbones.onnx.channels_first import channels_first, layout_transposes
+from headstart.backbones.onnx.channels_first import layout_transposes
 from headstart.backbones.onnx.graph import prune
 from headstart.backbones.onnx.standardise import standardise
 from headstart.errors import BackboneError
@@ -72,15 +71,3 @@ def test_an_axis_out_of_range_is_refused_in_one_line(axis):
     with pytest.raises(BackboneError) as caught:
         standard_form(b.model(x), x)
     assert "\n" not in str(caught.value)
-
-
-def test_graphs_with_branches_are_left_as_they_are():
-    output = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
-    branch = helper.make_graph([helper.make_node("Identity", ["image"], ["o"])], "b", [], [output])
-    b = GraphBuilder()
-    condition = b.constant(np.array(True))
-    b.nodes.append(helper.make_node("If", [condition], ["chosen"], then_branch=branch, else_branch=branch))
-    model = b.model(b.node("Relu", "chosen"))
-    before = model.SerializeToString()
-    channels_first(model)
-    assert model.SerializeToString() == before

@@ -4,10 +4,9 @@ import numpy as np
 import onnx
 import pytest
 from helpers.graphs import SIZE, network, normalised, tap_values, tensor_value
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from headstart import backbones
-from headstart.backbones.onnx.external_data import weight_files
 from headstart.errors import BackboneError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
@@ -35,24 +34,6 @@ def test_weights_beside_the_graph_are_read(tmp_path):
     weights_path.unlink()
     with pytest.raises(BackboneError, match=r"needs the file 'weights\.bin'"):
         backbones.load(f"onnx:{path}")
-
-
-def test_weights_of_a_branch_count_too(tmp_path):
-    """A graph inside a node may keep its constants beside the file too."""
-    factor = helper.make_tensor_value_info("factor", TensorProto.FLOAT, [1, 3, 1, 1])
-    chosen = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, [1, 3, 1, 1])
-    weight = numpy_helper.from_array(np.ones((1, 3, 1, 1), np.float32), "inner")
-    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["chosen"])], "branch", [], [chosen], [weight])
-    condition = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True), "yes"))
-    choice = helper.make_node("If", ["yes"], ["factor"], then_branch=branch, else_branch=branch)
-    model = helper.make_model(helper.make_graph([condition, choice], "outer", [], [factor]))
-    for attribute in model.graph.node[1].attribute:
-        move_outside(attribute.g.initializer[0], "inner.bin")
-    (tmp_path / "inner.bin").write_bytes(np.ones(3, np.float32).tobytes())
-    assert weight_files(model, tmp_path / "net.onnx") == [(tmp_path / "inner.bin").resolve()]
-    (tmp_path / "inner.bin").unlink()
-    with pytest.raises(BackboneError, match=r"needs the file 'inner\.bin'"):
-        weight_files(model, tmp_path / "net.onnx")
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/etc/passwd", "", "a/../../secret.bin"])

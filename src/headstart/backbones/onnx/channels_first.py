@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, set_messages, subgraphs
+from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, set_messages
 from headstart.backbones.onnx.shapes import weights_as_inputs
 
 TO_NHWC = [0, 2, 3, 1]
@@ -61,8 +61,6 @@ Rule = Callable[[onnx.NodeProto], bool]  # compute a node on counterparts; False
 
 def channels_first(model: onnx.ModelProto) -> None:
     """Leave, in place, as few transposes of images and maps as can be. Values do not change."""
-    if any(list(subgraphs(node)) for node in model.graph.node):  # they read names of the graph around them
-        return
     layout = _LayoutPass(model)
     for node in model.graph.node:
         layout.add(node)

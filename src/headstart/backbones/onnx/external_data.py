@@ -9,18 +9,24 @@ import onnx
 from google.protobuf.message import DecodeError, Message
 
 from headstart.backbones.backbone import MAX_FILE_BYTES
-from headstart.backbones.onnx.graph import subgraphs
+from headstart.backbones.onnx.limits import check_operators
 from headstart.errors import BackboneError, one_line
+
+MAX_LOCATION = 200  # characters of the path of a file with weights
 
 
 def parse_graph(content: bytes, path: Path) -> onnx.ModelProto:
-    """Parse the ``content`` of an ONNX file. Raises BackboneError, naming ``path``, if it is not one."""
+    """Parse the ``content`` of an ONNX file.
+
+    Raises BackboneError, naming ``path``, if it is not one, and for operators that no image classifier needs.
+    """
     try:
         model = onnx.load_model_from_string(content)
     except (DecodeError, ValueError, RuntimeError):
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.") from None
     if not model.graph.node or not model.graph.output:
         raise BackboneError(f"{path} is not an ONNX graph, or it was cut off.")
+    check_operators(model)
     return model
 
 
@@ -43,9 +49,9 @@ def weight_files(model: onnx.ModelProto, path: Path) -> list[Path]:
     folder = path.parent.resolve()
     files = set()
     for location in weight_locations(model):
-        file = (folder / location).resolve()
-        if not location or folder not in file.parents:
-            raise BackboneError(f"{path.name} keeps weights outside its folder ({location!r}); refused.")
+        file = (folder / location[:MAX_LOCATION]).resolve()
+        if not location or len(location) > MAX_LOCATION or folder not in file.parents:
+            raise BackboneError(f"{path.name} keeps weights outside its folder ({location[:100]!r}); refused.")
         if not file.is_file():
             raise BackboneError(f"{path.name} needs the file {location!r} beside it; copy it there.")
         files.add(file)
@@ -82,12 +88,10 @@ def has_external_data(model: onnx.ModelProto) -> bool:
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield all constants of a graph, also those of the graphs inside its nodes."""
+    """Yield all constants of a graph."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-        for inner in subgraphs(node):
-            yield from _constants(inner)

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, producers, set_messages, tensors_read
+from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, attribute, producers, set_messages
 
 Array = NDArray[Any]
 Constants = dict[str, onnx.TensorProto]  # initializers by name
@@ -171,7 +171,7 @@ def _fold_arithmetic(graph: onnx.GraphProto, constants: Constants) -> None:
 
 def _reader_counts(graph: onnx.GraphProto) -> Counter[str]:
     """How often each tensor is read, by nodes, by the graphs inside them, or as an output."""
-    counts = Counter(name for node in graph.node for name in tensors_read(node))
+    counts = Counter(name for node in graph.node for name in node.input)
     counts.update(output.name for output in graph.output)
     return counts
 

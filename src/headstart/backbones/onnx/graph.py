@@ -1,40 +1,25 @@
 """Small operations on ONNX graphs that several modules need.
 
-All work in place: a copy of the weights takes longer than all that is done to a graph.
+All work in place: a copy of the weights takes longer than all that is done to a graph. No node has a graph inside
+(``limits.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
 from onnx import helper
 
 DEFAULT_DOMAIN = ("", "ai.onnx")  # of the operators of ONNX itself
-MODEL_FIELDS = {"ir_version", "opset_import", "graph", "functions"}  # what is kept of a foreign file
+MODEL_FIELDS = {"ir_version", "opset_import", "graph"}  # what is kept of a foreign file
 GRAPH_FIELDS = {"name", "node", "initializer", "input", "output"}
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Value of a node's attribute, or ``default`` where the node has none of this name."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs inside a node: branches of If, bodies of Loop and Scan."""
-    for a in node.attribute:
-        if a.HasField("g"):
-            yield a.g
-        yield from a.graphs
-
-
-def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names of the tensors that a node reads, also those that the graphs inside it read."""
-    yield from node.input
-    for graph in subgraphs(node):
-        for inner in graph.node:
-            yield from tensors_read(inner)
 
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
@@ -50,13 +35,11 @@ def set_messages(field: Any, messages: Iterable[Any]) -> None:
 
 
 def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Give tensors new names wherever a node or an initializer of the graph has them, graphs inside nodes included."""
+    """Give tensors new names wherever a node or an initializer of the graph has them."""
     for node in graph.node:
         for tensors in (node.input, node.output):
             for i, name in enumerate(tensors):
                 tensors[i] = names.get(name, name)
-        for inner in subgraphs(node):
-            rename_tensors(inner, names)
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
 
@@ -72,7 +55,7 @@ def prune(model: onnx.ModelProto, outputs: Sequence[str]) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             nodes.append(node)
-            needed.update(tensors_read(node))
+            needed.update(node.input)
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     set_messages(graph.node, nodes[::-1])

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from headstart.backbones.onnx.graph import attribute
-from headstart.backbones.onnx.runnable import open_session
+from headstart.backbones.onnx.limited_run import shapes_by_running
 from headstart.errors import BackboneError, one_line
 
 ALWAYS_NCHW = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "BatchNormalization", "ConvTranspose")
@@ -104,7 +104,6 @@ def weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
     )
     probe = helper.make_model(graph, opset_imports=model.opset_import)
     probe.ir_version = model.ir_version
-    probe.functions.extend(model.functions)
     return probe
 
 
@@ -127,12 +126,8 @@ def _shapes_by_running(
     del probe.graph.output[:]
     probe.graph.output.extend(helper.make_empty_tensor_value_info(tensor) for tensor in tensors)
     element = next(v for v in probe.graph.input if v.name == name).type.tensor_type.elem_type
-    dtype = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}.get(element, np.uint8)
-    try:
-        values = open_session(probe.SerializeToString()).run(None, {name: np.zeros(shape, dtype)})
-    except Exception as error:  # onnxruntime's exceptions have no common base
-        raise BackboneError(f"The graph cannot be run: {one_line(error, 200)}") from None
-    return {t: v.shape for t, v in zip(tensors, values, strict=True) if isinstance(v, np.ndarray)}
+    dtype = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}.get(element, "uint8")
+    return shapes_by_running(probe.SerializeToString(), name, shape, dtype, tensors)
 
 
 def _channels_last(

@@ -13,9 +13,10 @@ from headstart.backbones.backbone import FLAT, Tap
 from headstart.backbones.onnx.channels_first import channels_first
 from headstart.backbones.onnx.folding import fold_constants, fold_into_convolutions
 from headstart.backbones.onnx.graph import DEFAULT_DOMAIN, prune, rename_tensors, set_messages
+from headstart.backbones.onnx.limits import check_operators, check_size
 from headstart.backbones.onnx.shapes import Shapes, infer_shapes
 from headstart.backbones.onnx.taps import choose_taps, relative_depths
-from headstart.errors import BackboneError, one_line
+from headstart.errors import BackboneError
 
 INPUT = "headstart.input"  # the normalised images, which the foreign graph read as its input
 OPSETS = range(11, 26)
@@ -81,8 +82,10 @@ def standardise(
     """Bring the graph, in place, into standard form (see ``Backbone``), and return its taps from shallow to deep.
 
     ``size`` is (height, width); ``extra_taps`` are further tensors, by tensor or node name; ``known_taps`` are tensors
-    by tap name where they need not be searched for, "features" among them. Raises BackboneError.
+    by tap name where they need not be searched for, "features" among them. Raises BackboneError, and anything where
+    attributes and constants are not what their operators take.
     """
+    check_operators(model)
     source = image_input(model)
     opset = next((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAIN), 0)
     if opset not in OPSETS:
@@ -91,6 +94,7 @@ def standardise(
     _lift_constants(graph)
     _free_batch(graph, source)
     shapes = infer_shapes(model, source.name, source.channels_last, size)
+    check_size(graph, shapes, source.batch)
     tensors = choose_taps(graph, shapes, known_taps, extra_taps)
     depths = relative_depths(graph, shapes)
     outputs = {}
@@ -123,17 +127,14 @@ def standardise(
 
 
 def simplify(model: onnx.ModelProto) -> None:
-    """Let the graph, in place, compute the same values with less work. Raises BackboneError.
+    """Let the graph, in place, compute the same values with less work.
 
     Constants are folded, channels come first, and padding, scales and shifts go into convolutions.
     """
-    try:
-        fold_constants(model)
-        channels_first(model)
-        fold_into_convolutions(model)
-        prune(model, [output.name for output in model.graph.output])
-    except Exception as error:  # a graph whose attributes or constants are not what its operators take
-        raise BackboneError(f"The graph is inconsistent: {one_line(error, 200)}") from None
+    fold_constants(model)
+    channels_first(model)
+    fold_into_convolutions(model)
+    prune(model, [output.name for output in model.graph.output])
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from headstart.backbones.backbone import FLAT
-from headstart.backbones.onnx.graph import producers, tensors_read
+from headstart.backbones.onnx.graph import producers
 from headstart.backbones.onnx.shapes import Shapes
 from headstart.errors import BackboneError
 
@@ -163,5 +163,5 @@ def _ancestors(tensor: str, producer: Producers) -> set[str]:
         name = pending.pop()
         if name not in ancestors and name in producer:
             ancestors.add(name)
-            pending.extend(tensors_read(producer[name]))
+            pending.extend(producer[name].input)
     return ancestors
