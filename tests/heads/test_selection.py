@@ -130,9 +130,10 @@ def test_a_thousand_classes():
     assert selected.probabilities.shape == (3000, 1000)
 
 
-def test_features_without_variation_give_a_finite_head():
+@pytest.mark.parametrize("kind", ["auto", "ridge", "lda", "centroid", "logistic"])
+def test_features_without_variation_give_a_finite_head(kind):
     labels = np.arange(12) % 2
-    selected = select({"zeros": np.zeros((12, 5)), "ones": np.ones((12, 3))}, labels, np.arange(12))
+    selected = select({"zeros": np.zeros((12, 5)), "ones": np.ones((12, 3))}, labels, np.arange(12), kind=kind)
     assert np.isfinite(selected.head.weights).all()
     np.testing.assert_allclose(selected.probabilities.sum(axis=1), 1)
 

@@ -14,13 +14,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import Backbone, Tap
-from headstart.errors import BackboneError, OptionError
+from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
 from headstart.files import read_json, replace_folder, write_atomic
 from headstart.images.preprocess import Preprocess
 from headstart.machine import cache_folder
@@ -103,7 +104,7 @@ def read(folder: Path, id: str) -> Backbone | None:
     ``id`` is its id where the description does not hold one.
     """
     graph = folder / GRAPH
-    try:
+    with suppress(HeadstartError), untrusted(f"{folder}", BackboneError):
         values = read_json(folder / DESCRIPTION, MAX_JSON_BYTES)
         if hashlib.sha256(graph.read_bytes()).hexdigest() != values["sha256"]:
             return None
@@ -118,8 +119,7 @@ def read(folder: Path, id: str) -> Backbone | None:
             notes=tuple(values.get("notes", ())),
             batch=values.get("batch"),
         )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return None
 
 
 def read_back(folder: Path, id: str) -> Backbone:

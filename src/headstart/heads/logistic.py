@@ -17,13 +17,16 @@ def fit_logistic(x: Array, labels: Labels, classes: int, c: float) -> Solution:
     """Fit multinomial logistic regression with inverse penalty ``c``."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=2000).fit(x, labels)
+    # Where no feature varies there are no directions, and the class frequencies decide; scikit-learn wants a column.
+    inputs = x if x.shape[1] else np.zeros((len(x), 1))
+    model = LogisticRegression(C=c, max_iter=2000).fit(inputs, labels)
+    coefficients = model.coef_[:, : x.shape[1]]
     weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
     if len(model.classes_) == 2:  # one row of coefficients serves both classes
-        weights[:, model.classes_] = np.concatenate([-model.coef_, model.coef_]).T / 2
+        weights[:, model.classes_] = np.concatenate([-coefficients, coefficients]).T / 2
         bias[model.classes_] = np.concatenate([-model.intercept_, model.intercept_]) / 2
     else:
-        weights[:, model.classes_] = model.coef_.T
+        weights[:, model.classes_] = coefficients.T
         bias[model.classes_] = model.intercept_
     return weights, bias
 
