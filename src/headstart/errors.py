@@ -2,7 +2,7 @@
 
     HeadstartError
     ├── OptionError         an option has a value that cannot be used           (also a ValueError)
-    ├── DataError           the images, labels or splits cannot be learned from
+    ├── DataError           the images, labels or splits cannot be learned from     (also a ValueError)
     │   └── ImageError      one image cannot be read; the text says why
     ├── BackboneError       a network cannot be read, cut or run
     ├── DownloadError       a download failed, or its SHA-256 is not the recorded one
@@ -29,8 +29,8 @@ class OptionError(HeadstartError, ValueError):
     """An option has a value that cannot be used."""
 
 
-class DataError(HeadstartError):
-    """The images, labels or splits cannot be learned from."""
+class DataError(HeadstartError, ValueError):
+    """The images, labels or splits cannot be learned from. scikit-learn expects a ValueError for bad X and y."""
 
 
 class ImageError(DataError):

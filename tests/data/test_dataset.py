@@ -22,7 +22,7 @@ def contents(dataset):
 def test_lists_of_paths_bytes_and_arrays(tmp_path):
     path = next(write_photos(tmp_path, 1).rglob("*.jpg"))
     array = np.zeros((4, 5, 3), np.uint8)
-    dataset = from_images([str(path), path, path.read_bytes(), array], ["a", "b", 3, "a"], [1, 1, 2, 2])
+    dataset = from_images([str(path), path, path.read_bytes(), array], ["a", "b", "3", "a"], [1, 1, 2, 2])
     assert dataset.classes == ("3", "a", "b")
     assert [item.group for item in dataset.items] == ["1", "1", "2", "2"]
     assert dataset.read(0) == dataset.read(1) == dataset.read(2) == path.read_bytes()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from headstart.backbones import InputOptions
 from headstart.classifier.fit import FitOptions, fit_dataset
-from headstart.data import ReadOptions, as_dataset
-from headstart.data.layout import to_nfc
+from headstart.data import Dataset, ReadOptions, as_dataset
+from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
 from headstart.errors import DataError, NotFittedError, OptionError
 from headstart.features import Compute
 from headstart.features.features import Progress
@@ -93,9 +93,15 @@ class ImageClassifier:
     ) -> ImageClassifier:
         """Fit. ``groups`` name images that belong together (a scene, a patient).
 
-        Labels ``y`` may be texts, numbers or booleans, all of one type; ``classes_`` and predictions have that type.
-        Raises HeadstartError.
+        Labels ``y`` may be texts, whole numbers or booleans, all of one type; ``classes_`` and predictions have that
+        type. Raises HeadstartError.
         """
+        if y is None and not isinstance(X, Dataset | str | os.PathLike):
+            raise DataError(
+                "ImageClassifier requires y to be passed, but the target y is None; give the label of each image, or "
+                "a dataset that has them."
+            )
+        y = None if y is None else as_list(y, "labels")
         dataset = as_dataset(X, y, groups, ReadOptions(group_column=self.options.group_column))
         self.result_ = fit_dataset(dataset, self.options, progress=progress)
         self.model_ = self.result_.model
@@ -130,10 +136,16 @@ class ImageClassifier:
     def evaluate(self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None) -> Evaluation:
         """Evaluate on labelled images that had no part in training.
 
-        Of a dataset with splits the validation images count, or the test images where there are none. Classes are
-        matched by name. Raises DataError where there are no labels.
+        Of a dataset with splits the validation images count, or the test images where there are none. Labels ``y`` are
+        matched by their value (1.0 is 1), then by name. Raises DataError where there are no labels.
         """
-        return self._predictor().evaluate(as_dataset(X, y), progress=progress)
+        predictor = self._predictor()
+        if y is not None:
+            labels = as_list(y, "labels")
+            check_labels(labels)
+            names = dict(zip(self.classes_.tolist(), predictor.model.classes, strict=True))
+            y = [names.get(label, class_name(label)) for label in labels]
+        return predictor.evaluate(as_dataset(X, y), progress=progress)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
         """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too."""
@@ -205,11 +217,8 @@ def _classes(names: Sequence[str], labels: Sequence[object] | None) -> NDArray[A
     """Return the classes [k] in the type of the labels that they came as."""
     if labels is None:
         return np.array(names)
-    original = {to_nfc(str(label)): label for label in labels}
-    values = [original[name] for name in names]
-    if all(isinstance(value, str) for value in values):
-        return np.array(names)
-    return np.array(values)
+    original = labels_by_class(labels)
+    return np.array([original[name] for name in names])
 
 
 def load(folder: str | os.PathLike[str]) -> ImageClassifier:

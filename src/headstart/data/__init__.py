@@ -4,6 +4,7 @@ dataset.py        Dataset, Item, Quarantined, Skipped: the form that every sourc
 sources.py        local folders, archives, and fsspec URLs of either
 archives.py       zip and tar archives, read in place
 reading.py        ReadOptions, and files read within limits
+labels.py         labels in Python lists, arrays and columns
 layout.py         class and split names from a listing of paths
 table_files.py    rows of CSV, Parquet and JSON-lines files
 tables.py         datasets that a table lists
@@ -14,7 +15,7 @@ rendered/         a sample dataset, rendered on this machine
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate
-from headstart.data.layout import LAYOUTS, find_tables, from_listing, to_nfc
+from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
+from headstart.data.layout import LAYOUTS, find_tables, from_listing
 from headstart.data.reading import ReadOptions, read_file
 from headstart.errors import DataError
 from headstart.images.arrays import float_scale, is_pil_image, is_single_array, to_pixels
@@ -105,7 +107,11 @@ def as_dataset(
         raise DataError("Expected a list of images, got a single one; put it in a list.")
     if not isinstance(images, Iterable):
         raise DataError(f"Expected a list of images, got {images!r}.")
-    return from_images(list(images), None if labels is None else list(labels), None if groups is None else list(groups))
+    return from_images(
+        as_list(images, "images"),
+        None if labels is None else as_list(labels, "labels"),
+        None if groups is None else as_list(groups, "groups"),
+    )
 
 
 def from_images(
@@ -124,13 +130,13 @@ def from_images(
         if values is not None and len(values) != len(images):
             raise DataError(f"{len(images)} images but {len(values)} {name}; give one for each image.")
     if labels is not None:
-        _check_labels(labels)
+        check_labels(labels)
     scale = float_scale(images)
     items = []
     for i, image in enumerate(images):
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"
-        label = None if labels is None else to_nfc(str(labels[i]))
-        group = None if groups is None else str(groups[i])
+        label = None if labels is None else class_name(labels[i])
+        group = None if groups is None or is_missing(groups[i]) else str(groups[i])
         items.append(Item(path, label, "train", group, key=i))
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
@@ -139,29 +145,4 @@ def from_images(
             return read_file(items[key].path)
         return image if isinstance(image, bytes) else to_pixels(image, scale)
 
-    return Dataset("images", tuple(items), _sorted_classes(labels or ()), (), (), read)
-
-
-def _check_labels(labels: Sequence[object]) -> None:
-    """Raises DataError for a label that is missing, no single value, or written like another of another type."""
-    original: dict[str, object] = {}
-    for i, label in enumerate(labels):
-        if not isinstance(label, Hashable) or isinstance(label, tuple):
-            raise DataError(f"Image {i} has the label {label!r}; expected one name or number for each image.")
-        if label is None or label != label:  # NaN and pandas' NaT differ from themselves
-            raise DataError(f"Image {i} has no label ({label}); leave unlabelled images out.")
-        other = original.setdefault(str(label), label)
-        if other != label or (isinstance(other, bool | np.bool_) != isinstance(label, bool | np.bool_)):
-            raise DataError(f"The labels {other!r} and {label!r} are written alike; give labels of one type.")
-
-
-def _sorted_classes(labels: Sequence[object]) -> tuple[str, ...]:
-    """Return the names of the classes in the order in which NumPy and scikit-learn sort the labels: 2 before 10.
-
-    scikit-learn passes numbers to an estimator that it validates, and expects its columns in their order.
-    """
-    try:
-        ordered = sorted(set(labels))  # type: ignore[type-var]
-    except TypeError:  # labels of types that cannot be compared
-        ordered = sorted(set(labels), key=str)
-    return tuple(dict.fromkeys(to_nfc(str(label)) for label in ordered))
+    return Dataset("images", tuple(items), tuple(labels_by_class(labels or ())), (), (), read)

@@ -47,7 +47,7 @@ def split_features(
     classes_present = {str(items[i].label) for i in train}
     classes = tuple(name for name in dataset.classes if name in classes_present)
     if len(classes) < 2:
-        what = f"only {classes[0]!r}" if classes else "no readable image"
+        what = f"only one class, {classes[0]!r}," if classes else "no readable image"
         reasons = "".join(f"; {image.path}: {image.reason.rstrip('.')}" for image in features.quarantined[:3])
         raise DataError(f"A classifier needs images of at least two classes; found {what} in {dataset.uri}{reasons}.")
     number = {name: c for c, name in enumerate(classes)}
