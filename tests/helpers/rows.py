@@ -39,6 +39,22 @@ class RowClassifier(ClassifierMixin, BaseEstimator):
         images = self._images(X)
         return self.classifier_.predict_proba(images)
 
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        images = self._images(X)
+        return self.classifier_.transform(images)
+
+    def fit_transform(self, X: Any, y: Any) -> NDArray[np.float32]:
+        return self.fit(X, y).transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        check_is_fitted(self)
+        return self.classifier_.get_feature_names_out(input_features)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags = hs.ImageClassifier().__sklearn_tags__().transformer_tags
+        return tags
+
     def _images(self, X: Any) -> list[NDArray[np.uint8]]:
         check_is_fitted(self)
         return draw(validate_data(self, X, reset=False), *self.range_)

@@ -21,7 +21,7 @@ from headstart.heads.mlp import MlpConfig
 from headstart.model.folder import write_model
 from headstart.model.golden import Verification
 from headstart.model.predictions import Evaluation, Predictions
-from headstart.model.predictor import Predictor
+from headstart.model.predictor import Predictor, check_all_read
 from headstart.stats.accuracy import Accuracy
 
 
@@ -120,10 +120,26 @@ class ImageClassifier:
         Raises DataError if an image cannot be read.
         """
         predictions = self.predict_dataset(X)
-        if predictions.quarantined:
-            first = predictions.quarantined[0]
-            raise DataError(f"{len(predictions.quarantined)} images cannot be read, first {first.path}: {first.reason}")
+        check_all_read(predictions.quarantined)
         return predictions.probabilities
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the features [n, d] from which the fitted head computes its scores, for a later step of a Pipeline.
+
+        They are the vectors of the chosen taps side by side. Raises DataError if an image cannot be read.
+        """
+        return self._predictor().features(X)
+
+    def fit_transform(
+        self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None
+    ) -> NDArray[np.float32]:
+        """Fit, and return the features [n, d] of the same images. Raises HeadstartError."""
+        return self.fit(X, y, groups).transform(X)
+
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:  # noqa: ARG002  # a convention
+        """Return the names [d] of the columns of ``transform``, as scikit-learn calls those of its own transformers."""
+        width = len(self._predictor().model.ood.centre)
+        return np.array([f"imageclassifier{i}" for i in range(width)], object)
 
     def score(self, X: Any, y: Sequence[object] | None = None) -> float:
         """Return the accuracy, 0 to 1, on labelled images."""
@@ -186,12 +202,13 @@ class ImageClassifier:
         return f"ImageClassifier({', '.join(changed)})"
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags, TransformerTags
 
         return Tags(
             estimator_type="classifier",
             target_tags=TargetTags(required=True),
             classifier_tags=ClassifierTags(),
+            transformer_tags=TransformerTags(preserves_dtype=[]),
             input_tags=InputTags(two_d_array=False, string=True),
             requires_fit=True,
         )

@@ -1,14 +1,23 @@
-"""Backbone and head as one ONNX graph."""
+"""Backbone and head as one ONNX graph, and the part of it before the head."""
 
 from __future__ import annotations
+
+import hashlib
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from headstart.backbones import Backbone, cut
+from headstart.backbones import Backbone, Tap, cut
+from headstart.backbones.onnx.external_data import parse_graph
+from headstart.backbones.onnx.graph import prune
+from headstart.errors import BackboneError, ModelError
 from headstart.heads.head import Head
 from headstart.heads.ood import EPSILON, OodDetector
+from headstart.model.model import Model
+
+FEATURES = "head.features"  # the tensor that the head and the OOD score get
 
 
 def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
@@ -23,8 +32,8 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
         "head.weights": head.weights / np.float32(head.temperature),
         "head.bias": np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30)),
     }
-    nodes = [helper.make_node("Concat", list(head.taps), ["head.features"], axis=1)]
-    inputs = "head.features"
+    nodes = [helper.make_node("Concat", list(head.taps), [FEATURES], axis=1)]
+    inputs = FEATURES
     if head.hidden_layer is not None:
         constants["head.expansion"], constants["head.offset"] = head.hidden_layer
         nodes.append(helper.make_node("Gemm", [inputs, "head.expansion", "head.offset"], ["head.expanded"]))
@@ -48,6 +57,28 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
     return content
 
 
+def features_graph(model: Model) -> Backbone:
+    """Return the part of a model before its head, as a backbone with one tap: the tensor that the head gets.
+
+    Raises ModelError for a graph that ``compose`` did not build.
+    """
+    try:
+        graph = parse_graph(model.graph, Path("model.onnx"))
+    except BackboneError as error:
+        raise ModelError(str(error)) from None
+    node = next((node for node in graph.graph.node if FEATURES in node.output), None)
+    if node is None:
+        raise ModelError("model.onnx does not say where the features of the head are; fit the model again.")
+    # OpenVINO drops a Concat of one tensor, and its name.
+    name, width = (node.input[0] if len(node.input) == 1 else FEATURES), len(model.ood.centre)
+    graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]))
+    prune(graph, [name])
+    content = graph.SerializeToString(deterministic=True)
+    sha256 = hashlib.sha256(content).hexdigest()
+    tap = Tap(name, width, 1.0, None)
+    return Backbone("model features", content, sha256, model.preprocess, (tap,), "", "", (), model.batch)
+
+
 def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Build ``OodDetector.scores`` of ``head.features`` as a graph.
 
@@ -64,7 +95,7 @@ def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.Tensor
         "flat": np.array([-1], np.int64),
     }
     steps = (
-        ("Sub", ["head.features", "distance.centre"], "distance.away"),
+        ("Sub", [FEATURES, "distance.centre"], "distance.away"),
         ("Mul", ["distance.away", "distance.scales"], "distance.scaled"),
         ("Cast", ["distance.factor"], "distance.factor32"),
         ("MatMul", ["distance.scaled", "distance.factor32"], "distance.along"),

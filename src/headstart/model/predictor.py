@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.data import Dataset, as_dataset
+from headstart.data import Dataset, Quarantined, as_dataset
 from headstart.errors import DataError
 from headstart.features import Compute
 from headstart.features.extractor import load_backbone_graph
@@ -32,7 +34,7 @@ class Predictor:
 
     model: Model
     compute: Compute = field(default_factory=Compute)
-    _graphs: dict[Compute, Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _graphs: dict[tuple[str, Compute], Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Predictor], tuple[Model, Compute]]:
@@ -73,6 +75,18 @@ class Predictor:
         truth, unknown = encode_truth(model.classes, [str(item.label) for item in items])
         return replace(predictions, truth=truth, unknown_classes=unknown)
 
+    def features(self, images: Any, *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """Return the features [n, d] of images that the head turns into probabilities: the vectors of its taps.
+
+        ``images`` is as for ``predict``. Raises DataError if one cannot be read: there is a row for each.
+        """
+        from headstart.model.compose import features_graph
+
+        dataset, backbone = as_dataset(images), features_graph(self.model)
+        features = embed_exactly(dataset, backbone, self.compute, load=self._load_graph, progress=progress)
+        check_all_read((*dataset.quarantined, *features.quarantined))
+        return features.deepest.astype(np.float32, copy=False).reshape(-1, backbone.taps[0].channels)
+
     def evaluate(self, images: Any, *, progress: Progress | None = None) -> Evaluation:
         """Evaluate the model on labelled images that had no part in training.
 
@@ -88,13 +102,21 @@ class Predictor:
     def _load_graph(self, backbone: Backbone, compute: Compute) -> Graph:
         """Load the graph once for each number of threads: compiling it takes longer than to predict an image."""
         with self._lock:
-            if compute not in self._graphs:
-                self._graphs[compute] = load_backbone_graph(backbone, compute)
-            return self._graphs[compute]
+            key = (backbone.id, compute)
+            if key not in self._graphs:
+                self._graphs[key] = load_backbone_graph(backbone, compute)
+            return self._graphs[key]
 
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
         return verify(self.model, self.compute.resolve())
+
+
+def check_all_read(quarantined: Sequence[Quarantined]) -> None:
+    """Raise DataError where images could not be read, naming the first."""
+    if quarantined:
+        first = quarantined[0]
+        raise DataError(f"{len(quarantined)} images cannot be read, first {first.path}: {first.reason}")
 
 
 def labelled_part(dataset: Dataset) -> Dataset:
