@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 
+import joblib
 import numpy as np
 import pytest
 from helpers.photos import paths_and_labels, write_photos
@@ -194,6 +195,20 @@ def test_a_fitted_classifier_can_be_sent_to_another_process(photos):
     restored = pickle.loads(data)
     paths, _ = paths_and_labels(photos / "validation")
     np.testing.assert_array_equal(restored.predict_proba(paths), classifier.predict_proba(paths))
+
+
+def test_a_classifier_goes_through_a_file_of_joblib(model_folder, photos, tmp_path):
+    paths, _ = paths_and_labels(photos / "validation")
+    classifier = hs.load(model_folder)
+    expected = classifier.predict_proba(paths), classifier.transform(paths[:3])  # graphs are loaded, and stay here
+    joblib.dump(classifier, tmp_path / "classifier.joblib")
+    restored = joblib.load(tmp_path / "classifier.joblib")
+    np.testing.assert_array_equal(restored.predict_proba(paths), expected[0])
+    np.testing.assert_array_equal(restored.transform(paths[:3]), expected[1])
+    assert restored.get_params() == classifier.get_params()
+    assert restored.run_ == classifier.run_
+    assert set(vars(restored)) == {*classifier.get_params(), "model_", "classes_"} | {"_last_predictor"}
+    assert restored.verify().images == 8
 
 
 def test_the_parameters_are_the_options_of_fit_dataset():
