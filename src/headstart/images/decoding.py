@@ -7,7 +7,7 @@
 - A JPEG far larger than needed is decoded at 1/2, 1/4 or 1/8 of its size; so is any other image of more than
   ``LARGE_PIXELS``.
 - Images that take much memory are decoded one after the other, whatever the number of threads.
-- HEIC needs the extra ``heic``.
+- HEIC needs the extra ``heic``, JPEG XL the extra ``jxl``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 256 * 2**20
 LARGE_PIXELS = 16_000_000  # from here on images are decoded one at a time, and reduced where that is allowed
 # Formats whose decoders hold an image several times, and how many pixels they may have, so that 1 GB is enough.
-MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 60_000_000, "HEIF": 60_000_000, "JPEG2000": 50_000_000}
+MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 60_000_000, "HEIF": 60_000_000, "JXL": 60_000_000, "JPEG2000": 50_000_000}
 MAX_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a progressive JPEG, each of which passes over all of them
 START_OF_SCAN = b"\xff\xda"
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
@@ -50,10 +50,11 @@ SUFFIXES = frozenset(
             ".heic",
             ".heif",
         ),
-        *(".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+        *(".mpo", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jxl"),
     )
 )
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # ISO/IEC 23008-12
+JXL_SIGNATURES = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")  # ISO/IEC 18181: bare, and in a container
 ORIENTATION = 0x0112  # the EXIF tag
 _LARGE = threading.Lock()
 
@@ -100,6 +101,8 @@ def decode_with_size(
     except UnidentifiedImageError:
         if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
             return _decode_heif(source, min_size)
+        if source.startswith(JXL_SIGNATURES):
+            return _decode_jxl(source, min_size)
         raise ImageError(_unknown_format(source)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
@@ -113,8 +116,6 @@ def _unknown_format(source: bytes) -> str:
     """Return why a file cannot be read; formats that people bring are called by their names."""
     if source[128:132] == b"DICM":
         return "Not an image that can be read, but DICOM; export it as PNG or TIFF, in a window that shows the finding."
-    if source.startswith((b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")):
-        return "Not an image that can be read, but JPEG XL; convert it to PNG or JPEG."
     if source.lstrip()[:5].lower() in (b"<svg ", b"<?xml", b"<!doc", b"<html"):
         return "Not an image that can be read, but text of a web page or a drawing (HTML, XML, SVG)."
     return f"Not an image that can be read: it begins with {source[:8]!r}."
@@ -147,6 +148,25 @@ def _decode_heif(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray
         _check_size(width, height, format="HEIF")
         with _one_at_a_time(width, height):
             return rgb_pixels(image.to_pillow(), factor=_large_factor(height, width, min_size)), (height, width)
+    except ImageError:
+        raise
+    except Exception as error:  # as for Pillow's decoders
+        raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+
+
+def _decode_jxl(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode a JPEG XL file, to 8 bits, whose orientation libjxl applies, with the extra ``jxl``."""
+    try:
+        import pylibjxl
+    except ImportError:
+        raise ImageError(str(missing_extra("A JPEG XL image, which needs pylibjxl", "jxl"))) from None
+    try:
+        info = pylibjxl.probe(data)
+        width, height = info["width"], info["height"]
+        _check_size(width, height, format="JXL")
+        with _one_at_a_time(width, height):
+            image = Image.fromarray(pylibjxl.decode(data))
+            return rgb_pixels(image, factor=_large_factor(height, width, min_size)), (height, width)
     except ImageError:
         raise
     except Exception as error:  # as for Pillow's decoders
