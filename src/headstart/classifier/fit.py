@@ -195,7 +195,7 @@ def fit_dataset(
     )
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
-    notes = (*images.notes, *backbone.notes, *sample_notes, *cache_notes, *split.notes)
+    notes = (*images.notes, *backbone.notes, *sample_notes, *features.notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes)
     return make_result(options, data, selected, FitTimes(start, head_start))
 

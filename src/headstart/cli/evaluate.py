@@ -97,6 +97,7 @@ def evaluate(
     print_quarantined([vars(image) for image in quarantined])
     _print_training_images([model, *other_models], evaluations)
     _print_unknown_classes([model, *other_models], evaluations)
+    print_notes(evaluations[0].predictions.notes)
     if comparison is None:
         print_notes(evaluations[0].missed_targets)
     _print_result(model, evaluations[0], comparison, form)

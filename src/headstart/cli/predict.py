@@ -61,7 +61,7 @@ def predict(
     else:
         for i in range(len(predictions)):
             print_prediction(predictions, i, count)
-    print_notes(dataset.notes)
+    print_notes([*dataset.notes, *predictions.notes])
     print_skipped(dataset)
     print_quarantined([vars(image) for image in predictions.quarantined])
     if not len(predictions):

@@ -20,6 +20,7 @@ from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import Compute, Graph, Outputs, load_graph, run_padded
 from headstart.images.augment import View
 from headstart.images.decoding import decode_with_size
+from headstart.images.remarks import remarks
 from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, tiny_image
 
 # Two more entries beside the taps of each image; the names are parts of cache keys.
@@ -48,13 +49,15 @@ class PendingImage:
 class BatchResult:
     """Result for some images, by their place in the dataset: vectors, or why one cannot be read.
 
-    ``hashes`` are SHA-256 of the images' bytes, ``thumbnails`` their small squares where those are kept. ``misses``
-    counts vectors that were computed, not found in the cache; ``decode_seconds`` and ``run_seconds`` were spent.
+    ``hashes`` are SHA-256 of the images' bytes, ``remarks`` those of ``images.remarks``, ``thumbnails`` their small
+    squares where those are kept. ``misses`` counts vectors that were computed, not found in the cache;
+    ``decode_seconds`` and ``run_seconds`` were spent.
     """
 
     vectors: dict[int, Vectors] = field(default_factory=dict)
     hashes: dict[int, bytes] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
+    remarks: dict[int, list[str]] = field(default_factory=dict)
     thumbnails: dict[int, Pixels] = field(default_factory=dict)
     misses: int = 0
     decode_seconds: float = 0.0
@@ -194,6 +197,8 @@ class FeatureExtractor:
                 continue
             size += _size(sources[i])
             result.hashes[i] = _content_hash(sources[i])
+            if found := remarks(sources[i], self.backbone.preprocess.sample_range):
+                result.remarks[i] = found
         if self.cache is not None:
             entries = self.cache.get_many([self.key(result.hashes[i]) for i in sources])
             for i, entry in zip(sources, entries, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class Features:
     ``tiny_images`` [n, 768] uint8 is the whole image at 16 x 16 RGB; ``image_stats`` [n, 3] float32 its height and
     width as stored and its sharpness; ``content_hashes`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its
     place in the dataset. ``quarantined`` names the images that could not be read. ``hits`` and ``misses`` count images
-    found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over threads.
+    found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over threads. ``notes``
+    say what was not used of images that could be read.
     """
 
     values: Mapping[str, NDArray[np.floating]]
@@ -51,6 +53,7 @@ class Features:
     hits: int
     misses: int
     seconds: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def deepest_tap(self) -> str:
@@ -161,6 +164,7 @@ class _FeatureArrays:
         self.hashes = np.zeros((count, 32), np.uint8)
         self.is_done = np.zeros(count, bool)
         self.errors: dict[int, str] = {}
+        self.remarks: dict[int, list[str]] = {}
         self.arrays: dict[str, NDArray[Any]] = {}  # by name, [count, width]
         self.misses = 0
         self.decode_seconds = 0.0
@@ -189,6 +193,7 @@ class _FeatureArrays:
                     array = self.arrays[name] = array.astype(vector.dtype)
                 array[i] = vector
         self.errors |= result.errors
+        self.remarks |= result.remarks
         self.misses += result.misses
         self.decode_seconds += result.decode_seconds
         self.run_seconds += result.run_seconds
@@ -216,4 +221,10 @@ class _FeatureArrays:
             len(index) - self.misses,
             self.misses,
             {"total": total_seconds, "decode": self.decode_seconds, "features": self.run_seconds},
+            self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """Return each remark once, with the number of images that it is about."""
+        counts = Counter(remark for i, found in self.remarks.items() if i not in self.errors for remark in found)
+        return tuple(remark.format(count=f"{count:,}") for remark, count in counts.items())

@@ -4,6 +4,7 @@ decoding.py    decode: the bytes of a file to RGB pixels
 rgb.py         an opened image of any mode to RGB pixels, in strips
 arrays.py      PIL images and arrays to RGB pixels
 samples.py     black and white of images of more than 8 bits, measured on the training images
+remarks.py     what is said of images that are not used whole: bands beyond colour, bits beyond 8
 preprocess.py  Preprocess: crop and resize for a network
 augment.py     augmented views
 thumbnail.py   small images, and image statistics

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from headstart.errors import ImageError, missing_extra, one_line
+from headstart.images.remarks import why_unreadable
 from headstart.images.rgb import rgb_pixels
 
 MAX_PIXELS = 100_000_000
@@ -109,7 +110,8 @@ def decode_with_size(
     except MemoryError:
         raise ImageError("Decoding needs more memory than is available; make the image smaller.") from None
     except Exception as error:  # for malformed bytes decoders raise anything: struct.error, KeyError, OSError, ...
-        raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
+        reason = why_unreadable(source) if "raw mode" in str(error) else None
+        raise ImageError(reason or f"Damaged or cut off: {one_line(error)}.") from None
 
 
 def _unknown_format(source: bytes) -> str:
@@ -118,6 +120,8 @@ def _unknown_format(source: bytes) -> str:
         return "Not an image that can be read, but DICOM; export it as PNG or TIFF, in a window that shows the finding."
     if source.lstrip()[:5].lower() in (b"<svg ", b"<?xml", b"<!doc", b"<html"):
         return "Not an image that can be read, but text of a web page or a drawing (HTML, XML, SVG)."
+    if reason := why_unreadable(source):
+        return reason
     return f"Not an image that can be read: it begins with {source[:8]!r}."
 
 

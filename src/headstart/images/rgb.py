@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from headstart.errors import ImageError
+from headstart.images.remarks import EXTRA_SAMPLES
 
 STRIP_PIXELS = 2_000_000  # that are converted at a time
 SampleRange = tuple[float, float]
@@ -50,6 +51,8 @@ def _converter(image: Image.Image, sample_range: SampleRange | None) -> Callable
         return lambda strip: ImageChops.invert(strip).convert("RGB")
     if image.mode.startswith(("I", "F")):
         return _deep_converter(image, sample_range)
+    if image.format == "TIFF" and image.mode == "RGBA" and EXTRA_SAMPLES not in image.tag_v2:  # type: ignore[attr-defined]
+        return lambda strip: strip.convert("RGB")  # the fourth band is not said to be opacity
     bands = image.getbands()
     if image.mode in ("P", "PA") or "transparency" in image.info or "A" in bands or "a" in bands:
         return _on_white
@@ -65,9 +68,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _deep_converter(image: Image.Image, sample_range: SampleRange | None) -> Callable[[Image.Image], Image.Image]:
     """Return what converts grey of 16 bits, 32 bits or floating point to RGB.
 
-    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white, or
-    1 in floating point, and values beyond that are scaled by the range of the image. Raises ImageError for samples
-    that are not finite.
+    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white, in
+    floating point 1 or 255 where no value is beyond, and negative and larger values are scaled by the range of the
+    image. Raises ImageError for samples that are not finite.
     """
     transparent = image.info.get("transparency")  # the one transparent grey level of a PNG: white
     white = 65535.0 if sample_range is None else sample_range[1]
@@ -81,13 +84,15 @@ def _deep_converter(image: Image.Image, sample_range: SampleRange | None) -> Cal
     ends = [(values.min(), values.max()) for _, strip in _strips(image) for values in [samples(strip)]]
     low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise ImageError("The image has samples that are NaN or infinite.")
+        raise ImageError("The image has samples that are NaN or infinite; fill them, such as with 0.")
 
     def to_grey(values: NDArray[np.float64]) -> NDArray[np.float64]:
         if sample_range is not None:
             return np.clip((values - sample_range[0]) / (sample_range[1] - sample_range[0]), 0, 1) * 255
         if low < 0 or high > 65535:
             return (values - low) / ((high - low) or 1) * 65535 / 257
-        return values * (65535 / 257) if image.mode == "F" and high <= 1 else values / 257
+        if image.mode == "F" and high <= 255:
+            return values * 255 if high <= 1 else values
+        return values / 257
 
     return lambda strip: Image.fromarray(np.rint(to_grey(samples(strip))).astype(np.uint8)).convert("RGB")

@@ -21,9 +21,9 @@ class Predictions:
     ``classes`` [k] are those of the model; ``paths`` [n] name the images, ``rows`` [n] are their places in the dataset,
     or in the features of a fit; ``probabilities`` is [n, k]. ``truth`` [n] holds true classes as places in ``labels``
     (None where they are not known): the classes, and ``unknown_classes`` that only the data have. ``quarantined`` names
-    the images that could not be read. Predictions of a finished model also have ``thresholds`` and the OOD score of
-    each image, ``ood_scores`` [n], 0 to 1, and know which images they were trained on, ``is_training_image`` [n]; else
-    these are None.
+    the images that could not be read, ``notes`` say what was not used of others. Predictions of a
+    finished model also have ``thresholds`` and the OOD score of each image, ``ood_scores`` [n], 0 to 1, and know which
+    images they were trained on, ``is_training_image`` [n]; else these are None.
     """
 
     classes: tuple[str, ...]
@@ -36,6 +36,7 @@ class Predictions:
     thresholds: ConformalThresholds | None = None
     ood_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     is_training_image: NDArray[np.bool_] | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -69,6 +69,7 @@ class Predictor:
             thresholds=model.thresholds,
             ood_scores=features.values["distance"].astype(np.float64).reshape(-1),
             is_training_image=model.is_training_image(features.content_hashes),
+            notes=features.notes,
         )
         if any(item.label is None for item in items):
             return predictions
