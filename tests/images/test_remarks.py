@@ -116,7 +116,7 @@ def test_fit_and_predict_say_it_once_with_the_count(tmp_path):
     deep = tmp_path / "deep.tif"
     deep.write_bytes(encoded(np.full((20, 20), 60_000, np.uint16)))
     (asked,) = hs.load(model).predict_dataset([deep]).notes
-    assert asked.startswith("Grey images of more than 8 bits: 1, among the training images none; 65,535 was taken as")
+    assert asked.startswith("Grey images of more than 8 bits: 1, for which no range was measured on the training")
     command = [sys.executable, "-m", "headstart", "predict", model, str(tmp_path / "d"), str(deep)]
     completed = subprocess.run(command, capture_output=True, text=True)
     assert completed.returncode == 1

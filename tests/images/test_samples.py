@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import headstart as hs
-from headstart.errors import OptionError
+from headstart.errors import DataError, ImageError, OptionError
 from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 from headstart.images.samples import measure_sample_range
@@ -33,6 +33,7 @@ def ramp(high, dtype):
         ([60_000, 100], np.uint16, "TIFF", (0, 65535)),
         ([1.0, 0.2], np.float32, "TIFF", (0, 1)),
         ([250.0], np.float32, "TIFF", (0, 255)),
+        ([0.2], np.float32, "TIFF", (0, 1)),
     ],
 )
 def test_the_range_is_that_of_all_images_together(highs, dtype, kind, expected):
@@ -40,6 +41,47 @@ def test_the_range_is_that_of_all_images_together(highs, dtype, kind, expected):
     suffix = {"TIFF": "tif", "PNG": "png"}[kind]
     paths = [*(f"{i}.{suffix}" for i in range(len(highs))), "plain.png"]
     assert measure_sample_range(paths, files.__getitem__) == (expected, len(highs))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0, 1.3), (0.0, 10.0), (0.0, 0.02), (0.0, 300.0), (0.0, 65_535.0), (-1.0, 1.0), (280.0, 310.0)]
+)
+def test_floating_point_in_no_usual_range_is_scaled_by_that_of_all_images(low, high):
+    """Never nearly black, nor nearly white; one image of half the brightness stays so."""
+    whole = ramp(1, np.float32) * (high - low) + low
+    half = ramp(1, np.float32) * (high - low) / 2 + low
+    files = [encoded(whole.astype(np.float32)), encoded(half.astype(np.float32))]
+    found, count = measure_sample_range(["a.tif", "b.tif"], files.__getitem__)
+    assert count == 2
+    assert found == pytest.approx((low, high), abs=(high - low) / 500)
+    assert decode(files[0], sample_range=found).mean() == pytest.approx(127.5, abs=1)
+    assert decode(files[1], sample_range=found).mean() == pytest.approx(63.75, abs=1)
+    assert decode(files[0]).mean() == pytest.approx(127.5, abs=1)  # by itself, where no training image has such values
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0, 7.0])
+def test_images_of_one_value_give_a_range_that_can_be_used(value):
+    (black, white), _ = measure_sample_range(["a.tif"], lambda _: encoded(np.full((8, 8), value, np.float32)))
+    assert black < white
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_images_with_nan_or_infinity_are_not_measured_and_refused(bad):
+    image = ramp(1, np.float32)
+    damaged = image.copy()
+    damaged[0] = bad
+    damaged[1] = 500
+    files = [encoded(image), encoded(damaged), encoded(np.full((4, 4), bad, np.float32))]
+    assert measure_sample_range(["a.tif", "b.tif", "c.tif"], files.__getitem__) == ((0, 1), 1)
+    assert measure_sample_range(["c.tif"], lambda _: files[2]) == (None, 0)
+    with pytest.raises(ImageError, match="NaN or infinite; fill them"):
+        decode(files[1])
+
+
+def test_whole_numbers_and_floating_point_of_other_ranges_are_an_error():
+    files = [encoded(ramp(4000, np.uint16)), encoded(ramp(1, np.float32))]
+    with pytest.raises(DataError, match="1 training images are floating point from 0 to 1, 1 whole numbers"):
+        measure_sample_range(["a.tif", "b.tif"], files.__getitem__)
 
 
 def test_a_few_hot_pixels_do_not_darken_the_rest():

@@ -74,10 +74,11 @@ def remarks(source: object, sample_range: tuple[float, float] | None) -> list[st
         )
     if is_deep and is_grey and sample_range is None:
         is_float = form is not None and form.is_float
-        white = "1, 255 or 65,535, by the largest value of an image," if is_float else "65,535"
+        kind = "of floating point" if is_float else "of more than 8 bits"
+        how = "the range of each decided what is black and white" if is_float else "65,535 was taken as white"
         found.append(
-            f"Grey images of more than 8 bits: {{count}}, among the training images none; {white} was taken as white: "
-            "scale them like the training images."
+            f"Grey images {kind}: {{count}}, for which no range was measured on the training images; {how}: scale them "
+            "like the training images."
         )
     return found
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageChops
 
 from headstart.errors import ImageError
 from headstart.images.remarks import EXTRA_SAMPLES
+from headstart.images.samples import SampleRange, float_range
 
 STRIP_PIXELS = 2_000_000  # that are converted at a time
-SampleRange = tuple[float, float]
 
 
 def rgb_pixels(image: Image.Image, sample_range: SampleRange | None = None, factor: int = 1) -> NDArray[np.uint8]:
@@ -68,31 +68,29 @@ def _on_white(image: Image.Image) -> Image.Image:
 def _deep_converter(image: Image.Image, sample_range: SampleRange | None) -> Callable[[Image.Image], Image.Image]:
     """Return what converts grey of 16 bits, 32 bits or floating point to RGB.
 
-    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white, in
-    floating point 1 or 255 where no value is beyond, and negative and larger values are scaled by the range of the
-    image. Raises ImageError for samples that are not finite.
+    ``sample_range`` holds the values of black and white; beyond it values are clipped. Without one 65,535 is white. In
+    floating point, and for values beyond, the image's own range decides, in which case ``images.remarks`` says so.
+    Raises ImageError for samples that are not finite.
     """
     transparent = image.info.get("transparency")  # the one transparent grey level of a PNG: white
-    white = 65535.0 if sample_range is None else sample_range[1]
+    white_level = 65535.0 if sample_range is None else sample_range[1]
 
     def samples(strip: Image.Image) -> NDArray[np.float64]:
         values = np.asarray(strip, np.float64)
-        if isinstance(transparent, int):
-            values = np.where(values == transparent, white, values)
-        return values
+        return np.where(values == transparent, white_level, values) if isinstance(transparent, int) else values
 
     ends = [(values.min(), values.max()) for _, strip in _strips(image) for values in [samples(strip)]]
     low, high = float(min(end[0] for end in ends)), float(max(end[1] for end in ends))
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("The image has samples that are NaN or infinite; fill them, such as with 0.")
+    if sample_range is None:
+        whole = (low, high) if low < 0 or high > 65535 else (0.0, 65535.0)
+        sample_range = float_range(low, high) if image.mode == "F" else whole
+    black, white = sample_range
+    span = (white - black) or 1.0
 
-    def to_grey(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        if sample_range is not None:
-            return np.clip((values - sample_range[0]) / (sample_range[1] - sample_range[0]), 0, 1) * 255
-        if low < 0 or high > 65535:
-            return (values - low) / ((high - low) or 1) * 65535 / 257
-        if image.mode == "F" and high <= 255:
-            return values * 255 if high <= 1 else values
-        return values / 257
+    def to_rgb(strip: Image.Image) -> Image.Image:
+        grey = np.clip((samples(strip) - black) / span, 0, 1) * 255
+        return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
 
-    return lambda strip: Image.fromarray(np.rint(to_grey(samples(strip))).astype(np.uint8)).convert("RGB")
+    return to_rgb

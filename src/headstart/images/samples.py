@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from PIL import Image
 
-from headstart.errors import ImageError
+from headstart.errors import DataError, ImageError
 
 SampleRange = tuple[float, float]  # the values of black and white
 TAIL = 0.1  # percent of an image's samples beyond the range: a few hot pixels do not darken all others
@@ -24,30 +24,48 @@ ENDINGS = (".png", ".tif", ".tiff")
 def measure_sample_range(paths: Iterable[str], read: Callable[[int], object]) -> tuple[SampleRange | None, int]:
     """Return the range of images of more than 8 bits, and how many there are; None where there are none.
 
-    ``paths`` name the images, ``read(i)`` gives the bytes of the file number i. Integers are scaled by the bits that
-    their values need, from 8 on; floating point by 1, 255 or their range.
+    ``paths`` name the images, ``read(i)`` gives the bytes of the file number i. Raises DataError where some are
+    floating point, others whole numbers, and their ranges differ.
     """
     candidates = [i for i, path in enumerate(paths) if path.lower().endswith(ENDINGS)]
     probes = candidates[:: max(1, len(candidates) // PROBES)]
     if not any(_deep_samples(read, i) is not None for i in probes):
         return None, 0
-    count, low, high, is_float = 0, 0.0, 0.0, False
+    ends: dict[bool, list[SampleRange]] = {}  # of each image, by whether it is floating point
     for i in candidates:
         samples = _deep_samples(read, i)
         if samples is not None:
-            count += 1
-            is_float = is_float or samples.dtype.kind == "f"
-            low = min(low, float(np.percentile(samples, TAIL)))
-            high = max(high, float(np.percentile(samples, 100 - TAIL)))
-    return (low, _white(high, low, is_float)), count
+            low, high = np.percentile(samples, (TAIL, 100 - TAIL))
+            ends.setdefault(samples.dtype.kind == "f", []).append((float(low), float(high)))
+    ranges = {
+        is_float: (float_range if is_float else integer_range)(min(low for low, _ in found), max(h for _, h in found))
+        for is_float, found in ends.items()
+    }
+    if len(set(ranges.values())) > 1:
+        raise DataError(
+            f"{len(ends[True])} training images are floating point from {ranges[True][0]:g} to {ranges[True][1]:g}, "
+            f"{len(ends[False])} whole numbers from {ranges[False][0]:g} to {ranges[False][1]:g}; write all in one "
+            "form."
+        )
+    return next(iter(ranges.values())), sum(map(len, ends.values()))
 
 
-def _white(high: float, low: float, is_float: bool) -> float:
-    """Return the value of white for samples up to ``high``."""
-    steps = (1.0, 255.0) if is_float else tuple(2.0**bits - 1 for bits in range(8, 17))
+def integer_range(low: float, high: float) -> SampleRange:
+    """Return black and white for whole numbers: 0 and the largest of the bits that they need, from 8 on."""
     if low < 0:
-        return high
-    return next((step for step in steps if high <= step), high)
+        return low, max(high, low + 1)
+    return 0.0, next((white for white in (2.0**bits - 1 for bits in range(8, 17)) if high <= white), high)
+
+
+def float_range(low: float, high: float) -> SampleRange:
+    """Return black and white for floating point: 0 and 1, or 0 and 255, if ``high`` fills an eighth; else both ends.
+
+    So values such as a reflectance a little above 1, a temperature or a distance are neither nearly black nor white.
+    """
+    for white in (1.0, 255.0):
+        if low >= 0 and white / 8 <= high <= white:
+            return 0.0, white
+    return (low, high) if low < high else (min(0.0, low), max(1.0, high))
 
 
 def _deep_samples(read: Callable[[int], object], index: int) -> np.ndarray | None:
@@ -65,7 +83,7 @@ def _deep_samples(read: Callable[[int], object], index: int) -> np.ndarray | Non
             samples = np.asarray(image)
     except Exception:  # for malformed bytes decoders raise anything; the extraction reports it
         return None
-    return samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples
+    return samples if samples.dtype.kind != "f" or np.isfinite(samples).all() else None  # such an image is refused
 
 
 def _may_be_deep(source: bytes) -> bool:
