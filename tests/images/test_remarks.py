@@ -1,8 +1,10 @@
 """What is told of images with more bands than colours, or more bits than 8."""
 
 import io
+import struct
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -94,6 +96,28 @@ def test_a_damaged_header_is_no_error(data, place):
     damaged = whole[:place] + data + whole[place + len(data) :]
     form = tiff_form(damaged)
     assert form is None or isinstance(form.samples, int)
+
+
+def test_a_header_of_many_long_tags_costs_nothing():
+    entries = b"".join(struct.pack("<HHII", 1000 + i, 1, 100_000, 8) for i in range(60_000))
+    hostile = b"II*\0" + struct.pack("<IH", 8, 60_000) + entries
+    tracemalloc.start()
+    assert tiff_form(hostile) is not None
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+def test_headers_of_both_byte_orders_and_of_large_files():
+    little = tiff(bands(5), RGB, (UNKNOWN, UNKNOWN))
+    stream = io.BytesIO()
+    Image.fromarray(bands(4)).save(stream, "TIFF", big_tiff=True)
+    assert stream.getvalue()[:4] == b"II+\0"
+    big = tiff_form(stream.getvalue())
+    assert (big.samples, big.unused, big.bits) == (4, 0, 8)
+    values = [(258, 3, 5, 62), (262, 3, 1, RGB << 16), (277, 3, 1, 5 << 16), (338, 3, 2, 0)]
+    swapped = b"MM\0*" + struct.pack(">IH", 8, 4) + b"".join(struct.pack(">HHII", *value) for value in values)
+    swapped += struct.pack(">I5H", 0, 8, 8, 8, 8, 8)
+    assert tiff_form(swapped) == tiff_form(little)
 
 
 def test_fit_and_predict_say_it_once_with_the_count(tmp_path):

@@ -5,17 +5,18 @@ Only headers are looked at. A remark holds ``{count}`` for the number of images 
 
 from __future__ import annotations
 
-import io
 import logging
+import struct
 from dataclasses import dataclass
-
-from PIL import TiffImagePlugin
 
 # Pillow reports some TIFFs as errors of its own, besides raising them; without a handler they go to standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BITS, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 277, 338, 339  # TIFF 6.0
+WANTED = (BITS, PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT)
+INTEGERS = {3: "H", 4: "I"}  # types of numbers in a TIFF, as ``struct`` calls them
+MAX_TAGS, MAX_SAMPLES = 4096, 64  # that are looked at
 COLOUR_SAMPLES = {2: 3, 5: 4, 6: 3, 8: 3}  # by PhotometricInterpretation; the others have one
 FLOATING_POINT = 3
 MEND = "gdal_translate -b 1 -b 2 -b 3 -ot Byte -scale IN OUT does so"
@@ -36,18 +37,39 @@ def tiff_form(source: bytes) -> TiffForm | None:
     """Read the header of a TIFF; None for other files, and where it cannot be read."""
     if source[:4] not in TIFF_SIGNATURES:
         return None
-    stream = io.BytesIO(source)
     try:
-        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(16 if source[2:4] in (b"+\0", b"\0+") else 8))
-        stream.seek(tags.next)
-        tags.load(stream)
-        samples, extra = int(tags.get(SAMPLES, 1)), tags.get(EXTRA_SAMPLES, ())
-        colours = COLOUR_SAMPLES.get(int(tags.get(PHOTOMETRIC, 1)), 1)
-        has_opacity = any(kind in (1, 2) for kind in extra)
-        bits, kinds = tags.get(BITS, (1,)), tags.get(SAMPLE_FORMAT, (1,))
-        return TiffForm(samples, colours, samples - colours - has_opacity, int(bits[0]), kinds[0] == FLOATING_POINT)
-    except Exception:  # for malformed bytes Pillow raises anything; decoding reports it
+        tags = _tags(source)
+    except struct.error:  # cut off, or damaged; decoding reports it
         return None
+    samples, extra = tags.get(SAMPLES, (1,))[0], tags.get(EXTRA_SAMPLES, ())
+    colours = COLOUR_SAMPLES.get(tags.get(PHOTOMETRIC, (1,))[0], 1)
+    has_opacity = any(kind in (1, 2) for kind in extra)
+    is_float = tags.get(SAMPLE_FORMAT, (1,))[0] == FLOATING_POINT
+    return TiffForm(samples, colours, samples - colours - has_opacity, tags.get(BITS, (1,))[0], is_float)
+
+
+def _tags(source: bytes) -> dict[int, tuple[int, ...]]:
+    """Read the numbers of the wanted tags of the first page. Raises struct.error.
+
+    Pillow would read all tags, those of a hostile file into any amount of memory, and warn of each.
+    """
+    order, is_big = ("<" if source[:2] == b"II" else ">"), b"+" in source[2:4]
+    number, size, inline = ("Q", 20, 8) if is_big else ("I", 12, 4)
+    (start,) = struct.unpack_from(order + number, source, 8 if is_big else 4)
+    count_type = "Q" if is_big else "H"
+    (count,) = struct.unpack_from(order + count_type, source, start)
+    first, tags = start + struct.calcsize(order + count_type), {}
+    for i in range(min(count, MAX_TAGS)):
+        at = first + i * size
+        tag, kind, length = struct.unpack_from(f"{order}HH{number}", source, at)
+        if tag not in WANTED or kind not in INTEGERS or not length:
+            continue
+        length, letter = min(length, MAX_SAMPLES), INTEGERS[kind]
+        place = at + 4 + struct.calcsize(order + number)
+        if length * struct.calcsize(order + letter) > inline:
+            (place,) = struct.unpack_from(order + number, source, place)
+        tags[tag] = struct.unpack_from(f"{order}{length}{letter}", source, place)
+    return tags
 
 
 def remarks(source: object, sample_range: tuple[float, float] | None) -> list[str]:
