@@ -3,8 +3,10 @@
 import numpy as np
 import onnxruntime
 import pytest
+from helpers.graphs import network
 
-from headstart import backbones
+from headstart import ImageClassifier, backbones
+from headstart.backbones.onnx.graph import rename_tensors
 from headstart.data import open_dataset
 from headstart.errors import HeadstartError
 from headstart.features import Compute
@@ -43,6 +45,25 @@ def test_plain_onnx_runtime_gives_the_same_probabilities(model_folder, dataset):
     probabilities = run_plain(model_folder, dataset, "probabilities")
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_backbone_may_have_tensors_called_like_those_of_the_head(photos, tmp_path):
+    """Its predictions are those of the same network with other names."""
+    plain, named = network(), network()
+    rename_tensors(
+        named.graph, {"w1": "head.weights", "b1": "head.bias", "early": "probabilities", "late": "distance.away"}
+    )
+    rename_tensors(named.graph, {"probabilities": "distance"})
+    predictions = []
+    for name, model in (("plain", plain), ("named", named)):
+        del model.graph.node[-1]  # the softmax, which is called probabilities
+        model.graph.output[0].name = "logits"
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        classifier = ImageClassifier(f"onnx:{path}", cache=False, runtime="onnxruntime").fit(photos)
+        classifier.save(tmp_path / name)
+        predictions.append(Predictor.load(tmp_path / name, ONNXRUNTIME).predict(photos).probabilities)
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_the_graph_is_the_head_on_the_features(model_folder, dataset, vectors):

@@ -11,12 +11,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones import Backbone, Tap, cut
 from headstart.backbones.onnx.external_data import parse_graph
-from headstart.backbones.onnx.graph import prune
+from headstart.backbones.onnx.graph import prune, rename_tensors
 from headstart.errors import BackboneError, ModelError
 from headstart.heads.head import Head
 from headstart.heads.ood import EPSILON, OodDetector
 from headstart.model.model import Model
 
+OUTPUTS = ("probabilities", "distance")
+OUR_PREFIXES = ("head.", "distance.")
 FEATURES = "head.features"  # the tensor that the head and the OOD score get
 
 
@@ -32,7 +34,8 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
         "head.weights": head.weights / np.float32(head.temperature),
         "head.bias": np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30)),
     }
-    nodes = [helper.make_node("Concat", list(head.taps), [FEATURES], axis=1)]
+    names = _make_room(graph)
+    nodes = [helper.make_node("Concat", [names.get(tap, tap) for tap in head.taps], [FEATURES], axis=1)]
     inputs = FEATURES
     if head.hidden_layer is not None:
         constants["head.expansion"], constants["head.offset"] = head.hidden_layer
@@ -55,6 +58,17 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _make_room(graph: onnx.GraphProto) -> dict[str, str]:
+    """Rename, in place, tensors of the backbone that are called like those of the head; return their new names.
+
+    Many networks call the weights of a layer "head.bias".
+    """
+    used = {tensor.name for tensor in graph.initializer} | {name for node in graph.node for name in node.output}
+    names = {name: f"headstart.backbone.{name}" for name in used if name.startswith(OUR_PREFIXES) or name in OUTPUTS}
+    rename_tensors(graph, names)
+    return names
 
 
 def features_graph(model: Model) -> Backbone:
