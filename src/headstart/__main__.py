@@ -6,6 +6,9 @@ import sys
 def main() -> None:
     """Run the command line. An interrupt while it is being imported ends like a later one."""
     try:
+        from headstart.machine import separate_output
+
+        separate_output()
         from headstart.cli import main as run
     except KeyboardInterrupt:
         print("headstart: interrupted.", file=sys.stderr)

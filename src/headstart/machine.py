@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import io
 import os
@@ -90,6 +91,36 @@ def single_threaded_blas() -> AbstractContextManager[object]:
 
     limits: AbstractContextManager[object] = threadpool_limits(1, "blas")
     return limits
+
+
+def separate_output() -> None:
+    """Keep what libraries written in C print, past Python, out of the command's output. For the command line alone.
+
+    ``sys.stdout`` and ``sys.stderr`` go on writing to where they did, through descriptors of their own; descriptors 1
+    and 2, to which libtiff and others write, lead nowhere. Where the user asked for the warnings of libraries
+    (``python -W``, PYTHONWARNINGS), they lead to standard error.
+    """
+    try:
+        own = {name: os.dup(getattr(sys, name).fileno()) for name in ("stdout", "stderr") if getattr(sys, name)}
+    except (OSError, ValueError):  # a stream of someone who runs the command within another program
+        return
+    for name, descriptor in own.items():
+        old = getattr(sys, name)
+        old.flush()
+        new = io.TextIOWrapper(
+            os.fdopen(descriptor, "wb", 0 if old.write_through else -1),  # PYTHONUNBUFFERED
+            old.encoding,
+            old.errors,
+            line_buffering=old.line_buffering,
+            write_through=old.write_through,
+        )
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)  # whose descriptors are asked for the width of the terminal
+    if "stderr" in own:
+        faulthandler.enable(own["stderr"])  # a crash of a library is not silent
+    others = own["stderr"] if sys.warnoptions and "stderr" in own else os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(others, descriptor)
 
 
 def tune_process() -> None:

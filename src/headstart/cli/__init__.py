@@ -11,6 +11,7 @@ terminal.py  what commands print
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import sys
@@ -59,18 +60,29 @@ def _terminate(*_: object) -> None:
     sys.exit(TERMINATED)
 
 
+def _hide_warnings() -> None:
+    """Print no warnings and logs of libraries: they are for developers, and what users must know is printed."""
+    warnings.simplefilter("ignore")
+    warnings.showwarning = lambda *_, **__: None  # a library may set the filters anew
+    if not logging.root.handlers:
+        logging.root.addHandler(logging.NullHandler())  # else warnings go to standard error
+
+
 def main() -> None:
     """Run the ``headstart`` command."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")  # names in any script, any terminal
-    if not sys.warnoptions:  # warnings of libraries are for developers; what users must know is printed
-        warnings.simplefilter("ignore")
+    if not sys.warnoptions:
+        _hide_warnings()
     signal.signal(signal.SIGTERM, _terminate)
     tune_process()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where an error is told: the interpreter, as it ends, only says "ignored"
     except (HeadstartError, OSError, KeyboardInterrupt) as error:  # outside of a command, as in its help
         sys.exit(exit_status(error))
     finally:
