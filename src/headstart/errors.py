@@ -11,8 +11,9 @@
     ├── NotFittedError      a classifier that has not been fitted was asked to predict
     └── MissingExtraError   an optional package is not installed                (also an ImportError)
 
-Every message is one line: what happened, what was expected, how to mend it. The command line prints it and
-ends with status 2 (1 for a VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its traceback.
+Every message is one line: what happened, what was expected, how to mend it; what it names can be long, and is then cut
+in the middle (``shorten``; ``args`` has all of it). The command line prints it and ends with status 2 (1 for a
+VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -20,9 +21,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+MAX_MESSAGE = 1000  # characters
+
+
+def shorten(text: str, length: int = MAX_MESSAGE) -> str:
+    """Return a text of at most ``length`` characters: a longer one loses its middle, and says how much.
+
+    >>> shorten("There is no " + "x" * 200 + "; give a folder.", 70)
+    'There is no xxxxxxxxxxx[... 182 characters ...]xxxxxxx; give a folder.'
+    """
+    if len(text) <= length:
+        return text
+    kept = length - len(f"[... {len(text):,} characters ...]")
+    start, end = (kept + 1) // 2, kept // 2
+    return f"{text[:start]}[... {len(text) - kept:,} characters ...]{text[len(text) - end :]}"
+
 
 class HeadstartError(Exception):
     """Base of every error raised on purpose."""
+
+    def __str__(self) -> str:
+        return shorten(super().__str__())
 
 
 class OptionError(HeadstartError, ValueError):

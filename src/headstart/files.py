@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -18,6 +19,8 @@ from typing import Any, BinaryIO
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
 ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# Controls of terminals, and of the direction of text, that JSON does not escape by itself.
+STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -53,10 +56,19 @@ def from_table_text(text: str) -> str:
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
 
 
+def json_text(value: object, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """Return a value as JSON in which characters that steer a terminal are escapes. Raises ValueError for NaN.
+
+    >>> json_text({"name": "caf\u00e9 \u202e"})
+    '{"name": "caf\u00e9 \\\\u202e"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def to_json(value: object, indent: int | None = None) -> bytes:
     """Encode a value as JSON in UTF-8, with a newline at its end. Raises ValueError for NaN and infinity."""
-    separators = (",", ":") if indent is None else None
-    return encode(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators) + "\n")
+    return encode(json_text(value, indent, (",", ":") if indent is None else None) + "\n")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

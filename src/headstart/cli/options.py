@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
 from headstart.cli.terminal import ProgressCallback, line, progress_bar
-from headstart.errors import HeadstartError, OptionError, VerifyError, one_line
+from headstart.errors import HeadstartError, OptionError, VerifyError, one_line, shorten
 from headstart.machine import return_freed_memory
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit statuses
 MANY_IMAGES = 4096
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, of which newer versions of typer hold a copy of their own
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -75,6 +76,14 @@ def _program(
 
 class Command(TyperCommand):
     """A command whose help lists its options under the headings of their panels."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments; an error that names some is one line without control characters."""
+        try:
+            return super().parse_args(ctx, args)
+        except USAGE_ERROR as error:
+            error.message = shorten(line(error.message))
+            raise
 
     def panels(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
         """Return the rows of the help, option and text, by the heading under which they stand."""
@@ -168,7 +177,7 @@ def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         text, status = f"{place}{error.strerror or one_line(error)}.", WRONG_INPUT
     with suppress(OSError):
-        print(f"headstart: {line(text)}", file=sys.stderr)
+        print(f"headstart: {shorten(line(text))}", file=sys.stderr)
     return status
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from headstart.cli.options import (
     RunOptions,
     save_memory,
 )
-from headstart.cli.terminal import line, print_notes, print_prediction, print_quarantined, print_skipped
+from headstart.cli.terminal import line, print_json, print_notes, print_prediction, print_quarantined, print_skipped
 from headstart.errors import DataError, ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def _best(predictions: Predictions, i: int, count: int) -> list[tuple[str, float
 def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) -> None:
     for path, i, error in _results(dataset, predictions):
         if i is None:
-            print(json.dumps({"path": path, "error": error}, ensure_ascii=False))
+            print_json({"path": path, "error": error})
             continue
         result: dict[str, Any] = {
             "path": path,
@@ -134,7 +133,7 @@ def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) ->
             "set": predictions.prediction_set(i),
             "distance": None if predictions.ood_scores is None else float(predictions.ood_scores[i]),
         }
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
 
 
 def _print_csv(dataset: Dataset, predictions: Predictions, count: int) -> None:

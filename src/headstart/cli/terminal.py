@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
+
+from headstart.errors import shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ MAX_SET = 5  # classes of a prediction set
 MAX_ERRORS = 10
 MAX_FINDINGS = 5  # of a kind
 NAME_WIDTH = 24
+NAME_LENGTH = 300  # of a name among others
 ProgressCallback = Callable[[int, int | None], None]  # takes what is done, and the total or None
 
 
@@ -79,19 +81,21 @@ def line(text: str) -> str:
 
 def print_json(value: dict[str, Any] | list[Any]) -> None:
     """Print one JSON value on one line; NaN is a bug, not JSON."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    from headstart.files import json_text  # every start would pay for its imports
+
+    print(json_text(value))
 
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print what the user must know beside the result."""
     for note in notes:
-        print(line(f"note: {note}"), file=sys.stderr)
+        print(shorten(line(f"note: {note}")), file=sys.stderr)
 
 
 def print_skipped(dataset: Dataset) -> None:
     """Say how many files of the input are no images."""
     if dataset.skipped:
-        print(line(f"Skipped {_reasons(dataset.skip_counts)}"), file=sys.stderr)
+        print(shorten(line(f"Skipped {_reasons(dataset.skip_counts)}")), file=sys.stderr)
 
 
 def _reasons(counts: Mapping[str, int]) -> str:
@@ -104,7 +108,7 @@ def print_quarantined(quarantined: Sequence[Mapping[str, str]]) -> None:
         return
     print(f"{_count(len(quarantined), 'image')} could not be read:", file=sys.stderr)
     for image in quarantined[:MAX_QUARANTINED]:
-        print(line(f"  {image['path']}: {image['reason']}"), file=sys.stderr)
+        print(shorten(line(f"  {image['path']}: {image['reason']}")), file=sys.stderr)
     if len(quarantined) > MAX_QUARANTINED:
         print(f"  and {len(quarantined) - MAX_QUARANTINED} more", file=sys.stderr)
 
@@ -297,7 +301,7 @@ def print_findings(findings: Sequence[Finding], images: int) -> None:
 def _names(names: Sequence[str], count: int, separator: str = ", ") -> str:
     """Join the first names, and say how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
-    return separator.join(names[:count]) + more
+    return separator.join(shorten(name, NAME_LENGTH) for name in names[:count]) + more
 
 
 def _count(number: int, noun: str) -> str:
