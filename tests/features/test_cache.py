@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from headstart.features import cache as module
 from headstart.features.cache import FeatureCache, entry_key
 
 # The value of an entry is computed from its key, so that any reader can check it.
@@ -171,6 +172,87 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     with FeatureCache(tmp_path) as cache:
         assert all(v is not None for v in cache.get_many([make_entry(i)[0] for i in recently_used]))
     assert (tmp_path / "features-v1.sqlite").stat().st_size <= 150_000
+
+
+@pytest.mark.parametrize("held_before_it_is_opened", [True, False])
+def test_a_file_that_another_process_holds_is_not_waited_for(tmp_path, monkeypatch, held_before_it_is_opened):
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
+    fill(tmp_path, 5)
+    other = sqlite3.connect(tmp_path / "features-v1.sqlite", isolation_level=None)
+    opened = None if held_before_it_is_opened else FeatureCache(tmp_path)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE" if held_before_it_is_opened else "BEGIN IMMEDIATE")
+    if held_before_it_is_opened:
+        other.execute("PRAGMA journal_mode=DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+    with opened or FeatureCache(tmp_path) as cache:
+        cache.put_many(dict([make_entry(7)]))
+        assert len(cache.notes) == 1
+        assert "is not used: another process has held it for" in cache.notes[0]
+        assert cache.get_many([make_entry(1)[0]]) == [None]
+    other.execute("ROLLBACK")
+    other.close()
+    assert count_valid(tmp_path, 10) == 5  # nothing was moved aside
+
+
+def test_it_waits_a_short_time_only():
+    assert 1 <= module.BUSY_SECONDS <= 3
+
+
+def other_program(path):
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("CREATE TABLE bookmarks (title TEXT)")
+        connection.execute("INSERT INTO bookmarks VALUES ('thesis')")
+    connection.close()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "linked journal"])
+def test_the_database_of_another_program_is_left_alone(tmp_path, kind):
+    other, path = tmp_path / "places.sqlite", tmp_path / "cache" / "features-v1.sqlite"
+    path.parent.mkdir()
+    data = other_program(path if kind == "file" else other)
+    if kind == "linked journal":
+        fill(path.parent, 3)
+        path.with_name(f"{path.name}-wal").symlink_to(other)
+    elif kind != "file":
+        path.symlink_to(other if kind == "link" else tmp_path / "nothing")
+    with FeatureCache(path.parent) as cache:
+        assert "is not used" in cache.notes[0]
+        assert ("database of another program" if kind == "file" else "is a link") in cache.notes[0]
+        cache.put_many(dict([make_entry(1)]))
+        assert cache.get_many([make_entry(1)[0]]) == [None]
+    assert (path if kind == "file" else other).read_bytes() == data
+    assert not (tmp_path / "nothing").exists()
+    assert not list(path.parent.glob("*damaged*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE TABLE more (x)",
+        "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries; END",
+        "CREATE VIEW v AS SELECT 1",
+    ],
+)
+def test_a_database_that_holds_more_than_the_cache_is_not_used(tmp_path, change):
+    fill(tmp_path, 3)
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    with connection:
+        connection.execute(change)
+    connection.close()
+    with FeatureCache(tmp_path) as cache:
+        assert "another program" in cache.notes[0]
+        assert cache.get_many([make_entry(1)[0]]) == [None]
+
+
+def test_a_cache_whose_making_was_interrupted_is_used(tmp_path):
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    with connection:
+        connection.execute(module.SCHEMA)
+    connection.close()
+    fill(tmp_path, 3)
+    assert count_valid(tmp_path, 3) == 3
 
 
 def run(code, *arguments):

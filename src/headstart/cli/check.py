@@ -18,7 +18,7 @@ from headstart.cli.options import (
     StrictOption,
     save_memory,
 )
-from headstart.cli.terminal import line, print_findings, print_json
+from headstart.cli.terminal import line, print_findings, print_json, print_notes
 from headstart.machine import quiet_frameworks
 
 
@@ -44,6 +44,7 @@ def check(
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
+    print_notes([] if cache is None else cache.notes)
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:

@@ -76,7 +76,7 @@ def compare(
                 bar(labels.index(label) * total + done, len(labels) * total)
 
         comparison = compare_backbones(dataset, entries, flags.options(run.compute), cache=cache, progress=report)
-    print_notes(comparison.notes)
+    print_notes([*comparison.notes, *([] if cache is None else cache.notes)])
     print_quarantined([vars(image) for image in comparison.quarantined])
     if as_json:
         print_json(comparison.to_dict())

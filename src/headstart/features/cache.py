@@ -24,7 +24,8 @@ from headstart.machine import cache_folder
 VERSION = 1
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
 MAX_BYTES = 4 * 2**30
-BUSY_SECONDS = 60
+BUSY_SECONDS = 2.0  # others write for milliseconds; one that holds the file for longer is not waited for
+COLUMNS = ("key", "dtype", "value", "checksum", "used")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key BLOB PRIMARY KEY, dtype TEXT NOT NULL, value BLOB NOT NULL, checksum BLOB NOT NULL, used INTEGER NOT NULL
@@ -44,7 +45,8 @@ def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: st
 class FeatureCache:
     """Vectors on disk. Use it as a context manager; safe with several threads and processes.
 
-    An error of the disk never stops a run: the cache turns itself off, and ``notes`` says why.
+    An error of the disk never stops a run, nor does another process that holds the file: the cache turns itself off,
+    and ``notes`` says why. A link, and a database of another program, are neither read nor written.
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
@@ -118,11 +120,15 @@ class FeatureCache:
                     self._connection = None
 
     def _open(self) -> sqlite3.Connection:
+        for path in (self.path, *self._companions()):
+            if path.is_symlink():
+                raise OSError(f"{path.name} is a link, which may lead to a file of another program")
         connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, check_same_thread=False, isolation_level="IMMEDIATE"
         )
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
+            _refuse_foreign(connection)
             if version not in (0, VERSION):
                 raise sqlite3.DatabaseError(f"it is of format {version}, not {VERSION}")
             # Where the file system does not allow it, the old journal is used.
@@ -166,7 +172,10 @@ class FeatureCache:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self.notes.append(f"The feature cache {self.path} is not used: {error}; features are computed and not stored.")
+        reason = str(error)
+        if "locked" in reason:
+            reason = f"another process has held it for {BUSY_SECONDS:.0f} seconds"
+        self.notes.append(f"The feature cache {self.path} is not used: {reason}; features are computed and not stored.")
 
     def _start_over(self, error: Exception) -> None:
         if self._connection is not None:
@@ -177,14 +186,18 @@ class FeatureCache:
             for earlier in self.path.parent.glob(f"{self.path.name}.damaged-*"):
                 earlier.unlink()
             self.path.replace(backup)
-            for ending in ("-wal", "-shm"):
-                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            for companion in self._companions():
+                companion.unlink(missing_ok=True)
             self._connection = self._open()
             self.notes.append(
                 f"The feature cache was damaged ({error}); it was moved to {backup.name} and a new one was started."
             )
         except (OSError, sqlite3.DatabaseError) as second_error:
             self._turn_off(second_error)
+
+    def _companions(self) -> tuple[Path, ...]:
+        """Return the files that SQLite keeps beside the database."""
+        return tuple(Path(f"{self.path}{ending}") for ending in ("-wal", "-shm", "-journal"))
 
     def _record_use(self) -> None:
         if self._connection is not None and self._touched:
@@ -223,6 +236,15 @@ def _batched(keys: Sequence[bytes], size: int) -> Iterable[Sequence[bytes]]:
 
 def _checksum(key: bytes, dtype: str, data: bytes) -> bytes:
     return hashlib.blake2b(key + dtype.encode() + data, digest_size=16).digest()
+
+
+def _refuse_foreign(connection: sqlite3.Connection) -> None:
+    """Raise OSError for a database that is neither empty nor ours; nothing is written into it."""
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")}
+    if names and (
+        names != {"entries"} or tuple(row[1] for row in connection.execute("PRAGMA table_info(entries)")) != COLUMNS
+    ):
+        raise OSError("it is a database of another program; move it, or set HEADSTART_CACHE to another folder")
 
 
 def _is_damaged(error: sqlite3.Error) -> bool:
