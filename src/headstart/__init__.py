@@ -6,6 +6,7 @@
 ImageClassifier()
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headstart.stats.accuracy import Accuracy
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless the program sets up logging
 _MODULES = {
     "Accuracy": "stats.accuracy",
     "Compute": "features",

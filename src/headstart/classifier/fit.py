@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ from headstart.model.predictions import Evaluation, Predictions, encode_truth, e
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy
 from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds
+
+logger = logging.getLogger(__name__)
 
 GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
 
@@ -197,7 +200,10 @@ def fit_dataset(
         selected = select_head(training_set, head_options, workers=options.compute.threads)
     notes = (*images.notes, *backbone.notes, *sample_notes, *features.notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes)
-    return make_result(options, data, selected, FitTimes(start, head_start))
+    result = make_result(options, data, selected, FitTimes(start, head_start))
+    for note in result.notes:
+        logger.warning("%s", note)
+    return result
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ rendered/         a sample dataset, rendered on this machine
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,8 @@ from headstart.data.layout import LAYOUTS, find_tables, from_listing
 from headstart.data.reading import ReadOptions, read_file
 from headstart.errors import DataError
 from headstart.images.arrays import float_scale, is_pil_image, is_single_array, to_pixels
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "LAYOUTS",
@@ -53,12 +56,23 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     optionally a split and a group column; a folder with images right in it and a table beside them is read by the
     table, and one with nothing else is an unlabelled set. Raises DataError if nothing usable is there, OptionError.
     """
+    dataset = _open_dataset(os.fspath(uri), options or ReadOptions())
+    images, skipped = len(dataset) + len(dataset.quarantined), len(dataset.skipped)
+    logger.info(
+        "%s read as %s: %d images of %d classes, %d %s skipped",
+        *(dataset.uri, dataset.layout or "images", images, len(dataset.classes)),
+        *(skipped, "file" if skipped == 1 else "files"),
+    )
+    for file in dataset.skipped:
+        logger.debug("skipped %r: %s", file.path, file.reason)
+    return dataset
+
+
+def _open_dataset(text: str, options: ReadOptions) -> Dataset:
     from headstart.data.sources import open_source
     from headstart.data.table_files import is_table
     from headstart.data.tables import from_table
 
-    options = options or ReadOptions()
-    text = os.fspath(uri)
     if is_table(text):
         return from_table(text, options)
     source = open_source(text, follow_links=options.follow_links)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import logging
 import os
 import re
 import ssl
@@ -24,6 +25,8 @@ from headstart import __version__
 from headstart.data.public_datasets import PUBLIC_DATASETS, Archive, PublicDataset
 from headstart.errors import DataError, DownloadError, ImageError, OptionError
 from headstart.files import read_json, write_atomic
+
+logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
@@ -92,9 +95,11 @@ def _fetch(archive: Archive, part: Path, timeout: float, attempts: int, progress
     reason = "nothing arrived"
     for attempt in range(attempts):
         if attempt:
+            logger.info("%s: %s; attempt %d of %d", archive.url, reason, attempt + 1, attempts)
             time.sleep(min(2.0 ** (attempt - 1), 10) * min(timeout / 30, 1))
         try:
             if _receive(archive, part, timeout, progress):
+                logger.info("%s downloaded, %d bytes", archive.url, part.stat().st_size)
                 return _verify(archive, part)
             reason = "the connection ended early"
         except urllib.error.HTTPError as error:

@@ -7,6 +7,7 @@ entry has a checksum: what does not match is dropped and computed again.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.machine import cache_folder
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
@@ -175,7 +178,7 @@ class FeatureCache:
         reason = str(error)
         if "locked" in reason:
             reason = f"another process has held it for {BUSY_SECONDS:.0f} seconds"
-        self.notes.append(f"The feature cache {self.path} is not used: {reason}; features are computed and not stored.")
+        self._note(f"The feature cache {self.path} is not used: {reason}; features are computed and not stored.")
 
     def _start_over(self, error: Exception) -> None:
         if self._connection is not None:
@@ -189,11 +192,15 @@ class FeatureCache:
             for companion in self._companions():
                 companion.unlink(missing_ok=True)
             self._connection = self._open()
-            self.notes.append(
+            self._note(
                 f"The feature cache was damaged ({error}); it was moved to {backup.name} and a new one was started."
             )
         except (OSError, sqlite3.DatabaseError) as second_error:
             self._turn_off(second_error)
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        logger.info("%s", text)
 
     def _companions(self) -> tuple[Path, ...]:
         """Return the files that SQLite keeps beside the database."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from headstart.features.extractor import (
 )
 from headstart.features.runtime import Compute, Graph, RuntimeInfo
 from headstart.images.augment import View
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL = "square:48:shrunk"  # part of the key of a cache entry of its own, which only the report reads
 STORE_EVERY = 256  # cache entries
@@ -135,7 +138,14 @@ def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
     finally:  # also when it is interrupted: the next run continues from here
         if cache is not None and unsaved:
             cache.put_many(unsaved)
-    return arrays.features(extractor, time.perf_counter() - start)
+    features = arrays.features(extractor, time.perf_counter() - start)
+    logger.info(
+        "%s: %d images, %d from the cache, %d computed, %d could not be read",
+        *(extractor.dataset.uri, count, features.hits, features.misses, len(features.quarantined)),
+    )
+    for image in features.quarantined:
+        logger.debug("could not be read: %r: %s", image.path, image.reason)
+    return features
 
 
 def embed_views(

@@ -7,6 +7,7 @@ that differs from them is used. A file that arrived in part stays, so that a bro
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headstart.errors import BackboneError, OptionError, one_line
+
+logger = logging.getLogger(__name__)
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,200}))?(?:\?file=(.{1,300}))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -127,6 +130,7 @@ def fetch(id: HubId, commit: str, listed: ListedFile, folder: Path, progress: Pr
         return target
     if _is_offline():
         raise BackboneError(f"{listed.name} of hf:{id.repository} is damaged in {cached.parent}; delete it there.")
+    logger.info("downloading %s of hf:%s, %d bytes", listed.name, id.repository, listed.size)
     with _readable_errors(id):
         _download(id, commit, listed, partial, progress)
     if not _matches(partial, listed):
