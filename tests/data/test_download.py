@@ -10,6 +10,7 @@ import pytest
 from helpers.downloads import GOOD, assert_complete, datasets, fetch, files, zip_of
 
 from headstart.data import download as module
+from headstart.data import paced
 from headstart.data.download import download
 from headstart.data.public_datasets import PUBLIC_DATASETS, Archive, PublicDataset
 from headstart.errors import DownloadError, OptionError
@@ -62,6 +63,24 @@ def test_a_stalled_connection_times_out_and_is_resumed(faulty_server, tmp_path):
     assert_complete(tmp_path)
     assert faulty_server.requested_ranges[0] is None
     assert faulty_server.requested_ranges[1].startswith("bytes=")
+
+
+@pytest.mark.parametrize("part", ["body", "headers"])
+def test_a_server_that_sends_byte_by_byte_ends_in_one_line(faulty_server, tmp_path, part):
+    faulty_server.drips = part
+    with pytest.raises(
+        DownloadError, match=r"in 5 attempts \(the server sends less than 1,024 bytes a second\)"
+    ) as caught:
+        fetch(faulty_server, tmp_path, timeout=0.1)
+    assert "\n" not in str(caught.value)
+    assert len(faulty_server.requested_ranges) == 5
+
+
+def test_a_slow_server_is_waited_for(faulty_server, tmp_path, monkeypatch):
+    monkeypatch.setattr(paced, "MIN_RATE", 1)
+    faulty_server.close_after = [100_000]
+    fetch(faulty_server, tmp_path, timeout=0.3)
+    assert_complete(tmp_path)
 
 
 def test_a_server_that_always_stalls_ends_in_one_line(faulty_server, tmp_path):
@@ -194,6 +213,18 @@ def test_server_errors_are_retried_and_missing_files_are_not(faulty_server, tmp_
     with pytest.raises(DownloadError, match="404"):
         download("set", tmp_path / "other", datasets=datasets(faulty_server))
     assert len(faulty_server.requested_ranges) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://[::bad", "http://[", "http://a\x01b/", f"http://{'a' * 70}.b/", "//[::bad", "http://127.0.0.1:x/"],
+)
+def test_a_redirect_to_what_is_no_address_is_one_line(faulty_server, tmp_path, target):
+    faulty_server.redirect = target
+    with pytest.raises(DownloadError) as error_info:
+        fetch(faulty_server, tmp_path, timeout=0.1)
+    assert "\n" not in str(error_info.value)
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x", "javascript:1"])

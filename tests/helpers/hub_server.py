@@ -36,6 +36,8 @@ class HubServer:
     announced: dict[str, bytes] = field(default_factory=dict)
     cut_after: list[int] = field(default_factory=list)
     stall: int = 0
+    drips: str = ""  # "listing" or "file": sent byte by byte, without an end
+    changes: dict[str, object] = field(default_factory=dict)  # of the listing
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
 
     def listing(self) -> dict[str, object]:
@@ -61,6 +63,7 @@ class HubServer:
             "downloads": 0,
             "likes": 0,
             "private": False,
+            **self.changes,
         }
 
 
@@ -96,12 +99,28 @@ def hub_server() -> Iterator[HubServer]:
             hub.requests.append((self.path, self.headers.get("Range"), self.headers.get("Authorization")))
             if not self.path.startswith("/api/models/"):
                 self.send_file()
+            elif hub.drips == "listing":
+                self.drip()
             elif hub.status:
                 self.respond(hub.status, b"{}", **({"X_Error_Code": hub.code} if hub.code else {}))
             else:
                 self.respond(200, json.dumps(hub.listing()).encode(), Content_Type="application/json")
 
+        def drip(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b" ")
+                    threading.Event().wait(0.02)
+            except OSError:  # the client has closed the connection
+                pass
+
         def send_file(self):
+            if hub.drips == "file":
+                self.drip()
+                return
             name = unquote(re.fullmatch(r"/org/net/resolve/[0-9a-f]{40}/(.*)", self.path)[1])
             content = hub.files[name]
             start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])

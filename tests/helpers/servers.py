@@ -49,6 +49,7 @@ class FaultyServer:
     wrong_range: bool = False
     close_after: list[int] = field(default_factory=list)  # bytes sent on each of the first connections
     stalls: int = 0  # connections that send some bytes and then nothing
+    drips: str = ""  # "body" or "headers": sent byte by byte, without an end
     length: int | str | None = None  # Content-Length instead of the true one
     statuses: list[int] = field(default_factory=list)  # of the first requests
     redirect: str = ""
@@ -82,10 +83,22 @@ def serving_faults(data: bytes) -> Iterator[FaultyServer]:
             state.requested_ranges.append(requested)
             if state.statuses:
                 self.respond_without_body(state.statuses.pop(0))
+            elif state.drips:
+                self.drip()
             elif state.redirect:
                 self.respond_without_body(302, Location=state.redirect)
             else:
                 self.respond_with_data(requested)
+
+        def drip(self) -> None:
+            start = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n" + (b"\r\n" if state.drips == "body" else b"X-A: ")
+            try:
+                self.wfile.write(start)
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
+            except OSError:  # the client has closed the connection
+                pass
 
         def respond_with_data(self, requested: str | None) -> None:
             if state.replace_after and len(state.requested_ranges) > state.replace_after:

@@ -9,6 +9,7 @@ layout.py         class and split names from a listing of paths
 table_files.py    rows of CSV, Parquet and JSON-lines files
 tables.py         datasets that a table lists
 download.py       public datasets by name
+paced.py          connections that must not be too slow
 rendered/         a sample dataset, rendered on this machine
 """
 

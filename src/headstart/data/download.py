@@ -22,8 +22,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from headstart import __version__
+from headstart.data.paced import PacedHTTPHandler, PacedHTTPSHandler
 from headstart.data.public_datasets import PUBLIC_DATASETS, Archive, PublicDataset
-from headstart.errors import DataError, DownloadError, ImageError, OptionError
+from headstart.errors import DataError, DownloadError, ImageError, OptionError, one_line
 from headstart.files import read_json, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ def download(
 ) -> dict[str, str]:
     """Download a public dataset into ``folder`` and return the SHA-256 of each archive by URL.
 
-    A connection that sends nothing for ``timeout`` seconds is closed; each of ``attempts`` resumes where the previous
+    A connection that sends nothing for ``timeout`` seconds, or behind its first seconds less than 1,024 bytes a second,
+    is closed; each of ``attempts`` resumes where the previous
     one stopped. ``progress(received, total)`` counts bytes. Raises OptionError, DownloadError.
     """
     target = Path(folder)
@@ -111,7 +113,7 @@ def _fetch(archive: Archive, part: Path, timeout: float, attempts: int, progress
             is_offline = not isinstance(error.reason, TimeoutError) and attempt > 0 and not part.exists()
             reason = _connection_reason(archive.url, error, is_offline)
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            reason = one_line(error)
     raise DownloadError(
         f"{archive.url} could not be downloaded in {attempts} attempts ({reason}); run the command again to resume."
     )
@@ -149,6 +151,17 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
     max_redirections = REDIRECTS
 
+    def http_error_302(self, req, fp, code, msg, headers):  # type: ignore[no-untyped-def]
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError as error:  # of urlsplit, or of the encoding of a host's name
+            fp.close()
+            raise DownloadError(
+                f"{req.full_url} redirects to what is no web address ({one_line(error, 100)}); refused."
+            ) from None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         old, new = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
@@ -161,8 +174,8 @@ def _opener() -> urllib.request.OpenerDirector:
     """Build an opener of HTTP, HTTPS and proxies, without urllib's handlers for files, FTP and data."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        PacedHTTPHandler,
+        PacedHTTPSHandler,
         _SafeRedirects,
         urllib.request.ProxyHandler,
         urllib.request.HTTPErrorProcessor,

@@ -7,7 +7,7 @@ from huggingface_hub.utils import are_progress_bars_disabled
 
 from headstart import backbones
 from headstart.backbones import InputOptions
-from headstart.backbones.providers import hub
+from headstart.backbones.providers import hub, hub_client
 from headstart.errors import BackboneError, OptionError
 from headstart.machine import cache_folder
 
@@ -82,6 +82,52 @@ def test_a_server_that_stalls(server, monkeypatch):
     server.cut_after, server.stall = [500] + [0] * 9, 1
     with pytest.raises(BackboneError, match="timed out"):
         backbones.load("hf:org/net")
+
+
+@pytest.mark.parametrize("part", ["listing", "file"])
+def test_a_server_that_sends_byte_by_byte_is_given_up(server, monkeypatch, part):
+    monkeypatch.setattr(hub_client, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(hub_client, "MIN_RATE", 1e9)
+    server.drips = part
+    with pytest.raises(
+        BackboneError, match=r"sends hf:org/net too slowly: it is not there after \d+ seconds"
+    ) as caught:
+        backbones.load("hf:org/net")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_listing_without_an_end_is_not_kept_in_memory(server, monkeypatch):
+    monkeypatch.setattr(hub_client, "MAX_LISTING", 10_000)
+    server.changes["tags"] = ["x" * 20_000]
+    with pytest.raises(BackboneError, match="more than 10,000 bytes"):
+        backbones.load("hf:org/net")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cardData": "apache-2.0"}, ""),
+        ({"cardData": ["apache-2.0"]}, ""),
+        ({"cardData": {"license": ["mit"]}}, ""),
+        ({"siblings": "all"}, "holds no ONNX file"),
+        ({"siblings": [1, None, {"rfilename": 3}, {"rfilename": "model.onnx", "lfs": "x", "size": 5}]}, "no ONNX file"),
+        ({"siblings": [{"rfilename": "model.onnx", "size": -5, "blobId": "a" * 40}]}, "no ONNX file"),
+        ({"siblings": [{"rfilename": "model.onnx", "lfs": {"size": -5, "sha256": "a" * 64}}]}, "no ONNX file"),
+        ({"siblings": [{"rfilename": "model.onnx", "lfs": {"size": 1e300, "sha256": "a" * 64}}]}, "no ONNX file"),
+        ({"siblings": [{"rfilename": "model.onnx", "size": 10**400, "blobId": "a" * 40}]}, "more than the limit"),
+        ({"sha": None}, "answers for hf:org/net with commit 'None'"),
+    ],
+)
+def test_a_listing_of_other_values_than_expected(server, changes, message):
+    server.changes = changes
+    if not message:
+        assert backbones.load("hf:org/net").licence == (
+            "['mit']" if isinstance(changes["cardData"], dict) else "unknown"
+        )
+        return
+    with pytest.raises(BackboneError, match=message) as caught:
+        backbones.load("hf:org/net")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "preprocessor_config.json"])

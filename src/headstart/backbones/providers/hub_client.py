@@ -7,6 +7,7 @@ that differs from them is used. A file that arrived in part stays, so that a bro
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import Thread
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote
 
 from headstart.errors import BackboneError, OptionError, one_line
 
@@ -24,10 +27,15 @@ logger = logging.getLogger(__name__)
 ID = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,200}))?(?:\?file=(.{1,300}))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-LISTING_TIMEOUT = 30.0  # seconds
+LISTING_TIMEOUT = 30.0  # seconds of silence
+MAX_SECONDS = 120.0  # for all of a listing, or for a download beside what its size takes at MIN_RATE
+MIN_RATE = 8192  # bytes a second
+MAX_LISTING = 64 * 2**20  # bytes
 MAX_LISTED_FILES = 100_000
 BLOCK_BYTES = 2**20
 
+LIBRARY = "headstart"
+T = TypeVar("T")
 Progress = Callable[[int, int | None], None]  # bytes done, and bytes in all
 
 
@@ -91,27 +99,89 @@ def list_files(id: HubId, revision: str) -> Snapshot:
 
     Raises BackboneError.
     """
-    from huggingface_hub import HfApi
-
     if _is_offline():
         return _cached_snapshot(id, revision)
     with _readable_errors(id):
-        api = HfApi(endpoint=_endpoint(), token=_token())
-        info = api.model_info(id.repository, revision=revision, files_metadata=True, timeout=LISTING_TIMEOUT)
-    files: dict[str, ListedFile] = {}
-    for sibling in (info.siblings or [])[:MAX_LISTED_FILES]:
-        name, lfs = sibling.rfilename, sibling.lfs
-        digest, size = (lfs.sha256, lfs.size) if lfs else (sibling.blob_id, sibling.size)
-        if not isinstance(name, str) or type(size) is not int or not DIGEST.fullmatch(str(digest)):
-            continue  # a file without a size and a hash is not used
-        if stays_inside(name):
-            files[name] = ListedFile(name, size, str(digest))
-    commit = str(info.sha)
+        data = _within(MAX_SECONDS, id, lambda: _receive_listing(id, revision))
+    try:
+        listing = json.loads(data)
+    except (ValueError, RecursionError):
+        listing = None
+    if not isinstance(listing, dict):
+        raise BackboneError(f"The hub's answer for hf:{id.repository} is no listing of files; check HF_ENDPOINT.")
+    commit = str(listing.get("sha"))
     if not COMMIT.fullmatch(commit) or (COMMIT.fullmatch(revision) and commit != revision):
         raise BackboneError(f"The hub answers for hf:{id.repository} with commit {commit[:60]!r}; expected {revision}.")
-    card = info.card_data
-    licence = str((card.get("license") if card else None) or "unknown")
-    return Snapshot(commit, files, licence[:100])
+    card = listing.get("cardData")
+    licence = str((card.get("license") if isinstance(card, dict) else None) or "unknown")
+    return Snapshot(commit, _listed_files(listing.get("siblings")), licence[:100])
+
+
+def _listed_files(siblings: object) -> dict[str, ListedFile]:
+    """Return the files of a listing that have a name inside the repository, a size and a hash; others are not used."""
+    files: dict[str, ListedFile] = {}
+    for sibling in siblings[:MAX_LISTED_FILES] if isinstance(siblings, list) else ():
+        if not isinstance(sibling, dict):
+            continue
+        name, lfs = sibling.get("rfilename"), sibling.get("lfs")
+        if isinstance(lfs, dict):
+            digest, size = lfs.get("sha256"), lfs.get("size")
+        else:
+            digest, size = sibling.get("blobId"), sibling.get("size")
+        if not isinstance(name, str) or not stays_inside(name) or not DIGEST.fullmatch(str(digest)):
+            continue
+        if type(size) is int and size >= 0:
+            files[name] = ListedFile(name, size, str(digest))
+    return files
+
+
+def _receive_listing(id: HubId, revision: str) -> bytes:
+    """Receive the hub's listing of a revision. Raises BackboneError beyond MAX_LISTING bytes, and what the hub does."""
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.utils._headers import build_hf_headers
+    from huggingface_hub.utils._http import get_session, hf_raise_for_status
+
+    session: Any = get_session()
+    url = f"{_endpoint() or ENDPOINT}/api/models/{id.repository}/revision/{quote(revision, safe='')}?blobs=true"
+    options: Any = {"headers": build_hf_headers(token=_token(), library_name=LIBRARY), "timeout": LISTING_TIMEOUT}
+    data = bytearray()
+    # Version 0 of huggingface_hub has a session of requests, later ones one of httpx.
+    has_stream = hasattr(session, "stream")
+    with session.stream("GET", url, **options) if has_stream else session.get(url, stream=True, **options) as response:
+        hf_raise_for_status(response)
+        for block in response.iter_bytes() if has_stream else response.iter_content(BLOCK_BYTES):
+            data += block
+            if len(data) > MAX_LISTING:
+                raise BackboneError(f"The hub's listing of hf:{id.repository} has more than {MAX_LISTING:,} bytes.")
+    return bytes(data)
+
+
+def _within(seconds: float, id: HubId, call: Callable[[], T]) -> T:
+    """Return what a call returns within ``seconds``. Raises BackboneError where it takes longer, and what it raises.
+
+    huggingface_hub limits the silence of a server, and one that sends a byte now and then is never silent. The thread
+    of a call that is given up ends with its connection.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise BackboneError(
+            f"{_endpoint() or 'huggingface.co'} sends hf:{id.repository} too slowly: it is not there after "
+            f"{seconds:,.0f} seconds; run the command again to go on."
+        )
+    return results[0]
 
 
 def fetch(id: HubId, commit: str, listed: ListedFile, folder: Path, progress: Progress | None) -> Path:
@@ -255,12 +325,21 @@ def _download(id: HubId, commit: str, listed: ListedFile, partial: Path, progres
         partial.unlink()
         received = 0
     url = hf_hub_url(id.repository, listed.name, revision=commit, endpoint=_endpoint())
-    headers = build_hf_headers(token=_token(), library_name="headstart")
+    headers = build_hf_headers(token=_token(), library_name=LIBRARY)
     # Without a hidden bar huggingface_hub draws one, and its disable_progress_bars would act on the whole process.
     hidden_bar: Any = tqdm(disable=True)  # type: ignore[no-untyped-call]
     with partial.open("ab" if received else "wb") as stream:
         limited: Any = _LimitedFile(stream, listed, progress)
-        http_get(url, limited, resume_size=received, headers=headers, expected_size=listed.size, _tqdm_bar=hidden_bar)
+
+        def receive() -> None:
+            http_get(
+                url, limited, resume_size=received, headers=headers, expected_size=listed.size, _tqdm_bar=hidden_bar
+            )
+
+        try:
+            _within(MAX_SECONDS + listed.size / MIN_RATE, id, receive)
+        finally:
+            limited.is_given_up = True
 
 
 class _LimitedFile:
@@ -270,12 +349,15 @@ class _LimitedFile:
         self._stream = stream
         self._listed = listed
         self._progress = progress
+        self.is_given_up = False
         self.tell = stream.tell
         self.seek = stream.seek
         self.truncate = stream.truncate
         self.flush = stream.flush
 
     def write(self, data: bytes) -> int:
+        if self.is_given_up:  # another run may write this file now
+            raise BackboneError(f"The download of {self._listed.name} was given up.")
         if self._stream.tell() + len(data) > self._listed.size:
             self._stream.truncate(0)
             raise BackboneError(
