@@ -1,6 +1,10 @@
 """Files and folders are written completely or not at all, also on errors, kills and full disks."""
 
+import csv
+import io
+import json
 import os
+import posixpath
 import stat
 import subprocess
 import sys
@@ -8,9 +12,33 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from headstart import files
-from headstart.files import encode, read_json, replace_folder, to_json, write_atomic
+from headstart.data.layout import to_nfc
+from headstart.files import (
+    encode,
+    escape_name,
+    from_table_text,
+    read_json,
+    replace_folder,
+    table_path,
+    table_row,
+    table_text,
+    to_json,
+    unescape_name,
+    write_atomic,
+)
+
+# Bytes of file names, among them many that are not UTF-8 and many that look like escapes.
+NAME_BYTES = st.lists(
+    st.one_of(
+        st.binary(min_size=1, max_size=4), st.sampled_from([b"\\", b"x", b"e9", b"\\xe9", b"'", b"=", b'"', b"\r\n"])
+    ),
+    max_size=12,
+).map(lambda parts: b"".join(parts).replace(b"\0", b"").replace(b"/", b""))
+NAMES = NAME_BYTES.map(os.fsdecode)
 
 
 def content(folder):
@@ -156,7 +184,8 @@ def test_json_keeps_names_of_any_bytes(tmp_path):
     name = os.fsdecode(b"gu\xeape \xff")
     (tmp_path / "a.json").write_bytes(to_json({"name": name, "é": [1]}, indent=1))
     assert read_json(tmp_path / "a.json", 1000) == {"name": name, "é": [1]}
-    assert encode(name) == b"gu\\udceape \\udcff"
+    assert encode(name) == b"gu\\xeape \\xff"
+    assert (tmp_path / "a.json").read_bytes().decode("utf-8").splitlines()[1] == r' "name": "gu\\xeape \\xff",'
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError):
             to_json({"value": value})
@@ -198,3 +227,80 @@ def test_what_killed_runs_have_left_is_deleted_after_a_day(tmp_path):
     replace_folder(folder / "model", lambda new: (new / "a").write_text("a"))
     assert sorted(path.name for path in folder.iterdir()) == [".headstart-young", ".other-old", "model"]
     assert (outside / "thesis.txt").exists()
+
+
+def decode_by_hand(text):
+    """What an escaped name means, character by character."""
+    name, i = b"", 0
+    while i < len(text):
+        if text[i : i + 2] == "\\\\":
+            name, i = name + b"\\", i + 2
+        elif (
+            text[i : i + 2] == "\\x"
+            and text[i + 2 : i + 3] in tuple("89abcdef")
+            and text[i + 3 : i + 4] in tuple("0123456789abcdef")
+        ):
+            name, i = name + bytes([int(text[i + 2 : i + 4], 16)]), i + 4
+        else:
+            name, i = name + text[i].encode(), i + 1
+    return name
+
+
+@given(NAME_BYTES)
+@example(b"caf\xe9")
+@example(b"caf\\xe9")
+@example(b"\\\\")
+@example(b"\\\xe9\\xe9")
+def test_a_name_of_any_bytes_is_text_from_which_the_bytes_come_back(name):
+    text = escape_name(os.fsdecode(name))
+    assert text.encode("utf-8").decode("utf-8") == text
+    assert os.fsencode(unescape_name(text)) == name
+    assert decode_by_hand(text) == name
+    is_text = os.fsdecode(name).isprintable() and b"\\" not in name
+    assert text == os.fsdecode(name) if is_text else True
+
+
+@settings(deadline=None)
+@given(st.recursive(NAMES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3)))
+def test_names_of_any_bytes_come_back_from_json(tmp_path_factory, value):
+    file = tmp_path_factory.mktemp("json") / "a.json"
+    file.write_bytes(to_json({"value": value}, indent=1))
+    text = file.read_bytes().decode("utf-8")
+    assert not any(0xD800 <= ord(c) <= 0xDFFF for c in json.dumps(json.loads(text), ensure_ascii=False))
+    assert read_json(file, 10**6) == {"value": value}
+
+
+@given(st.lists(st.tuples(NAMES.filter(bool), NAMES), min_size=1), st.sampled_from(",\t"))
+def test_names_of_any_bytes_come_back_from_tables_without_formulas(rows, delimiter):
+    text = "".join(table_row([table_path(path), table_text(label)], delimiter) for path, label in rows)
+    cells = list(csv.reader(io.StringIO(encode(text).decode("utf-8"), newline=""), delimiter=delimiter, strict=True))
+    assert [(posixpath.normpath(unescape_name(path)), from_table_text(label)) for path, label in cells] == [
+        (posixpath.normpath(path), label) for path, label in rows
+    ]
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in cells for cell in row)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(NAME_BYTES, min_size=1, max_size=5, unique=True), NAME_BYTES, NAME_BYTES)
+@example([b"\xe9", b"\\xe9", b"\\\\xe9", b"\xc3\xa9"], b"\xff", b"\\xff")
+@example([b"\xff" * 245, b"x" * 245], b"\xff" * 100, b"\\" * 100)
+def test_the_table_of_a_check_names_the_same_files_and_labels(tmp_path_factory, names, first, second):
+    from headstart import open_dataset
+    from headstart.check import write_table
+
+    folder = tmp_path_factory.mktemp("names")
+    root = os.fsencode(folder) + b"/train/"
+    for label in (b"a" + first + b"z", b"b" + second + b"z"):
+        os.makedirs(root + label)  # noqa: PTH103
+        for name in names:
+            with open(root + label + b"/n" + name + b".jpg", "wb"):  # noqa: PTH123
+                pass
+    dataset = open_dataset(folder)
+    write_table(dataset, [], {item.path: 0 for item in dataset.items}, str(folder / "fix.csv"))
+    again = open_dataset(folder / "fix.csv")
+
+    def content(items, start):
+        return sorted((os.fsencode(os.path.join(start, item.path)), to_nfc(item.label), item.split) for item in items)  # noqa: PTH118
+
+    assert len(again.items) == 2 * len(names)
+    assert content(again.items, str(folder)) == content(dataset.items, "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import re
@@ -11,7 +13,7 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,50 +21,94 @@ from typing import Any, BinaryIO
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
 ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+UNDECODED = re.compile("[\udc80-\udcff]")
+ESCAPED = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
 # Controls of terminals, and of the direction of text, that JSON does not escape by itself.
 STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
-def encode(text: str) -> bytes:
-    """Encode text as UTF-8.
+def escape_name(name: str) -> str:
+    """Return a name as text of Unicode: a byte that is not UTF-8, which Python keeps as a lone surrogate, as ``\\xNN``.
 
-    A byte of a file name that is not valid UTF-8, which Python keeps as a lone surrogate, becomes ``\\udcNN``: within a
-    JSON string that is an escape sequence, which reads back as the same name.
+    The backslashes of such a name are doubled, and those of one that looks as if it were escaped, so that
+    ``unescape_name`` returns the same name in any case. All other names stay as they are.
+
+    >>> escape_name("caf\\udce9\\\\1"), escape_name("caf\\\\xe9"), escape_name("a\\\\b")
+    ('caf\\\\xe9\\\\\\\\1', 'caf\\\\\\\\xe9', 'a\\\\b')
     """
-    return text.encode("utf-8", "backslashreplace")
+    if not UNDECODED.search(name) and unescape_name(name) == name:
+        return name
+    return UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", name.replace("\\", "\\\\"))
+
+
+def unescape_name(text: str) -> str:
+    """Return the name that ``escape_name`` wrote as a text."""
+    return ESCAPED.sub(lambda match: "\\" if match[1] is None else chr(0xDC00 + int(match[1], 16)), text)
+
+
+def _map_text(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value of JSON with another text for each of its texts."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {_map_text(key, change): _map_text(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map_text(item, change) for item in value]
+    return value
+
+
+def encode(text: str) -> bytes:
+    """Encode text as UTF-8; a byte of a file name that is not UTF-8 becomes ``\\xNN``."""
+    text = UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
+    return text.encode("utf-8", "backslashreplace")  # within JSON, \udNNN reads back as the same text
 
 
 def table_text(text: str) -> str:
-    """Return a cell of text that a spreadsheet does not take for a formula: with an apostrophe before it.
+    """Return a cell of text that a spreadsheet does not take for a formula, with an apostrophe before it; escaped.
 
     >>> table_text("=1+1"), table_text("-x"), table_text("a=b")
     ("'=1+1", "'-x", 'a=b')
     """
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    text = escape_name(text)
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA_STARTS) else text
 
 
 def table_path(path: str) -> str:
-    """Return a path that a spreadsheet does not take for a formula.
+    """Return a path that a spreadsheet does not take for a formula, escaped; ``unescape_name`` gives the path of it.
 
     >>> table_path("=x.jpg"), table_path("a/=x.jpg")
     ('./=x.jpg', 'a/=x.jpg')
     """
-    return f"./{path}" if path.startswith(FORMULA_STARTS) else path
+    path = escape_name(path)
+    return f"./{path}" if path.startswith(FORMULA_STARTS) or path[:1].isspace() else path
 
 
 def from_table_text(text: str) -> str:
     """Return the text of a cell that ``table_text`` wrote."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA_STARTS) else text
+    is_marked = text.startswith("'") and text.lstrip("'").startswith(FORMULA_STARTS)
+    return unescape_name(text[1:] if is_marked else text)
+
+
+def table_row(values: Sequence[object], delimiter: str = ",") -> str:
+    """Return a line of a table of text, with quotes around cells that need them, also where they hold a ``\\r``."""
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=delimiter, lineterminator="\r\n").writerow(values)
+    return stream.getvalue()[:-2] + "\n"
 
 
 def json_text(value: object, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
-    """Return a value as JSON in which characters that steer a terminal are escapes. Raises ValueError for NaN.
+    """Return a value as JSON: names by ``escape_name``, characters that steer a terminal as escapes of JSON.
+
+    Raises ValueError for NaN and infinity.
 
     >>> json_text({"name": "caf\u00e9 \u202e"})
     '{"name": "caf\u00e9 \\\\u202e"}'
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    if "\\\\" in text or UNDECODED.search(text):  # few texts have names to escape
+        value = _map_text(value, escape_name)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
     return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -161,7 +207,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """Read the JSON object in a file of at most ``limit`` bytes.
+    """Read the JSON object in a file of at most ``limit`` bytes; its texts are unescaped as names.
 
     Raises OSError when the file cannot be read, ValueError when it is larger or holds anything else.
     """
@@ -171,6 +217,8 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
         raise ValueError(f"it has more than {limit:,} bytes")
     try:
         value = json.loads(data)
+        if b"\\\\" in data:
+            value = _map_text(value, unescape_name)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):

@@ -22,7 +22,7 @@ from typing import Any
 
 from headstart.backbones.backbone import Backbone, Tap
 from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
-from headstart.files import read_json, replace_folder, write_atomic
+from headstart.files import read_json, replace_folder, to_json, write_atomic
 from headstart.images.preprocess import Preprocess
 from headstart.machine import cache_folder
 
@@ -135,7 +135,7 @@ def write(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
 
     def fill(new: Path) -> None:
         (new / GRAPH).write_bytes(graph)
-        (new / DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
+        (new / DESCRIPTION).write_bytes(to_json(description, indent=1))
 
     try:
         replace_folder(folder, fill)
@@ -258,7 +258,7 @@ def record_speed(backbone: Backbone, speed: Speed) -> None:
     for entry in entries():
         if entry.sha256 == backbone.sha256:
             try:
-                write_atomic(entry.folder / SPEED, json.dumps({"sha256": entry.sha256, **speed.to_dict()}))
+                write_atomic(entry.folder / SPEED, to_json({"sha256": entry.sha256, **speed.to_dict()}))
             except OSError as error:
                 raise BackboneError(f"{entry.folder} cannot be written: {error.strerror or error}.") from None
 

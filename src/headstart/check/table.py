@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.errors import OptionError
-from headstart.files import table_path, table_text, write_atomic
+from headstart.files import table_path, table_row, table_text, write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -46,8 +45,7 @@ def write_table(
         for path in finding.files:
             findings_by_path.setdefault(path, []).append(finding)
     stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    stream.write(table_row(COLUMNS, delimiter))
     count = 0
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
@@ -64,7 +62,7 @@ def write_table(
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))
         row.append(table_text("; ".join(finding.why for finding in item_findings)))
-        writer.writerow(row)
+        stream.write(table_row(row, delimiter))
         count += 1
     write_atomic(target, stream.getvalue())
     return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 from collections.abc import Iterator
@@ -137,17 +136,16 @@ def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) ->
 
 
 def _print_csv(dataset: Dataset, predictions: Predictions, count: int) -> None:
-    from headstart.files import table_path, table_text
+    from headstart.files import table_path, table_row, table_text
 
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     show = line if sys.stdout.isatty() else str  # control characters could steer a terminal
     columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]
-    writer.writerow(["path", *columns, "none_of_these", "set", "error"])
+    print(table_row(["path", *columns, "none_of_these", "set", "error"]), end="")
     for path, i, error in _results(dataset, predictions):
         if i is None:
-            writer.writerow([show(table_path(path)), *[""] * (len(columns) + 2), show(table_text(error))])
+            print(table_row([show(table_path(path)), *[""] * (len(columns) + 2), show(table_text(error))]), end="")
             continue
         best = [value for name, p in _best(predictions, i, count) for value in (show(table_text(name)), f"{p:.6f}")]
         is_rejected = "" if predictions.is_rejected is None else str(bool(predictions.is_rejected[i])).lower()
         names = show(table_text("|".join(predictions.prediction_set(i) or [])))
-        writer.writerow([show(table_path(path)), *best, is_rejected, names, ""])
+        print(table_row([show(table_path(path)), *best, is_rejected, names, ""]), end="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,13 +208,13 @@ def print_class_table(metrics: ClassificationMetrics) -> None:
 
 def write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
     """Write precision, recall, F1 and support of each class as comma-separated values; undefined ones are empty."""
-    from headstart.files import table_text  # every start would pay for its imports
+    from headstart.files import table_row, table_text  # every start would pay for its imports
 
     columns = ("class", "precision", "recall", "f1", "support")
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
+    stream.write(table_row(columns))
     for row in metrics.per_class:
-        writer.writerow({**row.to_dict(), "class": table_text(row.name)})
+        values = {**row.to_dict(), "class": table_text(row.name)}
+        stream.write(table_row([values[column] for column in columns]))
 
 
 def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:

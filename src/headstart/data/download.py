@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import json
 import logging
 import os
 import re
@@ -25,7 +24,7 @@ from headstart import __version__
 from headstart.data.paced import PacedHTTPHandler, PacedHTTPSHandler
 from headstart.data.public_datasets import PUBLIC_DATASETS, Archive, PublicDataset
 from headstart.errors import DataError, DownloadError, ImageError, OptionError, one_line
-from headstart.files import read_json, write_atomic
+from headstart.files import read_json, to_json, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +214,7 @@ def _receive(archive: Archive, part: Path, timeout: float, progress: Progress | 
             )
         if not resumed:
             part.unlink(missing_ok=True)  # first: a kill here must not pair old bytes with a new version
-            write_atomic(note, json.dumps({"version": new_version}))
+            write_atomic(note, to_json({"version": new_version}))
         limit = archive.size if archive.size is not None else MAX_BYTES
         with part.open("ab" if resumed else "wb") as out:
             while block := _read_block(response):

@@ -15,7 +15,7 @@ from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import ReadOptions, read_file
 from headstart.data.table_files import Row, Table, read_table
 from headstart.errors import DataError, ImageError
-from headstart.files import from_table_text
+from headstart.files import from_table_text, unescape_name
 from headstart.images.decoding import is_image_name
 
 COLUMNS = {  # names of the columns in lower case, by role
@@ -268,6 +268,10 @@ class _Files:
             relative = os.path.relpath(os.path.realpath(path), self._root)
             path = path if relative.startswith("..") else Path(relative).as_posix()
         given = posixpath.normpath(path)
+        name = posixpath.normpath(unescape_name(path))  # as our own tables write names of bytes that are not UTF-8
+        is_inside = name != given and not self.is_remote and not name.startswith(("/", ".."))
+        if is_inside and Path(f"{self.folder}/{name}").is_file():
+            return name, self._checked(f"{self.folder}/{name}", number, self._root)
         path = posixpath.normpath(path.replace("\\", "/"))
         if path.startswith(("/", "..")) or path[1:2] == ":" or "\0" in path:
             raise DataError(f"{self.uri}, row {number}: {path!r} is outside the table's folder; use paths inside it.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import os
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, untrusted
-from headstart.files import encode, replace_folder, table_path, table_text, to_json
+from headstart.files import encode, replace_folder, table_path, table_row, table_text, to_json
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
@@ -111,11 +110,8 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
     if model.training_hashes is not None:
         (folder / "training_images.bin").write_bytes(model.training_hashes.tobytes())
     if left_out:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows(
-            [("path", "reason"), *((table_path(path), table_text(reason)) for path, reason in left_out)]
-        )
-        (folder / "skipped.csv").write_bytes(encode(table.getvalue()))
+        rows = [("path", "reason"), *((table_path(path), table_text(reason)) for path, reason in left_out)]
+        (folder / "skipped.csv").write_bytes(encode("".join(map(table_row, rows))))
 
 
 def _thresholds_to_dict(thresholds: ConformalThresholds) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from headstart.files import json_text
 from headstart.report.charts import table_bar
 from headstart.report.data import Report
 from headstart.report.text import clip, percent, plain
@@ -68,7 +68,7 @@ def _hash(text: str) -> str:
 
 def _json(value: object) -> Markup:
     """Encode JSON for a script element: it can neither end the element nor be read as markup."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json_text(value, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

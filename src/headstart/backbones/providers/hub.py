@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from headstart.backbones.providers.hub_client import (
     stays_inside,
 )
 from headstart.errors import BackboneError, OptionError
-from headstart.files import read_json, write_atomic
+from headstart.files import read_json, to_json, write_atomic
 from headstart.machine import cache_folder
 
 USUAL_GRAPHS = ("onnx/model.onnx", "model.onnx")
@@ -63,7 +62,7 @@ def load_hub(
     if id.revision != snapshot.commit:
         file = _commit_file(id)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps({"commit": snapshot.commit}))
+        write_atomic(file, to_json({"commit": snapshot.commit}))
     return backbone
 
 
