@@ -149,8 +149,10 @@ def test_a_signal_ends_the_processes_of_a_sample_too_and_leaves_no_half_of_it(nu
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["backbones", "list"]])
-def test_output_that_cannot_be_written_is_status_two_and_a_closed_one_no_error(arguments):
+def test_output_that_cannot_be_written_is_status_two_and_a_closed_one_no_error(arguments, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     command = " ".join([*HEADSTART, *arguments])
     full = subprocess.run(["sh", "-c", f"{command} >/dev/full"], capture_output=True, text=True)
     assert (full.returncode, full.stderr) == (2, "headstart: No space left on device.\n")

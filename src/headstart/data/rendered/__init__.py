@@ -10,6 +10,7 @@ canvas.py   the renderer: capsules seen by a camera
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import tempfile
@@ -130,4 +131,6 @@ def _render_to_file(job: _Job) -> None:
 
     image = render_image(job.kind, job.figure, job.number, job.seed)
     path = job.folder / f"{job.kind.removesuffix('s')}{job.figure:03}-{job.number}.jpg"
-    image.save(path, "JPEG", quality=90)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=90)
+    path.write_bytes(stream.getvalue())  # Pillow itself would not notice that a full disk took only a part
