@@ -5,6 +5,7 @@ import io
 import json
 import os
 import posixpath
+import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from headstart.files import (
     escape_name,
     from_table_text,
     read_json,
+    recover_folder,
     replace_folder,
     table_path,
     table_row,
@@ -132,7 +134,7 @@ def counted(function):
 for name in ("fsync", "replace", "rename", "unlink", "rmdir", "open"):
     setattr(os, name, counted(getattr(os, name)))
 import headstart.files as files
-files._exchange = counted(files._exchange)
+files._exchange = counted(files._exchange if sys.argv[3] == "True" else lambda first, second: False)
 def fill(new):
     for name in ("a", "b"):
         (new / name).write_text("new")
@@ -142,12 +144,15 @@ write_atomic(Path(sys.argv[1]) / "file", "new")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux exchanges folders in one step")
-@pytest.mark.parametrize("calls", range(16))
-def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, calls):
+@pytest.mark.parametrize("can_exchange", [True, False])
+@pytest.mark.parametrize("calls", range(18))
+def test_a_kill_at_any_step_leaves_the_old_or_the_new(tmp_path, calls, can_exchange):
     target, file = tmp_path / "target", tmp_path / "file"
     replace_folder(target, fill_with("old"))
     write_atomic(file, "old")
-    subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(calls)])
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path, str(calls), str(can_exchange)])
+    if not can_exchange:
+        recover_folder(target)
     assert set(content(target)) == {"a", "b"}
     assert set(content(target).values()) in ({b"old"}, {b"new"})
     assert file.read_text() in ("old", "new")
@@ -304,3 +309,91 @@ def test_the_table_of_a_check_names_the_same_files_and_labels(tmp_path_factory, 
 
     assert len(again.items) == 2 * len(names)
     assert content(again.items, str(folder)) == content(dataset.items, "")
+
+
+def moved_aside(target, text):
+    """The state that a kill between the two steps leaves: nothing at ``target``, the old and the new beside it."""
+    for name in (f"old0/{target.name}", "new"):
+        folder = target.parent / ".headstart-killed" / name
+        folder.mkdir(parents=True)
+        (folder / "a").write_text(text if name != "new" else "new")
+
+
+def test_a_folder_that_a_killed_run_had_moved_aside_is_put_back(tmp_path):
+    target, other = tmp_path / "target", tmp_path / "other"
+    moved_aside(target, "old")
+    recover_folder(other)
+    assert not other.exists()
+    recover_folder(target)
+    assert content(target) == {"a": b"old"}
+    shutil.rmtree(tmp_path / ".headstart-killed")
+    moved_aside(tmp_path / "second", "of another")
+    recover_folder(target)
+    assert content(target) == {"a": b"old"}
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_it_is_put_back_before_it_is_replaced(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    moved_aside(tmp_path / "target", "old")
+
+    def fail(new):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        replace_folder(tmp_path / "target", fail)
+    assert content(tmp_path / "target") == {"a": b"old"}
+    replace_folder(tmp_path / "target", fill_with("newer"))
+    shutil.rmtree(tmp_path / "target")
+    recover_folder(tmp_path / "target")
+    assert not (tmp_path / "target").exists()  # what the user has deleted does not come back
+
+
+def test_what_was_moved_aside_is_put_back_before_it_is_swept(tmp_path):
+    moved_aside(tmp_path / "target", "old")
+    long_ago = time.time() - 2 * 86_400
+    os.utime(tmp_path / ".headstart-killed", (long_ago, long_ago))
+    replace_folder(tmp_path / "other", fill_with("other"))
+    assert content(tmp_path / "target") == {"a": b"old"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "target"]
+
+
+@pytest.mark.parametrize("link", [".headstart-x", ".headstart-x/old0", ".headstart-x/old0/target"])
+def test_links_are_not_taken_for_what_was_moved_aside(tmp_path, link):
+    foreign = tmp_path / "foreign" / "old0" / "target"
+    foreign.mkdir(parents=True)
+    path = tmp_path / link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(tmp_path.joinpath("foreign", *(["old0", "target"][: link.count("/")])))
+    recover_folder(tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+    assert foreign.is_dir()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PermissionError])
+def test_an_interrupt_between_the_two_steps_leaves_the_old(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    target = tmp_path / "target"
+    replace_folder(target, fill_with("old"))
+    replace = type(target).replace
+
+    def interrupted(path, to):
+        if path.name == "new" and not target.exists():
+            raise error
+        return replace(path, to)
+
+    monkeypatch.setattr(type(target), "replace", interrupted)
+    with pytest.raises(error):
+        replace_folder(target, fill_with("new"))
+    assert content(target) == {"a": b"old", "b": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_several_threads_replace_the_same_folder_in_two_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    target = tmp_path / "target"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: replace_folder(target, fill_with(str(i))), range(32)))
+    assert len(set(content(target).values())) == 1
+    assert set(content(target)) == {"a", "b"}

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
+ASIDE = "old"  # how the names of folders begin, in one of these, that hold what is being replaced
+ATTEMPTS = 10  # to replace a folder that other processes replace as well
 ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -135,26 +137,49 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def sweep_unfinished(folder: Path) -> None:
-    """Delete what runs that were killed have left in a folder: unfinished files and folders of more than a day ago."""
+    """Delete what runs that were killed have left in a folder: unfinished files and folders of more than a day ago.
+
+    A folder that such a run had moved aside is put back first, where nothing has taken its place.
+    """
     for path in folder.glob(f"{TEMPORARY}*"):
         with suppress(OSError):  # another process may sweep as well
             if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
                 if path.is_dir() and not path.is_symlink():
+                    for aside in path.glob(f"{ASIDE}*/*"):
+                        recover_folder(folder / aside.name)
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
+
+
+def recover_folder(target: Path) -> None:
+    """Put back a folder that a run had moved aside when it was killed, on a system that cannot exchange folders.
+
+    Where there is something at ``target``, or nothing was moved aside, nothing happens.
+    """
+    if os.path.lexists(target):
+        return
+    for path in target.parent.glob(f"{TEMPORARY}*/{ASIDE}*"):
+        aside = path / target.name
+        is_link = any(part.is_symlink() for part in (path.parent, path, aside))
+        if aside.is_dir() and not is_link:
+            with suppress(OSError):  # another process may have put it back
+                aside.replace(target)
+            return
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write the files of a new folder, which then takes the place of ``target``.
 
     ``target`` is either as it was or holds all files of the new folder and nothing else, also if the process is killed
-    or another one replaces it at the same time. Raises OSError, and what ``fill`` raises.
+    or another one replaces it at the same time; on a system that cannot exchange folders, after ``recover_folder``.
+    Raises OSError, and what ``fill`` raises.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent)
+    recover_folder(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new = Path(temporary) / "new"
         new.mkdir()
         fill(new)
         for path in new.rglob("*"):  # on the disk before the rename makes it visible
@@ -167,7 +192,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
             if not target.exists():
                 raise
             if not _exchange(new, target):
-                _move_aside_and_replace(new, target, old)
+                _move_aside_and_replace(new, target)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -181,15 +206,22 @@ def _exchange(first: Path, second: Path) -> bool:
     return False
 
 
-def _move_aside_and_replace(new: Path, target: Path, old: Path) -> None:
-    """Replace a folder in two steps: killed between them, the process leaves the old one beside ``target``."""
-    target.replace(old)
-    try:
-        new.replace(target)
-    except OSError:
-        if not target.exists():
-            old.replace(target)
-        raise
+def _move_aside_and_replace(new: Path, target: Path) -> None:
+    """Replace a folder in two steps: killed between them, the process leaves the old one for ``recover_folder``."""
+    for attempt in range(ATTEMPTS):
+        aside = new.with_name(f"{ASIDE}{attempt}") / target.name
+        aside.parent.mkdir()
+        try:
+            with suppress(FileNotFoundError):
+                target.replace(aside)
+            new.replace(target)
+            return
+        except BaseException as error:
+            is_taken = os.path.lexists(target)  # by another process
+            if not is_taken and aside.exists():
+                aside.replace(target)
+            if not isinstance(error, OSError) or not is_taken or attempt + 1 == ATTEMPTS:
+                raise
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

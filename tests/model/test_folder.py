@@ -245,3 +245,17 @@ def test_a_damaged_model_is_replaced_only_if_asked(model_folder, tmp_path):
         write_model(model, target)
     write_model(model, target, overwrite=True)
     read_model(target)
+
+
+def test_a_model_that_a_killed_run_had_moved_aside_is_read(model, photos):
+    image = photos / "train" / "disc" / "000.jpg"
+    expected = hs.Predictor.load(model).predict([image]).probabilities
+    aside = model.parent / ".headstart-killed" / "old0" / model.name
+    aside.parent.mkdir(parents=True)
+    model.rename(aside)
+    assert (hs.Predictor.load(model).predict([image]).probabilities == expected).all()
+    model.rename(aside)
+    with pytest.raises(OptionError, match="other classes"):  # it is still there, and is not replaced by another
+        write_model(replace(read_model(aside), classes=("a", "b")), model)
+    with pytest.raises(ModelError, match="no model folder"):
+        read_model(model.parent / "nothing")

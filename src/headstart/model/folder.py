@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, untrusted
-from headstart.files import encode, replace_folder, table_path, table_row, table_text, to_json
+from headstart.files import encode, recover_folder, replace_folder, table_path, table_row, table_text, to_json
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
@@ -171,6 +171,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    recover_folder(folder)
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}; make one with: headstart fit DATA -o {folder}")
     if not (folder / "config.json").exists():

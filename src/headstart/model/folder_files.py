@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
-from headstart.files import read_json
+from headstart.files import read_json, recover_folder
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
@@ -34,6 +34,7 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
     Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched.
     """
     target = Path(folder)
+    recover_folder(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OptionError(f"{target} is not a folder; give another name for the model.")
     names = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
