@@ -170,13 +170,11 @@ def fit_dataset(
     start = time.perf_counter()
     options.compute.resolve()
     head_options = options.head_options
-    if not dataset.classes:
-        mend = "; ".join(dataset.notes) or "put the images in one folder per class"
-        raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
+    check_has_labels(dataset)
     further_views = views(options.augmentation, options.views)
     taps = head_options.taps or ()
     backbone = backbones.load(options.backbone, options=options.input_options, taps=taps)
-    images = _training_and_validation_images(dataset, options)
+    images = training_and_validation_images(dataset, options)
     backbone, sample_notes = _with_sample_range(backbone, images)
     with options.open_cache() as cache:
         features = extract(images, backbone, options.compute, cache=cache, thumbnails=thumbnails, progress=progress)
@@ -298,8 +296,18 @@ def _make_model(
     )
 
 
-def _training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
-    """Return the training images and behind them the validation images, by the splits "train" and "validation"."""
+def check_has_labels(dataset: Dataset) -> None:
+    """Raise DataError for a dataset of unlabelled images."""
+    if not dataset.classes:
+        mend = "; ".join(dataset.notes) or "put the images in one folder per class"
+        raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
+
+
+def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
+    """Return the training images and behind them the validation images, by the splits "train" and "validation".
+
+    Raises DataError, OptionError.
+    """
     train = dataset.split("train")
     if not len(train):
         raise DataError(f"{dataset.uri} has no training images; expected class folders, or train/ with them.")

@@ -27,12 +27,13 @@ from headstart.cli.options import (
     run_option,
     save_memory,
 )
-from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_quarantined
+from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_preview, print_quarantined
 from headstart.errors import OptionError
 from headstart.machine import import_in_background, quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions, FitResult
+    from headstart.data import Dataset
     from headstart.heads.mlp import MlpConfig
 
 
@@ -138,6 +139,9 @@ def fit(
     targets: EvaluationFlags = EvaluationFlags(),
     run: FitRunOptions = FitRunOptions(),
     messages: Messages = Messages(),
+    dry_run: Annotated[
+        bool, run_option("--dry-run", help="Print how DATA is read and about what a fit takes; write nothing.")
+    ] = False,
     fine_tune: Annotated[bool, typer.Option("--fine-tune", hidden=True, help="See headstart fine-tune.")] = False,
 ) -> None:
     """Fit a classifier to images and write a model folder."""
@@ -153,7 +157,38 @@ def fit(
         cache=run.cache,
         seed=run.seed,
     )
-    fit_and_write(data, reading, options, flags, messages, run)
+    if dry_run:
+        _preview(data, reading, options, flags, run)
+    else:
+        fit_and_write(data, reading, options, flags, messages, run)
+
+
+def _preview(data: str, reading: ReadFlags, options: FitOptions, flags: FitFlags, run: FitRunOptions) -> None:
+    """Print what a fit would read and take. What would make it an error is an error here, too."""
+    from headstart.classifier.preview import preview
+
+    options.compute.resolve()
+    dataset = _open_for(flags.output_for(data), data, reading, options, run)
+    with quiet_frameworks():
+        result = preview(dataset, options)
+    print_notes(result.notes)
+    print_quarantined([vars(image) for image in dataset.quarantined])
+    if flags.as_json:
+        print_json(result.to_dict())
+    else:
+        print_preview(result)
+
+
+def _open_for(output: Path, data: str, reading: ReadFlags, options: FitOptions, run: FitRunOptions) -> Dataset:
+    """Open the data of a model that may be written to ``output``. Raises OptionError where it may not."""
+    from headstart.data import open_dataset
+    from headstart.model.folder_files import check_output_folder, check_same_classes
+
+    check_output_folder(output)  # before the work, not behind it
+    dataset = open_dataset(data, reading.read_options(options.group_by))
+    if not run.overwrite:
+        check_same_classes(output, {str(item.label) for item in dataset.split("train").items}, are_final=False)
+    return dataset
 
 
 def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFlags) -> FitOptions:
@@ -188,15 +223,10 @@ def fit_and_write(
     import_in_background([info.name, "onnxruntime"])  # needed for the features and behind them
     from headstart import report
     from headstart.classifier import fit_dataset
-    from headstart.data import open_dataset
     from headstart.model.folder import write_model
-    from headstart.model.folder_files import check_output_folder, check_same_classes
 
     output = flags.output_for(data)
-    check_output_folder(output)  # before the work, not behind it
-    dataset = open_dataset(data, reading.read_options(options.group_by))
-    if not run.overwrite:
-        check_same_classes(output, {str(item.label) for item in dataset.split("train").items}, are_final=False)
+    dataset = _open_for(output, data, reading, options, run)
     save_memory(len(dataset))
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from headstart.check import Finding
     from headstart.classifier import FitResult
+    from headstart.classifier.preview import Preview
     from headstart.compare import BackboneComparison, ModelComparison
     from headstart.compare.models import ModelDifference
     from headstart.compare.ranking import ComparedCut
@@ -27,6 +28,7 @@ MAX_QUARANTINED = 10
 MAX_CLASSES = 6  # names in a line
 MAX_SET = 5  # classes of a prediction set
 MAX_ERRORS = 10
+MAX_SKIPPED = 3  # names of a reason
 MAX_FINDINGS = 5  # of a kind
 NAME_WIDTH = 24
 NAME_LENGTH = 300  # of a name among others
@@ -124,9 +126,7 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         print(line(f"Read as     {images['layout']}"))
     if images["skipped"]:
         print(line(f"Skipped     {_reasons(images['skipped'])}"))
-    largest = _count(groups["largest"], "image")
-    method = {"none": "each image is a group", "column": "from the group column"}.get(groups["method"])
-    print(line(f"Groups      {groups['count']}, the largest of {largest}; {method or 'found by ' + groups['method']}"))
+    _print_groups(groups)
     settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
     text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
     kind = f"{head['kind']} ({text})" if text else head["kind"]
@@ -143,6 +143,53 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
     print(line(f"Model       {folder}"))
+
+
+def _print_groups(groups: Mapping[str, Any]) -> None:
+    largest = _count(groups["largest"], "image")
+    method = {"none": "each image is a group", "column": "from the group column"}.get(groups["method"])
+    print(line(f"Groups      {groups['count']}, the largest of {largest}; {method or 'found by ' + groups['method']}"))
+
+
+def print_preview(preview: Preview) -> None:
+    """Print how a fit would read the data, and about what it would take."""
+    from headstart.data.dataset import paths_by_reason  # every start would pay for its imports
+
+    dataset, images = preview.dataset, preview.images
+    print(line(f"Read as     {dataset.layout or 'images with labels'}"))
+    print(line(f"Images      {', '.join(f'{count} {split}' for split, count in images.items())}"))
+    print(line(f"Endings     {_endings(preview.endings_read)}"))
+    if preview.groups is None:
+        print("Groups      found by the fit: near duplicates and scenes")
+    else:
+        _print_groups(preview.groups)
+    for reason, paths in paths_by_reason(dataset.skipped).items():
+        print(line(f"Skipped     {_count(len(paths), 'file')} ({reason}): {_names(paths, MAX_SKIPPED)}"))
+    if preview.endings_skipped:
+        print(line(f"            endings that are not read: {_endings(preview.endings_skipped)}"))
+    if preview.cost is not None:
+        cost = preview.cost
+        print(
+            f"Time        about {_duration(cost.seconds)} for the features of {_count(cost.images, 'image')} "
+            f"(by a trial of {cost.trial}), less for images in the cache; the heads come on top"
+        )
+        print(f"Memory      about {cost.bytes / 2**20:,.0f} MiB")
+    width = max(NAME_WIDTH, 12)
+    print(f"{'class':{width}}" + "".join(f"{split:>12}" for split in images))
+    for name, counts in preview.counts.items():
+        print(f"{_fitted(name, width):{width}}" + "".join(f"{count:12}" for count in counts.values()))
+    print("Nothing was written. To fit, leave --dry-run out.")
+
+
+def _endings(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{ending} ({count})" for ending, count in counts.items())
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people: seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _print_baseline(metrics: ClassificationMetrics) -> None:

@@ -1,0 +1,164 @@
+"""What a fit would read, and about how long it would take: counts, and a few images run as a trial."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from headstart import backbones
+from headstart.backbones import Backbone, store
+from headstart.classifier.fit import FitOptions, check_has_labels, training_and_validation_images
+from headstart.classifier.run_info import MAX_NAMED
+from headstart.data import SPLITS, Dataset
+from headstart.data.dataset import paths_by_reason
+from headstart.features.extractor import load_backbone_graph
+from headstart.features.features import embed_exactly
+
+TRIAL_IMAGES = 8
+BASE_BYTES = 330 * 2**20  # of a fit before its features: Python, the runtime and its network (docs/benchmarks.md)
+BYTES_BESIDE_TAPS = 768 + 3 * 4 + 32  # kept of an image: its 16 x 16 pixels, its size and sharpness, its hash
+BYTES_PER_NUMBER = 2  # features are float16
+
+
+@dataclass(frozen=True)
+class Cost:
+    """About what a fit takes: ``seconds`` for the features of ``images``, and ``bytes`` of memory at its peak.
+
+    The time is that of loading the network, and for each image (and view) that of ``trial`` images here. The memory is
+    a fixed part, and for each image (and view) the width of its features.
+    """
+
+    images: int
+    trial: int
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """How a fit would read a dataset.
+
+    ``counts`` are the images of each class by split, of all splits that have images; ``groups`` the count,
+    largest and method of the groups of training images, None where only the fit finds them. ``endings_read`` and
+    ``endings_skipped`` count files by ending. ``cost`` is None where it cannot be measured yet, with the reason in
+    ``notes``.
+    """
+
+    dataset: Dataset
+    counts: dict[str, dict[str, int]]
+    groups: dict[str, Any] | None
+    endings_read: dict[str, int]
+    endings_skipped: dict[str, int]
+    cost: Cost | None
+    notes: tuple[str, ...]
+
+    @property
+    def images(self) -> dict[str, int]:
+        """The number of images of each split that has images."""
+        splits = [split for split in SPLITS if any(split in counts for counts in self.counts.values())]
+        return {split: sum(counts[split] for counts in self.counts.values()) for split in splits}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        dataset = self.dataset
+        return {
+            "data": dataset.uri,
+            "layout": dataset.layout,
+            "images": self.images,
+            "classes": [{"class": name, **counts} for name, counts in self.counts.items()],
+            "groups": self.groups,
+            "skipped": dataset.skip_counts,
+            "skipped_files": {reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(dataset.skipped).items()},
+            "quarantined": [asdict(image) for image in dataset.quarantined],
+            "endings": {"read": self.endings_read, "skipped": self.endings_skipped},
+            "cost": None if self.cost is None else asdict(self.cost),
+            "notes": list(self.notes),
+        }
+
+
+def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
+    """Say how a fit would read a dataset, and about what it would take. Nothing is written, and nothing downloaded.
+
+    Up to ``TRIAL_IMAGES`` images are read. Raises HeadstartError where the fit would refuse the data or the options.
+    """
+    options = options or FitOptions()
+    options.compute.resolve()
+    check_has_labels(dataset)
+    images = training_and_validation_images(dataset, options)
+    counts = {
+        name: {split: 0 for split in SPLITS if split in images.splits or split in dataset.splits}
+        for name in images.classes
+    }
+    for item in (*images.items, *dataset.split("test").items):
+        if item.label is not None:
+            counts[item.label][item.split] += 1
+    backbone = _prepared(options.backbone)
+    notes = list(images.notes)
+    if backbone is None:
+        notes.append(f"{options.backbone} is not prepared yet, so the time and memory it needs are not known.")
+    if isinstance(options.validation, float | int):
+        notes.append(f"The fit holds out {options.validation:.0%} of the groups of training images for validation.")
+    return Preview(
+        dataset,
+        counts,
+        _groups([item.group for item in images.split("train").items], options.group_by),
+        _endings(item.path for item in dataset.items),
+        _endings(skipped.path for skipped in dataset.skipped if skipped.reason == "not an image"),
+        None if backbone is None else _cost(images, backbone, options),
+        tuple(notes),
+    )
+
+
+def _groups(groups: Sequence[str | None], group_by: str) -> dict[str, Any] | None:
+    """Return the groups that are known before images are read: those of a column, or one of each image."""
+    if group_by == "none":
+        return {"count": len(groups), "largest": 1, "method": "none"}
+    named = Counter(group for group in groups if group is not None)
+    if not named:
+        return None
+    return {"count": len(named) + groups.count(None), "largest": max(named.values()), "method": "column"}
+
+
+def _prepared(id: str) -> Backbone | None:
+    """Return a backbone if it can be loaded without a download, an export or a write. Raises OptionError."""
+    if ":" not in id:  # built in, or imported
+        return backbones.load(id)
+    entries = (entry for entry in store.entries() if id in (entry.name, entry.id))
+    return next((found for entry in entries if (found := store.read(entry.folder, id)) is not None), None)
+
+
+def _cost(images: Dataset, backbone: Backbone, options: FitOptions) -> Cost:
+    """Run a few images, spread over the data, and reckon what all of them take."""
+    compute = options.compute
+    start = time.perf_counter()
+    graph = load_backbone_graph(backbone, compute)
+    load_seconds = time.perf_counter() - start
+    rows = np.linspace(0, len(images) - 1, min(TRIAL_IMAGES, len(images))).astype(int).tolist()
+
+    def run(repeats: int) -> float:
+        features = embed_exactly(images.select(rows * repeats), backbone, compute, load=lambda *_: graph)
+        return features.seconds["total"]
+
+    run(1)  # the first batch of a network takes longer
+    repeats = 2 * compute.threads  # so that every thread has work, as in a fit
+    seconds_per_image = min(run(repeats), run(repeats)) / (repeats * len(rows))
+    width = sum(tap.channels for tap in backbone.taps)
+    bytes_per_image = BYTES_PER_NUMBER * width * options.views + BYTES_BESIDE_TAPS
+    further = (options.views - 1) * len(images.split("train"))
+    return Cost(
+        len(images),
+        len(rows),
+        load_seconds + (len(images) + further) * seconds_per_image,
+        BASE_BYTES + len(images) * bytes_per_image,
+    )
+
+
+def _endings(paths: Iterable[str]) -> dict[str, int]:
+    """Count files by ending in lower case, the most frequent first; "none" is that of a name without one."""
+    return dict(Counter(PurePosixPath(path).suffix.lower() or "none" for path in paths).most_common())
