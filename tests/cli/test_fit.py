@@ -287,3 +287,26 @@ def test_the_model_is_named_after_the_data_and_other_data_need_overwrite(run, ph
     status, _, err = run("fit", tmp_path / "third", "-o", tmp_path / "my photos-model", "--no-report")
     assert (status, "holds a model of other classes (disc, stripes)" in err) == (2, True)
     assert run(*arguments, "--overwrite")[0] == 0
+
+
+def test_classes_are_renamed_in_training_and_validation_images_and_recorded(run, tmp_path):
+    data = write_photos(tmp_path / "data", 6, ("disc", "stripes", "dots"))
+    validation = write_photos(tmp_path / "validation", 2, ("disc", "stripes"), seed=1)
+    names = tmp_path / "names.csv"
+    names.write_text("class,name\ndisc,round\ndots,\n")
+    model = tmp_path / "model"
+    status, out, err = run(
+        "fit", data, "--classes", names, "--validation", validation, "-o", model, "--no-report", "--json"
+    )
+    assert status == 0
+    value = json.loads(out)
+    assert value["classes"] == ["round", "stripes"]
+    assert (value["images"]["train"], value["images"]["validation"]) == (12, 4)
+    assert value["images"]["skipped"] == {"class left out by --classes": 6}
+    assert "leaves out dots (6): 6 images" in err
+    recorded = json.loads((model / "run.json").read_text("utf-8"))["data"]["class_names"]
+    assert recorded == {"disc": "round", "dots": ""}
+    status, out, _ = run("evaluate", model, data, "--classes", names, "--json")
+    assert status == 0
+    rows = json.loads(out)["per_class"]
+    assert {row["class"]: row["support"] for row in rows} == {"round": 6, "stripes": 6}

@@ -19,6 +19,7 @@ from headstart.backbones import Backbone, InputOptions
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
+from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Extract, Progress, embed_views
@@ -320,7 +321,10 @@ def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dat
                 f"--validation {validation}, or give the folder of the training images alone."
             )
     else:
-        validation_images = validation if isinstance(validation, Dataset) else open_dataset(validation)
+        if isinstance(validation, Dataset):
+            validation_images = validation
+        else:  # its classes have the names that those of the training images had
+            validation_images = with_class_names(open_dataset(validation), dict(dataset.class_names))
         if "validation" in validation_images.splits:
             validation_images = validation_images.split("validation")
     unlabelled = sum(item.label is None for item in validation_images.items)

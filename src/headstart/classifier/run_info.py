@@ -83,7 +83,11 @@ class RunInfo:
             "cache": {"hits": features.hits, "misses": features.misses},
             "seed": self.seed,
             "views": dict(self.views),
-            "data": {"uri": self.dataset.uri, "fingerprint": _fingerprint(features)},
+            "data": {
+                "uri": self.dataset.uri,
+                "fingerprint": _fingerprint(features),
+                "class_names": dict(self.dataset.class_names),
+            },
             "versions": _versions(),
             "training": [*self.training] or [asdict(epoch) for epoch in selected.history],
             "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],

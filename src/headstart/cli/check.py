@@ -13,8 +13,8 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     JsonOption,
+    LabelFlags,
     Messages,
-    ReadFlags,
     StrictOption,
     save_memory,
 )
@@ -29,7 +29,7 @@ def check(
     ] = None,
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
     as_json: JsonOption = False,
-    reading: ReadFlags = ReadFlags(),
+    reading: LabelFlags = LabelFlags(),
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
@@ -41,6 +41,7 @@ def check(
     if fix_list is not None:
         check_table_file(fix_list)  # before the work, not after it
     dataset = open_dataset(data, reading.read_options())
+    print_notes(dataset.notes)
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)

@@ -13,8 +13,8 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     JsonOption,
+    LabelFlags,
     Messages,
-    ReadFlags,
     SeedOption,
     StrictOption,
     save_memory,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CompareFlags(ReadFlags):
+class CompareFlags(LabelFlags):
     """How backbones are compared."""
 
     cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto"

@@ -11,9 +11,9 @@ import typer
 from headstart.cli.options import (
     CONDITION_FAILED,
     Format,
+    LabelFlags,
     Messages,
     ModelArgument,
-    ReadFlags,
     RunOptions,
     StrictOption,
     evaluation_option,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvaluateFlags(ReadFlags):
+class EvaluateFlags(LabelFlags):
     """How DATA is read and grouped, and the accuracy that is required."""
 
     group_by: Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
-from headstart.cli.options import DataArgument, InputFlags, Messages, ReadFlags, common, head_option, run_option
+from headstart.cli.options import DataArgument, InputFlags, LabelFlags, Messages, common, head_option, run_option
 from headstart.cli.terminal import line
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def fine_tune(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
-    reading: ReadFlags = ReadFlags(),
+    reading: LabelFlags = LabelFlags(),
     input_flags: InputFlags = InputFlags(),
     dropout: Annotated[float | None, head_option(help="Dropout rate of the ridge head, in closed form.")] = None,
     targets: EvaluationFlags = EvaluationFlags(),

@@ -16,8 +16,8 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     InputFlags,
+    LabelFlags,
     Messages,
-    ReadFlags,
     SeedOption,
     StrictOption,
     common,
@@ -67,7 +67,7 @@ class FitFlags:
 
 
 @dataclass(frozen=True)
-class DataFlags(ReadFlags):
+class DataFlags(LabelFlags):
     """How DATA is read, and augmented views to learn from."""
 
     views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1
@@ -163,7 +163,7 @@ def fit(
         fit_and_write(data, reading, options, flags, messages, run)
 
 
-def _preview(data: str, reading: ReadFlags, options: FitOptions, flags: FitFlags, run: FitRunOptions) -> None:
+def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlags, run: FitRunOptions) -> None:
     """Print what a fit would read and take. What would make it an error is an error here, too."""
     from headstart.classifier.preview import preview
 
@@ -179,7 +179,7 @@ def _preview(data: str, reading: ReadFlags, options: FitOptions, flags: FitFlags
         print_preview(result)
 
 
-def _open_for(output: Path, data: str, reading: ReadFlags, options: FitOptions, run: FitRunOptions) -> Dataset:
+def _open_for(output: Path, data: str, reading: LabelFlags, options: FitOptions, run: FitRunOptions) -> Dataset:
     """Open the data of a model that may be written to ``output``. Raises OptionError where it may not."""
     from headstart.data import open_dataset
     from headstart.model.folder_files import check_output_folder, check_same_classes
@@ -209,7 +209,7 @@ def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFla
 
 def fit_and_write(
     data: str,
-    reading: ReadFlags,
+    reading: LabelFlags,
     options: FitOptions,
     flags: FitFlags,
     messages: Messages,

@@ -234,8 +234,18 @@ class ReadFlags:
         """Return the `ReadOptions` of the library; ``group_by`` may name the column of the groups."""
         from headstart.data import ReadOptions
 
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(ReadFlags)}
+        names = {field.name for field in dataclasses.fields(ReadOptions)}
+        values = {name: value for name, value in vars(self).items() if name in names}
         return ReadOptions(**values, group_column=None if group_by in ("auto", "none") else group_by)
+
+
+@dataclass(frozen=True)
+class LabelFlags(ReadFlags):
+    """How labelled DATA are read."""
+
+    classes: Annotated[
+        str | None, data_option(metavar="FILE", help="Rename, merge and leave out classes: rows of class,name (CSV).")
+    ] = None
 
 
 @dataclass(frozen=True)

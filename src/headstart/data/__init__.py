@@ -8,6 +8,7 @@ labels.py         labels in Python lists, arrays and columns
 layout.py         class and split names from a listing of paths
 table_files.py    rows of CSV, Parquet and JSON-lines files
 tables.py         datasets that a table lists
+class_names.py    classes renamed, merged and left out
 download.py       public datasets by name
 paced.py          connections that must not be too slow
 rendered/         a sample dataset, rendered on this machine
@@ -55,9 +56,15 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     Folders and archives (zip, tar) hold ``class/image``, ``split/class/image`` or ``class/split/image``; a folder of
     archives has one for each class or split; tables (CSV, Parquet, JSON lines) have a path and a label column and
     optionally a split and a group column; a folder with images right in it and a table beside them is read by the
-    table, and one with nothing else is an unlabelled set. Raises DataError if nothing usable is there, OptionError.
+    table, and one with nothing else is an unlabelled set. ``options.classes`` renames classes at last. Raises DataError
+    if nothing usable is there, OptionError.
     """
-    dataset = _open_dataset(os.fspath(uri), options or ReadOptions())
+    from headstart.data.class_names import rename_classes, similar_names_notes
+
+    options = options or ReadOptions()
+    dataset = _open(os.fspath(uri), options)
+    if options.classes is not None:
+        dataset = rename_classes(dataset, options.classes)
     images, skipped = len(dataset) + len(dataset.quarantined), len(dataset.skipped)
     logger.info(
         "%s read as %s: %d images of %d classes, %d %s skipped",
@@ -66,10 +73,11 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     )
     for file in dataset.skipped:
         logger.debug("skipped %r: %s", file.path, file.reason)
-    return dataset
+    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(dataset.classes)))
 
 
-def _open_dataset(text: str, options: ReadOptions) -> Dataset:
+def _open(text: str, options: ReadOptions) -> Dataset:
+    """Open the dataset at a path or URL, with the classes that it has."""
     from headstart.data.sources import open_source
     from headstart.data.table_files import is_table
     from headstart.data.tables import from_table

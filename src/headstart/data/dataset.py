@@ -62,7 +62,8 @@ class Dataset:
     ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or the array
     [height, width, 3], of the item with a given key; it may be called from several threads at once.
     Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete. ``layout``
-    says how the source was read, and ``notes`` are lines about it that the user must see.
+    says how the source was read, ``notes`` are lines about it that the user must see, and ``class_names`` the pairs of
+    a class and its new name by which classes were renamed, merged and left out (an empty name).
     """
 
     uri: str
@@ -74,6 +75,7 @@ class Dataset:
     folder: str = ""
     layout: str = ""
     notes: tuple[str, ...] = ()
+    class_names: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -144,4 +146,5 @@ def concatenate(first: Dataset, second: Dataset) -> Dataset:
         first.folder,
         first.layout,
         tuple(dict.fromkeys(first.notes + second.notes)),
+        tuple(dict.fromkeys(first.class_names + second.class_names)),
     )

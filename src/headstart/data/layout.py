@@ -16,7 +16,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from posixpath import splitext
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason, sorted_dataset
@@ -112,7 +112,7 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
     skipped += left_out
     if not items:
         raise DataError(f"No image in {uri} is in a class folder; {EXPECTED}.")
-    notes += [*_skipped_notes(left_out), *_similar_names_notes(item.label for item in items)]
+    notes += _skipped_notes(left_out)
     return sorted_dataset(
         uri, items, skipped, source.quarantined, source.read, layout=layout, notes=(*source.notes, *notes)
     )
@@ -234,19 +234,6 @@ def _skipped_notes(left_out: Sequence[Skipped]) -> list[str]:
         f"{len(paths)} {'image was' if len(paths) == 1 else 'images were'} skipped, {reason} ({paths[0]}"
         f"{', ...' if len(paths) > 1 else ''}); another reading is chosen by --layout."
         for reason, paths in paths_by_reason(left_out).items()
-    ]
-
-
-def _similar_names_notes(labels: Iterable[str | None]) -> list[str]:
-    """Name classes whose names differ in case, width or spaces alone: often one class with two spellings."""
-    by_form: dict[str, set[str]] = defaultdict(set)
-    for label in labels:
-        if label is not None:
-            by_form["".join(unicodedata.normalize("NFKC", label).casefold().split())].add(label)
-    return [
-        f"The class names {' and '.join(map(repr, sorted(names)))} look alike, and are read as different classes."
-        for names in by_form.values()
-        if len(names) > 1
     ]
 
 

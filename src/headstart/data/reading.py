@@ -42,7 +42,8 @@ class ReadOptions:
 
     ``layout`` of a folder or archive is one of ``LAYOUTS``; with ``follow_links`` links that leave the folder are
     followed. The columns of a table are found by their names unless they are given: ``path_column``, ``label_column``,
-    ``split_column`` and ``group_column``.
+    ``split_column`` and ``group_column``. ``classes`` is a file with the class and its new name in each row, by which
+    classes are renamed, merged and, where the name is empty, left out.
     """
 
     layout: str = "auto"
@@ -51,6 +52,7 @@ class ReadOptions:
     label_column: str | None = None
     split_column: str | None = None
     group_column: str | None = None
+    classes: str | None = None
 
 
 def read_file(path: str) -> bytes:

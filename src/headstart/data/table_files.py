@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,24 +59,39 @@ def read_table(uri: str) -> Table:
         ) from None
 
 
-def _read_bytes(uri: str) -> bytes:
+def read_text(uri: str, limit: int) -> tuple[str, tuple[str, ...]]:
+    """Read a file of text of at most ``limit`` bytes, and notes about it. Raises DataError."""
+    try:
+        return _decode(_read_bytes(uri, limit))
+    except ValueError as error:
+        raise DataError(f"{uri} cannot be read as text: {error_reason(error)}.") from None
+
+
+def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number (from 1, of its last line) and the cells of each row. Raises csv.Error."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True, skipinitialspace=True)
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _read_bytes(uri: str, limit: int = MAX_TABLE) -> bytes:
     try:
         if "://" in uri:
             import fsspec
 
             with fsspec.open(uri, "rb") as stream:
-                data: bytes = stream.read(MAX_TABLE + 1)
+                data: bytes = stream.read(limit + 1)
         else:
             if not Path(uri).exists():
                 raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
             with open_regular(uri) as file:
-                data = file.read(MAX_TABLE + 1)
+                data = file.read(limit + 1)
     except DataError:
         raise
     except Exception as error:  # fsspec's back ends raise errors of their own
         raise DataError(f"The table {uri} cannot be read: {error_reason(error)}.") from None
-    if len(data) > MAX_TABLE:
-        raise DataError(f"The table {uri} has more than {MAX_TABLE:,} bytes; split it.")
+    if len(data) > limit:
+        raise DataError(f"The table {uri} has more than {limit:,} bytes; split it.")
     return data
 
 
@@ -92,11 +107,9 @@ def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
 
 
 def _parse_csv(text: str) -> list[Row]:
-    """Parse text separated by commas, semicolons or tabs, whichever occurs most in the header."""
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
+    """Parse text with a header."""
     stream = io.StringIO(text, newline="")
-    rows = csv.DictReader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
+    rows = csv.DictReader(stream, delimiter=_delimiter(text), strict=True, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
@@ -104,6 +117,11 @@ def _parse_csv(text: str) -> list[Row]:
     rows.fieldnames = names
     # Under None are the cells of a row that is longer than the header.
     return [{name: value for name, value in row.items() if name is not None} for row in rows]
+
+
+def _delimiter(text: str) -> str:
+    """Return the comma, semicolon or tab, whichever occurs most in the first line."""
+    return max(",;\t", key=text.split("\n", 1)[0].count)
 
 
 def _parse_json_lines(text: str) -> list[Row]:

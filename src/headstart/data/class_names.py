@@ -1,0 +1,137 @@
+"""Names of classes: renamed, merged and left out by a file, and names that look alike."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from headstart.data.dataset import Dataset, Skipped
+from headstart.data.layout import to_nfc
+from headstart.data.reading import error_reason
+from headstart.data.table_files import csv_rows, read_text
+from headstart.errors import DataError
+from headstart.files import from_table_text
+
+MAX_CLASS_FILE = 2**22  # bytes
+HEADER = ["class", "name"]
+LEFT_OUT = "class left out by --classes"
+MAX_NAMES = 5  # in a note
+# Small letters of Cyrillic and Greek that, small or as capitals, look like Latin ones.
+LATIN = str.maketrans("авекмнорстухіјѕһαβεικνορτυχ", "abekmhopctyxijshabeikvoptux")
+
+
+def read_class_names(path: str) -> dict[str, str]:
+    """Read a file with a class and its new name in each row; an empty name leaves the class out.
+
+    A first row ``class,name`` is a header. Raises DataError, which names the row, for one that is not of this form.
+    """
+    text, _ = read_text(path, MAX_CLASS_FILE)
+    names: dict[str, str] = {}
+    try:
+        for number, row in csv_rows(text):
+            cells = [to_nfc(from_table_text(cell.strip())) for cell in row]
+            if not any(cells) or (not names and [cell.casefold() for cell in cells] == HEADER):
+                continue
+            if len(cells) != 2 or not cells[0]:
+                raise DataError(
+                    f"{path}, row {number}: expected a class and its new name, such as cat,animal (or cat, with "
+                    f"nothing behind the comma, to leave it out); got {', '.join(map(repr, cells))[:200]}."
+                )
+            if cells[0] in names:
+                raise DataError(f"{path}, row {number}: the class {cells[0]!r} has a name already; give it one row.")
+            names[cells[0]] = cells[1]
+    except csv.Error as error:
+        raise DataError(f"{path} cannot be read: {error_reason(error)}; expected rows of class,name.") from None
+    if not names:
+        raise DataError(f"{path} names no class; expected rows of class,name.")
+    return names
+
+
+def rename_classes(dataset: Dataset, path: str) -> Dataset:
+    """Rename, merge and leave out the classes of a dataset by the file at ``path``: see ``read_class_names``.
+
+    Classes that are not in the file keep their names. Raises DataError for a class that the dataset does not have, and
+    where no class is left.
+    """
+    names = read_class_names(path)
+    if not dataset.classes:
+        raise DataError(f"{dataset.uri} has no classes; leave --classes out.")
+    for name in names:
+        if name not in dataset.classes:
+            similar = difflib.get_close_matches(name, dataset.classes, n=3, cutoff=0.5)
+            known = " or ".join(map(repr, similar)) or _listed(dataset.classes)
+            mend = "did you mean" if similar else "it has"
+            raise DataError(f"{path}: {dataset.uri} has no class {name!r}; {mend} {known}{'?' if similar else '.'}")
+    renamed = with_class_names(dataset, names)
+    if not renamed.classes:
+        raise DataError(f"{path} leaves out every class of {dataset.uri}; keep at least two.")
+    return replace(renamed, notes=(*dataset.notes, *_notes(dataset, names, path)))
+
+
+def with_class_names(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """Rename the classes of a dataset; images of one with an empty name are skipped. Others keep their names."""
+    items, skipped = [], list(dataset.skipped)
+    for item in dataset.items:
+        label = item.label if item.label is None else names.get(item.label, item.label)
+        if label == "":
+            skipped.append(Skipped(item.path, LEFT_OUT))
+        else:
+            items.append(replace(item, label=label))
+    classes = sorted({names.get(name, name) for name in dataset.classes} - {""})
+    return replace(
+        dataset, items=tuple(items), classes=tuple(classes), skipped=tuple(skipped), class_names=tuple(names.items())
+    )
+
+
+def _notes(dataset: Dataset, names: Mapping[str, str], path: str) -> list[str]:
+    """Say which classes were left out and merged, and which are not in the file."""
+    counts = Counter(item.label for item in dataset.items)
+    sources: dict[str, list[str]] = defaultdict(list)
+    for name in dataset.classes:
+        sources[names.get(name, name)].append(name)
+    notes = []
+    left_out = sources.pop("", [])
+    if left_out:
+        parts = [f"{name} ({counts[name]})" for name in left_out]
+        notes.append(f"{path} leaves out {_listed(parts)}: {sum(counts[name] for name in left_out)} images.")
+    merged = [f"{_listed(old)} as {new}" for new, old in sources.items() if len(old) > 1]
+    if merged:
+        notes.append(f"{path} merges classes: {_listed(merged, '; ')}.")
+    kept = [name for name in dataset.classes if name not in names]
+    if kept:
+        notes.append(f"Not in {path}, and so named as before: {_listed(kept)}.")
+    return notes
+
+
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    """Join the first names, and say how many more there are."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return separator.join(names[:MAX_NAMES]) + more
+
+
+def similar_names_notes(names: Sequence[str]) -> list[str]:
+    """Name classes whose names differ in case, width, spaces or the script of letters that look alike alone.
+
+    It is often one class with two spellings.
+    """
+    by_form: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        by_form["".join(unicodedata.normalize("NFKC", name).casefold().translate(LATIN).split())].add(name)
+    return [
+        f"The class names {' and '.join(map(repr, sorted(alike)))} look alike, and are read as different classes; to "
+        f"merge them, give --classes.{_scripts(alike)}"
+        for alike in by_form.values()
+        if len(alike) > 1
+    ]
+
+
+def _scripts(names: set[str]) -> str:
+    """Name letters of another script, by which names differ that look the same on a screen."""
+    letters: list[set[str]] = [set(name.casefold()) for name in names]
+    common = set.intersection(*letters)
+    foreign = sorted(letter for letter in set.union(*letters) if letter not in common and ord(letter) in LATIN)
+    return f" {', '.join(f'{letter} is {unicodedata.name(letter)}' for letter in foreign[:3])}." if foreign else ""
