@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import Backbone, store
@@ -17,6 +19,7 @@ from headstart.classifier.fit import FitOptions, check_has_labels, training_and_
 from headstart.classifier.run_info import MAX_NAMED
 from headstart.data import SPLITS, Dataset
 from headstart.data.dataset import paths_by_reason
+from headstart.errors import ImageError
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.features import embed_exactly
 
@@ -102,6 +105,8 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
     notes = list(images.notes)
     if backbone is None:
         notes.append(f"{options.backbone} is not prepared yet, so the time and memory it needs are not known.")
+    if len({item.label for item in images.split("train").items}) < 2:
+        notes.append("A classifier needs training images of at least two classes; a fit would refuse these.")
     if isinstance(options.validation, float | int):
         notes.append(f"The fit holds out {options.validation:.0%} of the groups of training images for validation.")
     return Preview(
@@ -140,9 +145,10 @@ def _cost(images: Dataset, backbone: Backbone, options: FitOptions) -> Cost:
     graph = load_backbone_graph(backbone, compute)
     load_seconds = time.perf_counter() - start
     rows = np.linspace(0, len(images) - 1, min(TRIAL_IMAGES, len(images))).astype(int).tolist()
+    trial = _in_memory(images.select(rows))  # a fit reads in order, and so does not go to and fro in a table
 
     def run(repeats: int) -> float:
-        features = embed_exactly(images.select(rows * repeats), backbone, compute, load=lambda *_: graph)
+        features = embed_exactly(trial.select([*range(len(trial))] * repeats), backbone, compute, load=lambda *_: graph)
         return features.seconds["total"]
 
     run(1)  # the first batch of a network takes longer
@@ -157,6 +163,15 @@ def _cost(images: Dataset, backbone: Backbone, options: FitOptions) -> Cost:
         load_seconds + (len(images) + further) * seconds_per_image,
         BASE_BYTES + len(images) * bytes_per_image,
     )
+
+
+def _in_memory(images: Dataset) -> Dataset:
+    """Return images that are read already; those that cannot be read stay so."""
+    contents: dict[int, bytes | NDArray[np.uint8]] = {}
+    for i, item in enumerate(images.items):
+        with suppress(ImageError):
+            contents[item.key] = images.read(i)
+    return replace(images, reader=lambda key: contents[key] if key in contents else images.reader(key))
 
 
 def _endings(paths: Iterable[str]) -> dict[str, int]:

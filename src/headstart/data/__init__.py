@@ -6,7 +6,9 @@ archives.py       zip and tar archives, read in place
 reading.py        ReadOptions, and files read within limits
 labels.py         labels in Python lists, arrays and columns
 layout.py         class and split names from a listing of paths
-table_files.py    rows of CSV, Parquet and JSON-lines files
+table_files.py    rows of CSV and JSON-lines files
+parquet.py        rows of Parquet files, and the images in them
+table_paths.py    the files that a table names
 tables.py         datasets that a table lists
 class_names.py    classes renamed, merged and left out
 download.py       public datasets by name
@@ -20,7 +22,6 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from numpy.typing import NDArray
 from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate
 from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
 from headstart.data.layout import LAYOUTS, find_tables, from_listing
-from headstart.data.reading import ReadOptions, read_file
+from headstart.data.reading import ReadOptions, Source, read_file
 from headstart.errors import DataError
 from headstart.images.arrays import float_scale, is_pil_image, is_single_array, to_pixels
+from headstart.images.decoding import is_image_name
 
 logger = logging.getLogger(__name__)
 
@@ -87,29 +89,32 @@ def _open(text: str, options: ReadOptions) -> Dataset:
     source = open_source(text, follow_links=options.follow_links)
     tables = find_tables(text, source.names) if options.layout == "auto" else {}
     if tables:
-        return _from_tables(text, tables, options)
+        return _from_tables(text, source, tables, options)
     for column in (options.path_column, options.label_column, options.split_column, options.group_column):
         if column is not None:
             raise DataError(f"{text} is not a table, so it has no column {column!r}; leave that option out.")
     return from_listing(text, source, options.layout)
 
 
-def _from_tables(uri: str, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
-    """Open a folder by the tables in it, each of which may be in the folder of a split."""
-    from headstart.data.tables import from_table
+def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
+    """Open a folder or an archive by the tables in it, each of which may be of one split."""
+    from headstart.data.tables import from_member, from_table
 
     datasets = []
     for table, split in tables.items():
-        dataset = from_table(f"{uri}/{table}", options)
-        folder = table.rpartition("/")[0]
-        items = tuple(
-            replace(item, path=f"{folder}/{item.path}" if folder else item.path, split=split or item.split)
-            for item in dataset.items
-        )
-        datasets.append(replace(dataset, uri=uri, items=items, folder=uri))
-    joined = reduce(concatenate, datasets)
-    note = f"{uri} was read by {' and '.join(tables)}; to read its folders instead, give --layout."
-    return replace(joined, classes=tuple(sorted(joined.classes)), notes=(note, *joined.notes))
+        if source.is_folder:
+            dataset, root = from_table(f"{uri}/{table}", options), ""
+        else:
+            dataset, root = from_member(source, table, options), f"{source.root.rstrip('/')}/"
+        folder = root + table[: table.rfind("/") + 1]
+        items = tuple(replace(item, path=f"{folder}{item.path}", split=split or item.split) for item in dataset.items)
+        datasets.append(replace(dataset, uri=uri, items=items, folder=uri if source.is_folder else ""))
+    joined = concatenate(*datasets)
+    first, *more = tables
+    names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
+    has_images = any(is_image_name(name) for name in source.names)
+    notes = [f"{uri} was read by {names}; to read its folders instead, give --layout."] if has_images else []
+    return replace(joined, classes=tuple(sorted(joined.classes)), notes=(*notes, *joined.notes))
 
 
 def as_dataset(

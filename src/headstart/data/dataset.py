@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,25 +129,33 @@ def sorted_dataset(
     )
 
 
-def concatenate(first: Dataset, second: Dataset) -> Dataset:
-    """Return the images of both datasets, one after the other, and the classes of both.
+def concatenate(first: Dataset, *more: Dataset) -> Dataset:
+    """Return the images of all datasets, one after the other, and the classes of all.
 
     The URI and the layout are those of the first. What was skipped or quarantined in the same source is named once.
     """
-    offset = 1 + max((item.key for item in first.items), default=-1)  # of the second's keys, to tell them apart
+    datasets = (first, *more)
+    sizes = [1 + max((item.key for item in dataset.items), default=-1) for dataset in datasets]
+    offsets = list(accumulate(sizes, initial=0))  # of the keys of each, to tell them apart
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
-        return first.reader(key) if key < offset else second.reader(key - offset)
+        i = bisect_right(offsets, key) - 1
+        return datasets[i].reader(key - offsets[i])
 
-    return Dataset(
-        first.uri,
-        first.items + tuple(replace(item, key=item.key + offset) for item in second.items),
-        tuple(dict.fromkeys([*first.classes, *second.classes])),
-        tuple(dict.fromkeys(first.skipped + second.skipped)),
-        tuple(dict.fromkeys(first.quarantined + second.quarantined)),
-        read,
-        first.folder,
-        first.layout,
-        tuple(dict.fromkeys(first.notes + second.notes)),
-        tuple(dict.fromkeys(first.class_names + second.class_names)),
+    def joined(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(value for dataset in datasets for value in getattr(dataset, name)))
+
+    return replace(
+        first,
+        items=tuple(
+            replace(item, key=item.key + offset)
+            for dataset, offset in zip(datasets, offsets, strict=False)
+            for item in dataset.items
+        ),
+        reader=read,
+        classes=joined("classes"),
+        skipped=joined("skipped"),
+        quarantined=joined("quarantined"),
+        notes=joined("notes"),
+        class_names=joined("class_names"),
     )

@@ -12,12 +12,12 @@ test split is skipped, too: its images have no labels. Where another reading is 
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from posixpath import splitext
+from itertools import takewhile
+from posixpath import basename, commonpath, dirname, splitext
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason, sorted_dataset
 from headstart.data.reading import Source
@@ -58,6 +58,7 @@ SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders
     "zbthumbnail.info",
 }
 
+SHARD = re.compile(r"-\d+-of-\d+$")  # how names of the Hub's Parquet files end
 TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table of a folder
 
 PathParts = tuple[str, ...]
@@ -92,10 +93,9 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
     paths: dict[int, PathParts] = {}
     for key, name in enumerate(source.names):
         parts = tuple(name.split("/"))
-        if any(part.startswith(".") for part in parts):
-            skipped.append(Skipped(source.display_path(key), "hidden"))
-        elif any(part.casefold() in SYSTEM_FILES for part in parts):
-            skipped.append(Skipped(source.display_path(key), "left by the system"))
+        reason = _passed_over(parts)
+        if reason:
+            skipped.append(Skipped(source.display_path(key), reason))
         elif not is_image_name(name):
             skipped.append(Skipped(source.display_path(key), "not an image"))
         else:
@@ -119,31 +119,65 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
 
 
 def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
-    """Return the tables to read a local folder by, and the split of each where its folder is that of a split.
+    """Return the tables to read a folder or an archive by, and the split of each where its name or folder tells it.
 
-    ``names`` are the files of the folder. There are none where class folders say what the images are.
+    ``names`` are its files. There are none where class folders say what the images are. Raises DataError for Parquet
+    files of several datasets.
     """
-    if "://" in uri or not os.path.isdir(uri):  # noqa: PTH112
-        return {}
-    tables = [name for name in names if is_table(name) and not name.startswith(".") and name.count("/") < 2]
-    paths = {key: tuple(name.split("/")) for key, name in enumerate(names) if is_image_name(name)}
-    if not tables or not paths:
-        return {}
-    items, _ = _items(Source(names, _unread, uri), paths, _detect(paths)[0], True)
+    visible = [name for name in names if not _passed_over(tuple(name.split("/")))]
+    tables = [name for name in visible if is_table(name)]
+    images = [name for name in visible if is_image_name(name)]
+    if not tables or not images:
+        return _find_shards(uri, tables)
+    prefix = "".join(f"{part}/" for part in _common_folders(tables + images))
+    paths = {key: tuple(name.removeprefix(prefix).split("/")) for key, name in enumerate(images)}
+    items, _ = _items(Source(images, _unread, uri), paths, _detect(paths)[0], True)
     if len({item.label for item in items if item.label is not None}) > 1:
         return {}
+    folders = {name: name.removeprefix(prefix).split("/")[:-1] for name in tables}
     in_splits: dict[str, str | None] = {
-        name: split for name in tables if "/" in name and (split := split_name(name.split("/")[0]))
+        name: split for name, parts in folders.items() if len(parts) == 1 and (split := split_name(parts[0]))
     }
     if in_splits:
         return in_splits
-    at_root = [name for name in tables if "/" not in name]
-    stems = {name: splitext(name)[0].casefold() for name in at_root}
+    at_root = [name for name, parts in folders.items() if not parts]
+    stems = {name: splitext(basename(name))[0].casefold() for name in at_root}
     preferred = [name for name in at_root if split_name(stems[name]) == "train"]
     preferred += [name for name in at_root if stems[name].strip("_") in TABLE_NAMES]
     if not preferred and len(at_root) == 1:
         preferred = at_root
     return {preferred[0]: None} if preferred else {}
+
+
+def _find_shards(uri: str, tables: Sequence[str]) -> dict[str, str | None]:
+    """Return the Parquet files of a dataset of the Hub (train-00000-of-00002.parquet), and the split of each."""
+    shards: dict[str, str | None] = {}
+    datasets = set()
+    for name in tables:
+        if name.lower().endswith(".parquet"):
+            *folders, file = name.split("/")
+            split = split_name(SHARD.sub("", splitext(file)[0]))
+            if split is None and folders and (split := split_name(folders[-1])):
+                folders.pop()
+            shards[name] = split
+            datasets.add("/".join(folders))
+    if len(datasets) > 1:
+        names = ", ".join(name or "right in it" for name in sorted(datasets)[:5])
+        raise DataError(f"{uri} holds Parquet files of several datasets ({names}); give one of these folders.")
+    return shards
+
+
+def _common_folders(names: Sequence[str]) -> list[str]:
+    """Return the leading folders that all files share, up to one that is a split."""
+    common = commonpath([dirname(name) for name in names])
+    return list(takewhile(lambda folder: split_name(folder) is None, common.split("/") if common else ()))
+
+
+def _passed_over(parts: PathParts) -> str:
+    """Return why a file is passed over whatever it is, empty where it is not."""
+    if any(part.startswith(".") for part in parts):
+        return "hidden"
+    return "left by the system" if any(part.casefold() in SYSTEM_FILES for part in parts) else ""
 
 
 def _unread(_: int) -> bytes:

@@ -20,7 +20,8 @@ class Source:
     """Files of a folder, an archive or a URL: their names relative to its root, with '/', and how to read them.
 
     ``read(key)`` returns the bytes of the file ``names[key]``; it raises ImageError and may be called from several
-    threads at once. ``root`` is the path or URL to show before a name. ``skipped``, ``quarantined`` and ``notes`` are
+    threads at once. ``root`` is the path or URL to show before a name; ``is_folder`` says that the names are files of a
+    local folder. ``skipped``, ``quarantined`` and ``notes`` are
     as in ``Dataset``.
     """
 
@@ -30,6 +31,7 @@ class Source:
     skipped: Sequence[Skipped] = ()
     quarantined: Sequence[Quarantined] = ()
     notes: Sequence[str] = ()
+    is_folder: bool = False
 
     def display_path(self, key: int) -> str:
         """Return the path of a file to show to people."""

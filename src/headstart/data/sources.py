@@ -55,6 +55,7 @@ def _open_folder(root: Path, follow_links: bool) -> Source:
         str(root),
         listing.skipped,
         notes=_folder_notes(listing.skipped),
+        is_folder=True,
     )
 
 

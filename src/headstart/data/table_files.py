@@ -1,4 +1,4 @@
-"""Rows of tables: CSV and TSV, JSON lines, and Parquet (extra ``tables``)."""
+"""Rows of tables: CSV and TSV, JSON lines, and Parquet (in ``parquet``)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from headstart.data.reading import error_reason, missing_path
-from headstart.errors import DataError, MissingExtraError, missing_extra
+from headstart.errors import DataError, ImageError, MissingExtraError
 from headstart.files import open_regular
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 MAX_TABLE = 2**30  # bytes
 
 Row = Mapping[str, object]
+OpenStream = Callable[[], IO[bytes]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as mappings from column to value.
+    """Rows as mappings from column to value, to be iterated over.
 
     ``class_names`` are the names of the classes of a column of numbers (Hugging Face's ClassLabel). ``notes`` are lines
     that the user must see. Cells that hold an image file are replaced by its path, and ``images`` returns the bytes of
@@ -41,22 +43,25 @@ def is_table(name: str) -> bool:
     return name.split("?")[0].lower().endswith(TABLES)
 
 
-def read_table(uri: str) -> Table:
-    """Read a table by its ending. Raises DataError, MissingExtraError."""
-    data = _read_bytes(uri)
+def read_table(uri: str, open_stream: OpenStream | None = None) -> Table:
+    """Read a table by its ending, from a file, an address, or what ``open_stream`` opens.
+
+    Raises DataError, MissingExtraError.
+    """
     name = uri.split("?")[0].lower()  # an address may have a query
     try:
         if name.endswith(".parquet"):
-            return _parse_parquet(data)
-        text, notes = _decode(data)
+            from headstart.data.parquet import read_parquet
+
+            return read_parquet(open_stream or _opener(uri))
+        text, notes = _decode(_read_bytes(uri, open_stream=open_stream))
         rows = _parse_json_lines(text) if name.endswith((".jsonl", ".ndjson")) else _parse_csv(text)
         return Table(tuple(dict.fromkeys(column for row in rows for column in row)), rows, notes=notes)
     except MissingExtraError:
         raise
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError(
-            f"The table {uri} cannot be read: {error_reason(error)}; expected text with a header line."
-        ) from None
+    except (ValueError, csv.Error, RecursionError, ImageError) as error:
+        expected = "rows within these limits" if name.endswith(".parquet") else "text with a header line"
+        raise DataError(f"The table {uri} cannot be read: {error_reason(error)}; expected {expected}.") from None
 
 
 def read_text(uri: str, limit: int) -> tuple[str, tuple[str, ...]]:
@@ -74,18 +79,10 @@ def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
         yield reader.line_num, row
 
 
-def _read_bytes(uri: str, limit: int = MAX_TABLE) -> bytes:
+def _read_bytes(uri: str, limit: int = MAX_TABLE, open_stream: OpenStream | None = None) -> bytes:
     try:
-        if "://" in uri:
-            import fsspec
-
-            with fsspec.open(uri, "rb") as stream:
-                data: bytes = stream.read(limit + 1)
-        else:
-            if not Path(uri).exists():
-                raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
-            with open_regular(uri) as file:
-                data = file.read(limit + 1)
+        with (open_stream or _opener(uri))() as stream:
+            data = stream.read(limit + 1)
     except DataError:
         raise
     except Exception as error:  # fsspec's back ends raise errors of their own
@@ -93,6 +90,22 @@ def _read_bytes(uri: str, limit: int = MAX_TABLE) -> bytes:
     if len(data) > limit:
         raise DataError(f"The table {uri} has more than {limit:,} bytes; split it.")
     return data
+
+
+def _opener(uri: str) -> OpenStream:
+    """Return what opens a local file, or a copy in memory of what is behind an address. Raises DataError."""
+    if "://" not in uri:
+        if not Path(uri).exists():
+            raise DataError(missing_path(uri, "a table, a folder, an archive or a URL"))
+        return partial(open_regular, uri)
+    import fsspec
+
+    try:
+        with fsspec.open(uri, "rb") as stream:
+            data: bytes = stream.read(MAX_TABLE + 1)
+    except Exception as error:
+        raise DataError(f"The table {uri} cannot be read: {error_reason(error)}.") from None
+    return partial(io.BytesIO, data)
 
 
 def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
@@ -129,48 +142,3 @@ def _parse_json_lines(text: str) -> list[Row]:
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is not an object")
     return rows
-
-
-def _parse_parquet(data: bytes) -> Table:
-    """Read a Parquet table. Images inside it, as the Hugging Face Hub stores them, stay in Arrow's memory."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise missing_extra("Parquet tables need pyarrow", "tables") from None
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-        class_names = _class_names(table.schema.metadata)
-        for column in table.schema:
-            if pyarrow.types.is_struct(column.type) and {"bytes", "path"} <= {f.name for f in column.type}:
-                return _with_stored_images(table, column.name, class_names)
-        return Table(tuple(table.column_names), table.to_pylist(), class_names)
-    except (pyarrow.ArrowException, OSError, OverflowError) as error:
-        raise ValueError(str(error)) from None
-
-
-def _with_stored_images(table: Any, column: str, class_names: Mapping[str, Sequence[str]]) -> Table:
-    """Return an Arrow table with a ``column`` of image files, which are read from it one by one."""
-    stored = table.column(column).combine_chunks()
-    files, paths = stored.field("bytes"), stored.field("path").to_pylist()
-    rest = table.drop_columns([column]).to_pylist()
-    rows = [{column: path or f"row {i + 1}", **row} for i, (path, row) in enumerate(zip(paths, rest, strict=True))]
-
-    def read(row: int) -> bytes | None:
-        value: bytes | None = files[row].as_py()
-        return value
-
-    return Table(tuple(table.column_names), rows, class_names, images=read)
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Return the names of the classes of each ClassLabel column, which datasets of the Hub store as numbers."""
-    try:
-        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {
-            str(name): [str(label) for label in feature["names"]]
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}

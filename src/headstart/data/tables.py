@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import posixpath
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.layout import split_name, to_nfc
-from headstart.data.reading import ReadOptions, read_file
+from headstart.data.reading import ReadOptions, Source
 from headstart.data.table_files import Row, Table, read_table
+from headstart.data.table_paths import DiskFiles, MemberFiles
 from headstart.errors import DataError, ImageError
 from headstart.files import from_table_text, unescape_name
 from headstart.images.decoding import is_image_name
@@ -33,7 +32,6 @@ COLUMNS = {  # names of the columns in lower case, by role
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
 SEPARATORS = "|;,"
-MAX_FILES = 1_000_000  # that are listed to find the files of ids
 
 
 @dataclass(frozen=True)
@@ -48,19 +46,32 @@ class Columns:
 
 
 def from_table(uri: str, options: ReadOptions) -> Dataset:
-    """Build the dataset that a table lists.
+    """Build the dataset that a table lists, which is a file or behind an address.
 
     Paths are relative to the table, or to the working folder, and must stay there; ids without an ending are looked
     for below the folder of the table. Columns are found by name, in any case, unless ``options`` give them. Raises
     DataError.
     """
-    table = read_table(uri)
+    return _dataset(uri, read_table(uri), DiskFiles(uri, options.follow_links), options)
+
+
+def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
+    """Build the dataset that a table in an archive lists, in the same way; it names files of the archive alone.
+
+    Raises DataError.
+    """
+    key = source.names.index(name)
+    uri = source.display_path(key)
+    table = read_table(uri, lambda: io.BytesIO(source.read(key)))
+    return _dataset(uri, table, MemberFiles(uri, source, name), options)
+
+
+def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: ReadOptions) -> Dataset:
     if not table.rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
     columns = _find_columns(uri, table, options)
     if options.layout == "image":  # to predict on: rows without a label are inputs as well
         columns = replace(columns, label="", one_hot=())
-    files = _Files(uri, options.follow_links)
     skipped: list[Skipped] = []
     items: list[Item] = []
     readers: list[Callable[[], bytes]] = []
@@ -78,11 +89,11 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
         if table.images is not None:
             readers.append(_stored_image(table.images, index))
         else:
-            path, location = files.locate(path, number)
+            path, read = files.locate(path, number)
             if not is_image_name(path):
                 skipped.append(Skipped(path, "not an image"))
                 continue
-            readers.append(_reader(location))
+            readers.append(read)
         group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
         items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(readers) - 1))
     if not items:
@@ -115,10 +126,6 @@ def _stored_image(images: Callable[[int], bytes | None], row: int) -> Callable[[
         return bytes(data)
 
     return read
-
-
-def _reader(location: str) -> Callable[[], bytes]:
-    return lambda: read_file(location)
 
 
 def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
@@ -250,68 +257,3 @@ def _describe(columns: Columns) -> str:
     label = f"one-hot {', '.join(columns.one_hot)}" if columns.one_hot else columns.label or "none"
     split = f", split {columns.split}" if columns.split else ""
     return f"table (path {columns.path}, label {label}{split})"
-
-
-class _Files:
-    """Where the files that a table names are: relative to it, to the working folder, or found by their names."""
-
-    def __init__(self, uri: str, follow_links: bool) -> None:
-        self.uri, self.follow_links = uri, follow_links
-        self.is_remote = "://" in uri
-        self.folder = uri.split("?")[0].rsplit("/", 1)[0] if self.is_remote else str(Path(uri).parent)
-        self._root = "" if self.is_remote else os.path.realpath(self.folder)
-        self._by_tail: dict[str, list[str]] | None = None
-
-    def locate(self, path: str, number: int) -> tuple[str, str]:
-        """Return a path to show, and the place of the file. Raises DataError for one outside the folder."""
-        if not self.is_remote and Path(path).is_absolute():
-            relative = os.path.relpath(os.path.realpath(path), self._root)
-            path = path if relative.startswith("..") else Path(relative).as_posix()
-        given = posixpath.normpath(path)
-        name = posixpath.normpath(unescape_name(path))  # as our own tables write names of bytes that are not UTF-8
-        is_inside = name != given and not self.is_remote and not name.startswith(("/", ".."))
-        if is_inside and Path(f"{self.folder}/{name}").is_file():
-            return name, self._checked(f"{self.folder}/{name}", number, self._root)
-        path = posixpath.normpath(path.replace("\\", "/"))
-        if path.startswith(("/", "..")) or path[1:2] == ":" or "\0" in path:
-            raise DataError(f"{self.uri}, row {number}: {path!r} is outside the table's folder; use paths inside it.")
-        location = f"{self.folder}/{path}"
-        # A name may hold a backslash, which in tables of Windows separates folders.
-        if given != path and not self.is_remote and Path(f"{self.folder}/{given}").is_file():
-            return given, self._checked(f"{self.folder}/{given}", number, self._root)
-        if self.is_remote or (is_image_name(path) and Path(location).is_file()):
-            return path, self._checked(location, number, self._root)
-        if is_image_name(path) and Path(path).is_file():
-            return path, self._checked(path, number, os.path.realpath("."))
-        matches = self._index().get(path.casefold(), [])
-        if len(matches) == 1:
-            return matches[0], self._checked(f"{self.folder}/{matches[0]}", number, self._root)
-        return path, location
-
-    def _checked(self, location: str, number: int, root: str) -> str:
-        """Return a location. Raises DataError for a link out of ``root``, unless links are followed."""
-        is_checked = not self.is_remote and not self.follow_links
-        if is_checked and os.path.commonpath([root, os.path.realpath(location)]) != root:
-            raise DataError(
-                f"{self.uri}, row {number}: {location} is a link out of the table's folder; give --follow-links."
-            )
-        return location
-
-    def _index(self) -> dict[str, list[str]]:
-        """List the images below the folder by their name, with and without ending, and by the ends of their paths."""
-        if self._by_tail is None:
-            self._by_tail = defaultdict(list)
-            count = 0
-            for folder, _, names in os.walk(self.folder):
-                for name in names:
-                    count += 1
-                    if count > MAX_FILES:
-                        return self._by_tail
-                    if is_image_name(name):
-                        relative = Path(os.path.relpath(f"{folder}/{name}", self.folder)).as_posix()
-                        parts = relative.split("/")
-                        for start in range(len(parts)):
-                            tail = "/".join(parts[start:]).casefold()
-                            self._by_tail[tail].append(relative)
-                            self._by_tail[posixpath.splitext(tail)[0]].append(relative)
-        return self._by_tail
