@@ -50,14 +50,17 @@ def write_table(
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
             continue
-        image = Path(dataset.folder) / item.path
-        relative = os.path.relpath(os.path.abspath(image), target.parent)  # noqa: PTH100
-        if not image.is_file() or relative.startswith(".."):
-            raise OptionError(
-                f"{file} cannot name {item.path}: write the table to the folder of the images or one above it."
-            )
+        name = item.path
+        if "://" not in name:
+            image = Path(dataset.folder) / name
+            relative = os.path.relpath(os.path.abspath(image), target.parent)  # noqa: PTH100
+            if not image.is_file() or relative.startswith(".."):
+                raise OptionError(
+                    f"{file} cannot name {name}: write the table to the folder of the images or one above it."
+                )
+            name = Path(relative).as_posix()
         item_findings = findings_by_path.get(item.path, [])
-        row = [table_path(Path(relative).as_posix()), table_text(item.label), item.split]
+        row = [table_path(name), table_text(item.label), item.split]
         row.append(table_text(item.group or f"group {groups[item.path]}"))
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))

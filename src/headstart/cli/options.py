@@ -229,6 +229,7 @@ class ReadFlags:
     ] = None
     label_column: Annotated[str | None, data_option(help="Column of the labels, by default found by name.")] = None
     split_column: Annotated[str | None, data_option(help="Column of the splits, by default found by name.")] = None
+    fetch: Annotated[bool, data_option("--fetch", help="Read the images behind https addresses in a table.")] = False
 
     def read_options(self, group_by: str = "auto") -> ReadOptions:
         """Return the `ReadOptions` of the library; ``group_by`` may name the column of the groups."""

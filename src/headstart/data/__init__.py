@@ -9,6 +9,7 @@ layout.py         class and split names from a listing of paths
 table_files.py    rows of CSV and JSON-lines files
 parquet.py        rows of Parquet files, and the images in them
 table_paths.py    the files that a table names
+fetch.py          files behind https addresses
 tables.py         datasets that a table lists
 class_names.py    classes renamed, merged and left out
 download.py       public datasets by name

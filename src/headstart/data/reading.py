@@ -45,7 +45,8 @@ class ReadOptions:
     ``layout`` of a folder or archive is one of ``LAYOUTS``; with ``follow_links`` links that leave the folder are
     followed. The columns of a table are found by their names unless they are given: ``path_column``, ``label_column``,
     ``split_column`` and ``group_column``. ``classes`` is a file with the class and its new name in each row, by which
-    classes are renamed, merged and, where the name is empty, left out.
+    classes are renamed, merged and, where the name is empty, left out. With ``fetch`` images behind https addresses in
+    a table are read.
     """
 
     layout: str = "auto"
@@ -55,6 +56,7 @@ class ReadOptions:
     split_column: str | None = None
     group_column: str | None = None
     classes: str | None = None
+    fetch: bool = False
 
 
 def read_file(path: str) -> bytes:

@@ -7,6 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.layout import split_name, to_nfc
@@ -16,6 +18,9 @@ from headstart.data.table_paths import DiskFiles, MemberFiles
 from headstart.errors import DataError, ImageError
 from headstart.files import from_table_text, unescape_name
 from headstart.images.decoding import is_image_name
+
+if TYPE_CHECKING:
+    from headstart.data.fetch import Fetcher
 
 COLUMNS = {  # names of the columns in lower case, by role
     "path": (
@@ -32,6 +37,7 @@ COLUMNS = {  # names of the columns in lower case, by role
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
 SEPARATORS = "|;,"
+ELSEWHERE = "address of a file elsewhere"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
     columns = _find_columns(uri, table, options)
     if options.layout == "image":  # to predict on: rows without a label are inputs as well
         columns = replace(columns, label="", one_hot=())
+    fetcher = _new_fetcher() if options.fetch else None
     skipped: list[Skipped] = []
     items: list[Item] = []
     readers: list[Callable[[], bytes]] = []
@@ -80,14 +87,17 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
         path = _text(row.get(columns.path))
         label = _label(uri, number, row, columns, table.class_names)
         reason = "no path" if not path else "no label" if label is None else ""
-        if not reason and table.images is None and "://" in path:
-            reason = "address of a file elsewhere"
+        is_address = table.images is None and "://" in path
+        if not reason and is_address:
+            reason = _address_problem(path, fetcher)
         if reason:
             skipped.append(Skipped(path or f"{uri}, row {number}", reason))
             continue
         split = _split(uri, number, columns.split, row)
         if table.images is not None:
             readers.append(_stored_image(table.images, index))
+        elif is_address and fetcher is not None:
+            readers.append(partial(fetcher.read, path))
         else:
             path, read = files.locate(path, number)
             if not is_image_name(path):
@@ -97,9 +107,11 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
         group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
         items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(readers) - 1))
     if not items:
-        counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in paths_by_reason(skipped).items())
+        by_reason = paths_by_reason(skipped)
+        counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in by_reason.items())
+        mend = "give --fetch to read https addresses" if ELSEWHERE in by_reason else "check its columns"
         first = f"; the first is {skipped[0].path}" if skipped else ""
-        raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); check its columns.")
+        raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); {mend}.")
     labels = Counter(item.label for item in items if item.label is not None)
     _check_labels(uri, labels)
     notes = (*table.notes, *_skipped_notes(uri, skipped))
@@ -116,6 +128,19 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
         _describe(columns),
         notes,
     )
+
+
+def _new_fetcher() -> Fetcher:
+    from headstart.data.fetch import Fetcher  # few tables need its imports
+
+    return Fetcher()
+
+
+def _address_problem(address: str, fetcher: Fetcher | None) -> str:
+    """Return why the file behind an address is not read, empty where it is."""
+    if fetcher is None:
+        return ELSEWHERE
+    return "" if address.lower().startswith("https://") else "address that is not https"
 
 
 def _stored_image(images: Callable[[int], bytes | None], row: int) -> Callable[[], bytes]:
@@ -238,11 +263,12 @@ def _check_labels(uri: str, labels: Counter[str]) -> None:
 
 def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     """Name the rows that were skipped."""
-    return [
-        f"{len(paths)} {'row' if len(paths) == 1 else 'rows'} of {uri} skipped: {reason} ({paths[0]}"
-        f"{', ...' if len(paths) > 1 else ''})."
-        for reason, paths in paths_by_reason(skipped).items()
-    ]
+    notes = []
+    for reason, paths in paths_by_reason(skipped).items():
+        rows, more = "row" if len(paths) == 1 else "rows", ", ..." if len(paths) > 1 else ""
+        mend = "; to read https addresses, give --fetch" if reason == ELSEWHERE else ""
+        notes.append(f"{len(paths)} {rows} of {uri} skipped: {reason} ({paths[0]}{more}){mend}.")
+    return notes
 
 
 def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
