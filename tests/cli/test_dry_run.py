@@ -108,3 +108,10 @@ def test_a_backbone_that_is_not_prepared_is_neither_downloaded_nor_exported(run,
     assert json.loads(out)["cost"] is None
     assert "timm:mobilenetv2_100 is not prepared yet" in err
     assert not cache.exists()
+
+
+def test_images_of_the_trial_that_cannot_be_read_are_told(run, tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\na/1.jpg,a\nb/1.jpg,b\n")
+    status, out, err = run("fit", tmp_path / "t.csv", "--dry-run", "--json")
+    assert (status, json.loads(out)["cost"]) == (0, None)
+    assert "2 of 2 images tried could not be read: a/1.jpg: Cannot be read: No such file" in err

@@ -293,3 +293,17 @@ def test_a_table_in_the_folder_of_each_split(tmp_path):
         ("train/bee.jpg", "bee", "train"): b"train bee",
         ("valid/bee.jpg", "bee", "validation"): b"valid bee",
     }
+
+
+def test_rows_that_are_skipped_in_the_table_of_each_split_are_all_named(tmp_path):
+    for split in ("train", "valid"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.jpg").write_bytes(b"a")
+        (tmp_path / split / "metadata.csv").write_text("file_name,label\na.jpg,ant\nb.jpg,\nb.jpg,\n,bee\n", "utf-8")
+    dataset = open_dataset(tmp_path)
+    assert sorted((row.path, row.reason) for row in dataset.skipped) == [
+        (f"{tmp_path}/train/metadata.csv, row 5", "no path"),
+        (f"{tmp_path}/valid/metadata.csv, row 5", "no path"),
+        *[("train/b.jpg", "no label")] * 2,
+        *[("valid/b.jpg", "no label")] * 2,
+    ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -109,13 +108,14 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
         notes.append("A classifier needs training images of at least two classes; a fit would refuse these.")
     if isinstance(options.validation, float | int):
         notes.append(f"The fit holds out {options.validation:.0%} of the groups of training images for validation.")
+    cost = None if backbone is None else _cost(images, backbone, options, notes)
     return Preview(
         dataset,
         counts,
         _groups([item.group for item in images.split("train").items], options.group_by),
         _endings(item.path for item in dataset.items),
         _endings(skipped.path for skipped in dataset.skipped if skipped.reason == "not an image"),
-        None if backbone is None else _cost(images, backbone, options),
+        cost,
         tuple(notes),
     )
 
@@ -138,14 +138,18 @@ def _prepared(id: str) -> Backbone | None:
     return next((found for entry in entries if (found := store.read(entry.folder, id)) is not None), None)
 
 
-def _cost(images: Dataset, backbone: Backbone, options: FitOptions) -> Cost:
-    """Run a few images, spread over the data, and reckon what all of them take."""
+def _cost(images: Dataset, backbone: Backbone, options: FitOptions, notes: list[str]) -> Cost | None:
+    """Run a few images, spread over the data, and reckon what all of them take; None if none of them can be read."""
     compute = options.compute
     start = time.perf_counter()
     graph = load_backbone_graph(backbone, compute)
     load_seconds = time.perf_counter() - start
     rows = np.linspace(0, len(images) - 1, min(TRIAL_IMAGES, len(images))).astype(int).tolist()
-    trial = _in_memory(images.select(rows))  # a fit reads in order, and so does not go to and fro in a table
+    trial, unread = _in_memory(images.select(rows))  # a fit reads in order, not to and fro in a table
+    if unread:
+        notes.append(f"{len(unread)} of {len(rows)} images tried could not be read: {unread[0]}")
+    if not len(trial):
+        return None
 
     def run(repeats: int) -> float:
         features = embed_exactly(trial.select([*range(len(trial))] * repeats), backbone, compute, load=lambda *_: graph)
@@ -153,25 +157,29 @@ def _cost(images: Dataset, backbone: Backbone, options: FitOptions) -> Cost:
 
     run(1)  # the first batch of a network takes longer
     repeats = 2 * compute.threads  # so that every thread has work, as in a fit
-    seconds_per_image = min(run(repeats), run(repeats)) / (repeats * len(rows))
+    seconds_per_image = min(run(repeats), run(repeats)) / (repeats * len(trial))
     width = sum(tap.channels for tap in backbone.taps)
     bytes_per_image = BYTES_PER_NUMBER * width * options.views + BYTES_BESIDE_TAPS
     further = (options.views - 1) * len(images.split("train"))
     return Cost(
         len(images),
-        len(rows),
+        len(trial),
         load_seconds + (len(images) + further) * seconds_per_image,
         BASE_BYTES + len(images) * bytes_per_image,
     )
 
 
-def _in_memory(images: Dataset) -> Dataset:
-    """Return images that are read already; those that cannot be read stay so."""
+def _in_memory(images: Dataset) -> tuple[Dataset, list[str]]:
+    """Return the images that can be read, held in memory, and the path and reason of those that cannot."""
     contents: dict[int, bytes | NDArray[np.uint8]] = {}
+    unread = []
     for i, item in enumerate(images.items):
-        with suppress(ImageError):
+        try:
             contents[item.key] = images.read(i)
-    return replace(images, reader=lambda key: contents[key] if key in contents else images.reader(key))
+        except ImageError as error:
+            unread.append(f"{item.path}: {error}")
+    readable = images.select(i for i, item in enumerate(images.items) if item.key in contents)
+    return replace(readable, reader=contents.__getitem__), unread
 
 
 def _endings(paths: Iterable[str]) -> dict[str, int]:

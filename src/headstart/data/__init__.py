@@ -99,7 +99,7 @@ def _open(text: str, options: ReadOptions) -> Dataset:
 
 def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
     """Open a folder or an archive by the tables in it, each of which may be of one split."""
-    from headstart.data.tables import from_member, from_table
+    from headstart.data.tables import NO_PATH, from_member, from_table
 
     datasets = []
     for table, split in tables.items():
@@ -108,14 +108,25 @@ def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], opt
         else:
             dataset, root = from_member(source, table, options), f"{source.root.rstrip('/')}/"
         folder = root + table[: table.rfind("/") + 1]
-        items = tuple(replace(item, path=f"{folder}{item.path}", split=split or item.split) for item in dataset.items)
-        datasets.append(replace(dataset, uri=uri, items=items, folder=uri if source.is_folder else ""))
+        items = tuple(
+            replace(item, path=_below(folder, item.path), split=split or item.split) for item in dataset.items
+        )
+        skipped = tuple(
+            row if row.reason == NO_PATH else replace(row, path=_below(folder, row.path)) for row in dataset.skipped
+        )
+        place = uri if source.is_folder else ""
+        datasets.append(replace(dataset, uri=uri, items=items, skipped=skipped, folder=place))
     joined = concatenate(*datasets)
     first, *more = tables
     names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
     has_images = any(is_image_name(name) for name in source.names)
     notes = [f"{uri} was read by {names}; to read its folders instead, give --layout."] if has_images else []
     return replace(joined, classes=tuple(sorted(joined.classes)), notes=(*notes, *joined.notes))
+
+
+def _below(folder: str, path: str) -> str:
+    """Return a path in ``folder``; an address stays as it is."""
+    return path if "://" in path else f"{folder}{path}"
 
 
 def as_dataset(

@@ -143,7 +143,12 @@ def concatenate(first: Dataset, *more: Dataset) -> Dataset:
         return datasets[i].reader(key - offsets[i])
 
     def joined(name: str) -> tuple[Any, ...]:
-        return tuple(dict.fromkeys(value for dataset in datasets for value in getattr(dataset, name)))
+        known: set[Any] = set()  # by the datasets before; values of one may be equal, such as two rows without a label
+        values: list[Any] = []
+        for dataset in datasets:
+            values += (new := [value for value in getattr(dataset, name) if value not in known])
+            known.update(new)
+        return tuple(values)
 
     return replace(
         first,

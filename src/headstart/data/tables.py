@@ -37,6 +37,7 @@ COLUMNS = {  # names of the columns in lower case, by role
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
 SEPARATORS = "|;,"
+NO_PATH = "no path"
 ELSEWHERE = "address of a file elsewhere"
 
 
@@ -86,7 +87,7 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
         number = index + 2  # the header is row 1
         path = _text(row.get(columns.path))
         label = _label(uri, number, row, columns, table.class_names)
-        reason = "no path" if not path else "no label" if label is None else ""
+        reason = NO_PATH if not path else "no label" if label is None else ""
         is_address = table.images is None and "://" in path
         if not reason and is_address:
             reason = _address_problem(path, fetcher)
