@@ -16,7 +16,7 @@ from headstart.data.reading import ReadOptions, Source
 from headstart.data.table_files import Row, Table, read_table
 from headstart.data.table_paths import DiskFiles, MemberFiles
 from headstart.errors import DataError, ImageError
-from headstart.files import from_table_text, unescape_name
+from headstart.files import from_table_text
 from headstart.images.decoding import is_image_name
 
 if TYPE_CHECKING:
