@@ -80,8 +80,8 @@ def test_the_number_of_images_in_progress_is_bounded(backbone, dataset):
             in_progress.append(len(looked_up) - len(finished))
             return result, pending, end
 
-        def run(self, decoded, graph):
-            result = super().run(decoded, graph)
+        def run(self, decoded, load):
+            result = super().run(decoded, load)
             finished.extend(result.vectors)
             return result
 
@@ -106,8 +106,8 @@ def test_the_bytes_of_large_files_in_progress_are_bounded(backbone, dataset, mon
                 most.append(len(held))
             return result, pending, end
 
-        def run(self, decoded, graph):
-            result = super().run(decoded, graph)
+        def run(self, decoded, load):
+            result = super().run(decoded, load)
             with lock:
                 held.difference_update(result.vectors)
             return result

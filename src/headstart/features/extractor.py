@@ -101,7 +101,7 @@ def run_backbone(graph: Graph, backbone: Backbone, images: Pixels) -> Outputs:
 class FeatureExtractor:
     """The steps from the images of a dataset to vectors; ``features.embed`` documents the options.
 
-    ``load`` loads the backbone's graph.
+    ``load`` loads the backbone's graph; ``is_loaded`` says that it takes no time.
     """
 
     dataset: Dataset
@@ -112,6 +112,7 @@ class FeatureExtractor:
     exact: bool = False
     thumbnails: bool = False
     load: Callable[[Backbone, Compute], Graph] = load_backbone_graph
+    is_loaded: bool = False
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
 
     @cached_property
@@ -137,6 +138,9 @@ class FeatureExtractor:
         runs the network on what is decoded; so images are decoded while the network loads. What is under way is
         bounded, so that memory stays flat.
         """
+        if len(self.dataset) == 1 and self.is_loaded:
+            yield from self._single()
+            return
         in_flight: dict[Future[BatchResult], int] = {}  # and the bytes of its images
         pending: list[PendingImage] = []
         graph: Future[Graph] | None = None
@@ -163,6 +167,11 @@ class FeatureExtractor:
             for pool in (decoders, runners):
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def _single(self) -> Iterator[BatchResult]:
+        """Yield the result of the only image in this thread: threads would take as long to start as it takes."""
+        result, pending, _ = self.look_up(0)
+        yield self.run(self.decode(pending), self.load_graph) if pending else result
+
     def _submit(
         self,
         images: Sequence[PendingImage],
@@ -172,7 +181,7 @@ class FeatureExtractor:
     ) -> dict[Future[BatchResult], int]:
         """Start what is to be done for some images; return the results to come, and the bytes that they hold."""
         return {
-            runners.submit(self.run, decoders.submit(self.decode, batch), graph): self.size(batch)
+            runners.submit(self._run_later, decoders.submit(self.decode, batch), graph): self.size(batch)
             for batch in _in_batches(images)
         }
 
@@ -243,11 +252,14 @@ class FeatureExtractor:
         decoded.result.decode_seconds = time.thread_time() - start
         return decoded
 
-    def run(self, decoded: Future[DecodedBatch], graph: Future[Graph]) -> BatchResult:
-        """Run the network on decoded images."""
-        pixels, result = decoded.result().pixels, decoded.result().result
+    def _run_later(self, decoded: Future[DecodedBatch], graph: Future[Graph]) -> BatchResult:
+        return self.run(decoded.result(), graph.result)
+
+    def run(self, decoded: DecodedBatch, load: Callable[[], Graph]) -> BatchResult:
+        """Run the network, which is only loaded if an image could be decoded."""
+        pixels, result = decoded.pixels, decoded.result
         if pixels:
-            network = graph.result()
+            network = load()
             start = time.perf_counter()
             outputs = run_backbone(network, self.backbone, np.stack(list(pixels.values())))
             result.run_seconds = time.perf_counter() - start

@@ -107,14 +107,15 @@ def embed_exactly(
     compute: Compute,
     *,
     load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
+    is_loaded: bool = False,
     progress: Progress | None = None,
 ) -> Features:
     """Compute features as float32, as the probabilities of a finished model need it.
 
-    There are no ``tiny_images`` and ``image_stats``, and nothing is cached. ``load`` loads the backbone's graph. Raises
-    BackboneError, OptionError, MissingExtraError.
+    There are no ``tiny_images`` and ``image_stats``, and nothing is cached. ``load`` loads the backbone's graph, and
+    ``is_loaded`` says that it takes no time. Raises BackboneError, OptionError, MissingExtraError.
     """
-    return _run(FeatureExtractor(dataset, backbone, compute, exact=True, load=load), progress)
+    return _run(FeatureExtractor(dataset, backbone, compute, exact=True, load=load, is_loaded=is_loaded), progress)
 
 
 def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,15 @@ class Model:
 
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""
-        if self.training_hashes is None:
-            return np.zeros(len(content_hashes), bool)
-        known = {row.tobytes() for row in self.training_hashes}
-        return np.array([row.tobytes() in known for row in content_hashes[:, :HASH_BYTES]], bool)
+        return np.array([row.tobytes() in self._known_hashes for row in content_hashes[:, :HASH_BYTES]], bool)
+
+    @cached_property
+    def _known_hashes(self) -> frozenset[bytes]:
+        return (
+            frozenset(row.tobytes() for row in self.training_hashes)
+            if self.training_hashes is not None
+            else frozenset()
+        )
 
     def as_backbone(self) -> Backbone:
         """Return the whole model as a backbone whose taps are its outputs, so that images take the same path."""

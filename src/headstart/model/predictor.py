@@ -57,7 +57,14 @@ class Predictor:
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image of a dataset."""
         model = self.model
-        features = embed_exactly(dataset, model.as_backbone(), self.compute, load=self._load_graph, progress=progress)
+        features = embed_exactly(
+            dataset,
+            model.as_backbone(),
+            self.compute,
+            load=self._load_graph,
+            is_loaded=bool(self._graphs),
+            progress=progress,
+        )
         values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
         items = [dataset.items[i] for i in features.index]
         predictions = Predictions(
