@@ -2,13 +2,16 @@
 # make demo    renders the sample, fits, predicts and evaluates
 # make setup   only the environment
 # make docs    the documentation site, in site/
+# make fuzz    hostile inputs, SEED=0 COUNT=10000 (hours: COUNT=100000)
 # make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO ?= .venv-zoo
+SEED ?= 0
+COUNT ?= 10000
 
-.PHONY: setup test fast lint docs zoo demo clean
+.PHONY: setup test fast lint docs fuzz zoo demo clean
 
 setup: $(VENV)/.ready
 
@@ -33,6 +36,9 @@ fast: lint
 test: lint
 	$(BIN)/pytest -m "not slow"
 	$(BIN)/pytest -m slow
+
+fuzz: setup
+	$(BIN)/python tests/fuzz --seed $(SEED) --count $(COUNT)
 
 $(ZOO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ZOO)
