@@ -16,7 +16,7 @@ STATEMENTS = (
     "UPDATE entries SET value = 'text', dtype = 7",
     "UPDATE entries SET dtype = 'f8'",
     "UPDATE entries SET checksum = zeroblob(16)",
-    "UPDATE entries SET used = 'x', key = 'text'",
+    "UPDATE OR REPLACE entries SET used = 'x', key = 'text'",
     "UPDATE entries SET used = 9223372036854775807",
     "DROP TABLE entries",
     "ALTER TABLE entries RENAME COLUMN value TO other",

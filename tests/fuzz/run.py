@@ -73,8 +73,10 @@ class Worker:
         self.errors.truncate(0)
         self.process.stdin.write(f"{index}\n".encode())
         start = json.loads(self.process.stdout.readline() or "{}")
+        if not start:
+            raise RuntimeError(f"Input {index} of {self.kind} cannot be built: {self._printed()}")
         began, peak = time.monotonic(), 0
-        while start:
+        while True:
             if select.select([self.process.stdout], [], [], 0.02)[0]:
                 break
             peak = max(peak, self._peak(start["memory"]))
@@ -82,7 +84,7 @@ class Worker:
             if peak > MAX_BYTES or seconds > MAX_SECONDS:
                 return self._stop(index, "over memory" if peak > MAX_BYTES else "hung", seconds, peak)
         seconds = time.monotonic() - began
-        peak = max(peak, self._peak(start.get("memory", 0)))
+        peak = max(peak, self._peak(start["memory"]))
         answer = json.loads(self.process.stdout.readline() or "{}")
         if not answer:
             detail = f"ended with status {self.process.wait()}: {self._printed()[-600:]!r}"

@@ -47,7 +47,7 @@ def write(rng: random.Random, folder: Path, mutations: int) -> Path:
             rng.choice(rows)[rng.choice(("path", "label", "group", "split", "x", ""))] = rng.choice(ODD_CELLS)
     if mutations and rng.random() < 0.1:
         rows = [{**row, **{f"c{i}": i for i in range(rng.choice((100, 20_000)))}} for row in rows]
-    if mutations and rng.random() < 0.1:
+    elif mutations and rng.random() < 0.1:
         rows += [{"path": f"none{i}.jpg", "label": "a"} for i in range(100_000)]
     if kind == "parquet":
         data = _parquet(rng, rows, mutations)

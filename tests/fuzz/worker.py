@@ -36,13 +36,13 @@ def main(name: str, seed: str, prepared: str, keep: str) -> None:
     os.dup2(2, 1)  # what libraries print must not get between the answers
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     kind = kinds(Path(prepared))[name]
-    with tempfile.TemporaryDirectory(prefix="headstart-fuzz-") as warm:  # libraries load before memory is measured
+    with tempfile.TemporaryDirectory(dir=prepared) as warm:  # libraries load before memory is measured
         os.environ["HEADSTART_CACHE"] = f"{warm}/cache"
         kind.use(kind.build(random.Random(0), Path(warm), 0), Compute("onnxruntime"))
     for line in sys.stdin:
         index = int(line)
         rng = random.Random(f"{seed}/{name}/{index}")
-        folder = Path(keep or tempfile.mkdtemp(prefix="headstart-fuzz-"))
+        folder = Path(keep or tempfile.mkdtemp(dir=prepared))  # deleted with that, also if this process is killed
         folder.mkdir(exist_ok=True)
         os.environ["HEADSTART_CACHE"] = str(folder / "cache")
         mutations = rng.choice(MUTATIONS)
