@@ -108,14 +108,19 @@ def embed_exactly(
     *,
     load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
     is_loaded: bool = False,
+    hashes: bool = True,
     progress: Progress | None = None,
 ) -> Features:
     """Compute features as float32, as the probabilities of a finished model need it.
 
-    There are no ``tiny_images`` and ``image_stats``, and nothing is cached. ``load`` loads the backbone's graph, and
-    ``is_loaded`` says that it takes no time. Raises BackboneError, OptionError, MissingExtraError.
+    There are no ``tiny_images`` and ``image_stats``, nor ``content_hashes`` without ``hashes``, and nothing is cached.
+    ``load`` loads the backbone's graph, and ``is_loaded`` says that it takes no time. Raises BackboneError,
+    OptionError, MissingExtraError.
     """
-    return _run(FeatureExtractor(dataset, backbone, compute, exact=True, load=load, is_loaded=is_loaded), progress)
+    return _run(
+        FeatureExtractor(dataset, backbone, compute, exact=True, load=load, is_loaded=is_loaded, hashes=hashes),
+        progress,
+    )
 
 
 def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
@@ -225,7 +230,7 @@ class _FeatureArrays:
             {tap.name: take(tap.name, 0, np.float16) for tap in extractor.backbone.taps},
             take(TINY_IMAGE, 768, np.uint8),
             take(IMAGE_STATS, 3, np.float32),
-            self.hashes if is_whole else self.hashes[index],
+            self.hashes[index] if extractor.hashes else np.empty((0, 32), np.uint8),
             index,
             tuple(Quarantined(items[i].path, reason) for i, reason in sorted(self.errors.items())),
             extractor.compute.resolve(),

@@ -22,8 +22,8 @@ class Predictions:
     or in the features of a fit; ``probabilities`` is [n, k]. ``truth`` [n] holds true classes as places in ``labels``
     (None where they are not known): the classes, and ``unknown_classes`` that only the data have. ``quarantined`` names
     the images that could not be read, ``notes`` say what was not used of others. Predictions of a
-    finished model also have ``thresholds`` and the OOD score of each image, ``ood_scores`` [n], 0 to 1, and know which
-    images they were trained on, ``is_training_image`` [n]; else these are None.
+    finished model also have ``thresholds`` and the OOD score of each image, ``ood_scores`` [n], 0 to 1, and, where the
+    true classes are known, which images it was trained on, ``is_training_image`` [n]; else these are None.
     """
 
     classes: tuple[str, ...]

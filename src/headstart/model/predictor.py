@@ -57,12 +57,14 @@ class Predictor:
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image of a dataset."""
         model = self.model
+        is_labelled = all(item.label is not None for item in dataset.items)
         features = embed_exactly(
             dataset,
             model.as_backbone(),
             self.compute,
             load=self._load_graph,
             is_loaded=bool(self._graphs),
+            hashes=is_labelled,
             progress=progress,
         )
         values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
@@ -75,13 +77,13 @@ class Predictor:
             quarantined=(*dataset.quarantined, *features.quarantined),
             thresholds=model.thresholds,
             ood_scores=features.values["distance"].astype(np.float64).reshape(-1),
-            is_training_image=model.is_training_image(features.content_hashes),
             notes=features.notes,
         )
-        if any(item.label is None for item in items):
+        if not is_labelled:
             return predictions
         truth, unknown = encode_truth(model.classes, [str(item.label) for item in items])
-        return replace(predictions, truth=truth, unknown_classes=unknown)
+        known = model.is_training_image(features.content_hashes)
+        return replace(predictions, truth=truth, unknown_classes=unknown, is_training_image=known)
 
     def features(self, images: Any, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Return the features [n, d] of images that the head turns into probabilities: the vectors of its taps.
