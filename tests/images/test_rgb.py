@@ -1,6 +1,7 @@
 """Large images take the same path as small ones, in bounded memory."""
 
 import io
+import struct
 import subprocess
 import sys
 import threading
@@ -127,3 +128,22 @@ def test_memory_for_nearly_a_hundred_million_pixels(mode):
     shape, megabytes = result.stdout.decode().splitlines()
     assert shape == "(1125, 1238, 3)"
     assert int(megabytes) < 600
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5\n2 2\n4095\n" + bytes(8),
+        b"P2\n2 2\n255\n0 0 0 0",
+        b"BM"
+        + struct.pack("<IHHI", 0, 0, 0, 58)
+        + struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 8, 1, 4, 0, 0, 1, 0)
+        + b"\0\0\0\0"
+        + b"\2\0\0\0\2\0\0\1",
+    ],
+)
+def test_a_large_image_of_a_form_that_is_decoded_slowly_is_refused(data, monkeypatch):
+    assert decode(data).shape == (2, 2, 3)
+    monkeypatch.setattr(decoding, "MAX_PIXELS_SLOW", 3)
+    with pytest.raises(ImageError, match=r"decoded slowly .* more than the limit of 3; save it as PNG"):
+        decode(data)

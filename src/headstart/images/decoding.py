@@ -32,6 +32,9 @@ LARGE_PIXELS = 16_000_000  # from here on images are decoded one at a time, and 
 # Formats whose decoders hold an image several times, and how many pixels they may have, so that 1 GB is enough.
 MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 60_000_000, "HEIF": 60_000_000, "JXL": 60_000_000, "JPEG2000": 50_000_000}
 MAX_SCANNED = 20 * MAX_PIXELS  # pixels times scans of a progressive JPEG, each of which passes over all of them
+# Decoders of Pillow that are written in Python, and take a second for a million pixels: BMP and PPM of rare forms.
+SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
+MAX_PIXELS_SLOW = 8_000_000
 START_OF_SCAN = b"\xff\xda"
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 SUFFIXES = frozenset(
@@ -186,6 +189,15 @@ def _check_size(width: int, height: int, factor: int = 1, format: str | None = N
         )
 
 
+def _check_decoder(image: ImageFile.ImageFile) -> None:
+    """Raise ImageError for a large image that Pillow decodes slowly."""
+    if any(tile[0] in SLOW_DECODERS for tile in image.tile) and image.width * image.height > MAX_PIXELS_SLOW:
+        raise ImageError(
+            f"{image.width} x {image.height} pixels of a {image.format} whose form is decoded slowly (plain text, 9 to "
+            f"15 bits, or run-length encoding), more than the limit of {MAX_PIXELS_SLOW:,}; save it as PNG."
+        )
+
+
 def _check_scans(data: bytes, width: int, height: int) -> None:
     """Raise ImageError for a JPEG that would take long, by the number of its scans."""
     scans = data.count(START_OF_SCAN)
@@ -211,6 +223,7 @@ def _pixels(
         min_size = min_size[::-1]
     if image.format not in ("JPEG", "MPO"):
         _check_size(width, height, format=image.format)
+        _check_decoder(image)
         with _one_at_a_time(width, height):
             pixels = rgb_pixels(image, sample_range, _large_factor(height, width, min_size))
         return _apply_orientation(pixels, orientation)

@@ -101,6 +101,11 @@ def test_live_bytes_by_hand():
             {"x": (2, 3, 4), "w": (2, 5, 4)},
             2 * 3 * 4 * 5,
         ),
+        (
+            helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=5),
+            {"x": (7, 2, 3), "w": (1, 20, 3), "r": (1, 20, 5)},
+            14 * (60 + 100),
+        ),
         (helper.make_node("Relu", ["x"], ["y"]), {"x": (1, 2), "y": (1, 2)}, 0),
     ],
 )

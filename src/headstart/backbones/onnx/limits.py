@@ -26,7 +26,7 @@ Tanh ThresholdedRelu
 LAYERS = """
 Attention AveragePool BatchNormalization Conv ConvTranspose Dropout Einsum Gemm GlobalAveragePool GlobalLpPool
 GlobalMaxPool GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization LpPool MatMul MaxPool
-MeanVarianceNormalization RMSNormalization
+MeanVarianceNormalization RMSNormalization GRU LSTM RNN
 ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear
 """
 REDUCTIONS = """
@@ -36,7 +36,7 @@ ReduceSumSquare TopK
 SHAPES = """
 Concat Constant ConstantOfShape DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND GridSample OneHot Pad
 Range Reshape Resize ReverseSequence ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile
-Transpose Trilu Unsqueeze Upsample
+Transpose Trilu Unsqueeze Upsample Col2Im
 """
 OPERATORS = frozenset((ARITHMETIC + ACTIVATIONS + LAYERS + REDUCTIONS + SHAPES).split())
 MAX_NODES = 100_000
@@ -123,6 +123,8 @@ def work_of(node: onnx.NodeProto, shapes: Shapes) -> float:
     if node.op_type in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
         inner = sizes[0][0] if attribute(node, "transA", 0) else sizes[0][-1]
         return output * inner
+    if node.op_type in ("GRU", "LSTM", "RNN"):
+        return _count(sizes[0][:2]) * (_count(sizes[1]) + _count(sizes[2]))
     if node.op_type == "Attention":
         return _count(sizes[0]) * sizes[1][-2]
     if node.op_type == "Einsum":
