@@ -193,3 +193,18 @@ def test_a_table_without_rows(tmp_path):
     parquet.write_table(pyarrow.table({"path": pyarrow.array([], pyarrow.string())}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="has no rows"):
         open_dataset(tmp_path / "t.parquet")
+
+
+def test_a_column_of_lists_of_labels_is_an_error(tmp_path):
+    table = pyarrow.table({"file_name": ["a.jpg", "b.jpg"], "labels": [["cat", "dog"], ["cat"]]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="'labels' holds lists; images with several labels are not supported yet"):
+        open_dataset(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("name", ["label", ""])
+def test_a_column_that_occurs_twice_is_an_error(tmp_path, name):
+    columns = [pyarrow.array(["a.jpg"]), pyarrow.array(["x"]), pyarrow.array(["y"])]
+    parquet.write_table(pyarrow.Table.from_arrays(columns, ["path", name, name]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=f"the column '{name}' occurs more than once"):
+        open_dataset(tmp_path / "t.parquet")

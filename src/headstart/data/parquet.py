@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
-from headstart.data.table_files import OpenStream, Row, Table
+from headstart.data.table_files import OpenStream, Row, Table, check_columns
 from headstart.errors import ImageError, missing_extra
 from headstart.images.decoding import MAX_BYTES
 
@@ -61,6 +61,7 @@ def read_parquet(open_stream: OpenStream) -> Table:
         with open_stream() as stream:
             file = pyarrow.parquet.ParquetFile(stream)
             schema, metadata = file.schema_arrow, file.metadata
+            check_columns(schema.names)
             image_column = next((field.name for field in schema if _holds_images(field.type)), "")
             columns = {  # by the name in the table, the path in the file
                 field.name: f"{field.name}.path" if field.name == image_column else field.name
@@ -82,6 +83,7 @@ def read_parquet(open_stream: OpenStream) -> Table:
         _class_names(schema.metadata),
         notes,
         _StoredImages(open_stream, image_column, groups).read if image_column else None,
+        tuple(others),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from headstart.data.dataset import Quarantined, Skipped
-from headstart.errors import ImageError
+from headstart.errors import ImageError, one_line
 from headstart.files import open_regular
 from headstart.images.decoding import MAX_BYTES
 
@@ -92,7 +92,7 @@ def error_reason(error: BaseException) -> str:
     """Return the reason of an error in one line, without the file names that Python adds to those of the system."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def missing_path(path: str, expected: str) -> str:

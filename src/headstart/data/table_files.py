@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,7 +29,7 @@ class Table:
 
     ``class_names`` are the names of the classes of a column of numbers (Hugging Face's ClassLabel). ``notes`` are lines
     that the user must see. Cells that hold an image file are replaced by its path, and ``images`` returns the bytes of
-    a row.
+    a row. ``unread`` are columns of lists and other structures.
     """
 
     columns: tuple[str, ...]
@@ -36,6 +37,7 @@ class Table:
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     images: Callable[[int], bytes | None] | None = None
+    unread: tuple[str, ...] = ()
 
 
 def is_table(name: str) -> bool:
@@ -59,7 +61,9 @@ def read_table(uri: str, open_stream: OpenStream | None = None) -> Table:
         return Table(tuple(dict.fromkeys(column for row in rows for column in row)), rows, notes=notes)
     except MissingExtraError:
         raise
-    except (ValueError, csv.Error, RecursionError, ImageError) as error:
+    except Exception as error:  # csv, json and pyarrow raise many kinds for malformed bytes
+        if isinstance(error, DataError) and not isinstance(error, ImageError):
+            raise
         expected = "rows within these limits" if name.endswith(".parquet") else "text with a header line"
         raise DataError(f"The table {uri} cannot be read: {error_reason(error)}; expected {expected}.") from None
 
@@ -124,12 +128,17 @@ def _parse_csv(text: str) -> list[Row]:
     stream = io.StringIO(text, newline="")
     rows = csv.DictReader(stream, delimiter=_delimiter(text), strict=True, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise ValueError(f"the column {duplicates[0]!r} occurs more than once")
+    check_columns(names)
     rows.fieldnames = names
     # Under None are the cells of a row that is longer than the header.
     return [{name: value for name, value in row.items() if name is not None} for row in rows]
+
+
+def check_columns(names: Sequence[str]) -> None:
+    """Raise ValueError where a name occurs twice."""
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
+    if duplicates:
+        raise ValueError(f"the column {duplicates[0]!r} occurs more than once")
 
 
 def _delimiter(text: str) -> str:

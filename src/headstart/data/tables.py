@@ -174,6 +174,12 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
         )
     one_hot: tuple[str, ...] = ()
     if not found["label"]:
+        listed = [name for name in table.unread if name.strip().lower() in COLUMNS["label"]]
+        if listed and options.layout != "image":
+            raise DataError(
+                f"{uri}: the column {listed[0]!r} holds lists; images with several labels are not supported yet: give "
+                "each image one label."
+            )
         rest = [name for name in table.columns if name and name not in found.values()]
         if len(rest) > 1 and all(_text(row.get(name)) in YES | NO for row in table.rows for name in rest):
             one_hot = tuple(rest)
