@@ -214,7 +214,14 @@ def test_json_that_cannot_be_used_is_an_error(tmp_path, data, reason):
         read_json(tmp_path / "missing.json", 1000)
 
 
-def test_what_killed_runs_have_left_is_deleted_after_a_day(tmp_path):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: replace_folder(path, lambda new: (new / "a").write_text("a")),
+        lambda path: write_atomic(path, "text"),
+    ],
+)
+def test_what_killed_runs_have_left_is_deleted_after_a_day(tmp_path, write):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "thesis.txt").write_text("x")
@@ -229,7 +236,7 @@ def test_what_killed_runs_have_left_is_deleted_after_a_day(tmp_path):
     for name in (".headstart-old", ".other-old", ".headstart-file"):
         os.utime(folder / name, (long_ago, long_ago))
     os.utime(folder / ".headstart-link", (long_ago, long_ago), follow_symlinks=False)
-    replace_folder(folder / "model", lambda new: (new / "a").write_text("a"))
+    write(folder / "model")
     assert sorted(path.name for path in folder.iterdir()) == [".headstart-young", ".other-old", "model"]
     assert (outside / "thesis.txt").exists()
 

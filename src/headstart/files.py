@@ -122,8 +122,10 @@ def to_json(value: object, indent: int | None = None) -> bytes:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file whose content is either the old one or all of ``data``, also if the process is killed.
 
-    The data are on the disk before the file gets its name. Raises OSError.
+    The data are on the disk before the file gets its name. What killed runs have left beside it more than a day ago is
+    deleted. Raises OSError.
     """
+    sweep_unfinished(path.parent)
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as stream:

@@ -259,3 +259,15 @@ def test_a_model_that_a_killed_run_had_moved_aside_is_read(model, photos):
         write_model(replace(read_model(aside), classes=("a", "b")), model)
     with pytest.raises(ModelError, match="no model folder"):
         read_model(model.parent / "nothing")
+
+
+def test_an_unfinished_file_of_a_killed_run_does_not_keep_a_model_from_being_replaced(model_folder, tmp_path):
+    folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
+    (folder / ".headstart-0123").write_text("half a page")
+    model = read_model(folder)
+    write_model(model, folder)
+    assert not (folder / ".headstart-0123").exists()
+    assert read_model(folder).sha256 == model.sha256
+    (folder / ".headstart-folder").mkdir()
+    with pytest.raises(OptionError, match=r"also holds \.headstart-folder"):
+        write_model(model, folder)

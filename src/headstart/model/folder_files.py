@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
-from headstart.files import read_json, recover_folder
+from headstart.files import TEMPORARY, read_json, recover_folder
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
@@ -40,7 +40,9 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
     names = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
     if names and not _is_ours(target / "config.json"):
         raise OptionError(f"{target} holds files that are not a Headstart model; give another name for the model.")
-    foreign = [name for name in names if name not in OUR_FILES or (target / name).is_dir()]
+    # A run that was killed while it wrote a report has left an unfinished file.
+    ours = {name for name in names if name in OUR_FILES or name.startswith(TEMPORARY)}
+    foreign = [name for name in names if name not in ours or (target / name).is_dir()]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise OptionError(
