@@ -72,26 +72,22 @@ def evaluate(
     *other_models, data = more
     if form.as_csv and (form.as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")
+    from headstart.data import open_dataset
+
+    dataset = open_dataset(data, flags.read_options(flags.group_by if other_models else "auto"))
+    print_notes(dataset.notes)
     comparison: ModelComparison | None = None
     with messages.bar("Predicting") as bar:
         if other_models:
             from headstart.compare import compare_models
 
             comparison = compare_models(
-                [model, *other_models],
-                data,
-                run.compute,
-                group_by=flags.group_by,
-                read_options=flags.read_options(),
-                progress=bar,
+                [model, *other_models], dataset, run.compute, group_by=flags.group_by, progress=bar
             )
             evaluations = comparison.evaluations
         else:
-            from headstart.data import open_dataset
             from headstart.model import Predictor
 
-            dataset = open_dataset(data, flags.read_options())
-            print_notes(dataset.notes)
             evaluations = (Predictor.load(model, run.compute).evaluate(dataset, progress=bar),)
     quarantined = evaluations[0].predictions.quarantined
     print_quarantined([vars(image) for image in quarantined])

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from headstart import backbones
-from headstart.data import Dataset, ReadOptions, open_dataset
+from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
@@ -57,7 +57,7 @@ class ModelComparison:
 
 def compare_models(
     models: Sequence[str],
-    data: str,
+    data: str | Dataset,
     compute: Compute | None = None,
     *,
     group_by: str = "auto",
@@ -67,16 +67,17 @@ def compare_models(
     """Compare model folders on the same labelled images.
 
     ``group_by`` is "auto" (near duplicates and scenes, by the features of the built-in backbone), "none" or a column.
-    Raises HeadstartError.
+    A dataset as ``data`` is taken as it was read. Raises HeadstartError.
     """
     if len(models) < 2:
         raise OptionError("A comparison needs two models or more.")
     column = None if group_by in ("auto", "none") else group_by
-    dataset = labelled_part(open_dataset(data, replace(read_options or ReadOptions(), group_column=column)))
+    options = replace(read_options or ReadOptions(), group_column=column)
+    dataset = labelled_part(as_dataset(data, options=options))
     evaluations = tuple(Predictor.load(model, compute).evaluate(dataset, progress=progress) for model in models)
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
-        raise DataError(f"The images of {data} changed while they were read; compare again.")
+        raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
     groups = _group(dataset, evaluations[0], group_by, compute, progress)
     return ModelComparison(tuple(models), evaluations, groups, compare_pairs(evaluations, groups))
 
