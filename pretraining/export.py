@@ -1,21 +1,17 @@
-"""Write the backbone: ``backbone.onnx`` (uint8 images in, pooled taps out, fp16 weights) and ``backbone.json``.
+"""Write the student as a backbone: ``backbone.onnx`` (uint8 images in, pooled taps out, fp16 weights) and its JSON.
 
-    python export.py RUN/checkpoint.pt FOLDER
-
-The graph is built node by node, so that nothing is in it by accident.
+python export.py RUN/checkpoint.pt FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from graph_builder import GraphBuilder, write_backbone
 from student import TAPS, Block, ConvUnit, Student
 
 SOURCE = (
@@ -25,96 +21,41 @@ SOURCE = (
 PREPROCESS = {"resize": "shortest", "crop": 0.875, "interpolation": "bilinear"}
 
 
-class GraphBuilder:
-    """Nodes and initializers as they are added; ``multiply_adds`` counts those of one image up to here."""
+def add_unit(graph: GraphBuilder, name: str, unit: ConvUnit, x: str, side: int) -> tuple[str, int]:
+    """Add a convolution with its activation; return its output and the side of the map."""
+    weight, bias = (tensor.numpy().astype(np.float32) for tensor in unit.folded())
+    pads = [0, 0, 1, 1] if unit.pads_asymmetrically else [weight.shape[-1] // 2] * 4
+    output, side = graph.convolution(name, x, weight, bias, stride=unit.conv.stride[0], pads=pads, side=side)
+    if unit.activation is not None:
+        output = graph.add("Relu", [output], f"{name}.relu")
+    return output, side
 
-    def __init__(self, fp16: bool):
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
-        self.fp16 = fp16
-        self.multiply_adds = 0
 
-    def add(self, op_type: str, inputs: list[str], output: str, **attributes) -> str:
-        """Add a node; return its output."""
-        self.nodes.append(helper.make_node(op_type, inputs, [output], name=output, **attributes))
-        return output
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """Add a constant; return its name."""
-        self.initializers.append(numpy_helper.from_array(value, name))
-        return name
-
-    def weight(self, name: str, value: np.ndarray) -> str:
-        """Add a weight, stored in fp16 and cast to fp32 in the graph: runtimes fold the cast when they load it."""
-        if not self.fp16:
-            return self.constant(name, value)
-        return self.add("Cast", [self.constant(f"{name}.half", value.astype(np.float16))], name, to=TensorProto.FLOAT)
-
-    def unit(self, name: str, unit: ConvUnit, x: str, side: int) -> tuple[str, int]:
-        """Add a convolution with its activation; return its output and the side of the map."""
-        weight, bias = (tensor.numpy().astype(np.float32) for tensor in unit.folded())
-        kernel, stride = weight.shape[-1], unit.conv.stride[0]
-        inputs = [x, self.weight(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
-        attributes = {
-            "kernel_shape": [kernel] * 2,
-            "strides": [stride] * 2,
-            "pads": [0, 0, 1, 1] if unit.pads_asymmetrically else [kernel // 2] * 4,
-            "group": unit.conv.groups,
-        }
-        output = self.add("Conv", inputs, name, **attributes)
-        side //= stride
-        self.multiply_adds += weight.size * side * side
-        if unit.activation is not None:
-            output = self.add("Relu", [output], f"{name}.relu")
-        return output, side
-
-    def block(self, name: str, block: Block, x: str, side: int) -> tuple[str, int]:
-        """Add a residual block; return its output and the side of the map."""
-        output = x
-        for part in ("expand", "filter", "project"):
-            output, side = self.unit(f"{name}.{part}", getattr(block, part), output, side)
-        if block.is_residual:
-            output = self.add("Add", [x, output], f"{name}.sum")
-        return output, side
+def add_block(graph: GraphBuilder, name: str, block: Block, x: str, side: int) -> tuple[str, int]:
+    """Add a residual block; return its output and the side of the map."""
+    output = x
+    for part in ("expand", "filter", "project"):
+        output, side = add_unit(graph, f"{name}.{part}", getattr(block, part), output, side)
+    if block.is_residual:
+        output = graph.add("Add", [x, output], f"{name}.sum")
+    return output, side
 
 
 def build(student: Student, size: int, fp16: bool = True) -> tuple[onnx.ModelProto, list[dict]]:
     """Build the model and the descriptions of its taps, in order of depth."""
     graph = GraphBuilder(fp16)
-    # Planes first: one byte for each value is moved, not four; OpenVINO's bf16 is a quarter faster on the whole graph.
-    x = graph.add("Transpose", ["pixels"], "pixels.planes", perm=[0, 3, 1, 2])
-    x = graph.add("Cast", [x], "pixels.float", to=TensorProto.FLOAT)
-    x = graph.add("Mul", [x, graph.constant("scale", np.float32(1 / 127.5))], "pixels.scaled")
-    x = graph.add("Sub", [x, graph.constant("one", np.float32(1))], "pixels.centred")
-    side, taps = size, []
-    axes = graph.constant("space", np.array([2, 3], np.int64))
+    x, side, taps = graph.images(), size, []
     for tap, stage in zip(TAPS, student.stages, strict=True):
         for i, module in enumerate(stage):
             name = f"{tap}.{i}" if len(stage) > 1 else f"{tap}.conv"
             if isinstance(module, ConvUnit):
-                x, side = graph.unit(name, module, x, side)
+                x, side = add_unit(graph, name, module, x, side)
                 channels = module.conv.out_channels
             else:
-                x, side = graph.block(name, module, x, side)
+                x, side = add_block(graph, name, module, x, side)
                 channels = module.project.conv.out_channels
-        pooled = graph.add("GlobalAveragePool", [x], f"{tap}.pooled")
-        graph.add("Squeeze", [pooled, axes], tap)
-        taps.append({"name": tap, "channels": channels, "depth": graph.multiply_adds, "size": [side, side]})
-    for tap in taps:
-        tap["depth"] = round(tap["depth"] / graph.multiply_adds, 4)
-    return _model(graph, size, taps), taps
-
-
-def _model(graph: GraphBuilder, size: int, taps: list[dict]) -> onnx.ModelProto:
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", size, size, 3])
-    outputs = [
-        helper.make_tensor_value_info(tap["name"], TensorProto.FLOAT, ["batch", tap["channels"]]) for tap in taps
-    ]
-    proto = helper.make_graph(graph.nodes, "headstart-s", [pixels], outputs, graph.initializers)
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", 17)], producer_name="headstart")
-    model.ir_version = 8
-    onnx.checker.check_model(model, full_check=True)
-    return model
+        taps.append(graph.tap(tap, x, channels, side))
+    return graph.model("headstart-s", size, taps), taps
 
 
 def load(checkpoint: Path, start: Path | None = None, share: float = 1.0) -> Student:
@@ -142,20 +83,9 @@ def main() -> None:
     parser.add_argument("--fp32", action="store_true", help="store the weights in fp32, to see what fp16 costs")
     options = parser.parse_args()
     model, taps = build(load(options.checkpoint, options.start, options.share), options.size, fp16=not options.fp32)
-    data = model.SerializeToString()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    (options.folder / "backbone.onnx").write_bytes(data)
-    description = {
-        "format": 1,
-        "id": "headstart-s",
-        "licence": "Apache-2.0",
-        "source": SOURCE,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "preprocess": {"height": options.size, "width": options.size, **PREPROCESS},
-        "taps": taps,
-    }
-    (options.folder / "backbone.json").write_text(json.dumps(description, indent=2) + "\n")
-    print(description["sha256"], len(data))
+    preprocess = {"height": options.size, "width": options.size, **PREPROCESS}
+    description = {"id": "headstart-s", "licence": "Apache-2.0", "source": SOURCE, "preprocess": preprocess}
+    write_backbone(options.folder, model, {**description, "taps": taps})
 
 
 if __name__ == "__main__":

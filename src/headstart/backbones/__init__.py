@@ -17,7 +17,7 @@ onnx/            work on graphs
     graph           small operations that several of these need
 
 providers/       where backbones come from
-    builtin         headstart-s, the one that comes with the package
+    builtin         headstart-s and headstart-m, which come with the package
     onnx_file       onnx:FILE, any ONNX image classifier
     hub             hf:ORG/NAME, ONNX repositories on the Hugging Face Hub (hub_client speaks to it)
     timm            timm:NAME, PyTorch Image Models
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["AVAILABLE", "Backbone", "InputOptions", "Tap", "cut", "load"]
 
 AVAILABLE = {
-    "headstart-s": "built in: 160 x 160 pixels, five taps, 4 MB, no download",
+    "headstart-s": "built in, fast: 160 x 160 pixels, five taps, 4 MB, no download",
+    "headstart-m": "built in, accurate: 224 x 224 pixels, five taps, 7 MB, no download",
     "onnx:FILE": "any ONNX image classifier",
     "hf:ORG/NAME": "an ONNX repository on the Hugging Face Hub, fetched once",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[timm]')",

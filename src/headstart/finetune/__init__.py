@@ -5,7 +5,7 @@ run.py           fine_tune: cross-validation, the decision, the final model
 time_limit.py    how long it will take, and how many epochs fit into a time limit
 verdict.py       folds, interpolation weights, and whether fine-tuning is better than the frozen model
 network.py       Network: backbone and head as a torch module, and back to an ONNX backbone
-graph_module.py  the graph of headstart-s as a torch module, and back
+graph_module.py  the graph of a built-in backbone as a torch module, and back
 keras_module.py  a Keras network as a torch module of its layers
 freeze.py        which tensors are trained, how fast, and the check that the others did not change
 loop.py          the training loop
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning"]
 
-EXTRAS = {"headstart-s": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
+EXTRAS = {"headstart-s": ("torch",), "headstart-m": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
 PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "sklearn": "scikit-learn", "keras": "Keras"}
 
 
@@ -49,7 +49,7 @@ def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
     if provider not in EXTRAS:
         raise BackboneError(
             f"{backbone} cannot be fine-tuned: its graph is fixed; use the same network as timm:NAME or keras:NAME "
-            "with --weights FILE, or headstart-s."
+            "with --weights FILE, or a built-in one."
         )
     needed = ["torch", "accelerate", "sklearn"] + ["keras"] * (provider == "keras")
     missing = [PACKAGES[name] for name in needed if find_spec(name) is None]

@@ -1,4 +1,4 @@
-"""The graph of headstart-s as a torch module, with a layer for every convolution, and back to a graph."""
+"""The graph of a built-in backbone as a torch module, with a layer for every convolution, and back to a graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headstart.errors import BackboneError
 
-ELEMENTWISE = {"Relu": torch.relu, "Add": torch.add, "Mul": torch.mul, "Sub": torch.sub}
+ELEMENTWISE = {"Clip": torch.clamp, "Relu": torch.relu, "Add": torch.add, "Mul": torch.mul, "Sub": torch.sub}
 OPERATORS = {*ELEMENTWISE, "Cast", "Conv", "GlobalAveragePool", "Squeeze", "Transpose"}
 
 

@@ -1,6 +1,7 @@
 """Providers of backbones, one module each, by the part of a backbone id before its colon."""
 
 from collections.abc import Callable
+from functools import partial
 
 from headstart.backbones.backbone import Backbone, InputOptions
 from headstart.backbones.providers.builtin import load_builtin
@@ -13,7 +14,8 @@ __all__ = ["PROVIDERS", "Provider"]
 
 Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]
 PROVIDERS: dict[str, Provider] = {
-    "headstart-s": load_builtin,
+    "headstart-s": partial(load_builtin, "headstart-s"),
+    "headstart-m": partial(load_builtin, "headstart-m"),
     "onnx": load_onnx,
     "hf": load_hub,
     "timm": load_timm,
