@@ -208,6 +208,8 @@ def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     classes = tuple(names[str(i)] for i in range(len(names)))
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):
         raise ValueError("class names are not different texts")
+    if config.get("label2id") != {name: i for i, name in enumerate(classes)}:
+        raise ValueError("label2id is not the inverse of id2label; rename a class in both")
     return classes
 
 
@@ -284,6 +286,11 @@ def _thresholds(config: Mapping[str, Any], classes: int) -> ConformalThresholds:
 def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, classes: int) -> GoldenSample | None:
     if "golden" not in config:
         return None
+    if not (folder / "golden.npz").exists():
+        raise ModelError(
+            f"{folder} has no golden.npz; copy it again, or take the key golden out of config.json as well: then "
+            "nothing is verified."
+        )
     data = read_bytes(folder, "golden.npz")
     with untrusted(f"{folder}: golden.npz", ModelError):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
