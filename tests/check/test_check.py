@@ -37,6 +37,15 @@ def test_flipped_labels_broken_files_and_outliers_are_found(photos):
     assert {str(outlier)} in findings["outlier"]
 
 
+def test_a_set_of_one_image_in_two_classes_is_checked():
+    """All are in one group, so that no head can be judged; the conflict is found all the same."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    result = check_dataset(from_images([image, image], ["a", "b"]), cache=None)
+    found = [(finding.kind, len(finding.files)) for finding in result.findings]
+    assert ("conflicting_labels", 2) in found
+    assert "label_issue" not in dict(found)
+
+
 def test_a_set_without_readable_images_is_an_error(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").write_bytes(b"no image")

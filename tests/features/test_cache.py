@@ -246,6 +246,30 @@ def test_a_database_that_holds_more_than_the_cache_is_not_used(tmp_path, change)
         assert cache.get_many([make_entry(1)[0]]) == [None]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["ALTER TABLE entries RENAME TO old", "CREATE VIEW entries AS SELECT * FROM old"],
+        [
+            "DROP TABLE entries",
+            "CREATE VIEW entries AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+            "SELECT zeroblob(i) AS key, 'f4' AS dtype, zeroblob(i) AS value, x'00' AS checksum, i AS used FROM n",
+        ],
+    ],
+)
+def test_a_view_that_is_called_like_the_table_is_not_read(tmp_path, changes):
+    """The second one has endless rows."""
+    fill(tmp_path, 3)
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    with connection:
+        for change in changes:
+            connection.execute(change)
+    connection.close()
+    with FeatureCache(tmp_path) as cache:
+        assert "another program" in cache.notes[0]
+        assert cache.get_many([make_entry(1)[0]]) == [None]
+
+
 def test_a_cache_whose_making_was_interrupted_is_used(tmp_path):
     connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
     with connection:

@@ -23,11 +23,14 @@ MAX_DEVIATION = 3.0  # robust standard deviations by which the similarity to the
 def find_label_issues(
     dataset: Dataset, features: Features, groups: NDArray[np.int64], workers: int = 1
 ) -> Iterator[Finding]:
-    """Find labels that are probably wrong, by a head on the deepest tap, evaluated by leave-one-group-out."""
+    """Find labels that are probably wrong, by a head on the deepest tap, evaluated by leave-one-group-out.
+
+    There are none to find where all images are of one class or one group.
+    """
     items = [dataset.items[i] for i in features.index]
     labelled = np.array([i for i, item in enumerate(items) if item.label is not None], np.int64)
     classes = sorted({str(items[i].label) for i in labelled})
-    if len(classes) < 2:
+    if len(classes) < 2 or len(np.unique(groups[labelled])) < 2:  # nothing to learn from, or to hold out
         return
     labels = np.array([classes.index(str(items[i].label)) for i in labelled])
     tap = features.deepest_tap

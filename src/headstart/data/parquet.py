@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from headstart.data.table_files import OpenStream, Row, Table, check_columns
-from headstart.errors import ImageError, missing_extra
+from headstart.errors import ImageError, missing_extra, one_line
 from headstart.images.decoding import MAX_BYTES
 
 MAX_ROWS = 1_000_000  # of a file
@@ -176,7 +176,7 @@ class _StoredImages:
                 raise
             except Exception as error:  # whatever pyarrow raises for a damaged page
                 self._group = -1
-                raise ImageError(f"Cannot be read from the table: {' '.join(str(error).split())}.") from None
+                raise ImageError(f"Cannot be read from the table: {one_line(error)}.") from None
 
     def _read(self, row: int) -> bytes | None:
         group = bisect_right(self._starts, row) - 1

@@ -247,10 +247,11 @@ def _checksum(key: bytes, dtype: str, data: bytes) -> bytes:
 
 def _refuse_foreign(connection: sqlite3.Connection) -> None:
     """Raise OSError for a database that is neither empty nor ours; nothing is written into it."""
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")}
-    if names and (
-        names != {"entries"} or tuple(row[1] for row in connection.execute("PRAGMA table_info(entries)")) != COLUMNS
-    ):
+    # A view could be called like our table, and a virtual table as well: their SQL begins otherwise.
+    query = "SELECT name, substr(sql, 1, 13) FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'"
+    found = set(connection.execute(query))
+    columns = tuple(row[1] for row in connection.execute("PRAGMA table_info(entries)"))
+    if found and (found != {("entries", "CREATE TABLE ")} or columns != COLUMNS):
         raise OSError("it is a database of another program; move it, or set HEADSTART_CACHE to another folder")
 
 
