@@ -5,6 +5,7 @@ import pytest
 from helpers.finetuning import fit_timm, network_of
 from helpers.frameworks import marked
 
+from headstart import backbones
 from headstart.errors import BackboneError
 from headstart.heads.head import Head
 
@@ -28,6 +29,27 @@ def test_the_built_in_graph_in_pytorch_equals_onnxruntime_at_every_tap(builtin_f
     session = onnxruntime.InferenceSession(exported.graph, providers=["CPUExecutionProvider"])
     for value, expected_value in zip(session.run(None, {"pixels": pixels}), expected, strict=True):
         np.testing.assert_allclose(value, expected_value, atol=1e-5 * np.abs(expected_value).max())
+
+
+@torch_test
+def test_the_graph_of_headstart_m_in_pytorch_equals_onnxruntime_at_every_tap():
+    """Unlike that of headstart-s it is bounded by ReLU6."""
+    import onnx
+    import onnxruntime
+    import torch
+
+    from headstart.finetune.graph_module import GraphModule
+
+    backbone = backbones.load("headstart-m")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    module = GraphModule(onnx.load(backbone.graph))
+    expected = onnxruntime.InferenceSession(backbone.graph).run(None, {"pixels": pixels})
+    exported = onnxruntime.InferenceSession(module.export()).run(None, {"pixels": pixels})
+    with torch.no_grad():
+        actual = module(torch.from_numpy(pixels))
+    for value, from_export, expected_value in zip(actual, exported, expected, strict=True):
+        assert np.linalg.norm(value.numpy() - expected_value) < 1e-4 * np.linalg.norm(expected_value)
+        np.testing.assert_allclose(from_export, expected_value, atol=1e-5 * np.abs(expected_value).max())
 
 
 @torch_test
