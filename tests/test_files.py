@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -212,6 +213,18 @@ def test_json_that_cannot_be_used_is_an_error(tmp_path, data, reason):
         read_json(tmp_path / "a.json", 1000)
     with pytest.raises(OSError):
         read_json(tmp_path / "missing.json", 1000)
+
+
+def test_json_of_many_small_values_is_refused_before_it_takes_memory(tmp_path):
+    path = tmp_path / "a.json"
+    for value, count in ((b'{"a":0}', 2_600_000), (b"[]", 2_600_000), (b"0", 5_100_000)):
+        path.write_bytes(b'{"a":[' + b",".join([value] * count) + b"]}")
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="more than 5,000,000 values"):
+            read_json(path, 2**26)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**27
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
 ASIDE = "old"  # how the names of folders begin, in one of these, that hold what is being replaced
+MAX_VALUES = 5_000_000  # in a file of JSON: each takes up to 240 bytes, however short its text is
 ATTEMPTS = 10  # to replace a folder that other processes replace as well
 ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -249,6 +250,8 @@ def read_json(path: Path, limit: int) -> dict[str, Any]:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ValueError(f"it has more than {MAX_VALUES:,} values")
     try:
         value = json.loads(data)
         if b"\\\\" in data:
