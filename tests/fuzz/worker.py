@@ -95,9 +95,10 @@ def _run_command(kind: Kind, path: Path) -> tuple[str, str]:
     command = kind.command(path)
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, cwd=path.parent)
     lines = done.stderr.splitlines()
+    errors = [line for line in lines if not line.startswith("note: ")]
     if done.returncode not in (0, 1, 2) or "Traceback" in done.stderr:
         return "crashed", f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-400:]!r}"
-    if any(len(line) > MAX_MESSAGE for line in lines) or len(lines) > 20 or (done.returncode == 2 and len(lines) != 1):
+    if any(len(line) > MAX_MESSAGE for line in lines) or len(lines) > 20 or (done.returncode == 2 and len(errors) != 1):
         return "crashed", f"{' '.join(command)} printed {len(lines)} lines of errors: {done.stderr[:400]!r}"
     if "--json" in command and done.stdout:
         try:
