@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -268,6 +269,24 @@ def test_a_view_that_is_called_like_the_table_is_not_read(tmp_path, changes):
     with FeatureCache(tmp_path) as cache:
         assert "another program" in cache.notes[0]
         assert cache.get_many([make_entry(1)[0]]) == [None]
+
+
+def test_a_cache_with_an_entry_that_is_far_too_large_is_not_used(tmp_path):
+    fill(tmp_path, 3)
+    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    with connection:
+        connection.execute("UPDATE entries SET value = zeroblob(50000000) WHERE key = ?", [make_entry(1)[0]])
+    connection.close()
+    keys = [make_entry(i)[0] for i in range(3)]
+    with FeatureCache(tmp_path) as cache:
+        tracemalloc.start()
+        assert cache.get_many(keys) == [None] * 3
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**20
+        assert "it holds an entry of more than 33,554,432 bytes" in cache.notes[0]  # a new one was started
+        cache.put_many(dict([make_entry(1)]))
+        assert [value is None for value in cache.get_many(keys)] == [True, False, True]
 
 
 def test_a_cache_whose_making_was_interrupted_is_used(tmp_path):

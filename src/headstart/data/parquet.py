@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from headstart.data.table_files import OpenStream, Row, Table, check_columns
-from headstart.errors import ImageError, missing_extra, one_line
+from headstart.errors import DataError, ImageError, missing_extra, one_line, untrusted
 from headstart.images.decoding import MAX_BYTES
 
 MAX_ROWS = 1_000_000  # of a file
@@ -39,7 +39,9 @@ class ArrowRows(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         number = 0
         for batch in self._table.to_batches(max_chunksize=ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+            with untrusted("The table", DataError):  # texts are only decoded here
+                rows = batch.to_pylist()
+            for row in rows:
                 number += 1
                 if self._image_column and not row[self._image_column]:
                     row[self._image_column] = f"row {number}"

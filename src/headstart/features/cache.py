@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
 MAX_BYTES = 4 * 2**30
+MAX_VALUE_BYTES = 2**25  # of an entry; a larger one is not ours, and takes long to read and to replace
 BUSY_SECONDS = 2.0  # others write for milliseconds; one that holds the file for longer is not waited for
 COLUMNS = ("key", "dtype", "value", "checksum", "used")
 SCHEMA = """
@@ -154,8 +155,12 @@ class FeatureCache:
         vectors: dict[bytes, NDArray[Any]] = {}
         damaged = []
         for key, dtype, data, checksum in self._connection.execute(
-            f"SELECT key, dtype, value, checksum FROM entries WHERE key IN ({placeholders})", list(keys)
+            f"SELECT key, dtype, CASE WHEN length(value) <= {MAX_VALUE_BYTES} THEN value END, checksum FROM entries "
+            f"WHERE key IN ({placeholders})",
+            list(keys),
         ):
+            if data is None:
+                raise sqlite3.DatabaseError(f"it holds an entry of more than {MAX_VALUE_BYTES:,} bytes")
             if isinstance(data, bytes) and dtype in DTYPES and checksum == _checksum(key, dtype, data):
                 vectors[key] = np.frombuffer(data, DTYPES[dtype])
             else:

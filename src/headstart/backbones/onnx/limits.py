@@ -41,8 +41,8 @@ Transpose Trilu Unsqueeze Upsample Col2Im
 OPERATORS = frozenset((ARITHMETIC + ACTIVATIONS + LAYERS + REDUCTIONS + SHAPES).split())
 MAX_NODES = 100_000
 BATCH = 8  # images that run at a time
-# Bytes of all tensors that are needed at one moment, for a batch. EfficientNet-B7 at 600 pixels takes 1.6 GB.
-MAX_LIVE_BYTES = 2 * 2**30
+# Bytes of all tensors that are needed at one moment, for a batch. EfficientNet-B7 at 600 pixels takes 1.55 GiB.
+MAX_LIVE_BYTES = 7 * 2**28
 MAX_MULTIPLY_ADDS = 2e12  # for one image, the most of published networks being about 1e12
 ITEM_BYTES = 4
 
@@ -75,7 +75,7 @@ def check_size(graph: onnx.GraphProto, shapes: Shapes, batch: int | None) -> Non
     if live > MAX_LIVE_BYTES:
         raise BackboneError(
             f"The graph needs {live / 2**30:,.1f} GiB of memory at a time, more than the limit of "
-            f"{MAX_LIVE_BYTES / 2**30:.0f}; give a smaller --input-size."
+            f"{MAX_LIVE_BYTES / 2**30:g}; give a smaller --input-size."
         )
     work = sum(work_of(node, shapes) for node in graph.node)
     if work > MAX_MULTIPLY_ADDS:
