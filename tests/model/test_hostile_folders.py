@@ -175,6 +175,14 @@ def brackets_in_golden(model):
             archive.writestr(f"{name}.npy", array)
 
 
+def text_in_golden(model):
+    with np.load(model / "golden.npz") as arrays:
+        values = {name: array for name, array in arrays.items() if name != "pixels"}
+    np.savez(model / "golden.npz", **values)
+    with zipfile.ZipFile(model / "golden.npz", "a") as archive:
+        archive.writestr("pixels", b"no array")
+
+
 def field(number, content):
     """A field of a protobuf message: its number and kind, its length, its bytes."""
     length, varint = len(content), b""
@@ -267,6 +275,8 @@ HOSTILE = {
     "golden of other size": change_config(lambda c: c["preprocess"].update(height=128)),
     "golden compressed": compressed_golden,
     "golden of brackets": brackets_in_golden,
+    "golden of a member that is no array": text_in_golden,
+    "golden of texts": change_golden(probabilities=np.array([["a", "b"]] * 8)),
     "temperature of 400 digits": change_config(lambda c: c.update(temperature=10**400)),
     "graph with a loop": other_graph(loop),
     "graph of 4 GB": other_graph(doubling),

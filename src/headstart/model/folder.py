@@ -303,10 +303,9 @@ def _golden(folder: Path, config: Mapping[str, Any], preprocess: Preprocess, cla
         precision = str(config["golden"]["precision"])
         tolerance = {str(k): float(v) for k, v in config["golden"]["tolerance"].items()}
         ood_tolerance = {str(k): float(v) for k, v in config["golden"]["distance_tolerance"].items()}
-    shape = (len(pixels), preprocess.height, preprocess.width, 3)
-    has_images = all(array.dtype == np.uint8 and array.shape == shape for array in (decoded, pixels))
-    if not has_images or probabilities.shape != (len(pixels), classes) or ood_scores.shape != (len(pixels),):
-        raise ModelError(f"{folder}: golden.npz does not fit the model: {pixels.shape}, {probabilities.shape}.")
-    return GoldenSample(
-        files, decoded, pixels, probabilities.astype(np.float32), ood_scores, precision, tolerance, ood_tolerance
-    )
+        shape = (len(pixels), preprocess.height, preprocess.width, 3)
+        has_images = all(array.dtype == np.uint8 and array.shape == shape for array in (decoded, pixels))
+        if not has_images or probabilities.shape != (len(pixels), classes) or ood_scores.shape != (len(pixels),):
+            raise ModelError(f"{folder}: golden.npz does not fit the model: {pixels.shape}, {probabilities.shape}.")
+        probabilities = probabilities.astype(np.float32)
+    return GoldenSample(files, decoded, pixels, probabilities, ood_scores, precision, tolerance, ood_tolerance)
