@@ -177,7 +177,7 @@ def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         text, status = f"{place}{error.strerror or one_line(error)}.", WRONG_INPUT
     with suppress(OSError):
-        print(f"headstart: {shorten(line(text))}", file=sys.stderr)
+        print(shorten(f"headstart: {line(text)}"), file=sys.stderr)
     return status
 
 

@@ -37,6 +37,7 @@ COLUMNS = {  # names of the columns in lower case, by role
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
 SEPARATORS = "|;,"
+MAX_NAMED = 20  # columns
 NO_PATH = "no path"
 ELSEWHERE = "address of a file elsewhere"
 
@@ -165,11 +166,11 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
         name = getattr(options, f"{role}_column")
         if name is not None:
             if name not in table.columns:
-                raise DataError(f"{uri} has no column {name!r}; it has {', '.join(table.columns)}.")
+                raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
     if not found["path"]:
         raise DataError(
-            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {', '.join(table.columns)}; "
+            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
             "give its name with --path-column."
         )
     one_hot: tuple[str, ...] = ()
@@ -184,6 +185,11 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
         if len(rest) > 1 and all(_text(row.get(name)) in YES | NO for row in table.rows for name in rest):
             one_hot = tuple(rest)
     return Columns(**found, one_hot=one_hot)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _label(uri: str, number: int, row: Row, columns: Columns, class_names: Mapping[str, Sequence[str]]) -> str | None:
