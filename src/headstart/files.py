@@ -22,6 +22,7 @@ TEMPORARY = ".headstart-"  # how the names of files and folders begin that are n
 ASIDE = "old"  # how the names of folders begin, in one of these, that hold what is being replaced
 MAX_VALUES = 5_000_000  # in a file of JSON: each takes up to 240 bytes, however short its text is
 ATTEMPTS = 10  # to replace a folder that other processes replace as well
+TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # why a folder cannot take the name of another one
 ABANDONED_SECONDS = 86_400
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -162,13 +163,14 @@ def recover_folder(target: Path) -> None:
     """
     if os.path.lexists(target):
         return
-    for path in target.parent.glob(f"{TEMPORARY}*/{ASIDE}*"):
-        aside = path / target.name
-        is_link = any(part.is_symlink() for part in (path.parent, path, aside))
-        if aside.is_dir() and not is_link:
-            with suppress(OSError):  # another process may have put it back
-                aside.replace(target)
-            return
+    for unfinished in target.parent.glob(f"{TEMPORARY}*"):
+        with suppress(OSError):  # another process may have finished, or put it back, in the meantime
+            for path in unfinished.glob(f"{ASIDE}*"):
+                aside = path / target.name
+                is_link = any(part.is_symlink() for part in (unfinished, path, aside))
+                if aside.is_dir() and not is_link:
+                    aside.replace(target)
+                    return
 
 
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
@@ -191,8 +193,8 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
                     os.fsync(stream.fileno())
         try:
             new.replace(target)  # where there is nothing yet, or an empty folder
-        except OSError:
-            if not target.exists():
+        except OSError as error:
+            if error.errno not in TAKEN and not target.exists():  # another process may have just moved it aside
                 raise
             if not _exchange(new, target):
                 _move_aside_and_replace(new, target)
@@ -220,11 +222,12 @@ def _move_aside_and_replace(new: Path, target: Path) -> None:
             new.replace(target)
             return
         except BaseException as error:
-            is_taken = os.path.lexists(target)  # by another process
-            if not is_taken and aside.exists():
+            is_taken = isinstance(error, OSError) and (error.errno in TAKEN or os.path.lexists(target))
+            if is_taken and attempt + 1 < ATTEMPTS:  # by another process
+                continue
+            if aside.exists() and not os.path.lexists(target):
                 aside.replace(target)
-            if not isinstance(error, OSError) or not is_taken or attempt + 1 == ATTEMPTS:
-                raise
+            raise
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:

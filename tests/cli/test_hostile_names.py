@@ -96,6 +96,12 @@ def test_a_message_is_not_longer_than_a_screen(run, tmp_path):
     assert (status, out) == (2, "")
     assert len(err) <= MAX_MESSAGE + 20
     assert "has no column 'nothing'" in err
+    assert "column18 and 2981 more." in err
+    table.write_text("path," + ",".join(f"{'column' * 20}{i}" for i in range(3000)) + "\n" + "a.jpg\n")
+    status, out, err = run("fit", table, "--label-column", "nothing")
+    assert (status, out) == (2, "")
+    assert len(err) <= MAX_MESSAGE + 20
+    assert "has no column 'nothing'" in err
     assert " characters ...]" in err
     status, _, err = run("fit", "x" * 5000)
     assert status == 2
