@@ -16,7 +16,7 @@ from measure import Scratch, mobilenetv2, print_table, shared
 from headstart import backbones, open_dataset
 from headstart.features import embed
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, Labels, Solution, Targets
+from headstart.heads.kinds import Array, Labels, LinearProblem, Solution, Targets
 from headstart.heads.lda import held_out_lda, solve_lda
 from headstart.heads.ridge import dropout_penalty, held_out_ridge, solve_ridge
 from headstart.heads.statistics import Statistics
@@ -73,12 +73,12 @@ def compare_held_out(name: str, x: Array, basis: Eigenbasis, targets: Targets, p
     return [
         compare(
             f"ridge, {name}",
-            lambda: held_out_ridge(basis, targets, [penalty])[0],
+            lambda: held_out_ridge(LinearProblem.of(basis, targets), [penalty])[0],
             lambda: refit_without_each_group(x, targets, partial(solve_ridge, penalty=penalty)),
         ),
         compare(
             f"LDA, {name}",
-            lambda: held_out_lda(basis, targets, [penalty])[0],
+            lambda: held_out_lda(LinearProblem.of(basis, targets), [penalty])[0],
             lambda: refit_without_each_group(x, targets, partial(solve_lda, shrinkage=penalty)),
             up_to_row_mean=True,
         ),

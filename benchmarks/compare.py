@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 from headstart import backbones, open_dataset
 from headstart.compare.backbones import _average_directions
 from headstart.features import FeatureCache, Features, embed
-from headstart.heads.selection import HeadOptions, rank_candidates, select_head
+from headstart.heads.selection import HeadOptions, rank_candidates, rank_tap_sets, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.splits.groups import find_groups, nearest_neighbours
 
@@ -201,7 +201,7 @@ def evaluate_cuts(contestants: Contestants, groups: np.ndarray) -> tuple[list[di
     for name, features in contestants.features.items():
         values = contestants.train_values(name)
         training_set = TrainingSet.of(values, labels, groups)
-        ranked = rank_candidates(training_set)
+        ranked = rank_tap_sets(training_set)
         for tap in values:
             head = select_head(training_set, HeadOptions(cut=tap)).head
             held_out = np.asarray(features.values[tap][is_held_out], np.float32)
@@ -211,7 +211,7 @@ def evaluate_cuts(contestants: Contestants, groups: np.ndarray) -> tuple[list[di
                     "dataset": contestants.data,
                     "backbone": name,
                     "cut": tap,
-                    "log-loss": ranked.best[tap,].candidate.log_loss,
+                    "log-loss": ranked[tap,].candidate.log_loss,
                     "LogME": logme(values[tap], labels),
                     "k-NN": knn(values[tap], labels, groups),
                     "held-out accuracy": float(is_correct[-1].mean()),
@@ -244,7 +244,7 @@ def losses_by_grouping(contestants: Contestants, average_groups: np.ndarray) -> 
         for name in contestants.features:
             values = {"features": contestants.train_values(name)["features"]}
             ranked = rank_candidates(TrainingSet.of(values, contestants.train_labels, groups))
-            losses[name] = ranked.selected.candidate.log_loss
+            losses[name] = ranked.average.candidate.log_loss
         count = len(np.unique(groups))
         rows.append({"dataset": contestants.data, "groups by": grouped_by, "groups": count, **losses})
     return rows

@@ -24,7 +24,7 @@ BYTES_PER_IMAGE = 2 * sum((24, 32, 96, 320, 1280)) + 768 + 32 + 12
 FIT = """
 import sys
 from headstart import Compute, FitOptions, fit_dataset, open_dataset
-from headstart.heads.selection import MANY_IMAGES
+from headstart.cli.options import MANY_IMAGES
 from headstart.machine import return_freed_memory
 dataset = open_dataset(sys.argv[1])
 if len(dataset) >= MANY_IMAGES:  # as the command does

@@ -25,7 +25,7 @@ WRITE_REPORTS = """
 import resource, sys, time
 from headstart import fit_dataset, open_dataset
 from headstart.features import FeatureCache
-from headstart.heads.selection import MANY_IMAGES
+from headstart.cli.options import MANY_IMAGES
 from headstart.machine import return_freed_memory
 from headstart.model.folder import write_model
 dataset = open_dataset(sys.argv[1])

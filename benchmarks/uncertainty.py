@@ -4,8 +4,8 @@
                                      [--backbone headstart-s]
 
 Features are computed once (and kept in the cache); everything after is closed form. ``sets`` and ``calibration``: from
-a random half of the groups head, temperature and thresholds are fitted (with the kind and the penalty that were
-selected on all images), and evaluated on the other half.
+a random half of the groups head, temperature and thresholds are fitted, as a fit to those images would do it, and
+evaluated on the other half.
 """
 
 from __future__ import annotations
@@ -20,17 +20,12 @@ from measure import mobilenetv2, print_table, shared
 from headstart import backbones, open_dataset
 from headstart.data import concatenate
 from headstart.features import FeatureCache, embed
-from headstart.heads.candidates import KINDS
-from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.head import Head, softmax
-from headstart.heads.kinds import Targets
 from headstart.heads.learning_curve import learning_curve
-from headstart.heads.ood import fit_ood, held_out_ood_scores
-from headstart.heads.selection import HeadOptions, SelectedHead, rank_candidates, select_head
+from headstart.heads.selection import SelectedHead, rank_candidates, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.splits.split import split_features
 from headstart.stats.conformal import fit_thresholds, group_quantile
-from headstart.stats.temperature import fit_temperature, label_smoothing
 
 PARTS = ("sets", "calibration", "ood", "curve")
 DATASETS = ("ants-bees", "horse-or-human")
@@ -68,14 +63,9 @@ class Case:
         """The selected head."""
         return self.selected.head
 
-    @property
-    def uses_dropout(self) -> bool:
-        """Whether the selected head has closed-form dropout."""
-        return "dropout" in self.head.settings
-
-    def matrix(self, values: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the taps of the selected head side by side, float32."""
-        return np.concatenate([values[tap].astype(np.float32) for tap in self.head.taps], axis=1)
+    def matrix(self, values: dict[str, np.ndarray], head: Head | None = None) -> np.ndarray:
+        """Return the taps of a head, the selected one unless stated, side by side, float32."""
+        return np.concatenate([values[tap].astype(np.float32) for tap in (head or self.head).taps], axis=1)
 
 
 def cases(name: str) -> Iterator[Case]:
@@ -169,41 +159,21 @@ class HalfResult:
     calibrated: np.ndarray
 
 
-def scale(case: Case, x: np.ndarray, fitted: np.ndarray) -> np.ndarray:
-    """Scale vectors as the selected head wants them, by the rows that are fitted to.
-
-    For dropout each number is divided by the root of its second moment, else all by the root of the total variance.
-    """
-    if not case.uses_dropout:
-        return x / np.sqrt(x[fitted].var(axis=0).sum())
-    moments = (x[fitted] ** 2).sum(axis=0)
-    return np.where(moments > 0, x / np.sqrt(np.where(moments > 0, moments, 1)), 0)
-
-
 def evaluate_half(case: Case, fitted: np.ndarray, held_out: np.ndarray) -> HalfResult:
     """Fit head, temperature and thresholds to the rows ``fitted``, and evaluate them on ``held_out``."""
     labels = case.labels[held_out]
-    targets = Targets(case.labels[fitted], case.head.weights.shape[1], case.groups[fitted])
-    plain = case.matrix(case.values).astype(np.float64)
-    x = scale(case, plain, fitted)
-    basis, kind, settings = Eigenbasis.of(x[fitted]), KINDS[case.head.kind], case.head.settings
-    left_out_scores = kind.held_out(basis, targets, [settings])[0]
-    smoothing = label_smoothing(len(np.unique(targets.groups)))
-    temperature = fit_temperature(left_out_scores, targets.labels, smoothing)
-    weights, bias = kind.solve(basis, targets, settings)
-    scores = x[held_out] @ weights + bias
-
-    # The OOD score of a head with dropout is that of the vectors as they are.
-    ood_vectors, ood_basis = (plain, Eigenbasis.of(plain[fitted])) if case.uses_dropout else (x, basis)
+    selected, fitted_labels, fitted_groups = select_on_part(case, fitted)
     thresholds = fit_thresholds(
-        softmax(left_out_scores / temperature),
-        targets.labels,
-        targets.groups,
-        held_out_ood_scores(ood_basis, targets.groups),
+        selected.probabilities,
+        fitted_labels,
+        fitted_groups,
+        selected.ood_scores,
         coverage=COVERAGE,
         false_alarms=FALSE_ALARMS,
     )
-    probabilities = softmax(scores / temperature)
+    head = selected.head
+    x = case.matrix({tap: vectors[held_out] for tap, vectors in case.values.items()}, head)
+    scores, probabilities = head.scores(x), head.probabilities(x)
     rows = np.arange(len(held_out))
     sets = thresholds.sets(probabilities)
     is_above = probabilities >= np.array(thresholds.set_thresholds)
@@ -211,10 +181,10 @@ def evaluate_half(case: Case, fitted: np.ndarray, held_out: np.ndarray) -> HalfR
         is_above[rows, labels].mean(),
         sets[rows, labels].mean(),
         sets.sum(axis=1).mean(),
-        thresholds.rejects(fit_ood(ood_basis).scores(ood_vectors[held_out])).mean(),
+        thresholds.rejects(selected.ood.scores(x)).mean(),
         (probabilities.argmax(axis=1) == labels).mean(),
         calibration(scores, 1, labels),
-        calibration(scores, temperature, labels),
+        calibration(scores, head.temperature, labels),
     )
 
 
@@ -269,7 +239,7 @@ def ood_rows(case: Case, other: Case) -> list[Row]:
         top = scaled.max(axis=1)
         return -top - np.log(np.exp(scaled - top[:, None]).sum(axis=1))
 
-    left_out_scores = rank_candidates(TrainingSet.of(case.values, case.labels, case.groups)).selected.scores
+    left_out_scores = rank_candidates(TrainingSet.of(case.values, case.labels, case.groups)).average.scores
     methods: dict[str, tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]] = {
         "OOD score": (selected.ood_scores, selected.ood.scores),
         "maximum softmax": (
@@ -302,11 +272,10 @@ def _share(selected: np.ndarray) -> str:
 
 
 def select_on_part(case: Case, rows: np.ndarray) -> tuple[SelectedHead, np.ndarray, np.ndarray]:
-    """Select a head of the same cut and kind on some of the images; return it with their labels and groups."""
+    """Select a head on some of the images; return it with their labels and groups."""
     labels, groups = case.labels[rows], np.unique(case.groups[rows], return_inverse=True)[1]
-    values = {tap: case.values[tap][rows] for tap in case.head.taps}
-    options = HeadOptions(case.head.taps, case.head.kind, case.head.settings.get("dropout"))
-    return select_head(TrainingSet.of(values, labels, groups), options), labels, groups
+    values = {tap: vectors[rows] for tap, vectors in case.values.items()}
+    return select_head(TrainingSet.of(values, labels, groups)), labels, groups
 
 
 def curve_rows(case: Case, parts: int) -> list[Row]:

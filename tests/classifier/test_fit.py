@@ -30,7 +30,7 @@ def test_the_result_of_a_fit_cannot_be_changed(photos):
     with pytest.raises(FrozenInstanceError):
         result.model = None
     assert result.model.run["accuracy"] == {name: value.to_dict() for name, value in result.accuracy.items()}
-    assert result.selected.basis is None  # otherwise a result would hold all features twice
+    assert result.selected.main is None  # otherwise a result would hold all features twice
 
 
 def test_features_are_extracted_by_the_given_function(photos):

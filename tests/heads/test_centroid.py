@@ -6,7 +6,7 @@ from helpers.heads import assert_solution_in_basis_is_that_of_statistics, centre
 
 from headstart.heads.centroid import centroid_in_basis, held_out_centroid, solve_centroid
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Targets
+from headstart.heads.kinds import LinearProblem, Targets
 from headstart.heads.statistics import Statistics
 
 
@@ -28,7 +28,7 @@ def test_a_class_without_images_has_no_score():
 
 def test_held_out_scores_are_those_of_refits():
     x, labels, groups = gaussian_classes()
-    scores = held_out_centroid(Eigenbasis.of(x), Targets(labels, 3, groups))
+    scores = held_out_centroid(LinearProblem.of(Eigenbasis.of(x), Targets(labels, 3, groups)))
     expected = scores_of_refits(x, labels, groups, lambda x, labels: solve_centroid(Statistics.of(x, labels, 3)))
     np.testing.assert_allclose(centred(scores), centred(expected), atol=1e-9)
 

@@ -32,3 +32,15 @@ def test_a_hidden_layer_comes_before_the_weights():
     head = Head("ridge", ("deep",), weights, bias, 1.0, (hidden_weights, hidden_bias))
     hidden = np.maximum(x @ hidden_weights + hidden_bias, 0)
     np.testing.assert_allclose(head.scores(x), hidden @ weights + bias, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_on_more_taps_gives_the_same_scores():
+    rng = np.random.default_rng(0)
+    weights, bias = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    head = Head("ridge", ("b", "d"), weights, bias, 0.5, settings={"penalty": 1.0})
+    wider = head.on_taps(("a", "b", "c", "d"), {"a": 2, "b": 1, "c": 3, "d": 4})
+    values = {tap: rng.normal(size=(7, width)) for tap, width in (("a", 2), ("b", 1), ("c", 3), ("d", 4))}
+    x = np.concatenate([values["b"], values["d"]], axis=1)
+    np.testing.assert_allclose(wider.scores(np.concatenate(list(values.values()), axis=1)), head.scores(x), atol=1e-6)
+    assert (wider.kind, wider.temperature, wider.settings) == ("ridge", 0.5, {"penalty": 1.0})
+    assert head.on_taps(("b", "d"), {}) is head

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from helpers.heads import select
 
+from headstart.heads.candidates import ScoredCandidate
 from headstart.heads.centroid import solve_centroid
 from headstart.heads.folds import FOLDS, deal_into_folds
 from headstart.heads.lda import solve_lda
 from headstart.heads.learning_curve import extrapolate, learning_curve, round_number
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.statistics import Statistics
+from headstart.heads.training_set import TrainingSet
 
 
 def draw_class_means(seed=0, classes=3, d=30, spread=0.55):
@@ -40,14 +42,14 @@ def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
     selected = select({"deep": x}, labels, groups, **options)
     curve = learning_curve(selected, labels, groups, seed=7)
     folds = deal_into_folds(labels, groups, np.random.default_rng(7))
-    vectors = selected.basis.vectors.rows(slice(None))
+    vectors = selected.main.problem.basis.vectors.rows(slice(None))
     unit = ((vectors - vectors.mean(axis=0)) ** 2).sum() / 90
     for size in range(1, FOLDS):
         is_correct_by_round = []
         for start in range(FOLDS):
             is_train = np.isin(folds, [(start + i) % FOLDS for i in range(size)])
             statistics = Statistics.of(vectors[is_train], labels[is_train], 3)
-            weights, bias = solve_part(statistics, options, selected.head, unit, is_train.sum() / 90)
+            weights, bias = solve_part(statistics, options, selected.main.candidate, unit, is_train.sum() / 90)
             is_correct = (vectors[~is_train] @ weights + bias).argmax(axis=1) == labels[~is_train]
             is_correct_by_round.append((folds[~is_train], is_correct))
         fold_accuracies = [
@@ -119,17 +121,24 @@ def test_there_is_no_curve_without_enough_groups_or_a_closed_form():
     assert learning_curve(select({"deep": x}, labels, groups), labels, groups) is None
     selected = select({"deep": x}, labels, np.arange(60))
     assert learning_curve(selected, labels, np.arange(60)) is not None
-    logistic = replace(selected, head=replace(selected.head, kind="logistic"))
-    assert learning_curve(logistic, labels, np.arange(60)) is None
+    logistic = replace(selected.main.candidate, kind="logistic")
+    selected = replace(selected, main=replace(selected.main, candidate=logistic))
+    assert learning_curve(selected, labels, np.arange(60)) is None
+    assert learning_curve(selected.without_arrays(), labels, np.arange(60)) is None
 
 
-def test_a_head_on_random_features_has_a_curve():
-    x = np.random.default_rng(0).normal(size=(400, 2))
-    labels = (np.linalg.norm(x, axis=1) > 1.1).astype(int)
-    selected = select({"deep": x}, labels, np.arange(400), kind="ridge")
-    assert selected.head.settings.get("random_features")
-    curve = learning_curve(selected, labels, np.arange(400))
-    assert curve.points[0].accuracy > 0.8
+def test_an_average_of_heads_has_the_curve_of_the_greatest_weight():
+    x, labels = draw_images(np.random.default_rng(3), 90, draw_class_means())
+    groups = np.arange(90)
+    selected = select({"deep": x}, labels, groups)
+    assert sum(candidate.weight > 0 for candidate in selected.candidates) > 1
+    main = max(selected.candidates, key=lambda candidate: candidate.weight)
+    assert selected.main.candidate == main
+    curve = learning_curve(selected, labels, groups)
+    alone = TrainingSet.of({"deep": x}, labels, groups).problem(("deep",), main.scaling)
+    scored = ScoredCandidate(main, selected.main.losses, selected.main.scores, alone)
+    assert learning_curve(replace(selected, main=scored), labels, groups).points[:-1] == curve.points[:-1]
+    assert curve.points[-1].accuracy == (selected.probabilities.argmax(axis=1) == labels).mean()
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (4, 2), (9, 5), (10, 10), (245, 200), (1027, 1000), (60, 50)])

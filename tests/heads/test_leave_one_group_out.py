@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from headstart.heads import leave_one_group_out
 from headstart.heads.centroid import held_out_centroid, solve_centroid
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Targets
+from headstart.heads.kinds import LinearProblem, Targets
 from headstart.heads.lda import held_out_lda, solve_lda
 from headstart.heads.leave_one_group_out import (
     MeansWithoutGroup,
     batched_matmul,
     chunks,
+    chunks_of_groups,
     fill_large_groups,
     gram_by_group,
     group_batches,
@@ -52,14 +53,16 @@ def test_held_out_scores_of_large_groups_are_those_of_refits(limits, sizes):
     basis, targets = Eigenbasis.of(x), Targets(labels, 3, groups)
     refit = partial(scores_of_refits, x, labels, groups)
 
-    for penalty, scores in zip((0.1, 5.0), held_out_ridge(basis, targets, [0.1, 5.0]), strict=True):
+    for penalty, scores in zip((0.1, 5.0), held_out_ridge(LinearProblem.of(basis, targets), [0.1, 5.0]), strict=True):
         expected = refit(lambda x, labels, p=penalty: ridge_by_hand(x, labels, 3, p))
         np.testing.assert_allclose(scores, expected, atol=1e-7)
-    for shrinkage, scores in zip((0.5, 10.0), held_out_lda(basis, targets, [0.5, 10.0]), strict=True):
+    for shrinkage, scores in zip((0.5, 10.0), held_out_lda(LinearProblem.of(basis, targets), [0.5, 10.0]), strict=True):
         expected = refit(lambda x, labels, s=shrinkage: solve_lda(Statistics.of(x, labels, 3), s))
         np.testing.assert_allclose(centred(scores), centred(expected), atol=1e-7)
     expected = refit(lambda x, labels: solve_centroid(Statistics.of(x, labels, 3)))
-    np.testing.assert_allclose(centred(held_out_centroid(basis, targets)), centred(expected), atol=1e-7)
+    np.testing.assert_allclose(
+        centred(held_out_centroid(LinearProblem.of(basis, targets))), centred(expected), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("kind", ["lda", "centroid"])
@@ -67,7 +70,8 @@ def test_a_class_that_is_only_in_the_group_gets_the_lowest_score(kind):
     x, labels, groups = gaussian_classes()
     groups = np.where(labels == 2, 99, groups)
     basis, targets = Eigenbasis.of(x), Targets(labels, 3, groups)
-    scores = held_out_lda(basis, targets, [1.0])[0] if kind == "lda" else held_out_centroid(basis, targets)
+    problem = LinearProblem.of(basis, targets)
+    scores = held_out_lda(problem, [1.0])[0] if kind == "lda" else held_out_centroid(problem)
     assert np.isfinite(scores).all()
     scores_of_class = scores[labels == 2]
     assert (scores_of_class[:, 2] <= scores_of_class[:, :2].min(axis=1)).all()
@@ -75,13 +79,13 @@ def test_a_class_that_is_only_in_the_group_gets_the_lowest_score(kind):
 
 def test_held_out_scores_of_equal_vectors_are_finite():
     basis, labels = Eigenbasis.of(np.ones((4, 3))), np.array([0, 1, 0, 1])
-    assert np.isfinite(held_out_ridge(basis, Targets(labels, 2, np.arange(4)), [1.0])).all()
+    assert np.isfinite(held_out_ridge(LinearProblem.of(basis, Targets(labels, 2, np.arange(4))), [1.0])).all()
     basis, labels, groups = Eigenbasis.of(np.ones((600, 3))), np.arange(600) % 2, np.arange(600) // 300
     targets = Targets(labels, 2, groups)
     for scores in (
-        held_out_ridge(basis, targets, [1.0]),
-        held_out_lda(basis, targets, [1.0]),
-        held_out_centroid(basis, targets),
+        held_out_ridge(LinearProblem.of(basis, targets), [1.0]),
+        held_out_lda(LinearProblem.of(basis, targets), [1.0]),
+        held_out_centroid(LinearProblem.of(basis, targets)),
         held_out_ood_scores(basis, groups),
     ):
         assert np.isfinite(scores).all()
@@ -92,12 +96,12 @@ def test_held_out_scores_of_equal_vectors_are_finite():
 def test_batches_and_large_groups_hold_every_image_once_and_groups_whole(seed, n, group_count, has_low_limits):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, group_count, n)
-    basis = Eigenbasis.of(rng.normal(size=(n, 3)))
+    problem = LinearProblem.of(Eigenbasis.of(rng.normal(size=(n, 3))), Targets(np.arange(n) % 2, 2, groups))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (LOW_LIMITS if has_low_limits else {}).items():
             patch.setattr(leave_one_group_out, name, value)
-        batches = list(group_batches(groups, basis, 2))
-        large = [np.concatenate(blocks) for blocks, _ in large_groups(groups, basis, np.zeros(n, np.int64), 1)]
+        batches = list(group_batches(problem))
+        large = [np.concatenate(blocks) for blocks, _ in large_groups(problem)]
     groups_of_rows = [rows for batch in batches for rows in batch] + large
     np.testing.assert_array_equal(np.sort(np.concatenate(groups_of_rows)), np.arange(n))
     for rows in groups_of_rows:
@@ -118,7 +122,7 @@ def test_large_groups_come_with_the_statistics_of_all_other_images(monkeypatch):
     basis = Eigenbasis.of(x)
     coordinates = basis.project(slice(None))
     sizes = []
-    for blocks, others in large_groups(groups, basis, labels, 3):
+    for blocks, others in large_groups(LinearProblem.of(basis, Targets(labels, 3, groups))):
         rows = np.concatenate(blocks)
         assert len(blocks) > 1
         sizes.append(len(rows))
@@ -135,12 +139,43 @@ def test_only_scores_of_large_groups_are_filled_in(monkeypatch):
     groups = groups_of_sizes(20, 9, 3, 1)
     x, labels, _ = gaussian_classes(n=len(groups), d=5)
     scores = np.full((1, len(groups), 3), 7.0)
-    filled = fill_large_groups(scores, Eigenbasis.of(x), labels, groups, [solve_centroid])
+    problem = LinearProblem.of(Eigenbasis.of(x), Targets(labels, 3, groups))
+    filled = fill_large_groups(scores, problem, [solve_centroid])
     assert filled is scores
     expected = scores_of_refits(x, labels, groups, lambda x, labels: solve_centroid(Statistics.of(x, labels, 3)))
     is_large = groups <= 1
     np.testing.assert_allclose(centred(scores[0, is_large]), centred(expected[is_large]), atol=1e-9)
     np.testing.assert_array_equal(scores[0, ~is_large], 7)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(3, 40), st.integers(2, 9), st.integers(1, 50))
+def test_chunks_of_groups_hold_every_row_once_and_groups_whole(seed, n, group_count, size):
+    groups = np.random.default_rng(seed).integers(0, group_count, n)
+    chunks = list(chunks_of_groups(groups, size))
+    np.testing.assert_array_equal(np.sort(np.concatenate(chunks)), np.arange(n))
+    for rows in chunks:
+        assert (np.diff(rows) > 0).all()
+        assert len(rows) == np.isin(groups, groups[rows]).sum()
+    for rows in chunks[:-1]:  # a chunk ends with the group that fills it
+        assert len(rows) >= size
+        assert len(rows) - np.unique(groups[rows], return_counts=True)[1].max() < size
+
+
+@pytest.mark.parametrize("low_limits", [False, True])
+def test_held_out_scores_of_some_rows_are_those_of_all(low_limits, monkeypatch):
+    """Only scores are fewer: heads are still fitted to all images of other groups."""
+    if low_limits:
+        monkeypatch.setattr(leave_one_group_out, "LARGE_GROUP", 4)
+    groups = groups_of_sizes(20, 9, 9, 3, 1, 1)
+    x, labels, _ = gaussian_classes(n=len(groups), d=5)
+    problem = LinearProblem.of(Eigenbasis.of(x), Targets(labels, 3, groups))
+    rows = np.flatnonzero(np.isin(groups, [0, 2, 3, 5]))
+    some = problem.at(rows)
+    np.testing.assert_array_equal(some.labels, labels[rows])
+    np.testing.assert_allclose(held_out_ridge(some, [0.1, 2]), held_out_ridge(problem, [0.1, 2])[:, rows], atol=1e-9)
+    np.testing.assert_allclose(held_out_lda(some, [0.1, 2]), held_out_lda(problem, [0.1, 2])[:, rows], atol=1e-9)
+    np.testing.assert_allclose(held_out_centroid(some), held_out_centroid(problem)[rows], atol=1e-9)
 
 
 def test_class_means_without_a_group_are_those_of_the_other_images():

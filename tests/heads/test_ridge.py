@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import OptionError
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Targets
+from headstart.heads.kinds import LinearProblem, Targets
 from headstart.heads.ridge import dropout_penalty, held_out_ridge, ridge_in_basis, solve_ridge
 from headstart.heads.statistics import Statistics
 
@@ -68,7 +68,7 @@ def test_held_out_scores_are_those_of_refits(n, d, by_group):
     x, labels, groups = gaussian_classes(n=n, d=d)
     groups = groups if by_group else np.arange(n)
     penalties = [0.1, 5.0]
-    scores = held_out_ridge(Eigenbasis.of(x), Targets(labels, 3, groups), penalties)
+    scores = held_out_ridge(LinearProblem.of(Eigenbasis.of(x), Targets(labels, 3, groups)), penalties)
     for i, penalty in enumerate(penalties):
         expected = scores_of_refits(x, labels, groups, lambda x, labels, p=penalty: ridge_by_hand(x, labels, 3, p))
         np.testing.assert_allclose(scores[i], expected, atol=1e-8)
@@ -81,7 +81,7 @@ def test_held_out_scores_are_those_of_refits_for_any_groups(seed, n, d, group_co
     labels = rng.permutation(np.arange(n) % 2)
     x, groups = rng.normal(size=(n, d)), rng.integers(0, group_count, n)
     assume(len(np.unique(groups)) > 1)
-    scores = held_out_ridge(Eigenbasis.of(x), Targets(labels, 2, groups), [0.7])[0]
+    scores = held_out_ridge(LinearProblem.of(Eigenbasis.of(x), Targets(labels, 2, groups)), [0.7])[0]
     expected = scores_of_refits(x, labels, groups, lambda x, labels: ridge_by_hand(x, labels, 2, 0.7))
     np.testing.assert_allclose(scores, expected, atol=1e-7)
 
@@ -90,7 +90,7 @@ def test_noise_is_not_predictable_with_next_to_no_penalty():
     """With the constant direction left in the smoother, every held-out score would seem perfect."""
     rng = np.random.default_rng(1)
     x, labels = rng.normal(size=(30, 200)), rng.permutation(np.arange(30) % 2)
-    scores = held_out_ridge(Eigenbasis.of(x), Targets(labels, 2, np.arange(30)), [1e-6])[0]
+    scores = held_out_ridge(LinearProblem.of(Eigenbasis.of(x), Targets(labels, 2, np.arange(30))), [1e-6])[0]
     assert (scores.argmax(axis=1) == labels).mean() < 0.8
 
 
@@ -99,6 +99,6 @@ def test_the_solution_in_the_eigenbasis_is_that_of_the_statistics(count, width):
     assert_solution_in_basis_is_that_of_statistics(
         count,
         width,
-        lambda basis, targets: ridge_in_basis(basis, targets, 0.7),
+        lambda problem: ridge_in_basis(problem, 0.7),
         lambda statistics: solve_ridge(statistics, 0.7),
     )

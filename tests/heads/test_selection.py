@@ -2,17 +2,20 @@
 
 import numpy as np
 import pytest
-from helpers.heads import centred, rank, scenes, select
+from helpers.heads import centred, overlapping_classes, rank, scenes, select
 
 from headstart.errors import DataError, OptionError
 from headstart.heads import selection
 from headstart.heads.candidates import Candidate, ScoredCandidate
 from headstart.heads.centroid import solve_centroid
+from headstart.heads.head import softmax
 from headstart.heads.lda import solve_lda
 from headstart.heads.mlp import MlpConfig
 from headstart.heads.ridge import solve_ridge
-from headstart.heads.selection import HeadOptions, tied_with_best
+from headstart.heads.selection import HeadOptions, rank_tap_sets, tied_with_best
 from headstart.heads.statistics import Statistics
+from headstart.heads.training_set import TrainingSet
+from headstart.stats.temperature import fit_temperature
 
 
 def accuracy(scores, labels):
@@ -21,8 +24,8 @@ def accuracy(scores, labels):
 
 def test_the_tap_that_shows_the_class_is_selected_and_its_accuracy_holds_on_new_groups():
     values, labels, groups = scenes()
-    selected = select(values, labels, groups)
-    assert selected.head.taps == ("deep",)
+    selected = select(values, labels, groups, cut="deep")
+    assert max(select(values, labels, groups).candidates, key=lambda c: c.weight).taps == ("deep",)
     rng = np.random.default_rng(0)
     rng.normal(size=(40, 24))  # ``scenes`` draws the vectors of its groups, and then the means of the classes
     class_means = rng.normal(size=(2, 24))
@@ -48,7 +51,7 @@ def test_leaving_out_single_images_of_scenes_overestimates_the_accuracy():
 def test_every_kind_of_head_learns_and_its_probabilities_sum_to_one(kind):
     values, labels, groups = scenes(classes=3, groups=45)
     selected = select(values, labels, groups, kind=kind)
-    assert kind in ("auto", selected.head.kind)
+    assert selected.head.kind in ((kind,) if kind != "auto" else ("ridge", "lda", "average"))
     np.testing.assert_allclose(selected.probabilities.sum(axis=1), 1, atol=1e-12)
     if len(selected.head.taps) == 1:
         probabilities = selected.head.probabilities(np.asarray(values[selected.head.taps[-1]], np.float32))
@@ -56,39 +59,96 @@ def test_every_kind_of_head_learns_and_its_probabilities_sum_to_one(kind):
         assert accuracy(probabilities, labels) > 0.85
 
 
-def solve_written_out(head, statistics, unit):
-    """The solution with the kind and settings of ``head``; ``unit`` is the mean squared length of the vectors."""
-    if head.kind == "lda":
-        return solve_lda(statistics, head.settings["shrinkage"] * unit)
-    if head.kind == "centroid":
+def solve_written_out(candidate, statistics, unit):
+    """The solution with the kind and settings of a candidate; ``unit`` is the mean squared length of the vectors."""
+    if candidate.kind == "lda":
+        return solve_lda(statistics, candidate.settings["shrinkage"] * unit)
+    if candidate.kind == "centroid":
         return solve_centroid(statistics)
-    if "dropout" in head.settings:
-        rate = head.settings["dropout"]
+    if "dropout" in candidate.settings:
+        rate = candidate.settings["dropout"]
         return solve_ridge(statistics, rate / (1 - rate))
-    return solve_ridge(statistics, head.settings["penalty"] * unit)
+    return solve_ridge(statistics, candidate.settings["penalty"] * unit)
+
+
+def scales_written_out(x, scaling):
+    """The factors of the vectors of one tap."""
+    if scaling == "dropout":
+        return 1 / np.sqrt((x**2).sum(axis=0))
+    deviation = x.std(axis=0)
+    scales = 1 / (deviation + 0.001 * deviation.mean()) if scaling == "channel" else np.ones(x.shape[1])
+    return scales / np.sqrt((deviation**2 * scales**2).sum())
 
 
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.5}, {"kind": "lda"}, {"kind": "centroid"}])
 def test_held_out_scores_are_those_of_the_selected_settings_fitted_without_the_group(options):
     values, labels, groups = scenes(groups=12, group_size=2)
     x = values["deep"].astype(np.float64)
-    head = select({"deep": x}, labels, groups, **options).head
-    assert "random_features" not in head.settings  # their scale comes from all images
-    scores = rank({"deep": x}, labels, groups, **options).selected.scores
-    by_image = select({"deep": x}, labels, np.arange(len(labels)), **options)
-    assert by_image.head.weights.shape == head.weights.shape
+    result = rank({"deep": x}, labels, groups, **options)
     deviations = x - x.mean(axis=0)
-    if "dropout" in options:
-        scale = 1 / np.sqrt((x**2).sum(axis=0))
-    else:
-        scale = np.full(x.shape[1], 1 / np.sqrt(deviations.var(axis=0).sum()))
-    scaled = x * scale
-    unit = (deviations**2 * scale**2).sum() / len(x)
-    for group in range(3):
-        is_left_out = groups == group
-        weights, bias = solve_written_out(head, Statistics.of(scaled[~is_left_out], labels[~is_left_out], 2), unit)
-        expected = scaled[is_left_out] @ weights + bias
-        np.testing.assert_allclose(centred(scores[is_left_out]), centred(expected), atol=1e-6)
+    for part in result.parts:
+        scale = scales_written_out(x, part.candidate.scaling)
+        scaled, unit = x * scale, (deviations**2 * scale**2).sum() / len(x)
+        for group in range(3):
+            is_left_out = groups == group
+            statistics = Statistics.of(scaled[~is_left_out], labels[~is_left_out], 2)
+            weights, bias = solve_written_out(part.candidate, statistics, unit)
+            expected = scaled[is_left_out] @ weights + bias
+            np.testing.assert_allclose(centred(part.scores[is_left_out]), centred(expected), atol=1e-6)
+
+
+def test_the_head_is_the_average_of_its_parts_by_their_evidence():
+    values, labels, groups = overlapping_classes()
+    result = rank(values, labels, groups)
+    assert len(result.parts) > 2
+    losses = np.array([part.candidate.log_loss for part in result.parts])
+    taps = np.array([len(part.candidate.taps) for part in result.parts])
+    weights = np.exp(-60 * losses / 2 - taps)
+    weights /= weights.sum()
+    np.testing.assert_allclose([part.candidate.weight for part in result.parts], weights, atol=1e-9)
+    head = select(values, labels, groups).head
+    assert head.taps == ("shallow", "deep")
+    x = np.concatenate([values[tap].astype(np.float64) for tap in head.taps], axis=1)
+    expected = 0
+    for part, weight in zip(result.parts, weights, strict=True):
+        taps = part.candidate.taps
+        scales = [scales_written_out(values[tap].astype(np.float64), part.candidate.scaling) for tap in taps]
+        scaled = np.concatenate([values[tap].astype(np.float64) for tap in taps], axis=1) * np.concatenate(scales)
+        unit = ((scaled - scaled.mean(axis=0)) ** 2).sum() / len(x)
+        part_weights, bias = solve_written_out(part.candidate, Statistics.of(scaled, labels, 3), unit)
+        expected = expected + weight / part.candidate.temperature * centred(scaled @ part_weights + bias)
+    np.testing.assert_allclose(centred(head.scores(x)), expected, atol=2e-4)
+    parts = [centred(part.scores) / part.candidate.temperature for part in result.parts]
+    held_out = np.tensordot(weights, parts, 1)
+    np.testing.assert_allclose(result.average.scores, held_out, atol=1e-9)
+    temperature = fit_temperature(held_out, labels, 1 / 61)
+    assert head.temperature == pytest.approx(temperature, rel=1e-5)
+    np.testing.assert_allclose(select(values, labels, groups).probabilities, softmax(held_out / temperature), atol=1e-6)
+
+
+def test_nothing_further_is_tried_where_next_to_no_errors_are_left():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    values = {tap: rng.normal(size=(60, 9)) + 20 * np.eye(9)[labels] for tap in ("shallow", "deep")}
+    tried = select(values, labels, np.arange(60)).candidates
+    assert {(c.taps, c.scaling) for c in tried} == {(("deep",), "tap")}
+
+
+def test_each_tap_alone_and_the_deepest_together_are_ranked():
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(120) % 3, np.arange(120) // 2
+    values = {
+        tap: (rng.normal(size=(120, d)) + 0.4 * labels[:, None]).astype(np.float32)
+        for tap, d in (("first", 3), ("early", 4), ("middle", 6), ("late", 8))
+    }
+    ranked = rank_tap_sets(TrainingSet.of(values, labels, groups))
+    alone = [("late",), ("middle",), ("early",), ("first",)]
+    assert list(ranked) == [*alone, ("middle", "late"), ("early", "middle", "late")]
+    for taps, scored in ranked.items():
+        assert scored.candidate.taps == taps
+        best = rank(values, labels, groups, cut=taps)
+        assert scored.candidate.log_loss == min(c.log_loss for c in best.candidates)
+        assert len(scored.scores) == 120
 
 
 def test_one_image_of_each_class_is_enough_for_a_head():
@@ -192,39 +252,62 @@ def test_dropout_zero_is_plain_least_squares():
     np.testing.assert_allclose(selected.head.scores(x), expected, atol=1e-4)
 
 
-def test_random_features_are_selected_where_no_linear_boundary_separates_the_classes():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 2))
-    labels = (np.linalg.norm(x, axis=1) > 1.1).astype(int)
-    selected = select({"deep": x}, labels, np.arange(400), kind="ridge")
-    assert selected.head.settings.get("random_features")
-    assert accuracy(selected.probabilities, labels) > 0.93
-
-
 def test_the_order_of_images_does_not_matter():
     values, labels, groups = scenes()
     order = np.random.default_rng(9).permutation(len(labels))
     first = select(values, labels, groups)
     second = select({tap: vectors[order] for tap, vectors in values.items()}, labels[order], groups[order])
-    assert first.head.settings == second.head.settings
+    assert {c.weight > 0 for c in first.candidates} == {True, False}
+    np.testing.assert_allclose([c.weight for c in first.candidates], [c.weight for c in second.candidates], atol=1e-6)
     np.testing.assert_allclose(first.probabilities[order], second.probabilities, atol=1e-6)
     np.testing.assert_allclose(first.head.weights, second.head.weights, atol=1e-4)
 
 
-def test_of_many_images_the_same_candidate_is_selected(monkeypatch):
-    """Of many images tap sets are tried one after the other, to save memory."""
+def test_of_many_images_candidates_are_weighed_by_some_groups(monkeypatch):
+    """The scores that the claims come from are still those of all images."""
     rng = np.random.default_rng(0)
     labels, groups = np.arange(120) % 3, np.arange(120) // 2
     values = {
         tap: (rng.normal(size=(120, d)) + 0.4 * labels[:, None]).astype(np.float32)
         for tap, d in (("early", 4), ("middle", 6), ("late", 8))
     }
-    in_parallel = rank(values, labels, groups)
-    monkeypatch.setattr(selection, "MANY_IMAGES", 1)
-    in_sequence = rank(values, labels, groups)
-    assert {c.taps for c in in_parallel.candidates} >= {("middle", "late"), ("early", "middle", "late")}
-    assert [c.to_dict() for c in in_sequence.candidates] == [c.to_dict() for c in in_parallel.candidates]
-    assert in_sequence.selected.candidate.to_dict() == in_parallel.selected.candidate.to_dict()
+    by_all = rank(values, labels, groups)
+    monkeypatch.setattr(selection, "MAX_EVALUATED", 80)
+    by_some = rank(values, labels, groups)
+    assert {c.taps for c in by_all.candidates} >= {("middle", "late"), ("early", "middle", "late")}
+    assert [(c.taps, c.kind, c.scaling) for c in by_some.candidates] == [
+        (c.taps, c.kind, c.scaling) for c in by_all.candidates
+    ]
+    assert {len(part.losses) for part in by_some.parts} == {len(by_some.average.scores)} == {120}
+    weights = {(c.taps, c.kind, c.scaling): c for c in by_all.candidates if c.weight > 0}
+    for part in by_some.parts:
+        c = part.candidate
+        alike = weights.get((c.taps, c.kind, c.scaling))
+        if alike is not None and alike.settings == c.settings:
+            assert c.log_loss == pytest.approx(alike.log_loss)
+    rows = selection._evaluated_rows(TrainingSet.of(values, labels, groups))
+    assert len(rows) == 80
+    assert len(np.unique(groups[rows])) == 40  # whole groups
+
+
+@pytest.mark.slow
+def test_thousands_of_images_keep_the_directions_that_vary_most():
+    """The head in 512 directions is next to as good as that in all 600."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(6000) % 3
+    spread = np.geomspace(1, 0.02, 600)
+    means = rng.normal(size=(3, 600)) * spread * 0.35
+    values = {"deep": (means[labels] + rng.normal(size=(6000, 600)) * spread).astype(np.float16)}
+    selected = select(values, labels, np.arange(6000))
+    new = (means[labels] + rng.normal(size=(6000, 600)) * spread).astype(np.float16)
+    statistics = Statistics.of(values["deep"].astype(np.float64), labels, 3)
+    weights, bias = solve_lda(statistics, 0.1)
+    best = accuracy(new @ weights + bias, labels)
+    assert accuracy(selected.head.scores(new), labels) > best - 0.01
+    assert abs(accuracy(selected.probabilities, labels) - accuracy(selected.head.scores(new), labels)) < 0.02
+    assert selected.main.problem.basis.eigenvectors.shape == (600, 512)
+    assert selected.ood_scores.shape == (6000,)
+    assert abs(np.median(selected.ood_scores) - np.median(selected.ood.scores(new))) < 0.02
 
 
 def test_candidates_are_tied_where_losses_differ_no_more_than_noise():
@@ -232,7 +315,7 @@ def test_candidates_are_tied_where_losses_differ_no_more_than_noise():
     noise -= noise.mean(axis=1, keepdims=True)
 
     def scored(losses):
-        candidate = Candidate(("deep",), "ridge", {}, float(losses.mean()), 1.0, 1.0)
+        candidate = Candidate(("deep",), "ridge", "tap", {}, float(losses.mean()), 1.0, 1.0)
         return ScoredCandidate(candidate, losses, np.zeros((40, 2)), None)
 
     candidates = [scored(0.201 + noise[0]), scored(0.3 + noise[1]), scored(0.2 + noise[1])]

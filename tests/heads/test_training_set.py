@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from helpers.heads import rank, select
 
-from headstart.heads.head import softmax
+from headstart.heads import training_set as training_set_module
+from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.kinds import LinearProblem
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.statistics import Statistics
-from headstart.heads.training_set import RANDOM_FEATURES, TrainingSet
+from headstart.heads.training_set import TrainingSet
 
 
 @pytest.fixture
@@ -37,19 +39,39 @@ def test_taps_side_by_side_have_the_same_total_variance(two_taps):
     np.testing.assert_allclose(rows[:, 4:] * np.sqrt(deep.var(axis=0).sum()), deep)
 
 
+def test_channels_have_almost_the_same_variance_when_each_is_scaled(two_taps):
+    rows = two_taps.vectors(("shallow", "deep"), "channel").rows(slice(None))
+    variances = rows.var(axis=0)
+    np.testing.assert_allclose(variances[:4].sum(), 1)
+    np.testing.assert_allclose(variances[[0, 2, 3]], 1 / 3, rtol=0.01)  # the channel that is always zero stays so
+    assert variances[1] == 0
+    np.testing.assert_allclose(variances[4:], 1 / 6, rtol=0.01)
+
+
+def test_the_problem_of_many_images_has_the_scatter_of_its_vectors(monkeypatch):
+    """For many images the scatter matrix is computed once, of all taps unscaled."""
+    rng = np.random.default_rng(0)
+    labels, groups = np.arange(90) % 3, np.arange(90) // 2
+    values = {
+        tap: (rng.normal(size=(90, d)) * rng.uniform(1, 9, d) + 5).astype(np.float16)
+        for tap, d in (("a", 3), ("b", 4), ("c", 5), ("d", 6))
+    }
+    training_set = TrainingSet.of(values, labels, groups)
+    monkeypatch.setattr(training_set_module, "MANY_IMAGES", 50)
+    for taps in (("d",), ("c", "d"), ("b", "c", "d"), ("a", "d"), ("d", "b")):
+        for scaling in ("tap", "channel"):
+            problem = training_set.problem(taps, scaling)
+            expected = LinearProblem.of(Eigenbasis.of(training_set.vectors(taps, scaling)), training_set.targets)
+            np.testing.assert_allclose(problem.basis.eigenvalues, expected.basis.eigenvalues, rtol=1e-9)
+            np.testing.assert_allclose(np.abs(problem.points), np.abs(expected.points), atol=1e-9)
+            np.testing.assert_allclose(np.abs(problem.means), np.abs(expected.means), atol=1e-9)
+
+
 def test_vectors_for_dropout_have_features_of_equal_second_moment(two_taps):
-    rows = two_taps.dropout_vectors(("shallow", "deep")).rows(slice(None))
+    rows = two_taps.vectors(("shallow", "deep"), "dropout").rows(slice(None))
     expected = np.ones(10)
     expected[1] = 0  # a feature that is always zero stays zero
     np.testing.assert_allclose((rows**2).sum(axis=0), expected)
-
-
-def test_random_features_are_nonnegative_and_of_a_fixed_number(two_taps):
-    vectors = two_taps.random_feature_vectors(("deep",), seed=3)
-    assert vectors.width == RANDOM_FEATURES
-    assert vectors.rows(slice(None)).min() == 0
-    again = two_taps.random_feature_vectors(("deep",), seed=3)
-    np.testing.assert_array_equal(vectors.rows(slice(None)), again.rows(slice(None)))
 
 
 def test_views_are_trained_on_but_not_evaluated():
@@ -57,14 +79,15 @@ def test_views_are_trained_on_but_not_evaluated():
     rng = np.random.default_rng(5)
     labels, groups = np.tile([0, 1], 30), np.arange(60)
     x = rng.normal(size=(60, 8)) + 0.8 * labels[:, None]
-    selected = select({"t": np.tile(x, (2, 1))}, np.tile(labels, 2), np.tile(groups, 2), kind="ridge", images=60)
-    scaled = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
+    main = rank({"t": np.tile(x, (2, 1))}, np.tile(labels, 2), np.tile(groups, 2), kind="ridge", images=60).parts[0]
+    deviations = x - x.mean(axis=0)
+    scaled = deviations / (deviations.std(axis=0) if main.candidate.scaling == "channel" else 1)
+    scaled /= np.sqrt(scaled.var(axis=0).sum())
     # In units of the mean squared length: half as much, since the refit has half as many vectors.
-    penalty = float(selected.head.settings["penalty"]) / 2
+    penalty = float(main.candidate.settings["penalty"]) / 2
     for i in (0, 7, 59):
         weights, bias = solve_ridge(Statistics.of(np.delete(scaled, i, 0), np.delete(labels, i), 2), penalty)
-        expected = softmax((scaled[[i]] @ weights + bias) / selected.head.temperature)
-        np.testing.assert_allclose(selected.probabilities[[i]], expected, atol=1e-9)
+        np.testing.assert_allclose(main.scores[[i]], scaled[[i]] @ weights + bias, atol=1e-3)
 
 
 def test_views_of_the_wrong_class_lower_the_accuracy_of_the_images():
@@ -72,8 +95,8 @@ def test_views_of_the_wrong_class_lower_the_accuracy_of_the_images():
     labels, groups = np.tile([0, 1], 30), np.arange(60)
     x = rng.normal(size=(60, 8)) + 0.8 * labels[:, None]
     with_views = ({"t": np.concatenate([x, x])}, np.r_[labels, 1 - labels], np.tile(groups, 2))
-    candidate = rank(*with_views, kind="ridge", images=60).selected.candidate
-    assert candidate.accuracy < rank({"t": x}, labels, groups, kind="ridge").selected.candidate.accuracy
+    candidate = rank(*with_views, kind="ridge", images=60).average.candidate
+    assert candidate.accuracy < rank({"t": x}, labels, groups, kind="ridge").average.candidate.accuracy
     accuracy = (select(*with_views, kind="ridge", images=60).probabilities.argmax(axis=1) == labels).mean()
     assert candidate.accuracy == pytest.approx(accuracy)
 
@@ -86,5 +109,5 @@ def test_an_image_is_left_out_with_its_views():
     values = {"t": np.tile(x, (3, 1)) + 0.01 * rng.normal(size=(120, 60))}
     by_group = rank(values, np.tile(labels, 3), np.tile(np.arange(40), 3), kind="ridge", images=40)
     by_row = rank(values, np.tile(labels, 3), np.arange(120), kind="ridge", images=40)
-    assert by_group.selected.candidate.accuracy < 0.7
-    assert by_row.selected.candidate.accuracy > 0.9
+    assert by_group.average.candidate.accuracy < 0.7
+    assert by_row.average.candidate.accuracy > 0.9

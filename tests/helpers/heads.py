@@ -3,7 +3,7 @@
 import numpy as np
 
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Targets
+from headstart.heads.kinds import LinearProblem, Targets
 from headstart.heads.selection import HeadOptions, rank_candidates, select_head
 from headstart.heads.statistics import Statistics
 from headstart.heads.training_set import TrainingSet
@@ -28,6 +28,17 @@ def scenes(seed=0, groups=40, group_size=4, d=24, spread=0.3, classes=2):
     deep = class_means[labels] * 1.5 + scene_vectors[group_index] + noise
     shallow = scene_vectors[group_index] * 3 + spread * rng.normal(size=(len(group_index), d))
     return {"shallow": shallow.astype(np.float16), "deep": deep.astype(np.float16)}, labels, group_index
+
+
+def overlapping_classes(seed=0, images=120, classes=3):
+    """Features by tap, labels and groups of two images each; many images are misclassified on any taps."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(images) % classes
+    values = {}
+    for tap, width in (("shallow", 5), ("deep", 9)):
+        means = 0.5 * rng.normal(size=(classes, width))
+        values[tap] = ((means[labels] + rng.normal(size=(images, width))) * rng.uniform(1, 4, width)).astype(np.float16)
+    return values, labels, np.arange(images) // (2 * classes) * classes + labels
 
 
 def select(values, labels, groups, images=None, **options):
@@ -94,7 +105,7 @@ def assert_solution_in_basis_is_that_of_statistics(count, width, solve_in_basis,
     rng = np.random.default_rng(4)
     x, labels = rng.standard_normal((count, width)) + 3, np.arange(count) % 3
     x[:, 0] = x[:, 1]
-    weights, bias = solve_in_basis(Eigenbasis.of(x), Targets(labels, 3, labels))
+    weights, bias = solve_in_basis(LinearProblem.of(Eigenbasis.of(x), Targets(labels, 3, labels)))
     expected_weights, expected_bias = solve_statistics(Statistics.of(x - x.mean(axis=0), labels, 3))
     np.testing.assert_allclose(weights, expected_weights, rtol=1e-8, atol=1e-8)
     new = rng.standard_normal((10, width)) + 3

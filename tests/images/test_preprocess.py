@@ -108,3 +108,12 @@ def test_the_dictionary_restores_the_preprocessing_and_any_change_gives_another_
     ]
     assert len({first.fingerprint, *(other.fingerprint for other in others)}) == 6
     assert first.fingerprint == Preprocess(160, 192, "squash", 0.9, "bicubic").fingerprint
+
+
+def test_a_crop_of_everything_stays_within_the_image():
+    """For these sizes rounding puts the box of the crop 1e-14 outside."""
+    sizes = [(h, w) for w in range(224, 400) for h in (w * 3 // 4, w * 4 // 3)]
+    outside = [(h, w) for h, w in sizes if min(h, w) < 224 * (min(h, w) / 224)]
+    assert outside
+    for h, w in outside[:5]:
+        assert Preprocess(224, 224, crop=1.0)(np.zeros((h, w, 3), np.uint8)).shape == (224, 224, 3)

@@ -117,7 +117,7 @@ def print_quarantined(quarantined: Sequence[Mapping[str, str]]) -> None:
 def print_fit(result: FitResult, folder: str, seconds: float) -> None:
     """Print what a fit used and found."""
     run = result.model.run
-    images, groups, head, cache, runtime = (run[key] for key in ("images", "groups", "head", "cache", "runtime"))
+    images, groups, cache, runtime = (run[key] for key in ("images", "groups", "cache", "runtime"))
     classes = _names(run["classes"], MAX_CLASSES)
     print(
         line(f"Images      {images['train']} for training, {images['validation']} for validation; classes: {classes}")
@@ -127,10 +127,7 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
     if images["skipped"]:
         print(line(f"Skipped     {_reasons(images['skipped'])}"))
     _print_groups(groups)
-    settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
-    text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
-    kind = f"{head['kind']} ({text})" if text else head["kind"]
-    print(line(f"Head        {kind} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    print(line(f"Head        {_describe_head(run)} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     titles = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
     for key, title in titles.items():
         if key in result.accuracy:
@@ -143,6 +140,19 @@ def print_fit(result: FitResult, folder: str, seconds: float) -> None:
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
     print(line(f"Model       {folder}"))
+
+
+def _describe_head(run: Mapping[str, Any]) -> str:
+    """Describe the head, in a few words: its kind and settings, and how many heads it is the average of."""
+    head = run["head"]
+    settings = {name: value for name, value in head.items() if name not in ("kind", "temperature")}
+    text = ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in settings.items())
+    parts = [candidate for candidate in run["candidates"] if candidate["weight"] > 0]
+    if len(parts) > 1:
+        kinds = sorted({part["kind"] for part in parts}, reverse=True)
+        text = f"average of {len(parts)}{', ' if text else ''}{text}"
+        return f"{' and '.join(kinds)} ({text})"
+    return f"{head['kind']} ({text})" if text else str(head["kind"])
 
 
 def _print_groups(groups: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
-from headstart.heads.selection import HeadOptions, rank_candidates
+from headstart.heads.selection import HeadOptions, rank_candidates, rank_tap_sets
 from headstart.heads.training_set import TrainingSet
 from headstart.machine import single_threaded_blas
 from headstart.splits.groups import Groups
@@ -52,7 +52,7 @@ class CompareOptions:
     """How backbones are compared.
 
     ``cuts`` "auto" is one row for each backbone, with the cut and the head that ``fit`` would choose; "all" a row for
-    each tap and each set of taps tried, all with heads without dropout and random features. ``group_by`` is "auto",
+    each tap and each set of taps tried, with its best head. ``group_by`` is "auto",
     "none" or a column. ``time_limit`` in seconds: backbones that cannot be read in it are skipped, in the order given;
     ``max_size`` in megabytes: so are cuts whose graph is larger.
     """
@@ -320,9 +320,13 @@ def _score(
         values = {tap: vectors[tap] for tap in loaded.taps}
         training_set = TrainingSet.of(values, split.labels, split.groups.index)
         with single_threaded_blas():
-            result = rank_candidates(training_set, HeadOptions(seed=options.seed), workers=options.compute.threads)
-        fit_cut = result.selected.candidate.taps
-        for candidate in [result.selected] if options.cuts == "auto" else result.best.values():
+            threads = options.compute.threads
+            selected = rank_candidates(training_set, HeadOptions(seed=options.seed), workers=threads).average
+            candidates = [selected]
+            if options.cuts == "all":
+                candidates = list(rank_tap_sets(training_set, workers=threads).values())
+        fit_cut = selected.candidate.taps
+        for candidate in candidates:
             row = _row(loaded, candidate, split)
             scored.append((replace(row, fit_cut=row.cut == fit_cut), candidate))
     scored.sort(key=lambda pair: pair[0].log_loss)

@@ -191,15 +191,16 @@ def _cross_validate(setup: _Setup, folds: Sequence[Fold]) -> tuple[_HeldOutScore
 
 
 def _fit_frozen_head(result: FitResult, rows: Rows) -> Head:
-    """Fit a head to the frozen features of the training images ``rows`` alone, of the same kind and taps."""
+    """Fit a head to the frozen features of the training images ``rows`` alone, as the head of all was, on its taps."""
     data, options = result.data, result.options
     head = result.selected.head
     images = data.split.train[rows]
     groups = np.unique(data.split.groups.index[rows], return_inverse=True)[1]
-    training_set = TrainingSet.of(data.features.vectors(images), data.split.labels[rows], groups)
-    head_options = replace(options.head_options, cut=head.taps, kind=head.kind)
+    vectors = data.features.vectors(images)
+    training_set = TrainingSet.of({tap: vectors[tap] for tap in head.taps}, data.split.labels[rows], groups)
     with single_threaded_blas():
-        return select_head(training_set, head_options, workers=options.compute.threads).head
+        selected = select_head(training_set, options.head_options, workers=options.compute.threads)
+    return selected.head.on_taps(head.taps, {tap: vectors[tap].shape[1] for tap in head.taps})
 
 
 def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:

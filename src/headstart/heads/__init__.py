@@ -12,10 +12,9 @@ folds.py                folds of whole groups, for heads without a closed form
 logistic.py             logistic regression (scikit-learn), held out by folds of groups
 mlp.py                  a hidden layer with dropout, trained (PyTorch)
 optimizers.py           optimizers and class weights of the heads and layers that are trained
-random_features.py      random ReLU features before a linear head
 ood.py                  OodDetector: how far an image is from the training images
 training_set.py         TrainingSet: what a head learns from
 candidates.py           the kinds of heads, and the held-out loss of each candidate
-selection.py            choose taps, kind and penalty by held-out log-loss
+selection.py            try taps, kinds and penalties, and average the best by held-out log-loss
 learning_curve.py       accuracy expected of more images
 """

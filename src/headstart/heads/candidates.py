@@ -2,137 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from headstart.heads.centroid import CENTROID
-from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, HeadKind, Settings
+from headstart.heads.kinds import Array, HeadKind, LinearProblem, Settings
 from headstart.heads.lda import LDA
+from headstart.heads.leave_one_group_out import chunks_of_groups
 from headstart.heads.logistic import LOGISTIC
-from headstart.heads.ridge import DROPOUT_GRID, RIDGE
-from headstart.heads.training_set import RANDOM_FEATURES, TrainingSet
+from headstart.heads.ridge import RIDGE
+from headstart.heads.training_set import TrainingSet
 from headstart.stats.temperature import fit_temperature, log_losses
 
 KINDS: dict[str, HeadKind] = {kind.name: kind for kind in (RIDGE, LDA, CENTROID, LOGISTIC)}
-AUTO_KINDS = ("ridge", "lda", "centroid")  # what is tried where no kind is asked for
 SCORES_AT_ONCE = 4_000_000  # numbers, 32 MB: as many settings at a time; each time reads all vectors anew
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A head that was tried: its taps, kind and settings, and its leave-one-group-out log-loss and accuracy."""
+    """A head that was tried: its taps, kind and settings, and its leave-one-group-out log-loss and accuracy.
+
+    ``scaling`` is how its vectors were scaled (see ``TrainingSet.scales``), "" where they were not; ``weight`` its
+    share, 0 to 1, of the head that was selected.
+    """
 
     taps: tuple[str, ...]
     kind: str
+    scaling: str
     settings: Settings
-    log_loss: float
-    accuracy: float
-    temperature: float
-
-    @property
-    def has_random_features(self) -> bool:
-        """Whether the head sits on random features of the taps."""
-        return "random_features" in self.settings
+    log_loss: float = 0.0
+    accuracy: float = 0.0
+    temperature: float = 1.0
+    weight: float = 0.0
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form in ``run.json``."""
         return {
             "taps": list(self.taps),
             "kind": self.kind,
+            "scaling": self.scaling,
             **self.settings,
             "log_loss": self.log_loss,
             "accuracy": self.accuracy,
+            "weight": self.weight,
         }
 
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A candidate with the log-loss [n] and the scores [n, k] of each image, its group left out, and its basis."""
+    """A candidate, its log-loss [m] and scores [m, k] of the images evaluated, their group left out, and its problem.
+
+    ``problem`` is None for a head that was not solved in closed form.
+    """
 
     candidate: Candidate
     losses: Array = field(repr=False)
     scores: Array = field(repr=False)
-    basis: Eigenbasis | None = field(repr=False)
+    problem: LinearProblem | None = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """All candidates that were tried on one set of taps, in order. Only the best keeps its scores: they are large."""
+    """All candidates of one kind that were tried on one set of taps, in order. Only the best keeps its scores."""
 
     candidates: tuple[Candidate, ...]
     best: ScoredCandidate
 
 
-def try_kinds(training_set: TrainingSet, taps: tuple[str, ...], kind: str, dropout: float | None) -> Trial:
-    """Try the heads of a kind, or of all ("auto"), on some taps with every setting of their grids.
-
-    ``dropout`` in [0, 1) fixes the rate of closed-form dropout instead.
-    """
-    if dropout is not None:
-        return try_dropout(training_set, taps, ({"dropout": dropout},))
-    basis = Eigenbasis.of(training_set.vectors(taps))
-    names = AUTO_KINDS if kind == "auto" else (kind,)
-    return _merge([_try_settings(training_set, taps, basis, KINDS[name], KINDS[name].grid) for name in names])
-
-
-def try_dropout(training_set: TrainingSet, taps: tuple[str, ...], grid: Sequence[Settings] = DROPOUT_GRID) -> Trial:
-    """Try ridge with closed-form dropout at each rate."""
-    basis = Eigenbasis.of(training_set.dropout_vectors(taps))
-    return _try_settings(training_set, taps, basis, RIDGE, grid)
-
-
-def try_random_features(training_set: TrainingSet, taps: tuple[str, ...], seed: int) -> Trial:
-    """Try ridge on random ReLU features."""
-    basis = Eigenbasis.of(training_set.random_feature_vectors(taps, seed))
-    return _try_settings(training_set, taps, basis, RIDGE, RIDGE.grid, {"random_features": RANDOM_FEATURES})
-
-
-def score_candidate(
-    training_set: TrainingSet,
-    basis: Eigenbasis | None,
-    taps: tuple[str, ...],
-    kind: str,
-    settings: Settings,
-    scores: Array,
-) -> ScoredCandidate:
-    """Evaluate held-out scores [n, k] at the temperature that suits them best."""
-    scores, labels = scores[: training_set.images], training_set.image_labels
-    temperature = fit_temperature(scores, labels, training_set.smoothing)
-    losses = log_losses(scores, labels, temperature, training_set.smoothing)
-    accuracy = float((scores.argmax(axis=1) == labels).mean())
-    candidate = Candidate(taps, kind, settings, float(losses.mean()), accuracy, temperature)
-    return ScoredCandidate(candidate, losses, scores, basis)
-
-
-def _try_settings(
-    training_set: TrainingSet,
-    taps: tuple[str, ...],
-    basis: Eigenbasis,
-    kind: HeadKind,
-    grid: Sequence[Settings],
-    shown_settings: Mapping[str, float] | None = None,
+def try_settings(
+    training_set: TrainingSet, taps: tuple[str, ...], scaling: str, problem: LinearProblem, kind: HeadKind
 ) -> Trial:
-    """Evaluate every setting of ``grid``; ``shown_settings`` are recorded with each."""
+    """Evaluate every setting in the grid of a kind of head on the images among the rows of a problem."""
+    is_image = problem.rows < training_set.images
+    images = problem.rows[is_image]
     candidates: list[Candidate] = []
     best: ScoredCandidate | None = None
-    for chunk in _chunks(grid, training_set):
-        for settings, scores in zip(chunk, kind.held_out(basis, training_set.targets, chunk), strict=True):
-            shown = {**settings, **(shown_settings or {})}
-            scored = score_candidate(training_set, basis, taps, kind.name, shown, scores)
+    for chunk in _chunks(kind.grid, problem):
+        for settings, scores in zip(chunk, kind.held_out(problem, chunk), strict=True):
+            candidate = Candidate(taps, kind.name, scaling, settings)
+            start = candidates[-1].temperature if candidates else None
+            scored = score_candidate(training_set, candidate, scores[is_image], images, problem, start)
             candidates.append(scored.candidate)
             if best is None or scored.candidate.log_loss < best.candidate.log_loss:
                 # A copy, so that the scores of the whole chunk can go.
-                best = ScoredCandidate(scored.candidate, scored.losses, scored.scores.copy(), basis)
+                best = replace(scored, scores=scored.scores.copy())
     assert best is not None
     return Trial(tuple(candidates), best)
 
 
-def _chunks(grid: Sequence[Settings], training_set: TrainingSet) -> Iterator[Sequence[Settings]]:
-    step = max(1, SCORES_AT_ONCE // (len(training_set) * training_set.targets.classes))
+def score_candidate(
+    training_set: TrainingSet,
+    candidate: Candidate,
+    scores: Array,
+    images: NDArray[np.integer] | None = None,
+    problem: LinearProblem | None = None,
+    start: float | None = None,
+) -> ScoredCandidate:
+    """Evaluate held-out scores [m, k] of some images, of all unless stated, at the temperature that suits them best.
+
+    ``start`` is a temperature to begin the search for it at.
+    """
+    labels = training_set.image_labels if images is None else training_set.image_labels[images]
+    temperature = fit_temperature(scores, labels, training_set.smoothing, start)
+    losses = log_losses(scores, labels, temperature, training_set.smoothing)
+    accuracy = float((scores.argmax(axis=1) == labels).mean())
+    evaluated = replace(candidate, log_loss=float(losses.mean()), accuracy=accuracy, temperature=temperature)
+    return ScoredCandidate(evaluated, losses, scores, problem)
+
+
+def score_all_images(training_set: TrainingSet, scored: ScoredCandidate) -> ScoredCandidate:
+    """Return the candidate with the scores of all images; the same where it has them already."""
+    candidate, problem = scored.candidate, scored.problem
+    if problem is None or len(scored.scores) == training_set.images:
+        return scored
+    scores = np.empty((len(training_set), training_set.targets.classes))
+    for rows in chunks_of_groups(training_set.targets.groups, ROWS_AT_ONCE):
+        scores[rows] = KINDS[candidate.kind].held_out(problem.at(rows), [candidate.settings])[0]
+    scores = scores[: training_set.images]
+    return score_candidate(training_set, candidate, scores, None, problem, candidate.temperature)
+
+
+def _chunks(grid: Sequence[Settings], problem: LinearProblem) -> Iterator[Sequence[Settings]]:
+    step = max(1, SCORES_AT_ONCE // max(1, len(problem.rows) * problem.targets.classes))
     return (grid[i : i + step] for i in range(0, len(grid), step))
-
-
-def _merge(trials: Sequence[Trial]) -> Trial:
-    candidates = tuple(candidate for trial in trials for candidate in trial.candidates)
-    return Trial(candidates, min((trial.best for trial in trials), key=lambda best: best.candidate.log_loss))

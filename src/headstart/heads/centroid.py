@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, HeadKind, Settings, Solution, Targets
+from headstart.heads.kinds import Array, HeadKind, LinearProblem, Settings, Solution
 from headstart.heads.leave_one_group_out import (
     MeansWithoutGroup,
     fill_large_groups,
@@ -24,14 +24,13 @@ def solve_centroid(statistics: Statistics) -> Solution:
     return means.T, bias
 
 
-def held_out_centroid(basis: Eigenbasis, targets: Targets) -> Array:
-    """Compute the scores [n, k] that the nearest class mean gives every image when its group is left out."""
-    labels = targets.labels
-    counts, means = basis.class_means(labels, targets.classes)
+def held_out_centroid(problem: LinearProblem) -> Array:
+    """Compute the scores [m, k] that the nearest class mean gives every row when its group is left out."""
+    labels, counts, means = problem.labels, problem.counts, problem.means
     mean_products = means @ means.T
-    scores = np.empty((1, len(labels), targets.classes))
-    for rows in group_batches(targets.groups, basis, targets.classes):
-        group_labels, points = labels[rows], basis.project(rows)
+    scores = np.empty((1, len(labels), problem.targets.classes))
+    for rows in group_batches(problem):
+        group_labels, points = labels[rows], problem.points[rows]
         offsets, point_means = points - means[group_labels], points @ means.T
         without = MeansWithoutGroup.of(
             group_labels,
@@ -43,22 +42,21 @@ def held_out_centroid(basis: Eigenbasis, targets: Targets) -> Array:
         )
         nearest = without.point_means - 0.5 * without.mean_norms[..., None, :]
         scores[0, rows] = with_lowest_score(nearest, without.is_absent)
-    held_out: Array = fill_large_groups(scores, basis, labels, targets.groups, [solve_centroid])[0]
+    held_out: Array = fill_large_groups(scores, problem, [solve_centroid])[0]
     return held_out
 
 
-def centroid_in_basis(basis: Eigenbasis, targets: Targets) -> Solution:
+def centroid_in_basis(problem: LinearProblem) -> Solution:
     """Solve for the nearest class mean of all images."""
-    _, means = basis.class_means(targets.labels, targets.classes)
-    return basis.affine(means.T, -0.5 * (means**2).sum(axis=1))
+    return problem.basis.affine(problem.means.T, -0.5 * (problem.means**2).sum(axis=1))
 
 
-def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    return np.stack([held_out_centroid(basis, targets) for _ in settings])
+def _held_out(problem: LinearProblem, settings: Sequence[Settings]) -> Array:
+    return np.stack([held_out_centroid(problem) for _ in settings])
 
 
-def _solve(basis: Eigenbasis, targets: Targets, _: Settings) -> Solution:
-    return centroid_in_basis(basis, targets)
+def _solve(problem: LinearProblem, _: Settings) -> Solution:
+    return centroid_in_basis(problem)
 
 
 def _solve_statistics(statistics: Statistics, _: Settings, __: Eigenbasis) -> Solution:

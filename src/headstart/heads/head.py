@@ -1,7 +1,9 @@
 """A head: an affine map from the taps' vectors to class scores, a temperature, a softmax."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,18 @@ class Head:
     temperature: float
     hidden_layer: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     settings: Mapping[str, float | str] = field(default_factory=dict)
+
+    def on_taps(self, taps: tuple[str, ...], channels: Mapping[str, int]) -> Head:
+        """Return the same head on more taps, with weights of 0 on those that it does not take.
+
+        ``taps`` are in the order of the head's own; ``channels`` has the width of each.
+        """
+        if taps == self.taps:
+            return self
+        widths = [channels[tap] for tap in self.taps]
+        own = dict(zip(self.taps, np.split(self.weights, np.cumsum(widths)[:-1]), strict=True))
+        absent = {tap: np.zeros((channels[tap], self.weights.shape[1]), np.float32) for tap in taps}
+        return replace(self, taps=taps, weights=np.concatenate([own.get(tap, absent[tap]) for tap in taps]))
 
     def scores(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """Compute class scores [n, k], float32, before temperature and softmax."""

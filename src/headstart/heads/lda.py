@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, HeadKind, Settings, Solution, Targets
+from headstart.heads.kinds import Array, HeadKind, LinearProblem, Settings, Solution
 from headstart.heads.leave_one_group_out import (
     MeansWithoutGroup,
     batched_matmul,
@@ -86,19 +86,19 @@ class PrecisionMeans:
         )
 
 
-def held_out_lda(basis: Eigenbasis, targets: Targets, shrinkages: Sequence[float]) -> Array:
-    """Compute the scores [p, n, k] that LDA with each of p shrinkages gives every image when its group is left out.
+def held_out_lda(problem: LinearProblem, shrinkages: Sequence[float]) -> Array:
+    """Compute the scores [p, m, k] that LDA with each of p shrinkages gives every row when its group is left out.
 
     Removing a group shifts the class means and subtracts a matrix of at most the group's rank from the within-class
     scatter, so its inverse follows from the Woodbury identity. In the eigenbasis the total scatter is diagonal, and the
     within-class scatter is the total minus a matrix of rank k. A class with no images left gets the row's lowest score.
     """
-    labels, classes = targets.labels, targets.classes
-    counts, means = basis.class_means(labels, classes)
-    all_precisions = PrecisionMeans.of(means, counts, 1 / (basis.eigenvalues + np.asarray(shrinkages)[:, None]))
+    labels, classes, counts, means = problem.labels, problem.targets.classes, problem.counts, problem.means
+    total_inverses = 1 / (problem.basis.eigenvalues + np.asarray(shrinkages)[:, None])
+    all_precisions = PrecisionMeans.of(means, counts, total_inverses)
     scores = np.empty((len(shrinkages), len(labels), classes))
-    for rows in group_batches(targets.groups, basis, classes):
-        group_labels, points = labels[rows], basis.project(rows)
+    for rows in group_batches(problem):
+        group_labels, points = labels[rows], problem.points[rows]
         offsets = points - means[group_labels]
         for chunk in chunks(len(shrinkages), rows, classes):
             precision = all_precisions.at(chunk)
@@ -117,7 +117,7 @@ def held_out_lda(basis: Eigenbasis, targets: Targets, shrinkages: Sequence[float
             )
             scores[chunk, rows] = _scores(without, group_labels, counts, offset_products)
     solvers = [partial(solve_lda, shrinkage=shrinkage) for shrinkage in shrinkages]
-    return fill_large_groups(scores, basis, labels, targets.groups, solvers)
+    return fill_large_groups(scores, problem, solvers)
 
 
 def _scores(
@@ -139,10 +139,9 @@ def _scores(
     return with_lowest_score(scores, without.is_absent)
 
 
-def lda_in_basis(basis: Eigenbasis, targets: Targets, shrinkage: float) -> Solution:
+def lda_in_basis(problem: LinearProblem, shrinkage: float) -> Solution:
     """Solve LDA for all images by the Woodbury identity; every class has images, and ``shrinkage`` > 0."""
-    count = len(targets.labels)
-    counts, means = basis.class_means(targets.labels, targets.classes)
+    basis, counts, means, count = problem.basis, problem.counts, problem.means, len(problem.basis)
     precision = PrecisionMeans.of(means, counts, 1 / (basis.eigenvalues + shrinkage))
     bias = np.log(counts / count) - 0.5 * count * np.diag(precision.within_products)
     weights = count * (precision.total_means + precision.total_means @ precision.correction)
@@ -153,12 +152,12 @@ def _shrinkage(settings: Settings, basis: Eigenbasis) -> float:
     return float(settings["shrinkage"]) * basis.mean_squared_length
 
 
-def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    return held_out_lda(basis, targets, [_shrinkage(setting, basis) for setting in settings])
+def _held_out(problem: LinearProblem, settings: Sequence[Settings]) -> Array:
+    return held_out_lda(problem, [_shrinkage(setting, problem.basis) for setting in settings])
 
 
-def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:
-    return lda_in_basis(basis, targets, _shrinkage(settings, basis))
+def _solve(problem: LinearProblem, settings: Settings) -> Solution:
+    return lda_in_basis(problem, _shrinkage(settings, problem.basis))
 
 
 def _solve_statistics(statistics: Statistics, settings: Settings, basis: Eigenbasis) -> Solution:

@@ -1,4 +1,6 @@
-"""What more images would bring: accuracy of the selected kind of head after fewer images, extrapolated to more.
+"""What more images would bring: accuracy of the selected head after fewer images, extrapolated to more.
+
+Of an average of heads the one with the greatest weight stands for it.
 
 The images are dealt into FOLDS of whole groups. A head learned from some of them is evaluated on the others; since
 sufficient statistics add, every subset costs one solve and no look at the images. Errors of heads fall about as a power
@@ -73,12 +75,15 @@ def learning_curve(
     It is extrapolated to ``more`` images; by default a round number, at most as many again. None for a head that has no
     closed form or learned from further views, and where a class has fewer groups than there are folds.
     """
-    basis, classes, count = selected.basis, int(labels.max()) + 1, len(labels)
-    kind = KINDS.get(selected.head.kind)
+    classes, count = int(labels.max()) + 1, len(labels)
     folds = deal_into_folds(labels, groups, np.random.default_rng(seed))
-    if basis is None or len(basis) != count or kind is None or kind.solve_statistics is None or folds is None:
+    if selected.main is None or selected.main.problem is None or folds is None:
         return None
-    solve_statistics, settings = kind.solve_statistics, selected.head.settings
+    basis, main = selected.main.problem.basis, selected.main.candidate
+    kind, settings = KINDS[main.kind], main.settings
+    if len(basis) != count or kind.solve_statistics is None:
+        return None
+    solve_statistics = kind.solve_statistics
 
     def solve(statistics: Statistics) -> Solution:
         return solve_statistics(statistics, settings, basis)

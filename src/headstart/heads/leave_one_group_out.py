@@ -13,55 +13,61 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, Labels, Solution
+from headstart.heads.kinds import Array, Labels, LinearProblem, Solution
 from headstart.heads.statistics import Statistics, add_to_diagonal
-from headstart.heads.vectors import one_hot
 
 CHUNK_SIZE = 1_000_000  # numbers in the largest temporary array of a batch of groups
 LARGE_GROUP = 256  # images: a group with more, and with more than a vector is wide, is refitted, which saves memory
 
 
-def group_batches(groups: Labels, basis: Eigenbasis, classes: int = 1) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows of all but large groups as arrays [groups, size]: groups of one size, a chunk at a time."""
-    width = max(len(basis.eigenvalues), classes)
-    for rows in _rows_by_group_size(groups):
+def chunks_of_groups(groups: Labels, size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of whole groups, ascending, at least ``size`` of them at a time where so many are left."""
+    order = np.argsort(groups, kind="stable")
+    last_of_group = np.flatnonzero(np.r_[np.diff(groups[order]) != 0, True]) + 1
+    start = 0
+    while start < len(order):
+        end = int(last_of_group[np.searchsorted(last_of_group, min(start + size, len(order)))])
+        yield np.sort(order[start:end])
+        start = end
+
+
+def group_batches(problem: LinearProblem) -> Iterator[NDArray[np.int64]]:
+    """Yield all but large groups as arrays [groups, size]: groups of one size, a chunk at a time.
+
+    A number is the position of an image in ``problem.rows``.
+    """
+    width = max(len(problem.basis.eigenvalues), problem.targets.classes)
+    for rows in _rows_by_group_size(problem.groups):
         size = rows.shape[1]
-        if not _is_large(size, basis):
+        if not _is_large(size, problem):
             step = max(1, CHUNK_SIZE // (size * max(size, width)))
             yield from (rows[first : first + step] for first in range(0, len(rows), step))
 
 
-def large_groups(
-    groups: Labels, basis: Eigenbasis, labels: Labels, classes: int
-) -> Iterator[tuple[list[NDArray[np.int64]], Statistics]]:
-    """Yield each large group's rows, in blocks [size], with the statistics of the coordinates of all other images.
+def large_groups(problem: LinearProblem) -> Iterator[tuple[list[NDArray[np.int64]], Statistics]]:
+    """Yield each large group, in blocks [size], with the statistics of the coordinates of all other images.
 
-    A head is refitted from those: its matrices are as wide as a vector, those of the closed form as the group.
+    A head is refitted from those: its matrices are as wide as a vector, those of the closed form as the group. A number
+    is the position of an image in ``problem.rows``.
     """
-    counts, sums = np.bincount(labels, minlength=classes), None
-    large = (rows for rows in _rows_by_group_size(groups) if _is_large(rows.shape[1], basis))
+    eigenvalues, labels, classes = problem.basis.eigenvalues, problem.labels, problem.targets.classes
+    sums = problem.counts[:, None] * problem.means
+    large = (rows for rows in _rows_by_group_size(problem.groups) if _is_large(rows.shape[1], problem))
     for rows in (group for same_size in large for group in same_size):
-        if sums is None:
-            sums = basis.products(one_hot(labels, classes)).T
-        blocks = np.array_split(rows, len(rows) * len(basis.eigenvalues) // CHUNK_SIZE + 1)
-        left_out = Statistics.merged(Statistics.of(basis.project(block), labels[block], classes) for block in blocks)
-        gram = add_to_diagonal(-left_out.gram, basis.eigenvalues)  # the Gram matrix of all coordinates is diagonal
-        yield blocks, Statistics(counts - left_out.counts, sums - left_out.sums, gram)
+        blocks = np.array_split(rows, len(rows) * len(eigenvalues) // CHUNK_SIZE + 1)
+        left_out = Statistics.merged(Statistics.of(problem.points[block], labels[block], classes) for block in blocks)
+        gram = add_to_diagonal(-left_out.gram, eigenvalues)  # the Gram matrix of all coordinates is diagonal
+        yield blocks, Statistics(problem.counts - left_out.counts, sums - left_out.sums, gram)
 
 
 def fill_large_groups(
-    scores: Array,
-    basis: Eigenbasis,
-    labels: Labels,
-    groups: Labels,
-    solvers: Sequence[Callable[[Statistics], Solution]],
+    scores: Array, problem: LinearProblem, solvers: Sequence[Callable[[Statistics], Solution]]
 ) -> Array:
-    """Fill in ``scores`` [p, n, k] of the images in large groups, by refitting each of p heads; return ``scores``."""
-    for blocks, others in large_groups(groups, basis, labels, scores.shape[2]):
+    """Fill in ``scores`` [p, m, k] of the images in large groups, by refitting each of p heads; return ``scores``."""
+    for blocks, others in large_groups(problem):
         solutions = [solver(others) for solver in solvers]
         for rows in blocks:
-            points = basis.project(rows)
+            points = problem.points[rows]
             for i, (weights, bias) in enumerate(solutions):
                 scores[i, rows] = with_lowest_score(points @ weights + bias, np.isneginf(bias))
     return scores
@@ -164,5 +170,5 @@ def _rows_by_group_size(groups: Labels) -> Iterator[NDArray[np.int64]]:
     return (order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes))
 
 
-def _is_large(size: int, basis: Eigenbasis) -> bool:
-    return max(LARGE_GROUP, len(basis.eigenvalues)) < size < len(basis)
+def _is_large(size: int, problem: LinearProblem) -> bool:
+    return max(LARGE_GROUP, len(problem.basis.eigenvalues)) < size < len(problem.basis)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.folds import group_folds
-from headstart.heads.kinds import Array, HeadKind, Labels, Settings, Solution, Targets
+from headstart.heads.kinds import Array, HeadKind, Labels, LinearProblem, Settings, Solution, Targets
 
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C
 
@@ -45,12 +44,13 @@ def held_out_logistic(x: Array, targets: Targets, inverse_penalties: Sequence[fl
     return scores
 
 
-def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    x = basis.project(slice(None)) / np.sqrt(basis.mean_squared_length)
-    return held_out_logistic(x, targets, [float(setting["C"]) for setting in settings])
+def _held_out(problem: LinearProblem, settings: Sequence[Settings]) -> Array:
+    x = problem.basis.project(slice(None)) / np.sqrt(problem.basis.mean_squared_length)
+    return held_out_logistic(x, problem.targets, [float(setting["C"]) for setting in settings])[:, problem.rows]
 
 
-def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:
+def _solve(problem: LinearProblem, settings: Settings) -> Solution:
+    basis, targets = problem.basis, problem.targets
     unit = np.sqrt(basis.mean_squared_length)
     weights, bias = fit_logistic(
         basis.project(slice(None)) / unit, targets.labels, targets.classes, float(settings["C"])

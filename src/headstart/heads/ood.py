@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.leave_one_group_out import group_batches, large_groups
+from headstart.heads.kinds import LinearProblem, Targets
+from headstart.heads.leave_one_group_out import chunks_of_groups, group_batches, large_groups
 from headstart.heads.statistics import add_to_diagonal
 
 Array = NDArray[np.float64]
 PENALTY = 0.003  # of the summed eigenvalues of the training images
 LEAST_EXPLAINED = 0.05  # directions of which less than this share is explained are left out: many, and of no effect
 EPSILON = 1e-9  # of a mean squared length of about 1: an image that is the mean itself has a score of 1
+CHUNK_SIZE = 4096  # images whose coordinates are held at a time
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class OodDetector:
 
 def fit_ood(basis: Eigenbasis) -> OodDetector:
     """Fit a detector from the basis of the training vectors."""
-    explained = basis.eigenvalues / (basis.eigenvalues + PENALTY * basis.eigenvalues.sum())
+    explained = basis.eigenvalues / (basis.eigenvalues + PENALTY * basis.total)
     count = max(1, int((explained >= LEAST_EXPLAINED).sum()))  # ONNX has no matrix without columns
     # Eigenvalues are ascending: the directions of which enough is explained are the last.
     basis, explained, scales = basis.top(count), explained[-count:], basis.vectors.scales
@@ -56,30 +58,52 @@ def fit_ood(basis: Eigenbasis) -> OodDetector:
 
 
 def held_out_ood_scores(basis: Eigenbasis, groups: NDArray[np.integer]) -> Array:
-    """Compute the OOD score [n] of every image when its group is left out; nothing is refitted but for large groups.
+    """Compute the OOD score [n] of every image when its group is left out; nothing is refitted but for large groups."""
+    scores = np.ones(len(basis))
+    if basis.total == 0:
+        return scores
+    problem = LinearProblem.of(basis, Targets(np.zeros(len(basis), np.int64), 1, groups), np.zeros(0, np.int64))
+    for rows in chunks_of_groups(groups, CHUNK_SIZE):
+        scores[rows] = _held_out_scores(problem.at(rows))
+    return scores
+
+
+def _held_out_scores(problem: LinearProblem) -> Array:
+    """Compute the scores [m] of the rows of a problem.
 
     With the smoother H of all images (intercept included), the smoother without group G evaluated on G is
     ``H_GG (I - H_GG)^-1``. Subtracting 1 / (number of other images) removes the intercept's part.
     """
-    count = len(basis)
-    penalty = PENALTY * float(basis.eigenvalues.sum())
-    scores = np.ones(count)
-    if penalty == 0:
-        return scores
-    for rows in group_batches(groups, basis):
+    basis, count = problem.basis, len(problem.basis)
+    penalty = PENALTY * basis.total
+    scores = np.ones(len(problem.rows))
+    for rows in group_batches(problem):
         size = rows.shape[1]
         if size == count:
             continue
-        points = basis.project(rows)
+        points = problem.points[rows]
         smoother = (points / (basis.eigenvalues + penalty)) @ points.transpose(0, 2, 1) + 1 / count
         products = np.linalg.solve(np.eye(size) - smoother, smoother)
         unexplained = penalty * (np.diagonal(products, axis1=1, axis2=2) - 1 / (count - size))
         offsets = points + points.sum(axis=1, keepdims=True) / (count - size)
-        scores[rows] = unexplained / ((offsets**2).sum(axis=2) + EPSILON)
-    for blocks, others in large_groups(groups, basis, np.zeros(count, np.int64), 1):
+        lengths = (offsets**2).sum(axis=2)
+        if not basis.is_complete:  # nothing of what lies outside the basis is explained
+            vectors = basis.centred(problem.rows[rows])
+            vectors += vectors.sum(axis=1, keepdims=True) / (count - size)
+            outside = np.maximum((vectors**2).sum(axis=2) - lengths, 0)
+            unexplained, lengths = unexplained + outside, lengths + outside
+        scores[rows] = unexplained / (lengths + EPSILON)
+    for blocks, others in large_groups(problem):
         inverse = np.linalg.inv(add_to_diagonal(others.scatter, penalty))
+        left_out = sum(len(block) for block in blocks)
+        outside_mean = -sum(basis.centred(problem.rows[block]).sum(axis=0) for block in blocks) / (count - left_out)
         for block in blocks:
-            offsets = basis.project(block) - others.mean
+            offsets = problem.points[block] - others.mean
             unexplained = penalty * ((offsets @ inverse) * offsets).sum(axis=1)
-            scores[block] = unexplained / ((offsets**2).sum(axis=1) + EPSILON)
+            lengths = (offsets**2).sum(axis=1)
+            if not basis.is_complete:
+                vectors = basis.centred(problem.rows[block]) - outside_mean
+                outside = np.maximum((vectors**2).sum(axis=1) - lengths, 0)
+                unexplained, lengths = unexplained + outside, lengths + outside
+            scores[block] = unexplained / (lengths + EPSILON)
     return scores

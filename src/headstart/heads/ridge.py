@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.errors import OptionError
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.kinds import Array, HeadKind, Settings, Solution, Targets
+from headstart.heads.kinds import Array, HeadKind, LinearProblem, Settings, Solution
 from headstart.heads.leave_one_group_out import (
     batched_matmul,
     chunks,
@@ -21,8 +21,7 @@ from headstart.heads.leave_one_group_out import (
 from headstart.heads.statistics import Statistics, add_to_diagonal
 from headstart.heads.vectors import one_hot
 
-PENALTIES = tuple(float(x) for x in np.geomspace(10**-2.5, 10, 8))  # times the mean squared length of a vector
-DROPOUT_RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
+PENALTIES = tuple(float(x) for x in np.geomspace(0.01, 10**0.5, 6))  # times the mean squared length of a vector
 LEAST_PENALTY = 1e-6  # what stands for no dropout: the inverse of the scatter may not exist
 
 
@@ -59,37 +58,36 @@ def check_dropout_rate(rate: float) -> None:
         raise OptionError(f"Dropout rate {rate} cannot be used; give one from 0 up to, not including, 1.")
 
 
-def held_out_ridge(basis: Eigenbasis, targets: Targets, penalties: Sequence[float]) -> Array:
-    """Compute the scores [p, n, k] that ridge with each of p penalties gives every image when its group is left out.
+def held_out_ridge(problem: LinearProblem, penalties: Sequence[float]) -> Array:
+    """Compute the scores [p, m, k] that ridge with each of p penalties gives every row when its group is left out.
 
     ``penalties`` > 0 are in units of summed squared coordinates. The residual of a group left out is
     ``(I - H_GG)^-1 r_G`` with the smoother H of all images; its constant direction is taken out of the kernel and added
     back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
-    truth = one_hot(targets.labels, targets.classes)
-    count, mean = len(truth), truth.mean(axis=0)
-    weights = 1 / (basis.eigenvalues + np.asarray(penalties)[:, None])
-    projected = weights[:, :, None] * basis.products(truth - mean)
+    classes, count = problem.targets.classes, len(problem.basis)
+    truth, mean = one_hot(problem.labels, classes), problem.counts / count
+    weights = 1 / (problem.basis.eigenvalues + np.asarray(penalties)[:, None])
+    projected = weights[:, :, None] * (problem.counts * problem.means.T)
     scores = np.empty((len(penalties), *truth.shape))
-    for rows in group_batches(targets.groups, basis, targets.classes):
-        points, group_truth = basis.project(rows), truth[rows]
-        for chunk in chunks(len(penalties), rows, targets.classes):
+    for rows in group_batches(problem):
+        points, group_truth = problem.points[rows], truth[rows]
+        for chunk in chunks(len(penalties), rows, classes):
             residual = group_truth - mean - batched_matmul(points, projected[chunk])
             smoother = gram_by_group(points, weights[chunk])
             smoother += 1 / count
             scores[chunk, rows] = group_truth - np.linalg.solve(identity_minus(smoother), residual)
     solvers = [partial(solve_ridge, penalty=penalty) for penalty in penalties]
-    return fill_large_groups(scores, basis, targets.labels, targets.groups, solvers)
+    return fill_large_groups(scores, problem, solvers)
 
 
-def ridge_in_basis(basis: Eigenbasis, targets: Targets, penalty: float) -> Solution:
+def ridge_in_basis(problem: LinearProblem, penalty: float) -> Solution:
     """Solve ridge for all images: in the eigenbasis the scatter is diagonal, so this is a division.
 
     ``penalty`` > 0 is in units of summed squared coordinates.
     """
-    truth = one_hot(targets.labels, targets.classes)
-    mean = truth.mean(axis=0)
-    return basis.affine(basis.products(truth - mean) / (basis.eigenvalues + penalty)[:, None], mean)
+    basis, shares = problem.basis, problem.counts / len(problem.basis)
+    return basis.affine(problem.counts * problem.means.T / (basis.eigenvalues + penalty)[:, None], shares)
 
 
 def _penalty(settings: Settings, basis: Eigenbasis, count: int | None = None) -> float:
@@ -105,12 +103,12 @@ def _penalty(settings: Settings, basis: Eigenbasis, count: int | None = None) ->
     return float(settings["penalty"]) * basis.mean_squared_length
 
 
-def _held_out(basis: Eigenbasis, targets: Targets, settings: Sequence[Settings]) -> Array:
-    return held_out_ridge(basis, targets, [_penalty(setting, basis) for setting in settings])
+def _held_out(problem: LinearProblem, settings: Sequence[Settings]) -> Array:
+    return held_out_ridge(problem, [_penalty(setting, problem.basis) for setting in settings])
 
 
-def _solve(basis: Eigenbasis, targets: Targets, settings: Settings) -> Solution:
-    return ridge_in_basis(basis, targets, _penalty(settings, basis))
+def _solve(problem: LinearProblem, settings: Settings) -> Solution:
+    return ridge_in_basis(problem, _penalty(settings, problem.basis))
 
 
 def _solve_statistics(statistics: Statistics, settings: Settings, basis: Eigenbasis) -> Solution:
@@ -118,4 +116,3 @@ def _solve_statistics(statistics: Statistics, settings: Settings, basis: Eigenba
 
 
 RIDGE = HeadKind("ridge", tuple({"penalty": value} for value in PENALTIES), _held_out, _solve, _solve_statistics)
-DROPOUT_GRID: tuple[Settings, ...] = tuple({"dropout": rate} for rate in DROPOUT_RATES)

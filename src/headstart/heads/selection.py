@@ -1,20 +1,20 @@
-"""Choose taps, kind of head and penalty by how well each predicts images whose group was left out.
+"""Choose taps, scaling, kind of head and penalty by how well each predicts images whose group was left out.
 
-Candidates are compared by held-out log-loss. Two rules guard against overfitting the selection when data are few:
+The best penalty of every kind of head, on one to three of the deepest taps in two scalings, is a candidate. Candidates
+are not chosen between but averaged, since the one with the least held-out loss owes some of that to chance. The average
+of affine heads is one affine head. Three rules guard against overfitting when data are few:
 
 - Log-loss is taken against labels smoothed by one unseen group (``stats.temperature.label_smoothing``), so that heads
   without a single held-out error tie, instead of the most overconfident one winning.
-- Of tap sets that a paired test over groups cannot distinguish from the best at 95% (a rule in the spirit of Breiman et
-  al. 1984, section 3.4.3), the earliest in a fixed order of preference is taken: the last tap alone first, since the
-  deepest features were trained to be the most general, then more taps, then shallower ones.
-
-Every tap is tried alone. Taps together, dropout and random features are tried only while enough errors are left for
-them to correct.
+- A candidate's weight is ``exp(-groups * loss / 2)``: pseudo-Bayesian model averaging (Geisser & Eddy 1979; Yao et al.
+  2018, section 3.2) with half the evidence, since held-out losses depend on each other, and a factor of 1/e for each
+  further tap, since the deepest features were trained to be the most general.
+- Further taps and scalings are tried only while enough errors are left for them to correct.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -28,17 +28,18 @@ from headstart.heads.candidates import (
     Candidate,
     ScoredCandidate,
     Trial,
+    score_all_images,
     score_candidate,
-    try_dropout,
-    try_kinds,
-    try_random_features,
+    try_settings,
 )
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.head import Head, softmax
+from headstart.heads.kinds import HeadKind
+from headstart.heads.lda import LDA
 from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
-from headstart.heads.ridge import check_dropout_rate
-from headstart.heads.training_set import TrainingSet
+from headstart.heads.ridge import RIDGE, check_dropout_rate
+from headstart.heads.training_set import SCALINGS, TrainingSet
 from headstart.stats.accuracy import Z95
 from headstart.stats.paired import grouped_difference
 
@@ -47,7 +48,8 @@ PACKAGES = {  # that some kinds need: modules, what they are called, and the ext
     "logistic": ({"sklearn": "scikit-learn"}, "sklearn"),
     "mlp": ({"torch": "PyTorch", "sklearn": "scikit-learn"}, "torch"),
 }
-MANY_IMAGES = 4096  # from here on memory is saved at the cost of a little time
+MAX_EVALUATED = 4096  # images by which candidates are chosen: more would only cost time
+MIN_WEIGHT = 0.01  # of a candidate in the average; those with less are left out
 Array = NDArray[np.float64]
 
 
@@ -92,8 +94,9 @@ class SelectedHead:
     """The selected head, fitted to all images, and the evidence for it.
 
     ``probabilities`` [n, k] and ``ood_scores`` [n] are leave-one-group-out predictions for the training images;
-    ``candidates`` are all that were tried; ``ood`` detects images unlike these. ``basis`` is that in which the head was
-    solved (None for an mlp head); ``history`` has a record for each epoch where the head was trained.
+    ``candidates`` are all that were tried, each with its weight; ``ood`` detects images unlike these. ``main`` is the
+    candidate with the greatest weight and what it was solved for (its problem is None for an mlp head); ``history`` has
+    a record for each epoch where the head was trained.
     """
 
     head: Head
@@ -101,77 +104,198 @@ class SelectedHead:
     candidates: tuple[Candidate, ...] = field(repr=False)
     ood: OodDetector = field(repr=False)
     ood_scores: Array = field(repr=False)
-    basis: Eigenbasis | None = field(default=None, repr=False)
+    main: ScoredCandidate | None = field(default=None, repr=False)
     history: tuple[Epoch, ...] = field(default=(), repr=False)
 
     def without_arrays(self) -> SelectedHead:
-        """Return it without the basis, which holds the features of all images."""
-        return replace(self, basis=None)
+        """Return it without what the head was solved for, which holds the features of all images."""
+        return replace(self, main=None)
 
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """The candidate that was selected, the best of each tap set without dropout and random features, and all tried."""
+    """The average of the best candidates, itself evaluated as one; those with their weights; and all that were tried.
 
-    selected: ScoredCandidate
-    best: Mapping[tuple[str, ...], ScoredCandidate]
+    ``parts`` have the scores of all images, the greatest weight first.
+    """
+
+    average: ScoredCandidate
+    parts: tuple[ScoredCandidate, ...]
     candidates: tuple[Candidate, ...]
 
 
 def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1) -> SelectedHead:
-    """Select a head by ``rank_candidates`` and fit it to all images. ``workers`` threads try candidates.
+    """Select heads by ``rank_candidates``, fit them to all images and average them to one.
 
-    Raises OptionError, DataError, MissingExtraError.
+    ``workers`` threads try candidates. Raises OptionError, DataError, MissingExtraError.
     """
     options = options or HeadOptions()
     if options.kind == "mlp":
         return _train_mlp(training_set, options)
     result = rank_candidates(training_set, options, workers=workers)
-    selected = result.selected
-    taps = selected.candidate.taps
-    plain = result.best[taps]
-    basis = None if "dropout" in plain.candidate.settings else plain.basis
+    taps = result.average.candidate.taps
+    problem = next(
+        (part.problem for part in result.parts if (part.candidate.taps, part.candidate.scaling) == (taps, "tap")), None
+    )
     with ThreadPoolExecutor(1) as pool:
-        ood = pool.submit(_fit_ood, training_set, taps, basis)
-        head = _fit_head(training_set, selected)
-        probabilities = softmax(selected.scores / selected.candidate.temperature)
-        return SelectedHead(head, probabilities, result.candidates, *ood.result(), basis=selected.basis)
+        ood = pool.submit(_fit_ood, training_set, taps, None if problem is None else problem.basis)
+        head = _fit_average(training_set, result)
+        probabilities = softmax(result.average.scores / result.average.candidate.temperature)
+        return SelectedHead(head, probabilities, result.candidates, *ood.result(), main=result.parts[0])
 
 
 def rank_candidates(
     training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1
 ) -> SelectionResult:
-    """Try heads and select one by its leave-one-group-out log-loss. Raises OptionError, DataError."""
+    """Try heads and weigh them by their leave-one-group-out log-loss. Raises OptionError, DataError."""
     options = options or HeadOptions()
     _check_options(training_set, options)
-    taps, groups = tuple(training_set.values), training_set.image_groups
-    kind, dropout = options.kind, options.dropout
+    taps = tuple(training_set.values)
+    together = [taps[-count:] for count in range(1, min(3, len(taps)) + 1)] if options.taps is None else [options.taps]
+    kinds = _kinds(training_set, options)
+    scalings = ("dropout",) if options.dropout is not None else SCALINGS if kinds[0].solve_statistics else ("tap",)
+    rows = _evaluated_rows(training_set) if kinds[0].solve_statistics else None
+    first, *others = [(tap_set, scaling) for tap_set in together for scaling in scalings]
+    trials = _try_all(training_set, [first], kinds, rows, workers)
+    if _leaves_enough_errors(min((trial.best for trial in trials), key=_log_loss), training_set, rows):
+        trials += _try_all(training_set, others, kinds, rows, workers)
+    parts = _weighted([trial.best for trial in trials], training_set, rows)
+    parts = tuple(score_all_images(training_set, part) for part in parts)
+    weights = {_key(part.candidate): part.candidate.weight for part in parts}
+    candidates = tuple(
+        replace(candidate, weight=weights.get(_key(candidate), 0.0))
+        for trial in trials
+        for candidate in trial.candidates
+    )
+    return SelectionResult(_average(training_set, parts), parts, candidates)
+
+
+def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[str, ...], ScoredCandidate]:
+    """Return the best candidate of each tap alone and of the deepest two and three together. Raises DataError."""
+    options = HeadOptions()
+    _check_options(training_set, options)
+    taps = tuple(training_set.values)
+    tap_sets = [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
+    vectors = [(tap_set, scaling) for tap_set in tap_sets for scaling in SCALINGS]
+    rows = _evaluated_rows(training_set)
+    trials = _try_all(training_set, vectors, _kinds(training_set, options), rows, workers)
+    best = {
+        tap_set: min((trial.best for trial in trials if trial.best.candidate.taps == tap_set), key=_log_loss)
+        for tap_set in tap_sets
+    }
+    return {tap_set: score_all_images(training_set, scored) for tap_set, scored in best.items()}
+
+
+def _kinds(training_set: TrainingSet, options: HeadOptions) -> tuple[HeadKind, ...]:
+    """Return the kinds of heads to try, with their grids."""
+    if options.dropout is not None:
+        return (replace(RIDGE, grid=({"dropout": options.dropout},)),)
+    if options.kind != "auto":
+        return (KINDS[options.kind],)
+    # Between two classes ridge and LDA find the same boundary (Hastie et al. 2009, exercise 4.2).
+    return (RIDGE,) if training_set.targets.classes == 2 else (RIDGE, LDA)
+
+
+def _evaluated_rows(training_set: TrainingSet) -> NDArray[np.int64] | None:
+    """Return the rows by which candidates are chosen: of many images those of some groups, None for all."""
+    if len(training_set) <= MAX_EVALUATED:
+        return None
+    groups = training_set.targets.groups
+    order = np.random.default_rng(0).permutation(np.unique(groups))
+    sizes = np.bincount(np.searchsorted(np.unique(groups), groups))[np.searchsorted(np.unique(groups), order)]
+    count = max(2, int(np.searchsorted(np.cumsum(sizes), MAX_EVALUATED, side="right")))
+    return np.flatnonzero(np.isin(groups, order[:count]))
+
+
+def _try_all(
+    training_set: TrainingSet,
+    vectors: Sequence[tuple[tuple[str, ...], str]],
+    kinds: Sequence[HeadKind],
+    rows: NDArray[np.int64] | None,
+    workers: int,
+) -> list[Trial]:
+    """Try all kinds of heads on each of several vectors: taps and their scaling."""
+    if not vectors:
+        return []
+
+    def try_kinds(taps: tuple[str, ...], scaling: str) -> list[Trial]:
+        problem = training_set.problem(taps, scaling, rows)
+        return [try_settings(training_set, taps, scaling, problem, kind) for kind in kinds]
 
     with ThreadPoolExecutor(workers) as pool:
+        return [trial for trials in pool.map(try_kinds, *zip(*vectors, strict=True)) for trial in trials]
 
-        def try_tap_sets(tap_sets: Sequence[tuple[str, ...]]) -> list[Trial]:
-            return list(pool.map(lambda tap_set: try_kinds(training_set, tap_set, kind, dropout), tap_sets))
 
-        single = [(tap,) for tap in reversed(taps)]
-        trials = try_tap_sets(single if options.taps is None else [options.taps])
-        selected = _first_not_worse([trial.best for trial in trials], groups)
-        if options.taps is None and _leaves_enough_errors(selected, groups):
-            together = [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
-            # Of many images one tap set after the other: two at a time need twice the memory.
-            batches = [[tap_set] for tap_set in together] if len(training_set) >= MANY_IMAGES else [together]
-            for batch in batches:
-                trials += try_tap_sets(batch)
-            order = [single[0], *together, *single[1:]]
-            selected = _first_not_worse([trial.best for trial in trials], groups, order)
-        best = {trial.best.candidate.taps: trial.best for trial in trials}
-        if kind in ("auto", "ridge") and dropout is None and _leaves_enough_errors(selected, groups):
-            # One after the other: each needs several square matrices as wide as the number of features.
-            taps = selected.candidate.taps
-            refined = [try_dropout(training_set, taps), try_random_features(training_set, taps, options.seed)]
-            selected = _first_not_worse([selected, *(trial.best for trial in refined)], groups)
-            trials += refined
-    candidates = tuple(candidate for trial in trials for candidate in trial.candidates)
-    return SelectionResult(selected, best, candidates)
+def _log_loss(scored: ScoredCandidate) -> float:
+    return scored.candidate.log_loss
+
+
+def _key(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.taps, candidate.kind, candidate.scaling, tuple(candidate.settings.items())
+
+
+def _weighted(
+    best: Sequence[ScoredCandidate], training_set: TrainingSet, rows: NDArray[np.int64] | None
+) -> tuple[ScoredCandidate, ...]:
+    """Return the candidates that take part in the average, with their weights, the greatest first."""
+    groups = _count_groups(training_set, rows)
+    evidence = np.array([groups * _log_loss(scored) / 2 + len(scored.candidate.taps) for scored in best])
+    weights = np.exp(evidence.min() - evidence)
+    weights = np.where(weights < MIN_WEIGHT * weights.sum(), 0, weights)
+    weights /= weights.sum()
+    order = [int(i) for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
+    return tuple(replace(best[i], candidate=replace(best[i].candidate, weight=float(weights[i]))) for i in order)
+
+
+def _average(training_set: TrainingSet, parts: Sequence[ScoredCandidate]) -> ScoredCandidate:
+    """Evaluate the average of several candidates; of one alone it is that candidate."""
+    if len(parts) == 1:
+        return parts[0]
+    scores = np.zeros_like(parts[0].scores)
+    for part in parts:
+        centred = part.scores - part.scores.mean(axis=1, keepdims=True)
+        scores += centred * (part.candidate.weight / part.candidate.temperature)
+    candidates = [part.candidate for part in parts]
+    kinds = {candidate.kind for candidate in candidates}
+    scalings = {candidate.scaling for candidate in candidates}
+    in_common = set.intersection(*(set(candidate.settings.items()) for candidate in candidates))
+    average = Candidate(
+        max((candidate.taps for candidate in candidates), key=len),
+        kinds.pop() if len(kinds) == 1 else "average",
+        scalings.pop() if len(scalings) == 1 else "",
+        dict(in_common),
+        weight=1.0,
+    )
+    return score_candidate(training_set, average, scores)
+
+
+def _fit_average(training_set: TrainingSet, result: SelectionResult) -> Head:
+    """Fit every part to all images and average them to one affine map of the taps' own vectors."""
+    average = result.average.candidate
+    start, starts = 0, {}
+    for tap in average.taps:
+        starts[tap] = start
+        start += training_set.values[tap].shape[1]
+    weights, bias = np.zeros((start, training_set.targets.classes)), np.zeros(training_set.targets.classes)
+    for part in result.parts:
+        candidate, problem = part.candidate, part.problem
+        assert problem is not None
+        part_weights, part_bias = KINDS[candidate.kind].solve(problem, candidate.settings)
+        part_weights = part_weights * problem.basis.vectors.scales[:, None]
+        if len(result.parts) > 1:
+            factor = candidate.weight / candidate.temperature
+            part_weights = (part_weights - part_weights.mean(axis=1, keepdims=True)) * factor
+            part_bias = (part_bias - part_bias.mean()) * factor
+        weights[starts[candidate.taps[0]] :] += part_weights  # the last of the average's taps
+        bias += part_bias
+    return Head(
+        average.kind,
+        average.taps,
+        weights.astype(np.float32),
+        bias.astype(np.float32),
+        average.temperature,
+        settings=dict(average.settings),
+    )
 
 
 def tied_with_best(candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer]) -> list[bool]:
@@ -196,7 +320,7 @@ def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
         "learning_rate": config.learning_rate,
         "epochs": len(history),
     }
-    scored = score_candidate(training_set, None, taps, "mlp", settings, scores)
+    scored = score_candidate(training_set, Candidate(taps, "mlp", "", settings, weight=1.0), scores)
     temperature = scored.candidate.temperature
     hidden_layer = (layers.hidden_weights, layers.hidden_bias)
     head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, settings)
@@ -220,52 +344,16 @@ def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
 
 def _fit_ood(training_set: TrainingSet, taps: tuple[str, ...], basis: Eigenbasis | None) -> tuple[OodDetector, Array]:
     """Fit the OOD detector and compute the held-out OOD scores; ``basis`` where it is that of ``taps``."""
-    basis = basis or Eigenbasis.of(training_set.vectors(taps))
+    basis = basis or training_set.problem(taps, "tap", np.zeros(0, np.int64)).basis
     return fit_ood(basis), held_out_ood_scores(basis, training_set.targets.groups)[: training_set.images]
 
 
-def _leaves_enough_errors(scored: ScoredCandidate, groups: NDArray[np.integer]) -> bool:
+def _leaves_enough_errors(scored: ScoredCandidate, training_set: TrainingSet, rows: NDArray[np.int64] | None) -> bool:
     """Return whether enough errors are left for a richer head to show an improvement: at least two groups' worth."""
-    return (1 - scored.candidate.accuracy) * len(np.unique(groups)) >= 2
+    return (1 - scored.candidate.accuracy) * _count_groups(training_set, rows) >= 2
 
 
-def _first_not_worse(
-    candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer], order: Sequence[tuple[str, ...]] = ()
-) -> ScoredCandidate:
-    """Return the best of the first tap set that is not significantly worse than the best of all.
-
-    Tap sets are in ``order``, or else in the order of the candidates. Random features count as a richer set than the
-    same taps without.
-    """
-    positions = {taps: position for position, taps in enumerate(order)}
-    by_set: dict[tuple[tuple[str, ...], bool], ScoredCandidate] = {}
-    for scored in candidates:
-        key = (scored.candidate.taps, scored.candidate.has_random_features)
-        if key not in by_set or scored.candidate.log_loss < by_set[key].candidate.log_loss:
-            by_set[key] = scored
-    best_of_each_set = [by_set[key] for key in sorted(by_set, key=lambda key: positions.get(key[0], 0))]
-    return next(
-        scored for scored, tied in zip(best_of_each_set, tied_with_best(best_of_each_set, groups), strict=True) if tied
-    )
-
-
-def _fit_head(training_set: TrainingSet, selected: ScoredCandidate) -> Head:
-    """Fit the selected head to all images, with its scales folded into weights on the taps' own vectors."""
-    candidate, basis = selected.candidate, selected.basis
-    assert basis is not None
-    weights, bias = KINDS[candidate.kind].solve(basis, training_set.targets, candidate.settings)
-    scales, hidden_layer = basis.vectors.scales, None
-    if basis.vectors.random_features is None:
-        weights = weights * scales[:, None]
-    else:
-        hidden_weights, hidden_bias = basis.vectors.random_features
-        hidden_layer = ((scales[:, None] * hidden_weights).astype(np.float32), hidden_bias.astype(np.float32))
-    return Head(
-        candidate.kind,
-        candidate.taps,
-        weights.astype(np.float32),
-        bias.astype(np.float32),
-        candidate.temperature,
-        hidden_layer,
-        dict(candidate.settings),
-    )
+def _count_groups(training_set: TrainingSet, rows: NDArray[np.int64] | None) -> int:
+    """Count the groups that are evaluated."""
+    groups = training_set.targets.groups
+    return len(np.unique(groups if rows is None else groups[rows]))

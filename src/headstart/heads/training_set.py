@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.kinds import Labels, Targets
-from headstart.heads.random_features import draw_random_features
+from headstart.heads.eigenbasis import MANY_IMAGES, Eigenbasis
+from headstart.heads.kinds import Labels, LinearProblem, Targets
 from headstart.heads.vectors import Vectors
 from headstart.stats.temperature import label_smoothing
 
-RANDOM_FEATURES = 1024  # how many
+Array = NDArray[np.float64]
+SCALINGS = ("tap", "channel")
+STD_FLOOR = 0.001  # of a tap's mean standard deviation: what is added to each, so that no channel is all noise
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Of the vectors of all taps side by side: mean [d], mean square [d], and sum of each class [k, d]."""
+
+    mean: Array
+    squares: Array
+    class_sums: Array
 
 
 @dataclass(frozen=True)
@@ -55,28 +67,64 @@ class TrainingSet:
         """The groups of the images alone, without further views."""
         return self.targets.groups[: self.images]
 
-    def vectors(self, taps: Sequence[str]) -> Vectors:
-        """Put taps side by side, each scaled to the same total variance, so that none dominates another."""
-        parts = tuple(self.values[tap] for tap in taps)
-        scales = []
-        for part in parts:
-            mean, squares = Vectors.of(part).moments()
-            variance = float((squares - mean**2).sum())
-            scales.append(np.full(part.shape[1], 1 / np.sqrt(variance) if variance > 0 else 1.0))
-        return Vectors(parts, np.concatenate(scales))
+    def scales(self, taps: Sequence[str], scaling: str) -> Array:
+        """Return the factors [d] by which the vectors of taps side by side are multiplied.
 
-    def dropout_vectors(self, taps: Sequence[str]) -> Vectors:
-        """Put taps side by side, scaled for closed-form dropout.
-
-        The dropout penalty of a feature is proportional to its second moment. Dividing each feature by the root of its
-        second moment makes the penalty equal for all. Moments are computed over all images, held-out groups included,
-        since they use no labels.
+        "tap": one for each tap, which gives all taps the same total variance, so that none dominates another.
+        "channel": each channel is divided by its standard deviation first. "dropout": each is divided by the root of
+        its summed square, which makes the penalty equal that is dropout in closed form. Moments are those of all
+        images, held-out groups included, since they use no labels.
         """
-        plain = Vectors.of(*(self.values[tap] for tap in taps))
-        moments = plain.moments()[1] * len(plain)
-        return replace(plain, scales=np.where(moments > 0, 1 / np.sqrt(np.where(moments > 0, moments, 1)), 0.0))
+        parts = []
+        for tap in taps:
+            mean, squares = self._moments.mean[self._columns[tap]], self._moments.squares[self._columns[tap]]
+            variance = np.maximum(squares - mean**2, 0)
+            if scaling == "dropout":
+                summed = squares * len(self)
+                parts.append(np.where(summed > 0, 1 / np.sqrt(np.where(summed > 0, summed, 1)), 0.0))
+                continue
+            scales = np.ones(len(mean))
+            if scaling == "channel":
+                deviation = np.sqrt(variance)
+                floor = STD_FLOOR * float(deviation.mean())
+                scales = 1 / (deviation + floor) if floor > 0 else scales
+            total = float((variance * scales**2).sum())
+            parts.append(scales / np.sqrt(total) if total > 0 else scales)
+        return np.concatenate(parts)
 
-    def random_feature_vectors(self, taps: Sequence[str], seed: int) -> Vectors:
-        """Compute random ReLU features of the taps."""
-        plain = self.vectors(taps)
-        return replace(plain, random_features=draw_random_features(plain, RANDOM_FEATURES, seed))
+    def vectors(self, taps: Sequence[str], scaling: str = "tap") -> Vectors:
+        """Put taps side by side, scaled."""
+        return Vectors(tuple(self.values[tap] for tap in taps), self.scales(taps, scaling))
+
+    def problem(self, taps: Sequence[str], scaling: str, rows: NDArray[np.integer] | None = None) -> LinearProblem:
+        """Return what heads on these taps are solved for; held-out scores are wanted of ``rows``, all unless stated."""
+        vectors, columns = self.vectors(taps, scaling), np.concatenate([self._columns[tap] for tap in taps])
+        scatter = None
+        if len(self) >= MANY_IMAGES and vectors.width < len(self) and set(taps) <= set(self._deepest):
+            known_columns = np.concatenate([self._columns[tap] for tap in self._deepest])
+            at = np.searchsorted(known_columns, columns)
+            scatter = self._scatter[np.ix_(at, at)] * np.outer(vectors.scales, vectors.scales)
+        basis = Eigenbasis.of(vectors, self._moments.mean[columns] * vectors.scales, scatter)
+        return LinearProblem.of(basis, self.targets, rows, self._moments.class_sums[:, columns] * vectors.scales)
+
+    @property
+    def _deepest(self) -> tuple[str, ...]:
+        """The taps whose scatter matrix is computed once for all scalings: those that are tried together."""
+        return tuple(self.values)[-3:]
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.int64]]:
+        """Where the channels of each tap are when all taps are side by side."""
+        edges = np.cumsum([0, *(part.shape[1] for part in self.values.values())])
+        return {tap: np.arange(edges[i], edges[i + 1]) for i, tap in enumerate(self.values)}
+
+    @cached_property
+    def _moments(self) -> _Moments:
+        vectors = Vectors.of(*self.values.values())
+        return _Moments(*vectors.moments(), vectors.class_sums(self.targets.labels, self.targets.classes))
+
+    @cached_property
+    def _scatter(self) -> Array:
+        vectors = Vectors.of(*(self.values[tap] for tap in self._deepest))
+        columns = np.concatenate([self._columns[tap] for tap in self._deepest])
+        return vectors.scatter(self._moments.mean[columns])

@@ -12,20 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.statistics import class_sums
+
 Array = NDArray[np.float64]
 BLOCK_SIZE = 500_000  # numbers in a block
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """n vectors of d numbers: ``parts`` [n, d_i] side by side, times ``scales`` [d].
-
-    With ``random_features`` (weights [d, h], bias [h]) they are ``relu(x @ weights + bias)`` of that, h numbers.
-    """
+    """n vectors of d numbers: ``parts`` [n, d_i] side by side, times ``scales`` [d]."""
 
     parts: tuple[NDArray[np.floating], ...]
     scales: Array
-    random_features: tuple[Array, Array] | None = None
     block_size: int = BLOCK_SIZE
 
     @classmethod
@@ -39,21 +37,17 @@ class Vectors:
     @property
     def width(self) -> int:
         """How many numbers a vector has."""
-        return len(self.scales) if self.random_features is None else len(self.random_features[1])
+        return len(self.scales)
 
     def rows(self, index: slice | NDArray[np.integer]) -> Array:
         """Return the vectors at ``index`` [..., width], float64."""
         rows: Array = np.concatenate([np.asarray(part[index], np.float64) for part in self.parts], axis=-1)
         rows *= self.scales
-        if self.random_features is None:
-            return rows
-        weights, bias = self.random_features
-        hidden: Array = rows.reshape(-1, rows.shape[-1]) @ weights
-        return np.maximum(hidden + bias, 0).reshape(*rows.shape[:-1], -1)
+        return rows
 
     def blocks(self) -> Iterator[slice]:
         """Yield slices that cover all rows, each small enough for several arrays of its size."""
-        step = max(64, self.block_size // max(1, self.width, len(self.scales)))
+        step = max(64, self.block_size // max(1, self.width))
         return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
 
     def moments(self) -> tuple[Array, Array]:
@@ -65,11 +59,26 @@ class Vectors:
             squares += np.einsum("nd,nd->d", rows, rows)
         return total / len(self), squares / len(self)
 
+    def scatter(self, mean: Array) -> Array:
+        """Compute the scatter matrix [width, width]: the sum of the outer products of the vectors less ``mean``."""
+        scatter = np.zeros((self.width, self.width))
+        for block in self.blocks():
+            centred = self.rows(block) - mean
+            scatter += centred.T @ centred
+        return scatter
+
     def products(self, targets: NDArray[np.floating]) -> Array:
         """Compute ``x.T @ targets`` [width, k] for targets [n, k]."""
         total = np.zeros((self.width, targets.shape[1]))
         for block in self.blocks():
             total += self.rows(block).T @ targets[block]
+        return total
+
+    def class_sums(self, labels: NDArray[np.integer], classes: int) -> Array:
+        """Sum the vectors of each class, [classes, width]."""
+        total = np.zeros((classes, self.width))
+        for block in self.blocks():
+            total += class_sums(self.rows(block), labels[block], classes)
         return total
 
 

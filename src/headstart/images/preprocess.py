@@ -70,7 +70,7 @@ class Preprocess:
         else:
             scale = min(h / self.height, w / self.width) * self.crop
             box_h, box_w = self.height * scale, self.width * scale
-        left, top = (w - box_w) / 2, (h - box_h) / 2
+        left, top = max(0.0, (w - box_w) / 2), max(0.0, (h - box_h) / 2)  # rounding may lead outside the image
         box = (left, top, min(w, left + box_w), min(h, top + box_h))
         resized = source.resize((self.width, self.height), FILTERS[self.interpolation], box=box)
         return np.asarray(resized)

@@ -1,4 +1,4 @@
-"""Heads compared in the selection: the best setting of each cut and kind of head."""
+"""Heads compared in the selection: the best setting of each cut, scaling and kind of head."""
 
 from __future__ import annotations
 
@@ -14,63 +14,47 @@ MAX_ROWS = 25
 
 @dataclass(frozen=True)
 class Candidate:
-    """Head that was compared, with its leave-one-group-out log-loss and accuracy."""
+    """Head that was compared: its leave-one-group-out log-loss and accuracy, and its weight in the model's head."""
 
     taps: str
     head: str
     settings: str
     log_loss: float
     accuracy: float
-    is_selected: bool
+    weight: float
 
 
 def best_candidates(run: RunValues) -> tuple[list[Candidate], int]:
-    """Return the best setting of each cut and kind of head, lowest log-loss first, and the number of all candidates.
-
-    The selected head stands for its cut and kind whatever its log-loss is.
-    """
+    """Return the best setting of each cut, scaling and kind of head, lowest log-loss first, and the number of all."""
     entries = run.get("candidates")
-    candidates = [_candidate(entry, run) for entry in entries] if isinstance(entries, list) else []
+    candidates = [_candidate(entry) for entry in entries] if isinstance(entries, list) else []
     valid = [candidate for candidate in candidates if candidate is not None]
     best: dict[tuple[str, str], Candidate] = {}
     for candidate in valid:
         key = (candidate.taps, candidate.head)
-        if key not in best or _rank(candidate) > _rank(best[key]):
+        if key not in best or candidate.log_loss < best[key].log_loss:
             best[key] = candidate
     return sorted(best.values(), key=lambda candidate: candidate.log_loss)[:MAX_ROWS], len(valid)
 
 
-def _rank(candidate: Candidate) -> tuple[bool, float]:
-    return candidate.is_selected, -candidate.log_loss
-
-
-def _candidate(entry: Any, run: RunValues) -> Candidate | None:
+def _candidate(entry: Any) -> Candidate | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("taps"), list):
         return None
     log_loss, accuracy = finite_number(entry.get("log_loss")), finite_number(entry.get("accuracy"))
     if log_loss is None or accuracy is None:
         return None
-    settings = {key: value for key, value in entry.items() if key not in ("taps", "kind", "log_loss", "accuracy")}
-    kind = str(entry.get("kind")) + (" on random features" if "random_features" in settings else "")
+    fields = ("taps", "kind", "scaling", "log_loss", "accuracy", "weight")
+    settings = {key: value for key, value in entry.items() if key not in fields}
+    kind = str(entry.get("kind")) + (", scaled by channel" if entry.get("scaling") == "channel" else "")
     return Candidate(
         taps=clip(plain(" + ".join(map(str, entry["taps"])))),
         head=clip(plain(kind)),
         settings=clip(plain(", ".join(_setting(key, value) for key, value in settings.items()))),
         log_loss=log_loss,
         accuracy=accuracy,
-        is_selected=_is_selected(entry, settings, run),
+        weight=min(1.0, max(0.0, finite_number(entry.get("weight")) or 0.0)),
     )
 
 
-def _is_selected(entry: Mapping[str, Any], settings: Mapping[str, Any], run: RunValues) -> bool:
-    head = run.get("head")
-    if not isinstance(head, Mapping):
-        return False
-    selected_settings = {key: value for key, value in head.items() if key not in ("kind", "temperature")}
-    is_same_head = entry.get("kind") == head.get("kind") and settings == selected_settings
-    return is_same_head and entry["taps"] == run.get("cut")
-
-
 def _setting(key: str, value: Any) -> str:
-    name = "random features" if key == "random_features" else key
-    return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+    return f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
