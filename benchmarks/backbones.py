@@ -125,7 +125,7 @@ def accuracies(scratch: Scratch) -> dict[tuple[str, str], float]:
         f"onnx:{write_random_weights(scratch.path)}", hs.InputOptions(crop=description["preprocess"]["crop"])
     )
     options = {
-        "headstart-s": hs.FitOptions(),
+        "headstart-s": hs.FitOptions("headstart-s"),
         "MobileNetV2": hs.FitOptions(mobilenetv2()),
         "random weights": random_weights,
     }

@@ -103,7 +103,13 @@ def main() -> None:
     options = parser.parse_args()
     model, taps = build(load_file(options.weights), options.size, fp16=not options.fp32)
     preprocess = {"height": options.size, "width": options.size, **PREPROCESS}
-    description = {"id": "headstart-m", "licence": "Apache-2.0", "source": SOURCE, "preprocess": preprocess}
+    description = {
+        "id": "headstart-m",
+        "network": "EfficientNet-Lite0",
+        "licence": "Apache-2.0",
+        "source": SOURCE,
+        "preprocess": preprocess,
+    }
     write_backbone(options.folder, model, {**description, "taps": taps})
 
 

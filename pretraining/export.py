@@ -84,7 +84,13 @@ def main() -> None:
     options = parser.parse_args()
     model, taps = build(load(options.checkpoint, options.start, options.share), options.size, fp16=not options.fp32)
     preprocess = {"height": options.size, "width": options.size, **PREPROCESS}
-    description = {"id": "headstart-s", "licence": "Apache-2.0", "source": SOURCE, "preprocess": preprocess}
+    description = {
+        "id": "headstart-s",
+        "network": "pruned MobileNetV2",
+        "licence": "Apache-2.0",
+        "source": SOURCE,
+        "preprocess": preprocess,
+    }
     write_backbone(options.folder, model, {**description, "taps": taps})
 
 

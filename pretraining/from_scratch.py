@@ -2,8 +2,9 @@
 
     python from_scratch.py DATA ... --headstart ../.venv/bin/headstart [--times 10]
 
-Times a whole cold ``headstart fit`` on each dataset, then trains for that many times its wall time: AdamW, one cycle,
-random resized crops and flips, the last epoch's weights. DATA has train/ and validation/ (or val/) with class folders.
+Times a whole cold ``headstart fit`` with headstart-s on each dataset, then trains for that many times its wall time:
+AdamW, one cycle, random resized crops and flips, the last epoch's weights. DATA has train/ and validation/ (or val/)
+with class folders.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def run_headstart(command: str, data: Path) -> tuple[float, float]:
         environment = {**os.environ, "HEADSTART_CACHE": f"{folder}/cache"}
         start = time.perf_counter()
         completed = subprocess.run(
-            [command, "fit", data, "-o", f"{folder}/model", "--json"],
+            [command, "fit", data, "--backbone", "headstart-s", "-o", f"{folder}/model", "--json"],
             stdout=subprocess.PIPE,
             check=True,
             env=environment,

@@ -40,20 +40,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_folder(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of the photos on the built-in backbone, as ``fit`` writes it. Read only."""
+    """A model of the photos on the fast built-in backbone, as ``fit`` writes it. Read only."""
     from headstart import ImageClassifier
 
     folder = tmp_path_factory.mktemp("model") / "model"
-    ImageClassifier(cache=False).fit(photos).save(folder)
+    ImageClassifier("headstart-s", cache=False).fit(photos).save(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def fitted(photos: Path) -> "FitResult":
-    """The result of a fit to the photos."""
+    """The result of a fit to the photos, on the fast built-in backbone."""
     from headstart import Compute, FitOptions, fit_dataset, open_dataset
 
-    return fit_dataset(open_dataset(photos), FitOptions(compute=Compute("onnxruntime"), cache=False))
+    return fit_dataset(open_dataset(photos), FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False))
 
 
 @pytest.fixture(scope="session")

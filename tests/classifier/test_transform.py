@@ -22,7 +22,9 @@ def test_the_features_are_those_of_the_taps_and_the_head_turns_them_into_the_pro
     if runtime == "openvino":
         pytest.importorskip("openvino")
     paths, labels = paths_and_labels(photos / "train")
-    classifier = hs.ImageClassifier(cut=cut, runtime=runtime, precision="fp32", cache=False).fit(paths, labels)
+    classifier = hs.ImageClassifier("headstart-s", cut=cut, runtime=runtime, precision="fp32", cache=False).fit(
+        paths, labels
+    )
     features = classifier.transform(paths)
     assert features.dtype == np.float32
     head = classifier.model_.head

@@ -37,7 +37,8 @@ def test_the_report_names_the_fine_tuned_backbone_and_event_files_are_written(ph
 
     monkeypatch.setattr(module, "run", partial(module.run, compare=always_better))
     arguments = ["fine-tune", photos, "-o", tmp_path / "m", "--gradual", "--epochs", "2", "--tuning", "mixup=0.2"]
-    arguments += ["--runtime", "onnxruntime", "--precision", "fp32", "--tensorboard", tmp_path / "events"]
+    arguments += ["--backbone", "headstart-s", "--runtime", "onnxruntime", "--precision", "fp32"]
+    arguments += ["--tensorboard", tmp_path / "events"]
     completed = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert completed.exit_code == 0, completed.output
     page = (tmp_path / "m" / "report.html").read_text("utf-8")

@@ -57,6 +57,7 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     assert value["images"]["quarantined"] == 0
     assert set(value["groups"]) >= {"count", "largest"}
     assert set(value["backbone"]) >= {"id", "sha256"}
+    assert value["backbone"]["id"] == "headstart-m"
     assert isinstance(value["cut"], list)
     for method in ("validation", "leave_group_out"):
         entry = value["accuracy"][method]

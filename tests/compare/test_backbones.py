@@ -43,7 +43,7 @@ def compare(data, ids, weights=(), *, cache=None, progress=None, **options):
 
 def test_one_backbone_gets_the_selection_and_the_numbers_of_fit(photos):
     comparison = compare(photos, ["headstart-s"])
-    run = ImageClassifier().fit(photos).run_
+    run = ImageClassifier("headstart-s").fit(photos).run_
     (row,) = comparison.rows
     assert list(row.cut) == run["cut"]
     assert row.head == {k: v for k, v in run["head"].items() if k != "temperature"}

@@ -146,7 +146,7 @@ def compare(frozen, tuned, *arguments):
     held_out.append(tuned)
     return compare_to_frozen(frozen, tuned, *arguments)
 
-result = fit_dataset(open_dataset(data), FitOptions(compute=Compute("onnxruntime")))
+result = fit_dataset(open_dataset(data), FitOptions("headstart-s", compute=Compute("onnxruntime")))
 print("fitted", flush=True)
 config = FineTuneConfig(
     epochs=3, batch_size=4, precision=precision, checkpoints=Path(checkpoints), resume=resume == "1"

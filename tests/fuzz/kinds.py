@@ -45,7 +45,7 @@ def prepare(folder: Path) -> None:
     from headstart.report import write_report
 
     photos = write_photos(folder / "photos", 8)
-    result = fit_dataset(open_dataset(photos), FitOptions(cache=False, compute=Compute("onnxruntime")))
+    result = fit_dataset(open_dataset(photos), FitOptions("headstart-s", cache=False, compute=Compute("onnxruntime")))
     write_model(result.model, folder / "model", [("notes.txt", "not an image")])
     write_report(result, folder / "model")
     with FeatureCache(folder / "features") as cache:
@@ -55,9 +55,10 @@ def prepare(folder: Path) -> None:
 
 def kinds(prepared: Path) -> dict[str, Kind]:
     """Return all kinds by name; ``prepared`` is the folder that ``prepare`` wrote."""
-    check = [*HEADSTART, "check", "--no-cache", "--runtime", "onnxruntime", "--json"]
+    options = ["--backbone", "headstart-s", "--runtime", "onnxruntime", "--json"]
+    check = [*HEADSTART, "check", "--no-cache", *options]
     photo = str(prepared / "photos" / "disc" / "000.jpg")
-    cached = [*HEADSTART, "check", str(prepared / "photos"), "--runtime", "onnxruntime", "--json"]
+    cached = [*HEADSTART, "check", str(prepared / "photos"), *options]
     return {
         "images": Kind(_image_folder, _use_data, lambda path: [*check, str(path)]),
         "archives": Kind(archives.write, _use_data, lambda path: [*check, str(path)]),

@@ -25,7 +25,13 @@ class RowClassifier(ClassifierMixin, BaseEstimator):
         X = validate_data(self, X)
         self.range_ = X.min(axis=0), X.max(axis=0)
         classifier = hs.ImageClassifier(
-            head=self.head, seed=self.seed, cut="features", group_by="none", cache=False, runtime="onnxruntime"
+            "headstart-s",
+            head=self.head,
+            seed=self.seed,
+            cut="features",
+            group_by="none",
+            cache=False,
+            runtime="onnxruntime",
         )
         self.classifier_ = classifier.fit(draw(X, *self.range_), y)
         self.classes_ = classifier.classes_

@@ -57,7 +57,7 @@ def page(tmp_path_factory):
                 paths.append(str(path))
                 labels.append(new)
     labels[0], labels[1] = NAMES[2], NAMES[1]  # two wrong labels, which must become errors
-    options = FitOptions(compute=Compute("onnxruntime"), cache=False, cut="features", head="ridge")
+    options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False, cut="features", head="ridge")
     result = fit_dataset(from_images(paths, labels), options)
     learning_curve = {
         "points": [{"pictures": c, "accuracy": a, "interval": [a - 0.1, a + 0.05]} for c, a in ((24, 0.7), (72, 0.9))],

@@ -17,7 +17,7 @@ onnx/            work on graphs
     graph           small operations that several of these need
 
 providers/       where backbones come from
-    builtin         headstart-s and headstart-m, which come with the package
+    builtin         headstart-m and headstart-s, which come with the package
     onnx_file       onnx:FILE, any ONNX image classifier
     hub             hf:ORG/NAME, ONNX repositories on the Hugging Face Hub (hub_client speaks to it)
     timm            timm:NAME, PyTorch Image Models
@@ -36,11 +36,13 @@ from headstart.errors import OptionError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["AVAILABLE", "Backbone", "InputOptions", "Tap", "cut", "load"]
+__all__ = ["AVAILABLE", "DEFAULT_BACKBONE", "FAST_BACKBONE", "Backbone", "InputOptions", "Tap", "cut", "load"]
 
+DEFAULT_BACKBONE = "headstart-m"
+FAST_BACKBONE = "headstart-s"  # the other one that is built in
 AVAILABLE = {
-    "headstart-s": "built in, fast: 160 x 160 pixels, five taps, 4 MB, no download",
-    "headstart-m": "built in, accurate: 224 x 224 pixels, five taps, 7 MB, no download",
+    DEFAULT_BACKBONE: "built in, the default and the more accurate one, no download",
+    FAST_BACKBONE: "built in, the faster one, no download",
     "onnx:FILE": "any ONNX image classifier",
     "hf:ORG/NAME": "an ONNX repository on the Hugging Face Hub, fetched once",
     "timm:NAME": "any PyTorch Image Model, exported once (pip install 'headstart[timm]')",
@@ -50,7 +52,7 @@ AVAILABLE = {
 
 
 def load(id: str, *, options: InputOptions | None = None, taps: Sequence[str] = ()) -> Backbone:
-    """Load the backbone with an id such as ``onnx:FILE`` or ``headstart-s``.
+    """Load the backbone with an id such as ``headstart-m`` or ``onnx:FILE``.
 
     ``options`` override how images are prepared; ``taps`` name further tensors of the graph to tap. Raises
     BackboneError when the network cannot be read or cut, OptionError for an id that no provider knows,

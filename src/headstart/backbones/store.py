@@ -254,13 +254,24 @@ def sweep(older_than: float = 86_400) -> None:
 
 
 def record_speed(backbone: Backbone, speed: Speed) -> None:
-    """Write how fast a stored backbone runs here beside its graph. Raises BackboneError when it cannot be written."""
-    for entry in entries():
-        if entry.sha256 == backbone.sha256:
-            try:
-                write_atomic(entry.folder / SPEED, to_json({"sha256": entry.sha256, **speed.to_dict()}))
-            except OSError as error:
-                raise BackboneError(f"{entry.folder} cannot be written: {error.strerror or error}.") from None
+    """Write how fast a backbone runs here beside its graph, or, of a built-in one, to a folder of its own.
+
+    Raises BackboneError when it cannot be written.
+    """
+    sha256 = backbone.sha256
+    folders = [entry.folder for entry in entries() if entry.sha256 == sha256]
+    for folder in folders or [settings_folder(["speed", sha256])]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / SPEED, to_json({"sha256": sha256, **speed.to_dict()}))
+        except OSError as error:
+            raise BackboneError(f"{folder} cannot be written: {error.strerror or error}.") from None
+
+
+def recorded_speed(sha256: str) -> Speed | None:
+    """Return the speed recorded for the graph with this hash; None until it was measured here."""
+    speeds = (_speed(folder, sha256) for folder in _store().glob("[!.]*"))
+    return next((speed for speed in speeds if speed is not None), None)
 
 
 def _store() -> Path:

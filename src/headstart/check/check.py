@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart import backbones
+from headstart.backbones import DEFAULT_BACKBONE
 from headstart.check.classes import find_class_issues
 from headstart.check.duplicates import find_duplicates
 from headstart.check.finding import KINDS, Finding
@@ -36,7 +37,7 @@ def check_dataset(
     dataset: Dataset,
     compute: Compute | None = None,
     *,
-    backbone: str = "headstart-s",
+    backbone: str = DEFAULT_BACKBONE,
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.backbones import InputOptions
+from headstart.backbones import DEFAULT_BACKBONE, InputOptions
 from headstart.classifier.fit import FitOptions, fit_dataset
 from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
@@ -40,7 +40,7 @@ class ImageClassifier:
 
     def __init__(
         self,
-        backbone: str = "headstart-s",
+        backbone: str = DEFAULT_BACKBONE,
         cut: str | Sequence[str] = "auto",
         head: str = "auto",
         dropout: float | None = None,

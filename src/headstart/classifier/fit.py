@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headstart import backbones
-from headstart.backbones import Backbone, InputOptions
+from headstart.backbones import DEFAULT_BACKBONE, Backbone, InputOptions
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
@@ -59,7 +59,7 @@ class FitOptions:
     on disk, ``seed`` is the random seed.
     """
 
-    backbone: str = "headstart-s"
+    backbone: str = DEFAULT_BACKBONE
     input_options: InputOptions | None = None
     cut: str | tuple[str, ...] = "auto"
     head: str = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.backbones import Backbone
+    from headstart.backbones.providers.builtin import BuiltIn
     from headstart.backbones.store import Speed
 
 BackboneArgument = Annotated[str, typer.Argument(metavar="BACKBONE", help=BACKBONE_HELP)]
@@ -29,14 +30,19 @@ WeightsOption = Annotated[str | None, typer.Option(metavar="FILE", help=WEIGHTS_
 
 def list_backbones(as_json: JsonOption = False) -> None:
     """List the backbones that --backbone takes, and those kept on this machine."""
-    from headstart.backbones import AVAILABLE, store
+    from headstart.backbones import AVAILABLE, DEFAULT_BACKBONE, FAST_BACKBONE, store
+    from headstart.backbones.providers.builtin import built_in
 
     entries = store.entries()
+    ours = {name: built_in(name) for name in (DEFAULT_BACKBONE, FAST_BACKBONE)}
     if as_json:
-        print_json([*({"id": name, "what": what} for name, what in AVAILABLE.items()), *(e.to_dict() for e in entries)])
+        facts = {name: {"default": name == DEFAULT_BACKBONE, **known.to_dict()} for name, known in ours.items()}
+        kinds = [{"id": name, "what": what, **facts.get(name, {})} for name, what in AVAILABLE.items()]
+        print_json([*kinds, *(entry.to_dict() for entry in entries)])
         return
     for name, what in AVAILABLE.items():
         print(line(f"{name:12} {what}"))
+    _print_built_in(list(ours.values()))
     if entries:
         print(f"\nIn {entries[0].folder.parent}:")
     for entry in entries:
@@ -144,6 +150,24 @@ def remove_backbone(
     from headstart.backbones import store
 
     print(line(f"{name} is removed, {store.remove(name) / 1e6:.1f} MB freed"))
+
+
+def _print_built_in(backbones: Sequence[BuiltIn]) -> None:
+    """Print size, speed and accuracy of the built-in backbones as a table, and what the figures are."""
+    datasets = backbones[0].measured.accuracy
+    print(f"\n{'built in':12} {'input':>6}  {'MB':>4}  {'images/s':>8}" + "".join(f"  {name:>14}" for name in datasets))
+    for backbone in backbones:
+        speed = "-" if backbone.speed is None else f"{backbone.speed.images_per_second:,.0f}"
+        accuracy = "".join(f"  {f'{right}/{count}':>14}" for right, count in backbone.measured.accuracy.values())
+        size = f"{backbone.size[0]} px"
+        print(line(f"{backbone.id:12} {size:>6}  {backbone.bytes / 1e6:4.1f}  {speed:>8}{accuracy}"))
+    runtimes = {f"{b.speed.runtime} {b.speed.precision}" for b in backbones if b.speed is not None}
+    print(line(f"images/s: the network alone on this machine{''.join(f', {name}' for name in sorted(runtimes))}"))
+    unmeasured = [backbone.id for backbone in backbones if backbone.speed is None]
+    if unmeasured:
+        print(f"not measured yet: {', '.join(unmeasured)}; to measure it: headstart backbones pull {unmeasured[0]}")
+    for how in dict.fromkeys(backbone.measured.how for backbone in backbones):
+        print(line(f"{', '.join(datasets)}: correct of the validation images ({how})"))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -10,6 +10,7 @@ import typer
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
+    DEFAULT_BACKBONE,
     CachedRunOptions,
     DataArgument,
     JsonOption,
@@ -27,7 +28,7 @@ def check(
     fix_list: Annotated[
         str | None, typer.Option(help="Write a table (.csv) of all images with the findings, to edit and fit.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = "headstart-s",
+    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     as_json: JsonOption = False,
     reading: LabelFlags = LabelFlags(),
     run: CachedRunOptions = CachedRunOptions(),

@@ -112,7 +112,7 @@ def fine_tune(
     from headstart.finetune.checkpoint import delete_checkpoints
 
     config = training.config(flags.output_for(data), run.precision)
-    finetune.check_fine_tuning(flags.backbone, config)
+    finetune.check_fine_tuning(flags.backbone_id, config)
     options = replace(
         fit_options(flags, input_flags, targets), dropout=dropout, compute=run.compute, cache=run.cache, seed=run.seed
     )

@@ -13,6 +13,7 @@ import typer
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
+    DEFAULT_BACKBONE,
     CachedRunOptions,
     DataArgument,
     InputFlags,
@@ -44,7 +45,7 @@ class FitFlags:
     output: Annotated[
         Path | None, common("-o", "--output", metavar="MODEL", help="Model folder to write; DATA-model by default.")
     ] = None
-    backbone: Annotated[str, common(help=BACKBONE_HELP)] = "headstart-s"
+    backbone: Annotated[str | None, common(help=f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")] = None
     validation: Annotated[
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
     ] = None
@@ -57,6 +58,11 @@ class FitFlags:
     ] = "auto"
     report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
     as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False
+
+    @property
+    def backbone_id(self) -> str:
+        """The backbone to fit with: the default where none is given."""
+        return DEFAULT_BACKBONE if self.backbone is None else self.backbone
 
     def output_for(self, data: str) -> Path:
         """Return the model folder to write: by default one that is named after DATA, in the working folder."""
@@ -196,7 +202,7 @@ def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFla
     from headstart.classifier import FitOptions
 
     return FitOptions(
-        backbone=flags.backbone,
+        backbone=flags.backbone_id,
         input_options=input_flags.input_options,
         cut=flags.cut,
         head=flags.head,
@@ -239,7 +245,7 @@ def fit_and_write(
     quarantined = result.model.run["images"]["quarantined"]
     print_quarantined(quarantined)
     if not flags.as_json:
-        print_fit(result, str(folder), time.perf_counter() - start)
+        print_fit(result, str(folder), time.perf_counter() - start, by_default=flags.backbone is None)
         print(curves, end="", flush=True)  # the result does not wait for the report
     page = None
     if flags.report:

@@ -201,7 +201,8 @@ head_option = partial(typer.Option, rich_help_panel="Head")
 evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 run_option = partial(typer.Option, rich_help_panel="Run")
 
-BACKBONE_HELP = "headstart-s, headstart-m, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
+DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
+BACKBONE_HELP = "headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
 RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."
 PRECISION_HELP = "auto, fp32 or bf16 (OpenVINO, where the processor has it)."
 WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."

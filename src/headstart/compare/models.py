@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from headstart import backbones
+from headstart.backbones import DEFAULT_BACKBONE
 from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
@@ -18,8 +19,6 @@ from headstart.model.predictor import labelled_part
 from headstart.splits.groups import Groups
 from headstart.splits.split import group_images
 from headstart.stats.paired import PairedDifference, holm, paired_difference
-
-GROUPING_BACKBONE = "headstart-s"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def compare_models(
 ) -> ModelComparison:
     """Compare model folders on the same labelled images.
 
-    ``group_by`` is "auto" (near duplicates and scenes, by the features of the built-in backbone), "none" or a column.
+    ``group_by`` is "auto" (near duplicates and scenes, by the features of the default backbone), "none" or a column.
     A dataset as ``data`` is taken as it was read. Raises HeadstartError.
     """
     if len(models) < 2:
@@ -98,10 +97,10 @@ def compare_pairs(evaluations: Sequence[Evaluation], groups: Groups) -> tuple[Mo
 def _group(
     dataset: Dataset, evaluation: Evaluation, group_by: str, compute: Compute | None, progress: Progress | None
 ) -> Groups:
-    # The models may be of any precision; the grouping is that of the built-in backbone at its own.
+    # The models may be of any precision; the grouping is that of the default backbone at its own.
     compute = replace(compute or Compute(), precision="auto")
     with FeatureCache() as cache:
-        features = embed(dataset, backbones.load(GROUPING_BACKBONE), compute, cache=cache, progress=progress)
+        features = embed(dataset, backbones.load(DEFAULT_BACKBONE), compute, cache=cache, progress=progress)
     truth = evaluation.predictions.truth
     assert truth is not None
     if len(features.index) != len(truth):

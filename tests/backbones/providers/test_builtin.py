@@ -1,4 +1,4 @@
-"""The built-in backbone: the file is the one its card describes, fp16 costs nothing, and it transfers."""
+"""headstart-s: the file is the one its card describes, fp16 costs nothing, and it transfers."""
 
 import hashlib
 import json
@@ -110,6 +110,6 @@ def test_fp16_storage_costs_no_more_than_a_fifth_of_a_point(built_in, shared):
 def test_accuracy_on_new_figures(tmp_path):
     """The sample with the defaults: at least 0.98 on other figures."""
     render("horses-or-humans", tmp_path / "set", train=1000, validation=256)
-    fitted = hs.ImageClassifier(cache=False).fit(tmp_path / "set")
+    fitted = hs.ImageClassifier("headstart-s", cache=False).fit(tmp_path / "set")
     assert fitted.accuracy_["validation"].value >= 0.98
     assert fitted.evaluate(tmp_path / "set").accuracy == fitted.accuracy_["validation"]
