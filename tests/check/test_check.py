@@ -10,6 +10,7 @@ import pytest
 from helpers.faults import findings_by_kind, image_path
 from PIL import Image
 
+from headstart.backbones import DEFAULT_BACKBONE
 from headstart.check import check_dataset
 from headstart.cli import main
 from headstart.data import from_images, open_dataset
@@ -17,7 +18,7 @@ from headstart.errors import DataError
 
 
 def test_a_clean_set_has_next_to_no_findings(clean):
-    findings = findings_by_kind(clean)
+    findings = findings_by_kind(clean, DEFAULT_BACKBONE)
     assert sum(map(len, findings.values())) <= 3  # one label issue or two: some rendered figures are ambiguous
     for kind in ("leak", "conflicting_labels", "exact_duplicate", "near_duplicate", "unreadable", "tiny", "dark"):
         assert findings[kind] == [], kind
@@ -31,7 +32,7 @@ def test_flipped_labels_broken_files_and_outliers_are_found(photos):
     noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
     outlier = photos / "train" / "horses" / "outlier.png"
     Image.fromarray(noise).resize((200, 200), Image.Resampling.NEAREST).save(outlier)
-    findings = findings_by_kind(photos)
+    findings = findings_by_kind(photos, DEFAULT_BACKBONE)
     assert sum({str(path)} in findings["label_issue"] for path in flipped) >= 2
     assert findings["unreadable"] == [{str(broken)}]
     assert {str(outlier)} in findings["outlier"]

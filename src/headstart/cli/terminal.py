@@ -165,8 +165,8 @@ def _print_default_backbone() -> None:
     used, fast = built_in(DEFAULT_BACKBONE), built_in(FAST_BACKBONE)
     times = fast.measured.images_per_second / used.measured.images_per_second
     print(
-        f"Backbone    {used.id} ({used.network}, {used.size[0]} px), the default; --backbone {fast.id} reads images "
-        f"about {times:.2g} times as fast and is a little less accurate"
+        f"Backbone    {used.id} ({used.network}, {used.size[0]} px); --backbone {fast.id} is a little less accurate, "
+        f"but reads images about {times:.2g} times as fast"
     )
 
 
