@@ -28,7 +28,7 @@ def main() -> None:
         data, folder = scratch.path / "data", scratch.path / "model"
         render("horses-or-humans", data, train=48, validation=16)
         dataset = open_dataset(data)
-        write_model(fit_dataset(dataset, FitOptions(compute=Compute("onnxruntime"))).model, folder)
+        write_model(fit_dataset(dataset, FitOptions("headstart-s", compute=Compute("onnxruntime"))).model, folder)
         image = np.resize(decode(dataset.read(0)), (300, 300, 3))
         rows = [_row(Predictor.load(folder, Compute(runtime)), image, runs) for runtime in ("onnxruntime", "openvino")]
     print_table(rows)
