@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,14 +35,19 @@ def list_backbones(as_json: JsonOption = False) -> None:
 
     entries = store.entries()
     ours = {name: built_in(name) for name in (DEFAULT_BACKBONE, FAST_BACKBONE)}
+    speeds = {name: store.recorded_speed(known.sha256) for name, known in ours.items()}
     if as_json:
-        facts = {name: {"default": name == DEFAULT_BACKBONE, **known.to_dict()} for name, known in ours.items()}
+        recorded = {name: None if speed is None else speed.to_dict() for name, speed in speeds.items()}
+        facts = {
+            name: {**known.to_dict(), "default": name == DEFAULT_BACKBONE, "speed": recorded[name]}
+            for name, known in ours.items()
+        }
         kinds = [{"id": name, "what": what, **facts.get(name, {})} for name, what in AVAILABLE.items()]
         print_json([*kinds, *(entry.to_dict() for entry in entries)])
         return
     for name, what in AVAILABLE.items():
         print(line(f"{name:12} {what}"))
-    _print_built_in(list(ours.values()))
+    _print_built_in(list(ours.values()), speeds)
     if entries:
         print(f"\nIn {entries[0].folder.parent}:")
     for entry in entries:
@@ -152,18 +157,19 @@ def remove_backbone(
     print(line(f"{name} is removed, {store.remove(name) / 1e6:.1f} MB freed"))
 
 
-def _print_built_in(backbones: Sequence[BuiltIn]) -> None:
+def _print_built_in(backbones: Sequence[BuiltIn], speeds: Mapping[str, Speed | None]) -> None:
     """Print size, speed and accuracy of the built-in backbones as a table, and what the figures are."""
     datasets = backbones[0].measured.accuracy
     print(f"\n{'built in':12} {'input':>6}  {'MB':>4}  {'images/s':>8}" + "".join(f"  {name:>14}" for name in datasets))
     for backbone in backbones:
-        speed = "-" if backbone.speed is None else f"{backbone.speed.images_per_second:,.0f}"
+        speed = speeds[backbone.id]
+        rate = "-" if speed is None else f"{speed.images_per_second:,.0f}"
         accuracy = "".join(f"  {f'{right}/{count}':>14}" for right, count in backbone.measured.accuracy.values())
         size = f"{backbone.size[0]} px"
-        print(line(f"{backbone.id:12} {size:>6}  {backbone.bytes / 1e6:4.1f}  {speed:>8}{accuracy}"))
-    runtimes = {f"{b.speed.runtime} {b.speed.precision}" for b in backbones if b.speed is not None}
+        print(line(f"{backbone.id:12} {size:>6}  {backbone.bytes / 1e6:4.1f}  {rate:>8}{accuracy}"))
+    runtimes = {f"{speed.runtime} {speed.precision}" for speed in speeds.values() if speed is not None}
     print(line(f"images/s: the network alone on this machine{''.join(f', {name}' for name in sorted(runtimes))}"))
-    unmeasured = [backbone.id for backbone in backbones if backbone.speed is None]
+    unmeasured = [id for id, speed in speeds.items() if speed is None]
     if unmeasured:
         print(f"not measured yet: {', '.join(unmeasured)}; to measure it: headstart backbones pull {unmeasured[0]}")
     for how in dict.fromkeys(backbone.measured.how for backbone in backbones):

@@ -36,7 +36,7 @@ class BuiltIn:
     """A built-in backbone without its graph.
 
     ``network`` names the architecture; ``size`` is the height and width of the input in pixels, ``bytes`` the size of
-    the graph, ``speed`` that of the network on this machine, None until it was measured.
+    the graph.
     """
 
     id: str
@@ -46,7 +46,6 @@ class BuiltIn:
     licence: str
     sha256: str
     measured: Measured
-    speed: store.Speed | None
 
     def to_dict(self) -> dict[str, Any]:
         """The backbone as a JSON object."""
@@ -57,7 +56,6 @@ class BuiltIn:
             "bytes": self.bytes,
             "licence": self.licence,
             "sha256": self.sha256,
-            "speed": None if self.speed is None else self.speed.to_dict(),
             "measured": self.measured.to_dict(),
         }
 
@@ -80,7 +78,6 @@ def built_in(name: str) -> BuiltIn:
                 float(measured["images_per_second"]),
                 str(measured["how"]),
             ),
-            store.recorded_speed(values["sha256"]),
         )
 
 
