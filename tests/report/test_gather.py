@@ -22,7 +22,9 @@ ONNXRUNTIME = Compute("onnxruntime")
 def fit(dataset, **options):
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset)
-    return fit_dataset(dataset, FitOptions("headstart-s", compute=ONNXRUNTIME, cache=False, **options))
+    return fit_dataset(
+        dataset, FitOptions(**{"backbone": "headstart-s", "compute": ONNXRUNTIME, "cache": False, **options})
+    )
 
 
 def test_the_report_agrees_with_the_fit(fitted, fit_report):
