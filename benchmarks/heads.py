@@ -127,9 +127,7 @@ def report(runs: dict, arguments: argparse.Namespace) -> None:
     cases = sorted({case for _, case, _ in runs})
     has_old = arguments.old is not None
     print(f"{arguments.backbone}, {arguments.subsets} subsets each, at most {arguments.test} images to test on\n")
-    print(
-        "| case | accuracy, log-loss: new | old | difference, points | log-loss | claims: new, old | s: new, old |"
-    )
+    print("| case | accuracy, log-loss: new | old | difference, points | log-loss | claims: new, old | s: new, old |")
     print("|---|---|---|---|---|---|---|")
     differences, holds = [], defaultdict(list)
     for case in cases:
