@@ -19,7 +19,8 @@ from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
-from headstart.splits.groups import DisjointSets, find_groups
+from headstart.splits.groups import find_groups
+from headstart.splits.pairs import DisjointSets
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from headstart.check.crops import find_crops
 from headstart.check.finding import Finding
 from headstart.data import Dataset, Item
 from headstart.features.features import Features
-from headstart.splits.groups import DisjointSets, duplicate_pairs
+from headstart.splits.groups import duplicate_pairs
+from headstart.splits.pairs import DisjointSets
 
 
 def find_duplicates(

@@ -36,6 +36,7 @@ from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
 from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
+from headstart.splits.named import parse_group_by
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy
 from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds
@@ -52,11 +53,11 @@ class FitOptions:
     ``backbone`` is an id, ``input_options`` how it wants its images; ``cut`` "auto" or the taps to use; ``head``
     "auto", "ridge", "lda", "centroid", "logistic" or "mlp"; ``dropout`` a rate in [0, 1) or None; ``mlp`` configures
     the training of an mlp head. ``views`` is the number of views of each training image to learn from (1: the image
-    alone), ``augmentation`` how they differ: "flip", "light" or "lesson". ``group_by`` is "auto", "none" or the name of
-    a column; ``validation`` a dataset, its path or URL, a share of the groups in (0, 1), or None: the validation split
-    of the data. ``coverage`` is the share of images whose prediction set is to hold their class, ``false_alarms`` the
-    share that may be rejected although they belong to a class. ``compute`` runs the backbone, ``cache`` keeps features
-    on disk, ``seed`` is the random seed.
+    alone), ``augmentation`` how they differ: "flip", "light" or "lesson". ``group_by`` is "auto", "none", "folder",
+    "name:PATTERN", "exif", "exif:SECONDS" or the name of a column; ``validation`` a dataset, its path or URL, a share
+    of the groups in (0, 1), or None: the validation split of the data. ``coverage`` is the share of images whose
+    prediction set is to hold their class, ``false_alarms`` the share that may be rejected although they belong to a
+    class. ``compute`` runs the backbone, ``cache`` keeps features on disk, ``seed`` is the random seed.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -79,6 +80,7 @@ class FitOptions:
         """Check what can be checked without the data. Raises OptionError."""
         if self.seed < 0:
             raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
+        parse_group_by(self.group_by)
         check_targets(self.coverage, self.false_alarms)
         views(self.augmentation, self.views)
 
@@ -95,7 +97,7 @@ class FitOptions:
     @property
     def group_column(self) -> str | None:
         """The name of the column to group by, None where there is none."""
-        return None if self.group_by in ("auto", "none") else self.group_by
+        return parse_group_by(self.group_by).column
 
     def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
         """Open the feature cache, or nothing."""

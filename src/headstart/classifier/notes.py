@@ -64,5 +64,5 @@ def contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return [
         "Validation accuracy is below that of training images with their group left out: rely on the validation "
         "accuracy. The validation images may differ from the training images, or related images were not grouped; name "
-        "their groups in a column (--group-by)."
+        "their groups (--group-by)."
     ]

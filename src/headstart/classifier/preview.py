@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ from headstart.data.dataset import paths_by_reason
 from headstart.errors import ImageError
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.features import embed_exactly
+from headstart.splits.named import group_names, parse_group_by
 
 TRIAL_IMAGES = 8
 BASE_BYTES = 330 * 2**20  # of a fit before its features: Python, the runtime and its network (docs/benchmarks.md)
@@ -112,7 +113,7 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
     return Preview(
         dataset,
         counts,
-        _groups([item.group for item in images.split("train").items], options.group_by),
+        _groups(images.split("train"), options.group_by),
         _endings(item.path for item in dataset.items),
         _endings(skipped.path for skipped in dataset.skipped if skipped.reason == "not an image"),
         cost,
@@ -120,14 +121,19 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
     )
 
 
-def _groups(groups: Sequence[str | None], group_by: str) -> dict[str, Any] | None:
-    """Return the groups that are known before images are read: those of a column, or one of each image."""
-    if group_by == "none":
-        return {"count": len(groups), "largest": 1, "method": "none"}
-    named = Counter(group for group in groups if group is not None)
-    if not named:
+def _groups(images: Dataset, group_by: str) -> dict[str, Any] | None:
+    """Return the groups that are known before images are read: those that are named, or one of each image."""
+    by = parse_group_by(group_by)
+    if by.kind == "none":
+        return {"count": len(images), "largest": 1, "method": "none"}
+    if by.kind == "exif":
         return None
-    return {"count": len(named) + groups.count(None), "largest": max(named.values()), "method": "column"}
+    groups = group_names(images, range(len(images)), by)
+    named = Counter(group for group in groups if group is not None)
+    if not named or (by.kind in ("folder", "name") and None in groups):
+        return None
+    method = "column" if by.kind == "auto" else by.method
+    return {"count": len(named) + groups.count(None), "largest": max(named.values()), "method": method}
 
 
 def _prepared(id: str) -> Backbone | None:

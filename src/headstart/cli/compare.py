@@ -10,6 +10,7 @@ import typer
 
 from headstart.cli.options import (
     CONDITION_FAILED,
+    GROUP_BY_HELP,
     CachedRunOptions,
     DataArgument,
     JsonOption,
@@ -33,7 +34,7 @@ class CompareFlags(LabelFlags):
     """How backbones are compared."""
 
     cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto"
-    group_by: Annotated[str, typer.Option(help="auto (near duplicates and scenes), none, or a column.")] = "auto"
+    group_by: Annotated[str, typer.Option(help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
     time_limit: Annotated[
         float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
     ] = None

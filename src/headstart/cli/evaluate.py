@@ -10,6 +10,7 @@ import typer
 
 from headstart.cli.options import (
     CONDITION_FAILED,
+    GROUP_BY_HELP,
     Format,
     LabelFlags,
     Messages,
@@ -41,7 +42,7 @@ class EvaluateFlags(LabelFlags):
     """How DATA is read and grouped, and the accuracy that is required."""
 
     group_by: Annotated[
-        str, evaluation_option(help="To compare models: auto (near duplicates and scenes), none, or a column.")
+        str, evaluation_option(help=f"To compare models, images that count together: {GROUP_BY_HELP}")
     ] = "auto"
     min_accuracy: Annotated[
         float | None, evaluation_option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
@@ -85,6 +86,7 @@ def evaluate(
                 [model, *other_models], dataset, run.compute, group_by=flags.group_by, progress=bar
             )
             evaluations = comparison.evaluations
+            print_notes(comparison.groups.notes)
         else:
             from headstart.model import Predictor
 

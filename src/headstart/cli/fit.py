@@ -14,6 +14,7 @@ from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
     DEFAULT_BACKBONE,
+    GROUP_BY_HELP,
     CachedRunOptions,
     DataArgument,
     InputFlags,
@@ -49,9 +50,7 @@ class FitFlags:
     validation: Annotated[
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
     ] = None
-    group_by: Annotated[
-        str, common(help="Images to keep together: auto (near duplicates and scenes), none, or a table's column.")
-    ] = "auto"
+    group_by: Annotated[str, common(help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
     head: Annotated[str, common(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto"
     cut: Annotated[
         str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")

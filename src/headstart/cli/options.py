@@ -207,6 +207,8 @@ RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."
 PRECISION_HELP = "auto, fp32 or bf16 (OpenVINO, where the processor has it)."
 WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."
 
+GROUP_BY_HELP = "auto (copies and scenes), none, folder, name:PATTERN like 'name:{*}-#', exif[:SECONDS], or a column."
+
 DataArgument = Annotated[
     str,
     typer.Argument(metavar="DATA", help="Folder, zip or tar archive, table (.csv, .parquet, .jsonl) or URL of these."),
@@ -233,12 +235,13 @@ class ReadFlags:
     fetch: Annotated[bool, data_option("--fetch", help="Read the images behind https addresses in a table.")] = False
 
     def read_options(self, group_by: str = "auto") -> ReadOptions:
-        """Return the `ReadOptions` of the library; ``group_by`` may name the column of the groups."""
+        """Return the library's `ReadOptions`; ``group_by`` may name the column of the groups. Raises OptionError."""
         from headstart.data import ReadOptions
+        from headstart.splits.named import parse_group_by
 
         names = {field.name for field in dataclasses.fields(ReadOptions)}
         values = {name: value for name, value in vars(self).items() if name in names}
-        return ReadOptions(**values, group_column=None if group_by in ("auto", "none") else group_by)
+        return ReadOptions(**values, group_column=parse_group_by(group_by).column)
 
 
 @dataclass(frozen=True)

@@ -172,8 +172,9 @@ def _print_default_backbone() -> None:
 
 def _print_groups(groups: Mapping[str, Any]) -> None:
     largest = _count(groups["largest"], "image")
-    method = {"none": "each image is a group", "column": "from the group column"}.get(groups["method"])
-    print(line(f"Groups      {groups['count']}, the largest of {largest}; {method or 'found by ' + groups['method']}"))
+    methods = {"none": "each image is a group", "column": "from the group column", "folder": "from the folders"}
+    method = methods.get(groups["method"], f"found by {groups['method']}")
+    print(line(f"Groups      {groups['count']}, the largest of {largest}; {method}"))
 
 
 def print_preview(preview: Preview) -> None:

@@ -52,8 +52,8 @@ class CompareOptions:
     """How backbones are compared.
 
     ``cuts`` "auto" is one row for each backbone, with the cut and the head that ``fit`` would choose; "all" a row for
-    each tap and each set of taps tried, with its best head. ``group_by`` is "auto",
-    "none" or a column. ``time_limit`` in seconds: backbones that cannot be read in it are skipped, in the order given;
+    each tap and each set of taps tried, with its best head. ``group_by`` is that of ``FitOptions``. ``time_limit`` in
+    seconds: backbones that cannot be read in it are skipped, in the order given;
     ``max_size`` in megabytes: so are cuts whose graph is larger.
     """
 

@@ -17,6 +17,7 @@ from headstart.features.features import Progress
 from headstart.model import Evaluation, Predictor
 from headstart.model.predictor import labelled_part
 from headstart.splits.groups import Groups
+from headstart.splits.named import parse_group_by
 from headstart.splits.split import group_images
 from headstart.stats.paired import PairedDifference, holm, paired_difference
 
@@ -65,13 +66,12 @@ def compare_models(
 ) -> ModelComparison:
     """Compare model folders on the same labelled images.
 
-    ``group_by`` is "auto" (near duplicates and scenes, by the features of the default backbone), "none" or a column.
+    ``group_by`` is that of ``FitOptions``; "auto" is by the features of the default backbone.
     A dataset as ``data`` is taken as it was read. Raises HeadstartError.
     """
     if len(models) < 2:
         raise OptionError("A comparison needs two models or more.")
-    column = None if group_by in ("auto", "none") else group_by
-    options = replace(read_options or ReadOptions(), group_column=column)
+    options = replace(read_options or ReadOptions(), group_column=parse_group_by(group_by).column)
     dataset = labelled_part(as_dataset(data, options=options))
     evaluations = tuple(Predictor.load(model, compute).evaluate(dataset, progress=progress) for model in models)
     paths = evaluations[0].predictions.paths

@@ -23,6 +23,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from posixpath import dirname
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,7 @@ def from_images(
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"
         label = None if labels is None else class_name(labels[i])
         group = None if groups is None or is_missing(groups[i]) else str(groups[i])
-        items.append(Item(path, label, "train", group, key=i))
+        items.append(Item(path, label, "train", group, key=i, folder=dirname(path)))
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
         image = images[key]

@@ -22,7 +22,8 @@ class Item:
 
     ``path`` is shown to people. ``label`` is the name of the class (None: unlabelled), ``group`` the name of what the
     image shares with others, such as a scene (None: unknown). ``key`` is the number by which the reader of the data
-    set finds the image.
+    set finds the image. ``folder`` is the folder in which the image lies, relative to that of its class where there are
+    class folders, and empty where it lies right in that.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Item:
     split: str
     group: str | None = None
     key: int = 0
+    folder: str = ""
 
 
 @dataclass(frozen=True)

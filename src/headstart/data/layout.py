@@ -258,7 +258,8 @@ def _items(source: Source, paths: Paths, layout: str, is_detected: bool) -> tupl
         if reason:
             left_out.append(Skipped(path, reason))
         else:
-            items.append(Item(path, to_nfc(label), split, key=key))
+            folder = "/".join(parts[layout.split("/").index("image") : -1])
+            items.append(Item(path, to_nfc(label), split, key=key, folder=to_nfc(folder)))
     return items, left_out
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from posixpath import dirname
 from typing import TYPE_CHECKING
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
@@ -107,7 +108,8 @@ def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: Re
                 continue
             readers.append(read)
         group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
-        items.append(Item(path, to_nfc(label) if label else None, split, group or None, key=len(readers) - 1))
+        label = to_nfc(label) if label else None
+        items.append(Item(path, label, split, group or None, key=len(readers) - 1, folder=dirname(path)))
     if not items:
         by_reason = paths_by_reason(skipped)
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in by_reason.items())

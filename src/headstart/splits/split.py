@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from headstart.data import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
-from headstart.splits.groups import Groups, duplicates_between, find_groups, groups_from_column, ungrouped
+from headstart.splits.groups import (
+    Groups,
+    duplicate_sets,
+    duplicates_between,
+    find_groups,
+    to_groups,
+    ungrouped,
+)
+from headstart.splits.named import GroupBy, group_names, parse_group_by
 
 Rows = NDArray[np.int64]
 
@@ -54,6 +62,7 @@ def split_features(
     labels = np.array([number[str(items[i].label)] for i in train])
     groups = group_images(features, dataset, train, labels, group_by)
     notes = [
+        *groups.notes,
         *_lost_images_notes(features, dataset),
         *_unknown_class_notes(classes, [str(items[i].label) for i in held_out]),
         *_leak_notes(features, dataset, train, held_out),
@@ -71,20 +80,45 @@ def split_features(
 def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Rows, group_by: str) -> Groups:
     """Group the images ``rows`` [n] with ``labels`` [n].
 
-    ``group_by`` is "none", "auto" (by the groups that the dataset names, else by near duplicates and features), or the
-    name of the table's column that the dataset was opened with. Raises OptionError for a column that is not there.
+    ``group_by`` is one of the forms of ``splits.named``; "auto" takes the groups that the dataset names, else those
+    that near duplicates and features show. Copies join the groups that are named, too. Images that a folder, a pattern
+    or EXIF data give no name are grouped among themselves as by "auto"; one that a column leaves out is a group of its
+    own. Raises OptionError for a column that is not there, and where no image has a folder or fits the pattern.
     """
-    if group_by == "none":
+    by = parse_group_by(group_by)
+    if by.kind == "none":
         return ungrouped(len(rows))
-    named = [dataset.items[features.index[i]].group for i in rows]
-    if any(name is not None for name in named):
-        return groups_from_column(
-            [f"name {name}" if name is not None else f"unnamed {i}" for i, name in enumerate(named)]
-        )
-    if group_by != "auto":
-        raise OptionError(f"The data have no column {group_by!r} to group by; use auto or none.")
+    hashes, tiny_images = features.content_hashes[rows], features.tiny_images[rows]
     vectors = features.vectors(rows)[features.deepest_tap]
-    return find_groups(features.content_hashes[rows], features.tiny_images[rows], vectors, labels)
+    names = group_names(dataset, features.index[rows].tolist(), by)
+    is_unnamed = np.array([name is None for name in names], bool)
+    if by.kind == "auto" and is_unnamed.all():
+        return find_groups(hashes, tiny_images, vectors, labels)
+    if by.kind != "exif" and is_unnamed.all():
+        raise OptionError(_why_unnamed(by, dataset.items[features.index[rows[0]]].path))
+    sets = duplicate_sets(hashes, tiny_images)
+    known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    ids = np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)])
+    method = "column" if by.kind == "auto" else by.method
+    if by.kind in ("auto", "column") or not is_unnamed.any():
+        sets.union_equal_rows(ids[:, None])
+        return to_groups(sets.labels(), method)
+    found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
+    ids[is_unnamed] = len(known) + found.index
+    sets.union_equal_rows(ids[:, None])
+    what = {"folder": "lie in no folder below that of the class", "name": "do not fit the pattern"}
+    why = what.get(by.kind, "have no EXIF time")
+    note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
+    return replace(to_groups(sets.labels(), f"{method}; others {found.method}"), notes=(note,))
+
+
+def _why_unnamed(by: GroupBy, path: str) -> str:
+    """Return why no image has a group, and what to do."""
+    if by.kind == "folder":
+        return f"No image lies in a folder below that of its class ({path}, ...); group by auto, or by name:PATTERN."
+    if by.kind == "name":
+        return f"No file name without its ending fits the pattern {by.pattern!r} (the first is {path}); correct it."
+    return f"The data have no column {by.column!r} to group by; use auto, none, folder, name:PATTERN or exif."
 
 
 def _lost_images_notes(features: Features, dataset: Dataset) -> list[str]:

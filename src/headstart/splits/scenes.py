@@ -1,0 +1,175 @@
+"""Images of one scene, by how far their features are from those of their class.
+
+The features of an image are those of its class, and what is its own: its residual. Frames of one scene have nearly the
+same residual. How similar residuals are by chance is measured on images of different classes, which cannot be of one
+scene unless the classes were photographed in the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.splits.copies import copy_correlations
+from headstart.splits.pairs import blocks, edges_above, spanning_forest, tiles, unit_vectors
+
+# Both were chosen on other data sets than those of the tests and benchmarks (docs/explanation/honest-accuracy.md).
+CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
+MAX_COSINE = 0.8  # from here on two images are of one scene, whatever chance does
+NEIGHBOURS = 5  # of each image are compared as copies
+COPY_CORRELATION = 0.88  # of an augmented copy's 16 x 16 pixels with the image
+CHANCE_PAIRS = 500  # of images of different classes, on which the correlation by chance is measured
+CHANCE_SHARE = 0.95  # of these pairs correlate less than what counts as chance
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What the residuals of n images say.
+
+    ``threshold`` is the cosine from which on two images of a class are of one scene, ``edges`` [m, 3] are a maximum
+    spanning forest (first, second, cosine) of those pairs. ``candidates`` [p, 2] are near neighbours that
+    are not linked, but may be copies; ``others`` [q, 2] are images with the nearest of another class.
+    """
+
+    threshold: float
+    edges: NDArray[np.float64]
+    candidates: NDArray[np.int64]
+    others: NDArray[np.int64]
+
+
+def compare_scenes(features: NDArray[np.floating], labels: NDArray[np.integer], tile: int) -> Scenes:
+    """Compare the residuals of images with ``features`` [n, d] of the classes ``labels`` [n], a tile at a time.
+
+    An image's residual is its feature vector, of length 1, less the mean of those of its class. Chance is the median
+    over images of the largest cosine with an image of another class; images of a class are linked from CHANCE_FACTOR
+    times that on, or from MAX_COSINE on if that is less, as it is where there is nothing to measure chance on.
+    """
+    residuals = _Residuals(features, labels, tile)
+    count = len(labels)
+    nearest = _Nearest(count)
+    # Chance on a part of the images is a bound below that on all, so links below it need not be held.
+    sample = np.unique(np.linspace(0, count - 1, min(count, tile)).astype(int))
+    chance = _chance(_largest_of_other_classes(residuals, labels, sample, tile))
+    bound = min(CHANCE_FACTOR * max(chance, 0), MAX_COSINE)
+
+    def edges() -> Iterator[NDArray[np.float64]]:
+        for first, second in tiles(count, tile):
+            cosine = residuals[first] @ residuals[second].T
+            is_same = labels[first][:, None] == labels[second][None, :]
+            nearest.add(cosine, is_same, first, second)
+            if first != second:
+                nearest.add(cosine.T, is_same.T, second, first)
+            yield edges_above(np.where(is_same, cosine, -2), bound, first, second)
+
+    forest = spanning_forest(edges(), count)
+    chance = _chance(nearest.other_cosines)
+    threshold = min(CHANCE_FACTOR * chance, MAX_COSINE) if chance > 0 else MAX_COSINE
+    candidates = _candidates(nearest, labels, threshold)
+    others = np.stack([np.arange(count), nearest.others], axis=1)[nearest.others >= 0]
+    return Scenes(threshold, forest[forest[:, 2] >= threshold], candidates, others)
+
+
+def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the pairs of augmented copies (first, second, correlation) [m, 3].
+
+    ``tiny_images`` [n, 768] are 16 x 16 RGB pixels; of the candidates, images of one of the ``sets`` [n] are not
+    compared again. Images that are nearly plain, or show one thing on a plain ground, correlate by chance: hence the
+    threshold lies at least half-way between the correlation of images of different classes and 1.
+    """
+    candidates = scenes.candidates[sets[scenes.candidates[:, 0]] != sets[scenes.candidates[:, 1]]]
+    if not len(candidates):
+        return np.empty((0, 3))
+    threshold = COPY_CORRELATION
+    if len(scenes.others):
+        rows = np.unique(np.linspace(0, len(scenes.others) - 1, CHANCE_PAIRS).astype(int))
+        by_chance = copy_correlations(tiny_images, scenes.others[rows])
+        threshold = max(threshold, (1 + float(np.quantile(by_chance, CHANCE_SHARE))) / 2)
+    correlations = copy_correlations(tiny_images, candidates)
+    is_copy = correlations >= threshold
+    return np.column_stack([candidates[is_copy], correlations[is_copy]])
+
+
+class _Residuals:
+    """The residuals [n, d] of features, of length 1, computed a block at a time: a float32 copy would cost memory."""
+
+    def __init__(self, features: NDArray[np.floating], labels: NDArray[np.integer], tile: int) -> None:
+        self.features, self.labels = features, labels
+        counts = np.bincount(labels, minlength=1)
+        self.means = np.zeros((len(counts), features.shape[1]))
+        for block in blocks(len(labels), tile):
+            is_of_class = np.arange(len(counts))[:, None] == labels[block][None, :]
+            self.means += is_of_class.astype(np.float32) @ unit_vectors(features[block], np.zeros(features.shape[1]))
+        self.means /= np.maximum(counts, 1)[:, None]
+
+    def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[np.float32]:
+        vectors = unit_vectors(self.features[rows], np.zeros(self.features.shape[1]))
+        return unit_vectors(vectors, self.means[self.labels[rows]])
+
+
+class _Nearest:
+    """Of each image the nearest neighbours, and the nearest of another class, among the images compared so far."""
+
+    def __init__(self, count: int) -> None:
+        self.indices = np.full((count, NEIGHBOURS), -1)
+        self.cosines = np.full((count, NEIGHBOURS), -2, np.float32)
+        self.others = np.full(count, -1)
+        self.other_cosines = np.full(count, -2, np.float32)
+
+    def add(self, cosine: NDArray[np.float32], is_same: NDArray[np.bool_], rows: slice, columns: slice) -> None:
+        """Take over the cosines of images ``rows`` with images ``columns``; ``is_same`` says which are of one class."""
+        other = np.where(is_same, -2, cosine)
+        best = other.argmax(axis=1)
+        value = np.take_along_axis(other, best[:, None], axis=1)[:, 0]
+        is_nearer = value > self.other_cosines[rows]
+        self.other_cosines[rows] = np.where(is_nearer, value, self.other_cosines[rows])
+        self.others[rows] = np.where(is_nearer, best + columns.start, self.others[rows])
+        if rows == columns:
+            cosine = cosine.copy()
+            np.fill_diagonal(cosine, -2)
+        width = min(NEIGHBOURS, cosine.shape[1])
+        nearest = np.argpartition(-cosine, width - 1, axis=1)[:, :width]
+        cosines = np.hstack([self.cosines[rows], np.take_along_axis(cosine, nearest, axis=1)])
+        indices = np.hstack([self.indices[rows], nearest + columns.start])
+        order = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS]
+        self.cosines[rows] = np.take_along_axis(cosines, order, axis=1)
+        self.indices[rows] = np.take_along_axis(indices, order, axis=1)
+
+
+def _largest_of_other_classes(
+    residuals: _Residuals, labels: NDArray[np.integer], sample: NDArray[np.integer], tile: int
+) -> NDArray[np.float32]:
+    """Return the largest cosine [n] of each image with those of other classes in ``sample``, -2 if there are none."""
+    columns = residuals[sample].T
+    largest = np.full(len(labels), -2, np.float32)
+    for rows in blocks(len(labels), tile):
+        is_same = labels[rows][:, None] == labels[sample][None, :]
+        largest[rows] = np.where(is_same, -2, residuals[rows] @ columns).max(axis=1, initial=-2)
+    return largest
+
+
+def _chance(largest: NDArray[np.float32]) -> float:
+    """Return the cosine of chance, from the largest cosine [n] of each image with an image of another class."""
+    return float(np.median(largest)) if len(largest) else -2.0
+
+
+def _candidates(nearest: _Nearest, labels: NDArray[np.integer], threshold: float) -> NDArray[np.int64]:
+    """Return the pairs [m, 2] of each image and its nearest neighbours that may be copies.
+
+    They are as similar as images are by chance, and not linked as one scene. In a class of few images residuals point
+    away from each other whatever the images show; there all pairs are taken. Pairs are in the order of their second
+    image, whose templates are then cut only once.
+    """
+    is_linked = (nearest.cosines >= threshold) & (labels[nearest.indices] == labels[:, None])
+    is_candidate = (nearest.cosines >= threshold / CHANCE_FACTOR) & (nearest.indices >= 0) & ~is_linked
+    rows, ranks = np.nonzero(is_candidate)
+    pairs = [np.stack([rows, nearest.indices[rows, ranks]], axis=1)]
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels, minlength=1)
+    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
+        if 1 < size <= NEIGHBOURS + 1:
+            members = order[end - size : end]
+            pairs.append(members[np.stack(np.triu_indices(size, 1), axis=1)])
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)[:, ::-1]
