@@ -94,7 +94,12 @@ def _open(text: str, options: ReadOptions) -> Dataset:
         return _from_tables(text, source, tables, options)
     for column in (options.path_column, options.label_column, options.split_column, options.group_column):
         if column is not None:
-            raise DataError(f"{text} is not a table, so it has no column {column!r}; leave that option out.")
+            mend = (
+                "group by auto, none, folder, name:PATTERN or exif"
+                if column == options.group_column
+                else "leave it out"
+            )
+            raise DataError(f"{text} is not a table, so it has no column {column!r}; {mend}.")
     return from_listing(text, source, options.layout)
 
 
