@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import headstart as hs
+from headstart.classifier.preview import _groups
 from headstart.data import as_dataset
 from headstart.errors import OptionError
 from headstart.images.capture import Capture, read_capture
@@ -203,6 +204,28 @@ def test_folders_name_the_groups_and_the_rest_is_found_and_said(in_folders):
     assert result.data.split.groups.method.startswith("folder; others pixels and features")
     items = result.data.dataset.items
     assert {item.folder for item in items} == {"", "1", "2"}
+
+
+def test_names_are_known_before_images_are_read(in_folders):
+    dataset = hs.open_dataset(in_folders)
+    by_name = _groups(dataset, "name:{*}-#")
+    assert by_name == {"count": 8, "largest": 3, "method": "file names {*}-#"}
+    inside = dataset.select(i for i, item in enumerate(dataset.items) if item.folder)
+    assert _groups(inside, "folder") == {"count": 2, "largest": 6, "method": "folder"}
+    assert _groups(dataset, "folder") is _groups(dataset, "exif") is _groups(dataset, "auto") is None
+    assert _groups(dataset, "none") == {"count": 24, "largest": 1, "method": "none"}
+
+
+def test_folders_are_below_those_of_classes_in_every_layout(tmp_path, photos):
+    image = next((photos / "train").rglob("*.jpg")).read_bytes()
+    for path in ("a/train/cat/x/1.jpg", "a/val/dog/y/z/1.jpg", "b/cat/train/x/1.jpg", "b/dog/val/1.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(image)
+    assert [item.folder for item in hs.open_dataset(tmp_path / "a").items] == ["x", "y/z"]
+    assert [item.folder for item in hs.open_dataset(tmp_path / "b").items] == ["x", ""]
+    (tmp_path / "t.csv").write_text("path,label\na/train/cat/x/1.jpg,cat\nb/dog/val/1.jpg,dog\n")
+    folders = [item.folder for item in hs.open_dataset(tmp_path / "t.csv").items]
+    assert folders == ["a/train/cat/x", "b/dog/val"]
 
 
 def test_copies_join_named_groups(in_folders):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headstart.splits.copies import copy_correlations
 from headstart.splits.pairs import blocks, edges_above, spanning_forest, tiles, unit_vectors
 
-# Both were chosen on other data sets than those of the tests and benchmarks (docs/explanation/honest-accuracy.md).
+# How these were chosen, and on what: docs/explanation/honest-accuracy.md.
 CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
 MAX_COSINE = 0.8  # from here on two images are of one scene, whatever chance does
 NEIGHBOURS = 5  # of each image are compared as copies
