@@ -117,6 +117,14 @@ def test_png_and_webp_tell_their_time():
         assert read_capture(stream.getvalue()) == expected
 
 
+def test_heic_tells_its_time():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    exif = Image.open(io.BytesIO(exif_jpeg(datetime(2024, 1, 1)))).getexif()
+    stream = io.BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 64))).save(stream, exif=exif.tobytes())
+    assert read_capture(stream.getvalue()) == read_capture(exif_jpeg(datetime(2024, 1, 1)))
+
+
 @pytest.mark.parametrize(
     "time", [None, "0000:00:00 00:00:00", "    :  :     :  :  ", "yesterday", "2024:13:01 00:00:00"]
 )
@@ -260,6 +268,12 @@ def test_exif_times_name_bursts_and_images_without_are_said(tmp_path, in_folders
     assert len(set(index[4::4])) == 5
     assert "4 of 24 images to group have no EXIF time" in " ".join(result.notes)
     assert fitted(as_dataset(images, labels), group_by="exif:1").data.split.groups.count > 15
+
+
+def test_without_any_exif_time_groups_are_found(in_folders):
+    result = fitted(in_folders, group_by="exif")
+    assert result.model.run["groups"]["method"].startswith("pixels and features")
+    assert "24 of 24 images to group have no EXIF time" in " ".join(result.notes)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Rows,
     what = {"folder": "lie in no folder below that of the class", "name": "do not fit the pattern"}
     why = what.get(by.kind, "have no EXIF time")
     note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
-    return replace(to_groups(sets.labels(), f"{method}; others {found.method}"), notes=(note,))
+    method = f"{method}; others {found.method}" if known else found.method
+    return replace(to_groups(sets.labels(), method), notes=(note,))
 
 
 def _why_unnamed(by: GroupBy, path: str) -> str:
