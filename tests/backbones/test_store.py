@@ -28,7 +28,7 @@ def small(tmp_path):
 def test_what_was_put_comes_back_and_runs_alike(small):
     store.put("birds", small)
     stored = backbones.load("birds")
-    assert replace(stored, graph=b"") == replace(small, graph=b"")
+    assert replace(stored, graph=b"") == replace(small, graph=b"", assumption=None)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     before, after = (load_graph(b.graph, Compute("onnxruntime")).run(pixels) for b in (small, stored))
     for tap in before:

@@ -80,6 +80,37 @@ def network(
     return model
 
 
+def normed(stored: list[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, size: int = SIZE) -> onnx.ModelProto:
+    """conv 3 -> 8 (stride 2), ReLU, conv 8 -> 12 (stride 2), ReLU, conv 12 -> 12, ReLU, average, classifier.
+
+    Behind the first convolutions are batch norms with the ``stored`` means and variances. Tensors: the outputs ``c1``
+    [n, 8, 16, 16], ``c2`` [n, 12, 8, 8], ``c3`` [n, 12, 8, 8] of the convolutions.
+    """
+    b = _Builder(TensorProto.FLOAT, seed)
+    x = "image"
+    for i, (outputs, inputs, stride) in enumerate(((8, 3, 2), (12, 8, 2), (12, 12, 1)), 1):
+        conv = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1, 1, 1, 1]}
+        x = b.node("Conv", [x, b.weight(f"w{i}", outputs, inputs, 3, 3)], f"c{i}", **conv)
+        if i <= len(stored):
+            values = {"gamma": np.ones(outputs), "beta": np.zeros(outputs), "mean": stored[i - 1][0]}
+            values["variance"] = stored[i - 1][1]
+            for name, value in values.items():
+                b.weights.append(numpy_helper.from_array(np.asarray(value, np.float32), f"{name}{i}"))
+            x = b.node("BatchNormalization", [x, *(f"{name}{i}" for name in values)], f"n{i}", epsilon=1e-5)
+        x = b.node("Relu", [x], f"r{i}")
+    x = b.node("GlobalAveragePool", [x], "pooled")
+    x = b.node("Flatten", [x], "flat")
+    x = b.node("Gemm", [x, b.weight("w4", CLASSES, 12), b.weight("b4", CLASSES)], "logits", transB=1)
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, size, size])]
+    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["n", CLASSES])]
+    model = helper.make_model(
+        helper.make_graph(b.nodes, "normed", inputs, outputs, b.weights), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 7
+    onnx.checker.check_model(model)
+    return model
+
+
 def saved(folder: Path, name: str = "net.onnx", **options: object) -> Path:
     """Write the network with these options to a file, and return its path."""
     path = Path(folder) / name

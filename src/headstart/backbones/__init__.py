@@ -3,6 +3,7 @@
 backbone.py      Backbone, Tap and InputOptions
 input_config.py  how a network wants its images, from a JSON file
 prepare.py       from a foreign graph to a backbone in the store
+scaling.py       the usual scalings, and which fits what batch norms have stored
 store.py         prepared backbones on disk: put, get, entries, remove
 
 onnx/            work on graphs
@@ -13,6 +14,7 @@ onnx/            work on graphs
     channels_first  remove transposes
     folding         fold constants, padding, scales and shifts into weights
     runnable        check that it runs, and with which batch sizes
+    norms           its batch norms, and what images give as their input
     unpool          the maps that the taps are means of
     graph           small operations that several of these need
 

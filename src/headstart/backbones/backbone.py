@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headstart.backbones.scaling import Assumption
 from headstart.errors import BackboneError, OptionError
 from headstart.images.preprocess import Preprocess
 
@@ -34,7 +35,8 @@ class Backbone:
     ``graph`` is an ONNX file, or its bytes: input ``pixels`` uint8 [batch, height, width, 3] RGB, and for each tap an
     output of its name, float32 [batch, channels]; the normalisation is part of the graph. ``sha256`` is the hash of
     that file in hexadecimal. ``taps`` go from shallow to deep. ``notes`` are lines that the user must see, such as an
-    assumed default. ``batch`` is the only batch size that the graph allows, or None for any.
+    assumed default. ``batch`` is the only batch size that the graph allows, or None for any. ``assumption`` is the
+    scaling that was assumed, None where it came with the weights or was given.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Backbone:
     source: str
     notes: tuple[str, ...] = ()
     batch: int | None = None
+    assumption: Assumption | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,11 @@ class InputOptions:
     resize: str | None = None
     interpolation: str | None = None
     weights: str | None = None
+
+    @property
+    def give_scaling(self) -> bool:
+        """Whether any of mean, deviation and order of the channels is given."""
+        return not (self.mean is None and self.std is None and self.channels is None)
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):

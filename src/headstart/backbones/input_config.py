@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import InputOptions
+from headstart.backbones.scaling import Scaling
 from headstart.errors import BackboneError
 from headstart.files import read_json
 
@@ -47,6 +48,13 @@ def merge_options(options: InputOptions, described: InputOptions) -> InputOption
         if key != "weights"
     }
     return InputOptions(**values)
+
+
+def scaling_of(options: InputOptions) -> Scaling:
+    """Return the scaling in options that have a mean and a deviation."""
+    assert options.mean is not None
+    assert options.std is not None
+    return Scaling(options.mean, options.std, options.channels or "RGB")
 
 
 def parse_config(config: Mapping[str, Any]) -> InputOptions:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import store
 from headstart.backbones.backbone import InputOptions
-from headstart.backbones.input_config import merge_options, parse_config
+from headstart.backbones.input_config import merge_options, parse_config, scaling_of
+from headstart.backbones.scaling import Assumption
 from headstart.errors import BackboneError, OptionError, untrusted
 from headstart.images.preprocess import Preprocess
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from headstart.backbones.onnx.standardise import ImageInput
 
-VERSION = 2  # of the preparation: another version makes another entry in the store
+VERSION = 3  # of the preparation: another version makes another entry in the store
 DEFAULT_SIZE = 224  # pixels, where neither the graph nor anybody names a size
 RESAMPLINGS = (2, 3)  # Pillow's bilinear and bicubic
 
@@ -47,6 +48,7 @@ def prepare_file(
     id and licence where they are not the file's own. Raises BackboneError, OptionError.
     """
     from headstart.backbones.onnx.external_data import load_with_weights
+    from headstart.backbones.onnx.norms import find_norms
     from headstart.backbones.onnx.standardise import image_input
 
     model = load_with_weights(file.content, file.path)
@@ -54,10 +56,14 @@ def prepare_file(
         described = parse_config(file.config)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise BackboneError(f"{file.config_name} beside {file.path.name} cannot be used: {error}.") from None
-    complete, notes = _complete_options(file, options, described, image_input(model))
+    complete, notes, assumed = _complete_options(file, options, described, image_input(model))
+    assumption = None
+    if assumed:
+        with untrusted("The graph", BackboneError):
+            assumption = Assumption(assumed, scaling_of(complete), find_norms(model))
     licences = (p.value for p in model.metadata_props if p.key.lower() in ("license", "licence"))
     description = {"id": f"onnx:{file.path.name}", "licence": next(licences, "unknown"), "notes": notes, **record}
-    prepare_graph(model, complete, taps, folder, description)
+    prepare_graph(model, complete, taps, folder, description, assumption=assumption)
 
 
 def prepare_graph(
@@ -67,12 +73,14 @@ def prepare_graph(
     folder: Path,
     description: Mapping[str, Any],
     known_taps: Mapping[str, str] | None = None,
+    assumption: Assumption | None = None,
 ) -> None:
     """Bring a graph, in place, into standard form, and write it to ``folder`` of the store with its description.
 
     ``options`` must have a mean, a deviation and a size. ``taps`` are tensors to tap besides those found, or besides
-    the ``known_taps`` (tensor by tap name) of an exporter. ``description`` has id, licence, source and notes. Raises
-    BackboneError when the graph cannot be cut or run, OptionError for a geometry that cannot be used.
+    the ``known_taps`` (tensor by tap name) of an exporter. ``description`` has id, licence, source and notes, of which
+    the ``assumption`` of the scaling is one. Raises BackboneError when the graph cannot be cut or run, OptionError for
+    a geometry that cannot be used.
     """
     from headstart.backbones.onnx.runnable import allowed_batch
     from headstart.backbones.onnx.standardise import Normalisation, image_input, standardise
@@ -96,13 +104,15 @@ def prepare_graph(
         "taps": [asdict(tap) for tap in standard_taps],
         "batch": allowed_batch(graph, size, declared_batch),
     }
-    store.write(folder, graph, {**description, **prepared})
+    if assumption is not None:
+        prepared["assumption"] = assumption.to_dict()
+    store.write(folder, graph, {**description, **prepared}, None if assumption is None else assumption.norms)
 
 
 def _complete_options(
     file: GraphFile, options: InputOptions, described: InputOptions, image: ImageInput
-) -> tuple[InputOptions, list[str]]:
-    """Input options with a mean, a deviation and a size, and notes about what was assumed.
+) -> tuple[InputOptions, list[str], str]:
+    """Input options with a mean, a deviation and a size; notes about what was assumed; the one about the scaling or "".
 
     Raises OptionError and BackboneError for options that the graph does not allow.
     """
@@ -110,7 +120,7 @@ def _complete_options(
 
     name = file.path.name
     complete = merge_options(options, described)
-    notes = []
+    notes, assumed = [], ""
     if file.config.get("resample", 2) not in RESAMPLINGS:
         notes.append(
             f"{file.config_name} asks for Pillow's resampling {file.config['resample']}: bilinear is used, the nearest "
@@ -122,13 +132,14 @@ def _complete_options(
     if complete.mean is None or complete.std is None:
         complete = replace(complete, mean=complete.mean or (0.5,) * 3, std=complete.std or (0.5,) * 3)
         if not scales_itself:
-            notes.append(
+            assumed = (
                 f"{name} does not say how its input is scaled: assumed -1 to 1 (mean 0.5, std 0.5); "
                 "if that is wrong give --mean and --std."
             )
+            notes.append(assumed)
     size = complete.size or (image.height or DEFAULT_SIZE, image.width or DEFAULT_SIZE)
     if not (image.height and image.width) and complete.size is None:
         notes.append(f"{name} takes any size: assumed {DEFAULT_SIZE} x {DEFAULT_SIZE}; give --input-size for another.")
     if (image.height or size[0], image.width or size[1]) != size:
         raise BackboneError(f"{name} only takes {image.height} x {image.width}; leave --input-size out.")
-    return replace(complete, size=size), notes
+    return replace(complete, size=size), notes, assumed

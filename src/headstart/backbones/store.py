@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import Backbone, Tap
+from headstart.backbones.scaling import Assumption, Norms
 from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
 from headstart.files import read_json, replace_folder, to_json, write_atomic
 from headstart.images.preprocess import Preprocess
@@ -29,6 +30,7 @@ from headstart.machine import cache_folder
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GRAPH = "backbone.onnx"
 DESCRIPTION = "backbone.json"
+NORMS = "norms.onnx"  # what comes before its batch norms, where its scaling was assumed
 SPEED = "speed.json"
 MAX_JSON_BYTES = 2**20
 ATTEMPTS = 20  # to put a backbone that other processes put too
@@ -106,7 +108,9 @@ def read(folder: Path, id: str) -> Backbone | None:
     graph = folder / GRAPH
     with suppress(HeadstartError), untrusted(f"{folder}", BackboneError):
         values = read_json(folder / DESCRIPTION, MAX_JSON_BYTES)
-        if hashlib.sha256(graph.read_bytes()).hexdigest() != values["sha256"]:
+        if _sha256(graph) != values["sha256"]:
+            return None
+        if "norms_sha256" in values and _sha256(folder / NORMS) != values["norms_sha256"]:
             return None
         return Backbone(
             id=str(values.get("id", id)),
@@ -118,6 +122,7 @@ def read(folder: Path, id: str) -> Backbone | None:
             source=str(values["source"]),
             notes=tuple(values.get("notes", ())),
             batch=values.get("batch"),
+            assumption=values.get("assumption") and Assumption.from_dict(values["assumption"], folder / NORMS),
         )
     return None
 
@@ -130,11 +135,19 @@ def read_back(folder: Path, id: str) -> Backbone:
     return backbone
 
 
-def write(folder: Path, graph: bytes, description: Mapping[str, Any]) -> None:
-    """Write a graph and its description to ``folder``, whole or not at all. Raises BackboneError."""
+def write(folder: Path, graph: bytes, description: Mapping[str, Any], norms: Norms | None = None) -> None:
+    """Write a graph, its description and the graph of its batch norms to ``folder``, whole or not at all.
+
+    Raises BackboneError.
+    """
+    norms_graph = norms.graph if norms is not None and isinstance(norms.graph, bytes) else None
+    if norms_graph is not None:
+        description = {**description, "norms_sha256": hashlib.sha256(norms_graph).hexdigest()}
 
     def fill(new: Path) -> None:
         (new / GRAPH).write_bytes(graph)
+        if norms_graph is not None:
+            (new / NORMS).write_bytes(norms_graph)
         (new / DESCRIPTION).write_bytes(to_json(description, indent=1))
 
     try:
@@ -160,10 +173,11 @@ def check_name(name: str) -> str:
 
 
 def put(name: str, backbone: Backbone) -> None:
-    """Store a backbone under ``name``, in place of another one there.
+    """Store a backbone under ``name``, in place of another one there. What it assumed is settled with that.
 
     Raises BackboneError when it cannot be read or written.
     """
+    backbone = replace(backbone, assumption=None)
     try:
         graph = backbone.graph if isinstance(backbone.graph, bytes) else backbone.graph.read_bytes()
     except OSError as error:
@@ -272,6 +286,10 @@ def recorded_speed(sha256: str) -> Speed | None:
     """Return the speed recorded for the graph with this hash; None until it was measured here."""
     speeds = (_speed(folder, sha256) for folder in _store().glob("[!.]*"))
     return next((speed for speed in speeds if speed is not None), None)
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _store() -> Path:

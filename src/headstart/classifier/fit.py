@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE, Backbone, InputOptions
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
 from headstart.classifier.run_info import RunInfo
@@ -23,13 +22,14 @@ from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Extract, Progress, embed_views
+from headstart.features.input_scaling import InputScaling, open_backbone
 from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.mlp import MlpConfig
 from headstart.heads.selection import HeadOptions, SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.images.augment import View, views
 from headstart.images.decoding import decode
-from headstart.images.samples import measure_sample_range
+from headstart.images.samples import SampleRange, measure_sample_range
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
@@ -108,7 +108,7 @@ class FitOptions:
 class TrainingData:
     """What a head was fitted to: the images for training and validation, their features and split, and the backbone.
 
-    ``notes`` are lines about them that the user must see.
+    ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open.
     """
 
     dataset: Dataset
@@ -116,6 +116,7 @@ class TrainingData:
     features: Features
     split: Split
     notes: tuple[str, ...]
+    scaling: InputScaling | None = None
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,14 @@ def fit_dataset(
     check_has_labels(dataset)
     further_views = views(options.augmentation, options.views)
     taps = head_options.taps or ()
-    backbone = backbones.load(options.backbone, options=options.input_options, taps=taps)
     images = training_and_validation_images(dataset, options)
-    backbone, sample_notes = _with_sample_range(backbone, images)
+    training = images.split("train")
+    sample_range, sample_notes = _sample_range(training)
+    opened = open_backbone(options.backbone, options.input_options, taps, training, sample_range)
+    options = replace(options, backbone=opened.id, input_options=opened.options)
+    backbone = replace(opened.backbone, preprocess=replace(opened.backbone.preprocess, sample_range=sample_range))
+    if opened.scaling is not None:
+        sample_notes = [opened.scaling.note, *sample_notes]
     with options.open_cache() as cache:
         features = extract(images, backbone, options.compute, cache=cache, thumbnails=thumbnails, progress=progress)
         head_start = time.perf_counter()
@@ -200,7 +206,7 @@ def fit_dataset(
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
     notes = (*images.notes, *backbone.notes, *sample_notes, *features.notes, *cache_notes, *split.notes)
-    data = TrainingData(images, backbone, features, split, notes)
+    data = TrainingData(images, backbone, features, split, notes, opened.scaling)
     result = make_result(options, data, selected, FitTimes(start, head_start))
     for note in result.notes:
         logger.warning("%s", note)
@@ -259,6 +265,7 @@ def make_result(
         curve.result(),
         seconds={"total": end - times.start, "head": end - times.head_start},
         seed=options.seed,
+        scaling=data.scaling,
         views={"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
         fine_tuning=None if fine_tuning is None else fine_tuning.info,
         training=() if fine_tuning is None else fine_tuning.training,
@@ -338,18 +345,17 @@ def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dat
     return concatenate(train, validation_images.with_split("validation")) if len(validation_images) else train
 
 
-def _with_sample_range(backbone: Backbone, images: Dataset) -> tuple[Backbone, list[str]]:
-    """Return the backbone with the range of training images of more than 8 bits, and a note about it."""
-    training = images.split("train")
+def _sample_range(training: Dataset) -> tuple[SampleRange | None, list[str]]:
+    """Return the range of training images of more than 8 bits, and a note about it."""
     sample_range, count = measure_sample_range([item.path for item in training.items], training.read)
     if sample_range is None:
-        return backbone, []
+        return None, []
     low, high = sample_range
     note = (
         f"{count} training images have more than 8 bits: their values from {low:,g} to {high:,g} become black to "
         "white, here and in predictions."
     )
-    return replace(backbone, preprocess=replace(backbone.preprocess, sample_range=sample_range)), [note]
+    return sample_range, [note]
 
 
 def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:

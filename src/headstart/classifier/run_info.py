@@ -16,6 +16,7 @@ from headstart.backbones import Backbone
 from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
+from headstart.features.input_scaling import InputScaling
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
 from headstart.model.predictions import Evaluation
@@ -30,7 +31,8 @@ class RunInfo:
     """The parts of a fit that ``run.json`` records.
 
     ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
-    fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none.
+    fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none;
+    ``scaling`` is that of the backbone's input, where it was open.
     """
 
     dataset: Dataset
@@ -45,6 +47,7 @@ class RunInfo:
     views: Mapping[str, Any]
     fine_tuning: Mapping[str, Any] | None = None
     training: tuple[Mapping[str, Any], ...] = ()
+    scaling: InputScaling | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -63,7 +66,12 @@ class RunInfo:
                 "layout": self.dataset.layout,
             },
             "groups": split.groups.to_dict(),
-            "backbone": {"id": self.backbone.id, "sha256": self.backbone.sha256, "licence": self.backbone.licence},
+            "backbone": {
+                "id": self.backbone.id,
+                "sha256": self.backbone.sha256,
+                "licence": self.backbone.licence,
+                "scaling": None if self.scaling is None else self.scaling.to_dict(),
+            },
             "cut": list(selected.head.taps),
             "head": {
                 "kind": selected.head.kind,

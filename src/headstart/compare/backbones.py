@@ -20,6 +20,7 @@ from headstart.compare.ranking import ComparedCut, rank
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
+from headstart.features.input_scaling import open_backbone
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
 from headstart.heads.selection import HeadOptions, rank_candidates, rank_tap_sets
@@ -154,7 +155,8 @@ def compare_backbones(
     train = dataset.split("train")
     if not dataset.classes or not len(train):
         raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
-    loaded = [backbones.load(entry.backbone, options=InputOptions(weights=entry.weights)) for entry in entries]
+    opened = [open_backbone(entry.backbone, InputOptions(weights=entry.weights), (), train) for entry in entries]
+    loaded = [entry.backbone for entry in opened]
     taps = [_small_enough_taps(*pair, budget) for pair in zip(entries, loaded, strict=True)]
     loaded_backbones = []
     for entry, backbone, small_taps in zip(entries, loaded, taps, strict=True):
@@ -173,7 +175,8 @@ def compare_backbones(
         limit = options.time_limit
         raise OptionError(f"The time limit of {limit:g} s passed before a head was evaluated; run again with more.")
     rows, reason = rank(scored, split.groups.index)
-    notes = [note for loaded in loaded_backbones for note in loaded.backbone.notes]
+    notes = [entry.scaling.note for entry in opened if entry.scaling is not None]
+    notes += [note for loaded in loaded_backbones for note in loaded.backbone.notes]
     return BackboneComparison(
         rows,
         reason,

@@ -1,9 +1,10 @@
 """From images to features.
 
-features.py   Features, and embed: the features of a dataset in one pass
-extractor.py  FeatureExtractor: read, look up, decode, preprocess and run, each step beside the others
-runtime.py    Compute, and graphs on OpenVINO or ONNX Runtime
-cache.py      FeatureCache: vectors on disk by the content of the image
+features.py       Features, and embed: the features of a dataset in one pass
+extractor.py      FeatureExtractor: read, look up, decode, preprocess and run, each step beside the others
+input_scaling.py  a backbone whose scaling nothing names: the one that fits the images
+runtime.py        Compute, and graphs on OpenVINO or ONNX Runtime
+cache.py          FeatureCache: vectors on disk by the content of the image
 """
 
 from headstart.features.cache import FeatureCache

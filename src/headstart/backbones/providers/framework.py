@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.backbones import store
 from headstart.backbones.backbone import FLAT, MAX_FILE_BYTES, Backbone, InputOptions
+from headstart.backbones.input_config import scaling_of
 from headstart.backbones.prepare import prepare_graph
+from headstart.backbones.scaling import Assumption, ChannelStatistics
 from headstart.errors import BackboneError, OptionError, one_line
 
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 1  # of the export: another version makes another entry in the store
+VERSION = 2  # of the export: another version makes another entry in the store
 OPSET = 18  # what PyTorch's exporter writes by itself
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}")
 Value = bool | int | float | str | None  # of an argument
@@ -54,7 +56,8 @@ class OnnxExport:
     """An exported network.
 
     ``model`` takes normalised float images; ``taps`` are its tensors by tap name, "features" last; ``options`` leave
-    nothing open but ``weights``; ``notes`` are lines that the user must see.
+    nothing open but ``weights``; ``notes`` are lines that the user must see; ``assumption`` is the scaling that was
+    assumed, None where it came with the weights or was given.
     """
 
     model: onnx.ModelProto
@@ -63,6 +66,7 @@ class OnnxExport:
     licence: str
     source: str
     notes: tuple[str, ...] = ()
+    assumption: Assumption | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,10 @@ class TorchModel:
     """A framework's network before its export.
 
     ``module`` is a torch module from normalised images to the values of its ``taps``, "features" last; ``shape`` is the
-    shape of one image; ``export_context`` makes the context in which the module must be exported. The other fields are
-    those of ``OnnxExport``.
+    shape of one image; ``export_context`` makes the context in which the module must be exported. ``assumed`` is the
+    line that says which scaling was assumed, "" where none was; ``norms`` are the batch norms that are exported as
+    arithmetic (``known_norms``); ``padding_is_open`` where the architecture also comes with TensorFlow's padding. The
+    other fields are those of ``OnnxExport``.
     """
 
     module: Any
@@ -82,14 +88,24 @@ class TorchModel:
     source: str
     notes: tuple[str, ...] = ()
     export_context: Callable[[], AbstractContextManager[None]] = nullcontext
+    assumed: str = ""
+    norms: Mapping[bytes, ChannelStatistics] | None = None
+    padding_is_open: bool = False
 
     def export(self) -> OnnxExport:
         """Export the network with its present weights. Raises BackboneError."""
+        from headstart.backbones.onnx.norms import find_norms
+
         with self.export_context():
-            model = to_onnx(self.module, self.shape)
+            model, unfolded = to_onnx(self.module, self.shape)
+        assumption = None
+        if self.assumed:  # Keras' batch norms are arithmetic, of which the constants are known only when it is folded
+            graph = unfolded if self.norms is None else model
+            found = find_norms(graph, self.norms, padding_is_open=self.padding_is_open)
+            assumption = Assumption(self.assumed, scaling_of(self.options), found)
         outputs = [output.name for output in model.graph.output]
         taps = dict(zip(self.taps, outputs, strict=True))
-        return OnnxExport(model, taps, self.options, self.licence, self.source, self.notes)
+        return OnnxExport(model, taps, self.options, self.licence, self.source, self.notes, assumption)
 
 
 def load_exported(
@@ -132,8 +148,11 @@ def to_backbone(kind: str, rest: str, export: OnnxExport) -> Backbone:
 
 
 def _prepare(export: OnnxExport, id: str, flat_taps: tuple[str, ...], folder: Path) -> None:
-    description = {"id": id, "licence": export.licence, "source": export.source, "notes": list(export.notes)}
-    prepare_graph(export.model, export.options, flat_taps, folder, description, export.taps)
+    notes = list(export.notes)
+    if export.assumption is not None:
+        notes.append(export.assumption.note)
+    description = {"id": id, "licence": export.licence, "source": export.source, "notes": notes}
+    prepare_graph(export.model, export.options, flat_taps, folder, description, export.taps, export.assumption)
 
 
 def parse_request(kind: str, rest: str, options: InputOptions, taps: tuple[str, ...]) -> Request:
@@ -178,10 +197,11 @@ def reject_arguments(kind: str, request: Request, reserved: set[str]) -> None:
         raise OptionError(f"{name} is set by Headstart; leave it out of {kind}:{request.name}.")
 
 
-def to_onnx(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
+def to_onnx(module: Any, shape: tuple[int, ...]) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Export a torch module whose input has ``shape`` for one image; any batch size is allowed where that can be.
 
-    Raises BackboneError.
+    Returns the graph as the exporter simplifies it, and the one before, which still has its batch norms. Raises
+    BackboneError.
     """
     import torch
 
@@ -196,18 +216,26 @@ def to_onnx(module: Any, shape: tuple[int, ...]) -> onnx.ModelProto:
         raise BackboneError(f"PyTorch cannot export the network: {one_line(error)}") from None
 
 
-def _export(module: Any, example: Any, dynamic_shapes: Any) -> onnx.ModelProto:
+def _export(module: Any, example: Any, dynamic_shapes: Any) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     import torch
 
     with torch.no_grad():
         program: Any = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=dynamic_shapes, opset_version=OPSET, verbose=False
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            verbose=False,
+            optimize=False,
         )
+    unfolded: onnx.ModelProto = program.model_proto
+    program.optimize()
     model: onnx.ModelProto = program.model_proto
     size = model.ByteSize()
     if size > MAX_FILE_BYTES:
         raise BackboneError(f"The exported graph has {size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}.")
-    return model
+    return model, unfolded
 
 
 def _weights_file(file: str | None) -> Path | None:
@@ -226,6 +254,16 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def assumed_scaling(request: Request, options: InputOptions, whose: str) -> str:
+    """Return the line that says which scaling is assumed for a file of weights; "" where it is known or given."""
+    if request.weights is None or request.options.give_scaling:
+        return ""
+    return (
+        f"{request.weights.name} does not say how its images are scaled: assumed {scaling_of(options)}, as {whose} has "
+        "it; if that is wrong give --mean and --std."
+    )
 
 
 def weights_source(path: Path) -> str:

@@ -19,10 +19,12 @@ from headstart.backbones.providers.framework import (
     OnnxExport,
     Request,
     TorchModel,
+    assumed_scaling,
     load_exported,
     reject_arguments,
     weights_source,
 )
+from headstart.backbones.scaling import ChannelStatistics
 from headstart.errors import BackboneError, OptionError, missing_extra, one_line
 
 RESERVED = {
@@ -94,15 +96,26 @@ def open_keras(request: Request) -> TorchModel:
         source = f"keras {keras.__version__}, {weights_source(request.weights)}"
     else:
         source = f"keras {keras.__version__}, keras.applications.{request.name}, ImageNet"
+    options = merge_options(request.options, described)
     return TorchModel(
         module=_torch_module(tapped, tuple(layer.name for layer in network.layers)),
         taps=tuple(layers),
         shape=(*size, 3),
-        options=merge_options(request.options, described),
+        options=options,
         licence="unknown",
         source=source,
         export_context=partial(_default_config, keras),
+        assumed=assumed_scaling(request, options, f"keras.applications.{request.name}"),
+        norms=_norms(network),
     )
+
+
+def _norms(network: Any) -> Mapping[bytes, ChannelStatistics]:
+    """The batch norms of a network, which Keras writes as arithmetic."""
+    from headstart.backbones.onnx.norms import known_norms
+
+    layers = [layer for layer in network.layers if type(layer).__name__ == "BatchNormalization"]
+    return known_norms((layer.moving_mean.numpy(), layer.moving_variance.numpy()) for layer in layers)
 
 
 def _import_keras() -> Any:

@@ -15,6 +15,7 @@ from headstart.backbones.providers.framework import (
     OnnxExport,
     Request,
     TorchModel,
+    assumed_scaling,
     file_sha256,
     load_exported,
     reject_arguments,
@@ -73,7 +74,35 @@ def open_timm(request: Request) -> TorchModel:
     notes = []
     if data["crop_mode"] == "border":
         notes.append(f"{request.name} expects a border around its images: they are cropped instead.")
-    return TorchModel(module, tuple(names), (3, *options.size), options, licence, source, tuple(notes))
+    assumed = assumed_scaling(request, options, f"timm's {request.name}")
+    return TorchModel(
+        module,
+        tuple(names),
+        (3, *options.size),
+        options,
+        licence,
+        source,
+        tuple(notes),
+        assumed=assumed,
+        padding_is_open=bool(assumed) and _padding_is_open(timm, network, request),
+    )
+
+
+def _padding_is_open(timm: Any, network: Any, request: Request) -> bool:
+    """Whether the architecture comes with both paddings, PyTorch's and TensorFlow's, and the id names neither."""
+    if "pad_type" in request.arguments:
+        return False
+    try:
+        padded = timm.create_model(request.name, pretrained=False, pad_type="same", **request.arguments)
+    except Exception:  # it has no such argument
+        return False
+    return any(_pads_as_tensorflow(m) for m in padded.modules()) and not any(
+        map(_pads_as_tensorflow, network.modules())
+    )
+
+
+def _pads_as_tensorflow(module: Any) -> bool:
+    return type(module).__name__ == "Conv2dSame"
 
 
 def _described_options(data: Mapping[str, Any]) -> InputOptions:
