@@ -111,6 +111,8 @@ def test_images_that_cannot_be_read_are_left_out(train, tmp_path):
     (tmp_path / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     broken = open_dataset(tmp_path)
     assert sample_pixels(broken, Preprocess(8, 8)).shape == (0, 8, 8, 3)
+    assert len(sample_pixels(train, Preprocess(8, 8))) == 28
+    assert len(sample_pixels(train, Preprocess(4096, 2048))) == 5  # of 25 MB each
     opened = open_backbone(trained(CAFFE, train, tmp_path / "net.onnx"), None, (), broken)
     assert not opened.scaling.measured
     assert "assumed -1 to 1" in opened.scaling.note

@@ -27,7 +27,8 @@ from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 from headstart.images.samples import SampleRange
 
-IMAGES = 32  # training images that are compared
+IMAGES = 32  # training images that are compared, fewer where they are larger than 1,200 x 1,200 pixels
+MAX_BYTES = 2**27  # of their pixels
 SAME_PADDING = "pad_type=same"  # timm's argument
 
 
@@ -104,7 +105,8 @@ def open_backbone(
 def sample_pixels(images: Dataset, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Return up to ``IMAGES`` images that can be read, evenly spread, as [n, height, width, 3] uint8."""
     pixels = []
-    for index in np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int):
+    limit = max(1, MAX_BYTES // (preprocess.height * preprocess.width * 3))
+    for index in np.linspace(0, len(images) - 1, min(IMAGES, len(images), limit)).astype(int):
         try:
             source = images.read(int(index))
             image = decode(source, min_size=preprocess.min_size, sample_range=preprocess.sample_range)

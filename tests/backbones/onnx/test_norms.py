@@ -41,6 +41,8 @@ def test_the_last_batch_norms_tell_the_padding():
 
 def test_a_graph_without_batch_norms():
     assert find_norms(normed([])) is None
+    untrained = [(np.zeros(8), np.ones(8)), (np.zeros(12), np.ones(12))]
+    assert find_norms(normed(untrained)) is None
 
 
 def test_measured_are_the_inputs_of_the_batch_norms():

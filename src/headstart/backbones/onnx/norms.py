@@ -38,7 +38,7 @@ def find_norms(
     found: dict[str, Found] = {}
     for node in model.graph.node:
         norm = _read_norm(node, constants, known or {})
-        if norm is not None:
+        if norm is not None and any(norm[0].mean):  # else it is as it was made, and never saw an image
             found.setdefault(node.input[0], norm)
     names = list(found)
     if not names:
@@ -82,12 +82,11 @@ def measure_norms(
         if same_padding:
             pad_as_tensorflow(model.graph)
         source = image_input(model)
-        values = scaling(pixels).astype(helper.tensor_dtype_to_np_dtype(source.dtype))
-        if not source.channels_last:
-            values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
         session = open_session(model.SerializeToString())
         per_image = []
-        for value in values:  # one at a time: what is measured is as large as the largest maps of the network
+        for image in pixels:  # one at a time: what is measured is as large as the largest maps of the network
+            value = scaling(image).astype(helper.tensor_dtype_to_np_dtype(source.dtype))
+            value = value if source.channels_last else np.ascontiguousarray(value.transpose(2, 0, 1))
             maps = session.run(None, {source.name: np.repeat(value[None], source.batch or 1, 0)})
             per_image.append([channel_statistics(map[:1], axis) for map, axis in zip(maps, axes, strict=True)])
     return [_together(of_norm) for of_norm in zip(*per_image, strict=True)]
