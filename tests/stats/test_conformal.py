@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.errors import OptionError
-from headstart.stats.conformal import ConformalThresholds, fit_thresholds, group_quantile, groups_needed
+from headstart.stats.conformal import (
+    ConformalThresholds,
+    effective_groups,
+    fit_thresholds,
+    group_quantile,
+    groups_needed,
+)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99]))
@@ -29,6 +35,34 @@ def test_copies_of_images_do_not_move_the_quantile(seed, count, copies):
 
 def test_groups_needed_is_the_least_number_that_meets_the_target():
     assert [groups_needed(share) for share in (0.5, 0.9, 0.95, 0.99)] == [1, 9, 19, 99]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_effective_groups_are_the_groups_where_all_are_of_one_size_and_fewer_else(sizes):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    expected = 1 / sum((size / sum(sizes)) ** 2 for size in sizes)
+    assert effective_groups(groups) == pytest.approx(expected)
+    assert 1 <= effective_groups(groups) <= len(sizes) + 1e-9
+    assert effective_groups(np.repeat(np.arange(len(sizes)), 3)) == pytest.approx(len(sizes))
+
+
+@pytest.mark.parametrize(("count", "low"), [(60, 0.94), (150, 0.94)])
+def test_targets_hold_on_average_for_groups_of_one_or_of_sixty_images(count, low):
+    """Mean over images of new groups, whether or not the images of large groups are harder."""
+    rng = np.random.default_rng(0)
+
+    def draw(shift):
+        sizes = np.where(rng.random(count) < 0.5, 1, 60)
+        groups = np.repeat(np.arange(count), sizes)
+        common = 0.8 * rng.normal(size=count) + shift * (sizes > 1)
+        return common[groups] + 0.6 * rng.normal(size=len(groups)), groups
+
+    for shift in (0.0, 1.5, -1.5):
+        shares = []
+        for _ in range(60):
+            threshold = group_quantile(*draw(shift), 0.95)
+            shares.append((draw(shift)[0] <= threshold).mean())
+        assert low < np.mean(shares) < 0.98
 
 
 def draw_scenes(rng, count, max_size, classes=3, noise=1.2):

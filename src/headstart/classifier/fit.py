@@ -273,7 +273,7 @@ def make_result(
     model = _make_model(data, selected, thresholds, graph, golden, info.to_dict())
     notes = (
         *data.notes,
-        *coverage_notes(thresholds, split.groups.count),
+        *coverage_notes(thresholds, split.groups.index),
         *class_notes(info.evaluations["leave_group_out"].metrics),
         *contradiction_notes(info.evaluations),
     )

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.model.predictions import Evaluation
 from headstart.stats.accuracy import disjoint
 from headstart.stats.classification import ClassificationMetrics
-from headstart.stats.conformal import ConformalThresholds, groups_needed
+from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 
 MAX_CLASS_NOTES = 5
 
 
-def coverage_notes(thresholds: ConformalThresholds, groups: int) -> list[str]:
-    """Say where there are too few groups to meet a target."""
+def coverage_notes(thresholds: ConformalThresholds, index: NDArray[np.integer]) -> list[str]:
+    """Say where there are too few groups to meet a target, or too few large ones; ``index`` [n] are the groups."""
     notes = []
+    groups, alike = len(np.unique(index)), effective_groups(index)
+    needed = groups_needed(thresholds.coverage)
+    if thresholds.false_alarms:
+        needed = max(needed, groups_needed(1 - thresholds.false_alarms))
+    if alike < needed <= groups:
+        notes.append(
+            f"The groups of images differ much in size: {groups} groups tell as much as {alike:.0f} of equal size, and "
+            f"{needed} are needed. On new images, prediction sets and rejection may miss their targets by some points."
+        )
     if not any(thresholds.set_thresholds):
         notes.append(
             f"{groups} groups of images are too few for a coverage of {thresholds.coverage:.0%}: every prediction set "

@@ -61,12 +61,19 @@ def groups_needed(share: float) -> int:
     return int(np.ceil(share / (1 - share) - 1e-9))
 
 
+def effective_groups(groups: NDArray[np.integer]) -> float:
+    """Return how many groups of equal size tell as much as these groups [n] of images (Kish 1965, section 8.2)."""
+    sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
 def group_quantile(values: Array, groups: NDArray[np.integer], share: float) -> float:
     """Return the smallest of ``values`` [n] that an image of a new group does not exceed with probability ``share``.
 
     The new group could have any value and the size of the others, so it weighs 1 in (groups + 1): images of one group
     count for less than as many images of different groups (Dunn, Wasserman & Ramdas 2022). Infinity where there are too
-    few groups.
+    few groups. Exact for groups of similar size; where ``effective_groups`` are fewer than the groups needed, a new
+    group may be one of the few large ones, and the share is missed by some points.
     """
     count = len(np.unique(groups))
     rank = int(np.ceil(share * (count + 1) / count * len(values) - 1e-9))
