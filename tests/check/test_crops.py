@@ -29,9 +29,13 @@ def test_correlations_equal_the_definition(seed, side):
             part = image[top : top + side, left : left + side]
             for pixels in (template, template[:, ::-1]):
                 best = max(best, float(np.corrcoef(part.ravel(), pixels.ravel())[0, 1]))
-    correlations, sides = match_templates(np.stack([image[::-1], image]), templates, [side])
-    assert correlations[1] == pytest.approx(best, abs=1e-5)
-    assert sides.tolist() == [side, side]
+    matches = match_templates(np.stack([image[::-1], image]), templates, [side])
+    assert matches.correlations[1] == pytest.approx(best, abs=1e-5)
+    assert matches.sides.tolist() == [side, side]
+    row, column = matches.rows[1], matches.columns[1]
+    pixels = template[:, ::-1] if matches.is_mirrored[1] else template
+    part = image[row : row + side, column : column + side]
+    assert float(np.corrcoef(part.ravel(), pixels.ravel())[0, 1]) == pytest.approx(best, abs=1e-5)
 
 
 def test_window_sums_equal_the_definition():
@@ -57,7 +61,7 @@ def test_a_crop_passes_the_coarse_search(seed, share, is_mirrored):
         .mean(axis=3, dtype=np.float32)
         for pixels in (np.asarray(image), part)
     )
-    assert match_templates(small_image, small_crop, range(8, 16))[0] >= MIN_CORRELATION[16]
+    assert match_templates(small_image, small_crop, range(8, 16)).correlations >= MIN_CORRELATION[16]
 
 
 def test_a_crop_is_found_in_its_image_and_another_image_is_not():
@@ -72,6 +76,6 @@ def test_a_crop_is_found_in_its_image_and_another_image_is_not():
     correlations = crop_correlation(
         np.stack([image, image, crop, image, image]), np.stack([crop, crop[:, ::-1], image, other_image, uniform])
     )
-    assert (correlations[:2] > 0.97).all()
+    assert (correlations[:2] > 0.99).all()
     assert (correlations[2:4] < 0.94).all()
     assert correlations[4] == 0

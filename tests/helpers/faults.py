@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from headstart.check import check_dataset
-from headstart.check.finding import KINDS
+from headstart.check.finding import CERTAINTIES, KINDS
 from headstart.data import open_dataset
 from headstart.features import Compute
 
@@ -34,4 +34,5 @@ def findings_by_kind(folder: Path, backbone: str = "headstart-s") -> dict[str, l
     """The files of each finding, by kind; by default with the faster backbone, since many tests ask."""
     findings = check_dataset(open_dataset(folder), Compute("onnxruntime"), backbone=backbone).findings
     assert all(f.kind in KINDS and 0 <= f.confidence <= 1 and f.action and f.why for f in findings)
+    assert all(f.certainty in CERTAINTIES for f in findings)
     return {kind: [set(f.files) for f in findings if f.kind == kind] for kind in KINDS}

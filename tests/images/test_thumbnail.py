@@ -2,38 +2,58 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-from headstart.images.thumbnail import image_stats, sharpness, shrink, square_thumbnail, tiny_image
-
-
-def test_sharpness_falls_with_blur_and_ignores_contrast():
-    rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(40, 216, (300, 400, 3), np.uint8))
-    values = [sharpness(np.asarray(image.filter(ImageFilter.GaussianBlur(r)))) for r in (0, 1, 2, 4)]
-    assert values == sorted(values, reverse=True)
-    assert values[0] > 4 * values[-1]
-    faint = np.asarray(image).astype(np.float32) * 0.5 + 60
-    assert sharpness(faint.astype(np.uint8)) == pytest.approx(values[0], rel=0.05)
+from headstart.images.thumbnail import edge_stats, image_stats, shrink, square_thumbnail, tiny_image
 
 
-def test_sharpness_equals_the_definition():
+def scene(seed, size=(400, 300)):
+    """A smooth ground with a few plain shapes on it: sharp edges, and hardly any texture."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    image = Image.fromarray(rng.integers(120, 200, (2, 2, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(5):
+        left, top = rng.uniform(0, 0.7, 2) * size
+        colour = tuple(int(value) for value in rng.integers(0, 80, 3))
+        draw.ellipse((left, top, left + width * rng.uniform(0.1, 0.3), top + height * rng.uniform(0.1, 0.3)), colour)
+    return image
+
+
+@pytest.mark.parametrize("scale", [0.4, 1, 5])
+def test_sharpness_tells_blurred_from_sharp_at_any_size(scale):
+    for seed in range(8):
+        image = scene(seed)
+        sharp = image.resize((round(400 * scale), round(300 * scale)), Image.Resampling.BICUBIC)
+        assert edge_stats(shrink(sharp))[1] > 0.5
+        for strength in (15, 25, 40):  # standard deviations in the shorter side
+            blurred = sharp.filter(ImageFilter.GaussianBlur(min(sharp.size) / strength))
+            assert edge_stats(shrink(blurred))[1] < 0.35
+
+
+def test_edge_stats_equal_the_definition():
     rng = np.random.default_rng(3)
-    image = rng.integers(0, 256, (96, 144, 3), np.uint8)
-    height, width, sharp = image_stats((96, 144), image[::2, ::2])
-    assert (height, width) == (96, 144)
-    green = image[::2, ::2, 1].astype(np.float64)
-    laplacian = sum(np.roll(green, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * green
-    rows = np.arange(1, 47, 3)
-    assert sharp == pytest.approx(laplacian[rows, 1:-1].std() / (green[rows].std() + 1), rel=1e-5)
-    finer = np.kron(green, np.ones((12, 12)))  # 576 x 864, sampled down to 256 x 384: each value 5 or 6 times
-    samples = (np.arange(256) + 0.5) * 576 / 256 // 12, (np.arange(384) + 0.5) * 864 / 384 // 12
-    sampled = green[samples[0].astype(int)][:, samples[1].astype(int)]
-    laplacian = sum(np.roll(sampled, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * sampled
-    rows = np.arange(1, 255, 3)
-    expected = laplacian[rows, 1:-1].std() / (sampled[rows].std() + 1)
-    assert sharpness(np.repeat(finer[:, :, None], 3, 2).astype(np.uint8)) == pytest.approx(expected, rel=1e-5)
-    assert sharpness(image[:2]) == 1.0  # too small to measure
+    grey = rng.integers(0, 256, (96, 144), np.uint8)
+    height, width, contrast, sharpness = image_stats((480, 720), Image.fromarray(np.repeat(grey[:, :, None], 3, 2)))
+    assert (height, width) == (480, 720)
+    values = grey.astype(int)
+    distant = np.sort(np.abs([*(values[4:] - values[:-4]).flat, *(values[:, 4:] - values[:, :-4]).flat]))[::-1]
+    bends = [*np.diff(values, 2, axis=0).flat, *np.diff(values, 2, axis=1).flat]
+    expected = distant[int(np.ceil(0.001 * len(distant))) - 1]
+    assert contrast == expected
+    bend = np.sort(np.abs(bends))[::-1][int(np.ceil(0.001 * len(bends))) - 1]
+    assert sharpness == pytest.approx(min(1, bend / expected))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 300), (97, 3)])
+def test_edges_of_an_image_that_is_too_small_are_not_measured(size):
+    assert edge_stats(Image.new("RGB", size)) == (255, 1)
+
+
+def test_a_plain_frame_has_no_contrast():
+    noise = np.random.default_rng(0).normal(120, 4, (300, 400, 3)).astype(np.uint8)
+    assert edge_stats(shrink(Image.fromarray(noise)))[0] < 12
+    assert edge_stats(shrink(Image.new("RGB", (300, 400), "grey"))) == (0, 1)
 
 
 def test_thumbnails_are_averages_of_areas():

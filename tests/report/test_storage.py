@@ -78,7 +78,18 @@ DAMAGE = {
     "finding": value_at("findings", to=[{"kind": "leak"}]),
     "findings": value_at("findings", to={}),
     "finding out of range": value_at(
-        "findings", to=[{"kind": "leak", "files": [], "images": [40], "confidence": 1, "action": "", "why": ""}]
+        "findings",
+        to=[
+            {
+                "kind": "leak",
+                "files": [],
+                "images": [40],
+                "certainty": "likely",
+                "confidence": 1,
+                "action": "",
+                "why": "",
+            }
+        ],
     ),
     "counts": value_at("finding_counts", to={"leak": -1}),
     "activation map out of range": value_at("activation_maps", 0, "image", to=40),
@@ -101,7 +112,7 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
     assert not (folder_with_report / "report.html").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":2}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":3}'])
 def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
     (folder_with_report / "report.json").write_bytes(data)
     with pytest.raises(ModelError, match=r"report\.json is damaged"):
@@ -109,7 +120,7 @@ def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "older than format 2.*fit again"), (3, "newer.*upgrade headstart")]
+    ("version", "remedy"), [(1, "older than format 3.*fit again"), (4, "newer.*upgrade headstart")]
 )
 def test_another_format_is_named_with_its_remedy(folder_with_report, version, remedy):
     (folder_with_report / "report.json").write_text(json.dumps({"format": version}), "utf-8")

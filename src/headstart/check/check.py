@@ -12,7 +12,7 @@ from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.check.classes import find_class_issues
 from headstart.check.duplicates import find_duplicates
-from headstart.check.finding import KINDS, Finding
+from headstart.check.finding import CERTAINTIES, KINDS, Finding
 from headstart.check.labels import confident_learning, find_label_issues, find_outliers
 from headstart.check.quality import find_quality_issues
 from headstart.data import Dataset
@@ -25,7 +25,7 @@ from headstart.splits.pairs import DisjointSets
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The findings, in the order of ``KINDS`` and then most confident first, and the group of every image by path.
+    """The findings, in the order of ``KINDS`` and then surest first, and the group of every image by path.
 
     A group holds duplicates, images of one scene and images to which the dataset itself gives one group.
     """
@@ -98,7 +98,11 @@ def check_from_features(
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     rank = {kind: i for i, kind in enumerate(KINDS)}
-    return tuple(sorted(findings, key=lambda finding: (rank[finding.kind], -finding.confidence, finding.files)))
+
+    def position(finding: Finding) -> tuple[int, int, float, tuple[str, ...]]:
+        return rank[finding.kind], CERTAINTIES.index(finding.certainty), -finding.confidence, finding.files
+
+    return tuple(sorted(findings, key=position))
 
 
 def _find_groups(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -116,4 +120,4 @@ def _find_groups(dataset: Dataset, features: Features, duplicate_sets: NDArray[n
 
 def _unreadable_images(dataset: Dataset, features: Features) -> Iterator[Finding]:
     for image in (*dataset.quarantined, *features.quarantined):
-        yield Finding("unreadable", (image.path,), 1.0, "replace or remove it", image.reason)
+        yield Finding("unreadable", (image.path,), "certain", 1.0, "replace or remove it", image.reason)

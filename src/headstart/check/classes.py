@@ -26,10 +26,10 @@ def find_class_issues(dataset: Dataset, features: Features) -> Iterator[Finding]
         for name in dataset.classes:
             count = counts[name]
             if count == 0:
-                yield Finding("empty_class", (), 1.0, "add images", f"{name} has no images in {split}")
+                yield Finding("empty_class", (), "certain", 1.0, "add images", f"{name} has no images in {split}")
             elif count < MIN_IMAGES and split == "train":
                 why = f"{name} has too few images in {split}: {count}"
-                yield Finding("empty_class", (), 1 - count / MIN_IMAGES, "add images", why)
+                yield Finding("empty_class", (), "certain", 1 - count / MIN_IMAGES, "add images", why)
     counts = Counter(item.label for item in items if item.split == "train" and item.label is not None)
     if len(counts) < 2:
         return
@@ -38,4 +38,4 @@ def find_class_issues(dataset: Dataset, features: Features) -> Iterator[Finding]
     if most >= MAX_RATIO * fewest:
         confidence = float(np.clip(1 - MAX_RATIO * fewest / most, 0.5, 1))
         why = f"{largest} has {most} images, {smallest} has {fewest}"
-        yield Finding("imbalance", (), confidence, "add images", why)
+        yield Finding("imbalance", (), "certain", confidence, "add images", why)

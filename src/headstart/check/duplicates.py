@@ -63,13 +63,14 @@ def _describe(items: Sequence[Item], is_identical: bool, confidence: float) -> I
     files = tuple(item.path for item in items)
     splits = {item.split for item in items}
     labels = {item.label for item in items}
-    copies = "the same file" if is_identical else "the same image"
+    copies = "the same file" if is_identical else "nearly the same image"
+    certainty = "certain" if is_identical else "likely"
     if len(splits) > 1:
         why = f"{copies} in {' and '.join(sorted(splits))}"
-        yield Finding("leak", files, confidence, "remove it from all splits but one", why)
+        yield Finding("leak", files, certainty, confidence, "remove it from all splits but one", why)
     if len(labels) > 1:
         why = f"{copies} labelled {' and '.join(sorted(map(str, labels)))}"
-        yield Finding("conflicting_labels", files, confidence, "correct the label or remove it", why)
+        yield Finding("conflicting_labels", files, certainty, confidence, "correct the label or remove it", why)
     if len(splits) == 1 and len(labels) == 1:
         kind = "exact_duplicate" if is_identical else "near_duplicate"
-        yield Finding(kind, files, confidence, "keep only one, or put them in one group", copies)
+        yield Finding(kind, files, certainty, confidence, "keep only one, or put them in one group", copies)

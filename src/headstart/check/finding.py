@@ -14,6 +14,7 @@ KINDS = (  # those that cost most first
     "unreadable",
     "tiny",
     "odd_shape",
+    "empty",
     "dark",
     "bright",
     "blurred",
@@ -21,14 +22,21 @@ KINDS = (  # those that cost most first
     "empty_class",
     "imbalance",
 )
+# How sure a finding is. The share of the findings behind each word that are right is measured by
+# benchmarks/planted_faults.py and shown in docs/explanation/check-and-report.md.
+CERTAINTIES = ("certain", "likely", "possible")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One issue: its kind (one of ``KINDS``), the files, the confidence (0 to 1), what to do, and why."""
+    """One issue: its kind (one of ``KINDS``), the files, how sure it is, what to do, and why.
+
+    ``certainty`` is one of ``CERTAINTIES``; ``confidence`` (0 to 1) orders the findings of one kind.
+    """
 
     kind: str
     files: tuple[str, ...]
+    certainty: str
     confidence: float
     action: str
     why: str
@@ -38,6 +46,7 @@ class Finding:
         return {
             "kind": self.kind,
             "files": list(self.files),
+            "certainty": self.certainty,
             "confidence": round(self.confidence, 4),
             "action": self.action,
             "why": self.why,

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.check.finding import Finding
-from headstart.check.quality import MAD_TO_SIGMA
 from headstart.data import Dataset
 from headstart.features import Features
 from headstart.heads.selection import select_head
@@ -17,7 +16,9 @@ from headstart.machine import single_threaded_blas
 from headstart.splits.groups import nearest_neighbours
 
 NEIGHBOURS = 10
-MAX_DEVIATION = 3.0  # robust standard deviations by which the similarity to the neighbours may be below the median
+TAPS = 3  # the deepest, at whose distances outliers are found
+MIN_TAIL = 3.5  # of an outlier: see ``find_outliers``
+MIN_ACCURACY = 0.92  # of held-out predictions, from which on a label that contradicts them is probably wrong
 
 
 def find_label_issues(
@@ -46,7 +47,8 @@ def confident_learning(
     """Find wrong labels among n images by probabilities [n, k] of heads that were not trained on the image's group.
 
     Confident learning (Northcutt, Jiang & Chuang 2021, section 3.1): a label is suspect if another class is the most
-    probable one and at least as probable as it is on average for the images labelled as that class.
+    probable one and at least as probable as it is on average for the images labelled as that class. Where the
+    predictions are often wrong, images that are hard to classify are as suspect as wrong labels.
     """
     thresholds = np.ones(len(classes))
     for index in range(len(classes)):
@@ -55,33 +57,41 @@ def confident_learning(
             thresholds[index] = self_confidence.mean()
     predicted = probabilities.argmax(axis=1)
     is_suspect = (predicted != labels) & (probabilities.max(axis=1) >= thresholds[predicted])
+    certainty = "likely" if len(labels) and (predicted == labels).mean() >= MIN_ACCURACY else "possible"
     for i in np.flatnonzero(is_suspect):
         name = classes[predicted[i]]
         p_predicted, p_label = probabilities[i, predicted[i]], probabilities[i, labels[i]]
         why = f"labelled {classes[labels[i]]}, predicted {name} ({p_predicted:.0%})"
-        yield Finding("label_issue", (paths[int(i)],), float(p_predicted - p_label), f"review: relabel as {name}?", why)
+        action, confidence = f"review: relabel as {name}?", float(p_predicted - p_label)
+        yield Finding("label_issue", (paths[int(i)],), certainty, confidence, action, why)
 
 
 def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> Iterator[Finding]:
-    """Find images whose mean cosine similarity to their 10 nearest neighbours is far below the median of all images.
+    """Find images that are far from their nearest neighbours, at several depths of the backbone at once.
 
-    Only the nearest neighbours count, since images of a class may form several clusters (Sun et al. 2022,
-    "Out-of-distribution detection with deep nearest neighbors"); an image's own duplicates do not. Fewer than 12 images
-    have no outliers.
+    The distance is one minus the mean cosine similarity to the 10 nearest images, multiplied over the three deepest
+    taps. Only the nearest neighbours count, since images of a class may form several clusters (Sun et al. 2022,
+    "Out-of-distribution detection with deep nearest neighbors"); an image's own duplicates do not.
+
+    The limit allows for heavy tails: an exponential tail is drawn through the distances that a quarter and a tenth of
+    the images exceed, and the largest of n distances is expected at n times the probability equal to 1. An outlier is
+    MIN_TAIL scales of that tail beyond it. Fewer than 12 images have no outliers.
     """
     count = min(NEIGHBOURS, len(features.index) // 4)
     if count < 3:
         return
-    _, cosines = nearest_neighbours(features.deepest, duplicate_sets, count, centred=False)
-    similarity = cosines.mean(axis=1)
-    median = float(np.median(similarity))
-    below = similarity[similarity < median]
-    sigma = MAD_TO_SIGMA * float(np.median(median - below)) if len(below) else 0.0
-    if sigma <= 0:
+    distances, cosines = np.ones(len(features.index)), np.empty(0)
+    for values in list(features.values.values())[-TAPS:]:
+        cosines = nearest_neighbours(values, duplicate_sets, count, centred=False)[1].mean(axis=1)
+        distances *= 1 - cosines
+    quarter, tenth = np.quantile(distances, [0.75, 0.9])
+    scale = (tenth - quarter) / np.log(0.25 / 0.1)
+    if scale <= 0:
         return
-    deviations = (median - similarity) / sigma
-    for i in np.flatnonzero(deviations > MAX_DEVIATION):
+    tail = (distances - tenth) / scale - np.log(0.1 * len(distances))
+    median = float(np.median(cosines))
+    for i in np.flatnonzero(tail > MIN_TAIL):
         path = dataset.items[features.index[i]].path
-        confidence = 1 - MAX_DEVIATION / float(deviations[i]) / 2
-        why = f"similarity to its nearest neighbours {similarity[i]:.2f}, median {median:.2f}"
-        yield Finding("outlier", (path,), confidence, "review: remove it if it does not belong here", why)
+        confidence = 1 - MIN_TAIL / float(tail[i]) / 2
+        why = f"similarity to its nearest neighbours {cosines[i]:.2f}, median {median:.2f}"
+        yield Finding("outlier", (path,), "likely", confidence, "review: remove it if it does not belong here", why)

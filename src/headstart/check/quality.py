@@ -1,4 +1,4 @@
-"""Quality issues of single images: their size and shape, brightness, sharpness and colour."""
+"""Quality issues of single images: their size and shape, content, brightness, sharpness and colour."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BRIGHT = 240.0  # of 255: 95% of the pixels are brighter
 COLOURFUL = 6.0  # of 255: mean deviation of the channels from their mean, of an image in colour
 COLOURLESS = 1.0
 MIN_COLOUR_SHARE = 0.8  # of all images; where more are grey, a grey image is no issue
-MAX_BLUR = 4.0  # robust standard deviations by which the log sharpness may be below the median
-MIN_SHARPNESS_RATIO = 0.25  # a blurred image also has at most this share of the median sharpness
-MAD_TO_SIGMA = 1.4826  # the median absolute deviation of a normal distribution, times this, is its standard deviation
+BLURRED = 0.4  # sharpness of the strongest edges (``images.thumbnail.edge_stats``)
+EMPTY = 12.0  # of 255: contrast of the strongest edges
+EMPTY_IF_DARK = 4.0  # the same for dark and bright images, in which everything has little contrast
 BLOCK = 1_000  # images whose pixels are converted at a time: as float32 they take several times their memory
 
 
 def find_quality_issues(dataset: Dataset, features: Features, input_size: tuple[int, int]) -> Iterator[Finding]:
-    """Find tiny, oddly shaped, dark, bright, blurred and grey images.
+    """Find tiny, oddly shaped, empty, dark, bright, blurred and grey images.
 
     ``input_size`` is the height and width that preprocessing needs (``Preprocess.min_size``).
     """
@@ -33,7 +33,9 @@ def find_quality_issues(dataset: Dataset, features: Features, input_size: tuple[
     low, high, mean, colour = _pixel_stats(features.tiny_images)
     yield from _size_issues(paths, features.image_stats, input_size)
     yield from _brightness_issues(paths, low, high, mean)
-    yield from _blurred_images(paths, features.image_stats)
+    limits = np.where((high < DARK) | (low > BRIGHT), EMPTY_IF_DARK, EMPTY)
+    yield from _empty_images(paths, features.image_stats[:, 2], limits)
+    yield from _blurred_images(paths, features.image_stats[:, 3])
     yield from _grey_images(paths, colour)
 
 
@@ -65,10 +67,10 @@ def _size_issues(
         size = f"{width} x {height} pixels"
         if shorter < min(input_size) * MIN_SIZE:
             confidence = 1 - shorter / min(input_size) * 2
-            yield Finding("tiny", (path,), confidence, "replace it with a larger image", size)
+            yield Finding("tiny", (path,), "certain", confidence, "replace it with a larger image", size)
         aspect_ratio = longer / shorter
         if aspect_ratio > MAX_ASPECT_RATIO:
-            yield Finding("odd_shape", (path,), 1 - MAX_ASPECT_RATIO / aspect_ratio / 2, "crop it", size)
+            yield Finding("odd_shape", (path,), "certain", 1 - MAX_ASPECT_RATIO / aspect_ratio / 2, "crop it", size)
 
 
 def _brightness_issues(
@@ -76,21 +78,30 @@ def _brightness_issues(
 ) -> Iterator[Finding]:
     for i in np.flatnonzero(high < DARK).tolist():
         confidence = 1 - float(high[i]) / DARK / 2
-        yield Finding("dark", (paths[i],), confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}")
+        yield Finding(
+            "dark", (paths[i],), "certain", confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}"
+        )
     for i in np.flatnonzero(low > BRIGHT).tolist():
         confidence = 0.5 + 0.5 * (float(low[i]) - BRIGHT) / (255 - BRIGHT)
-        yield Finding("bright", (paths[i],), confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}")
+        yield Finding(
+            "bright", (paths[i],), "certain", confidence, "replace or remove it", f"mean brightness {mean[i] / 255:.0%}"
+        )
 
 
-def _blurred_images(paths: Sequence[str], image_stats: NDArray[np.float32]) -> Iterator[Finding]:
-    sharpness = np.log(np.maximum(image_stats[:, 2].astype(np.float64), 1e-4))
-    median = float(np.median(sharpness))
-    sigma = max(MAD_TO_SIGMA * float(np.median(np.abs(sharpness - median))), 0.2)
-    below = median - sharpness
-    for i in np.flatnonzero((below / sigma > MAX_BLUR) & (below > -np.log(MIN_SHARPNESS_RATIO))).tolist():
-        confidence = 1 - MAX_BLUR / (float(below[i]) / sigma) / 2
-        why = f"{np.exp(below[i]):.0f} times less detail than the median image"
-        yield Finding("blurred", (paths[i],), confidence, "replace it with a sharper image", why)
+def _empty_images(
+    paths: Sequence[str], contrast: NDArray[np.float32], limits: NDArray[np.floating]
+) -> Iterator[Finding]:
+    for i in np.flatnonzero(contrast < limits).tolist():
+        confidence = 1 - float(contrast[i] / limits[i]) / 2
+        why = f"no edges: their contrast is {contrast[i] / 255:.0%}"
+        yield Finding("empty", (paths[i],), "certain", confidence, "replace or remove it", why)
+
+
+def _blurred_images(paths: Sequence[str], sharpness: NDArray[np.float32]) -> Iterator[Finding]:
+    for i in np.flatnonzero(sharpness < BLURRED).tolist():
+        confidence = min(1.0, 0.5 + (BLURRED - float(sharpness[i])) / BLURRED)
+        why = f"even its strongest edges are soft: sharpness {sharpness[i]:.2f}, sharp from {BLURRED}"
+        yield Finding("blurred", (paths[i],), "likely", confidence, "replace it with a sharper image", why)
 
 
 def _grey_images(paths: Sequence[str], colour: NDArray[np.float32]) -> Iterator[Finding]:
@@ -100,4 +111,4 @@ def _grey_images(paths: Sequence[str], colour: NDArray[np.float32]) -> Iterator[
     action = "check that grey images are not confined to one class"
     why = f"no colour, while {colour_share:.0%} of the images have colour"
     for i in np.flatnonzero(colour < COLOURLESS).tolist():
-        yield Finding("grey", (paths[i],), colour_share, action, why)
+        yield Finding("grey", (paths[i],), "certain", colour_share, action, why)

@@ -365,9 +365,9 @@ def print_findings(findings: Sequence[Finding], images: int) -> None:
         for finding in members[:MAX_FINDINGS]:
             files = _names(finding.files, 4, " = ")
             prefix = f"{files}: " if files else ""
-            print(line(f"  {finding.confidence:4.0%}  {prefix}{finding.why}; {finding.action}"))
+            print(line(f"  {finding.certainty:8}  {prefix}{finding.why}; {finding.action}"))
         if len(members) > MAX_FINDINGS:
-            print(f"        and {len(members) - MAX_FINDINGS} more (--json names all)")
+            print(f"            and {len(members) - MAX_FINDINGS} more (--json names all)")
 
 
 def _names(names: Sequence[str], count: int, separator: str = ", ") -> str:

@@ -25,7 +25,7 @@ from headstart.images.thumbnail import image_stats, shrink, square_thumbnail, ti
 
 # Two more entries beside the taps of each image; the names are parts of cache keys.
 TINY_IMAGE = "tiny_image:16"  # the whole image at 16 x 16, for near duplicates
-IMAGE_STATS = "image_stats:2:256:green"  # size as stored, and sharpness
+IMAGE_STATS = "image_stats:3:96:bends"  # size as stored, contrast and sharpness
 BATCH_SIZE = 8
 MAX_BYTES_IN_FLIGHT = 32 * 2**20  # images that are read and not yet run, or two batches a worker if those are more
 MAX_BYTES = 256 * 2**20  # of such images in any case, except for a single one
@@ -121,7 +121,7 @@ class FeatureExtractor:
     def entries(self) -> dict[str, int]:
         """The names of the vectors of an image, and how many numbers each has."""
         taps = {tap.name: tap.channels for tap in self.backbone.taps}
-        return taps if self.exact else {**taps, TINY_IMAGE: 768, IMAGE_STATS: 3}
+        return taps if self.exact else {**taps, TINY_IMAGE: 768, IMAGE_STATS: 4}
 
     @cached_property
     def _key_parts(self) -> tuple[str, str, str, str, str]:
@@ -250,7 +250,7 @@ class FeatureExtractor:
                 reduced = shrink(pil_image)
                 decoded.result.vectors[i] = {
                     TINY_IMAGE: tiny_image(reduced),
-                    IMAGE_STATS: image_stats(stored_size, image),
+                    IMAGE_STATS: image_stats(stored_size, reduced),
                 }
                 if self.thumbnails:
                     decoded.result.thumbnails[i] = square_thumbnail(reduced)

@@ -39,11 +39,11 @@ class Features:
     """Features of the n images that could be read.
 
     ``values`` maps taps, shallow to deep, to [n, channels] float16, or float32 where a value is beyond 60,000.
-    ``tiny_images`` [n, 768] uint8 is the whole image at 16 x 16 RGB; ``image_stats`` [n, 3] float32 its height and
-    width as stored and its sharpness; ``content_hashes`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its
-    place in the dataset. ``quarantined`` names the images that could not be read. ``hits`` and ``misses`` count images
-    found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over threads. ``notes``
-    say what was not used of images that could be read.
+    ``tiny_images`` [n, 768] uint8 is the whole image at 16 x 16 RGB; ``image_stats`` [n, 4] float32 its height and
+    width as stored, contrast and sharpness (``images.thumbnail``); ``content_hashes`` [n, 32] uint8 the SHA-256 of its
+    bytes; ``index`` [n] its place in the dataset. ``quarantined`` names the images that could not be read. ``hits`` and
+    ``misses`` count images found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed
+    over threads. ``notes`` say what was not used of images that could be read.
     """
 
     values: Mapping[str, NDArray[np.floating]]
@@ -229,7 +229,7 @@ class _FeatureArrays:
         return Features(
             {tap.name: take(tap.name, 0, np.float16) for tap in extractor.backbone.taps},
             take(TINY_IMAGE, 768, np.uint8),
-            take(IMAGE_STATS, 3, np.float32),
+            take(IMAGE_STATS, 4, np.float32),
             self.hashes[index] if extractor.hashes else np.empty((0, 32), np.uint8),
             index,
             tuple(Quarantined(items[i].path, reason) for i, reason in sorted(self.errors.items())),

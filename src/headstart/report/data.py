@@ -87,6 +87,7 @@ class FindingSummary:
     kind: str
     files: tuple[str, ...]
     images: tuple[int, ...]
+    certainty: str
     confidence: float
     action: str
     why: str

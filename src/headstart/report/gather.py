@@ -191,6 +191,7 @@ def _finding_summaries(findings: Sequence[Finding], paths: _Paths) -> tuple[Find
                 finding.kind,
                 tuple(map(paths.shorten, files)),
                 tuple(paths.index_of[file] for file in files if file in paths.index_of),
+                finding.certainty,
                 float(np.clip(finding.confidence, 0, 1)),
                 finding.action[:MAX_TEXT],
                 finding.why[:MAX_TEXT] + more,

@@ -26,7 +26,7 @@ from headstart.report.data import (
     SpriteSheet,
 )
 
-FORMAT = 2
+FORMAT = 3
 FILE = "report.json"
 MAX_BYTES = 64 * 2**20
 GENERATOR = b'<meta name="generator" content="Headstart">'  # in every page
@@ -197,6 +197,7 @@ def _finding(value: Mapping[str, Any], images: int) -> FindingSummary:
         kind=_text(value["kind"]),
         files=tuple(_text(path) for path in _list(value["files"], MAX_ENTRIES)),
         images=tuple(_integer(index, 0, images) for index in _list(value["images"], MAX_ENTRIES)),
+        certainty=_text(value["certainty"]),
         confidence=_number(value["confidence"], 0, 1),
         action=_text(value["action"]),
         why=_text(value["why"]),
