@@ -38,6 +38,14 @@ def test_flipped_labels_broken_files_and_outliers_are_found(photos):
     assert {str(outlier)} in findings["outlier"]
 
 
+def test_a_poor_image_is_not_called_an_outlier_as_well(photos):
+    black = image_path(photos, number=8)
+    Image.new("RGB", (200, 200), (2, 2, 2)).save(black)
+    findings = findings_by_kind(photos)
+    assert findings["empty"] == findings["dark"] == [{str(black)}]
+    assert {str(black)} not in findings["outlier"]
+
+
 def test_a_set_of_one_image_in_two_classes_is_checked():
     """All are in one group, so that no head can be judged; the conflict is found all the same."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

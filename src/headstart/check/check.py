@@ -22,6 +22,8 @@ from headstart.features.features import Progress
 from headstart.splits.groups import find_groups
 from headstart.splits.pairs import DisjointSets
 
+MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -54,13 +56,14 @@ def check_dataset(
         raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read; check the files.")
     duplicates, duplicate_sets = find_duplicates(dataset, features)
     groups = _find_groups(dataset, features, duplicate_sets)
+    poor = list(find_quality_issues(dataset, features, network.preprocess.min_size))
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
-        *find_quality_issues(dataset, features, network.preprocess.min_size),
+        *poor,
         *find_class_issues(dataset, features),
         *find_label_issues(dataset, features, groups, compute.threads),
-        *find_outliers(dataset, features, duplicate_sets),
+        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor),
     ]
     paths = [dataset.items[i].path for i in features.index]
     return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)))
@@ -85,15 +88,22 @@ def check_from_features(
     labels = np.array([class_index.get(str(item.label), -1) for item in items])
     labelled = np.flatnonzero(labels >= 0)
     paths = [items[i].path for i in labelled]
+    poor = list(find_quality_issues(dataset, features, input_size))
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
-        *find_quality_issues(dataset, features, input_size),
+        *poor,
         *find_class_issues(dataset, features),
         *confident_learning(paths, labels[labelled], classes, probabilities[labelled]),
-        *find_outliers(dataset, features, duplicate_sets),
+        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor),
     ]
     return _sorted(findings)
+
+
+def _unexplained(outliers: Iterable[Finding], poor: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield the outliers that are not poor images: a dark or blurred image is unlike the others for that reason."""
+    explained = {path for finding in poor if finding.kind in MAKES_OUTLIERS for path in finding.files}
+    return (finding for finding in outliers if explained.isdisjoint(finding.files))
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:

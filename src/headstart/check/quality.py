@@ -20,7 +20,7 @@ COLOURLESS = 1.0
 MIN_COLOUR_SHARE = 0.8  # of all images; where more are grey, a grey image is no issue
 BLURRED = 0.4  # sharpness of the strongest edges (``images.thumbnail.edge_stats``)
 EMPTY = 12.0  # of 255: contrast of the strongest edges
-EMPTY_IF_DARK = 4.0  # the same for dark and bright images, in which everything has little contrast
+PLAIN = 0.7  # of 255: spread of the 16 x 16 pixels of an empty dark or bright image, in which noise averages out
 BLOCK = 1_000  # images whose pixels are converted at a time: as float32 they take several times their memory
 
 
@@ -30,21 +30,23 @@ def find_quality_issues(dataset: Dataset, features: Features, input_size: tuple[
     ``input_size`` is the height and width that preprocessing needs (``Preprocess.min_size``).
     """
     paths = [dataset.items[i].path for i in features.index]
-    low, high, mean, colour = _pixel_stats(features.tiny_images)
+    low, high, mean, colour, spread = _pixel_stats(features.tiny_images)
     yield from _size_issues(paths, features.image_stats, input_size)
     yield from _brightness_issues(paths, low, high, mean)
-    limits = np.where((high < DARK) | (low > BRIGHT), EMPTY_IF_DARK, EMPTY)
-    yield from _empty_images(paths, features.image_stats[:, 2], limits)
+    contrast = features.image_stats[:, 2]
+    is_plain = np.where((high < DARK) | (low > BRIGHT), spread < PLAIN, contrast < EMPTY)
+    yield from _empty_images(paths, contrast, is_plain)
     yield from _blurred_images(paths, features.image_stats[:, 3])
     yield from _grey_images(paths, colour)
 
 
 def _pixel_stats(tiny_images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return 5th percentile, 95th percentile and mean of the brightness, and the colourfulness, of images [n, 768].
+    """Return 5th percentile, 95th percentile, mean, colourfulness and spread of the brightness of images [n, 768].
 
-    All [4, n], 0 to 255. Colourfulness is the mean deviation of the channels from the brightness.
+    All [5, n], 0 to 255. Colourfulness is the mean deviation of the channels from the brightness; spread is a standard
+    deviation.
     """
-    stats = np.empty((4, len(tiny_images)), np.float32)
+    stats = np.empty((5, len(tiny_images)), np.float32)
     for start in range(0, len(tiny_images), BLOCK):
         block = slice(start, start + BLOCK)
         pixels = tiny_images[block].reshape(-1, 256, 3).astype(np.float32)
@@ -55,6 +57,7 @@ def _pixel_stats(tiny_images: NDArray[np.uint8]) -> NDArray[np.float32]:
         stats[1, block] = ordered[:, -1 - tail]
         stats[2, block] = ordered.mean(axis=1)
         stats[3, block] = np.abs(pixels - brightness).mean(axis=(1, 2))
+        stats[4, block] = ordered.std(axis=1)
     return stats
 
 
@@ -89,10 +92,10 @@ def _brightness_issues(
 
 
 def _empty_images(
-    paths: Sequence[str], contrast: NDArray[np.float32], limits: NDArray[np.floating]
+    paths: Sequence[str], contrast: NDArray[np.float32], is_plain: NDArray[np.bool_]
 ) -> Iterator[Finding]:
-    for i in np.flatnonzero(contrast < limits).tolist():
-        confidence = 1 - float(contrast[i] / limits[i]) / 2
+    for i in np.flatnonzero(is_plain).tolist():
+        confidence = 1 - float(min(contrast[i], EMPTY)) / EMPTY / 2
         why = f"no edges: their contrast is {contrast[i] / 255:.0%}"
         yield Finding("empty", (paths[i],), "certain", confidence, "replace or remove it", why)
 
