@@ -5,6 +5,7 @@ input_config.py  how a network wants its images, from a JSON file
 prepare.py       from a foreign graph to a backbone in the store
 scaling.py       the usual scalings, and which fits what batch norms have stored
 store.py         prepared backbones on disk: put, get, entries, remove
+int8.py          the int8 version beside a backbone's graph: read and write
 
 onnx/            work on graphs
     external_data   read a graph and the weights beside it
@@ -15,6 +16,7 @@ onnx/            work on graphs
     folding         fold constants, padding, scales and shifts into weights
     runnable        check that it runs, and with which batch sizes
     norms           its batch norms, and what images give as their input
+    quantise        an int8 version of a graph
     unpool          the maps that the taps are means of
     graph           small operations that several of these need
 
@@ -53,19 +55,25 @@ AVAILABLE = {
 }
 
 
-def load(id: str, *, options: InputOptions | None = None, taps: Sequence[str] = ()) -> Backbone:
+def load(
+    id: str, *, options: InputOptions | None = None, taps: Sequence[str] = (), precision: str = "fp32"
+) -> Backbone:
     """Load the backbone with an id such as ``headstart-m`` or ``onnx:FILE``.
 
-    ``options`` override how images are prepared; ``taps`` name further tensors of the graph to tap. Raises
-    BackboneError when the network cannot be read or cut, OptionError for an id that no provider knows,
-    MissingExtraError when a provider needs a package that is not installed.
+    ``options`` override how images are prepared; ``taps`` name further tensors of the graph to tap. ``precision``
+    "int8" is the backbone's int8 version, every other value its float graph. Raises BackboneError when the network
+    cannot be read or cut, OptionError for an id that no provider knows or that has no int8 version, MissingExtraError
+    when a provider needs a package that is not installed.
     """
+    from headstart.backbones.int8 import require_int8
     from headstart.backbones.providers import PROVIDERS
 
     name, _, rest = id.partition(":")
     if name not in PROVIDERS:
-        return _load_stored(id, options or InputOptions(), tuple(taps))
-    return PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
+        backbone = _load_stored(id, options or InputOptions(), tuple(taps))
+    else:
+        backbone = PROVIDERS[name](rest, options or InputOptions(), tuple(taps))
+    return require_int8(backbone, id) if precision == "int8" else backbone
 
 
 def _load_stored(name: str, options: InputOptions, taps: tuple[str, ...]) -> Backbone:

@@ -49,6 +49,7 @@ class Backbone:
     notes: tuple[str, ...] = ()
     batch: int | None = None
     assumption: Assumption | None = None
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def check_dataset(
     are read a second time. Raises DataError if no image can be read, and what ``features.embed`` raises.
     """
     compute = compute or Compute()
-    network = backbones.load(backbone)
+    network = backbones.load(backbone, precision=compute.precision)
     features = embed(dataset, network, compute, cache=cache, progress=progress)
     if not len(features.index):
         raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read; check the files.")

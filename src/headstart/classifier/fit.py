@@ -180,7 +180,8 @@ def fit_dataset(
     images = training_and_validation_images(dataset, options)
     training = images.split("train")
     sample_range, sample_notes = _sample_range(training)
-    opened = open_backbone(options.backbone, options.input_options, taps, training, sample_range)
+    precision = options.compute.precision
+    opened = open_backbone(options.backbone, options.input_options, taps, training, sample_range, precision=precision)
     options = replace(options, backbone=opened.id, input_options=opened.options)
     backbone = replace(opened.backbone, preprocess=replace(opened.backbone.preprocess, sample_range=sample_range))
     if opened.scaling is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import Backbone, store
+from headstart.backbones.int8 import require_int8
 from headstart.classifier.fit import FitOptions, check_has_labels, training_and_validation_images
 from headstart.classifier.run_info import MAX_NAMED
 from headstart.data import SPLITS, Dataset
@@ -102,6 +103,8 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
         if item.label is not None:
             counts[item.label][item.split] += 1
     backbone = _prepared(options.backbone)
+    if backbone is not None and options.compute.precision == "int8":
+        backbone = require_int8(backbone, options.backbone)
     notes = list(images.notes)
     if backbone is None:
         notes.append(f"{options.backbone} is not prepared yet, so the time and memory it needs are not known.")

@@ -70,6 +70,7 @@ class RunInfo:
                 "id": self.backbone.id,
                 "sha256": self.backbone.sha256,
                 "licence": self.backbone.licence,
+                "precision": self.backbone.precision,
                 "scaling": None if self.scaling is None else self.scaling.to_dict(),
             },
             "cut": list(selected.head.taps),

@@ -1,4 +1,4 @@
-"""headstart backbones list, show, pull, import, remove"""
+"""headstart backbones list, show, pull, import, quantize, remove"""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from headstart.cli.options import (
     JsonOption,
     Messages,
     RunOptions,
+    SeedOption,
 )
 from headstart.cli.terminal import line, print_json, print_notes
+from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -146,6 +148,34 @@ def import_backbone(
     print(line(f"Stored as {stored_name}; use it: headstart fit DATA --backbone {stored_name}"))
 
 
+def quantize_backbone(
+    backbone: BackboneArgument,
+    images: Annotated[
+        str, typer.Option("--images", metavar="DATA", help="Images like those it will see; labels are not used.")
+    ],
+    weights: WeightsOption = None,
+    count: Annotated[int, typer.Option(help="Images to measure ranges on, 16 to 1,000.")] = 300,
+    seed: SeedOption = 0,
+    messages: Messages = Messages(),
+) -> None:
+    """Make the int8 version of a backbone, for --precision int8, and keep it on this machine."""
+    from headstart.backbones import InputOptions, load
+    from headstart.backbones.providers import BUILT_IN
+    from headstart.data import open_dataset
+    from headstart.features.int8 import make_int8
+
+    if backbone in BUILT_IN:
+        raise OptionError(f"{backbone} comes with an int8 version; use it: headstart fit DATA --precision int8")
+    dataset = open_dataset(images)
+    with quiet_frameworks():
+        loaded = load(backbone, options=InputOptions(weights=weights))
+        with messages.bar("Reading images") as bar:
+            made = make_int8(loaded, [dataset], count, seed, progress=bar)
+    assert isinstance(made.graph, Path)
+    print(line(f"{backbone} in int8: {made.graph.stat().st_size / 1e6:.1f} MB, in {made.graph.parent}"))
+    print(line(f"Use it: headstart fit DATA --backbone {backbone} --precision int8"))
+
+
 def remove_backbone(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A name or an id that headstart backbones list shows as kept.")
@@ -181,6 +211,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": show_backbone,
     "pull": pull_backbone,
     "import": import_backbone,
+    "quantize": quantize_backbone,
     "remove": remove_backbone,
 }
 

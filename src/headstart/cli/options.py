@@ -55,7 +55,7 @@ backbones_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings=CONTEXT,
-    help="List, show, download, import and remove backbones.",
+    help="List, show, download, import, quantize and remove backbones.",
 )
 
 
@@ -204,7 +204,7 @@ run_option = partial(typer.Option, rich_help_panel="Run")
 DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
 BACKBONE_HELP = "headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
 RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."
-PRECISION_HELP = "auto, fp32 or bf16 (OpenVINO, where the processor has it)."
+PRECISION_HELP = "auto, fp32, bf16 (OpenVINO, where the processor has it) or int8 (a quantised backbone)."
 WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."
 
 GROUP_BY_HELP = "auto (copies and scenes), none, folder, name:PATTERN like 'name:{*}-#', exif[:SECONDS], or a column."

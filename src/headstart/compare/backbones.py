@@ -155,7 +155,11 @@ def compare_backbones(
     train = dataset.split("train")
     if not dataset.classes or not len(train):
         raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
-    opened = [open_backbone(entry.backbone, InputOptions(weights=entry.weights), (), train) for entry in entries]
+    precision = options.compute.precision
+    opened = [
+        open_backbone(entry.backbone, InputOptions(weights=entry.weights), (), train, precision=precision)
+        for entry in entries
+    ]
     loaded = [entry.backbone for entry in opened]
     taps = [_small_enough_taps(*pair, budget) for pair in zip(entries, loaded, strict=True)]
     loaded_backbones = []

@@ -15,7 +15,7 @@ from PIL import Image
 
 from headstart.backbones import Backbone
 from headstart.data import Dataset
-from headstart.errors import BackboneError, ImageError
+from headstart.errors import BackboneError, ImageError, OptionError
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import Compute, Graph, Outputs, load_graph, run_padded
 from headstart.images.augment import View
@@ -73,7 +73,14 @@ class DecodedBatch:
 
 
 def load_backbone_graph(backbone: Backbone, compute: Compute) -> Graph:
-    """Load the graph of a backbone. Raises BackboneError where it does not have all taps."""
+    """Load the graph of a backbone. Raises BackboneError where it does not have all taps.
+
+    Raises OptionError where int8 is asked of a graph that is not quantised.
+    """
+    if compute.precision == "int8" and backbone.precision != "int8":
+        raise OptionError(
+            f"{backbone.id} computes in {backbone.precision}; load its int8 version, or leave out --precision int8."
+        )
     graph = load_graph(backbone.graph, compute)
     missing = [tap.name for tap in backbone.taps if tap.name not in graph.outputs]
     if missing:

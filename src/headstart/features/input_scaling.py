@@ -75,12 +75,14 @@ def open_backbone(
     taps: Sequence[str],
     images: Dataset,
     sample_range: SampleRange | None = None,
+    *,
+    precision: str = "fp32",
 ) -> OpenedBackbone:
     """Load a backbone; where its scaling would be assumed, the one that fits ``images`` (the training images) is taken.
 
-    Raises what ``backbones.load`` raises.
+    ``precision`` "int8" is its int8 version. Raises what ``backbones.load`` raises.
     """
-    backbone = backbones.load(id, options=options, taps=taps)
+    backbone = backbones.load(id, options=options, taps=taps, precision=precision)
     assumption = backbone.assumption
     if assumption is None:
         return OpenedBackbone(backbone, id, options, None)
@@ -95,7 +97,7 @@ def open_backbone(
             std=found.scaling.std,
             channels=found.scaling.channels,
         )
-        backbone = backbones.load(id, options=options, taps=taps)
+        backbone = backbones.load(id, options=options, taps=taps, precision=precision)
     else:
         notes = tuple(note for note in backbone.notes if note != assumption.note)
         backbone = replace(backbone, notes=notes)

@@ -24,7 +24,7 @@ from headstart.errors import BackboneError, OptionError, missing_extra, one_line
 from headstart.machine import cores, has_bf16, import_onnxruntime
 
 RUNTIMES = ("auto", "onnxruntime", "openvino")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
 Images = NDArray[np.uint8]  # [batch, height, width, 3]
 Outputs = dict[str, NDArray[np.float32]]
 _OPENVINO_START = threading.Lock()
@@ -32,7 +32,10 @@ _OPENVINO_START = threading.Lock()
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """Which library runs a graph, its version, and the precision of its arithmetic ("fp32" or "bf16")."""
+    """Which library runs a graph, its version, and the precision of its arithmetic.
+
+    "fp32", "bf16", or "int8": the convolutions of a quantised graph in 8 bits, all else in fp32.
+    """
 
     name: str
     version: str
@@ -87,7 +90,7 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
     if runtime == "onnxruntime" or not has_openvino:
         if precision == "bf16":
             raise OptionError("ONNX Runtime computes in fp32 on processors; use --runtime openvino for bf16.")
-        return RuntimeInfo("onnxruntime", metadata.version("onnxruntime"), "fp32")
+        return RuntimeInfo("onnxruntime", metadata.version("onnxruntime"), "int8" if precision == "int8" else "fp32")
     if precision == "auto":
         precision = "bf16" if has_bf16() else "fp32"
     return RuntimeInfo("openvino", metadata.version("openvino"), precision)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.classifier.fit import FineTuningRecord, FitResult, FitTimes, make_result
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
@@ -114,6 +114,8 @@ def run(
 def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) -> _Setup:
     """Build the network, check that it starts as the frozen model, and decide on the number of epochs."""
     data, options = result.data, result.options
+    if data.backbone.precision == "int8":
+        raise OptionError("An int8 backbone cannot be trained; fit again without --precision int8, then fine-tune.")
     network = Network(data.backbone, options.input_options, result.selected.head)
     golden = result.model.golden
     assert golden is not None

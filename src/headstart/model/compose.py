@@ -90,7 +90,9 @@ def features_graph(model: Model) -> Backbone:
     content = graph.SerializeToString(deterministic=True)
     sha256 = hashlib.sha256(content).hexdigest()
     tap = Tap(name, width, 1.0, None)
-    return Backbone("model features", content, sha256, model.preprocess, (tap,), "", "", (), model.batch)
+    return Backbone(
+        "model features", content, sha256, model.preprocess, (tap,), "", "", (), model.batch, model.precision
+    )
 
 
 def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:

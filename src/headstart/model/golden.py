@@ -17,7 +17,7 @@ from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 from headstart.model.model import GoldenSample, Model
 
-MIN_TOLERANCE = {"fp32": 0.002, "bf16": 0.05}
+MIN_TOLERANCE = {"fp32": 0.002, "bf16": 0.05, "int8": 0.1}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class GoldenImages:
 
 
 def make_golden(graph: bytes, preprocess: Preprocess, batch: int | None, images: GoldenImages) -> GoldenSample:
-    """Make a golden sample of ``images``, predicted by ONNX Runtime in fp32.
+    """Make a golden sample of ``images``, predicted by ONNX Runtime in fp32, or in int8 where the graph is quantised.
 
     That is the reference: every machine has it, and the model is a plain ONNX graph. How far the predictions of the fit
     differ from the reference sets what its precision may differ by elsewhere, since the same rounding moves a confident
@@ -47,23 +47,28 @@ def make_golden(graph: bytes, preprocess: Preprocess, batch: int | None, images:
         files.append(stream.getvalue())
         decoded.append(preprocess(decode(files[-1])))
     stacked = np.stack(images.pixels)
-    outputs = _predict(graph, batch, stacked, Compute("onnxruntime").resolve())
+    precision = "int8" if images.precision == "int8" else "fp32"
+    outputs = _predict(graph, batch, stacked, Compute("onnxruntime", precision).resolve())
     return GoldenSample(
         tuple(files),
         np.stack(decoded),
         stacked,
         outputs["probabilities"],
         outputs["distance"],
-        "fp32",
+        precision,
         _tolerance(images.probabilities, outputs["probabilities"], images.precision),
         _tolerance(images.ood_scores, outputs["distance"], images.precision),
     )
 
 
 def _tolerance(values: NDArray[np.floating], reference: NDArray[np.floating], precision: str) -> dict[str, float]:
-    """Return tolerances by precision; that of the fit may differ by twice what it differed there."""
+    """Return tolerances by precision; that of the fit may differ by twice what it differed there.
+
+    A quantised graph is in int8 wherever it runs, and another graph nowhere.
+    """
     difference = float(np.abs(values - reference).max())
-    return {**MIN_TOLERANCE, precision: max(MIN_TOLERANCE[precision], 2 * difference)}
+    least = {name: value for name, value in MIN_TOLERANCE.items() if (name == "int8") == (precision == "int8")}
+    return {**least, precision: max(MIN_TOLERANCE[precision], 2 * difference)}
 
 
 @dataclass(frozen=True)

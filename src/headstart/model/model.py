@@ -44,8 +44,9 @@ HASH_BYTES = 16  # of a SHA-256 that are kept: enough to tell images apart
 class Model:
     """A finished classifier.
 
-    ``backbone`` describes the backbone: id, sha256, licence and source. ``graph`` is the content of ``model.onnx``,
-    ``sha256`` its hash, ``batch`` the only batch size it allows (None: any). ``run`` is the content of ``run.json``.
+    ``backbone`` describes the backbone: id, sha256, licence, source and precision. ``graph`` is the content of
+    ``model.onnx``, ``sha256`` its hash, ``batch`` the only batch size it allows (None: any). ``run`` is the content of
+    ``run.json``.
     ``training_hashes`` [n, 16] uint8 are the first bytes of the SHA-256 of the training images (None: not known).
     """
 
@@ -74,10 +75,15 @@ class Model:
             else frozenset()
         )
 
+    @property
+    def precision(self) -> str:
+        """ "int8" where the backbone in the graph is quantised, else "fp32"."""
+        return "int8" if self.backbone.get("precision") == "int8" else "fp32"
+
     def as_backbone(self) -> Backbone:
         """Return the whole model as a backbone whose taps are its outputs, so that images take the same path."""
         taps = (Tap("probabilities", len(self.classes), 1.0, None), Tap("distance", 1, 1.0, None))
-        return Backbone("model", self.graph, self.sha256, self.preprocess, taps, "", "", (), self.batch)
+        return Backbone("model", self.graph, self.sha256, self.preprocess, taps, "", "", (), self.batch, self.precision)
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, str]:
@@ -87,4 +93,5 @@ def describe_backbone(backbone: Backbone) -> dict[str, str]:
         "sha256": backbone.sha256,
         "licence": backbone.licence,
         "source": backbone.source,
+        "precision": backbone.precision,
     }

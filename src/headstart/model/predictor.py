@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Quarantined, as_dataset
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import Compute
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.features import Progress, embed_exactly
@@ -46,6 +46,18 @@ class Predictor:
         """Read a model folder. Raises ModelError for one that is damaged, hostile, or of another format."""
         return cls(read_model(folder), compute or Compute())
 
+    @property
+    def compute_of_model(self) -> Compute:
+        """What runs the model: ``compute`` in int8 where the model is quantised, whatever else but bf16 it asks for.
+
+        Raises OptionError where it asks for int8 and the model is not.
+        """
+        if self.model.precision != "int8":
+            if self.compute.precision == "int8":
+                raise OptionError("This model computes in fp32; leave out --precision int8, or fit it again with it.")
+            return self.compute
+        return self.compute if self.compute.precision == "bf16" else replace(self.compute, precision="int8")
+
     def predict(self, images: Any, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image; the others are quarantined.
 
@@ -61,7 +73,7 @@ class Predictor:
         features = embed_exactly(
             dataset,
             model.as_backbone(),
-            self.compute,
+            self.compute_of_model,
             load=self._load_graph,
             is_loaded=bool(self._graphs),
             hashes=is_labelled,
@@ -93,7 +105,7 @@ class Predictor:
         from headstart.model.compose import features_graph
 
         dataset, backbone = as_dataset(images), features_graph(self.model)
-        features = embed_exactly(dataset, backbone, self.compute, load=self._load_graph, progress=progress)
+        features = embed_exactly(dataset, backbone, self.compute_of_model, load=self._load_graph, progress=progress)
         check_all_read((*dataset.quarantined, *features.quarantined))
         return features.deepest.astype(np.float32, copy=False).reshape(-1, backbone.taps[0].channels)
 
@@ -119,7 +131,7 @@ class Predictor:
 
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
-        return verify(self.model, self.compute.resolve())
+        return verify(self.model, self.compute_of_model.resolve())
 
 
 def check_all_read(quarantined: Sequence[Quarantined]) -> None:

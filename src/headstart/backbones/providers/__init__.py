@@ -10,12 +10,12 @@ from headstart.backbones.providers.keras import load_keras
 from headstart.backbones.providers.onnx_file import load_onnx
 from headstart.backbones.providers.timm import load_timm
 
-__all__ = ["PROVIDERS", "Provider"]
+__all__ = ["BUILT_IN", "PROVIDERS", "Provider"]
 
 Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]
+BUILT_IN = ("headstart-s", "headstart-m")
 PROVIDERS: dict[str, Provider] = {
-    "headstart-s": partial(load_builtin, "headstart-s"),
-    "headstart-m": partial(load_builtin, "headstart-m"),
+    **{name: partial(load_builtin, name) for name in BUILT_IN},
     "onnx": load_onnx,
     "hf": load_hub,
     "timm": load_timm,
