@@ -1,6 +1,7 @@
 """Fit a classifier.
 
 fit.py        fit_dataset: a dataset and FitOptions in, a FitResult out
+precision.py  what --precision auto takes: int8 where it pays
 preview.py    preview: how a fit would read a dataset, and about what it would take
 notes.py      lines about a fit that the user must see
 run_info.py   what run.json holds: how a model was made

@@ -16,6 +16,7 @@ import numpy as np
 
 from headstart.backbones import DEFAULT_BACKBONE, Backbone, InputOptions
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
+from headstart.classifier.precision import PrecisionChoice, choose_precision
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
 from headstart.data.class_names import with_class_names
@@ -108,7 +109,8 @@ class FitOptions:
 class TrainingData:
     """What a head was fitted to: the images for training and validation, their features and split, and the backbone.
 
-    ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open.
+    ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open;
+    ``precision_choice`` is None where "auto" had none to make.
     """
 
     dataset: Dataset
@@ -117,6 +119,7 @@ class TrainingData:
     split: Split
     notes: tuple[str, ...]
     scaling: InputScaling | None = None
+    precision_choice: PrecisionChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -187,14 +190,15 @@ def fit_dataset(
     if opened.scaling is not None:
         sample_notes = [opened.scaling.note, *sample_notes]
     with options.open_cache() as cache:
-        features = extract(images, backbone, options.compute, cache=cache, thumbnails=thumbnails, progress=progress)
+        backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
+        features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
         head_start = time.perf_counter()
         share = options.validation if isinstance(options.validation, float | int) else None
         split = split_features(features, images, options.group_by, share, options.seed)
         training_images = images.select([int(i) for i in features.index[split.train]])
 
         def embed_view(view: View) -> Features:
-            return extract(training_images, backbone, options.compute, cache=cache, view=view, progress=progress)
+            return extract(training_images, backbone, compute, cache=cache, view=view, progress=progress)
 
         values = embed_views(features, split.train, further_views, embed_view)
         cache_notes = [] if cache is None else list(cache.notes)
@@ -206,8 +210,9 @@ def fit_dataset(
     )
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
-    notes = (*images.notes, *backbone.notes, *sample_notes, *features.notes, *cache_notes, *split.notes)
-    data = TrainingData(images, backbone, features, split, notes, opened.scaling)
+    backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else (choice.note,)))
+    notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes, *split.notes)
+    data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice)
     result = make_result(options, data, selected, FitTimes(start, head_start))
     for note in result.notes:
         logger.warning("%s", note)
@@ -270,6 +275,7 @@ def make_result(
         views={"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
         fine_tuning=None if fine_tuning is None else fine_tuning.info,
         training=() if fine_tuning is None else fine_tuning.training,
+        precision_choice=data.precision_choice,
     )
     model = _make_model(data, selected, thresholds, graph, golden, info.to_dict())
     notes = (

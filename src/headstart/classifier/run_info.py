@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart import __version__
 from headstart.backbones import Backbone
+from headstart.classifier.precision import PrecisionChoice
 from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
@@ -48,6 +49,7 @@ class RunInfo:
     fine_tuning: Mapping[str, Any] | None = None
     training: tuple[Mapping[str, Any], ...] = ()
     scaling: InputScaling | None = None
+    precision_choice: PrecisionChoice | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -80,6 +82,7 @@ class RunInfo:
                 "temperature": selected.head.temperature,
             },
             "runtime": features.runtime.to_dict(),
+            "precision_choice": None if self.precision_choice is None else self.precision_choice.to_dict(),
             "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
             "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
             "learning_curve": None if self.learning_curve is None else self.learning_curve.to_dict(),

@@ -93,7 +93,9 @@ class FineTuneRunOptions(FitRunOptions):
         """What computes the features, which are never fp16."""
         from headstart.features import Compute
 
-        return Compute(self.runtime, "auto" if self.precision == "fp16" else self.precision, self.workers)
+        if self.precision in ("auto", "fp16"):  # never int8, which cannot be trained
+            return Compute(self.runtime, Compute(self.runtime).resolve().precision, self.workers)
+        return Compute(self.runtime, self.precision, self.workers)
 
 
 def fine_tune(

@@ -115,7 +115,7 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     """Build the network, check that it starts as the frozen model, and decide on the number of epochs."""
     data, options = result.data, result.options
     if data.backbone.precision == "int8":
-        raise OptionError("An int8 backbone cannot be trained; fit again without --precision int8, then fine-tune.")
+        raise OptionError("An int8 backbone cannot be trained; fit again with --precision fp32, then fine-tune.")
     network = Network(data.backbone, options.input_options, result.selected.head)
     golden = result.model.golden
     assert golden is not None
