@@ -10,6 +10,7 @@ from helpers.graphs import saved
 from helpers.photos import write_photos
 
 from headstart import Compute, FitOptions, Predictor, backbones, fit_dataset, open_dataset
+from headstart.backbones import store
 from headstart.backbones.int8 import int8_version
 from headstart.errors import DataError, HeadstartError, OptionError, VerifyError
 from headstart.features import FeatureCache, embed
@@ -184,3 +185,11 @@ def test_images_to_quantise_with_are_training_images_and_bounded(tmp_path):
     train = calibration_images(backbone, [dataset.split("train")], 100, 0)
     assert len(drawn) == 8
     np.testing.assert_array_equal(drawn, train)
+
+
+def test_an_int8_backbone_is_imported_as_one():
+    backbone = backbones.load("headstart-s", precision="int8")
+    store.put("mine", backbone)
+    kept = backbones.load("mine")
+    assert (kept.precision, kept.sha256) == ("int8", backbone.sha256)
+    assert backbones.load("mine", precision="int8") == kept

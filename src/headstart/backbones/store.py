@@ -123,6 +123,7 @@ def read(folder: Path, id: str) -> Backbone | None:
             notes=tuple(values.get("notes", ())),
             batch=values.get("batch"),
             assumption=values.get("assumption") and Assumption.from_dict(values["assumption"], folder / NORMS),
+            precision="int8" if values.get("precision") == "int8" else "fp32",
         )
     return None
 
@@ -195,6 +196,7 @@ def put(name: str, backbone: Backbone) -> None:
         "taps": [asdict(tap) for tap in backbone.taps],
         "notes": list(backbone.notes),
         "batch": backbone.batch,
+        "precision": backbone.precision,
     }
     folder = named_folder(name)
     for _ in range(ATTEMPTS):

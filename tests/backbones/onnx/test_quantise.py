@@ -8,7 +8,7 @@ from helpers.graphs import SIZE, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from headstart import backbones
 from headstart.backbones.onnx.quantise import quantise, quantise_weight
@@ -38,12 +38,13 @@ def worst_pairs(values):
 
 @given(FLOATS)
 def test_weights_are_near_and_their_products_fit_into_16_bits(weight):
-    scale, values = quantise_weight(weight, np.zeros(len(weight)))
+    is_depthwise = weight.shape[1] == 1
+    scale, values = quantise_weight(weight, np.zeros(len(weight)), is_depthwise)
     assert values.dtype == np.int8
     assert np.abs(weight - values * scale[:, None, None, None].astype(float)).max() <= scale.max() * 0.5001
     largest = np.abs(weight).max(axis=(1, 2, 3))
     assert (scale[largest > 0] <= 2.02 * largest[largest > 0] / 127).all()  # no more than a bit is given away
-    if weight.shape[1] > 1:
+    if not is_depthwise:
         clipped, exact = saturating_products(worst_pairs(values.reshape(len(values), -1)))
         np.testing.assert_array_equal(clipped, exact)
 
@@ -113,6 +114,22 @@ def test_a_graph_of_fixed_batches_is_quantised(tmp_path):
     model = quantise(onnx.load(backbone.graph), images, backbone.batch)
     expected = load_graph(backbone.graph, ONNXRUNTIME).run(images[:5])
     actual = load_graph(model.SerializeToString(), ONNXRUNTIME).run(images[:5])
+    for tap, value in expected.items():
+        assert np.linalg.norm(actual[tap] - value) < 0.02 * np.linalg.norm(value)
+
+
+def test_a_convolution_whose_weights_are_computed_stays_in_float(small):
+    backbone, _, images = small
+    model = onnx.load(backbone.graph)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    model.graph.node.insert(0, helper.make_node("Neg", [first.input[1]], ["computed"]))
+    first.input[1] = "computed"
+    expected = load_graph(model.SerializeToString(), ONNXRUNTIME).run(images)
+    quantised = quantise(model, images)
+    producer = {node.output[0]: node.op_type for node in quantised.graph.node}
+    convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+    assert [producer[node.input[1]] for node in convolutions] == ["Neg", "DequantizeLinear"]
+    actual = load_graph(quantised.SerializeToString(), ONNXRUNTIME).run(images)
     for tap, value in expected.items():
         assert np.linalg.norm(actual[tap] - value) < 0.02 * np.linalg.norm(value)
 

@@ -68,8 +68,8 @@ def quantise(model: onnx.ModelProto, images: Images, batch: int | None = None) -
     _fold_casts(model.graph)
     prune(model, outputs)
     _complete(model)
-    if not any(node.op_type == "Conv" for node in model.graph.node):
-        raise BackboneError("The graph has no convolutions; int8 is for convolutional networks, use fp32.")
+    if not _convolutions(model.graph):
+        raise BackboneError("The graph has no convolutions with weights of their own, which int8 is for; use fp32.")
     if max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0) < OPSET:
         raise BackboneError(f"The graph is of an opset before {OPSET}, which has no int8 weights; export a newer one.")
     chunks = _chunks(images, batch)
@@ -230,6 +230,9 @@ def _with_ranges(model: onnx.ModelProto, chunks: Sequence[Images]) -> onnx.Model
     constants = {tensor.name for tensor in model.graph.initializer}
     # The sum with a constant is part of the normalisation of the input, and stays in float.
     left_out = [node.name for node in model.graph.node if node.op_type == "Add" and constants & {*node.input}]
+    # Weights that several convolutions share, or that are computed, are not quantised here, and stay in float.
+    quantised = {c.node.name for c in _convolutions(model.graph)}
+    left_out += [node.name for node in model.graph.node if node.op_type == "Conv" and node.name not in quantised]
     add_pre_process_metadata(model)  # else the quantiser warns on standard error that it was not simplified
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
@@ -268,7 +271,7 @@ def _quantise_weights(model: onnx.ModelProto, quantised: onnx.ModelProto, chunks
         assert bias is not None
         found = convolutions[node.name]
         input_scale = float(numpy_helper.to_array(constants[images.input[1]]).item())
-        scale, values = quantise_weight(found.weight, np.abs(found.bias) / input_scale)
+        scale, values = quantise_weight(found.weight, np.abs(found.bias) / input_scale, found.is_depthwise)
         mean = means[found.node.input[0]]
         bias_scale = (scale * np.float32(input_scale)).astype(np.float32)
         corrected = found.bias + _mean_shift(found, values * scale[:, None, None, None].astype(np.float64), mean)
@@ -278,13 +281,18 @@ def _quantise_weights(model: onnx.ModelProto, quantised: onnx.ModelProto, chunks
     _set_constants(graph, changed)
 
 
-def quantise_weight(weight: Array, bias: Array) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+def quantise_weight(
+    weight: Array, bias: Array, is_depthwise: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     """Return scales [channels] and values of the shape of ``weight`` [channels, inputs, height, width].
 
     A scale is the least with which no value is beyond 127, no two neighbours of one sign add up to more than 128 (so
-    that 16 bits hold their products with uint8), and the ``bias`` [channels] fits into 32 bits.
+    that 16 bits hold their products with uint8), and the ``bias`` [channels] fits into 32 bits. The weights of a
+    depthwise convolution are not multiplied in pairs.
     """
-    scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / MAX_WEIGHT, _neighbours(weight) / (MAX_NEIGHBOURS - 1))
+    scale = np.abs(weight).max(axis=(1, 2, 3)) / MAX_WEIGHT
+    if not is_depthwise:
+        scale = np.maximum(scale, _neighbours(weight) / (MAX_NEIGHBOURS - 1))
     scale = np.maximum(scale, np.abs(bias) / 2**29)
     scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
     values = np.round(weight / scale[:, None, None, None].astype(np.float64))
@@ -295,11 +303,8 @@ def _neighbours(weight: Array) -> Array:
     """Return the largest sum [channels] of two weights of one sign that a processor may multiply as a pair.
 
     Kernels of 1 x 1 are multiplied by pairs of inputs; of others the order is not known, so any two may be a pair.
-    Convolutions of single channels have no pairs.
     """
     flat = weight.reshape(len(weight), -1)
-    if weight.shape[1] == 1:
-        return np.zeros(len(weight))
     signs = (np.maximum(flat, 0), np.maximum(-flat, 0))
     if weight.shape[2:] != (1, 1):
         any_two: Array = np.max([np.sort(part, axis=1)[:, -2:].sum(axis=1) for part in signs], axis=0)
