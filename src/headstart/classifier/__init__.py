@@ -1,5 +1,6 @@
 """Fit a classifier.
 
+options.py    FitOptions: how a classifier is fitted
 fit.py        fit_dataset: a dataset and FitOptions in, a FitResult out
 precision.py  what --precision auto takes: int8 where it pays
 preview.py    preview: how a fit would read a dataset, and about what it would take
@@ -9,6 +10,7 @@ estimator.py  ImageClassifier, a scikit-learn estimator; load, for a model folde
 """
 
 from headstart.classifier.estimator import ImageClassifier, load
-from headstart.classifier.fit import FitOptions, FitResult, fit_dataset
+from headstart.classifier.fit import FitResult, fit_dataset
+from headstart.classifier.options import FitOptions
 
 __all__ = ["FitOptions", "FitResult", "ImageClassifier", "fit_dataset", "load"]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE, InputOptions
-from headstart.classifier.fit import FitOptions, fit_dataset
+from headstart.classifier.fit import fit_dataset
+from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
 from headstart.errors import DataError, NotFittedError, OptionError

@@ -8,25 +8,24 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from headstart.backbones import DEFAULT_BACKBONE, Backbone, InputOptions
+from headstart.backbones import Backbone
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
+from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice, choose_precision
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset, concatenate, open_dataset
 from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
-from headstart.features import Compute, FeatureCache, Features, embed
+from headstart.features import Features, embed
 from headstart.features.features import Extract, Progress, embed_views
 from headstart.features.input_scaling import InputScaling, open_backbone
 from headstart.heads.learning_curve import LearningCurve, learning_curve
-from headstart.heads.mlp import MlpConfig
-from headstart.heads.selection import HeadOptions, SelectedHead, select_head
+from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.images.augment import View, views
 from headstart.images.decoding import decode
@@ -37,72 +36,13 @@ from headstart.model.folder import write_model
 from headstart.model.golden import GoldenImages, make_golden
 from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
-from headstart.splits.named import parse_group_by
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy
-from headstart.stats.conformal import ConformalThresholds, check_targets, fit_thresholds
+from headstart.stats.conformal import ConformalThresholds, fit_thresholds
 
 logger = logging.getLogger(__name__)
 
 GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How a classifier is fitted.
-
-    ``backbone`` is an id, ``input_options`` how it wants its images; ``cut`` "auto" or the taps to use; ``head``
-    "auto", "ridge", "lda", "centroid", "logistic" or "mlp"; ``dropout`` a rate in [0, 1) or None; ``mlp`` configures
-    the training of an mlp head. ``views`` is the number of views of each training image to learn from (1: the image
-    alone), ``augmentation`` how they differ: "flip", "light" or "lesson". ``group_by`` is "auto", "none", "folder",
-    "name:PATTERN", "exif", "exif:SECONDS" or the name of a column; ``validation`` a dataset, its path or URL, a share
-    of the groups in (0, 1), or None: the validation split of the data. ``coverage`` is the share of images whose
-    prediction set is to hold their class, ``false_alarms`` the share that may be rejected although they belong to a
-    class. ``compute`` runs the backbone, ``cache`` keeps features on disk, ``seed`` is the random seed.
-    """
-
-    backbone: str = DEFAULT_BACKBONE
-    input_options: InputOptions | None = None
-    cut: str | tuple[str, ...] = "auto"
-    head: str = "auto"
-    dropout: float | None = None
-    mlp: MlpConfig | None = None
-    views: int = 1
-    augmentation: str = "light"
-    group_by: str = "auto"
-    validation: Dataset | str | os.PathLike[str] | float | None = None
-    coverage: float = 0.95
-    false_alarms: float = 0.05
-    compute: Compute = field(default_factory=Compute)
-    cache: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without the data. Raises OptionError."""
-        if self.seed < 0:
-            raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
-        parse_group_by(self.group_by)
-        check_targets(self.coverage, self.false_alarms)
-        views(self.augmentation, self.views)
-
-    @property
-    def head_options(self) -> HeadOptions:
-        """The options of the head's selection. A cut may name several taps with commas."""
-        cut = self.cut
-        if isinstance(cut, str) and cut != "auto":
-            cut = tuple(part.strip() for part in cut.split(","))
-        return HeadOptions(
-            cut if isinstance(cut, str) else tuple(cut), self.head, self.dropout, self.seed, self.mlp or MlpConfig()
-        )
-
-    @property
-    def group_column(self) -> str | None:
-        """The name of the column to group by, None where there is none."""
-        return parse_group_by(self.group_by).column
-
-    def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
-        """Open the feature cache, or nothing."""
-        return FeatureCache() if self.cache else nullcontext()
 
 
 @dataclass(frozen=True)

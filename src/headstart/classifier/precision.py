@@ -10,13 +10,14 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.backbones.int8 import int8_version
+from headstart.classifier.options import FitOptions
 from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features import Compute, FeatureCache
@@ -28,9 +29,6 @@ from headstart.heads.training_set import TrainingSet
 from headstart.machine import cache_folder, single_threaded_blas
 from headstart.splits.split import split_features
 from headstart.stats.paired import grouped_difference
-
-if TYPE_CHECKING:
-    from headstart.classifier.fit import FitOptions
 
 MARGIN = 0.01  # nats: what int8 may cost at most
 Z95_ONE_SIDED = 1.6448536269514722  # the 95% quantile of the standard normal distribution
@@ -132,7 +130,7 @@ def choose_precision(
         for values in features:
             training_set = TrainingSet.of(values.vectors(split.train), split.labels, split.groups.index)
             with single_threaded_blas():
-                losses.append(rank_candidates(training_set, head_options, workers=compute.threads).selected.losses)
+                losses.append(rank_candidates(training_set, head_options, workers=compute.threads).average.losses)
     except DataError as error:  # a sample of one class, or of one group
         return backbone, compute, PrecisionChoice(precision, f"int8 cannot be tested: {error}", speeds)
     choice = decide(losses[0], losses[1], split.groups.index, precision, speeds)

@@ -91,7 +91,15 @@ def features_graph(model: Model) -> Backbone:
     sha256 = hashlib.sha256(content).hexdigest()
     tap = Tap(name, width, 1.0, None)
     return Backbone(
-        "model features", content, sha256, model.preprocess, (tap,), "", "", (), model.batch, model.precision
+        "model features",
+        content,
+        sha256,
+        model.preprocess,
+        (tap,),
+        "",
+        "",
+        batch=model.batch,
+        precision=model.precision,
     )
 
 

@@ -83,7 +83,9 @@ class Model:
     def as_backbone(self) -> Backbone:
         """Return the whole model as a backbone whose taps are its outputs, so that images take the same path."""
         taps = (Tap("probabilities", len(self.classes), 1.0, None), Tap("distance", 1, 1.0, None))
-        return Backbone("model", self.graph, self.sha256, self.preprocess, taps, "", "", (), self.batch, self.precision)
+        return Backbone(
+            "model", self.graph, self.sha256, self.preprocess, taps, "", "", batch=self.batch, precision=self.precision
+        )
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, str]:

@@ -1,0 +1,75 @@
+"""How a classifier is fitted."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from headstart.backbones import DEFAULT_BACKBONE, InputOptions
+from headstart.data import Dataset
+from headstart.errors import OptionError
+from headstart.features import Compute, FeatureCache
+from headstart.heads.mlp import MlpConfig
+from headstart.heads.selection import HeadOptions
+from headstart.images.augment import views
+from headstart.splits.named import parse_group_by
+from headstart.stats.conformal import check_targets
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a classifier is fitted.
+
+    ``backbone`` is an id, ``input_options`` how it wants its images; ``cut`` "auto" or the taps to use; ``head``
+    "auto", "ridge", "lda", "centroid", "logistic" or "mlp"; ``dropout`` a rate in [0, 1) or None; ``mlp`` configures
+    the training of an mlp head. ``views`` is the number of views of each training image to learn from (1: the image
+    alone), ``augmentation`` how they differ: "flip", "light" or "lesson". ``group_by`` is "auto", "none", "folder",
+    "name:PATTERN", "exif", "exif:SECONDS" or the name of a column; ``validation`` a dataset, its path or URL, a share
+    of the groups in (0, 1), or None: the validation split of the data. ``coverage`` is the share of images whose
+    prediction set is to hold their class, ``false_alarms`` the share that may be rejected although they belong to a
+    class. ``compute`` runs the backbone, ``cache`` keeps features on disk, ``seed`` is the random seed.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    input_options: InputOptions | None = None
+    cut: str | tuple[str, ...] = "auto"
+    head: str = "auto"
+    dropout: float | None = None
+    mlp: MlpConfig | None = None
+    views: int = 1
+    augmentation: str = "light"
+    group_by: str = "auto"
+    validation: Dataset | str | os.PathLike[str] | float | None = None
+    coverage: float = 0.95
+    false_alarms: float = 0.05
+    compute: Compute = field(default_factory=Compute)
+    cache: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the data. Raises OptionError."""
+        if self.seed < 0:
+            raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
+        parse_group_by(self.group_by)
+        check_targets(self.coverage, self.false_alarms)
+        views(self.augmentation, self.views)
+
+    @property
+    def head_options(self) -> HeadOptions:
+        """The options of the head's selection. A cut may name several taps with commas."""
+        cut = self.cut
+        if isinstance(cut, str) and cut != "auto":
+            cut = tuple(part.strip() for part in cut.split(","))
+        return HeadOptions(
+            cut if isinstance(cut, str) else tuple(cut), self.head, self.dropout, self.seed, self.mlp or MlpConfig()
+        )
+
+    @property
+    def group_column(self) -> str | None:
+        """The name of the column to group by, None where there is none."""
+        return parse_group_by(self.group_by).column
+
+    def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
+        """Open the feature cache, or nothing."""
+        return FeatureCache() if self.cache else nullcontext()
