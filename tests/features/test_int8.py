@@ -101,7 +101,7 @@ def test_a_cut_int8_graph_gives_the_same_taps(taps):
 @pytest.fixture(scope="module")
 def result(dataset):
     """A fit in int8 on ONNX Runtime."""
-    return fit_dataset(dataset, FitOptions(compute=ONNXRUNTIME, cache=False))
+    return fit_dataset(dataset, FitOptions(backbone="headstart-s", compute=ONNXRUNTIME, cache=False))
 
 
 def test_the_composed_graph_is_the_head_on_int8_features(result):

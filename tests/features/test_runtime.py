@@ -84,7 +84,7 @@ def test_the_runtime_is_resolved_without_loading_it():
     info = resolve_runtime("onnxruntime")
     assert (info.name, info.precision, info.key) == ("onnxruntime", "fp32", "onnxruntime-fp32")
     assert resolve_runtime("auto").name in ("onnxruntime", "openvino")
-    for bad in (("cuda", "auto"), ("auto", "int8"), ("onnxruntime", "bf16")):
+    for bad in (("cuda", "auto"), ("auto", "int4"), ("onnxruntime", "bf16")):
         with pytest.raises(OptionError):
             resolve_runtime(*bad)
 
