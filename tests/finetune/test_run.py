@@ -28,6 +28,34 @@ def trainings(result):
 
 
 @torch_test
+def test_class_weights_and_costs_of_the_fit_are_those_of_the_fine_tuned_model(builtin_fit):
+    from headstart.classifier.class_settings import ClassSettings
+    from headstart.classifier.fit import FitTimes, make_result
+    from headstart.finetune.run import run
+
+    costs = {"disc": {"disc": 0, "stripes": 1}, "stripes": {"disc": 9, "stripes": 0}}
+    settings = ClassSettings.of({"disc": 1, "stripes": 50}, costs, None, ("disc", "stripes"))
+    data = replace(builtin_fit.data, settings=settings)
+    weighted = make_result(builtin_fit.options, data, builtin_fit.selected, FitTimes(0.0, 0.0))
+    config = FineTuneConfig(epochs=1, learning_rate=1e-4, batch_size=8)
+    plain = run(builtin_fit, config, lambda _: None, compare=always_better)
+    tuned = run(weighted, config, lambda _: None, compare=always_better)
+    # The same training, and behind it the weights, once.
+    np.testing.assert_allclose(tuned.model.head.weights, plain.model.head.weights, atol=1e-4)
+    shift = (tuned.model.head.bias - plain.model.head.bias) / plain.model.head.temperature
+    np.testing.assert_allclose(shift, np.log([1, 50]), atol=1e-3)
+    np.testing.assert_array_equal(tuned.model.rule.costs, [[0, 1], [9, 0]])
+    assert tuned.model.run["class_weight"]["weights"] == {"disc": 1, "stripes": 50}
+
+
+@torch_test
+def test_classes_are_not_weighted_twice(builtin_fit):
+    weighted = replace(builtin_fit, options=replace(builtin_fit.options, class_weight="balanced"))
+    with pytest.raises(OptionError, match="weighted twice"):
+        fine_tune(weighted, FineTuneConfig(class_weights=True))
+
+
+@torch_test
 def test_a_fine_tuned_model_predicts_without_pytorch(photos, tmp_path):
     from headstart.finetune.run import run
 

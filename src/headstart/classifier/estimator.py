@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE, InputOptions
+from headstart.classifier.class_settings import ClassWeight, Costs, Thresholds
 from headstart.classifier.fit import fit_dataset
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, ReadOptions, as_dataset
@@ -58,6 +59,9 @@ class ImageClassifier:
         views: int = 1,
         augmentation: str = "light",
         mlp: MlpConfig | None = None,
+        class_weight: ClassWeight = None,
+        costs: Costs = None,
+        thresholds: Thresholds = None,
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -76,6 +80,9 @@ class ImageClassifier:
         self.views = views
         self.augmentation = augmentation
         self.mlp = mlp
+        self.class_weight = class_weight
+        self.costs = costs
+        self.thresholds = thresholds
 
     @property
     def options(self) -> FitOptions:
@@ -110,9 +117,13 @@ class ImageClassifier:
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class [n] of each image. Raises DataError if one cannot be read."""
-        probabilities = self.predict_proba(X)
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        """Return the class [n] of each image: the most probable one, or the one that costs or thresholds decide for.
+
+        Raises DataError if an image cannot be read.
+        """
+        predictions = self.predict_dataset(X)
+        check_all_read(predictions.quarantined)
+        labels: NDArray[Any] = self.classes_[predictions.predicted]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:

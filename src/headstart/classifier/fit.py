@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -14,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from headstart.backbones import Backbone
-from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes
+from headstart.classifier.class_settings import ClassSettings
+from headstart.classifier.make_model import golden_images, make_model
+from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes, imbalance_notes
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice, choose_precision
 from headstart.classifier.run_info import RunInfo
@@ -28,21 +29,18 @@ from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.images.augment import View, views
-from headstart.images.decoding import decode
 from headstart.images.samples import SampleRange, measure_sample_range
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
-from headstart.model.golden import GoldenImages, make_golden
-from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
+from headstart.model.golden import make_golden
+from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
 from headstart.splits.split import Split, split_features
 from headstart.stats.accuracy import Accuracy
-from headstart.stats.conformal import ConformalThresholds, fit_thresholds
+from headstart.stats.conformal import fit_thresholds
 
 logger = logging.getLogger(__name__)
-
-GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class TrainingData:
     """What a head was fitted to: the images for training and validation, their features and split, and the backbone.
 
     ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open;
-    ``precision_choice`` is None where "auto" had none to make.
+    ``precision_choice`` is None where "auto" had none to make; ``settings`` are what is set for the classes.
     """
 
     dataset: Dataset
@@ -60,6 +58,7 @@ class TrainingData:
     notes: tuple[str, ...]
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
+    settings: ClassSettings = field(default_factory=ClassSettings)
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,7 @@ def fit_dataset(
     further_views = views(options.augmentation, options.views)
     taps = head_options.taps or ()
     images = training_and_validation_images(dataset, options)
+    settings = options.class_settings(images)
     training = images.split("train")
     sample_range, sample_notes = _sample_range(training)
     precision = options.compute.precision
@@ -152,7 +152,7 @@ def fit_dataset(
         selected = select_head(training_set, head_options, workers=options.compute.threads)
     backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else (choice.note,)))
     notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes, *split.notes)
-    data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice)
+    data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice, settings)
     result = make_result(options, data, selected, FitTimes(start, head_start))
     for note in result.notes:
         logger.warning("%s", note)
@@ -183,8 +183,13 @@ def make_result(
     *,
     fine_tuning: FineTuningRecord | None = None,
 ) -> FitResult:
-    """Make the result of a fit from a selected head: thresholds, evaluations, learning curve, model and run info."""
+    """Make the result of a fit from a selected head: thresholds, evaluations, learning curve, model and run info.
+
+    Whatever is measured is measured on the probabilities as the class weights of ``data`` change them, and on the
+    decisions by its rule. The head comes without class weights.
+    """
     split = data.split
+    selected = selected.weighted(data.settings.class_weights(split.classes, split.labels))
     thresholds = fit_thresholds(
         selected.probabilities,
         split.labels,
@@ -194,12 +199,12 @@ def make_result(
         false_alarms=options.false_alarms,
     )
     with ThreadPoolExecutor(1) as pool:  # one: two threads of small steps would wait for each other
-        golden_images = pool.submit(_golden_images, data, selected)
+        images = pool.submit(golden_images, data, selected)
         curve = pool.submit(_learning_curve, options, data, selected)
         evaluations = pool.submit(_evaluate, data, selected)
         backbone = data.backbone
-        graph = compose(backbone, selected.head, selected.ood)
-        golden = make_golden(graph, backbone.preprocess, backbone.batch, golden_images.result())
+        graph = compose(backbone, selected.head, selected.ood, data.settings.rule(split.classes))
+        golden = make_golden(graph, backbone.preprocess, backbone.batch, images.result())
     end = time.perf_counter()
     info = RunInfo(
         data.dataset,
@@ -216,41 +221,18 @@ def make_result(
         fine_tuning=None if fine_tuning is None else fine_tuning.info,
         training=() if fine_tuning is None else fine_tuning.training,
         precision_choice=data.precision_choice,
+        settings=data.settings,
     )
-    model = _make_model(data, selected, thresholds, graph, golden, info.to_dict())
+    model = make_model(data, selected, thresholds, graph, golden, info.to_dict())
     notes = (
         *data.notes,
         *coverage_notes(thresholds, split.groups.index),
         *class_notes(info.evaluations["leave_group_out"].metrics),
+        *imbalance_notes(info.evaluations["leave_group_out"].metrics, data.settings),
         *contradiction_notes(info.evaluations),
     )
     # Without the basis: it holds all features.
     return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
-
-
-def _make_model(
-    data: TrainingData,
-    selected: SelectedHead,
-    thresholds: ConformalThresholds,
-    graph: bytes,
-    golden: GoldenSample,
-    run: Mapping[str, Any],
-) -> Model:
-    backbone, split = data.backbone, data.split
-    return Model(
-        split.classes,
-        backbone.preprocess,
-        describe_backbone(backbone),
-        selected.head,
-        selected.ood,
-        thresholds,
-        graph,
-        hashlib.sha256(graph).hexdigest(),
-        backbone.batch,
-        golden,
-        run,
-        np.unique(data.features.content_hashes[split.train, :HASH_BYTES], axis=0),
-    )
 
 
 def check_has_labels(dataset: Dataset) -> None:
@@ -309,35 +291,28 @@ def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedH
     split = data.split
     with single_threaded_blas():
         return learning_curve(
-            selected, split.labels, split.groups.index, seed=options.seed, workers=options.compute.threads
+            selected,
+            split.labels,
+            split.groups.index,
+            seed=options.seed,
+            workers=options.compute.threads,
+            rule=data.settings.rule(split.classes),
         )
 
 
 def _evaluate(data: TrainingData, selected: SelectedHead) -> dict[str, Evaluation]:
     """Evaluate the head on the validation images, and on the training images with each one's group left out."""
     features, split, head = data.features, data.split, selected.head
+    rule = data.settings.rule(split.classes)
     items = [data.dataset.items[i] for i in features.index]
     evaluations = {}
     if len(split.validation):
         truth, unknown = encode_truth(split.classes, [str(items[i].label) for i in split.validation])
         probabilities = head.probabilities(features.matrix(head.taps, split.validation))
         paths = tuple(items[i].path for i in split.validation)
-        predictions = Predictions(split.classes, paths, split.validation, probabilities, truth, unknown)
+        predictions = Predictions(split.classes, paths, split.validation, probabilities, truth, unknown, rule=rule)
         evaluations["validation"] = evaluate(predictions)
     paths = tuple(items[i].path for i in split.train)
-    predictions = Predictions(split.classes, paths, split.train, selected.probabilities, split.labels)
+    predictions = Predictions(split.classes, paths, split.train, selected.probabilities, split.labels, rule=rule)
     evaluations["leave_group_out"] = evaluate(predictions, split.groups.index)
     return evaluations
-
-
-def _golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
-    """Return a few images, spread over the training images, and the fit's predictions for them."""
-    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
-    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
-    sources = (data.dataset.read(int(i)) for i in features.index[rows])
-    size, samples = preprocess.min_size, preprocess.sample_range
-    pixels = [preprocess(decode(source, min_size=size, sample_range=samples)) for source in sources]
-    vectors = features.matrix(selected.head.taps, rows)
-    return GoldenImages(
-        pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
-    )

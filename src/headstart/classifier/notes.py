@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.classifier.class_settings import ClassSettings
 from headstart.model.predictions import Evaluation
 from headstart.stats.accuracy import disjoint
 from headstart.stats.classification import ClassificationMetrics
@@ -57,6 +58,17 @@ def class_notes(metrics: ClassificationMetrics) -> list[str]:
         )
     more = len(notes) - MAX_CLASS_NOTES
     return notes[:MAX_CLASS_NOTES] + [f"{more} more classes are recognised as badly; see the report."] * (more > 0)
+
+
+def imbalance_notes(metrics: ClassificationMetrics, settings: ClassSettings) -> list[str]:
+    """Point to class weights where classes are uneven, some are mostly missed, and nothing is set for them."""
+    is_missed = any(of_class.recall is not None and of_class.recall < 0.5 for of_class in metrics.per_class)
+    if not (is_missed and metrics.is_uneven and settings == ClassSettings()):
+        return []
+    return [
+        "The classes are uneven: to predict as if all were equally frequent, give --class-weight balanced; more of the "
+        "rare classes are then recognised, and fewer of the frequent ones."
+    ]
 
 
 def contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:

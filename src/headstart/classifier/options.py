@@ -7,6 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from headstart.backbones import DEFAULT_BACKBONE, InputOptions
+from headstart.classifier.class_settings import (
+    ClassSettings,
+    ClassWeight,
+    Costs,
+    Thresholds,
+    check_decision_options,
+)
 from headstart.data import Dataset
 from headstart.errors import OptionError
 from headstart.features import Compute, FeatureCache
@@ -29,6 +36,12 @@ class FitOptions:
     of the groups in (0, 1), or None: the validation split of the data. ``coverage`` is the share of images whose
     prediction set is to hold their class, ``false_alarms`` the share that may be rejected although they belong to a
     class. ``compute`` runs the backbone, ``cache`` keeps features on disk, ``seed`` is the random seed.
+
+    ``class_weight`` is by class how many times as frequent it counts as in the training images: a mapping, the path of
+    a file, or "balanced" for classes that are equally frequent; probabilities are corrected for it in closed form.
+    ``costs`` are by true class the cost of predicting each class, a mapping of mappings or the path of a file: the
+    class with the least expected cost is then predicted. ``thresholds`` are by class the probability from which on it
+    is predicted.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -46,6 +59,9 @@ class FitOptions:
     compute: Compute = field(default_factory=Compute)
     cache: bool = True
     seed: int = 0
+    class_weight: ClassWeight = None
+    costs: Costs = None
+    thresholds: Thresholds = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
@@ -54,6 +70,9 @@ class FitOptions:
         parse_group_by(self.group_by)
         check_targets(self.coverage, self.false_alarms)
         views(self.augmentation, self.views)
+        check_decision_options(self.costs, self.thresholds)
+        if self.class_weight is not None and self.mlp is not None and self.mlp.class_weights:
+            raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")
 
     @property
     def head_options(self) -> HeadOptions:
@@ -69,6 +88,11 @@ class FitOptions:
     def group_column(self) -> str | None:
         """The name of the column to group by, None where there is none."""
         return parse_group_by(self.group_by).column
+
+    def class_settings(self, images: Dataset) -> ClassSettings:
+        """Read and check what is set for the classes of the training images. Raises OptionError, DataError."""
+        classes = {str(item.label) for item in images.items if item.split == "train"}
+        return ClassSettings.of(self.class_weight, self.costs, self.thresholds, classes)
 
     def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
         """Open the feature cache, or nothing."""

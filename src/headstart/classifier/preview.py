@@ -96,6 +96,7 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
     options.compute.resolve()
     check_has_labels(dataset)
     images = training_and_validation_images(dataset, options)
+    options.class_settings(images)
     counts = {
         name: {split: 0 for split in SPLITS if split in images.splits or split in dataset.splits}
         for name in images.classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from headstart import __version__
 from headstart.backbones import Backbone
+from headstart.classifier.class_settings import ClassSettings
 from headstart.classifier.precision import PrecisionChoice
 from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
@@ -33,7 +34,7 @@ class RunInfo:
 
     ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
     fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none;
-    ``scaling`` is that of the backbone's input, where it was open.
+    ``scaling`` is that of the backbone's input, where it was open; ``settings`` are what is set for the classes.
     """
 
     dataset: Dataset
@@ -50,6 +51,7 @@ class RunInfo:
     training: tuple[Mapping[str, Any], ...] = ()
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
+    settings: ClassSettings = field(default_factory=ClassSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -104,6 +106,9 @@ class RunInfo:
             "training": [*self.training] or [asdict(epoch) for epoch in selected.history],
             "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],
         }
+        info |= self.settings.to_dict(split.classes, split.labels)
+        costs = {name: e.cost.to_dict() for name, e in self.evaluations.items() if e.cost is not None}
+        info |= {"cost": costs} if costs else {}
         return info if self.fine_tuning is None else {**info, "fine_tuning": dict(self.fine_tuning)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -28,13 +28,13 @@ from headstart.cli.terminal import (
     print_model_comparison,
     print_notes,
     print_quarantined,
-    write_class_csv,
 )
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.compare import ModelComparison
     from headstart.model import Evaluation
+    from headstart.stats.classification import ClassificationMetrics
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,22 @@ def _print_result(model: str, evaluation: Evaluation, comparison: ModelCompariso
     elif form.as_json:
         print_json({"model": model, **evaluation.to_dict()})
     elif form.as_csv:
-        write_class_csv(evaluation.metrics, sys.stdout)
+        _write_class_csv(evaluation.metrics, sys.stdout)
     else:
         print_evaluation(evaluation)
         print_class_table(evaluation.metrics)
         print_confusion(evaluation.confusion, evaluation.predictions.classes)
+
+
+def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
+    """Write precision, recall, F1 and support of each class as comma-separated values; undefined ones are empty."""
+    from headstart.files import table_row, table_text  # every start would pay for its imports
+
+    columns = ("class", "precision", "recall", "f1", "support")
+    stream.write(table_row(columns))
+    for row in metrics.per_class:
+        values = {**row.to_dict(), "class": table_text(row.name)}
+        stream.write(table_row([values[column] for column in columns]))
 
 
 def _print_training_images(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:

@@ -81,7 +81,7 @@ class DataFlags(LabelFlags):
 
 @dataclass(frozen=True)
 class EvaluationFlags:
-    """Targets of prediction sets and rejection."""
+    """Targets of prediction sets and rejection, and what decides which class is predicted."""
 
     coverage: Annotated[
         float, evaluation_option(help="Share of images whose prediction set is to hold the true class.")
@@ -89,11 +89,47 @@ class EvaluationFlags:
     false_alarms: Annotated[
         float, evaluation_option(help="Share of images of the classes that may be rejected as none of these.")
     ] = 0.05
+    costs: Annotated[
+        str | None,
+        evaluation_option(
+            metavar="FILE", help="Predict the class of least expected cost: a table, rows true classes (CSV, JSON)."
+        ),
+    ] = None
+    threshold: Annotated[
+        list[str] | None,
+        evaluation_option(
+            metavar="CLASS=P", help="Predict CLASS where its probability reaches P; may be given several times."
+        ),
+    ] = None
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """The thresholds by class. Raises OptionError."""
+        thresholds: dict[str, float] = {}
+        for text in self.threshold or ():
+            name, _, value = text.rpartition("=")  # the name of a class may have a "="
+            try:
+                number = float(value)
+            except ValueError:
+                number = float("nan")
+            if not name or not 0 < number < 1:
+                raise OptionError(f"--threshold {text!r} cannot be read; expected a class and a probability: cat=0.2.")
+            if name in thresholds:
+                raise OptionError(f"--threshold gives {name!r} two thresholds; give one.")
+            thresholds[name] = number
+        return thresholds or None
 
 
 @dataclass(frozen=True)
 class HeadFlags:
-    """The dropout rate, and how an mlp head is trained."""
+    """Class weights, the dropout rate, and how an mlp head is trained."""
+
+    class_weight: Annotated[
+        str | None,
+        head_option(
+            metavar="balanced|FILE", help="Factors of the classes' frequencies: rows of class,weight (CSV, JSON)."
+        ),
+    ] = None
 
     dropout: Annotated[
         float | None, head_option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
@@ -107,13 +143,11 @@ class HeadFlags:
         int | None, head_option(help="mlp: stop when the validation loss has not fallen for so many epochs.")
     ] = None
     stop_at_accuracy: Annotated[float | None, head_option(help="mlp: stop at this training accuracy.")] = None
-    class_weights: Annotated[
-        bool | None, head_option("--class-weights", help="mlp: every class counts the same, however few its images.")
-    ] = None
 
     def mlp_config(self, head: str) -> MlpConfig | None:
         """Return the training of an mlp head, None where nothing is given. Raises OptionError for another head."""
-        given = {name: value for name, value in vars(self).items() if value is not None and name != "dropout"}
+        shared = ("dropout", "class_weight")  # with the other heads
+        given = {name: value for name, value in vars(self).items() if value is not None and name not in shared}
         if not given:
             return None
         if head != "mlp":
@@ -155,6 +189,7 @@ def fit(
     options = replace(
         fit_options(flags, input_flags, targets),
         dropout=head.dropout,
+        class_weight=head.class_weight,
         mlp=head.mlp_config(flags.head),
         views=reading.views,
         augmentation=reading.augmentation,
@@ -209,6 +244,8 @@ def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFla
         validation=_parse_validation(flags.validation),
         coverage=targets.coverage,
         false_alarms=targets.false_alarms,
+        costs=targets.costs,
+        thresholds=targets.thresholds,
     )
 
 
@@ -282,11 +319,11 @@ def _summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "seconds",
         "cache",
     )
-    fine_tuning = {"fine_tuning": run["fine_tuning"]} if "fine_tuning" in run else {}
+    optional = {key: run[key] for key in ("class_weight", "decision", "cost", "fine_tuning") if key in run}
     return {
         "model": folder,
         "classes": run["classes"],
         "images": images,
         **{key: run[key] for key in keys},
-        **fine_tuning,
+        **optional,
     }

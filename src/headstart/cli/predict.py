@@ -117,7 +117,7 @@ def _results(dataset: Dataset, predictions: Predictions) -> Iterator[tuple[str, 
 
 def _best(predictions: Predictions, i: int, count: int) -> list[tuple[str, float]]:
     probabilities = predictions.probabilities[i]
-    return [(predictions.classes[c], float(probabilities[c])) for c in probabilities.argsort()[::-1][:count]]
+    return [(predictions.classes[c], float(probabilities[c])) for c in predictions.ranking(i)[:count]]
 
 
 def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) -> None:

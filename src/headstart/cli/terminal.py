@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import shorten
 
@@ -129,12 +129,18 @@ def print_fit(result: FitResult, folder: str, seconds: float, *, by_default: boo
     _print_groups(groups)
     if by_default:
         _print_default_backbone()
+    if "class_weight" in run:
+        weights = [f"{name} {weight:.3g}" for name, weight in run["class_weight"]["weights"].items()]
+        print(line(f"Weights     {_names(weights, MAX_CLASSES)}"))
     print(line(f"Head        {_describe_head(run)} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     titles = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
     for key, title in titles.items():
         if key in result.accuracy:
             print(f"Accuracy    {result.accuracy[key]} {title}")
             _print_baseline(result.evaluations[key].metrics)
+            _print_cost(result.evaluations[key])
+    if "decision" in run:
+        print(line(f"Decisions   {run['decision']['description'].partition(' ')[2]}"))
     if run["learning_curve"] is not None:
         print(f"More data   {_expectation(run['learning_curve']['expectation'])}")
     print(
@@ -226,6 +232,12 @@ def _print_baseline(metrics: ClassificationMetrics) -> None:
         print(line(f"Baseline    {share:.1%} by always predicting {name}; balanced accuracy {balanced:.1%}"))
 
 
+def _print_cost(evaluation: Evaluation) -> None:
+    """Print the mean cost of the predictions, where there are costs."""
+    if evaluation.cost is not None:
+        print(f"Cost        {evaluation.cost}")
+
+
 def _expectation(expected: Mapping[str, Any]) -> str:
     low, high = expected["interval"]
     return (
@@ -235,11 +247,11 @@ def _expectation(expected: Mapping[str, Any]) -> str:
 
 
 def print_prediction(predictions: Predictions, i: int, count: int) -> None:
-    """Print the path of an image, its ``count`` most probable classes, and its prediction set if it has several."""
+    """Print the path of an image, ``count`` classes, the predicted one first, and a prediction set of several."""
     fields = [predictions.paths[i]]
     if predictions.is_rejected is not None and predictions.is_rejected[i]:
         fields += ["none of these", "nearest:"]
-    for c in predictions.probabilities[i].argsort()[::-1][:count]:
+    for c in predictions.ranking(i)[:count]:
         fields += [predictions.classes[c], f"{predictions.probabilities[i, c]:.1%}"]
     members = predictions.prediction_set(i) or []
     if len(members) > 1:
@@ -253,6 +265,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
     metrics = evaluation.metrics
     print(f"            balanced accuracy {metrics.balanced_accuracy:.1%}, macro F1 {metrics.macro_f1:.1%}")
     _print_baseline(metrics)
+    _print_cost(evaluation)
+    if evaluation.decision:
+        print(line(f"Decisions   {evaluation.decision.partition(' ')[2]}"))
     thresholds = evaluation.predictions.thresholds
     if thresholds is None:
         return
@@ -277,17 +292,6 @@ def print_class_table(metrics: ClassificationMetrics) -> None:
     macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
     values = " ".join(f"{value:9.1%}" for value in macro)
     print(f"{'macro average':{width}} {values} {sum(row.support for row in metrics.per_class):8}")
-
-
-def write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
-    """Write precision, recall, F1 and support of each class as comma-separated values; undefined ones are empty."""
-    from headstart.files import table_row, table_text  # every start would pay for its imports
-
-    columns = ("class", "precision", "recall", "f1", "support")
-    stream.write(table_row(columns))
-    for row in metrics.per_class:
-        values = {**row.to_dict(), "class": table_text(row.name)}
-        stream.write(table_row([values[column] for column in columns]))
 
 
 def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:

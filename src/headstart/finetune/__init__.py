@@ -74,7 +74,8 @@ def fine_tune(
     """Train layers of a fit's backbone further; return a new result.
 
     Its model is the fine-tuned one if that is better than the frozen one on images held out, otherwise the frozen one;
-    ``run.json`` tells which and why. ``log`` receives lines of text: one for each epoch, and the decision. Raises
+    ``run.json`` tells which and why. The two are compared without the class weights, costs and thresholds of the fit,
+    which the model then has. ``log`` receives lines of text: one for each epoch, and the decision. Raises
     BackboneError, DataError, OptionError, ModelError, MissingExtraError.
     """
     from headstart.classifier import FitResult
@@ -86,6 +87,8 @@ def fine_tune(
         )
     config = config or FineTuneConfig()
     check_fine_tuning(result.options.backbone, config)
+    if config.class_weights and result.options.class_weight is not None:
+        raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")
     from headstart.finetune.run import run
 
     return run(result, config, log or (lambda _: None))

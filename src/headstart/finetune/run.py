@@ -101,7 +101,7 @@ def run(
         model = replace(result.model, run={**result.model.run, "fine_tuning": info})
         return replace(result, model=model)
     ood_scores = _held_out_ood_scores(setup, folds, list(trainings.values()), verdict.alpha)
-    final = _train(setup, ALL_IMAGES, result.selected.head, np.arange(len(labels)))
+    final = _train(setup, ALL_IMAGES, result.selected.unweighted_head, np.arange(len(labels)))
     trainings[ALL_IMAGES] = final
     setup.task.network.load_interpolated(final.start, final.end, verdict.alpha)
     info = _describe(setup, verdict, trainings, time.perf_counter() - start)

@@ -17,6 +17,17 @@ def softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     return probabilities
 
 
+def weigh(probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities [n, k] where each class's share of all images is ``weights`` [k] > 0 times what it was.
+
+    They become proportional to ``weights * probabilities``, and rows still sum to 1: Bayes' rule with other prior
+    probabilities (Elkan 2001, theorem 2; Saerens, Latinne & Decaestecker 2002, equation 4).
+    """
+    weighted = probabilities * weights
+    weighted /= weighted.sum(axis=1, keepdims=True)
+    return weighted
+
+
 @dataclass(frozen=True)
 class Head:
     """A fitted head.
@@ -45,6 +56,14 @@ class Head:
         own = dict(zip(self.taps, np.split(self.weights, np.cumsum(widths)[:-1]), strict=True))
         absent = {tap: np.zeros((channels[tap], self.weights.shape[1]), np.float32) for tap in taps}
         return replace(self, taps=taps, weights=np.concatenate([own.get(tap, absent[tap]) for tap in taps]))
+
+    def weighted(self, weights: NDArray[np.float64]) -> Head:
+        """Return the head whose probabilities are those of this one, as ``weigh`` changes them by ``weights`` [k].
+
+        The logarithms of the weights are added to the calibrated scores, so that only the bias changes.
+        """
+        bias = self.bias.astype(np.float64) + self.temperature * np.log(weights)
+        return replace(self, bias=bias.astype(np.float32))
 
     def scores(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """Compute class scores [n, k], float32, before temperature and softmax."""

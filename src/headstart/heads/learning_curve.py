@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from headstart.heads.candidates import KINDS
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.folds import FOLDS, deal_into_folds
+from headstart.heads.head import softmax
 from headstart.heads.kinds import Array, Labels, Solution
 from headstart.heads.selection import SelectedHead
 from headstart.heads.statistics import Statistics
+from headstart.stats.decision import DecisionRule
 
 DRAWS = 400
 MAX_DIRECTIONS = 384  # of the basis; the others hold next to no variation, and a solve grows as their cube
@@ -68,11 +70,19 @@ class LearningCurve:
 
 
 def learning_curve(
-    selected: SelectedHead, labels: Labels, groups: Labels, *, more: int | None = None, seed: int = 0, workers: int = 1
+    selected: SelectedHead,
+    labels: Labels,
+    groups: Labels,
+    *,
+    more: int | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    rule: DecisionRule | None = None,
 ) -> LearningCurve | None:
     """Compute the learning curve of the head selected for images with ``labels`` [n] and ``groups`` [n].
 
-    It is extrapolated to ``more`` images; by default a round number, at most as many again. None for a head that has no
+    It is extrapolated to ``more`` images; by default a round number, at most as many again. Class weights of the
+    selected head count, and so does the ``rule`` by which it decides, if there is one. None for a head that has no
     closed form or learned from further views, and where a class has fewer groups than there are folds.
     """
     classes, count = int(labels.max()) + 1, len(labels)
@@ -88,10 +98,17 @@ def learning_curve(
     def solve(statistics: Statistics) -> Solution:
         return solve_statistics(statistics, settings, basis)
 
-    fold_heads = _FoldHeads(basis, labels, classes, folds, solve)
+    def decide(scores: Array) -> Labels:
+        if selected.class_weights is not None:
+            scores = scores + main.temperature * np.log(selected.class_weights)
+        return scores.argmax(axis=1) if rule is None else rule.decide(softmax(scores / main.temperature))
+
+    fold_heads = _FoldHeads(basis, labels, classes, folds, solve, decide)
     class_counts, errors_by_image = fold_heads.evaluate(workers)
     # The last point, with each group left out, learned from nearly all.
-    errors_by_image = np.vstack([errors_by_image, selected.probabilities.argmax(axis=1) != labels])
+    probabilities = selected.probabilities
+    decided = probabilities.argmax(axis=1) if rule is None else rule.decide(probabilities)
+    errors_by_image = np.vstack([errors_by_image, decided != labels])
     class_counts = np.vstack([class_counts, np.bincount(labels, minlength=classes)])
     sizes = class_counts.sum(axis=1)
     more = more or round_number(count)
@@ -120,13 +137,17 @@ def round_number(count: int) -> int:
 
 @dataclass(frozen=True)
 class _FoldHeads:
-    """Heads fitted to some of the folds [n] of the images; ``solve`` gives the head from the statistics of those."""
+    """Heads fitted to some of the folds [n] of the images.
+
+    ``solve`` gives the head from the statistics of those folds, ``decide`` the class [m] from its scores [m, k].
+    """
 
     basis: Eigenbasis
     labels: Labels
     classes: int
     folds: NDArray[np.int64]
     solve: Callable[[Statistics], Solution]
+    decide: Callable[[Array], Labels]
 
     def evaluate(self, workers: int) -> tuple[Array, Array]:
         """For heads learned from 1 to FOLDS - 1 folds: images of each class, and how often each image is misclassified.
@@ -155,7 +176,7 @@ class _FoldHeads:
                 points = basis.project(block)
                 for task in held_out_by:
                     weights, bias = solutions[task]
-                    is_wrong = (points @ weights + bias).argmax(axis=1) != labels[block]
+                    is_wrong = self.decide(points @ weights + bias) != labels[block]
                     size = tasks[task][0]
                     errors[size - 1, block] += is_wrong / (FOLDS - size)
 

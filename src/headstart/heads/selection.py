@@ -33,7 +33,7 @@ from headstart.heads.candidates import (
     try_settings,
 )
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.head import Head, softmax
+from headstart.heads.head import Head, softmax, weigh
 from headstart.heads.kinds import HeadKind
 from headstart.heads.lda import LDA
 from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
@@ -96,7 +96,8 @@ class SelectedHead:
     ``probabilities`` [n, k] and ``ood_scores`` [n] are leave-one-group-out predictions for the training images;
     ``candidates`` are all that were tried, each with its weight; ``ood`` detects images unlike these. ``main`` is the
     candidate with the greatest weight and what it was solved for (its problem is None for an mlp head); ``history`` has
-    a record for each epoch where the head was trained.
+    a record for each epoch where the head was trained. ``class_weights`` [k] are those by which ``head`` and
+    ``probabilities`` were weighted; the candidates never are.
     """
 
     head: Head
@@ -106,6 +107,19 @@ class SelectedHead:
     ood_scores: Array = field(repr=False)
     main: ScoredCandidate | None = field(default=None, repr=False)
     history: tuple[Epoch, ...] = field(default=(), repr=False)
+    class_weights: Array | None = None
+
+    def weighted(self, weights: Array | None) -> SelectedHead:
+        """Return it with the probabilities weighted by ``weights`` [k] (see ``weigh``); the same for None."""
+        if weights is None:
+            return self
+        probabilities = weigh(self.probabilities, weights)
+        return replace(self, head=self.head.weighted(weights), probabilities=probabilities, class_weights=weights)
+
+    @property
+    def unweighted_head(self) -> Head:
+        """The head as it was before it was weighted."""
+        return self.head if self.class_weights is None else self.head.weighted(1 / self.class_weights)
 
     def without_arrays(self) -> SelectedHead:
         """Return it without what the head was solved for, which holds the features of all images."""

@@ -10,6 +10,10 @@ from headstart.model.model import Model
 from headstart.stats.conformal import ConformalThresholds
 
 MAX_CLASSES = 50  # that are named
+TITLES = {
+    "validation": "On validation images",
+    "leave_group_out": "On training images, each predicted with its group left out",
+}
 
 
 def escape_markdown(text: str) -> str:
@@ -32,6 +36,7 @@ def model_card(model: Model) -> str:
         "## Accuracy",
         "",
         *_accuracy(model.run.get("accuracy", {})),
+        *_decision(model),
         "",
         "## Prediction sets and rejection",
         "",
@@ -61,6 +66,30 @@ def model_card(model: Model) -> str:
     return "\n".join(lines)
 
 
+def _decision(model: Model) -> list[str]:
+    """Say how the predicted class is found, where it is not the most probable one, and which frequencies count."""
+    lines = []
+    if model.run.get("class_weight"):
+        lines.append(
+            "- Probabilities are for images where the frequency of each class is that of the training images times its "
+            "`class_weight` in `run.json`."
+        )
+    if model.rule is not None:
+        lines.append(
+            f"- {escape_markdown(model.rule.describe(model.classes))}. The predicted class is the column with the "
+            "largest sum in `probabilities @ matrix`, `decision` in `config.json`; `model.onnx` gives its number as "
+            "`decision` `[batch]`."
+        )
+    costs = model.run.get("cost", {})
+    for key, title in TITLES.items():
+        if costs.get(key):
+            low, high = costs[key]["interval"]
+            lines.append(
+                f"- {title}, mean cost: {costs[key]['value']:.4g} per image (95% interval {low:.4g} to {high:.4g})"
+            )
+    return lines
+
+
 def _thresholds(thresholds: ConformalThresholds) -> list[str]:
     """Explain, to somebody who only has ``model.onnx``, what to compare with which number of ``config.json``."""
     lines = ["- The targets hold for images of new groups (scenes, subjects) that come from where these came from."]
@@ -88,14 +117,10 @@ def _percent(share: float) -> str:
 
 
 def _accuracy(accuracy: Mapping[str, Any]) -> list[str]:
-    titles = {
-        "validation": "On validation images",
-        "leave_group_out": "On training images, each predicted with its group left out",
-    }
     lines = [
         f"- {title}: {accuracy[key]['value']:.1%} ({accuracy[key]['correct']} of {accuracy[key]['count']}; "
         f"95% interval {accuracy[key]['interval'][0]:.1%} to {accuracy[key]['interval'][1]:.1%})"
-        for key, title in titles.items()
+        for key, title in TITLES.items()
         if accuracy.get(key)
     ]
     return lines or ["- Not measured."]

@@ -16,17 +16,19 @@ from headstart.errors import BackboneError, ModelError
 from headstart.heads.head import Head
 from headstart.heads.ood import EPSILON, OodDetector
 from headstart.model.model import Model
+from headstart.stats.decision import DecisionRule
 
-OUTPUTS = ("probabilities", "distance")
-OUR_PREFIXES = ("head.", "distance.")
+OUTPUTS = ("probabilities", "distance", "decision")
+OUR_PREFIXES = ("head.", "distance.", "decision.")
 FEATURES = "head.features"  # the tensor that the head and the OOD score get
 
 
-def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
-    """Build ``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, two outputs.
+def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule | None = None) -> bytes:
+    """Build ``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, two outputs, with a rule three.
 
-    ``probabilities`` [batch, k] float32, and ``distance`` [batch] float32, the OOD score, 0 to 1. The images are
-    already resized; everything else, from normalisation to temperature, is inside.
+    ``probabilities`` [batch, k] float32, and ``distance`` [batch] float32, the OOD score, 0 to 1; with a
+    ``rule`` also ``decision`` [batch] int64, the number of the class that it decides for. The images are already
+    resized; everything else, from normalisation to temperature, is inside.
     """
     model = cut(backbone, head.taps)
     graph = model.graph
@@ -55,9 +57,20 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector) -> bytes:
             helper.make_tensor_value_info("distance", TensorProto.FLOAT, ["batch"]),
         ]
     )
+    if rule is not None:
+        _add_decision(graph, rule)
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _add_decision(graph: onnx.GraphProto, rule: DecisionRule) -> None:
+    """Add ``DecisionRule.decide`` of the probabilities to a graph, in place."""
+    matrix = rule.matrix / np.abs(rule.matrix).max()  # of any scale: only the largest score counts
+    graph.initializer.append(numpy_helper.from_array(matrix.astype(np.float32), "decision.matrix"))
+    graph.node.append(helper.make_node("MatMul", ["probabilities", "decision.matrix"], ["decision.scores"]))
+    graph.node.append(helper.make_node("ArgMax", ["decision.scores"], ["decision"], axis=1, keepdims=0))
+    graph.output.append(helper.make_tensor_value_info("decision", TensorProto.INT64, ["batch"]))
 
 
 def _make_room(graph: onnx.GraphProto) -> dict[str, str]:

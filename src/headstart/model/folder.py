@@ -31,6 +31,7 @@ from headstart.model.folder_files import (
 from headstart.model.graph_check import check_graph, remember
 from headstart.model.model import GoldenSample, Model
 from headstart.stats.conformal import ConformalThresholds, check_targets
+from headstart.stats.decision import DecisionRule
 
 FORMAT = 3
 MAX_CLASSES = 100_000
@@ -84,6 +85,8 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
         "sha256": {"model.onnx": model.sha256},
         **_thresholds_to_dict(model.thresholds),
     }
+    if model.rule is not None:
+        config["decision"] = model.rule.to_dict()
     tensors = {"weights": head.weights, "bias": head.bias}
     if head.hidden_layer is not None:
         tensors |= {"hidden.weights": head.hidden_layer[0], "hidden.bias": head.hidden_layer[1]}
@@ -136,6 +139,7 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
             head = _head(path, config, tensors, len(classes))
             ood = _ood(path, tensors, head)
             thresholds = _thresholds(config, len(classes))
+            rule = DecisionRule.from_dict(config["decision"], len(classes)) if "decision" in config else None
             backbone = {str(k): str(v) for k, v in config["backbone"].items()}
             batch = config.get("batch")
             if batch is not None and not (type(batch) is int and 1 <= batch <= 4096):
@@ -159,6 +163,7 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
         golden,
         _run(path),
         read_training_hashes(path),
+        rule,
     )
 
 

@@ -15,6 +15,7 @@ from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
 from headstart.stats.conformal import ConformalThresholds
+from headstart.stats.decision import DecisionRule
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Model:
     ``model.onnx``, ``sha256`` its hash, ``batch`` the only batch size it allows (None: any). ``run`` is the content of
     ``run.json``.
     ``training_hashes`` [n, 16] uint8 are the first bytes of the SHA-256 of the training images (None: not known).
+    ``rule`` decides which class is predicted (None: the most probable one).
     """
 
     classes: tuple[str, ...]
@@ -62,6 +64,7 @@ class Model:
     golden: GoldenSample | None = field(default=None, repr=False)
     run: Mapping[str, Any] = field(default_factory=dict, repr=False)
     training_hashes: NDArray[np.uint8] | None = field(default=None, repr=False)
+    rule: DecisionRule | None = None
 
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""

@@ -12,6 +12,7 @@ from headstart.data import Quarantined
 from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
 from headstart.stats.classification import ClassificationMetrics, classification_metrics, confusion_matrix
 from headstart.stats.conformal import ConformalThresholds
+from headstart.stats.decision import DecisionRule, MeanCost, mean_cost
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Predictions:
     the images that could not be read, ``notes`` say what was not used of others. Predictions of a
     finished model also have ``thresholds`` and the OOD score of each image, ``ood_scores`` [n], 0 to 1, and, where the
     true classes are known, which images it was trained on, ``is_training_image`` [n]; else these are None.
+    ``rule`` decides which class is predicted, None for the most probable one.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +39,7 @@ class Predictions:
     ood_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     is_training_image: NDArray[np.bool_] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
+    rule: DecisionRule | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,13 +51,15 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class [n] of each image."""
+        """The predicted class [n] of each image: the one that the rule decides for, or the most probable one."""
+        if self.rule is not None:
+            return self.rule.decide(self.probabilities)
         return np.asarray(self.probabilities.argmax(axis=1), np.int64)
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """The probability [n] of the most probable class."""
-        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
+        """The probability [n] of the predicted class."""
+        confidence: NDArray[np.float64] = self.probabilities[np.arange(len(self)), self.predicted]
         return confidence
 
     @property
@@ -74,6 +79,14 @@ class Predictions:
         if self.thresholds is None or self.ood_scores is None:
             return None
         return self.thresholds.rejects(self.ood_scores)
+
+    def ranking(self, i: int) -> list[int]:
+        """Return the classes of image ``i``: the predicted one, then the others, most probable first."""
+        order = [int(c) for c in self.probabilities[i].argsort()[::-1]]
+        if self.rule is None:
+            return order
+        first = int(self.rule.decide(self.probabilities[i : i + 1])[0])
+        return [first, *(c for c in order if c != first)]
 
     def prediction_set(self, i: int) -> list[str] | None:
         """Return the classes in the prediction set of image ``i``, most probable first; None without thresholds."""
@@ -98,7 +111,8 @@ class Evaluation:
     classes, the row being the true class, the column the predicted one. Every image of an unknown class counts as
     wrong. With thresholds also: ``coverage``, how many images of known classes have theirs in their prediction set,
     and ``set_size``, the mean number of classes in a set; ``false_rejections``, how many images of known classes are
-    rejected; ``ood_recall``, how many images of unknown classes are. None where there are no such images.
+    rejected; ``ood_recall``, how many images of unknown classes are. None where there are no such images. ``cost`` is
+    the mean cost of the predictions for images of known classes, None where the model has no costs.
     """
 
     predictions: Predictions
@@ -109,6 +123,7 @@ class Evaluation:
     set_size: float | None = None
     false_rejections: Accuracy | None = None
     ood_recall: Accuracy | None = None
+    cost: MeanCost | None = None
 
     @property
     def training_images(self) -> int:
@@ -136,6 +151,12 @@ class Evaluation:
             )
         return notes
 
+    @property
+    def decision(self) -> str:
+        """How classes are decided for, as a sentence without a point; empty where it is by probability alone."""
+        rule = self.predictions.rule
+        return "" if rule is None else rule.describe(self.predictions.classes)
+
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         predictions, thresholds = self.predictions, self.predictions.thresholds
@@ -151,6 +172,9 @@ class Evaluation:
             "confusion": self.confusion.tolist(),
             "unknown_classes": list(predictions.unknown_classes),
         }
+        if predictions.rule is not None:
+            values["decision"] = {**predictions.rule.to_dict(), "description": self.decision}
+            values["cost"] = None if self.cost is None else self.cost.to_dict()
         if thresholds is not None:
             coverage = None if self.coverage is None else {**self.coverage.to_dict(), "set_size": self.set_size}
             values["coverage"] = {"promised": thresholds.coverage, "found": coverage}
@@ -183,6 +207,9 @@ def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None
     if is_rejected is not None:
         false_rejections = _share(is_rejected[is_known])
         ood_recall = _share(is_rejected[~is_known])
+    costs, cost = None if predictions.rule is None else predictions.rule.costs, None
+    if costs is not None and is_known.any():
+        cost = mean_cost(costs, truth[is_known], predicted[is_known], None if groups is None else groups[is_known])
     return Evaluation(
         predictions,
         accuracy,
@@ -192,6 +219,7 @@ def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None
         set_size,
         false_rejections,
         ood_recall,
+        cost,
     )
 
 

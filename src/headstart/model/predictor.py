@@ -90,6 +90,7 @@ class Predictor:
             thresholds=model.thresholds,
             ood_scores=features.values["distance"].astype(np.float64).reshape(-1),
             notes=features.notes,
+            rule=model.rule,
         )
         if not is_labelled:
             return predictions

@@ -93,23 +93,21 @@ class _AllPredictions:
     """Predictions for all n images of a fit, validation images first.
 
     ``classes`` are those of the model, then those that only validation images have. ``rows`` [n] are rows of the
-    features, ``set_index`` [n] indices into ``SETS``, ``truth`` [n] true classes, ``probabilities`` [n, k].
+    features, ``set_index`` [n] indices into ``SETS``, ``truth`` [n] true classes, ``predicted`` [n] predicted ones,
+    ``probabilities`` [n, k].
     """
 
     classes: tuple[str, ...]
     rows: Rows
     set_index: Rows
     truth: Rows
+    predicted: Rows
     probabilities: NDArray[np.float64]
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        confidence: NDArray[np.float64] = self.probabilities.max(axis=1)
+        confidence: NDArray[np.float64] = self.probabilities[np.arange(len(self.predicted)), self.predicted]
         return confidence
-
-    @property
-    def predicted(self) -> Rows:
-        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
 
     @property
     def is_correct(self) -> NDArray[np.bool_]:
@@ -133,6 +131,7 @@ def _all_predictions(result: FitResult) -> _AllPredictions:
         np.concatenate([predictions.rows for _, predictions in evaluated]),
         np.concatenate([np.full(len(predictions), i, np.int64) for i, predictions in evaluated]),
         np.concatenate(truth),
+        np.concatenate([predictions.predicted for _, predictions in evaluated]),
         np.concatenate([predictions.probabilities for _, predictions in evaluated]),
     )
 
@@ -207,7 +206,8 @@ def _image_results(predictions: _AllPredictions, rows: Rows, paths: Sequence[str
     images = []
     for path, i in zip(paths, place[rows], strict=True):
         probabilities = predictions.probabilities[i]
-        first, second = (int(c) for c in np.argsort(-probabilities, kind="stable")[:2])
+        order, first = np.argsort(-probabilities, kind="stable"), int(predictions.predicted[i])
+        second = int(order[1] if order[0] == first else order[0])
         truth = int(predictions.truth[i])
         of_truth = float(probabilities[truth]) if truth < classes else 0.0
         # Rounded here, not where they are written: a page made again from the file says the same.

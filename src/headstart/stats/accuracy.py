@@ -63,19 +63,29 @@ def leave_one_group_out_accuracy(
     taken at that number (Korn & Graubard 1998): with no error at all a plain bootstrap would give an interval of zero
     width.
     """
+    share, count = float(correct.mean()), effective_count(correct, groups, resamples=resamples, seed=seed)
+    low, high = wilson(share * count, count)
+    return Accuracy(int(correct.sum()), len(correct), (low, high), "groups resampled")
+
+
+def effective_count(
+    shares: NDArray[np.bool_ | np.float64], groups: NDArray[np.integer], *, resamples: int = 2000, seed: int = 0
+) -> float:
+    """Return as how many independent images the images count whose groups are alike: from the groups to n.
+
+    ``shares`` [n] are what each image adds to a mean, 0 to 1; ``groups`` [n].
+    """
     _, index = np.unique(groups, return_inverse=True)
     sizes = np.bincount(index).astype(np.float64)
-    correct_per_group = np.bincount(index, weights=correct.astype(np.float64))
-    share, count = float(correct.mean()), len(correct)
-    effective_count = float(len(sizes))
-    if 0 < share < 1 and len(sizes) > 1:
-        generator = np.random.default_rng(seed)
-        equal = np.full(len(sizes), 1 / len(sizes))
-        draws = (generator.multinomial(len(sizes), equal) for _ in range(resamples))  # one at a time: memory
-        variance = float(np.var([(draw @ correct_per_group) / (draw @ sizes) for draw in draws]))
-        effective_count = float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), count))
-    low, high = wilson(share * effective_count, effective_count)
-    return Accuracy(int(correct.sum()), count, (low, high), "groups resampled")
+    sums = np.bincount(index, weights=shares.astype(np.float64))
+    share = float(shares.mean())
+    if not 0 < share < 1 or len(sizes) < 2:
+        return float(len(sizes))
+    generator = np.random.default_rng(seed)
+    equal = np.full(len(sizes), 1 / len(sizes))
+    draws = (generator.multinomial(len(sizes), equal) for _ in range(resamples))  # one at a time: memory
+    variance = float(np.var([(draw @ sums) / (draw @ sizes) for draw in draws]))
+    return float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), len(shares)))
 
 
 def disjoint(first: tuple[float, float], second: tuple[float, float]) -> bool:

@@ -70,6 +70,17 @@ def intervals_are_disjoint(accuracies: Sequence[Headline]) -> bool:
     return disjoint((first.low, first.high), (second.low, second.high))
 
 
+def _costs(run: RunValues) -> list[tuple[str, str]]:
+    """Return titles and values of the mean costs, those of the validation images first."""
+    rows = []
+    for name, title in SET_TITLES.items():
+        value, interval = run.number("cost", name, "value"), run.interval("cost", name, "interval")
+        if value is not None and interval is not None:
+            text = f"{value:.4g} per image (95% interval {interval[0]:.4g} to {interval[1]:.4g})"
+            rows.append((f"Mean cost, {title[:1].lower()}{title[1:]}", text))
+    return rows
+
+
 def facts(report: Report, run: RunValues) -> list[tuple[str, str]]:
     """Return titles and values of the key facts: classes, images, groups, backbone, head, time."""
     training, validation = run.number("images", "train"), run.number("images", "validation")
@@ -85,6 +96,8 @@ def facts(report: Report, run: RunValues) -> list[tuple[str, str]]:
     cut = run.get("cut")
     taps = ", ".join(map(str, cut)) if isinstance(cut, list) else ""
     rows.append(("Head", f"{run.text('head', 'kind')} on {clip(plain(taps))}"))
+    rows.append(("Decision", run.text("decision", "description")))
+    rows += _costs(run)
     if seconds is not None:
         rows.append(("Fit time", f"{seconds:.1f} s"))
     return [(title, value) for title, value in rows if value]

@@ -41,6 +41,7 @@ def _model(run: RunValues) -> Rows:
         ("Backbone licence", run.text("backbone", "licence")),
         ("Backbone hash (SHA-256)", run.text("backbone", "sha256")),
         *((f"Head: {name}", value) for name, value in run.entries("head")),
+        *((f"Class weight: {name}", value) for name, value in run.entries("class_weight", "weights")),
         ("Fine-tuning: selected", run.text("fine_tuning", "kept")),
         ("Fine-tuning: first trained layer", run.text("fine_tuning", "unfrozen_from")),
         ("Runtime", " ".join(run.text("runtime", key) for key in ("name", "version", "precision"))),

@@ -1,0 +1,60 @@
+"""The finished model of a fit, and the images by which it proves itself elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.heads.selection import SelectedHead
+from headstart.images.decoding import decode
+from headstart.model.golden import GoldenImages
+from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
+from headstart.stats.conformal import ConformalThresholds
+
+if TYPE_CHECKING:
+    from headstart.classifier.fit import TrainingData
+
+GOLDEN_IMAGES = 8  # that a model carries to prove itself elsewhere
+
+
+def make_model(
+    data: TrainingData,
+    selected: SelectedHead,
+    thresholds: ConformalThresholds,
+    graph: bytes,
+    golden: GoldenSample,
+    run: Mapping[str, Any],
+) -> Model:
+    """Put the model together."""
+    backbone, split = data.backbone, data.split
+    return Model(
+        split.classes,
+        backbone.preprocess,
+        describe_backbone(backbone),
+        selected.head,
+        selected.ood,
+        thresholds,
+        graph,
+        hashlib.sha256(graph).hexdigest(),
+        backbone.batch,
+        golden,
+        run,
+        np.unique(data.features.content_hashes[split.train, :HASH_BYTES], axis=0),
+        data.settings.rule(split.classes),
+    )
+
+
+def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
+    """Return a few images, spread over the training images, and the fit's predictions for them."""
+    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
+    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
+    sources = (data.dataset.read(int(i)) for i in features.index[rows])
+    size, samples = preprocess.min_size, preprocess.sample_range
+    pixels = [preprocess(decode(source, min_size=size, sample_range=samples)) for source in sources]
+    vectors = features.matrix(selected.head.taps, rows)
+    return GoldenImages(
+        pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
+    )
