@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from helpers.graphs import network
+from onnx import TensorProto, helper
 
 from headstart import ImageClassifier, backbones
 from headstart.backbones.onnx.graph import rename_tensors
@@ -13,7 +14,9 @@ from headstart.features import Compute
 from headstart.features.features import embed_exactly
 from headstart.images.decoding import decode
 from headstart.model import Predictor
+from headstart.model.compose import add_decision
 from headstart.model.folder import read_model
+from headstart.stats.decision import DecisionRule
 
 ONNXRUNTIME = Compute("onnxruntime")
 
@@ -83,3 +86,30 @@ def test_the_graph_gives_the_scores_of_the_ood_detector(model_folder, dataset, v
             continue
         scores = Predictor.load(model_folder, compute).predict(dataset).ood_scores
         np.testing.assert_allclose(scores, expected, atol=0.1 if runtime == "openvino" else 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["costs", "thresholds"])
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_graph_decides_by_any_rule_as_numpy_does(kind, classes):
+    rng = np.random.default_rng(classes)
+    for scale in (1e-3, 1, 1e6):
+        if kind == "costs":
+            costs = rng.random((classes, classes)) * scale * (1 - np.eye(classes))
+            rule = DecisionRule.of_costs(costs)
+        else:
+            rule = DecisionRule.of_thresholds(rng.choice([0.5, 0.01, 1e-6, 0.99], classes).tolist())
+        shape = ["batch", classes]
+        inputs = [helper.make_tensor_value_info("given", TensorProto.FLOAT, shape)]
+        outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, shape)]
+        identity = helper.make_node("Identity", ["given"], ["probabilities"])
+        graph = helper.make_graph([identity], "probabilities", inputs, outputs)
+        add_decision(graph, rule)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        given = rng.dirichlet(np.full(classes, 0.3), 3000).astype(np.float32)
+        scores = given.astype(np.float64) @ rule.matrix
+        two = np.sort(scores, axis=1)[:, -2:]
+        is_clear = two[:, 1] - two[:, 0] > 1e-5 * np.abs(scores).max(axis=1)  # beyond the rounding of float32
+        assert is_clear.mean() > 0.9
+        decided = session.run(["decision"], {"given": given})[0]
+        np.testing.assert_array_equal(decided[is_clear], rule.decide(given.astype(np.float64))[is_clear])

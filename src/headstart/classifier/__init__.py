@@ -1,12 +1,14 @@
 """Fit a classifier.
 
-options.py    FitOptions: how a classifier is fitted
-fit.py        fit_dataset: a dataset and FitOptions in, a FitResult out
-precision.py  what --precision auto takes: int8 where it pays
-preview.py    preview: how a fit would read a dataset, and about what it would take
-notes.py      lines about a fit that the user must see
-run_info.py   what run.json holds: how a model was made
-estimator.py  ImageClassifier, a scikit-learn estimator; load, for a model folder
+options.py         FitOptions: how a classifier is fitted
+fit.py             fit_dataset: a dataset and FitOptions in, a FitResult out
+precision.py       what --precision auto takes: int8 where it pays
+class_settings.py  class weights, costs and thresholds, checked against the classes
+make_model.py      the model of a fit, and its golden images
+preview.py         preview: how a fit would read a dataset, and about what it would take
+notes.py           lines about a fit that the user must see
+run_info.py        what run.json holds: how a model was made
+estimator.py       ImageClassifier, a scikit-learn estimator; load, for a model folder
 """
 
 from headstart.classifier.estimator import ImageClassifier, load

@@ -12,6 +12,7 @@ table_paths.py    the files that a table names
 fetch.py          files behind https addresses
 tables.py         datasets that a table lists
 class_names.py    classes renamed, merged and left out
+class_values.py   weights and costs of classes in a file
 download.py       public datasets by name
 paced.py          connections that must not be too slow
 rendered/         a sample dataset, rendered on this machine

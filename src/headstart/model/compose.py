@@ -58,13 +58,13 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule
         ]
     )
     if rule is not None:
-        _add_decision(graph, rule)
+        add_decision(graph, rule)
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
-def _add_decision(graph: onnx.GraphProto, rule: DecisionRule) -> None:
+def add_decision(graph: onnx.GraphProto, rule: DecisionRule) -> None:
     """Add ``DecisionRule.decide`` of the probabilities to a graph, in place."""
     matrix = rule.matrix / np.abs(rule.matrix).max()  # of any scale: only the largest score counts
     graph.initializer.append(numpy_helper.from_array(matrix.astype(np.float32), "decision.matrix"))

@@ -66,6 +66,12 @@ class Model:
     training_hashes: NDArray[np.uint8] | None = field(default=None, repr=False)
     rule: DecisionRule | None = None
 
+    def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the predicted class [n] from probabilities [n, k]."""
+        if self.rule is not None:
+            return self.rule.decide(probabilities.astype(np.float64))
+        return np.asarray(probabilities.argmax(axis=1), np.int64)
+
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""
         return np.array([row.tobytes() in self._known_hashes for row in content_hashes[:, :HASH_BYTES]], bool)

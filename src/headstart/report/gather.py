@@ -261,7 +261,7 @@ def _activation_maps(
     data: TrainingData, head: Head, images: Sequence[ImageResult], rows: Rows, cache: FeatureCache | None
 ) -> tuple[ActivationMap, ...]:
     """Return the activation maps of errors, validation images first, and of typical images of each class."""
-    features, preprocess = data.features, data.backbone.preprocess
+    features, preprocess, rule = data.features, data.backbone.preprocess, data.settings.rule(data.split.classes)
     errors = sorted(most_confident_errors(images), key=lambda i: images[i].set_index)[:MAX_ERROR_MAPS]
     typical = _typical_images(features.matrix(head.taps, rows), images, len(data.split.classes))
     indices, pixels = [], []
@@ -282,7 +282,9 @@ def _activation_maps(
     for i, image, image_maps in zip(indices, pixels, all_maps, strict=True):
         vector = np.concatenate([image_maps[tap].mean(axis=(0, 1)) for tap in head.taps])
         scores = head.scores(vector[None])[0]
-        positive, second = (int(c) for c in np.argsort(-scores, kind="stable")[:2])
+        order = np.argsort(-scores, kind="stable")
+        positive = int(order[0] if rule is None else rule.decide(head.probabilities(vector[None]))[0])
+        second = int(order[1] if order[0] == positive else order[0])
         truth = images[i].true_class
         negative = truth if truth != positive and truth < len(scores) else second
         grid, bias = cam.class_activation(head, image_maps, positive, negative)
