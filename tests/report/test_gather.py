@@ -130,7 +130,8 @@ def test_a_large_set_is_shown_in_part():
     probabilities = rng.dirichlet([1, 1], 25_000)
     truth = (rng.uniform(size=25_000) < 0.2).astype(np.int64)
     rows = np.arange(25_000)
-    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, predicted, probabilities)
     shown = _individually_shown(predictions)
     assert len(shown) == len(set(shown.tolist())) == MAX_IMAGES
     errors = np.flatnonzero(~predictions.is_correct)
@@ -145,7 +146,8 @@ def test_where_errors_are_few_the_least_confident_correct_images_are_shown_too()
     truth = probabilities.argmax(axis=1)
     truth[:100] = 1 - truth[:100]
     rows = np.arange(25_000)
-    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    predictions = _AllPredictions(("a", "b"), rows, np.ones(25_000, np.int64), truth, predicted, probabilities)
     shown = _individually_shown(predictions)
     correct = np.flatnonzero(predictions.is_correct)
     least_confident = correct[np.argsort(predictions.confidence[correct])][: MAX_IMAGES // 2 - 100]
