@@ -17,7 +17,7 @@ def make_row(name, losses, images_per_second, size, cut=("features",), fit_cut=T
     losses = np.asarray(losses, float)
     accuracy = Accuracy(1, 1, (0, 1), "")
     row = ComparedCut(name, None, "", "", cut, {}, float(losses.mean()), (0, 0), accuracy, size, images_per_second)
-    candidate = Candidate(cut, "ridge", {}, float(losses.mean()), 1.0, 1.0)
+    candidate = Candidate(cut, "ridge", "tap", {}, float(losses.mean()), 1.0, 1.0)
     return replace(row, fit_cut=fit_cut), ScoredCandidate(candidate, losses, np.zeros((len(losses), 2)), None)
 
 
@@ -81,3 +81,13 @@ def test_speeds_that_were_not_measured_are_named(missing):
     rows, reason = rank_rows(first, second)
     assert sum(row.recommended for row in rows) == 1
     assert "noise" in reason
+
+
+def test_where_the_cut_of_fit_is_not_as_good_as_another_the_other_is_recommended():
+    noise = np.random.default_rng(0).normal(0, 0.02, (2, 40))
+    rows, reason = rank_rows(
+        make_row("net", 0.1 + noise[0], 10, 9, cut=("deep",), fit_cut=False),
+        make_row("net", 0.4 + noise[1], 10, 9, cut=("middle", "deep")),
+    )
+    assert [row.recommended for row in rows] == [True, False]
+    assert reason == "the best, and no other is as good within the noise"

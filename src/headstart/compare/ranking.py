@@ -99,7 +99,7 @@ def rank(
         rows.append(replace(row, tied=tied, behind=(behind, behind - Z95 * error, behind + Z95 * error)))
     rows = [replace(row, pareto=not any(_dominates(other, row) for other in rows)) for row in rows]
     # A shallow cut can tie on training scenes and fail on others (docs: choosing a head): fit's own preference holds.
-    eligible = [row for row in rows if row.tied and row.fit_cut]
+    eligible = [row for row in rows if row.tied and row.fit_cut] or [row for row in rows if row.tied]
     chosen = min(eligible, key=lambda row: (-(row.images_per_second or 0.0), row.bytes, row.log_loss))
     rows = [replace(row, recommended=row is chosen) for row in rows]
     return tuple(rows), _reason(chosen, rows)
