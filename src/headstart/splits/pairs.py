@@ -120,6 +120,7 @@ def mean_vector(features: NDArray[np.floating], tile: int) -> NDArray[np.float64
 
 def unit_vectors(features: NDArray[np.floating], mean: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the vectors [n, d] less ``mean``, of length 1."""
-    vectors: NDArray[np.float32] = (features - mean).astype(np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = features.astype(np.float32)
+    vectors -= mean.astype(np.float32)
+    vectors /= np.maximum(np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None], np.float32(1e-12))
     return vectors

@@ -52,16 +52,18 @@ def compare_scenes(features: NDArray[np.floating], labels: NDArray[np.integer], 
     nearest = _Nearest(count)
     # Chance on a part of the images is a bound below that on all, so links below it need not be held.
     sample = np.unique(np.linspace(0, count - 1, min(count, tile)).astype(int))
-    chance = _chance(_largest_of_other_classes(residuals, labels, sample, tile))
-    bound = min(CHANCE_FACTOR * max(chance, 0), MAX_COSINE)
+    largest = nearest.other_cosines if count <= tile else _largest_of_other_classes(residuals, labels, sample, tile)
 
     def edges() -> Iterator[NDArray[np.float64]]:
         for first, second in tiles(count, tile):
-            cosine = residuals[first] @ residuals[second].T
+            left = residuals[first]
+            right = left if first == second else residuals[second]
+            cosine = left @ right.T
             is_same = labels[first][:, None] == labels[second][None, :]
             nearest.add(cosine, is_same, first, second)
             if first != second:
                 nearest.add(cosine.T, is_same.T, second, first)
+            bound = min(CHANCE_FACTOR * max(_chance(largest), 0), MAX_COSINE)
             yield edges_above(np.where(is_same, cosine, -2), bound, first, second)
 
     forest = spanning_forest(edges(), count)
@@ -101,11 +103,11 @@ class _Residuals:
         self.means = np.zeros((len(counts), features.shape[1]))
         for block in blocks(len(labels), tile):
             is_of_class = np.arange(len(counts))[:, None] == labels[block][None, :]
-            self.means += is_of_class.astype(np.float32) @ unit_vectors(features[block], np.zeros(features.shape[1]))
+            self.means += is_of_class.astype(np.float32) @ unit_vectors(features[block], np.zeros(1))
         self.means /= np.maximum(counts, 1)[:, None]
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[np.float32]:
-        vectors = unit_vectors(self.features[rows], np.zeros(self.features.shape[1]))
+        vectors = unit_vectors(self.features[rows], np.zeros(1))
         return unit_vectors(vectors, self.means[self.labels[rows]])
 
 
