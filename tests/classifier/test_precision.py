@@ -104,11 +104,12 @@ def test_a_given_precision_and_few_images_are_not_tested(images, monkeypatch):
         monkeypatch.setattr(precision, "MIN_IMAGES", 1000)
 
 
-def test_an_int8_that_is_not_faster_leaves_a_note(images, monkeypatch):
+def test_an_int8_that_is_not_faster_is_not_tested_and_recorded_without_a_note(images, monkeypatch):
     monkeypatch.setattr(precision, "_remembered_speed", lambda *_: 100.0)
     result = fit_dataset(images, FitOptions(compute=Compute("onnxruntime"), cache=False))
     assert result.model.precision == "fp32"
-    assert "Features are computed in fp32: int8 is 1.0 times as fast here, too little for 40 images." in result.notes
+    assert result.model.run["precision_choice"]["reason"] == "int8 is 1.0 times as fast here, too little for 40 images"
+    assert not any(note.startswith("Features are computed in") for note in result.notes)
 
 
 def test_a_measured_speed_is_remembered(monkeypatch):

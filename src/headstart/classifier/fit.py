@@ -150,7 +150,7 @@ def fit_dataset(
     )
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
-    backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else (choice.note,)))
+    backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
     notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice, settings)
     result = make_result(options, data, selected, FitTimes(start, head_start))

@@ -56,9 +56,9 @@ class PrecisionChoice:
     groups: int = 0
 
     @property
-    def note(self) -> str:
-        """The line that the user sees."""
-        return f"Features are computed in {self.precision}: {self.reason}."
+    def notes(self) -> tuple[str, ...]:
+        """The line that the user sees where int8 was tested; else nothing was done that would need one."""
+        return () if self.increase is None else (f"Features are computed in {self.precision}: {self.reason}.",)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
