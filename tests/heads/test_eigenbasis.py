@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.heads import gaussian_classes
 
+from headstart.heads import eigenbasis
 from headstart.heads.eigenbasis import Eigenbasis
 
 shapes = pytest.mark.parametrize(("n", "d"), [(30, 8), (8, 30), (5, 5)])
@@ -77,3 +78,36 @@ def test_class_means_are_means_of_coordinates():
 def test_a_basis_of_equal_vectors_has_coordinates_for_each():
     basis = Eigenbasis.of(np.ones((4, 3)))
     assert basis.project(slice(None)).shape[0] == 4
+
+
+def test_no_rows_have_no_coordinates(monkeypatch):
+    monkeypatch.setattr(eigenbasis, "MAX_COORDINATES", 0)  # as of thousands of vectors: computed when they are needed
+    basis, x = basis_and_vectors(30, 8)
+    assert basis.coordinates is None
+    assert basis.project(np.zeros(0, np.int64)).shape == (0, 8)
+    centred = x - x.mean(axis=0)
+    np.testing.assert_allclose(basis.project(slice(None)), centred @ basis.eigenvectors, atol=1e-12)
+    np.testing.assert_allclose(basis.project(np.array([[3, 1]]))[0], centred[[3, 1]] @ basis.eigenvectors, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90)], ids=["tall", "wide"])
+def test_the_directions_that_vary_most_can_be_kept_alone(monkeypatch, shape):
+    """The scatter in them is exactly diagonal, and nearly all of what the best directions explain is kept."""
+    monkeypatch.setattr(eigenbasis, "OVERSAMPLING", 5)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape) * np.geomspace(3, 0.05, shape[1]) + 2
+    basis, centred = Eigenbasis.of(x, directions=10), x - x.mean(axis=0)
+    coordinates = basis.project(slice(None))
+    assert coordinates.shape == (shape[0], 10)
+    np.testing.assert_allclose(coordinates.T @ coordinates, np.diag(basis.eigenvalues), atol=1e-9)
+    np.testing.assert_allclose(coordinates, centred @ basis.eigenvectors, atol=1e-9)
+    np.testing.assert_allclose(basis.eigenvectors.T @ basis.eigenvectors, np.eye(10), atol=1e-9)
+    best = np.sort(np.linalg.svd(centred, compute_uv=False) ** 2)[-10:]
+    assert basis.eigenvalues.sum() > 0.99 * best.sum()
+    assert basis.total == pytest.approx((centred**2).sum())
+    assert basis.mean_squared_length == pytest.approx((centred**2).sum() / shape[0])
+    assert not basis.is_complete
+    assert Eigenbasis.of(x, directions=58).is_complete  # nearly all: then all are computed
+    labels = np.arange(shape[0]) % 3
+    means = [coordinates[labels == c].mean(axis=0) for c in range(3)]
+    np.testing.assert_allclose(basis.class_means(labels, 3), means, atol=1e-9)

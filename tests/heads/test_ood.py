@@ -6,6 +6,7 @@ from helpers.heads import ood_scores_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headstart.heads import eigenbasis
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.ood import PENALTY, fit_ood, held_out_ood_scores
 from headstart.heads.vectors import Vectors
@@ -65,3 +66,27 @@ def test_equal_images_and_images_of_one_group_have_the_highest_score():
     np.testing.assert_array_equal(held_out_ood_scores(Eigenbasis.of(np.ones((5, 3))), np.arange(5)), 1)
     x = np.random.default_rng(0).normal(size=(6, 3))
     np.testing.assert_array_equal(held_out_ood_scores(Eigenbasis.of(x), np.zeros(6, int)), 1)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["closed form", "refitted"])
+def test_in_few_directions_what_lies_outside_counts_as_unexplained(monkeypatch, large):
+    """Held-out scores by the directions kept, against the whole vectors projected on them and refitted."""
+    for name, value in (("OVERSAMPLING", 4), ("MAX_COORDINATES", 0)):
+        monkeypatch.setattr(eigenbasis, name, value)
+    if large:
+        monkeypatch.setattr("headstart.heads.leave_one_group_out.LARGE_GROUP", 3)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(90, 30)) * np.geomspace(2, 0.05, 30) + 1
+    groups = np.arange(90) // 9 if large else rng.integers(0, 30, 90)
+    basis = Eigenbasis.of(x, directions=6)
+    directions, penalty = basis.eigenvectors, PENALTY * basis.total
+    expected = np.empty(90)
+    for group in np.unique(groups):
+        is_left_out = groups == group
+        offsets = x[is_left_out] - x[~is_left_out].mean(axis=0)
+        inside = offsets @ directions
+        others = (x[~is_left_out] - x[~is_left_out].mean(axis=0)) @ directions
+        unexplained = penalty * np.linalg.solve(others.T @ others + penalty * np.eye(6), inside.T).T
+        outside = (offsets**2).sum(axis=1) - (inside**2).sum(axis=1)
+        expected[is_left_out] = ((inside * unexplained).sum(axis=1) + outside) / (offsets**2).sum(axis=1)
+    np.testing.assert_allclose(held_out_ood_scores(basis, groups), expected, atol=1e-7)

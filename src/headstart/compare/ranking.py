@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.heads.candidates import ScoredCandidate
-from headstart.heads.selection import tied_with_best
+from headstart.heads.candidates import ScoredCandidate, tied_with_best
 from headstart.stats.accuracy import Z95, Accuracy
 from headstart.stats.paired import grouped_difference
 

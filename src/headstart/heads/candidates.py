@@ -15,6 +15,8 @@ from headstart.heads.leave_one_group_out import chunks_of_groups
 from headstart.heads.logistic import LOGISTIC
 from headstart.heads.ridge import RIDGE
 from headstart.heads.training_set import TrainingSet
+from headstart.stats.accuracy import Z95
+from headstart.stats.paired import grouped_difference
 from headstart.stats.temperature import fit_temperature, log_losses
 
 KINDS: dict[str, HeadKind] = {kind.name: kind for kind in (RIDGE, LDA, CENTROID, LOGISTIC)}
@@ -124,6 +126,13 @@ def score_all_images(training_set: TrainingSet, scored: ScoredCandidate) -> Scor
         scores[rows] = KINDS[candidate.kind].held_out(problem.at(rows), [candidate.settings])[0]
     scores = scores[: training_set.images]
     return score_candidate(training_set, candidate, scores, None, problem, candidate.temperature)
+
+
+def tied_with_best(candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer]) -> list[bool]:
+    """Return which candidates a paired test over groups cannot distinguish from the one with the least loss (95%)."""
+    best = min(candidates, key=lambda scored: scored.candidate.log_loss)
+    differences = (grouped_difference(scored.losses, best.losses, groups) for scored in candidates)
+    return [difference <= Z95 * error for difference, error in differences]
 
 
 def _chunks(grid: Sequence[Settings], problem: LinearProblem) -> Iterator[Sequence[Settings]]:

@@ -11,15 +11,13 @@ from headstart.heads.statistics import class_sums
 from headstart.heads.vectors import Vectors
 
 Array = NDArray[np.float64]
-MANY_IMAGES = 2000  # from here on heads use the DIRECTIONS that vary most: all of them cost several times the time
-DIRECTIONS = 512
 OVERSAMPLING = 32  # further directions while those that vary most are searched
-MAX_COORDINATES = 4096 * DIRECTIONS  # numbers, 16 MB: more are computed when they are needed
+MAX_COORDINATES = 4_000_000  # numbers, 32 MB: more are computed when they are needed
 
 
 @dataclass(frozen=True)
 class Eigenbasis:
-    """The centred vectors [n, d] in the eigenbasis of their scatter matrix, or in its most important directions.
+    """The centred vectors [n, d] in the eigenbasis of their scatter matrix, or in the directions that vary most.
 
     Their coordinates [n, r] have orthogonal columns of squared length ``eigenvalues`` [r], ascending and positive;
     ``mean`` [d] was subtracted before, and ``total`` is the summed squared length of all directions, also of those left
@@ -36,38 +34,44 @@ class Eigenbasis:
 
     @classmethod
     def of(
-        cls, x: Vectors | NDArray[np.floating], mean: Array | None = None, scatter: Array | None = None
+        cls,
+        x: Vectors | NDArray[np.floating],
+        mean: Array | None = None,
+        scatter: Array | None = None,
+        directions: int | None = None,
     ) -> Eigenbasis:
         """Compute the basis of vectors [n, d] from the smaller of the n x n and the d x d matrix of products.
 
         ``mean`` [d] and, for more vectors than numbers in a vector, ``scatter`` [d, d] may be given where they are
-        known. Of MANY_IMAGES vectors or more only the DIRECTIONS that vary most are kept.
+        known. ``directions`` is how many of those that vary most are kept, None for all.
         """
         vectors = x if isinstance(x, Vectors) else Vectors.of(x)
         mean = vectors.moments()[0] if mean is None else mean
-        is_few = len(vectors) < MANY_IMAGES or min(len(vectors), vectors.width) <= DIRECTIONS
+        if directions is not None and min(len(vectors), vectors.width) <= directions + OVERSAMPLING:
+            directions = None
         if len(vectors) > vectors.width:
             scatter = vectors.scatter(mean) if scatter is None else scatter
             total = float(np.trace(scatter))
-            eigenvalues, eigenvectors = _positive(*np.linalg.eigh(scatter)) if is_few else _top_directions(scatter)
+            found = np.linalg.eigh(scatter) if directions is None else _top_directions(scatter, directions)
+            eigenvalues, eigenvectors = _positive(*found)
             basis = cls(vectors, mean, eigenvalues, eigenvectors, None, total)
             is_small = len(vectors) * len(eigenvalues) <= MAX_COORDINATES
             return replace(basis, coordinates=basis.project(slice(None))) if is_small else basis
         centred = vectors.rows(slice(None)) - mean
         gram = centred @ centred.T
         total = float(np.trace(gram))
-        if is_few:
+        if directions is None:
             eigenvalues, row_vectors = _positive(*np.linalg.eigh(gram))
             # The constant direction belongs to the intercept: nothing of it may be left.
             row_vectors = row_vectors - row_vectors.mean(axis=0)
             return cls(vectors, mean, eigenvalues, None, row_vectors * np.sqrt(eigenvalues), total)
         # The directions in which the vectors of the most important rows lie, made orthogonal (Nyström).
-        row_values, row_vectors = _top_directions(gram)
-        directions = centred.T @ (row_vectors / np.sqrt(row_values))
+        row_values, row_vectors = _positive(*_top_directions(gram, directions))
+        eigenvectors = centred.T @ (row_vectors / np.sqrt(row_values))
         coordinates = gram @ (row_vectors / np.sqrt(row_values))
         eigenvalues, rotation = _positive(*np.linalg.eigh(coordinates.T @ coordinates))
         coordinates = coordinates @ rotation
-        return cls(vectors, mean, eigenvalues, directions @ rotation, coordinates, total)
+        return cls(vectors, mean, eigenvalues, eigenvectors @ rotation, coordinates, total)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -99,7 +103,7 @@ class Eigenbasis:
         for first in range(0, len(flat), step):  # the vectors a block at a time: memory
             block = slice(first, first + step)
             coordinates[block] = self.centred(flat[block]) @ self.eigenvectors
-        return coordinates.reshape(*index.shape, -1)
+        return coordinates.reshape(*index.shape, len(self.eigenvalues))
 
     def top(self, count: int) -> Eigenbasis:
         """Return the basis of only the ``count`` directions that vary most."""
@@ -140,15 +144,15 @@ def _positive(eigenvalues: Array, eigenvectors: Array) -> tuple[Array, Array]:
     return eigenvalues[keep], eigenvectors[:, keep]
 
 
-def _top_directions(matrix: Array) -> tuple[Array, Array]:
-    """Return about the DIRECTIONS largest eigenvalues of a positive matrix [m, m], ascending, and their eigenvectors.
+def _top_directions(matrix: Array, count: int) -> tuple[Array, Array]:
+    """Return about the ``count`` largest eigenvalues of a positive matrix [m, m], ascending, and their eigenvectors.
 
     By subspace iteration from random vectors (Halko, Martinsson & Tropp 2011, algorithm 4.4) and Rayleigh-Ritz: on the
     directions returned the matrix is exactly diagonal, also where they are not exactly eigenvectors. A fixed seed makes
     the result that of the matrix alone.
     """
-    directions = np.random.default_rng(0).standard_normal((len(matrix), DIRECTIONS + OVERSAMPLING))
+    directions = np.random.default_rng(0).standard_normal((len(matrix), count + OVERSAMPLING))
     for _ in range(2):
         directions = np.linalg.qr(matrix @ directions)[0]
-    eigenvalues, rotation = _positive(*np.linalg.eigh(directions.T @ (matrix @ directions)))
-    return eigenvalues[-DIRECTIONS:], directions @ rotation[:, -DIRECTIONS:]
+    eigenvalues, rotation = np.linalg.eigh(directions.T @ (matrix @ directions))
+    return eigenvalues[-count:], directions @ rotation[:, -count:]

@@ -32,7 +32,6 @@ from headstart.heads.candidates import (
     score_candidate,
     try_settings,
 )
-from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.head import Head, softmax, weigh
 from headstart.heads.kinds import HeadKind
 from headstart.heads.lda import LDA
@@ -40,15 +39,18 @@ from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
 from headstart.heads.ridge import RIDGE, check_dropout_rate
 from headstart.heads.training_set import SCALINGS, TrainingSet
-from headstart.stats.accuracy import Z95
-from headstart.stats.paired import grouped_difference
 
 CHOICES = ("auto", *KINDS, "mlp")
 PACKAGES = {  # that some kinds need: modules, what they are called, and the extra that brings them
     "logistic": ({"sklearn": "scikit-learn"}, "sklearn"),
     "mlp": ({"torch": "PyTorch", "sklearn": "scikit-learn"}, "torch"),
 }
-MAX_EVALUATED = 4096  # images by which candidates are chosen: more would only cost time
+MANY_IMAGES = 2000  # from here on candidates are first compared in few directions, by FEW_EVALUATED images
+DIRECTIONS = 128  # for each tap
+FEW_EVALUATED = 1024
+MAX_VECTORS = 2  # sets of taps and scalings that are then compared in all directions
+MAX_EVALUATED = 4096  # images by which those with a weight are compared again; more would only cost time
+OOD_DIRECTIONS = 512  # of many images, for the OOD score
 MIN_WEIGHT = 0.01  # of a candidate in the average; those with less are left out
 Array = NDArray[np.float64]
 
@@ -147,12 +149,8 @@ def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *
     if options.kind == "mlp":
         return _train_mlp(training_set, options)
     result = rank_candidates(training_set, options, workers=workers)
-    taps = result.average.candidate.taps
-    problem = next(
-        (part.problem for part in result.parts if (part.candidate.taps, part.candidate.scaling) == (taps, "tap")), None
-    )
     with ThreadPoolExecutor(1) as pool:
-        ood = pool.submit(_fit_ood, training_set, taps, None if problem is None else problem.basis)
+        ood = pool.submit(_fit_ood, training_set, result.average.candidate.taps, result.parts)
         head = _fit_average(training_set, result)
         probabilities = softmax(result.average.scores / result.average.candidate.temperature)
         return SelectedHead(head, probabilities, result.candidates, *ood.result(), main=result.parts[0])
@@ -167,21 +165,41 @@ def rank_candidates(
     taps = tuple(training_set.values)
     together = [taps[-count:] for count in range(1, min(3, len(taps)) + 1)] if options.taps is None else [options.taps]
     kinds = _kinds(training_set, options)
-    scalings = ("dropout",) if options.dropout is not None else SCALINGS if kinds[0].solve_statistics else ("tap",)
-    rows = _evaluated_rows(training_set) if kinds[0].solve_statistics else None
+    has_closed_form = kinds[0].solve_statistics is not None
+    scalings = ("dropout",) if options.dropout is not None else SCALINGS if has_closed_form else ("tap",)
+    many = has_closed_form and len(training_set) >= MANY_IMAGES
+    rows = _evaluated_rows(training_set, FEW_EVALUATED) if many else None
     first, *others = [(tap_set, scaling) for tap_set in together for scaling in scalings]
-    trials = _try_all(training_set, [first], kinds, rows, workers)
+    trials = _try_all(training_set, [first], kinds, rows, workers, in_all_directions=not many)
     if _leaves_enough_errors(min((trial.best for trial in trials), key=_log_loss), training_set, rows):
-        trials += _try_all(training_set, others, kinds, rows, workers)
+        trials += _try_all(training_set, others, kinds, rows, workers, in_all_directions=not many)
     parts = _weighted([trial.best for trial in trials], training_set, rows)
+    if many:
+        rows = _evaluated_rows(training_set, MAX_EVALUATED)
+        parts = _weighted(_in_all_directions(training_set, parts, kinds, rows), training_set, rows)
     parts = tuple(score_all_images(training_set, part) for part in parts)
-    weights = {_key(part.candidate): part.candidate.weight for part in parts}
-    candidates = tuple(
-        replace(candidate, weight=weights.get(_key(candidate), 0.0))
-        for trial in trials
-        for candidate in trial.candidates
-    )
-    return SelectionResult(_average(training_set, parts), parts, candidates)
+    weighted = {_key(part.candidate): part.candidate for part in parts}
+    tried = {_key(candidate): candidate for trial in trials for candidate in trial.candidates}
+    return SelectionResult(_average(training_set, parts), parts, tuple({**tried, **weighted}.values()))
+
+
+def _in_all_directions(
+    training_set: TrainingSet,
+    parts: Sequence[ScoredCandidate],
+    kinds: Sequence[HeadKind],
+    rows: NDArray[np.int64] | None,
+) -> list[ScoredCandidate]:
+    """Solve candidates again in all directions in which the features vary, with every setting."""
+    by_vectors: dict[tuple[tuple[str, ...], str], list[Candidate]] = {}
+    for part in parts:
+        by_vectors.setdefault((part.candidate.taps, part.candidate.scaling), []).append(part.candidate)
+    best = []
+    for (taps, scaling), candidates in list(by_vectors.items())[:MAX_VECTORS]:
+        problem = training_set.problem(taps, scaling, rows)
+        for candidate in candidates:
+            kind = next(kind for kind in kinds if kind.name == candidate.kind)
+            best.append(try_settings(training_set, taps, scaling, problem, kind).best)
+    return best
 
 
 def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[str, ...], ScoredCandidate]:
@@ -191,7 +209,7 @@ def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[
     taps = tuple(training_set.values)
     tap_sets = [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
     vectors = [(tap_set, scaling) for tap_set in tap_sets for scaling in SCALINGS]
-    rows = _evaluated_rows(training_set)
+    rows = _evaluated_rows(training_set, MAX_EVALUATED)
     trials = _try_all(training_set, vectors, _kinds(training_set, options), rows, workers)
     best = {
         tap_set: min((trial.best for trial in trials if trial.best.candidate.taps == tap_set), key=_log_loss)
@@ -210,15 +228,15 @@ def _kinds(training_set: TrainingSet, options: HeadOptions) -> tuple[HeadKind, .
     return (RIDGE,) if training_set.targets.classes == 2 else (RIDGE, LDA)
 
 
-def _evaluated_rows(training_set: TrainingSet) -> NDArray[np.int64] | None:
-    """Return the rows by which candidates are chosen: of many images those of some groups, None for all."""
-    if len(training_set) <= MAX_EVALUATED:
+def _evaluated_rows(training_set: TrainingSet, count: int) -> NDArray[np.int64] | None:
+    """Return the rows of about ``count`` images by which candidates are compared, of whole groups; None for all."""
+    if len(training_set) <= count:
         return None
     groups = training_set.targets.groups
-    order = np.random.default_rng(0).permutation(np.unique(groups))
-    sizes = np.bincount(np.searchsorted(np.unique(groups), groups))[np.searchsorted(np.unique(groups), order)]
-    count = max(2, int(np.searchsorted(np.cumsum(sizes), MAX_EVALUATED, side="right")))
-    return np.flatnonzero(np.isin(groups, order[:count]))
+    numbers, sizes = np.unique(groups, return_counts=True)
+    order = np.random.default_rng(0).permutation(len(numbers))
+    chosen = order[: max(2, int(np.searchsorted(np.cumsum(sizes[order]), count, side="right")))]
+    return np.flatnonzero(np.isin(groups, numbers[chosen]))
 
 
 def _try_all(
@@ -227,13 +245,15 @@ def _try_all(
     kinds: Sequence[HeadKind],
     rows: NDArray[np.int64] | None,
     workers: int,
+    *,
+    in_all_directions: bool = True,
 ) -> list[Trial]:
     """Try all kinds of heads on each of several vectors: taps and their scaling."""
     if not vectors:
         return []
 
     def try_kinds(taps: tuple[str, ...], scaling: str) -> list[Trial]:
-        problem = training_set.problem(taps, scaling, rows)
+        problem = training_set.problem(taps, scaling, rows, None if in_all_directions else DIRECTIONS * len(taps))
         return [try_settings(training_set, taps, scaling, problem, kind) for kind in kinds]
 
     with ThreadPoolExecutor(workers) as pool:
@@ -312,13 +332,6 @@ def _fit_average(training_set: TrainingSet, result: SelectionResult) -> Head:
     )
 
 
-def tied_with_best(candidates: Sequence[ScoredCandidate], groups: NDArray[np.integer]) -> list[bool]:
-    """Return which candidates a paired test over groups cannot distinguish from the one with the least loss (95%)."""
-    best = min(candidates, key=lambda scored: scored.candidate.log_loss)
-    differences = (grouped_difference(scored.losses, best.losses, groups) for scored in candidates)
-    return [difference <= Z95 * error for difference, error in differences]
-
-
 def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
     """Train an mlp head on all images, after folds of groups have shown how good it is; nothing is selected."""
     _check_options(training_set, options)
@@ -339,7 +352,7 @@ def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
     hidden_layer = (layers.hidden_weights, layers.hidden_bias)
     head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, settings)
     probabilities = softmax(scored.scores / temperature)
-    ood, ood_scores = _fit_ood(training_set, taps, None)
+    ood, ood_scores = _fit_ood(training_set, taps)
     return SelectedHead(head, probabilities, (scored.candidate,), ood, ood_scores, history=tuple(history))
 
 
@@ -356,10 +369,17 @@ def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
         )
 
 
-def _fit_ood(training_set: TrainingSet, taps: tuple[str, ...], basis: Eigenbasis | None) -> tuple[OodDetector, Array]:
-    """Fit the OOD detector and compute the held-out OOD scores; ``basis`` where it is that of ``taps``."""
-    basis = basis or training_set.problem(taps, "tap", np.zeros(0, np.int64)).basis
-    return fit_ood(basis), held_out_ood_scores(basis, training_set.targets.groups)[: training_set.images]
+def _fit_ood(
+    training_set: TrainingSet, taps: tuple[str, ...], parts: Sequence[ScoredCandidate] = ()
+) -> tuple[OodDetector, Array]:
+    """Fit the OOD detector and compute the held-out OOD scores, with the basis of one of the parts where it can be."""
+    problems = {(part.candidate.taps, part.candidate.scaling): part.problem for part in parts}
+    many = len(training_set) >= MANY_IMAGES
+    problem = None if many else problems.get((taps, "tap"))
+    if problem is None:
+        problem = training_set.problem(taps, "tap", np.zeros(0, np.int64), OOD_DIRECTIONS if many else None)
+    scores = held_out_ood_scores(problem.basis, training_set.targets.groups)
+    return fit_ood(problem.basis), scores[: training_set.images]
 
 
 def _leaves_enough_errors(scored: ScoredCandidate, training_set: TrainingSet, rows: NDArray[np.int64] | None) -> bool:

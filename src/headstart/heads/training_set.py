@@ -9,13 +9,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.eigenbasis import MANY_IMAGES, Eigenbasis
+from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.kinds import Labels, LinearProblem, Targets
 from headstart.heads.vectors import Vectors
 from headstart.stats.temperature import label_smoothing
 
 Array = NDArray[np.float64]
 SCALINGS = ("tap", "channel")
+MANY_IMAGES = 2000  # from here on the scatter matrix of the deepest taps is computed once for all scalings
 STD_FLOOR = 0.001  # of a tap's mean standard deviation: what is added to each, so that no channel is all noise
 
 
@@ -96,15 +97,24 @@ class TrainingSet:
         """Put taps side by side, scaled."""
         return Vectors(tuple(self.values[tap] for tap in taps), self.scales(taps, scaling))
 
-    def problem(self, taps: Sequence[str], scaling: str, rows: NDArray[np.integer] | None = None) -> LinearProblem:
-        """Return what heads on these taps are solved for; held-out scores are wanted of ``rows``, all unless stated."""
+    def problem(
+        self,
+        taps: Sequence[str],
+        scaling: str,
+        rows: NDArray[np.integer] | None = None,
+        directions: int | None = None,
+    ) -> LinearProblem:
+        """Return what heads on these taps are solved for, in so many directions, in all unless stated.
+
+        Held-out scores are wanted of ``rows``, of all unless stated.
+        """
         vectors, columns = self.vectors(taps, scaling), np.concatenate([self._columns[tap] for tap in taps])
         scatter = None
         if len(self) >= MANY_IMAGES and vectors.width < len(self) and set(taps) <= set(self._deepest):
             known_columns = np.concatenate([self._columns[tap] for tap in self._deepest])
             at = np.searchsorted(known_columns, columns)
             scatter = self._scatter[np.ix_(at, at)] * np.outer(vectors.scales, vectors.scales)
-        basis = Eigenbasis.of(vectors, self._moments.mean[columns] * vectors.scales, scatter)
+        basis = Eigenbasis.of(vectors, self._moments.mean[columns] * vectors.scales, scatter, directions)
         return LinearProblem.of(basis, self.targets, rows, self._moments.class_sums[:, columns] * vectors.scales)
 
     @property
