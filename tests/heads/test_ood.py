@@ -90,3 +90,12 @@ def test_in_few_directions_what_lies_outside_counts_as_unexplained(monkeypatch, 
         outside = (offsets**2).sum(axis=1) - (inside**2).sum(axis=1)
         expected[is_left_out] = ((inside * unexplained).sum(axis=1) + outside) / (offsets**2).sum(axis=1)
     np.testing.assert_allclose(held_out_ood_scores(basis, groups), expected, atol=1e-7)
+
+
+def test_a_detector_behind_other_numbers_does_not_look_at_them():
+    rng = np.random.default_rng(0)
+    detector = fit_ood(Eigenbasis.of(rng.normal(size=(50, 8)) + 1))
+    new, others = rng.normal(size=(20, 8)) * 3, rng.normal(size=(20, 5)) * 100
+    behind = detector.behind(5)
+    assert behind.factor.dtype == np.float16
+    np.testing.assert_allclose(behind.scores(np.concatenate([others, new], axis=1)), detector.scores(new), atol=1e-7)

@@ -8,9 +8,11 @@ from headstart.errors import DataError, OptionError
 from headstart.heads import eigenbasis, selection
 from headstart.heads.candidates import Candidate, ScoredCandidate, tied_with_best
 from headstart.heads.centroid import solve_centroid
+from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.head import softmax
 from headstart.heads.lda import solve_lda
 from headstart.heads.mlp import MlpConfig
+from headstart.heads.ood import fit_ood, held_out_ood_scores
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.selection import HeadOptions, rank_tap_sets
 from headstart.heads.statistics import Statistics
@@ -124,6 +126,19 @@ def test_the_head_is_the_average_of_its_parts_by_their_evidence():
     temperature = fit_temperature(held_out, labels, 1 / 61)
     assert head.temperature == pytest.approx(temperature, rel=1e-5)
     np.testing.assert_allclose(select(values, labels, groups).probabilities, softmax(held_out / temperature), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"cut": ("shallow", "deep")}, {"cut": "shallow"}])
+def test_unknown_images_are_told_by_the_deepest_tap_of_the_head(options):
+    values, labels, groups = overlapping_classes()
+    selected = select(values, labels, groups, **options)
+    taps = selected.head.taps
+    alone = Eigenbasis.of(TrainingSet.of(values, labels, groups).vectors(taps[-1:]))
+    np.testing.assert_allclose(selected.ood_scores, held_out_ood_scores(alone, groups), atol=1e-9)
+    rng = np.random.default_rng(1)
+    new = {tap: rng.normal(size=(30, values[tap].shape[1])) * 5 for tap in taps}
+    scores = selected.ood.scores(np.concatenate([new[tap] for tap in taps], axis=1))
+    np.testing.assert_allclose(scores, fit_ood(alone).scores(new[taps[-1]]), atol=1e-6)
 
 
 def test_nothing_further_is_tried_where_next_to_no_errors_are_left():

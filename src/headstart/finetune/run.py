@@ -262,13 +262,16 @@ def _held_out_ood_scores(setup: _Setup, folds: Sequence[Fold], trainings: Iterab
 
 
 def _fit_ood(setup: _Setup, vectors: NDArray[np.floating], rows: Rows) -> OodDetector:
-    """Fit an OOD detector to the vectors [m, d], the head's taps side by side, of the training images ``rows`` [m]."""
+    """Fit an OOD detector to the vectors [m, d], the head's taps side by side, of the training images ``rows`` [m].
+
+    As in a fit, it looks at the deepest tap alone.
+    """
     network, split = setup.task.network, setup.result.data.split
     channels = {tap.name: tap.channels for tap in network.backbone.taps}
-    edges = np.cumsum([channels[tap] for tap in network.head_taps])[:-1]
-    values = dict(zip(network.head_taps, np.split(vectors, edges, axis=1), strict=True))
-    training_set = TrainingSet.of(values, split.labels[rows], split.groups.index[rows])
-    return fit_ood(Eigenbasis.of(training_set.vectors(network.head_taps)))
+    deepest = network.head_taps[-1]
+    width = sum(channels[tap] for tap in network.head_taps[:-1])
+    training_set = TrainingSet.of({deepest: vectors[:, width:]}, split.labels[rows], split.groups.index[rows])
+    return fit_ood(Eigenbasis.of(training_set.vectors((deepest,)))).behind(width)
 
 
 def _make_tuned_result(

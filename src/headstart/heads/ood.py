@@ -4,6 +4,10 @@ An image's vector differs from the mean of the training images by some length. R
 directions in which the training images themselves vary; the OOD score is the share, 0 to 1, that is left. This is a
 Mahalanobis distance (Lee et al. 2018) divided by the Euclidean distance, so that it does not depend on the contrast of
 the image. A direction that holds less than PENALTY of all variation counts as mostly unexplained.
+
+Of several taps the deepest alone is looked at: of photographs of other things its features differ most. With the last
+three taps of MobileNetV2 together, none of 256 horses and humans was rejected by a model of ants and bees; with the
+deepest alone, all were.
 """
 
 from __future__ import annotations
@@ -36,6 +40,15 @@ class OodDetector:
     centre: NDArray[np.float32]
     scales: NDArray[np.float32]
     factor: NDArray[np.float16]
+
+    def behind(self, width: int) -> OodDetector:
+        """Return the detector for vectors [n, width + d] of which it does not look at the first ``width`` numbers."""
+        zeros = np.zeros(width, np.float32)
+        return OodDetector(
+            np.concatenate([zeros, self.centre]),
+            np.concatenate([zeros, self.scales]),
+            np.concatenate([np.zeros((width, self.factor.shape[1]), np.float16), self.factor]),
+        )
 
     def scores(self, x: NDArray[np.floating]) -> Array:
         """Compute the OOD scores [n], 0 to 1, of vectors [n, d] of the head's taps side by side."""

@@ -33,7 +33,7 @@ from headstart.heads.candidates import (
     try_settings,
 )
 from headstart.heads.head import Head, softmax, weigh
-from headstart.heads.kinds import HeadKind
+from headstart.heads.kinds import HeadKind, LinearProblem
 from headstart.heads.lda import LDA
 from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
@@ -132,12 +132,14 @@ class SelectedHead:
 class SelectionResult:
     """The average of the best candidates, itself evaluated as one; those with their weights; and all that were tried.
 
-    ``parts`` have the scores of all images, the greatest weight first.
+    ``parts`` have the scores of all images, the greatest weight first. ``deepest`` is the problem of the deepest tap in
+    all directions, None where it was not made.
     """
 
     average: ScoredCandidate
     parts: tuple[ScoredCandidate, ...]
     candidates: tuple[Candidate, ...]
+    deepest: LinearProblem | None = field(default=None, repr=False)
 
 
 def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1) -> SelectedHead:
@@ -150,7 +152,7 @@ def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *
         return _train_mlp(training_set, options)
     result = rank_candidates(training_set, options, workers=workers)
     with ThreadPoolExecutor(1) as pool:
-        ood = pool.submit(_fit_ood, training_set, result.average.candidate.taps, result.parts)
+        ood = pool.submit(_fit_ood, training_set, result.average.candidate.taps, result.deepest)
         head = _fit_average(training_set, result)
         probabilities = softmax(result.average.scores / result.average.candidate.temperature)
         return SelectedHead(head, probabilities, result.candidates, *ood.result(), main=result.parts[0])
@@ -180,7 +182,8 @@ def rank_candidates(
     parts = tuple(score_all_images(training_set, part) for part in parts)
     weighted = {_key(part.candidate): part.candidate for part in parts}
     tried = {_key(candidate): candidate for trial in trials for candidate in trial.candidates}
-    return SelectionResult(_average(training_set, parts), parts, tuple({**tried, **weighted}.values()))
+    deepest = None if many or first != (taps[-1:], "tap") else trials[0].best.problem
+    return SelectionResult(_average(training_set, parts), parts, tuple({**tried, **weighted}.values()), deepest)
 
 
 def _in_all_directions(
@@ -370,16 +373,18 @@ def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
 
 
 def _fit_ood(
-    training_set: TrainingSet, taps: tuple[str, ...], parts: Sequence[ScoredCandidate] = ()
+    training_set: TrainingSet, taps: tuple[str, ...], problem: LinearProblem | None = None
 ) -> tuple[OodDetector, Array]:
-    """Fit the OOD detector and compute the held-out OOD scores, with the basis of one of the parts where it can be."""
-    problems = {(part.candidate.taps, part.candidate.scaling): part.problem for part in parts}
-    many = len(training_set) >= MANY_IMAGES
-    problem = None if many else problems.get((taps, "tap"))
+    """Fit the OOD detector to the deepest of the head's taps, and compute the held-out OOD scores.
+
+    ``problem`` is that of the tap, where there is one already.
+    """
     if problem is None:
-        problem = training_set.problem(taps, "tap", np.zeros(0, np.int64), OOD_DIRECTIONS if many else None)
+        directions = OOD_DIRECTIONS if len(training_set) >= MANY_IMAGES else None
+        problem = training_set.problem(taps[-1:], "tap", np.zeros(0, np.int64), directions)
     scores = held_out_ood_scores(problem.basis, training_set.targets.groups)
-    return fit_ood(problem.basis), scores[: training_set.images]
+    width = sum(training_set.values[tap].shape[1] for tap in taps[:-1])
+    return fit_ood(problem.basis).behind(width), scores[: training_set.images]
 
 
 def _leaves_enough_errors(scored: ScoredCandidate, training_set: TrainingSet, rows: NDArray[np.int64] | None) -> bool:
