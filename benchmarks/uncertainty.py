@@ -1,7 +1,7 @@
 """Target against measured: coverage, false rejections, calibration, OOD detection, the learning curve.
 
     python benchmarks/uncertainty.py [--splits 200] [--parts 25] [--only sets,calibration,ood,curve]
-                                     [--backbone headstart-s]
+                                     [--backbone headstart-m]
 
 Features are computed once (and kept in the cache); everything after is closed form. ``sets`` and ``calibration``: from
 a random half of the groups head, temperature and thresholds are fitted, as a fit to those images would do it, and
@@ -70,7 +70,7 @@ class Case:
 
 def cases(name: str) -> Iterator[Case]:
     """Yield every dataset by every backbone whose id contains ``name``."""
-    for backbone_id in ("headstart-s", mobilenetv2()):
+    for backbone_id in ("headstart-m", "headstart-s", mobilenetv2()):
         if name in backbone_id:
             for data in DATASETS:
                 yield load_case(backbone_id, data)
