@@ -69,7 +69,7 @@ def test_the_memory_grows_with_the_images_by_their_features(run, tmp_path):
 
     channels = sum(tap.channels for tap in backbones.load(backbones.DEFAULT_BACKBONE).taps)
     small, large = write_photos(tmp_path / "small", 4), write_photos(tmp_path / "large", 10)
-    assert cost(large) - cost(small) == 12 * (2 * channels + 768 + 12 + 32)
+    assert cost(large) - cost(small) == 12 * (2 * channels + 768 + 16 + 32)
     assert cost(small, "--views", "3") - cost(small) == 8 * 2 * 2 * channels
 
 
