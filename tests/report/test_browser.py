@@ -9,6 +9,7 @@ import io
 import json
 import re
 import shutil
+import time
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
@@ -102,6 +103,9 @@ def show(driver, page, width=1280, height=900, **media):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
     driver.get_log("performance")
     driver.get(page.as_uri())
+    until = time.monotonic() + 30
+    while not elements(driver, "#details") and time.monotonic() < until:  # the last section: the page is there
+        time.sleep(0.05)
 
 
 def elements(driver, selector):
