@@ -9,8 +9,8 @@ import io
 import json
 import re
 import shutil
-import time
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
