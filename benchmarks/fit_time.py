@@ -21,7 +21,7 @@ from measure import COMMAND, Scratch, alternating_medians, mobilenetv2, parse_ru
 
 from headstart import Compute, Dataset, backbones, open_dataset
 from headstart.backbones import Backbone
-from headstart.features.extractor import BATCH
+from headstart.features.extractor import BATCH_SIZE
 from headstart.features.runtime import load_graph
 from headstart.images.decoding import decode
 from headstart.machine import cores
@@ -36,7 +36,7 @@ def lower_bound(dataset: Dataset, backbone: Backbone, runtime: str) -> float:
     pixels = [preprocess(decode(dataset.read(i), min_size=preprocess.min_size)) for i in range(len(dataset))]
     decoding = (time.process_time() - start) / cores()
     graph = load_graph(backbone.graph, Compute(runtime))
-    batches = [np.stack(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
+    batches = [np.stack(pixels[i : i + BATCH_SIZE]) for i in range(0, len(pixels), BATCH_SIZE)]
     with ThreadPoolExecutor(graph.workers) as pool:
         list(pool.map(graph.run, batches[:4]))  # warm up
         start = time.perf_counter()
