@@ -26,7 +26,7 @@ from headstart.heads.head import softmax
 from headstart.heads.kinds import Array, Labels, Solution
 from headstart.heads.selection import SelectedHead
 from headstart.heads.statistics import Statistics
-from headstart.stats.decision import DecisionRule
+from headstart.stats.decision import DecisionRule, decide
 
 DRAWS = 400
 MAX_DIRECTIONS = 384  # of the basis; the others hold next to no variation, and a solve grows as their cube
@@ -98,17 +98,15 @@ def learning_curve(
     def solve(statistics: Statistics) -> Solution:
         return solve_statistics(statistics, settings, basis)
 
-    def decide(scores: Array) -> Labels:
+    def predict(scores: Array) -> Labels:
         if selected.class_weights is not None:
             scores = scores + main.temperature * np.log(selected.class_weights)
-        return scores.argmax(axis=1) if rule is None else rule.decide(softmax(scores / main.temperature))
+        return decide(softmax(scores / main.temperature), rule)
 
-    fold_heads = _FoldHeads(basis, labels, classes, folds, solve, decide)
+    fold_heads = _FoldHeads(basis, labels, classes, folds, solve, predict)
     class_counts, errors_by_image = fold_heads.evaluate(workers)
     # The last point, with each group left out, learned from nearly all.
-    probabilities = selected.probabilities
-    decided = probabilities.argmax(axis=1) if rule is None else rule.decide(probabilities)
-    errors_by_image = np.vstack([errors_by_image, decided != labels])
+    errors_by_image = np.vstack([errors_by_image, decide(selected.probabilities, rule) != labels])
     class_counts = np.vstack([class_counts, np.bincount(labels, minlength=classes)])
     sizes = class_counts.sum(axis=1)
     more = more or round_number(count)

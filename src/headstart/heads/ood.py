@@ -88,8 +88,9 @@ def _held_out_scores(problem: LinearProblem) -> Array:
     ``H_GG (I - H_GG)^-1``. Subtracting 1 / (number of other images) removes the intercept's part.
     """
     basis, count = problem.basis, len(problem.basis)
-    penalty = PENALTY * basis.total
+    penalty, is_truncated = PENALTY * basis.total, not basis.is_complete
     scores = np.ones(len(problem.rows))
+    outside: Array | float
     for rows in group_batches(problem):
         size = rows.shape[1]
         if size == count:
@@ -99,24 +100,27 @@ def _held_out_scores(problem: LinearProblem) -> Array:
         products = np.linalg.solve(np.eye(size) - smoother, smoother)
         unexplained = penalty * (np.diagonal(products, axis1=1, axis2=2) - 1 / (count - size))
         offsets = points + points.sum(axis=1, keepdims=True) / (count - size)
-        lengths = (offsets**2).sum(axis=2)
-        if not basis.is_complete:  # nothing of what lies outside the basis is explained
+        outside = 0.0
+        if is_truncated:
             vectors = basis.centred(problem.rows[rows])
-            vectors += vectors.sum(axis=1, keepdims=True) / (count - size)
-            outside = np.maximum((vectors**2).sum(axis=2) - lengths, 0)
-            unexplained, lengths = unexplained + outside, lengths + outside
-        scores[rows] = unexplained / (lengths + EPSILON)
+            outside = _length_outside(vectors + vectors.sum(axis=1, keepdims=True) / (count - size), offsets)
+        scores[rows] = (unexplained + outside) / ((offsets**2).sum(axis=-1) + outside + EPSILON)
     for blocks, others in large_groups(problem):
         inverse = np.linalg.inv(add_to_diagonal(others.scatter, penalty))
-        left_out = sum(len(block) for block in blocks)
-        outside_mean = -sum(basis.centred(problem.rows[block]).sum(axis=0) for block in blocks) / (count - left_out)
+        mean = np.zeros(basis.vectors.width)  # of the vectors of the others, where they are needed
+        if is_truncated:
+            mean -= sum(basis.centred(problem.rows[block]).sum(axis=0) for block in blocks) / others.count
         for block in blocks:
             offsets = problem.points[block] - others.mean
             unexplained = penalty * ((offsets @ inverse) * offsets).sum(axis=1)
-            lengths = (offsets**2).sum(axis=1)
-            if not basis.is_complete:
-                vectors = basis.centred(problem.rows[block]) - outside_mean
-                outside = np.maximum((vectors**2).sum(axis=1) - lengths, 0)
-                unexplained, lengths = unexplained + outside, lengths + outside
-            scores[block] = unexplained / (lengths + EPSILON)
+            outside = 0.0
+            if is_truncated:
+                outside = _length_outside(basis.centred(problem.rows[block]) - mean, offsets)
+            scores[block] = (unexplained + outside) / ((offsets**2).sum(axis=-1) + outside + EPSILON)
     return scores
+
+
+def _length_outside(vectors: Array, coordinates: Array) -> Array:
+    """Return the squared length [...] of vectors [..., d] outside the basis, of which nothing is explained."""
+    outside: Array = np.maximum((vectors**2).sum(axis=-1) - (coordinates**2).sum(axis=-1), 0)
+    return outside

@@ -38,15 +38,14 @@ from headstart.heads.lda import LDA
 from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
 from headstart.heads.ridge import RIDGE, check_dropout_rate
-from headstart.heads.training_set import SCALINGS, TrainingSet
+from headstart.heads.training_set import MANY_IMAGES, SCALINGS, TrainingSet
 
 CHOICES = ("auto", *KINDS, "mlp")
 PACKAGES = {  # that some kinds need: modules, what they are called, and the extra that brings them
     "logistic": ({"sklearn": "scikit-learn"}, "sklearn"),
     "mlp": ({"torch": "PyTorch", "sklearn": "scikit-learn"}, "torch"),
 }
-MANY_IMAGES = 2000  # from here on candidates are first compared in few directions, by FEW_EVALUATED images
-DIRECTIONS = 128  # for each tap
+DIRECTIONS = 128  # for each tap; from MANY_IMAGES on candidates are first compared in these
 FEW_EVALUATED = 1024
 MAX_VECTORS = 2  # sets of taps and scalings that are then compared in all directions
 MAX_EVALUATED = 4096  # images by which those with a weight are compared again; more would only cost time

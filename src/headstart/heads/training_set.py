@@ -16,7 +16,7 @@ from headstart.stats.temperature import label_smoothing
 
 Array = NDArray[np.float64]
 SCALINGS = ("tap", "channel")
-MANY_IMAGES = 2000  # from here on the scatter matrix of the deepest taps is computed once for all scalings
+MANY_IMAGES = 2000  # from here on memory and time are saved: one scatter matrix for all scalings, fewer directions
 STD_FLOOR = 0.001  # of a tap's mean standard deviation: what is added to each, so that no channel is all noise
 
 

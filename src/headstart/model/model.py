@@ -15,7 +15,7 @@ from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
 from headstart.stats.conformal import ConformalThresholds
-from headstart.stats.decision import DecisionRule
+from headstart.stats.decision import DecisionRule, decide
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Model:
 
     def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the predicted class [n] from probabilities [n, k]."""
-        if self.rule is not None:
-            return self.rule.decide(probabilities.astype(np.float64))
-        return np.asarray(probabilities.argmax(axis=1), np.int64)
+        return decide(probabilities, self.rule)
 
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""

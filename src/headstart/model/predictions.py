@@ -12,7 +12,7 @@ from headstart.data import Quarantined
 from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
 from headstart.stats.classification import ClassificationMetrics, classification_metrics, confusion_matrix
 from headstart.stats.conformal import ConformalThresholds
-from headstart.stats.decision import DecisionRule, MeanCost, mean_cost
+from headstart.stats.decision import DecisionRule, MeanCost, decide, mean_cost
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The predicted class [n] of each image: the one that the rule decides for, or the most probable one."""
-        if self.rule is not None:
-            return self.rule.decide(self.probabilities)
-        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+        return decide(self.probabilities, self.rule)
 
     @property
     def confidence(self) -> NDArray[np.float64]:

@@ -123,6 +123,13 @@ class DecisionRule:
         return cls(kind, matrix, source)
 
 
+def decide(probabilities: NDArray[np.floating], rule: DecisionRule | None) -> NDArray[np.int64]:
+    """Return the class [n] that a rule decides for from probabilities [n, k]; without one the most probable class."""
+    if rule is not None:
+        return rule.decide(probabilities.astype(np.float64))
+    return np.asarray(probabilities.argmax(axis=1), np.int64)
+
+
 def _check_classes(count: int) -> None:
     if count > MAX_CLASSES:
         raise OptionError(f"Costs and thresholds are for up to {MAX_CLASSES} classes; these data have {count}.")
