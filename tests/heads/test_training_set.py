@@ -7,9 +7,9 @@ from helpers.heads import rank, select
 from headstart.heads import training_set as training_set_module
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.kinds import LinearProblem
-from headstart.heads.ridge import solve_ridge
+from headstart.heads.ridge import RIDGE, solve_ridge
 from headstart.heads.statistics import Statistics
-from headstart.heads.training_set import TrainingSet
+from headstart.heads.training_set import TrainingSet, deepest_basis
 
 
 @pytest.fixture
@@ -65,6 +65,20 @@ def test_the_problem_of_many_images_has_the_scatter_of_its_vectors(monkeypatch):
             np.testing.assert_allclose(problem.basis.eigenvalues, expected.basis.eigenvalues, rtol=1e-9)
             np.testing.assert_allclose(np.abs(problem.points), np.abs(expected.points), atol=1e-9)
             np.testing.assert_allclose(np.abs(problem.means), np.abs(expected.means), atol=1e-9)
+
+
+def test_the_basis_that_was_computed_before_is_that_of_the_deepest_tap(two_taps):
+    x, labels, groups = two_taps.values, two_taps.targets.labels, two_taps.targets.groups
+    basis = deepest_basis(x)
+    given = TrainingSet.of(x, labels, groups, deepest_basis=basis)
+    deepest = tuple(x)[-1:]
+    assert given.problem(deepest, "tap").basis is basis
+    assert np.array_equal(basis.coordinates, two_taps.problem(deepest, "tap").basis.coordinates)
+    for taps, scaling, directions in ((tuple(x), "tap", None), (deepest, "channel", None), (deepest, "tap", 1)):
+        assert given.basis(taps, scaling, directions) is not basis
+    solutions = [RIDGE.solve(some.problem(deepest, "tap"), {"penalty": 0.1}) for some in (given, two_taps)]
+    for one, other in zip(*solutions, strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_vectors_for_dropout_have_features_of_equal_second_moment(two_taps):

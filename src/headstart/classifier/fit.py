@@ -25,9 +25,10 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Features, embed
 from headstart.features.features import Extract, Progress, embed_views
 from headstart.features.input_scaling import InputScaling, open_backbone
+from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.selection import SelectedHead, select_head
-from headstart.heads.training_set import TrainingSet
+from headstart.heads.training_set import MANY_IMAGES, TrainingSet, deepest_basis
 from headstart.images.augment import View, views
 from headstart.images.samples import SampleRange, measure_sample_range
 from headstart.machine import single_threaded_blas
@@ -133,8 +134,7 @@ def fit_dataset(
         backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
         features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
         head_start = time.perf_counter()
-        share = options.validation if isinstance(options.validation, float | int) else None
-        split = split_features(features, images, options.group_by, share, options.seed)
+        split, basis = _split(features, images, options)
         training_images = images.select([int(i) for i in features.index[split.train]])
 
         def embed_view(view: View) -> Features:
@@ -147,6 +147,7 @@ def fit_dataset(
         np.tile(split.labels, options.views),
         np.tile(split.groups.index, options.views),
         images=len(split.labels),
+        deepest_basis=basis,
     )
     with single_threaded_blas():
         selected = select_head(training_set, head_options, workers=options.compute.threads)
@@ -157,6 +158,21 @@ def fit_dataset(
     for note in result.notes:
         logger.warning("%s", note)
     return result
+
+
+def _split(features: Features, images: Dataset, options: FitOptions) -> tuple[Split, Eigenbasis | None]:
+    """Split the images. The basis of the deepest tap, which needs no groups, is computed meanwhile, if it will be used.
+
+    It is None for many images, whose heads are compared in fewer directions, and where the training images are not
+    known before.
+    """
+    share = options.validation if isinstance(options.validation, float | int) else None
+    rows = np.array([i for i, k in enumerate(features.index) if images.items[k].split == "train"], np.int64)
+    is_used = share is None and options.views == 1 and 1 < len(rows) < MANY_IMAGES and options.head != "mlp"
+    with ThreadPoolExecutor(1) as pool, single_threaded_blas():
+        basis = pool.submit(deepest_basis, features.vectors(rows)) if is_used else None
+        split = split_features(features, images, options.group_by, share, options.seed)
+    return split, None if basis is None else basis.result()
 
 
 @dataclass(frozen=True)

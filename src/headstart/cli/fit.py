@@ -262,8 +262,8 @@ def fit_and_write(
     """Fit, ``refine`` the result, write the model and the report, and print what was found."""
     start = time.perf_counter()
     info = options.compute.resolve()
-    import_in_background([info.name, "onnxruntime"])  # needed for the features and behind them
-    from headstart import report
+    later = ["headstart.report"] if flags.report else []
+    import_in_background([info.name, "onnxruntime", *later])  # needed for the features and behind them
     from headstart.classifier import fit_dataset
     from headstart.model.folder import write_model
 
@@ -276,6 +276,8 @@ def fit_and_write(
         if refine is not None:
             result = refine(result)
     folder = write_model(result.model, output, result.left_out, overwrite=run.overwrite)
+    from headstart import report
+
     curves = report.write_training_curves(result.model.run, folder)
     print_notes(result.notes)
     quarantined = result.model.run["images"]["quarantined"]

@@ -35,12 +35,14 @@ class TrainingSet:
 
     The first ``images`` of the n rows are images, the others further views of them: learned from, and left out with
     their groups, but not evaluated. ``smoothing`` is the share of probability that held-out labels leave open.
+    ``deepest_basis`` is what the function of that name returned for these vectors, None if it was not called.
     """
 
     values: Mapping[str, NDArray[np.floating]]
     targets: Targets
     images: int
     smoothing: float
+    deepest_basis: Eigenbasis | None = None
 
     @classmethod
     def of(
@@ -49,11 +51,12 @@ class TrainingSet:
         labels: Labels,
         groups: Labels,
         images: int | None = None,
+        deepest_basis: Eigenbasis | None = None,
     ) -> TrainingSet:
         """Put it together from ``labels`` [n] in 0..k-1 and ``groups`` [n]; all rows are images unless stated."""
         targets = Targets(labels, int(labels.max()) + 1, groups)
         smoothing = label_smoothing(len(np.unique(groups)))
-        return cls(values, targets, len(labels) if images is None else images, smoothing)
+        return cls(values, targets, len(labels) if images is None else images, smoothing, deepest_basis)
 
     def __len__(self) -> int:
         return len(self.targets.labels)
@@ -108,14 +111,22 @@ class TrainingSet:
 
         Held-out scores are wanted of ``rows``, of all unless stated.
         """
+        basis = self.basis(taps, scaling, directions)
+        columns = np.concatenate([self._columns[tap] for tap in taps])
+        return LinearProblem.of(basis, self.targets, rows, self._moments.class_sums[:, columns] * basis.vectors.scales)
+
+    def basis(self, taps: Sequence[str], scaling: str, directions: int | None = None) -> Eigenbasis:
+        """Return the eigenbasis of these taps, in so many directions, in all unless stated."""
+        is_deepest = tuple(taps) == tuple(self.values)[-1:] and scaling == "tap" and directions is None
+        if is_deepest and self.deepest_basis is not None:
+            return self.deepest_basis
         vectors, columns = self.vectors(taps, scaling), np.concatenate([self._columns[tap] for tap in taps])
         scatter = None
         if len(self) >= MANY_IMAGES and vectors.width < len(self) and set(taps) <= set(self._deepest):
             known_columns = np.concatenate([self._columns[tap] for tap in self._deepest])
             at = np.searchsorted(known_columns, columns)
             scatter = self._scatter[np.ix_(at, at)] * np.outer(vectors.scales, vectors.scales)
-        basis = Eigenbasis.of(vectors, self._moments.mean[columns] * vectors.scales, scatter, directions)
-        return LinearProblem.of(basis, self.targets, rows, self._moments.class_sums[:, columns] * vectors.scales)
+        return Eigenbasis.of(vectors, self._moments.mean[columns] * vectors.scales, scatter, directions)
 
     @property
     def _deepest(self) -> tuple[str, ...]:
@@ -138,3 +149,9 @@ class TrainingSet:
         vectors = Vectors.of(*(self.values[tap] for tap in self._deepest))
         columns = np.concatenate([self._columns[tap] for tap in self._deepest])
         return vectors.scatter(self._moments.mean[columns])
+
+
+def deepest_basis(values: Mapping[str, NDArray[np.floating]]) -> Eigenbasis:
+    """Return the basis of the deepest tap of ``values``, which needs no labels and which heads are first tried on."""
+    count = len(next(iter(values.values())))
+    return TrainingSet.of(values, np.zeros(count, np.int64), np.arange(count)).basis(tuple(values)[-1:], "tap")
