@@ -1,6 +1,6 @@
 """Faults planted in real images: how many ``headstart check`` finds, and how many of its findings are correct.
 
-    python benchmarks/planted_faults.py [--runs 5] [--backbone headstart-s] [--sheets FOLDER] [--peers PYTHON]
+    python benchmarks/planted_faults.py [--runs 5] [--backbone headstart-m] [--sheets FOLDER] [--peers PYTHON]
 
 First the findings on three sets as they are, nearly all of which would be false: ``--sheets`` writes a contact sheet of
 them, to judge them by eye. Those that were judged to be right are named in JUDGED_RIGHT.
@@ -30,6 +30,7 @@ from measure import Scratch, print_table, shared
 from PIL import Image, ImageDraw, ImageFilter
 
 from headstart import backbones, open_dataset
+from headstart.backbones import DEFAULT_BACKBONE
 from headstart.check import Finding, check_dataset
 from headstart.check.finding import CERTAINTIES
 from headstart.data.rendered import render
@@ -158,10 +159,10 @@ def by_kind(findings: Sequence[Finding]) -> FilesByKind:
     return files
 
 
-def run_peers(folder: Path, cache: FeatureCache, python: str) -> dict[str, FilesByKind]:
-    """Return files by kind of finding, by tool; the features of headstart-s are given to the peers."""
+def run_peers(folder: Path, cache: FeatureCache, backbone: str, python: str) -> dict[str, FilesByKind]:
+    """Return files by kind of finding, by tool; the features of the backbone are given to the peers."""
     dataset = open_dataset(folder)
-    features = embed(dataset, backbones.load("headstart-s"), cache=cache)
+    features = embed(dataset, backbones.load(backbone), cache=cache)
     paths = [dataset.items[i].path for i in features.index]
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
         np.savez(file, features=features.values["features"].astype(np.float32), paths=paths)
@@ -273,7 +274,7 @@ def measure(
 
         def run_tools(folder: Path) -> tuple[tuple[Finding, ...], dict[str, FilesByKind]]:
             findings = run_headstart(folder, cache, arguments.backbone)
-            peers = run_peers(folder, cache, arguments.peers) if arguments.peers else {}
+            peers = run_peers(folder, cache, arguments.backbone, arguments.peers) if arguments.peers else {}
             return findings, {"headstart": by_kind(findings)} | peers
 
         _, before = run_tools(clean)
@@ -319,7 +320,7 @@ def certainty_rows(words: Counter[tuple[str, str, bool]]) -> list[dict[str, obje
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--backbone", default="headstart-s")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE)
     parser.add_argument("--sheets", type=Path)
     parser.add_argument("--peers")
     arguments = parser.parse_args()

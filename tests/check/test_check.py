@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 from helpers.faults import findings_by_kind, image_path
+from helpers.graphs import trained_network
 from PIL import Image
 
 from headstart.backbones import DEFAULT_BACKBONE
+from headstart.backbones.scaling import USUAL, Scaling
 from headstart.check import check_dataset
 from headstart.cli import main
 from headstart.data import from_images, open_dataset
@@ -36,6 +38,15 @@ def test_flipped_labels_broken_files_and_outliers_are_found(photos):
     assert sum({str(path)} in findings["label_issue"] for path in flipped) >= 2
     assert findings["unreadable"] == [{str(broken)}]
     assert {str(outlier)} in findings["outlier"]
+
+
+def test_a_backbone_whose_scaling_nobody_names_is_checked_by_its_batch_norms(photos, tmp_path):
+    dataset = open_dataset(photos)
+    scaling = Scaling(*USUAL["ImageNet's mean and deviation"])
+    id = trained_network(scaling, dataset, tmp_path / "net.onnx")
+    (note,) = check_dataset(dataset, backbone=id).notes
+    assert f"its batch norms fit {scaling}, which is taken" in note
+    assert not check_dataset(dataset, backbone="headstart-s").notes
 
 
 def test_a_poor_image_is_not_called_an_outlier_as_well(photos):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from helpers.graphs import network, normed, tensor_value
+from helpers.graphs import NORMS, network, normed, trained_network
 
 from headstart import Compute, FitOptions, backbones, fit_dataset, open_dataset
 from headstart.backbones import InputOptions
@@ -14,7 +14,6 @@ from headstart.backbones.scaling import USUAL, Scaling
 from headstart.features.input_scaling import IMAGES, open_backbone, sample_pixels
 from headstart.images.preprocess import Preprocess
 
-ZEROS = [(np.zeros(8), np.ones(8)), (np.zeros(12), np.ones(12)), (np.zeros(12), np.ones(12))]
 CAFFE = Scaling(*USUAL["0 to 255 less ImageNet's mean"], "BGR")
 IMAGENET = Scaling(*USUAL["ImageNet's mean and deviation"])
 
@@ -24,20 +23,9 @@ def train(photos):
     return open_dataset(photos).split("train")
 
 
-def trained(scaling, images, path):
-    """Write a network whose batch norms hold what these images give, scaled like this; return its id."""
-    pixels = sample_pixels(images, Preprocess(32, 32))
-    stored = []
-    for i in (1, 2, 3):
-        value = tensor_value(normed([*stored, *ZEROS[i - 1 :]]), f"c{i}", scaling(pixels).transpose(0, 3, 1, 2))
-        stored.append((value.mean(axis=(0, 2, 3)), value.var(axis=(0, 2, 3))))
-    onnx.save(normed(stored), path)
-    return f"onnx:{path}"
-
-
 @pytest.mark.parametrize("scaling", [Scaling(*USUAL["-1 to 1"]), IMAGENET, CAFFE], ids=str)
 def test_the_scaling_of_the_training_is_taken(train, tmp_path, scaling):
-    id = trained(scaling, train, tmp_path / "net.onnx")
+    id = trained_network(scaling, train, tmp_path / "net.onnx")
     opened = open_backbone(id, None, (), train)
     assert opened.scaling.scaling == scaling
     assert opened.scaling.measured
@@ -58,7 +46,7 @@ def backbone_with(id, options):
 
 def test_what_is_given_or_described_is_never_replaced(train, tmp_path):
     path = tmp_path / "net.onnx"
-    id = trained(CAFFE, train, path)
+    id = trained_network(CAFFE, train, path)
     for options in (InputOptions(mean=(0.5,) * 3, std=(0.5,) * 3), InputOptions(mean=(0.1,) * 3, std=(1.0,) * 3)):
         opened = open_backbone(id, options, (), train)
         assert (opened.scaling, opened.options) == (None, options)
@@ -69,7 +57,7 @@ def test_what_is_given_or_described_is_never_replaced(train, tmp_path):
 
 
 def test_other_options_stay(train, tmp_path):
-    id = trained(CAFFE, train, tmp_path / "net.onnx")
+    id = trained_network(CAFFE, train, tmp_path / "net.onnx")
     opened = open_backbone(id, InputOptions(crop=0.875, resize="squash"), (), train)
     assert opened.options == InputOptions(CAFFE.mean, CAFFE.std, "BGR", crop=0.875, resize="squash")
     assert opened.backbone.preprocess.resize == "squash"
@@ -87,7 +75,7 @@ def test_a_network_without_batch_norms_says_what_was_assumed(train, tmp_path):
 
 def test_where_none_fits_the_assumption_stands(train, tmp_path):
     path = tmp_path / "net.onnx"
-    onnx.save(normed([(np.full(8, 500.0), np.ones(8)), *ZEROS[1:]]), path)
+    onnx.save(normed([(np.full(8, 500.0), np.ones(8)), *NORMS[1:]]), path)
     opened = open_backbone(f"onnx:{path}", None, (), train)
     assert not opened.scaling.measured
     assert opened.scaling.scaling == Scaling(*USUAL["-1 to 1"])
@@ -97,7 +85,7 @@ def test_where_none_fits_the_assumption_stands(train, tmp_path):
 
 
 def test_a_damaged_graph_of_the_batch_norms_is_made_again(train, tmp_path):
-    id = trained(CAFFE, train, tmp_path / "net.onnx")
+    id = trained_network(CAFFE, train, tmp_path / "net.onnx")
     graph = backbone_with(id, None).assumption.norms.graph
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-9])
@@ -113,13 +101,13 @@ def test_images_that_cannot_be_read_are_left_out(train, tmp_path):
     assert sample_pixels(broken, Preprocess(8, 8)).shape == (0, 8, 8, 3)
     assert len(sample_pixels(train, Preprocess(8, 8))) == 28
     assert len(sample_pixels(train, Preprocess(4096, 2048))) == 5  # of 25 MB each
-    opened = open_backbone(trained(CAFFE, train, tmp_path / "net.onnx"), None, (), broken)
+    opened = open_backbone(trained_network(CAFFE, train, tmp_path / "net.onnx"), None, (), broken)
     assert not opened.scaling.measured
     assert "assumed -1 to 1" in opened.scaling.note
 
 
 def test_a_fit_takes_it_and_records_it(photos, train, tmp_path):
-    id = trained(CAFFE, train, tmp_path / "net.onnx")
+    id = trained_network(CAFFE, train, tmp_path / "net.onnx")
     result = fit_dataset(open_dataset(photos), FitOptions(backbone=id, compute=Compute("onnxruntime")))
     recorded = result.model.run["backbone"]["scaling"]
     assert (recorded["mean"], recorded["std"], recorded["channels"]) == (CAFFE.mean, CAFFE.std, "BGR")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.check.classes import find_class_issues
 from headstart.check.duplicates import find_duplicates
@@ -19,6 +18,7 @@ from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
+from headstart.features.input_scaling import open_backbone
 from headstart.splits.groups import find_groups
 from headstart.splits.pairs import DisjointSets
 
@@ -29,11 +29,13 @@ MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")
 class CheckResult:
     """The findings, in the order of ``KINDS`` and then surest first, and the group of every image by path.
 
-    A group holds duplicates, images of one scene and images to which the dataset itself gives one group.
+    A group holds duplicates, images of one scene and images to which the dataset itself gives one group. ``notes`` are
+    lines about the backbone that the user must see.
     """
 
     findings: tuple[Finding, ...]
     groups: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def check_dataset(
@@ -50,7 +52,8 @@ def check_dataset(
     are read a second time. Raises DataError if no image can be read, and what ``features.embed`` raises.
     """
     compute = compute or Compute()
-    network = backbones.load(backbone, precision=compute.precision)
+    opened = open_backbone(backbone, None, (), dataset, precision=compute.precision)
+    network = opened.backbone
     features = embed(dataset, network, compute, cache=cache, progress=progress)
     if not len(features.index):
         raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read; check the files.")
@@ -66,7 +69,8 @@ def check_dataset(
         *_unexplained(find_outliers(dataset, features, duplicate_sets), poor),
     ]
     paths = [dataset.items[i].path for i in features.index]
-    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)))
+    notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
+    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), notes)
 
 
 def check_from_features(

@@ -159,18 +159,20 @@ def quantize_backbone(
     messages: Messages = Messages(),
 ) -> None:
     """Make the int8 version of a backbone, for --precision int8, and keep it on this machine."""
-    from headstart.backbones import InputOptions, load
+    from headstart.backbones import InputOptions
     from headstart.backbones.providers import BUILT_IN
     from headstart.data import open_dataset
+    from headstart.features.input_scaling import open_backbone
     from headstart.features.int8 import make_int8
 
     if backbone in BUILT_IN:
         raise OptionError(f"{backbone} comes with an int8 version; use it: headstart fit DATA --precision int8")
     dataset = open_dataset(images)
     with quiet_frameworks():
-        loaded = load(backbone, options=InputOptions(weights=weights))
+        opened = open_backbone(backbone, InputOptions(weights=weights), (), dataset)
         with messages.bar("Reading images") as bar:
-            made = make_int8(loaded, [dataset], count, seed, progress=bar)
+            made = make_int8(opened.backbone, [dataset], count, seed, progress=bar)
+    print_notes([] if opened.scaling is None else [opened.scaling.note])
     assert isinstance(made.graph, Path)
     print(line(f"{backbone} in int8: {made.graph.stat().st_size / 1e6:.1f} MB, in {made.graph.parent}"))
     print(line(f"Use it: headstart fit DATA --backbone {backbone} --precision int8"))

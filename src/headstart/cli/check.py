@@ -46,7 +46,7 @@ def check(
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
-    print_notes([] if cache is None else cache.notes)
+    print_notes([*result.notes, *([] if cache is None else cache.notes)])
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:

@@ -82,26 +82,28 @@ def open_backbone(
 
     ``precision`` "int8" is its int8 version. Raises what ``backbones.load`` raises.
     """
-    backbone = backbones.load(id, options=options, taps=taps, precision=precision)
+    backbone = backbones.load(id, options=options, taps=taps)  # in fp32: int8 is made once the scaling is known
     assumption = backbone.assumption
     if assumption is None:
+        if precision == "int8":
+            backbone = backbones.load(id, options=options, taps=taps, precision=precision)
         return OpenedBackbone(backbone, id, options, None)
     pixels = sample_pixels(images, replace(backbone.preprocess, sample_range=sample_range))
     found = find_scaling(assumption, pixels)
     if found.same_padding:
         id = f"{id}{'&' if '?' in id else '?'}{SAME_PADDING}"
-    if found.same_padding or found.scaling != assumption.scaling:
+    is_other = found.same_padding or found.scaling != assumption.scaling
+    if is_other:
         options = replace(
             options or InputOptions(),
             mean=found.scaling.mean,
             std=found.scaling.std,
             channels=found.scaling.channels,
         )
+    if is_other or precision == "int8":
         backbone = backbones.load(id, options=options, taps=taps, precision=precision)
-    else:
-        notes = tuple(note for note in backbone.notes if note != assumption.note)
-        backbone = replace(backbone, notes=notes)
-    return OpenedBackbone(replace(backbone, assumption=None), id, options, found)
+    notes = tuple(note for note in backbone.notes if note != assumption.note)
+    return OpenedBackbone(replace(backbone, notes=notes, assumption=None), id, options, found)
 
 
 def sample_pixels(images: Dataset, preprocess: Preprocess) -> NDArray[np.uint8]:
