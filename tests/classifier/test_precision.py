@@ -65,7 +65,7 @@ def images(photos, monkeypatch):
     monkeypatch.setattr(precision, "MIN_IMAGES", 10)
     monkeypatch.setattr(precision, "SHARE", 2)
     monkeypatch.setattr(precision, "TRIAL_SECONDS", 0.0)
-    speeds = {"fp32": 1.0, "int8": 9.0}
+    speeds = {"fp32": 1.0, "int8": 3.0}
     monkeypatch.setattr(precision, "_remembered_speed", lambda backbone, _: speeds[backbone.precision])
     return open_dataset(photos)
 
@@ -91,7 +91,7 @@ def test_a_fit_takes_what_the_test_shows_and_records_it(images, monkeypatch, mar
     assert calls[2:] == [(40, "int8", "int8") if margin > 0 else (40, "fp32", "auto")]
     assert result.model.precision == result.data.backbone.precision == result.model.run["runtime"]["precision"] == taken
     record = result.model.run["precision_choice"]
-    assert (record["precision"], record["images"], record["speeds"]) == (taken, 14, [1.0, 9.0])
+    assert (record["precision"], record["images"], record["speeds"]) == (taken, 14, [1.0, 3.0])
     assert sum(note.startswith(f"Features are computed in {taken}: ") for note in result.notes) == 1
 
 
@@ -110,6 +110,15 @@ def test_an_int8_that_is_not_faster_is_not_tested_and_recorded_without_a_note(im
     assert result.model.precision == "fp32"
     assert result.model.run["precision_choice"]["reason"] == "int8 is 1.0 times as fast here, too little for 40 images"
     assert not any(note.startswith("Features are computed in") for note in result.notes)
+
+
+def test_int8_is_not_even_measured_where_it_could_not_save_the_test(images, monkeypatch):
+    monkeypatch.setattr(precision, "TRIAL_SECONDS", 20.0)  # 40 images at one a second: 20 of them save at most 15 s
+    measured = []
+    monkeypatch.setattr(precision, "_remembered_speed", lambda backbone, _: measured.append(backbone.precision) or 1.0)
+    result = fit_dataset(images, FitOptions(compute=Compute("onnxruntime"), cache=False))
+    assert measured == ["fp32"]
+    assert result.model.run["precision_choice"] is None
 
 
 def test_a_measured_speed_is_remembered(monkeypatch):

@@ -33,8 +33,9 @@ from headstart.stats.paired import grouped_difference
 MARGIN = 0.01  # nats: what int8 may cost at most
 Z95_ONE_SIDED = 1.6448536269514722  # the 95% quantile of the standard normal distribution
 SHARE = 5  # one of so many training images is part of the test
-MIN_IMAGES = 1000  # of training images: of fewer, all features take less than the test
+MIN_IMAGES = 2000  # of training images: of fewer, measuring the speeds would take what int8 saves
 TRIAL_SECONDS = 4.0  # of the test beside its features: two networks loaded, two heads selected
+MAX_GAIN = 4.0  # int8 multiplies four times as many numbers at once as fp32: what it can gain at most
 MIN_GAIN = 1.2  # how many times as fast int8 must be: less is within the noise of a short measurement
 
 
@@ -105,7 +106,8 @@ def choose_precision(
 ) -> tuple[Backbone, Compute, PrecisionChoice | None]:
     """Return the backbone and what runs it, in int8 where ``options.compute`` leaves it open and it pays.
 
-    The choice is None where there was none: the precision is given, there is no int8 version, or there are few images.
+    The choice is None where there was none: the precision is given, there is no int8 version, or there are so few images
+    that no int8 version could save what it takes to measure and to test it.
     """
     compute = options.compute
     quantised = int8_version(backbone) if compute.precision == "auto" else None
@@ -113,7 +115,10 @@ def choose_precision(
     if quantised is None or len(training) < MIN_IMAGES:
         return backbone, compute, None
     int8_compute, precision = replace(compute, precision="int8"), compute.resolve().precision
-    speeds = (_remembered_speed(backbone, compute), _remembered_speed(quantised, int8_compute))
+    speed = _remembered_speed(backbone, compute)
+    if not is_worth_a_test(len(images), speed, MAX_GAIN * speed):
+        return backbone, compute, None
+    speeds = (speed, _remembered_speed(quantised, int8_compute))
     if not is_worth_a_test(len(images), *speeds):
         reason = f"int8 is {speeds[1] / speeds[0]:.1f} times as fast here, too little for {len(images):,} images"
         return backbone, compute, PrecisionChoice(precision, reason, speeds)
