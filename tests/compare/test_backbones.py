@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.graphs import saved
+from helpers.graphs import saved, trained_network
 from helpers.photos import write_photos
 
 from headstart import ImageClassifier, backbones
 from headstart.backbones import InputOptions
 from headstart.backbones.providers import PROVIDERS
 from headstart.backbones.providers.onnx_file import load_onnx
+from headstart.backbones.scaling import USUAL, Scaling
 from headstart.compare import CompareOptions, compare_backbones, parse_entries
 from headstart.compare.backbones import _average_directions
 from headstart.data import open_dataset
@@ -65,6 +66,18 @@ def test_every_cut_has_a_row_and_deeper_cuts_are_larger(photos, two_networks):
     assert all(row.images_per_second > 0 for row in rows)
     assert sum(row.recommended for row in rows) == 1
     assert rows[0].tied
+
+
+def test_a_scaling_that_nobody_names_is_that_of_a_fit(photos, tmp_path):
+    scaling = Scaling(*USUAL["ImageNet's mean and deviation"])
+    id = trained_network(scaling, open_dataset(photos).split("train"), tmp_path / "net.onnx")
+    comparison = compare(photos, [id])
+    assert any(f"its batch norms fit {scaling}, which is taken" in note for note in comparison.notes)
+    (row,) = comparison.rows
+    given = InputOptions(mean=scaling.mean, std=scaling.std)
+    run = ImageClassifier(id, input_options=given).fit(photos).run_
+    assert row.head == {k: v for k, v in run["head"].items() if k != "temperature"}
+    assert row.accuracy.to_dict() == run["accuracy"]["leave_group_out"]
 
 
 def test_the_order_of_the_backbones_changes_nothing(photos, two_networks):

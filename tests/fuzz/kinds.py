@@ -45,7 +45,14 @@ def prepare(folder: Path) -> None:
     from headstart.report import write_report
 
     photos = write_photos(folder / "photos", 8)
-    result = fit_dataset(open_dataset(photos), FitOptions("headstart-s", cache=False, compute=Compute("onnxruntime")))
+    options = FitOptions(
+        "headstart-s",
+        cache=False,
+        compute=Compute("onnxruntime"),
+        class_weight={"disc": 2.0, "stripes": 1.0},
+        thresholds={"stripes": 0.6},
+    )
+    result = fit_dataset(open_dataset(photos), options)
     write_model(result.model, folder / "model", [("notes.txt", "not an image")])
     write_report(result, folder / "model")
     with FeatureCache(folder / "features") as cache:

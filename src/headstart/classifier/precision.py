@@ -106,8 +106,8 @@ def choose_precision(
 ) -> tuple[Backbone, Compute, PrecisionChoice | None]:
     """Return the backbone and what runs it, in int8 where ``options.compute`` leaves it open and it pays.
 
-    The choice is None where there was none: the precision is given, there is no int8 version, or there are so few images
-    that no int8 version could save what it takes to measure and to test it.
+    The choice is None where there was none: the precision is given, there is no int8 version, or there are too few
+    images for any int8 version to save what it takes to measure and to test it.
     """
     compute = options.compute
     quantised = int8_version(backbone) if compute.precision == "auto" else None
