@@ -13,6 +13,7 @@ from PIL import Image
 
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.backbones.scaling import USUAL, Scaling
+from headstart.check import check as check_module
 from headstart.check import check_dataset
 from headstart.cli import main
 from headstart.data import from_images, open_dataset
@@ -55,6 +56,19 @@ def test_a_poor_image_is_not_called_an_outlier_as_well(photos):
     findings = findings_by_kind(photos)
     assert findings["empty"] == findings["dark"] == [{str(black)}]
     assert {str(black)} not in findings["outlier"]
+
+
+def test_an_empty_frame_is_not_called_a_wrong_label(photos, monkeypatch):
+    rng = np.random.default_rng(0)
+    frames = [image_path(photos, label=label, number=n) for label in ("horses", "humans") for n in (3, 9, 15)]
+    for i, frame in enumerate(frames):
+        Image.fromarray(np.clip(rng.normal(60 + 25 * i, 3, (200, 200, 3)), 0, 255).astype(np.uint8)).save(frame)
+    empty = {str(frame) for frame in frames}
+    findings = findings_by_kind(photos)
+    assert set.union(*findings["empty"]) == empty
+    assert empty.isdisjoint(set().union(*findings["label_issue"]))
+    monkeypatch.setattr(check_module, "HIDES_CLASS", ())
+    assert empty & set().union(*findings_by_kind(photos)["label_issue"])
 
 
 def test_a_set_of_one_image_in_two_classes_is_checked():

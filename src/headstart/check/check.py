@@ -22,7 +22,8 @@ from headstart.features.input_scaling import open_backbone
 from headstart.splits.groups import find_groups
 from headstart.splits.pairs import DisjointSets
 
-MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")
+MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")  # an image is unlike the others for that reason
+HIDES_CLASS = ("empty",)  # there is nothing that another label would fit better
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def check_dataset(
         *duplicates,
         *poor,
         *find_class_issues(dataset, features),
-        *find_label_issues(dataset, features, groups, compute.threads),
-        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor),
+        *_unexplained(find_label_issues(dataset, features, groups, compute.threads), poor, HIDES_CLASS),
+        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor, MAKES_OUTLIERS),
     ]
     paths = [dataset.items[i].path for i in features.index]
     notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
@@ -98,16 +99,16 @@ def check_from_features(
         *duplicates,
         *poor,
         *find_class_issues(dataset, features),
-        *confident_learning(paths, labels[labelled], classes, probabilities[labelled]),
-        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor),
+        *_unexplained(confident_learning(paths, labels[labelled], classes, probabilities[labelled]), poor, HIDES_CLASS),
+        *_unexplained(find_outliers(dataset, features, duplicate_sets), poor, MAKES_OUTLIERS),
     ]
     return _sorted(findings)
 
 
-def _unexplained(outliers: Iterable[Finding], poor: Iterable[Finding]) -> Iterator[Finding]:
-    """Yield the outliers that are not poor images: a dark or blurred image is unlike the others for that reason."""
-    explained = {path for finding in poor if finding.kind in MAKES_OUTLIERS for path in finding.files}
-    return (finding for finding in outliers if explained.isdisjoint(finding.files))
+def _unexplained(findings: Iterable[Finding], poor: Iterable[Finding], kinds: Sequence[str]) -> Iterator[Finding]:
+    """Yield the findings in images that are not poor in one of these ways, which would explain them."""
+    explained = {path for finding in poor if finding.kind in kinds for path in finding.files}
+    return (finding for finding in findings if explained.isdisjoint(finding.files))
 
 
 def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
