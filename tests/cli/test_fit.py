@@ -29,6 +29,30 @@ def test_fit_prints_counts_accuracies_and_the_learning_curve(run, photos, tmp_pa
     assert (tmp_path / "model" / "model.onnx").exists()
 
 
+def test_the_result_comes_first_and_a_weak_class_right_behind_its_accuracy(run, tmp_path):
+    """Discs that are half stripes by mistake: most of the class is taken for the other one."""
+    data = write_photos(tmp_path / "data", 30)
+    (data / "README.md").write_text("what this is")
+    for path in sorted((write_photos(tmp_path / "more", 40, seed=3) / "stripes").iterdir()):
+        path.rename(data / "disc" / f"wrong-{path.name}")
+    for path in sorted((write_photos(tmp_path / "rest", 90, seed=4) / "stripes").iterdir()):
+        path.rename(data / "stripes" / f"more-{path.name}")
+    status, out, err = run("fit", data, "-o", tmp_path / "m", "--no-report", "--group-by", "none")
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].startswith("Accuracy ")
+    assert lines[1].startswith("Weak class  disc: ")
+    assert lines[1].endswith(" of 70 taken for stripes")
+    assert "Skipped" not in out + err
+    run_info = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))
+    assert run_info["images"]["skipped"] == {"about the data": 1}
+    (weak,) = run_info["weak_classes"]["leave_group_out"]
+    assert (weak["class"], weak["taken_for"]) == ("disc", "stripes")
+    assert (tmp_path / "m" / "skipped.csv").read_text("utf-8").count("\n") == 2
+    status, out, _ = run("evaluate", tmp_path / "m", data)
+    assert out.splitlines()[1].startswith("Weak class  disc: ")
+
+
 def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     status, out, _ = run("fit", photos, "-o", tmp_path / "model", "--json")
     value = json.loads(out)
@@ -44,6 +68,7 @@ def test_fit_json_has_the_documented_form(run, photos, tmp_path):
         "runtime",
         "accuracy",
         "metrics",
+        "weak_classes",
         "seconds",
         "cache",
         "learning_curve",

@@ -60,6 +60,16 @@ def test_wrapping_folders_are_ignored_and_nested_ones_belong_to_their_class(tmp_
     assert len(dataset) == 4
 
 
+def test_texts_about_the_data_are_told_apart_from_files_that_might_have_been_images(tmp_path):
+    write_photos(tmp_path, 2)
+    expected = {"README.md": "about the data", "README.dataset.txt": "about the data", "LICENSE": "about the data"}
+    expected |= {"disc/licence.txt": "about the data", "readme.psd": "not an image", "readers.md": "not an image"}
+    for name in expected:
+        (tmp_path / name).write_bytes(b"x")
+    dataset = open_dataset(tmp_path)
+    assert {Path(item.path).relative_to(tmp_path).as_posix(): item.reason for item in dataset.skipped} == expected
+
+
 def test_hidden_files_and_other_files_are_counted(tmp_path):
     write_photos(tmp_path / "train", 3)
     write_photos(tmp_path / "validation", 2, seed=1)

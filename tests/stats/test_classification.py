@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from headstart.stats.classification import classification_metrics, confusion_matrix
+from headstart.stats.accuracy import wilson
+from headstart.stats.classification import classification_metrics, confusion_matrix, weak_classes
 
 
 def problems():
@@ -93,3 +94,52 @@ def test_the_json_form_of_metrics():
         "balanced_accuracy": 1.0,
         "majority": {"class": "ants", "share": 1.0},
     }
+
+
+def answers(*rows):
+    """True and predicted classes of images: a row is (true class, predicted class, number of images)."""
+    return tuple(np.concatenate([[row[place]] * row[2] for row in rows]) for place in (0, 1))
+
+
+def test_a_class_that_is_mostly_missed_is_weak_and_says_what_it_is_taken_for():
+    truth, predicted = answers((0, 0, 68), (0, 1, 2), (1, 1, 7), (1, 0, 4), (1, 2, 59), (2, 2, 69), (2, 1, 1))
+    (weak,) = weak_classes(truth, predicted, ("horses", "humans", "dolls"))
+    assert (weak.name, weak.recall.correct, weak.recall.count) == ("humans", 7, 70)
+    assert (weak.taken_for, weak.taken) == ("dolls", 59)
+    assert weak.describe() == "humans: 10.0% recall (95% interval 4.9% to 19.2%), 59 of 70 taken for dolls"
+
+
+def test_few_errors_and_equally_bad_classes_are_not_weak():
+    names = ("a", "b")
+    assert weak_classes(*answers((0, 0, 97), (0, 1, 3), (1, 1, 2), (1, 0, 1)), names) == ()  # 1 of 3 wrong
+    assert weak_classes(*answers((0, 0, 30), (0, 1, 70), (1, 1, 32), (1, 0, 68)), names) == ()
+    assert weak_classes(*answers((0, 0, 5000), (1, 1, 4700), (1, 0, 300)), names) == ()  # 94% is not weak
+    assert weak_classes(*answers((0, 0, 50)), names) == ()  # nothing to compare with
+    assert weak_classes(*answers((0, 0, 50), (2, 0, 50)), names) == ()  # an unknown class is nobody's fault
+
+
+def test_images_of_one_group_count_once():
+    truth, predicted = answers((0, 0, 20), (1, 1, 30), (1, 0, 30))
+    assert [weak.name for weak in weak_classes(truth, predicted, ("a", "b"))] == ["b"]
+    groups = np.concatenate([np.arange(20), 20 + np.repeat([0, 1, 2], 20)])
+    assert weak_classes(truth, predicted, ("a", "b"), groups) == ()
+    groups = np.concatenate([np.arange(20), 20 + np.arange(60) // 2])
+    (weak,) = weak_classes(truth, predicted, ("a", "b"), groups)
+    assert weak.recall.interval == pytest.approx(wilson(15, 30))
+
+
+@settings(deadline=None, max_examples=50)
+@given(problems())
+def test_a_weak_class_has_an_interval_below_that_of_all_others(problem):
+    classes, pairs = problem
+    truth, predicted = (np.array([pair[place] for pair in pairs]) for place in (0, 1))
+    names = [str(i) for i in range(classes)]
+    weak = {weak.name: weak for weak in weak_classes(truth, predicted, names)}
+    for i, name in enumerate(names):
+        own, others = [t == p for t, p in pairs if t == i], [t == p for t, p in pairs if t != i]
+        is_weak = (
+            bool(own and others)
+            and sum(own) < 0.9 * len(own)
+            and wilson(sum(own), len(own))[1] < wilson(sum(others), len(others))[0]
+        )
+        assert (name in weak) == is_weak

@@ -87,6 +87,10 @@ class RunInfo:
             "precision_choice": None if self.precision_choice is None else self.precision_choice.to_dict(),
             "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
             "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
+            "weak_classes": {
+                name: [weak.to_dict() for weak in evaluation.weak_classes]
+                for name, evaluation in self.evaluations.items()
+            },
             "learning_curve": None if self.learning_curve is None else self.learning_curve.to_dict(),
             "seconds": {
                 "total": self.seconds["total"],

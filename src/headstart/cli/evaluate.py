@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from headstart.cli.evaluation_output import (
+    print_class_table,
+    print_confusion,
+    print_evaluation,
+    print_model_comparison,
+)
 from headstart.cli.options import (
     CONDITION_FAILED,
     GROUP_BY_HELP,
@@ -19,16 +25,7 @@ from headstart.cli.options import (
     StrictOption,
     evaluation_option,
 )
-from headstart.cli.terminal import (
-    line,
-    print_class_table,
-    print_confusion,
-    print_evaluation,
-    print_json,
-    print_model_comparison,
-    print_notes,
-    print_quarantined,
-)
+from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.cli.fit_output import print_fit, print_preview
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
@@ -29,7 +30,7 @@ from headstart.cli.options import (
     run_option,
     save_memory,
 )
-from headstart.cli.terminal import line, print_fit, print_json, print_notes, print_preview, print_quarantined
+from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
 from headstart.machine import import_in_background, quiet_frameworks
 
@@ -279,12 +280,12 @@ def fit_and_write(
     from headstart import report
 
     curves = report.write_training_curves(result.model.run, folder)
-    print_notes(result.notes)
     quarantined = result.model.run["images"]["quarantined"]
-    print_quarantined(quarantined)
     if not flags.as_json:
         print_fit(result, str(folder), time.perf_counter() - start, by_default=flags.backbone is None)
-        print(curves, end="", flush=True)  # the result does not wait for the report
+        print(curves, end="", flush=True)  # the result waits neither for the notes nor for the report
+    print_notes(result.notes)
+    print_quarantined(quarantined)
     page = None
     if flags.report:
         with options.open_cache() as cache:
@@ -317,6 +318,7 @@ def _summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "runtime",
         "accuracy",
         "metrics",
+        "weak_classes",
         "learning_curve",
         "seconds",
         "cache",

@@ -61,6 +61,10 @@ SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders
 SHARD = re.compile(r"-\d+-of-\d+$")  # how names of the Hub's Parquet files end
 TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table of a folder
 
+ABOUT_THE_DATA = "about the data"  # why a README or a licence is skipped, as one expects
+ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}  # names of such files
+ABOUT_SUFFIXES = {"", "md", "txt", "rst", "cff"}
+
 PathParts = tuple[str, ...]
 Paths = Mapping[int, PathParts]  # the parts of the path of each image, by its key
 
@@ -97,7 +101,7 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
         if reason:
             skipped.append(Skipped(source.display_path(key), reason))
         elif not is_image_name(name):
-            skipped.append(Skipped(source.display_path(key), "not an image"))
+            skipped.append(Skipped(source.display_path(key), ABOUT_THE_DATA if _is_about(name) else "not an image"))
         else:
             paths[key] = parts
     if not paths:
@@ -116,6 +120,12 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
     return sorted_dataset(
         uri, items, skipped, source.quarantined, source.read, layout=layout, notes=(*source.notes, *notes)
     )
+
+
+def _is_about(name: str) -> bool:
+    """Return whether a file is a text about the data: README.md, README.dataset.txt, LICENSE."""
+    stem, _, suffix = name.rsplit("/", 1)[-1].lower().partition(".")
+    return stem in ABOUT and suffix.rsplit(".", 1)[-1] in ABOUT_SUFFIXES
 
 
 def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from headstart.data import Quarantined
 from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
-from headstart.stats.classification import ClassificationMetrics, classification_metrics, confusion_matrix
+from headstart.stats.classification import (
+    ClassificationMetrics,
+    WeakClass,
+    classification_metrics,
+    confusion_matrix,
+    weak_classes,
+)
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule, MeanCost, decide, mean_cost
 
@@ -110,7 +116,8 @@ class Evaluation:
     wrong. With thresholds also: ``coverage``, how many images of known classes have theirs in their prediction set,
     and ``set_size``, the mean number of classes in a set; ``false_rejections``, how many images of known classes are
     rejected; ``ood_recall``, how many images of unknown classes are. None where there are no such images. ``cost`` is
-    the mean cost of the predictions for images of known classes, None where the model has no costs.
+    the mean cost of the predictions for images of known classes, None where the model has no costs. ``weak_classes``
+    are recognised far worse than the others, worst first.
     """
 
     predictions: Predictions
@@ -122,6 +129,7 @@ class Evaluation:
     false_rejections: Accuracy | None = None
     ood_recall: Accuracy | None = None
     cost: MeanCost | None = None
+    weak_classes: tuple[WeakClass, ...] = ()
 
     @property
     def training_images(self) -> int:
@@ -167,6 +175,7 @@ class Evaluation:
             },
             "accuracy": self.accuracy.to_dict(),
             **self.metrics.to_dict(),
+            "weak_classes": [weak.to_dict() for weak in self.weak_classes],
             "confusion": self.confusion.tolist(),
             "unknown_classes": list(predictions.unknown_classes),
         }
@@ -218,6 +227,7 @@ def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None
         false_rejections,
         ood_recall,
         cost,
+        weak_classes(truth, predicted, predictions.classes, groups),
     )
 
 

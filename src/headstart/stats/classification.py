@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.stats.accuracy import Accuracy, wilson
+
+GOOD_RECALL = 0.9  # from which on a class is not called weak, however good the others are
 UNEVEN = 1.5  # times the share that a class would have if all had equally many images
 
 
@@ -112,3 +115,60 @@ def classification_metrics(
 
 def _ratio(numerator: int, denominator: int) -> float | None:
     return float(numerator / denominator) if denominator else None
+
+
+@dataclass(frozen=True)
+class WeakClass:
+    """A class that is recognised far worse than the others: its recall, and the class that most of the rest became."""
+
+    name: str
+    recall: Accuracy
+    taken_for: str
+    taken: int
+
+    def describe(self) -> str:
+        """Return one line: "humans: 10.0% recall (95% interval 4.9% to 19.2%), 63 of 70 taken for dolls"."""
+        low, high = self.recall.interval
+        return (
+            f"{self.name}: {self.recall.value:.1%} recall (95% interval {low:.1%} to {high:.1%}), "
+            f"{self.taken} of {self.recall.count} taken for {self.taken_for}"
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {"class": self.name, "recall": self.recall.to_dict(), "taken_for": self.taken_for, "taken": self.taken}
+
+
+def weak_classes(
+    y_true: NDArray[np.integer],
+    y_pred: NDArray[np.integer],
+    names: Sequence[str],
+    groups: NDArray[np.integer] | None = None,
+) -> tuple[WeakClass, ...]:
+    """Return the classes that are weak beyond chance, worst first; none where no class stands out.
+
+    A class is weak where less than ``GOOD_RECALL`` of its images are recognised and the 95% interval of that share
+    (Wilson) lies below that of the images of all other classes. With ``groups`` [n], whose images are alike, each group
+    counts as one image. ``y_true`` and ``y_pred`` [n] are in 0..k-1 for ``names`` [k]; other true classes are ignored.
+    """
+    weak = []
+    is_correct, is_known = y_true == y_pred, y_true < len(names)
+    for i, name in enumerate(names):
+        own = y_true == i
+        others = is_known & ~own
+        if not own.any() or not others.any():
+            continue
+        recall = _recall(is_correct, own, groups)
+        if recall.value >= GOOD_RECALL or recall.interval[1] >= _recall(is_correct, others, groups).interval[0]:
+            continue
+        counts = np.bincount(y_pred[own & ~is_correct], minlength=len(names))
+        taken_for = int(counts.argmax())
+        weak.append(WeakClass(name, recall, names[taken_for], int(counts[taken_for])))
+    return tuple(sorted(weak, key=lambda weak_class: weak_class.recall.value))
+
+
+def _recall(is_correct: NDArray[np.bool_], selected: NDArray[np.bool_], groups: NDArray[np.integer] | None) -> Accuracy:
+    correct, count = int(is_correct[selected].sum()), int(selected.sum())
+    independent = count if groups is None else len(np.unique(groups[selected]))
+    method = "Wilson" if groups is None else "Wilson, a group as one image"
+    return Accuracy(correct, count, wilson(correct / count * independent, independent), method)

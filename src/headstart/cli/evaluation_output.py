@@ -1,0 +1,112 @@
+"""What commands print of evaluations: accuracies, classes, errors, and models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from headstart.cli.terminal import NAME_WIDTH, counted, fitted, line, share_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headstart.compare import ModelComparison
+    from headstart.compare.models import ModelDifference
+    from headstart.model import Evaluation
+    from headstart.stats.classification import ClassificationMetrics
+
+MAX_ERRORS = 10
+MAX_WEAK = 3
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the accuracy, and how well prediction sets and rejection meet their targets."""
+    print(f"Accuracy    {evaluation.accuracy}")
+    print_weak_classes(evaluation)
+    metrics = evaluation.metrics
+    print(f"            balanced accuracy {metrics.balanced_accuracy:.1%}, macro F1 {metrics.macro_f1:.1%}")
+    print_baseline(metrics)
+    print_cost(evaluation)
+    if evaluation.decision:
+        print(line(f"Decisions   {evaluation.decision.partition(' ')[2]}"))
+    thresholds = evaluation.predictions.thresholds
+    if thresholds is None:
+        return
+    if evaluation.coverage is not None:
+        print(
+            f"Sets        {evaluation.coverage} hold the true class (target {thresholds.coverage:.0%}); "
+            f"{evaluation.set_size:.2f} classes per set"
+        )
+    if evaluation.false_rejections is not None:
+        print(f"Rejected    {evaluation.false_rejections} of known classes (target {thresholds.false_alarms:.0%})")
+    if evaluation.ood_recall is not None:
+        print(f"Rejected    {evaluation.ood_recall} of classes that the model does not know")
+
+
+def print_class_table(metrics: ClassificationMetrics) -> None:
+    """Print precision, recall, F1 and the number of images of each class."""
+    width = max(NAME_WIDTH, 12)
+    print(f"{'class':{width}} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>8}")
+    for row in metrics.per_class:
+        values = " ".join(f"{share_text(value):>9}" for value in (row.precision, row.recall, row.f1))
+        print(f"{fitted(row.name, width):{width}} {values} {row.support:8}")
+    macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
+    values = " ".join(f"{value:9.1%}" for value in macro)
+    print(f"{'macro average':{width}} {values} {sum(row.support for row in metrics.per_class):8}")
+
+
+def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:
+    """Print the most frequent errors, first."""
+    k = len(classes)
+    errors = [(int(counts[i, j]), classes[i], classes[j]) for i in range(k) for j in range(k) if i != j]
+    for count, truth, predicted in sorted((error for error in errors if error[0]), reverse=True)[:MAX_ERRORS]:
+        print(line(f"{count:8}  {truth} predicted as {predicted}"))
+
+
+def print_model_comparison(comparison: ModelComparison) -> None:
+    """Print the accuracy of each model, and for each pair whether the difference is significant."""
+    width = max(len(name) for name in comparison.models)
+    for name, evaluation in zip(comparison.models, comparison.evaluations, strict=True):
+        print(line(f"{name:{width}}  {evaluation.accuracy}"))
+    for pair in comparison.differences:
+        print(line(_difference(comparison, pair)))
+
+
+def _difference(comparison: ModelComparison, pair: ModelDifference) -> str:
+    first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
+    points = 100 * paired.difference
+    low, high = (100 * bound for bound in paired.interval)
+    detail = (
+        f"{second} is {points:+.1f} points from {first} (95% interval {low:+.1f} to {high:+.1f}, "
+        f"{comparison.groups.count} groups resampled); only {second} is correct on "
+        f"{counted(paired.only_second, 'image')}, only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
+    )
+    if paired.significant:
+        better, worse = (second, first) if points > 0 else (first, second)
+        return f"{better} is better than {worse}: {detail}"
+    images = len(comparison.evaluations[0].predictions)
+    return f"{counted(images, 'image')} show no difference between {first} and {second}: {detail}"
+
+
+def print_weak_classes(evaluation: Evaluation) -> None:
+    """Name the classes that are recognised far worse than the others, and for what they are taken."""
+    weak = evaluation.weak_classes
+    for weak_class in weak[:MAX_WEAK]:
+        print(line(f"Weak class  {weak_class.describe()}"))
+    if len(weak) > MAX_WEAK:
+        print(f"            and {len(weak) - MAX_WEAK} more weak classes")
+
+
+def print_baseline(metrics: ClassificationMetrics) -> None:
+    """Print what the most frequent class alone would give, where the classes are so uneven that it matters."""
+    if metrics.is_uneven:
+        name, share = metrics.majority
+        balanced = metrics.balanced_accuracy
+        print(line(f"Baseline    {share:.1%} by always predicting {name}; balanced accuracy {balanced:.1%}"))
+
+
+def print_cost(evaluation: Evaluation) -> None:
+    """Print the mean cost of the predictions, where there are costs."""
+    if evaluation.cost is not None:
+        print(f"Cost        {evaluation.cost}")
