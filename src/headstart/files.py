@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -13,8 +14,9 @@ import stat
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +26,8 @@ MAX_VALUES = 5_000_000  # in a file of JSON: each takes up to 240 bytes, however
 ATTEMPTS = 10  # to replace a folder that other processes replace as well
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # why a folder cannot take the name of another one
 ABANDONED_SECONDS = 86_400
+MAX_NAME_BYTES = 180  # of the 255 of most file systems: a number and an ending are added
+UNSAFE = frozenset('%/\\:*?"<>|')  # in names of files, on one system or another
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNDECODED = re.compile("[\udc80-\udcff]")
 ESCAPED = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
@@ -127,17 +131,78 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     The data are on the disk before the file gets its name. What killed runs have left beside it more than a day ago is
     deleted. Raises OSError.
     """
+    with open_atomic(path) as stream:
+        stream.write(encode(data) if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write to that gets its name at the end, as ``write_atomic`` says. Raises OSError."""
     sweep_unfinished(path.parent)
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
         with temporary.open("xb") as stream:
-            stream.write(encode(data) if isinstance(data, str) else data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def safe_name(text: str) -> str:
+    """Return a name for a file or folder that stands for ``text``, and for no other text.
+
+    Characters that mean something in a path, to a shell or to a terminal become ``%`` and the bytes in hexadecimal, and
+    so do a dot, an underscore or a space at the start. A name of more than 180 bytes is cut, and ends in its hash.
+
+    >>> safe_name("bees"), safe_name("../a/b"), safe_name(".hidden"), safe_name("café au lait"), safe_name("")
+    ('bees', '%2E.%2Fa%2Fb', '%2Ehidden', 'café au lait', '%')
+    """
+    parts = []
+    for i, c in enumerate(text):
+        is_plain = c.isprintable() and c not in UNSAFE and not (i == 0 and c in "._ ")
+        data = bytes([ord(c) - 0xDC00]) if UNDECODED.match(c) else c.encode("utf-8", "surrogatepass")
+        parts.append(c if is_plain else "".join(f"%{byte:02X}" for byte in data))
+    name = "".join(parts) or "%"
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    return f"{name.encode()[:MAX_NAME_BYTES].decode('utf-8', 'ignore')}%{sha256[:16]}"
+
+
+def add_file(folder: Path, name: str, data: bytes) -> Path:
+    """Write a new file into a folder, which is made where it is missing; no file is ever overwritten.
+
+    Where the name is taken by another file, ``-2`` or a higher number is put before its ending; where that file has the
+    same bytes, nothing is written. Returns the path. Raises OSError, also where the folder is a link.
+    """
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "A link in the place of a folder", str(folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = Path(name).stem, Path(name).suffix
+    temporary = folder / f"{TEMPORARY}{uuid.uuid4().hex}"
+    try:
+        for number in count(1):
+            path = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
+            if os.path.lexists(path):
+                if _has_content(path, data):
+                    return path
+                continue
+            if not temporary.exists():
+                temporary.write_bytes(data)
+            with suppress(FileExistsError):  # another process was faster
+                os.link(temporary, path)
+                return path
+    finally:
+        temporary.unlink(missing_ok=True)
+    raise AssertionError("count ends nowhere")
+
+
+def _has_content(path: Path, data: bytes) -> bool:
+    is_file = path.is_file() and not path.is_symlink()
+    return is_file and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def sweep_unfinished(folder: Path) -> None:

@@ -5,17 +5,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from headstart.data import from_images, open_dataset
 from headstart.errors import DataError, HeadstartError
 from headstart.features import Compute
 from headstart.model import Predictor
-from headstart.model.predictor import labelled_part
+from headstart.model.predictor import PART, _part_ends, labelled_part
 
 ONNXRUNTIME = Compute("onnxruntime")
 
@@ -121,3 +124,47 @@ def test_arrays_bytes_and_paths_get_the_same_predictions(predictor, photos):
     of_arrays = predictor.predict([np.asarray(Image.open(file).convert("RGB")) for file in files]).probabilities
     np.testing.assert_allclose(of_bytes, expected, atol=1e-6)
     np.testing.assert_allclose(of_arrays, expected, atol=0.02)  # two JPEG decoders
+
+
+def test_parts_have_the_predictions_of_the_whole_and_come_while_the_rest_is_not_read(predictor, photos):
+    paths = [*map(str, sorted((photos / "train").rglob("*.jpg"))), str(photos / "missing.jpg")]
+    read = []
+
+    def reader(key):
+        read.append(key)
+        return dataset.reader(key)
+
+    dataset = from_images(paths)
+    whole = predictor.predict_dataset(dataset)
+    predictor = Predictor(predictor.model, Compute("onnxruntime", workers=1))
+    parts = predictor.predict_in_parts(replace(dataset, reader=reader), start=3)
+    part, first = next(parts)
+    assert sorted(read) == [3, 4, 5, 6, 7]  # a batch of eight begins with image 0
+    assert first.paths == tuple(item.path for item in part.items) == tuple(paths[3:8])
+    ((rest, last),) = parts
+    assert len(rest) == len(paths) - 8
+    assert [image.path for image in last.quarantined] == [paths[-1]]
+    assert np.allclose(np.concatenate([first.probabilities, last.probabilities]), whole.probabilities[3:], atol=1e-3)
+    assert last.rows.tolist() == [*range(len(paths) - 9)]
+    assert list(predictor.predict_in_parts(dataset, start=len(dataset))) == []
+
+
+def test_a_note_about_images_of_several_parts_is_said_once_with_their_number(predictor, tmp_path):
+    for i in range(20):
+        Image.new("I;16", (40, 40), 1000 * i).save(tmp_path / f"{i:02}.png")
+    paths = sorted(map(str, tmp_path.iterdir()))
+    whole = predictor.predict(paths)
+    predictor = Predictor(predictor.model, Compute("onnxruntime", workers=1))
+    notes = [predictions.notes for _, predictions in predictor.predict_in_parts(paths)]
+    assert whole.notes
+    assert notes == [(), whole.notes]
+
+
+@given(st.integers(0, 5000), st.integers(1, 600))
+def test_parts_follow_each_other_and_none_is_small(count, smallest):
+    ends = list(_part_ends(count, smallest))
+    sizes = np.diff([0, *ends])
+    assert ends[-1] == count
+    assert len(ends) == 1 or min(sizes) >= smallest
+    assert max(sizes) < max(PART, smallest) + smallest
+    assert len(ends) == 1 or sizes[0] == smallest

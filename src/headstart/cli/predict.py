@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,14 +20,39 @@ from headstart.cli.options import (
     ModelArgument,
     ReadFlags,
     RunOptions,
+    common,
     save_memory,
 )
 from headstart.cli.terminal import line, print_json, print_notes, print_prediction, print_quarantined, print_skipped
 from headstart.errors import DataError, ImageError, OptionError
 
 if TYPE_CHECKING:
-    from headstart.data import Dataset
-    from headstart.model import Predictions
+    from headstart.data import Dataset, Quarantined
+    from headstart.model import Predictions, Predictor
+    from headstart.model.explain import Explainer
+    from headstart.model.prediction_file import PredictionFile
+
+
+@dataclass(frozen=True)
+class PredictFlags:
+    """What becomes of the predictions."""
+
+    output: Annotated[
+        Path | None,
+        common(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write all probabilities to FILE (.csv, .jsonl, .parquet); a run that was stopped is continued.",
+        ),
+    ] = None
+    top: Annotated[int, common(min=1, help="How many classes to name on standard output.")] = 1
+    explain: Annotated[
+        Path | None, common(metavar="DIR", help="Write each image with its class activation map to DIR.")
+    ] = None
+    copy_to: Annotated[
+        Path | None, common(metavar="DIR", help="Copy each image to DIR/CLASS; no file is overwritten.")
+    ] = None
 
 
 def predict(
@@ -35,7 +60,7 @@ def predict(
     images: Annotated[
         list[str], typer.Argument(metavar="IMAGES...", help="Images, or folders, archives and tables of them.")
     ],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    flags: PredictFlags = PredictFlags(),
     reading: ReadFlags = ReadFlags(),
     form: Format = Format(),
     run: RunOptions = RunOptions(),
@@ -46,26 +71,84 @@ def predict(
 
     if form.as_json and form.as_csv:
         raise OptionError("--json and --csv exclude each other; give one.")
+    if flags.output is not None and (form.as_json or form.as_csv):
+        raise OptionError("The form of a file is that of its name; leave --json and --csv out, or -o.")
+    _check_places([flags.output, flags.explain, flags.copy_to], images)
     predictor = Predictor.load(model, run.compute)
+    explainer = None if flags.explain is None else _explainer(predictor)
     dataset = _open_inputs(images, reading)
     save_memory(len(dataset))
+    file, start = _begin_file(flags.output, images, dataset, predictor)
+    if flags.output is None and messages.progress is None and sys.stdout.isatty():
+        messages = replace(messages, progress=False)  # the rows are the progress, and a bar would be among them
+    notes: list[str] = [*dataset.notes]
+    quarantined: list[Quarantined] = []
+    if file is None and form.as_csv:
+        print(_csv_header(min(flags.top, len(predictor.model.classes))), end="")
     with messages.bar("Predicting") as bar:
-        predictions = predictor.predict(dataset, progress=bar)
-    count = min(top, len(predictions.classes))
-    if form.as_json:
-        _print_json_lines(dataset, predictions, count)
-    elif form.as_csv:
-        _print_csv(dataset, predictions, count)
-    else:
-        for i in range(len(predictions)):
-            print_prediction(predictions, i, count)
-    print_notes([*dataset.notes, *predictions.notes])
+        for part, predictions in predictor.predict_in_parts(dataset, start=start, progress=bar):
+            _write_images(explainer, part, predictions, flags)
+            if file is None:
+                _print_rows(part, predictions, form, flags.top)
+            else:
+                file.add(part, predictions, start)
+            start += len(part)
+            notes += predictions.notes
+            quarantined += predictions.quarantined
+    count = len(dataset) + len(dataset.quarantined)
+    errors = len(quarantined) if file is None else file.finish()
+    if file is not None:
+        print(line(f"{file.path} has {count} rows, {errors} of which could not be read"))
+    print_notes(notes)
     print_skipped(dataset)
-    print_quarantined([vars(image) for image in predictions.quarantined])
-    if not len(predictions):
-        raise typer.Exit(WRONG_INPUT)
-    if predictions.quarantined:
-        raise typer.Exit(CONDITION_FAILED)
+    print_quarantined([vars(image) for image in quarantined])
+    if errors:
+        raise typer.Exit(WRONG_INPUT if errors == count else CONDITION_FAILED)
+
+
+def _begin_file(
+    path: Path | None, images: list[str], dataset: Dataset, predictor: Predictor
+) -> tuple[PredictionFile | None, int]:
+    """Return the file to write and how many of its inputs it has already, from a run that was stopped."""
+    if path is None:
+        return None, 0
+    from headstart.model.prediction_file import prediction_file
+
+    runtime = predictor.compute_of_model.resolve().key
+    file = prediction_file(path, images, dataset, predictor.model, runtime)
+    start = file.begin()
+    if start:
+        print_notes([f"{file.part} has the first {start:,} of {len(dataset):,} inputs already; the rest follows."])
+    return file, start
+
+
+def _check_places(places: list[Path | None], images: list[str]) -> None:
+    """Raise OptionError for a place to write to inside of an input: the next run would read what this one wrote."""
+    folders = {os.path.realpath(name): name for name in images if os.path.isdir(name)}  # noqa: PTH112
+    for place in places:
+        inside = (
+            []
+            if place is None
+            else [folders[str(p)] for p in Path(os.path.realpath(place)).parents if str(p) in folders]
+        )
+        if inside:
+            raise OptionError(f"{place} lies in {inside[0]}, whose images are predicted; give a place outside of it.")
+
+
+def _explainer(predictor: Predictor) -> Explainer:
+    from headstart.model.explain import Explainer
+
+    return Explainer.of(predictor.model)
+
+
+def _write_images(explainer: Explainer | None, part: Dataset, predictions: Predictions, flags: PredictFlags) -> None:
+    """Write the class activation maps and the sorted copies of some images, where they are asked for."""
+    if explainer is not None and flags.explain is not None:
+        explainer.write(part, predictions, flags.explain)
+    if flags.copy_to is not None:
+        from headstart.model.sorted_copies import copy_sorted
+
+        copy_sorted(part, predictions, flags.copy_to)
 
 
 def _open_inputs(inputs: list[str], reading: ReadFlags) -> Dataset:
@@ -105,47 +188,40 @@ def _unreadable(path: str, reason: str) -> Dataset:
     return replace(from_images([path]), reader=read)
 
 
-def _results(dataset: Dataset, predictions: Predictions) -> Iterator[tuple[str, int | None, str]]:
-    """Yield, for every input in order, its path, its place in the predictions or None, and why it was not read."""
-    place = {int(row): i for i, row in enumerate(predictions.rows)}
-    reasons = {image.path: image.reason for image in predictions.quarantined}
-    for row, item in enumerate(dataset.items):
-        yield item.path, place.get(row), "" if row in place else reasons.get(item.path, "")
-    for image in dataset.quarantined:
-        yield image.path, None, image.reason
+def _print_rows(part: Dataset, predictions: Predictions, form: Format, top: int) -> None:
+    """Print predictions as they come; whoever reads them has them at once."""
+    from headstart.model.prediction_rows import json_objects
+
+    count = min(top, len(predictions.classes))
+    if form.as_json:
+        for value in json_objects(part, predictions, count):
+            print_json(value)
+    elif form.as_csv:
+        _print_csv(part, predictions, count)
+    else:
+        for i in range(len(predictions)):
+            print_prediction(predictions, i, count)
+    sys.stdout.flush()
 
 
-def _best(predictions: Predictions, i: int, count: int) -> list[tuple[str, float]]:
-    probabilities = predictions.probabilities[i]
-    return [(predictions.classes[c], float(probabilities[c])) for c in predictions.ranking(i)[:count]]
+def _csv_header(count: int) -> str:
+    from headstart.files import table_row
+
+    columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]
+    return table_row(["path", *columns, "none_of_these", "set", "error"])
 
 
-def _print_json_lines(dataset: Dataset, predictions: Predictions, count: int) -> None:
-    for path, i, error in _results(dataset, predictions):
-        if i is None:
-            print_json({"path": path, "error": error})
-            continue
-        result: dict[str, Any] = {
-            "path": path,
-            "classes": [{"class": name, "probability": p} for name, p in _best(predictions, i, count)],
-            "none_of_these": None if predictions.is_rejected is None else bool(predictions.is_rejected[i]),
-            "set": predictions.prediction_set(i),
-            "distance": None if predictions.ood_scores is None else float(predictions.ood_scores[i]),
-        }
-        print_json(result)
-
-
-def _print_csv(dataset: Dataset, predictions: Predictions, count: int) -> None:
+def _print_csv(part: Dataset, predictions: Predictions, count: int) -> None:
     from headstart.files import table_path, table_row, table_text
+    from headstart.model.prediction_rows import best_classes, input_rows
 
     show = line if sys.stdout.isatty() else str  # control characters could steer a terminal
-    columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]
-    print(table_row(["path", *columns, "none_of_these", "set", "error"]), end="")
-    for path, i, error in _results(dataset, predictions):
+    for path, i, error in input_rows(part, predictions):
         if i is None:
-            print(table_row([show(table_path(path)), *[""] * (len(columns) + 2), show(table_text(error))]), end="")
+            print(table_row([show(table_path(path)), *[""] * (2 * count + 2), show(table_text(error))]), end="")
             continue
-        best = [value for name, p in _best(predictions, i, count) for value in (show(table_text(name)), f"{p:.6f}")]
+        best = best_classes(predictions, i, count)
+        cells = [value for name, p in best for value in (show(table_text(name)), f"{p:.6f}")]
         is_rejected = "" if predictions.is_rejected is None else str(bool(predictions.is_rejected[i])).lower()
         names = show(table_text("|".join(predictions.prediction_set(i) or [])))
-        print(table_row([show(table_path(path)), *best, is_rejected, names, ""]), end="")
+        print(table_row([show(table_path(path)), *cells, is_rejected, names, ""]), end="")

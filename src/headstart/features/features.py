@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class Features:
     width as stored, contrast and sharpness (``images.thumbnail``); ``content_hashes`` [n, 32] uint8 the SHA-256 of its
     bytes; ``index`` [n] its place in the dataset. ``quarantined`` names the images that could not be read. ``hits`` and
     ``misses`` count images found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed
-    over threads. ``notes`` say what was not used of images that could be read.
+    over threads. ``remarks`` count, by what was not used of an image, the images that could be read; ``notes`` say it.
     """
 
     values: Mapping[str, NDArray[np.floating]]
@@ -56,7 +56,12 @@ class Features:
     hits: int
     misses: int
     seconds: Mapping[str, float]
-    notes: tuple[str, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Each remark once, with the number of images that it is about."""
+        return remark_notes(self.remarks)
 
     @property
     def deepest_tap(self) -> str:
@@ -237,10 +242,13 @@ class _FeatureArrays:
             len(index) - self.misses,
             self.misses,
             {"total": total_seconds, "decode": self.decode_seconds, "features": self.run_seconds},
-            self._notes(),
+            self._remark_counts(),
         )
 
-    def _notes(self) -> tuple[str, ...]:
-        """Return each remark once, with the number of images that it is about."""
-        counts = Counter(remark for i, found in self.remarks.items() if i not in self.errors for remark in found)
-        return tuple(remark.format(count=f"{count:,}") for remark, count in counts.items())
+    def _remark_counts(self) -> dict[str, int]:
+        return dict(Counter(remark for i, found in self.remarks.items() if i not in self.errors for remark in found))
+
+
+def remark_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return each remark of ``images.remarks`` as a note, with the number of images that it is about."""
+    return tuple(remark.format(count=f"{count:,}") for remark, count in counts.items())

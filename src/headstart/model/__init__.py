@@ -9,7 +9,11 @@ folder.py       write a model folder whole or not at all; read one as untrusted 
 card.py         the model card
 predictions.py  Predictions and Evaluation
 predictor.py    Predictor: model folder in, predictions out
+prediction_rows.py  predictions as rows of tables and objects of JSON
+prediction_file.py  a file of predictions that grows in pieces and can be continued
+sorted_copies.py    images copied into a folder for each predicted class
 cam.py          class activation maps
+explain.py      class activation maps of new images, from the graph of a finished model
 """
 
 from headstart.model.predictions import Evaluation, Predictions

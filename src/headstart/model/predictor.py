@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Quarantined, as_dataset
 from headstart.errors import DataError, OptionError
-from headstart.features import Compute
-from headstart.features.extractor import load_backbone_graph
-from headstart.features.features import Progress, embed_exactly
+from headstart.features import Compute, Features
+from headstart.features.extractor import BATCH_SIZE, load_backbone_graph
+from headstart.features.features import Progress, embed_exactly, remark_notes
 from headstart.features.runtime import Graph
 from headstart.model.folder import read_model
 from headstart.model.golden import Verification, verify
 from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
+
+PART = 256  # images whose results are given together: less than 3 seconds of work, and seldom a pause between two
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,53 @@ class Predictor:
         """
         return self.predict_dataset(as_dataset(images), progress=progress)
 
+    def predict_in_parts(
+        self, images: Any, *, start: int = 0, progress: Progress | None = None
+    ) -> Iterator[tuple[Dataset, Predictions]]:
+        """Predict as ``predict`` does, from the image ``start`` on, and yield results while the rest is computed.
+
+        Each is a part of the dataset and the predictions for it, whose ``rows`` are places in that part; the parts
+        follow each other. True classes are not looked at. The last part has the notes about all images, and those that
+        were refused while listing. Where nothing is left to predict, nothing is yielded.
+        """
+        dataset = as_dataset(images)
+        remarks: Counter[str] = Counter()
+        ends = _part_ends(len(dataset), BATCH_SIZE * self.compute.threads)
+        for end in (end for end in ends if end > start or end == 0):
+            is_last = end == len(dataset)
+            part = replace(
+                dataset,
+                items=tuple(replace(item, label=None) for item in dataset.items[start:end]),
+                quarantined=dataset.quarantined if is_last else (),
+            )
+            predictions, features = self._predict(part, False, _shifted(progress, start, len(dataset)))
+            remarks.update(features.remarks)
+            yield part, replace(predictions, notes=remark_notes(remarks) if is_last else ())
+            start = end
+
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image of a dataset."""
-        model = self.model
         is_labelled = all(item.label is not None for item in dataset.items)
+        predictions, features = self._predict(dataset, is_labelled, progress)
+        if not is_labelled:
+            return predictions
+        labels = [str(dataset.items[i].label) for i in features.index]
+        truth, unknown = encode_truth(self.model.classes, labels)
+        known = self.model.is_training_image(features.content_hashes)
+        return replace(predictions, truth=truth, unknown_classes=unknown, is_training_image=known)
+
+    def _predict(
+        self, dataset: Dataset, hashes: bool, progress: Progress | None = None
+    ) -> tuple[Predictions, Features]:
+        """Predict without true classes; the features are the outputs of the model, with hashes where asked for."""
+        model = self.model
         features = embed_exactly(
             dataset,
             model.as_backbone(),
             self.compute_of_model,
             load=self._load_graph,
             is_loaded=bool(self._graphs),
-            hashes=is_labelled,
+            hashes=hashes,
             progress=progress,
         )
         values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
@@ -92,11 +131,7 @@ class Predictor:
             notes=features.notes,
             rule=model.rule,
         )
-        if not is_labelled:
-            return predictions
-        truth, unknown = encode_truth(model.classes, [str(item.label) for item in items])
-        known = model.is_training_image(features.content_hashes)
-        return replace(predictions, truth=truth, unknown_classes=unknown, is_training_image=known)
+        return predictions, features
 
     def features(self, images: Any, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Return the features [n, d] of images that the head turns into probabilities: the vectors of its taps.
@@ -133,6 +168,23 @@ class Predictor:
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
         return verify(self.model, self.compute_of_model.resolve())
+
+
+def _part_ends(count: int, smallest: int) -> Iterator[int]:
+    """Yield where the parts of ``count`` images end: the first is small, so that its results come at once.
+
+    None but a single part is smaller than ``smallest``: a graph is loaded for as many threads as there are batches.
+    """
+    end = min(smallest, count)
+    while count - end >= smallest:
+        yield end
+        end = min(end + max(PART, smallest), count)
+    yield count
+
+
+def _shifted(progress: Progress | None, start: int, total: int) -> Progress | None:
+    """Return the progress of a part as that of all images."""
+    return None if progress is None else lambda done, _: progress(start + done, total)
 
 
 def check_all_read(quarantined: Sequence[Quarantined]) -> None:

@@ -1,0 +1,61 @@
+"""Names that are safe for a file, and files that are added without overwriting any."""
+
+import os
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from headstart.files import add_file, open_atomic, safe_name
+
+NAMES = st.text(st.one_of(st.sampled_from(string.printable + "%_./\\é\udce9\u202e馬"), st.characters()), max_size=300)
+
+
+@given(NAMES, NAMES)
+@example("caf\udce9", "caf\\xe9")
+@example("a/b", "a%2Fb")
+@example("x" * 300, "x" * 299 + "y")
+def test_a_safe_name_is_one_part_of_a_path_and_stands_for_one_text(first, second):
+    name = safe_name(first)
+    assert "/" not in name
+    assert 0 < len(os.fsencode(name)) <= 220
+    assert name.isprintable()
+    assert name[0] not in "._ "
+    assert not set(name) & set('/\\:*?"<>|\0')
+    assert (name == safe_name(second)) == (first == second)
+
+
+def test_a_file_is_added_beside_another_of_its_name_and_written_once(tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert add_file(folder, "x.jpg", b"1") == folder / "x.jpg"
+    assert add_file(folder, "x.jpg", b"2") == folder / "x-2.jpg"
+    assert add_file(folder, "x.jpg", b"1") == folder / "x.jpg"
+    assert add_file(folder, "x.jpg", b"2") == folder / "x-2.jpg"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"x.jpg": b"1", "x-2.jpg": b"2"}
+
+
+def test_a_link_in_the_place_of_a_file_or_folder_is_not_followed(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="link"):
+        add_file(tmp_path / "link", "x.jpg", b"1")
+    (tmp_path / "victim.jpg").write_bytes(b"old")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.jpg").symlink_to(tmp_path / "victim.jpg")
+    assert add_file(tmp_path / "in", "x.jpg", b"new").name == "x-2.jpg"
+    assert (tmp_path / "victim.jpg").read_bytes() == b"old"
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_an_error_while_a_file_is_written_leaves_the_old_one(tmp_path):
+    (tmp_path / "x").write_bytes(b"old")
+
+    def fail():
+        with open_atomic(tmp_path / "x") as stream:
+            stream.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("x", b"old")]
