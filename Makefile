@@ -1,5 +1,5 @@
 # make test    sets up a virtual environment and runs every check
-# make demo    renders the sample, fits, predicts and evaluates
+# make demo    installs what a user needs, renders a sample, fits, predicts, evaluates and shows the report
 # make setup   only the environment
 # make docs    the documentation site, in site/
 # make fuzz    hostile inputs, SEED=0 COUNT=10000 (hours: COUNT=100000)
@@ -15,8 +15,13 @@ COUNT ?= 10000
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+# What a user needs and nothing else, with pip's progress. Modules are compiled as they are first imported, not all here.
+$(VENV)/.core: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --no-compile --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.core
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,docs,openvino,tables]'
 	touch $@
 
@@ -48,17 +53,18 @@ $(ZOO)/.ready: pyproject.toml
 zoo: $(ZOO)/.ready
 	$(ZOO)/bin/pytest -m zoo
 
-demo: setup
+demo: $(VENV)/.core
 	rm -rf demo
-	$(BIN)/headstart sample horses-or-humans demo/horses-or-humans
-	$(BIN)/headstart fit demo/horses-or-humans -o demo/model
-	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/horses/*-0.jpg --top 1 | head -n 3
-	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/humans/*-0.jpg --top 1 | head -n 3
+	$(BIN)/headstart sample horses-or-humans demo/horses-or-humans --train 300 --validation 100 --progress
+	$(BIN)/headstart fit demo/horses-or-humans -o demo/model --progress
+	$(BIN)/headstart predict demo/model demo/horses-or-humans/validation/*/*-0.jpg --top 2
 	$(BIN)/headstart evaluate demo/model demo/horses-or-humans/validation
 	@echo
 	@echo "Images     demo/horses-or-humans"
 	@echo "Model      demo/model (model.onnx runs in any ONNX runtime; README.md has its accuracy)"
 	@echo "Yours      $(BIN)/headstart fit FOLDER"
+	@echo "Report:"
+	@$(BIN)/headstart open demo/model
 
 clean:
 	rm -rf $(VENV) $(ZOO) demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -56,19 +56,9 @@ class RunInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         features, split, selected = self.features, self.split, self.selected
-        quarantined = (*self.dataset.quarantined, *features.quarantined)
         info = {
             "classes": list(split.classes),
-            "images": {
-                "train": len(split.train),
-                "validation": len(split.validation),
-                "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
-                "skipped": self.dataset.skip_counts,
-                "skipped_files": {  # skipped.csv has all
-                    reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(self.dataset.skipped).items()
-                },
-                "layout": self.dataset.layout,
-            },
+            "images": self._images(),
             "groups": split.groups.to_dict(),
             "backbone": {
                 "id": self.backbone.id,
@@ -114,6 +104,20 @@ class RunInfo:
         costs = {name: e.cost.to_dict() for name, e in self.evaluations.items() if e.cost is not None}
         info |= {"cost": costs} if costs else {}
         return info if self.fine_tuning is None else {**info, "fine_tuning": dict(self.fine_tuning)}
+
+    def _images(self) -> dict[str, Any]:
+        dataset = self.dataset
+        quarantined = (*dataset.quarantined, *self.features.quarantined)
+        return {
+            "train": len(self.split.train),
+            "validation": len(self.split.validation),
+            "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
+            "skipped": dataset.skip_counts,
+            "skipped_files": {  # skipped.csv has all
+                reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(dataset.skipped).items()
+            },
+            "layout": dataset.layout,
+        }
 
 
 def _fingerprint(features: Features) -> str:

@@ -25,6 +25,7 @@ from headstart.cli.download import download
 from headstart.cli.evaluate import evaluate
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
+from headstart.cli.open import open_report
 from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
 from headstart.cli.predict import predict
 from headstart.cli.report import report
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     evaluate,
     check,
     report,
+    open_report,
     compare,
     fine_tune,
     verify,
@@ -48,7 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     download,
 )
 for _command in COMMANDS:
-    add_command(app, _command)
+    add_command(app, _command, "open" if _command is open_report else None)
 app.add_typer(backbones_app, name="backbones")
 for _name, _command in backbones.COMMANDS.items():
     add_command(backbones_app, _command, _name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.fit_output import print_fit, print_preview
+from headstart.cli.open import show
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
@@ -57,12 +58,18 @@ class FitFlags:
         str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
     ] = "auto"
     report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
+    open_page: Annotated[bool, common("--open", help="Show the report in a browser.")] = False
     as_json: Annotated[bool, common("--json", help="Print JSON alone on standard output.")] = False
 
     @property
     def backbone_id(self) -> str:
         """The backbone to fit with: the default where none is given."""
         return DEFAULT_BACKBONE if self.backbone is None else self.backbone
+
+    def __post_init__(self) -> None:
+        """Raises OptionError."""
+        if self.open_page and not self.report:
+            raise OptionError("There is no report to open with --no-report; leave one of the two out.")
 
     def output_for(self, data: str) -> Path:
         """Return the model folder to write: by default one that is named after DATA, in the working folder."""
@@ -294,6 +301,8 @@ def fit_and_write(
         print_json({**_summary(result.model.run, str(folder)), "report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
+    if flags.open_page and page is not None:
+        show(Path(page))
     if run.strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)
 
