@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,12 +54,31 @@ def test_the_result_comes_first_and_a_weak_class_right_behind_its_accuracy(run, 
     assert out.splitlines()[1].startswith("Weak class  disc: ")
 
 
+def test_a_model_has_a_version_a_date_and_an_author(run, photos, tmp_path):
+    text = ("--model-version", "1.2-rc", "--author", "A. *Bee*")
+    before = datetime.now(UTC).replace(microsecond=0)
+    status, _, _ = run("fit", photos, "-o", tmp_path / "m", "--backbone", "headstart-s", "--no-report", *text)
+    assert status == 0
+    for name in ("config.json", "run.json"):
+        value = json.loads((tmp_path / "m" / name).read_text("utf-8"))
+        assert (value["version"], value["author"]) == ("1.2-rc", "A. *Bee*")
+        assert before <= datetime.fromisoformat(value["date"]) <= datetime.now(UTC)
+    card = (tmp_path / "m" / "README.md").read_text("utf-8")
+    assert "- Version: 1.2-rc\n- Author: A. \\*Bee\\*\n- Date: 2" in card
+    status, _, err = run("fit", photos, "-o", tmp_path / "n", "--author", "two\nlines")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "give one line of at most 200 characters" in err
+
+
 def test_fit_json_has_the_documented_form(run, photos, tmp_path):
     status, out, _ = run("fit", photos, "-o", tmp_path / "model", "--json")
     value = json.loads(out)
     assert status == 0
     assert set(value) == {
         "model",
+        "version",
+        "author",
+        "date",
         "classes",
         "images",
         "groups",

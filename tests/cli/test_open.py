@@ -2,7 +2,7 @@
 
 import pytest
 
-from headstart.cli.open import has_screen
+from headstart.cli.open_report import has_screen
 
 
 @pytest.fixture

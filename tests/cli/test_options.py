@@ -218,7 +218,7 @@ def test_options_of_fit_are_in_groups_with_the_most_used_first(run):
     titles = [line for line in out.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
     assert titles == ["Arguments:", "Most used:", "Data:", "Backbone:", "Head:", "Evaluation:", "Run:", "Options:"]
     most_used = out.split("Most used:")[1].split("\n\n")[0]
-    assert sum(line.startswith("  -") for line in most_used.splitlines()) == 8
+    assert sum(line.startswith("  -") for line in most_used.splitlines()) == 9
     assert "--fine-tune" not in out
     assert max(map(len, out.splitlines())) <= 120
 

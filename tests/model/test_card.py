@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from headstart.model.card import model_card
+from headstart.model.card import escape_markdown, model_card
 from headstart.model.folder import read_model
 
 
@@ -27,3 +27,22 @@ def test_names_from_outside_do_not_format_the_card(model_folder):
     assert "<script>" not in card
     assert "[x](" not in card
     assert "\n# Big" not in card
+
+
+def test_names_are_escaped_only_where_they_would_format_something(model_folder):
+    model = read_model(model_folder)
+    backbone = {**model.backbone, "id": "headstart-s", "licence": "Apache-2.0"}
+    card = model_card(replace(model, backbone=backbone, classes=("guinea-pig", "www.evil.org")))
+    assert "Backbone: headstart-s, licence Apache-2.0" in card
+    assert "2 classes: guinea-pig, www\\.evil\\.org." in card
+    assert escape_markdown("a. b") == "a. b"
+    assert escape_markdown("- x") == "\\- x"
+    assert escape_markdown("12. x") == "12\\. x"
+    assert escape_markdown("# x") == "\\# x"
+
+
+def test_the_card_names_weak_classes(model_folder):
+    model = read_model(model_folder)
+    weak = {"class": "humans_1", "recall": {"value": 0.1, "count": 70}, "taken_for": "dolls", "taken": 63}
+    card = model_card(replace(model, run={**model.run, "weak_classes": {"validation": [weak], "leave_group_out": []}}))
+    assert "- Weak class: of humans\\_1 10.0% are recognised; 63 of 70 are taken for dolls" in card

@@ -62,6 +62,8 @@ class ImageClassifier:
         class_weight: ClassWeight = None,
         costs: Costs = None,
         thresholds: Thresholds = None,
+        model_version: str = "",
+        author: str = "",
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -83,6 +85,8 @@ class ImageClassifier:
         self.class_weight = class_weight
         self.costs = costs
         self.thresholds = thresholds
+        self.model_version = model_version
+        self.author = author
 
     @property
     def options(self) -> FitOptions:

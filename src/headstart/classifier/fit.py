@@ -238,6 +238,7 @@ def make_result(
         training=() if fine_tuning is None else fine_tuning.training,
         precision_choice=data.precision_choice,
         settings=data.settings,
+        about={"version": options.model_version, "author": options.author},
     )
     model = make_model(data, selected, thresholds, graph, golden, info.to_dict())
     notes = (

@@ -23,6 +23,8 @@ from headstart.images.augment import views
 from headstart.splits.named import parse_group_by
 from headstart.stats.conformal import check_targets
 
+MAX_TEXT = 200  # characters of a version and of an author
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -41,7 +43,7 @@ class FitOptions:
     a file, or "balanced" for classes that are equally frequent; probabilities are corrected for it in closed form.
     ``costs`` are by true class the cost of predicting each class, a mapping of mappings or the path of a file: the
     class with the least expected cost is then predicted. ``thresholds`` are by class the probability from which on it
-    is predicted.
+    is predicted. ``model_version`` and ``author`` are what the model says of itself, each one line.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -62,6 +64,8 @@ class FitOptions:
     class_weight: ClassWeight = None
     costs: Costs = None
     thresholds: Thresholds = None
+    model_version: str = ""
+    author: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
@@ -71,6 +75,11 @@ class FitOptions:
         check_targets(self.coverage, self.false_alarms)
         views(self.augmentation, self.views)
         check_decision_options(self.costs, self.thresholds)
+        for name, text in (("version", self.model_version), ("author", self.author)):
+            if not (isinstance(text, str) and len(text) <= MAX_TEXT and (text.isprintable() or not text)):
+                raise OptionError(
+                    f"The {name} of a model cannot be {text!r}; give one line of at most {MAX_TEXT} characters."
+                )
         if self.class_weight is not None and self.mlp is not None and self.mlp.class_weights:
             raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")
 

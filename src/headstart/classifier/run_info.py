@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -26,6 +28,14 @@ from headstart.splits.split import Split
 
 MAX_NAMED = 100  # of what was skipped, for each reason
 LIBRARIES = ("numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
+OPTIONAL_LIBRARIES = {  # by the module whose import tells that the fit used it
+    "openvino": "openvino",
+    "sklearn": "scikit-learn",
+    "torch": "torch",
+    "timm": "timm",
+    "keras": "keras",
+    "pyarrow": "pyarrow",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,8 @@ class RunInfo:
 
     ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
     fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none;
-    ``scaling`` is that of the backbone's input, where it was open; ``settings`` are what is set for the classes.
+    ``scaling`` is that of the backbone's input, where it was open; ``settings`` are what is set for the classes;
+    ``about`` is what the model says of itself, "version" and "author".
     """
 
     dataset: Dataset
@@ -52,11 +63,14 @@ class RunInfo:
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
     settings: ClassSettings = field(default_factory=ClassSettings)
+    about: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         features, split, selected = self.features, self.split, self.selected
         info = {
+            **self.about,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "classes": list(split.classes),
             "images": self._images(),
             "groups": split.groups.to_dict(),
@@ -125,5 +139,6 @@ def _fingerprint(features: Features) -> str:
 
 
 def _versions() -> dict[str, str]:
-    libraries = {name: metadata.version(name) for name in LIBRARIES}
+    used = [name for module, name in OPTIONAL_LIBRARIES.items() if module in sys.modules]
+    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *used)}
     return {"python": platform.python_version(), "headstart": __version__, **libraries}

@@ -25,7 +25,7 @@ from headstart.cli.download import download
 from headstart.cli.evaluate import evaluate
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
-from headstart.cli.open import open_report
+from headstart.cli.open_report import open_report
 from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
 from headstart.cli.predict import predict
 from headstart.cli.report import report

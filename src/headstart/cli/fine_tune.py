@@ -116,7 +116,13 @@ def fine_tune(
     config = training.config(flags.output_for(data), run.precision)
     finetune.check_fine_tuning(flags.backbone_id, config)
     options = replace(
-        fit_options(flags, input_flags, targets), dropout=dropout, compute=run.compute, cache=run.cache, seed=run.seed
+        fit_options(flags, input_flags, targets),
+        dropout=dropout,
+        compute=run.compute,
+        cache=run.cache,
+        seed=run.seed,
+        model_version=run.model_version,
+        author=run.author,
     )
 
     def refine(result: FitResult) -> FitResult:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headstart.cli.config import option_sources
 from headstart.cli.fit_output import print_fit, print_preview
-from headstart.cli.open import show
+from headstart.cli.open_report import show
 from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
@@ -170,11 +171,13 @@ class HeadFlags:
 
 @dataclass(frozen=True)
 class FitRunOptions(CachedRunOptions):
-    """Options of the run, with the seed, strictness, and what may be replaced."""
+    """Options of the run, with the seed, strictness, what may be replaced, and what the model says of itself."""
 
     seed: SeedOption = 0
     strict: StrictOption = False
     overwrite: Annotated[bool, run_option("--overwrite", help="Replace a model of other data or classes, too.")] = False
+    model_version: Annotated[str, run_option(metavar="TEXT", help="Version of the model, for its card.")] = ""
+    author: Annotated[str, run_option(metavar="TEXT", help="Who made the model, for its card.")] = ""
 
 
 def fit(
@@ -204,6 +207,8 @@ def fit(
         compute=run.compute,
         cache=run.cache,
         seed=run.seed,
+        model_version=run.model_version,
+        author=run.author,
     )
     if dry_run:
         _preview(data, reading, options, flags, run)
@@ -283,6 +288,7 @@ def fit_and_write(
             result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar)
         if refine is not None:
             result = refine(result)
+    result = _with_sources(result)
     folder = write_model(result.model, output, result.left_out, overwrite=run.overwrite)
     from headstart import report
 
@@ -307,6 +313,14 @@ def fit_and_write(
         raise typer.Exit(CONDITION_FAILED)
 
 
+def _with_sources(result: FitResult) -> FitResult:
+    """Record which options came from a file or from the environment."""
+    sources = option_sources.get()
+    if not sources:
+        return result
+    return replace(result, model=replace(result.model, run={**result.model.run, "options_from": dict(sources)}))
+
+
 def _parse_validation(value: str | None) -> str | float | None:
     """Turn the text of an option into a share, or leave it as the name of a dataset."""
     if value is None:
@@ -320,6 +334,9 @@ def _parse_validation(value: str | None) -> str | float | None:
 def _summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
     images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
     keys = (
+        "version",
+        "author",
+        "date",
         "groups",
         "backbone",
         "cut",

@@ -13,13 +13,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
-from headstart.cli.terminal import ProgressCallback, line, progress_bar
+from headstart.cli import config
+from headstart.cli.terminal import ProgressCallback, line, print_notes, progress_bar
 from headstart.errors import HeadstartError, OptionError, VerifyError, one_line, shorten
 from headstart.machine import return_freed_memory
 
@@ -78,12 +80,28 @@ class Command(TyperCommand):
     """A command whose help lists its options under the headings of their panels."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments; an error that names some is one line without control characters."""
+        """Parse arguments, and take the other options from the environment and the configuration file: see config.py.
+
+        An error that names an argument is one line without control characters. Raises OptionError for the file.
+        """
+        path, file, note = config.command_path(ctx), None, ""
+        options: list[Any] = [param for param in self.params if param.param_type_name == "option"]
+        for param in options:
+            if name := config.option_name(param):
+                param.envvar, param.show_envvar = config.variable(path, name), False
+        if not ctx.resilient_parsing:
+            file, note = config.find_file(args)
+            if file is not None:
+                ctx.default_map = config.read_options(file, path, options, ctx.find_root().command)
         try:
-            return super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
             error.message = shorten(line(error.message))
             raise
+        sources = {} if ctx.resilient_parsing else config.sources_of(ctx, path, file)
+        config.option_sources.set(sources)
+        print_notes([*([note] if note else []), *([config.describe(sources)] if sources else [])])
+        return rest
 
     def panels(self, ctx: Any) -> dict[str, list[tuple[str, str]]]:
         """Return the rows of the help, option and text, by the heading under which they stand."""
@@ -137,7 +155,10 @@ def add_command(target: typer.Typer, function: Callable[..., None], name: str | 
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hint))
 
+    parameters.append(inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=CONFIG))
+
     def run(**values: Any) -> None:
+        del values["config"]  # the command line has read it
         grouped = {
             name: group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
             for name, group in groups.items()
@@ -201,6 +222,10 @@ head_option = partial(typer.Option, rich_help_panel="Head")
 evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
 run_option = partial(typer.Option, rich_help_panel="Run")
 
+CONFIG = Annotated[
+    Path | None,
+    run_option(metavar="FILE", help=f"Take options from this file [default: {config.FILE}]."),
+]
 DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
 BACKBONE_HELP = "headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
 RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."

@@ -17,9 +17,26 @@ TITLES = {
 
 
 def escape_markdown(text: str) -> str:
-    """Return a name from outside as inert Markdown: one line, nothing that formats or links."""
+    """Return a name from outside as inert Markdown: one line, nothing that formats or links.
+
+    What means nothing where it stands is not escaped, since people read the file in an editor too.
+
+    >>> print(escape_markdown("headstart-s, Apache-2.0"), escape_markdown("*x* [a](www.b.c)"), escape_markdown("1. x"))
+    headstart-s, Apache-2.0 \\*x\\* \\[a\\]\\(www\\.b\\.c\\) 1\\. x
+    """
     line = "".join(c if c.isprintable() else " " for c in text)
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&" else c for c in line)
+    return "".join(c if _is_inert(line, i) else f"\\{c}" for i, c in enumerate(line))
+
+
+def _is_inert(line: str, i: int) -> bool:
+    """Return whether a character formats nothing at its place: a dash begins a list, and a dot ends its number."""
+    c, before, after = line[i], line[:i].strip(), line[i + 1 : i + 2]
+    if c in "-+#":
+        return bool(before)
+    if c == ".":  # between letters, www.example.org would become a link
+        is_number = before[-1:].isdigit() and after.isdigit()
+        return is_number or (bool(before) and not before.isdigit() and after in ("", " "))
+    return c not in "\\`*_{}[]()<>!|~&"
 
 
 def model_card(model: Model) -> str:
@@ -32,10 +49,12 @@ def model_card(model: Model) -> str:
         "# An image classifier made with Headstart",
         "",
         f"It distinguishes {len(model.classes)} classes: {', '.join(names)}.",
+        *_origin(model.run),
         "",
         "## Accuracy",
         "",
         *_accuracy(model.run.get("accuracy", {})),
+        *_weak_classes(model.run.get("weak_classes", {})),
         *_decision(model),
         "",
         "## Prediction sets and rejection",
@@ -64,6 +83,14 @@ def model_card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(run: Mapping[str, Any]) -> list[str]:
+    """Say which version it is, who made it and when, as far as it is known."""
+    titles = {"version": "Version", "author": "Author", "date": "Date"}
+    known = {name: str(run[name]) for name in titles if run.get(name)}
+    lines = [f"- {titles[name]}: {escape_markdown(text)}" for name, text in known.items()]
+    return ["", *lines] if lines else []
 
 
 def _decision(model: Model) -> list[str]:
@@ -114,6 +141,16 @@ def _thresholds(thresholds: ConformalThresholds) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.4g}%"
+
+
+def _weak_classes(weak_classes: Mapping[str, Any]) -> list[str]:
+    """Name the classes that are recognised far worse than the others, by the first measurement that there is."""
+    weak: list[Any] = next((weak_classes[key] for key in TITLES if key in weak_classes), [])
+    return [
+        f"- Weak class: of {escape_markdown(one['class'])} {one['recall']['value']:.1%} are recognised; {one['taken']} "
+        f"of {one['recall']['count']} are taken for {escape_markdown(one['taken_for'])}"
+        for one in weak[:MAX_CLASSES]
+    ]
 
 
 def _accuracy(accuracy: Mapping[str, Any]) -> list[str]:

@@ -85,6 +85,7 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
         "sha256": {"model.onnx": model.sha256},
         **_thresholds_to_dict(model.thresholds),
     }
+    config |= {name: model.run[name] for name in ("version", "author", "date") if model.run.get(name)}
     if model.rule is not None:
         config["decision"] = model.rule.to_dict()
     tensors = {"weights": head.weights, "bias": head.bias}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import webbrowser
 from pathlib import Path
 
 from headstart.cli.options import ModelArgument
@@ -27,6 +26,8 @@ def open_report(model: ModelArgument) -> None:
 
 def show(page: Path) -> None:
     """Show a page in a browser, or say where it is."""
+    import webbrowser  # every start would pay for it
+
     if not (has_screen() and webbrowser.open(page.resolve().as_uri())):
         print(line(f"There is no browser here; open {page.resolve().as_uri()}"), file=sys.stderr)
 
