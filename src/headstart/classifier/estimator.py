@@ -195,10 +195,7 @@ class ImageClassifier:
     @property
     def accuracy_(self) -> dict[str, Accuracy]:
         """The accuracies of the fit by what they were measured on: "validation" and "leave_group_out"."""
-        return {
-            name: Accuracy(value["correct"], value["count"], tuple(value["interval"]), value["method"])
-            for name, value in self._predictor().model.run.get("accuracy", {}).items()
-        }
+        return self._predictor().model.accuracy
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  # scikit-learn's signature
         """Return the parameters by name, as scikit-learn wants them."""

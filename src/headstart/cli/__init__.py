@@ -21,6 +21,7 @@ from collections.abc import Callable
 from headstart.cli import backbones
 from headstart.cli.check import check
 from headstart.cli.compare import compare
+from headstart.cli.diff import diff
 from headstart.cli.download import download
 from headstart.cli.evaluate import evaluate
 from headstart.cli.fine_tune import fine_tune
@@ -43,6 +44,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     check,
     report,
     open_report,
+    diff,
     compare,
     fine_tune,
     verify,

@@ -2,6 +2,7 @@
 
 backbones.py  rank backbones and cuts by leave-one-group-out log-loss, with speed and size
 models.py     paired tests of finished models
+model_diff.py what differs between two models, by what their folders say
 """
 
 from headstart.compare.backbones import BackboneComparison, CompareOptions, compare_backbones, parse_entries

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone, Tap
+from headstart.errors import ModelError, untrusted
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
+from headstart.stats.accuracy import Accuracy
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule, decide
 
@@ -66,6 +68,15 @@ class Model:
     training_hashes: NDArray[np.uint8] | None = field(default=None, repr=False)
     rule: DecisionRule | None = None
 
+    @property
+    def accuracy(self) -> dict[str, Accuracy]:
+        """The accuracies of the fit by what they were measured on, "validation" and "leave_group_out".
+
+        Raises ModelError where ``run.json``, from which they are, is damaged.
+        """
+        with untrusted("run.json: accuracy", ModelError):
+            return {str(name): _read_accuracy(value) for name, value in self.run.get("accuracy", {}).items()}
+
     def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the predicted class [n] from probabilities [n, k]."""
         return decide(probabilities, self.rule)
@@ -93,6 +104,13 @@ class Model:
         return Backbone(
             "model", self.graph, self.sha256, self.preprocess, taps, "", "", batch=self.batch, precision=self.precision
         )
+
+
+def _read_accuracy(value: Mapping[str, Any]) -> Accuracy:
+    correct, count, (low, high) = value["correct"], value["count"], value["interval"]
+    if not (type(correct) is type(count) is int and 0 <= correct <= count and count > 0):
+        raise ValueError(f"{correct!r} of {count!r} is no share")
+    return Accuracy(correct, count, (float(low), float(high)), str(value["method"]))
 
 
 def describe_backbone(backbone: Backbone) -> dict[str, str]:
