@@ -20,6 +20,7 @@ from helpers.photos import ROOT
 
 import headstart
 from headstart.data.rendered import render
+from headstart.errors import INSTALL_PYTORCH, WITH_PYTORCH
 
 DOCS = ROOT / "docs"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
@@ -81,6 +82,15 @@ def test_examples_run(document, reader_folder, monkeypatch):
     names: dict[str, object] = {}
     for code in blocks(document, "python"):
         exec(compile(code, document.name, "exec"), names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_pages_that_install_pytorch_name_the_build_for_processors_first(document):
+    if document.name in ("log.md", "benchmarks.md", "course-lessons.md"):
+        return
+    pip = [" ".join(command) for command in shell_commands(document) if command[:2] == ["pip", "install"]]
+    needing = [i for i, text in enumerate(pip) if WITH_PYTORCH & set(re.findall(r"\w+", text.partition("[")[2]))]
+    assert not needing or INSTALL_PYTORCH in pip[: needing[0]]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 MAX_MESSAGE = 1000  # characters
+INSTALL_PYTORCH = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"  # for processors
+WITH_PYTORCH = frozenset({"torch", "timm", "keras"})  # the extras that bring PyTorch
 
 
 def shorten(text: str, length: int = MAX_MESSAGE) -> str:
@@ -83,13 +85,17 @@ class MissingExtraError(HeadstartError, ImportError):
 def missing_extra(problem: str, *extras: str) -> MissingExtraError:
     """Build the error for a missing package: what is not installed, and how to install the extras that bring it.
 
-    >>> print(missing_extra("PyTorch is not installed", "torch"))
-    PyTorch is not installed; run: pip install 'headstart[torch]' (in a clone of the repository: pip install '.[torch]')
+    Before an extra that brings PyTorch stands the command that installs it for processors alone: without it, pip takes
+    the build for GPUs of NVIDIA, which needs 4 GB more.
+
+    >>> print(missing_extra("There is no PyArrow", "tables"))
+    There is no PyArrow; run: pip install 'headstart[tables]' (in a clone of the repository: pip install '.[tables]')
     """
     names = ",".join(extras)
-    return MissingExtraError(
-        f"{problem}; run: pip install 'headstart[{names}]' (in a clone of the repository: pip install '.[{names}]')"
-    )
+    install = f"pip install 'headstart[{names}]' (in a clone of the repository: pip install '.[{names}]')"
+    if WITH_PYTORCH.isdisjoint(extras):
+        return MissingExtraError(f"{problem}; run: {install}")
+    return MissingExtraError(f"{problem}; run: {INSTALL_PYTORCH} (not for a GPU), then: {install}")
 
 
 def one_line(error: BaseException, length: int | None = 300) -> str:

@@ -14,6 +14,7 @@ import pytest
 from helpers.photos import write_photos
 from PIL import Image
 
+from headstart.errors import INSTALL_PYTORCH
 from headstart.features import FeatureCache
 from headstart.features.features import thumbnail_key
 
@@ -237,7 +238,7 @@ def test_fit_with_fine_tune_names_the_command_for_it(run, photos, tmp_path):
 def test_fine_tuning_without_pytorch_names_the_extra(run, photos, tmp_path):
     status, out, err = run("fine-tune", photos, "-o", tmp_path / "m")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "headstart[torch]" in err
+    assert f"run: {INSTALL_PYTORCH} (not for a GPU), then: pip install 'headstart[torch]'" in err
     assert not (tmp_path / "m").exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import fields
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from headstart.features.features import Progress
 from headstart.heads.mlp import MlpConfig
 from headstart.model.folder import write_model
 from headstart.model.golden import Verification
+from headstart.model.notebook import model_html
 from headstart.model.predictions import Evaluation, Predictions
 from headstart.model.predictor import Predictor, check_all_read
 from headstart.stats.accuracy import Accuracy
@@ -213,6 +215,12 @@ class ImageClassifier:
         default = ImageClassifier().get_params()
         changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v != default[k]]
         return f"ImageClassifier({', '.join(changed)})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the model with its accuracy, or the parameters before ``fit``."""
+        if not hasattr(self, "model_"):
+            return f"<code>{escape(repr(self))}</code>"
+        return model_html(self.model_)
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags, TransformerTags

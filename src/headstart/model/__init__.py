@@ -12,6 +12,7 @@ predictor.py    Predictor: model folder in, predictions out
 prediction_rows.py  predictions as rows of tables and objects of JSON
 prediction_file.py  a file of predictions that grows in pieces and can be continued
 sorted_copies.py    images copied into a folder for each predicted class
+notebook.py     what notebooks show of a model and of an evaluation
 cam.py          class activation maps
 explain.py      class activation maps of new images, from the graph of a finished model
 """

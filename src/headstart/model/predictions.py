@@ -157,6 +157,12 @@ class Evaluation:
             )
         return notes
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        from headstart.model.notebook import evaluation_html  # which imports this module
+
+        return evaluation_html(self)
+
     @property
     def decision(self) -> str:
         """How classes are decided for, as a sentence without a point; empty where it is by probability alone."""
