@@ -9,6 +9,7 @@ from typing import Any
 from typer.main import get_command
 
 from headstart.cli import app
+from headstart.cli.examples import EXAMPLES
 
 MARKER = "<!-- commands -->"
 
@@ -43,6 +44,9 @@ def _describe(name: str, command: Any) -> Iterator[str]:
             if not option.endswith("--help"):
                 yield f"| <code>{_cell(option)}</code> | {_cell(text)} |"
         yield ""
+    for example, text in EXAMPLES.get(name.removeprefix("headstart "), ()):
+        yield f"    {example}  # {text}"
+    yield ""
 
 
 def _cell(text: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headstart.files import add_file, open_atomic, safe_name
+from headstart.files import add_file, escape_file_name, open_atomic
 
 NAMES = st.text(st.one_of(st.sampled_from(string.printable + "%_./\\é\udce9\u202e馬"), st.characters()), max_size=300)
 
@@ -17,13 +17,13 @@ NAMES = st.text(st.one_of(st.sampled_from(string.printable + "%_./\\é\udce9\u20
 @example("a/b", "a%2Fb")
 @example("x" * 300, "x" * 299 + "y")
 def test_a_safe_name_is_one_part_of_a_path_and_stands_for_one_text(first, second):
-    name = safe_name(first)
+    name = escape_file_name(first)
     assert "/" not in name
     assert 0 < len(os.fsencode(name)) <= 220
     assert name.isprintable()
     assert name[0] not in "._ "
     assert not set(name) & set('/\\:*?"<>|\0')
-    assert (name == safe_name(second)) == (first == second)
+    assert (name == escape_file_name(second)) == (first == second)
 
 
 def test_a_file_is_added_beside_another_of_its_name_and_written_once(tmp_path):

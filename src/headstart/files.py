@@ -151,14 +151,14 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def safe_name(text: str) -> str:
+def escape_file_name(text: str) -> str:
     """Return a name for a file or folder that stands for ``text``, and for no other text.
 
     Characters that mean something in a path, to a shell or to a terminal become ``%`` and the bytes in hexadecimal, and
     so do a dot, an underscore or a space at the start. A name of more than 180 bytes is cut, and ends in its hash.
 
-    >>> safe_name("bees"), safe_name("../a/b"), safe_name(".hidden"), safe_name("café au lait"), safe_name("")
-    ('bees', '%2E.%2Fa%2Fb', '%2Ehidden', 'café au lait', '%')
+    >>> escape_file_name("bees"), escape_file_name("../a/b"), escape_file_name(".hidden"), escape_file_name("")
+    ('bees', '%2E.%2Fa%2Fb', '%2Ehidden', '%')
     """
     parts = []
     for i, c in enumerate(text):

@@ -83,7 +83,8 @@ def _load_stored(name: str, options: InputOptions, taps: tuple[str, ...]) -> Bac
     backbone = store.get(name)
     if backbone is None:
         stored = [entry.name for entry in store.entries() if entry.name and ":" not in entry.name]
-        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + stored)}.")
+        mend = "" if ":" in name else f"; a network of timm is timm:{name}, one of Keras keras:{name}"
+        raise OptionError(f"Unknown backbone {name!r}; expected {', '.join([*AVAILABLE][:-1] + stored)}{mend}.")
     if options != InputOptions():
         raise OptionError(f"{name} was imported with its input size and scaling; leave those options out.")
     check_taps(backbone, taps, name)

@@ -53,9 +53,8 @@ def class_notes(metrics: ClassificationMetrics) -> list[str]:
             if is_never
             else (f"Only {of_class.recall:.0%} of the images of {of_class.name} are recognised")
         )
-        notes.append(
-            f"{predicted}, leaving one group out; of that class there are {of_class.support} training images: add some."
-        )
+        count = "is 1 training image" if of_class.support == 1 else f"are {of_class.support} training images"
+        notes.append(f"{predicted}, leaving one group out; of that class there {count}: add some.")
     more = len(notes) - MAX_CLASS_NOTES
     return notes[:MAX_CLASS_NOTES] + [f"{more} more classes are recognised as badly; see the report."] * (more > 0)
 

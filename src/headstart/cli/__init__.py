@@ -5,7 +5,9 @@ pipe has seen enough; 1 done, but a stated condition failed (``predict`` could n
 ``--min-accuracy``, ``verify`` out of tolerance); 2 wrong input or usage; 130 interrupted, 143 terminated.
 
 options.py   the program, how commands are declared, shared options
-terminal.py  what commands print
+config.py    options from headstart.toml and from the environment
+examples.py  examples in the help
+terminal.py  what commands print; of fits and evaluations: fit_output.py, evaluation_output.py
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headstart.cli.input_flags import WEIGHTS_HELP, InputFlags
 from headstart.cli.options import (
     BACKBONE_HELP,
-    WEIGHTS_HELP,
-    InputFlags,
     JsonOption,
     Messages,
     RunOptions,

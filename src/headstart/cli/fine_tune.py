@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
-from headstart.cli.options import DataArgument, InputFlags, LabelFlags, Messages, common, head_option, run_option
+from headstart.cli.input_flags import InputFlags
+from headstart.cli.options import DataArgument, LabelFlags, Messages, common, head_option, run_option
 from headstart.cli.terminal import line
 
 if TYPE_CHECKING:

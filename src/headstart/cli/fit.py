@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli.config import option_sources
 from headstart.cli.fit_output import print_fit, print_preview
+from headstart.cli.input_flags import InputFlags
 from headstart.cli.open_report import show
 from headstart.cli.options import (
     BACKBONE_HELP,
@@ -20,7 +21,6 @@ from headstart.cli.options import (
     GROUP_BY_HELP,
     CachedRunOptions,
     DataArgument,
-    InputFlags,
     LabelFlags,
     Messages,
     SeedOption,
@@ -49,14 +49,15 @@ class FitFlags:
     output: Annotated[
         Path | None, common("-o", "--output", metavar="MODEL", help="Model folder to write; DATA-model by default.")
     ] = None
-    backbone: Annotated[str | None, common(help=f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")] = None
+    backbone: Annotated[str | None, common(metavar="ID", help=f"{BACKBONE_HELP} [default: {DEFAULT_BACKBONE}]")] = None
     validation: Annotated[
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
     ] = None
-    group_by: Annotated[str, common(help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
-    head: Annotated[str, common(help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto"
+    group_by: Annotated[str, common(metavar="RULE", help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
+    head: Annotated[str, common(metavar="KIND", help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto"
     cut: Annotated[
-        str, common(help="auto, a tap, or several with commas; any tensor of an onnx: graph, any keras: layer.")
+        str,
+        common(metavar="TAPS", help="auto, a tap, or several with commas; of onnx: any tensor, of keras: any layer."),
     ] = "auto"
     report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
     open_page: Annotated[bool, common("--open", help="Show the report in a browser.")] = False
@@ -84,8 +85,8 @@ class FitFlags:
 class DataFlags(LabelFlags):
     """How DATA is read, and augmented views to learn from."""
 
-    views: Annotated[int, data_option(min=1, help="Views of each training image to learn from.")] = 1
-    augmentation: Annotated[str, data_option(help="How views differ: flip, light or lesson.")] = "light"
+    views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
+    augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,14 @@ class EvaluationFlags:
     """Targets of prediction sets and rejection, and what decides which class is predicted."""
 
     coverage: Annotated[
-        float, evaluation_option(help="Share of images whose prediction set is to hold the true class.")
+        float,
+        evaluation_option(metavar="SHARE", help="Share of images whose prediction set is to hold the true class."),
     ] = 0.95
     false_alarms: Annotated[
-        float, evaluation_option(help="Share of images of the classes that may be rejected as none of these.")
+        float,
+        evaluation_option(
+            metavar="SHARE", help="Share of images of the classes that may be rejected as none of these."
+        ),
     ] = 0.05
     costs: Annotated[
         str | None,
@@ -141,17 +146,23 @@ class HeadFlags:
     ] = None
 
     dropout: Annotated[
-        float | None, head_option(help="Dropout rate: of the ridge head in closed form, or of the mlp head.")
+        float | None,
+        head_option(metavar="RATE", help="Dropout rate: of the ridge head in closed form, or of the mlp head."),
     ] = None
-    hidden: Annotated[int | None, head_option(help="mlp: units of the hidden layer [1024].")] = None
-    optimizer: Annotated[str | None, head_option(help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")] = None
-    lr: Annotated[float | None, head_option(help="mlp: learning rate [0.0001].")] = None
-    epochs: Annotated[int | None, head_option(help="mlp: maximum number of epochs [20].")] = None
-    batch_size: Annotated[int | None, head_option(help="mlp: images per step [20].")] = None
+    hidden: Annotated[int | None, head_option(metavar="N", help="mlp: units of the hidden layer [1024].")] = None
+    optimizer: Annotated[
+        str | None, head_option(metavar="rmsprop|adam|adamw|sgd", help="mlp: the optimizer [rmsprop].")
+    ] = None
+    lr: Annotated[float | None, head_option(metavar="RATE", help="mlp: learning rate [0.0001].")] = None
+    epochs: Annotated[int | None, head_option(metavar="N", help="mlp: maximum number of epochs [20].")] = None
+    batch_size: Annotated[int | None, head_option(metavar="N", help="mlp: images per step [20].")] = None
     patience: Annotated[
-        int | None, head_option(help="mlp: stop when the validation loss has not fallen for so many epochs.")
+        int | None,
+        head_option(metavar="N", help="mlp: stop when the validation loss has not fallen for so many epochs."),
     ] = None
-    stop_at_accuracy: Annotated[float | None, head_option(help="mlp: stop at this training accuracy.")] = None
+    stop_at_accuracy: Annotated[
+        float | None, head_option(metavar="SHARE", help="mlp: stop at this training accuracy.")
+    ] = None
 
     def mlp_config(self, head: str) -> MlpConfig | None:
         """Return the training of an mlp head, None where nothing is given. Raises OptionError for another head."""

@@ -20,19 +20,19 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from headstart import __version__
-from headstart.cli import config
+from headstart.cli import config, examples
 from headstart.cli.terminal import ProgressCallback, line, print_notes, progress_bar
-from headstart.errors import HeadstartError, OptionError, VerifyError, one_line, shorten
+from headstart.errors import HeadstartError, VerifyError, one_line, shorten
 from headstart.machine import return_freed_memory
 
 if TYPE_CHECKING:
-    from headstart.backbones import InputOptions
     from headstart.data import ReadOptions
     from headstart.features import Compute, FeatureCache
 
 DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit statuses
 MANY_IMAGES = 4096
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, of which newer versions of typer hold a copy of their own
+METAVARS = {"text": "TEXT", "str": "TEXT", "integer": "N", "int": "N", "float": "X", "path": "PATH"}  # by type
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
@@ -87,7 +87,7 @@ class Command(TyperCommand):
         path, file, note = config.command_path(ctx), None, ""
         options: list[Any] = [param for param in self.params if param.param_type_name == "option"]
         for param in options:
-            if name := config.option_name(param):
+            if path and (name := config.option_name(param)):
                 param.envvar, param.show_envvar = config.variable(path, name), False
         if not ctx.resilient_parsing:
             file, note = config.find_file(args)
@@ -97,6 +97,9 @@ class Command(TyperCommand):
             rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
             error.message = shorten(line(error.message))
+            param = getattr(error, "param", None)
+            if param is not None and " " in param.make_metavar(ctx):
+                error.param_hint = f"'{param.make_metavar(ctx).split()[-1]}'"  # of "[MODEL]... DATA" it is DATA
             raise
         sources = {} if ctx.resilient_parsing else config.sources_of(ctx, path, file)
         config.option_sources.set(sources)
@@ -107,6 +110,8 @@ class Command(TyperCommand):
         """Return the rows of the help, option and text, by the heading under which they stand."""
         panels: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
+            if param.metavar is None and not getattr(param, "is_flag", False):
+                param.metavar = METAVARS.get(param.type.name.split()[0])  # typer's would be <int range>
             record = param.get_help_record(ctx)
             if record is not None:
                 is_argument = param.param_type_name == "argument"
@@ -119,6 +124,12 @@ class Command(TyperCommand):
         for title, rows in self.panels(ctx).items():
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples of the command."""
+        if found := examples.EXAMPLES.get(" ".join(config.command_path(ctx))):
+            with formatter.section("Examples"):
+                formatter.write_dl(found)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the parts of the usage line; required arguments without typer's braces."""
@@ -228,9 +239,8 @@ CONFIG = Annotated[
 ]
 DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
 BACKBONE_HELP = "headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
-RUNTIME_HELP = "What runs the network: auto, onnxruntime or openvino."
-PRECISION_HELP = "auto, fp32, bf16 (OpenVINO, where the processor has it) or int8 (a quantised backbone)."
-WEIGHTS_HELP = "timm:, keras: a file of weights in place of the published ones."
+RUNTIME_HELP = "What runs the network."
+PRECISION_HELP = "Of the network; bf16: OpenVINO, where the processor has it; int8: a quantised backbone."
 
 GROUP_BY_HELP = "auto (copies and scenes), none, folder, name:PATTERN like 'name:{*}-#', exif[:SECONDS], or a column."
 
@@ -240,7 +250,7 @@ DataArgument = Annotated[
 ]
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")]
 JsonOption = Annotated[bool, run_option("--json", help="Print JSON alone on standard output.")]
-SeedOption = Annotated[int, run_option(help="Random seed.")]
+SeedOption = Annotated[int, run_option(metavar="N", help="Random seed.")]
 StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
 
 
@@ -249,14 +259,21 @@ class ReadFlags:
     """How DATA is read."""
 
     layout: Annotated[
-        str, data_option(help="auto, class/image, split/class/image, class/split/image or image (unlabelled).")
+        str,
+        data_option(
+            metavar="LAYOUT", help="auto, class/image, split/class/image, class/split/image or image (unlabelled)."
+        ),
     ] = "auto"
     follow_links: Annotated[bool, data_option("--follow-links", help="Follow links that leave DATA.")] = False
     path_column: Annotated[
-        str | None, data_option(help="Column of the paths in a table, by default found by name.")
+        str | None, data_option(metavar="NAME", help="Column of the paths in a table, by default found by name.")
     ] = None
-    label_column: Annotated[str | None, data_option(help="Column of the labels, by default found by name.")] = None
-    split_column: Annotated[str | None, data_option(help="Column of the splits, by default found by name.")] = None
+    label_column: Annotated[
+        str | None, data_option(metavar="NAME", help="Column of the labels, by default found by name.")
+    ] = None
+    split_column: Annotated[
+        str | None, data_option(metavar="NAME", help="Column of the splits, by default found by name.")
+    ] = None
     fetch: Annotated[bool, data_option("--fetch", help="Read the images behind https addresses in a table.")] = False
 
     def read_options(self, group_by: str = "auto") -> ReadOptions:
@@ -292,9 +309,11 @@ class Format:
 class RunOptions:
     """What runs networks, and on how many threads."""
 
-    runtime: Annotated[str, run_option(help=RUNTIME_HELP)] = "auto"
-    precision: Annotated[str, run_option(help=PRECISION_HELP)] = "auto"
-    workers: Annotated[int | None, run_option(min=1, help="Number of threads; one per core by default.")] = None
+    runtime: Annotated[str, run_option(metavar="auto|onnxruntime|openvino", help=RUNTIME_HELP)] = "auto"
+    precision: Annotated[str, run_option(metavar="auto|fp32|bf16|int8", help=PRECISION_HELP)] = "auto"
+    workers: Annotated[
+        int | None, run_option(min=1, metavar="N", help="Number of threads; one per core by default.")
+    ] = None
 
     @property
     def compute(self) -> Compute:
@@ -333,60 +352,3 @@ class Messages:
     ) -> AbstractContextManager[ProgressCallback | None]:
         """Return a progress bar, or nothing."""
         return progress_bar(title, self.quiet, self.progress, unit=unit, unit_size=unit_size)
-
-
-@dataclass(frozen=True)
-class InputFlags:
-    """How a network wants its images, and weights in place of the published ones."""
-
-    weights: Annotated[str | None, backbone_option(metavar="FILE", help=WEIGHTS_HELP)] = None
-    mean: Annotated[str | None, backbone_option(metavar="R,G,B", help="Mean of the input, of RGB in 0..1.")] = None
-    std: Annotated[
-        str | None, backbone_option(metavar="R,G,B", help="Standard deviation of the input, of RGB in 0..1.")
-    ] = None
-    channels: Annotated[str | None, backbone_option(help="Channel order of the input: RGB or BGR.")] = None
-    input_size: Annotated[str | None, backbone_option(metavar="N|HxW", help="Size of the input in pixels.")] = None
-    crop: Annotated[float | None, backbone_option(help="Share of the shorter side to keep.")] = None
-    resize: Annotated[str | None, backbone_option(help="shortest (crop the centre) or squash.")] = None
-
-    @property
-    def input_options(self) -> InputOptions | None:
-        """Return the `InputOptions` of the library, None where nothing is given. Raises OptionError."""
-        if all(getattr(self, field.name) is None for field in dataclasses.fields(self)):
-            return None
-        from headstart.backbones import InputOptions
-
-        return InputOptions(
-            mean=_three_numbers(self.mean, "--mean"),
-            std=_three_numbers(self.std, "--std"),
-            channels=self.channels,
-            size=_height_and_width(self.input_size),
-            crop=self.crop,
-            resize=self.resize,
-            weights=self.weights,
-        )
-
-
-def _three_numbers(text: str | None, option: str) -> tuple[float, float, float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise OptionError(f"{option} {text!r} cannot be read; expected three numbers like 0.485,0.456,0.406.")
-    return (numbers[0], numbers[1], numbers[2])
-
-
-def _height_and_width(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts):
-        raise OptionError(
-            f"--input-size {text!r} cannot be read; expected pixels like 160, or height x width like 160x224."
-        )
-    return (int(parts[0]), int(parts[-1]))

@@ -105,7 +105,8 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
         else:
             paths[key] = parts
     if not paths:
-        raise DataError(f"No images in {uri} ({_what_is_there(skipped)}); {EXPECTED}.")
+        expected = "expected images in it" if layout == "image" else EXPECTED
+        raise DataError(f"No images in {uri} ({_what_is_there(skipped)}); {expected}.")
     depth = _wrapping_depth(list(paths.values()))
     paths = {key: parts[depth:] for key, parts in paths.items()}
     notes: list[str] = []

@@ -186,6 +186,8 @@ def _open_remote(uri: str) -> Source:
         listing = file_system.find(root)
     except DataError:
         raise
+    except FileNotFoundError:
+        raise DataError(f"There is nothing at {uri}, or it cannot be reached; check the address.") from None
     except Exception as error:  # every back end of fsspec raises its own
         raise DataError(
             f"{uri} cannot be read: {error_reason(error)}; check the address, or give the URL of an archive."

@@ -16,7 +16,7 @@ from headstart.backbones.onnx.unpool import FeatureMap, graph_with_maps, map_bef
 from headstart.data import Dataset
 from headstart.errors import BackboneError, ModelError, OptionError
 from headstart.features.runtime import Compute, Graph, load_graph, run_padded
-from headstart.files import add_file, safe_name
+from headstart.files import add_file, escape_file_name
 from headstart.images.decoding import decode_with_size
 from headstart.model.cam import class_activation
 from headstart.model.compose import FEATURES
@@ -96,7 +96,7 @@ class Explainer:
             ):
                 stream = io.BytesIO()
                 side_by_side(image, activation).save(stream, "JPEG", quality=90)
-                name = safe_name(PurePath(predictions.paths[i]).stem)
+                name = escape_file_name(PurePath(predictions.paths[i]).stem)
                 add_file(folder, f"{name}.jpg", stream.getvalue())
         return len(predictions)
 

@@ -1,0 +1,36 @@
+"""Examples at the end of the help of each command: what to type, and what it does."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, list[tuple[str, str]]] = {
+    "fit": [
+        ("headstart fit photos -o model --open", "the classes are the folders of photos"),
+        ("headstart fit photos --validation 0.2", "hold out a fifth of the scenes"),
+        ("headstart fit labels.csv --group-by site", "images of one site stay together"),
+        ("headstart fit photos --backbone timm:resnet50", "any other network"),
+    ],
+    "predict": [
+        ("headstart predict model new.jpg --top 3", "the three most probable classes"),
+        ("headstart predict model photos -o out.csv", "a table; continued where it was stopped"),
+        ("headstart predict model photos --copy-to sorted", "a folder for each class"),
+        ("headstart predict model new.jpg --explain maps", "where the model looked"),
+    ],
+    "evaluate": [
+        ("headstart evaluate model test-photos", "accuracy, and precision and recall of each class"),
+        ("headstart evaluate model test-photos --min-accuracy 0.95", "status 1 below that, for build jobs"),
+        ("headstart evaluate old new test-photos", "is the new model better?"),
+    ],
+    "check": [
+        ("headstart check photos", "duplicates, wrong labels, poor images"),
+        ("headstart check photos --fix-list fix.csv", "a table to correct them in; fit it afterwards"),
+    ],
+    "report": [("headstart report model -o page.html", "the report, elsewhere")],
+    "open": [("headstart open model", "the report, in a browser")],
+    "diff": [("headstart diff old new", "what changed between two models")],
+    "compare": [
+        ("headstart compare photos --backbones headstart-s,headstart-m", "which network for these images?"),
+    ],
+    "fine-tune": [("headstart fine-tune photos -o model", "train the network too, and keep it if that is better")],
+    "verify": [("headstart verify model", "status 1 if this machine predicts something else")],
+    "sample": [("headstart sample horses-or-humans sample", "a dataset to try things on")],
+}
