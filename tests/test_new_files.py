@@ -35,6 +35,15 @@ def test_a_file_is_added_beside_another_of_its_name_and_written_once(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"x.jpg": b"1", "x-2.jpg": b"2"}
 
 
+def test_on_a_file_system_without_links_files_are_added_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert [add_file(tmp_path, "x", data).name for data in (b"1", b"2", b"1")] == ["x", "x-2", "x"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x-2"]
+
+
 def test_a_link_in_the_place_of_a_file_or_folder_is_not_followed(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "outside")

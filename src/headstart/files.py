@@ -193,11 +193,22 @@ def add_file(folder: Path, name: str, data: bytes) -> Path:
             if not temporary.exists():
                 temporary.write_bytes(data)
             with suppress(FileExistsError):  # another process was faster
-                os.link(temporary, path)
+                _name(temporary, path, data)
                 return path
     finally:
         temporary.unlink(missing_ok=True)
     raise AssertionError("count ends nowhere")
+
+
+def _name(temporary: Path, path: Path, data: bytes) -> None:
+    """Give a file a name that is not taken. Raises FileExistsError where it is."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with path.open("xb") as stream:
+            stream.write(data)
 
 
 def _has_content(path: Path, data: bytes) -> bool:
