@@ -58,6 +58,12 @@ def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
         ]
         fold_shares = [np.mean(folds == fold) for fold in range(FOLDS)]
         assert curve.points[size - 1].accuracy == pytest.approx(np.dot(fold_accuracies, fold_shares), abs=1e-9)
+        class_shares = np.bincount(labels) / len(labels)
+        assert np.dot(curve.points[size - 1].class_accuracy, class_shares) == pytest.approx(
+            curve.points[size - 1].accuracy, abs=1e-9
+        )
+    is_correct = selected.probabilities.argmax(axis=1) == labels
+    assert curve.points[-1].class_accuracy == pytest.approx([is_correct[labels == c].mean() for c in range(3)])
     assert curve.points[-1].images == 90
     assert curve.points[-1].accuracy == (selected.probabilities.argmax(axis=1) == labels).mean()
 

@@ -8,9 +8,9 @@ import http.server
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.browser import accessibility_violations, click, element, elements, show, start
 from helpers.photos import write_photos
 from helpers.servers import serving
 from PIL import Image
@@ -29,20 +30,6 @@ from headstart.features import Compute
 from headstart.model.folder import write_model
 
 pytestmark = pytest.mark.slow
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-ARGUMENTS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 NAMES = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "مرحبا")
 
 
@@ -70,17 +57,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    if BROWSER is None or DRIVER is None:
-        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    options = selenium.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('browser-profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = selenium.Chrome(options=options, service=Service(DRIVER))
+    browser = start(tmp_path_factory.mktemp("browser-profile"))
     yield browser
     browser.quit()
 
@@ -94,36 +71,8 @@ def browser(driver, page):
     assert messages == []
 
 
-def show(driver, page, width=1280, height=900, **media):
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
-    features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
-    driver.get_log("performance")
-    driver.get(page.as_uri())
-    until = time.monotonic() + 30
-    while not elements(driver, "#details") and time.monotonic() < until:  # the last section: the page is there
-        time.sleep(0.05)
-
-
-def elements(driver, selector):
-    return driver.find_elements("css selector", selector)
-
-
-def element(driver, selector):
-    (match,) = elements(driver, selector)
-    return match
-
-
 def report_data(driver):
     return json.loads(element(driver, "#report-data").get_attribute("textContent"))
-
-
-def click(driver, element):
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    element.click()
 
 
 def pixels(data):
@@ -188,7 +137,7 @@ def test_a_cell_opens_its_images(browser):
     click(browser, cell)
     assert element(browser, "#image-dialog").is_displayed()
     assert len(elements(browser, "#image-dialog .card")) == count
-    assert f"(leave-one-group-out): {count} image" in element(browser, "#dialog-title").text
+    assert f"(training, group left out): {count} image" in element(browser, "#dialog-title").text
     assert all(e.is_displayed() for e in elements(browser, "#image-dialog .card img, #image-dialog .card canvas"))
     click(browser, element(browser, "#close"))
     assert not element(browser, "#image-dialog").is_displayed()
@@ -202,7 +151,7 @@ def test_a_cell_opens_by_keyboard_and_gets_the_focus_back(browser):
     cell.send_keys(Keys.ENTER)
     assert element(browser, "#image-dialog").is_displayed()
     texts = [e.text for e in elements(browser, "#image-dialog .confidence")]
-    confidence = [float(re.search(r"([\d.]+)% confidence", text)[1]) for text in texts]
+    confidence = [float(re.search(r" ([\d.]+)%", text)[1]) for text in texts]
     assert confidence == sorted(confidence)
     assert len(confidence) == int(cell.get_attribute("textContent"))
     browser.switch_to.active_element.send_keys(Keys.ESCAPE)
@@ -267,7 +216,7 @@ def test_the_map_follows_the_keyboard(browser):
     assert selected_after(Keys.END) == len(data["paths"]) - 1
     errors = [i for i, (a, b) in enumerate(zip(data["trueClass"], data["predictedClass"], strict=True)) if a != b]
     assert selected_after("n") in errors
-    assert "classified as" in element(browser, "#preview-text").text
+    assert "taken for" in element(browser, "#preview-text").text
     assert element(browser, "#preview-text").get_attribute("aria-live") == "polite"
     directions = {
         Keys.ARROW_RIGHT: (0, 1),
@@ -378,10 +327,21 @@ def test_text_has_enough_contrast(driver, page, scheme):
         driver.execute_script,
         "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]",
     )
-    page_colour, surface = colour("body", "backgroundColor"), colour(".headline", "backgroundColor")
-    for selector in ("body", "h1", ".eyebrow", ".confidence", ".path", "nav a", "caption", ".points a", "th"):
+    page_colour, surface = colour("body", "backgroundColor"), colour(".headlines", "backgroundColor")
+    for selector in (
+        "body",
+        "h1",
+        ".eyebrow",
+        ".explanation",
+        ".confidence",
+        ".path",
+        "nav a",
+        "caption",
+        ".points a",
+        "th",
+    ):
         assert contrast(colour(selector, "color"), page_colour) >= 4.5, selector
-    for selector in (".explanation", ".counts"):
+    for selector in (".range", ".counts"):
         assert contrast(colour(selector, "color"), surface) >= 4.5, selector
 
 
@@ -400,7 +360,11 @@ def test_the_page_is_accessible_to_screen_readers(browser):
     for labelled in elements(browser, "[aria-labelledby], [aria-describedby]"):
         for name in ("aria-labelledby", "aria-describedby"):
             assert labelled.get_attribute(name) is None or labelled.get_attribute(name) in ids
-    unnamed = "return [...document.querySelectorAll('button')].filter(b => !(b.ariaLabel || b.textContent.trim()))"
+    unnamed = """
+        const named = "img[alt]:not([alt='']), [aria-label]";
+        const hasName = (b) => b.ariaLabel || b.textContent.trim() || b.querySelector(named);
+        return [...document.querySelectorAll("button")].filter((b) => !hasName(b));
+    """
     hidden = [e for e in browser.execute_script(unnamed) if e.get_attribute("id") not in ("more",)]
     assert hidden == []
 
@@ -433,16 +397,194 @@ def test_every_section_is_there(browser):
     with suppress(TimeoutException):  # a busy machine is still drawing the page
         WebDriverWait(browser, 30).until(lambda _: len(headings()) >= 10)
     assert headings() == [
-        "Accuracy",
+        "Result",
+        "Classes",
         "Confusion matrix",
         "Errors and uncertain images",
+        "Find images",
         "Data check",
+        "What more images would bring",
+        "Choose a threshold",
         "Where the model looked",
         "Map of the images",
-        "Calibration",
-        "Learning curve",
-        "Heads compared",
+        "Can the probabilities be trusted?",
         "Details",
     ]
     for link in elements(browser, "nav a"):
         assert element(browser, link.get_attribute("href").split("#")[1].join(("#", ""))).is_displayed()
+
+
+def test_an_image_is_enlarged_and_the_keys_go_to_its_neighbours(browser):
+    from selenium.webdriver.common.keys import Keys
+
+    data = report_data(browser)
+    gallery = elements(browser, "#errors [data-gallery=errors] .enlarge")
+    members = [e.get_attribute("data-members") or e.get_attribute("data-image") for e in gallery]
+    order = [int(i) for images in members for i in images.split(",")]
+    assert len(order) >= 2
+
+    def shown():
+        return element(browser, "#viewer-text").text.split("\n")[-1]
+
+    browser.execute_script("arguments[0].focus()", gallery[0])
+    gallery[0].send_keys(Keys.ENTER)
+    assert element(browser, "#viewer").is_displayed()
+    assert shown() == data["paths"][order[0]]
+    first = order[0]
+    true_name, predicted_name = (data["classNames"][data[key][first]] for key in ("trueClass", "predictedClass"))
+    assert element(browser, "#viewer-title").text == f"{true_name}, taken for {predicted_name}"
+    assert f"{data['confidence'][first]:.1f}%" in element(browser, "#viewer-text").text
+    for key, place in (
+        (Keys.ARROW_RIGHT, 1),
+        (Keys.END, -1),
+        (Keys.ARROW_RIGHT, -1),
+        (Keys.HOME, 0),
+        (Keys.ARROW_LEFT, 0),
+    ):
+        browser.switch_to.active_element.send_keys(key)
+        assert shown() == data["paths"][order[place]]
+    side = browser.execute_script("return document.querySelector('#viewer-stage > *').clientWidth")
+    assert side > 300  # of a thumbnail of 192 pixels
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not element(browser, "#viewer").is_displayed()
+    assert browser.switch_to.active_element == gallery[0]
+
+
+def test_an_enlarged_image_shows_and_hides_its_activation_map(browser):
+    click(browser, elements(browser, "#activation-maps .enlarge")[0])
+    assert len(elements(browser, "#viewer-stage .overlay")) == 1
+    browser.switch_to.active_element.send_keys("m")
+    assert elements(browser, "#viewer-stage .overlay") == []
+    assert element(browser, "#viewer-map").get_attribute("aria-pressed") == "false"
+    click(browser, element(browser, "#viewer-map"))
+    assert len(elements(browser, "#viewer-stage .overlay")) == 1
+    click(browser, element(browser, "#viewer-close"))
+
+
+def test_images_are_found_by_name_class_and_error(browser):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select
+
+    data = report_data(browser)
+    is_error = [t != p for t, p in zip(data["trueClass"], data["predictedClass"], strict=True)]
+    field = element(browser, "#filter-text")
+    field.send_keys("007.JPG")
+    expected = [path for path in data["paths"] if "007.jpg" in path]
+
+    def found():
+        return [e.get_attribute("textContent") for e in elements(browser, "#found .path")]
+
+    assert found() == expected
+    assert element(browser, "#find-count").text.startswith(f"{len(expected)} of {len(data['paths'])}")
+    field.clear()
+    field.send_keys("x", Keys.BACKSPACE)  # clear() alone sends no input event
+    assert found() == []
+    click(browser, element(browser, "#filter-errors"))
+    assert found() == [path for path, wrong in zip(data["paths"], is_error, strict=True) if wrong][:24]
+    true_class = data["trueClass"][is_error.index(True)]
+    Select(element(browser, "#filter-true")).select_by_value(str(true_class))
+    assert found() == [
+        path
+        for path, wrong, truth in zip(data["paths"], is_error, data["trueClass"], strict=True)
+        if wrong and truth == true_class
+    ]
+    assert NAMES[0] in {e.text for e in elements(browser, "#filter-true option")}
+
+
+def test_the_table_of_classes_sorts_by_any_column(browser):
+    def column(number):
+        cells = elements(browser, f"#classes tbody tr > :nth-child({number})")
+        return [cell.get_attribute("data-value") for cell in cells]
+
+    for number in (2, 3, 4, 5, 6):
+        button = elements(browser, f"#classes thead th:nth-child({number}) .sort")[0]
+        click(browser, button)
+        assert column(number) == sorted(column(number), key=float, reverse=True)
+        click(browser, button)
+        assert column(number) == sorted(column(number), key=float)
+    click(browser, elements(browser, "#classes thead th:nth-child(1) .sort")[0])
+    assert set(column(1)) == set(NAMES)
+    headings = elements(browser, "#classes thead th[aria-sort]")
+    assert [e.get_attribute("aria-sort") for e in headings] == ["ascending"]
+
+
+def test_a_threshold_shows_what_it_would_do(browser):
+    """The counts of the page, from the images that it lists, by another way."""
+    from selenium.webdriver.support.ui import Select
+
+    data = report_data(browser)
+    chooser = Select(element(browser, "#threshold-class"))
+    assert {option.text for option in chooser.options} == set(NAMES)
+    number = data["classNames"].index(NAMES[1])
+    chooser.select_by_value(str(number))
+    called = sum(p == number for p in data["predictedClass"])
+    found = sum(p == t == number for p, t in zip(data["predictedClass"], data["trueClass"], strict=True))
+    total = data["trueClass"].count(number)
+    text = element(browser, "#threshold-text").text
+    assert "Threshold 0.50" in text
+    assert f"{found} of {total} {NAMES[1]} found (recall {found / total:.1%})" in text
+    assert f"of {called} images called {NAMES[1]}, {found} are (precision {found / called:.1%})" in text
+    cost = element(browser, "#cost-miss")
+    cost.clear()
+    cost.send_keys("1000")
+    assert f"Cost {1000 * (total - found) + called - found:,}." in element(browser, "#threshold-text").text
+    click(browser, element(browser, "#threshold-best button"))
+    (counts,) = [entry["classes"][str(number)] for entry in data["classThresholds"]]
+    costs = [1000 * (counts[0] - f) + alarms for f, alarms in zip(counts[1], counts[2], strict=True)]
+    best = data["thresholds"][int(element(browser, "#threshold").get_attribute("value"))]
+    assert costs[data["thresholds"].index(best)] == min(costs)
+    # A class may be named like a command: the option is one word of a shell.
+    command = element(browser, "#threshold-command code").text
+    assert shlex.split(command)[-1] == f"{NAMES[1]}={best:.2f}"
+
+
+def test_more_errors_are_shown_on_request(browser):
+    parts = elements(browser, "[data-gallery=errors] .card")
+    visible = [e for e in parts if e.is_displayed()]
+    assert len(visible) == min(12, len(parts))
+    for button in elements(browser, "#errors .reveal"):
+        while button.is_displayed():
+            click(browser, button)
+    assert all(e.is_displayed() for e in elements(browser, "#errors .card"))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(driver, page, width, scheme):
+    assert accessibility_violations(driver, page, width=width, height=844, prefers_color_scheme=scheme) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+def test_the_first_screen_has_the_weakest_class_and_the_worst_confusions(driver, page, width, height):
+    show(driver, page, width=width, height=height)
+    for selector in ("h1", ".origin", ".lead", ".worst dd", ".worst button"):
+        matches = elements(driver, selector)
+        assert matches, selector
+        for match in matches:
+            bottom = driver.execute_script("return arguments[0].getBoundingClientRect().bottom", match)
+            assert 0 < bottom <= height, selector
+    assert len(elements(driver, ".worst button")) == 2
+
+
+def test_headings_of_a_matrix_of_many_classes_stay_in_view(driver, page, tmp_path):
+    """A copy of the page whose matrix is made larger than its region."""
+    show(driver, page, width=390, height=844)
+    region = elements(driver, ".frozen")[0]
+    driver.execute_script(
+        """
+        const body = arguments[0].querySelector("tbody");
+        for (let i = 0; i < 40; i++) body.append(body.rows[0].cloneNode(true));
+        for (const row of arguments[0].querySelectorAll("tr")) {
+          for (let i = 0; i < 40; i++) row.append(row.cells[1].cloneNode(true));
+        }
+        dispatchEvent(new Event("resize"));
+        arguments[0].scrollTo(900, 900);
+        """,
+        region,
+    )
+    assert elements(driver, ".scroll-hint")[0].is_displayed()
+    place = "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top]"
+    left, top = driver.execute_script(place, region)
+    for selector, axis in (("thead th:nth-child(20)", 1), ("tbody tr:nth-child(20) th", 0)):
+        heading = region.find_element("css selector", selector)
+        assert abs(driver.execute_script(place, heading)[axis] - (left, top)[axis]) < 5

@@ -16,6 +16,7 @@ from headstart.report.charts import (
     learning_curve,
     reliability_diagram,
     risk_coverage_curve,
+    scale_start,
 )
 from headstart.report.data import ReliabilityBin
 
@@ -30,7 +31,7 @@ def ticks(chart, anchor):
 
 @pytest.mark.parametrize(("low", "start"), [(0.3, "0%"), (0.6, "50%"), (0.95, "90%")])
 def test_the_interval_bar_starts_below_the_interval(low, start):
-    chart = interval_bar(0.97, low, 0.99)
+    chart = interval_bar(0.97, low, 0.99, scale_start([0.97, low]))
     assert ticks(chart, "start") == [start]
     assert numbers(chart, "cx")[0] > numbers(chart, "x")[0]
     assert f"97.0%, 95% interval {low:.1%} to 99.0%" in chart
@@ -57,5 +58,23 @@ def test_ticks_of_the_learning_curve_are_round_numbers(lowest, labels):
     measured = [LearningPoint(count, 0.9, lowest, 0.95) for count in (50, 100)]
     chart = learning_curve(measured, [LearningPoint(400, 0.92, 0.9, 0.95)])
     assert ticks(chart, "end") == labels[::-1]
-    assert ticks(chart, "middle") == ["50", "100", "400"]
+    assert ticks(chart, "middle") == ["50", "100", "200"]  # round numbers within the range, not the points themselves
     assert 'class="line s0 expected"' in chart
+    whiskers = re.findall(r'class="whisker s0 expected" x1="([\d.]+)"[^>]*y1="([\d.]+)" y2="([\d.]+)"', chart)
+    hollow = re.search(r'<circle class="dot s0 hollow" cx="([\d.]+)" cy="([\d.]+)"', chart)
+    ((x, low, high),) = whiskers
+    assert x == hollow[1]
+    assert float(low) > float(hollow[2]) > float(high)  # pixels count from the top
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "labels"),
+    [
+        (33, 187, ["50", "100", "200"]),
+        (49, 147, ["50", "100"]),
+        (3, 9_000, ["10", "100", "1,000", "10,000"]),
+    ],
+)
+def test_counts_on_the_axis_of_the_learning_curve_are_round(first, last, labels):
+    chart = learning_curve([LearningPoint(first, 0.8, 0.7, 0.9), LearningPoint(last, 0.9, 0.8, 0.95)], [])
+    assert ticks(chart, "middle") == labels

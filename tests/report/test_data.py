@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from headstart.report.data import ImageResult, lowest_margin, most_confident_errors
+from headstart.report.data import ImageResult, grouped_errors, lowest_margin, most_confident_errors
 
 
 def test_selections_are_errors_and_correct_images():
@@ -17,3 +17,20 @@ def test_selections_are_errors_and_correct_images():
     assert max(images[i].margin for i in uncertain) <= min(
         image.margin for i, image in enumerate(images) if image.is_correct and i not in uncertain
     )
+
+
+def test_errors_of_one_scene_stand_together_with_the_surest_first():
+    def image(set_index, confidence, group, predicted=1):
+        return ImageResult("", set_index, 0, predicted, 0, confidence, 0.1, 0.1, group)
+
+    images = [
+        image(1, 0.6, 5),
+        image(1, 0.9, 7),
+        image(1, 0.8, 5),
+        image(0, 0.7, 5),  # a group of another set
+        image(1, 0.95, 5, predicted=0),  # correct
+        image(1, 0.5, -1),  # of no known group: alone
+        image(1, 0.4, -1),
+    ]
+    assert grouped_errors(images) == [[1], [2, 0], [3], [5], [6]]
+    assert most_confident_errors(images) == [1, 2, 3, 5, 6]

@@ -86,6 +86,23 @@ def test_a_fit_has_the_findings_of_check(tmp_path):
         assert set(finding.images) <= set(report.thumbnails)
 
 
+def test_images_have_the_groups_of_the_fit_and_validation_images_groups_of_their_own(tmp_path):
+    data = write_photos(tmp_path / "data" / "train", 12)
+    write_photos(tmp_path / "data" / "validation", 6, seed=1)
+    for folder, twin in ((data, "004.jpg"), (tmp_path / "data" / "validation", "002.jpg")):
+        (folder / "disc" / "twin.jpg").write_bytes((folder / "disc" / twin).read_bytes())
+    result = fit(tmp_path / "data")
+    groups = {image.path: (image.set_index, image.group) for image in gather(result).images}
+    index = dict(zip(result.data.split.train.tolist(), result.data.split.groups.index.tolist(), strict=True))
+    prefix = f"{tmp_path / 'data'}/"
+    paths = [result.data.dataset.items[i].path.removeprefix(prefix) for i in result.data.features.index]
+    for row, group in index.items():
+        assert groups[paths[row]] == (1, group)
+    assert groups["train/disc/twin.jpg"] == groups["train/disc/004.jpg"]
+    assert groups["validation/disc/twin.jpg"] == groups["validation/disc/002.jpg"]
+    assert len({group for group in groups.values() if group[0] == 0}) > 2
+
+
 def test_label_issues_of_a_fit_come_from_its_probabilities(fitted):
     dataset, features = fitted.data.dataset, fitted.data.features
     labels = np.array([["disc", "stripes"].index(dataset.items[i].label) for i in features.index])

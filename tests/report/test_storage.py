@@ -65,6 +65,13 @@ DAMAGE = {
     "confusion out of range": value_at("evaluations", 0, "confusion", to=[[0, 9, 1]]),
     "bin": value_at("evaluations", 0, "reliability", 0, "count", to=0),
     "risk": value_at("evaluations", 0, "risk_coverage", 0, to=[0, float("inf")]),
+    "group is a float": value_at("images", "group", 0, to=0.5),
+    "group below -1": value_at("images", "group", 0, to=-2),
+    "thresholds": value_at("evaluations", 0, "thresholds", to=[{}]),
+    "too few thresholds": lambda value: value["evaluations"][0]["thresholds"][0]["found"].pop(),
+    "more found than there are": value_at("evaluations", 0, "thresholds", 0, "found", 0, to=10**6),
+    "threshold of no class": value_at("evaluations", 0, "thresholds", 0, "class_index", to=2),
+    "date": value_at("date", to=20301231),
     "side": value_at("sprite", "side", to=0),
     "side out of range": value_at("sprite", "side", to=10**6),
     "columns": value_at("sprite", "columns", to=0),
@@ -112,7 +119,7 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
     assert not (folder_with_report / "report.html").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":3}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":4}'])
 def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
     (folder_with_report / "report.json").write_bytes(data)
     with pytest.raises(ModelError, match=r"report\.json is damaged"):
@@ -120,7 +127,7 @@ def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "older than format 3.*fit again"), (4, "newer.*upgrade headstart")]
+    ("version", "remedy"), [(1, "older than format 4.*fit again"), (5, "newer.*upgrade headstart")]
 )
 def test_another_format_is_named_with_its_remedy(folder_with_report, version, remedy):
     (folder_with_report / "report.json").write_text(json.dumps({"format": version}), "utf-8")

@@ -36,12 +36,16 @@ BLOCK_SIZE = 512  # images whose coordinates are held at a time
 
 @dataclass(frozen=True)
 class LearningCurvePoint:
-    """Accuracy, 0 to 1, with its 95% interval, of heads learned from ``images`` (``per_class`` [k] of each class)."""
+    """Accuracy, 0 to 1, with its 95% interval, of heads learned from ``images`` (``per_class`` [k] of each class).
+
+    ``class_accuracy`` [k] is the share of the images of each class that are classified correctly.
+    """
 
     images: int
     per_class: tuple[int, ...]
     accuracy: float
     interval: tuple[float, float]
+    class_accuracy: tuple[float, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form in ``run.json``."""
@@ -50,6 +54,7 @@ class LearningCurvePoint:
             "per_class": list(self.per_class),
             "accuracy": self.accuracy,
             "interval": list(self.interval),
+            "class_accuracy": [round(share, 6) for share in self.class_accuracy],
         }
 
 
@@ -118,11 +123,15 @@ def learning_curve(
     remaining_share = extrapolate(sizes, smoothed, count + more)[0] / smoothed[0, -1]
     means = [*(1 - errors_by_image.mean(axis=1)), 1 - remaining_share * float(errors_by_image[-1].mean())]
     per_class = np.vstack([class_counts, class_counts[-1] * (count + more) / count]).round().astype(int)
+    class_errors = np.stack([errors_by_image[:, labels == c].mean(axis=1) for c in range(classes)])
+    class_errors = np.column_stack([class_errors, extrapolate(sizes, class_errors, count + more)])
     points = [
         LearningCurvePoint(
-            int(counts.sum()), tuple(map(int, counts)), float(mean), (float(min(a, mean)), float(max(b, mean)))
+            int(counts.sum()), tuple(counts.tolist()), mean, (min(a, mean), max(b, mean)), tuple((1 - errors).tolist())
         )
-        for counts, mean, a, b in zip(per_class, means, low, high, strict=True)
+        for counts, mean, a, b, errors in zip(
+            per_class, map(float, means), low.tolist(), high.tolist(), class_errors.T, strict=True
+        )
     ]
     return LearningCurve(tuple(points[:-1]), more, points[-1])
 

@@ -4,9 +4,10 @@ gather            collects the content of a report from the result of a fit
 data              the content of a report
 storage           ``report.json``: written beside the model, read back with every value checked
 reliability       reliability diagram and risk-coverage curve
+thresholds        precision and recall of each class by threshold
 projection        two-dimensional map of the images
 thumbnails        small images
-page              the HTML page, from ``page.html.j2``, ``style.css`` and ``script.js``
+page              the HTML page, from ``page.html.j2``, ``style.css`` and ``scripts``
 view              the variables of the page's template
 charts            charts as SVG
 text              names and percentages on the page

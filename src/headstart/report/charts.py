@@ -13,7 +13,7 @@ from headstart.report.text import percent
 
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 46  # margins
-MAX_TICKS = 6  # of the learning curve
+MAX_TICKS = 7  # of the learning curve
 QUARTERS = [(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]  # ticks
 
 
@@ -52,13 +52,8 @@ class LearningPoint:
     high: float
 
 
-def interval_bar(value: float, low: float, high: float) -> Markup:
-    """Return a scale from 0%, 50% or 90% to 100% with the value and its interval on it."""
-    start = 0.0
-    if low >= 0.9:
-        start = 0.9
-    elif low >= 0.5:
-        start = 0.5
+def interval_bar(value: float, low: float, high: float, start: float = 0.0) -> Markup:
+    """Return a scale from ``start`` to 100% with a value and its interval on it; bars of one start can be compared."""
 
     def position(share: float) -> float:
         return round(6 + (share - start) / (1 - start) * 308, 1)
@@ -78,14 +73,20 @@ def interval_bar(value: float, low: float, high: float) -> Markup:
     )
 
 
+def scale_start(lows: Sequence[float]) -> float:
+    """Return where the scale of intervals with these lower ends starts: 0%, 50% or 90%."""
+    lowest = min(lows, default=0.0)
+    return 0.9 if lowest >= 0.9 else 0.5 if lowest >= 0.5 else 0.0
+
+
 def reliability_diagram(series: Sequence[Sequence[ReliabilityBin]]) -> Markup:
     """Return accuracy against confidence with intervals; calibrated predictions lie on the diagonal."""
-    axes = Axes("confidence", "accuracy", (0, 1), (0, 1), QUARTERS, QUARTERS)
+    axes = Axes("probability that the model gives", "accuracy", (0, 1), (0, 1), QUARTERS, QUARTERS)
     parts = [f'<line class="ideal" x1="{axes.x(0)}" y1="{axes.y(0)}" x2="{axes.x(1)}" y2="{axes.y(1)}"/>']
     for number, bins in enumerate(series):
         parts += [_whisker(axes, b.mean_confidence, b.low, b.high, number) for b in bins]
         parts += [_marker(axes, b.mean_confidence, b.accuracy, number) for b in bins]
-    return _chart(axes, "Reliability diagram: accuracy against confidence", parts)
+    return _chart(axes, "Reliability diagram: accuracy against probability", parts)
 
 
 def risk_coverage_curve(series: Sequence[Sequence[tuple[float, float]]]) -> Markup:
@@ -95,7 +96,7 @@ def risk_coverage_curve(series: Sequence[Sequence[tuple[float, float]]]) -> Mark
     step = top / divisions
     digits = 0 if step >= 0.01 else 1
     axes = Axes(
-        x_label="coverage: images classified, most confident first",
+        x_label="images classified by the model, surest first",
         y_label="error rate of these images",
         x_range=(0, 1),
         y_range=(0, top),
@@ -116,16 +117,12 @@ def learning_curve(measured: Sequence[LearningPoint], expected: Sequence[Learnin
     counts = sorted({point.count for point in points})
     lowest = max(0, int(min(point.low for point in points) * 20) - 1)  # of the y axis, in steps of 5%
     step = 1 if lowest >= 14 else 2 if lowest >= 8 else 4
-    if len(counts) <= MAX_TICKS:
-        ticks = counts
-    else:
-        ticks = [counts[round(i * (len(counts) - 1) / (MAX_TICKS - 1))] for i in range(MAX_TICKS)]
     axes = Axes(
         x_label="training images",
         y_label="accuracy",
         x_range=(counts[0] / 1.2, counts[-1] * 1.2),
         y_range=(lowest / 20, 1),
-        x_ticks=[(count, f"{count:,}") for count in ticks],
+        x_ticks=[(count, f"{count:,}") for count in _round_counts(counts[0] / 1.2, counts[-1] * 1.2)],
         y_ticks=[(i / 20, f"{i / 20:.0%}") for i in range(20, lowest - 1, -step)],
         log_x=True,
     )
@@ -134,6 +131,7 @@ def learning_curve(measured: Sequence[LearningPoint], expected: Sequence[Learnin
     parts += [_marker(axes, point.count, point.accuracy, 0) for point in measured]
     if expected:
         extension = [*measured[-1:], *expected]
+        parts += [_whisker(axes, point.count, point.low, point.high, 0, "expected") for point in expected]
         parts.append(_line(axes, [(point.count, point.accuracy) for point in extension], 0, "expected"))
         parts += [_marker(axes, point.count, point.accuracy, 0, "hollow") for point in expected]
     return _chart(axes, "Learning curve: accuracy by the number of training images", parts)
@@ -157,10 +155,20 @@ def _round_up(share: float) -> tuple[float, int]:
     return min(1.0, 10 * power), 5
 
 
-def _whisker(axes: Axes, x: float, low: float, high: float, series: int) -> str:
+def _round_counts(low: float, high: float) -> list[int]:
+    """Return the numbers 1, 2, 5, 10, 20, 50, ... from ``low`` to ``high``, or of a wide range the powers of ten."""
+    powers = range(int(log10(max(1.0, high))) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        numbers = [step * 10**power for power in powers for step in steps if low <= step * 10**power <= high]
+        if len(numbers) <= MAX_TICKS:
+            break
+    return numbers
+
+
+def _whisker(axes: Axes, x: float, low: float, high: float, series: int, style: str = "") -> str:
     position = f"{axes.x(x):.1f}"
     return (
-        f'<line class="whisker s{series}" x1="{position}" x2="{position}" '
+        f'<line class="whisker s{series} {style}" x1="{position}" x2="{position}" '
         f'y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}"/>'
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 SETS = ("validation", "leave_group_out")  # how a prediction was made; ImageResult.set_index is an index into this
 MAX_IMAGES = 10_000  # shown individually; summaries count all images
-MAX_ERRORS = 60  # shown as cards
+MAX_ERROR_GROUPS = 60  # shown as cards, each with the images of one scene
 MAX_LOWEST_MARGIN = 12  # correct predictions shown as cards
 
 
@@ -18,6 +18,7 @@ class ImageResult:
     ``set_index`` is the index into ``SETS``. ``predicted_class`` and ``second_class`` are the two most probable
     classes; ``confidence`` and ``second_confidence`` are their probabilities. ``true_class_confidence`` is the
     probability of the true class (0 if the model does not have that class). Probabilities are rounded to six places.
+    Images of one set with the same ``group`` show one scene or are copies; -1 means that the group is not known.
     """
 
     path: str
@@ -28,6 +29,7 @@ class ImageResult:
     confidence: float
     second_confidence: float
     true_class_confidence: float
+    group: int = -1
 
     @property
     def is_correct(self) -> bool:
@@ -52,17 +54,33 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
+class ClassThresholds:
+    """What a threshold for one class would do, for each of ``thresholds.THRESHOLDS``.
+
+    ``found`` are the images of the class, out of ``count``, that would be predicted as the class; ``false_alarms`` the
+    images of other classes that would.
+    """
+
+    class_index: int
+    count: int
+    found: tuple[int, ...]
+    false_alarms: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EvaluationSummary:
     """Summary of all images of one of ``SETS``.
 
     ``confusion`` lists the non-zero cells (true class, predicted class, count). ``risk_coverage`` lists points
     (coverage, error rate): the share of the images with the highest confidence, and the share of those misclassified.
+    ``thresholds`` has the classes with the most errors, up to ``thresholds.MAX_CLASSES``.
     """
 
     name: str
     confusion: tuple[tuple[int, int, int], ...]
     reliability: tuple[ReliabilityBin, ...]
     risk_coverage: tuple[tuple[float, float], ...]
+    thresholds: tuple[ClassThresholds, ...] = ()
 
     @property
     def error_count(self) -> int:
@@ -128,7 +146,7 @@ class Report:
     ``images`` are those shown individually, out of ``total_images`` evaluated. ``thumbnails`` are larger JPEGs of some
     of them, by index. ``finding_counts`` has the number of findings of each kind, ``findings`` the first of each.
     ``maps_unavailable`` is the reason why there are no ``activation_maps``, or empty. ``seconds`` is the time that
-    gathering the report took.
+    gathering the report took. ``date`` is the day on which it was made, in UTC, as 2030-12-31.
     """
 
     classes: tuple[str, ...]
@@ -144,12 +162,22 @@ class Report:
     activation_maps: tuple[ActivationMap, ...]
     maps_unavailable: str
     seconds: float
+    date: str
+
+
+def grouped_errors(images: Sequence[ImageResult]) -> list[list[int]]:
+    """Return the indices of misclassified images by group, highest confidence first, in and among the groups."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    errors = (i for i, image in enumerate(images) if not image.is_correct)
+    for i in sorted(errors, key=lambda i: -images[i].confidence):
+        group = images[i].group
+        groups.setdefault((images[i].set_index, group if group >= 0 else -1 - i), []).append(i)
+    return list(groups.values())
 
 
 def most_confident_errors(images: Sequence[ImageResult]) -> list[int]:
-    """Return the indices of up to 60 misclassified images, highest confidence first."""
-    errors = [i for i, image in enumerate(images) if not image.is_correct]
-    return sorted(errors, key=lambda i: -images[i].confidence)[:MAX_ERRORS]
+    """Return the index of the most confident error of each group, highest confidence first, of up to 60 groups."""
+    return [group[0] for group in grouped_errors(images)[:MAX_ERROR_GROUPS]]
 
 
 def lowest_margin(images: Sequence[ImageResult]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from headstart.check import Finding, check_from_features
 from headstart.classifier import FitResult
 from headstart.classifier.fit import TrainingData
 from headstart.data import Dataset
-from headstart.errors import ImageError
+from headstart.errors import ImageError, OptionError
 from headstart.features import FeatureCache, Features
 from headstart.heads.head import Head
 from headstart.images.decoding import decode
@@ -35,9 +35,12 @@ from headstart.report.data import (
     lowest_margin,
     most_confident_errors,
 )
+from headstart.report.thresholds import class_thresholds
+from headstart.splits.split import group_images
 from headstart.stats.classification import confusion_matrix
 
-MAX_FINDINGS = 18  # of a kind
+MAX_FINDINGS = 60  # of a kind
+MAX_GROUPED = 5_000  # validation images: all pairs are compared
 MAX_FILES = 6  # of a finding
 MAX_THUMBNAILS = 320
 MAX_ERROR_MAPS = 12  # errors with an activation map
@@ -63,7 +66,7 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
         findings_future = pool.submit(_findings, data, predictions)
         tiles = thumbnails.tiles(dataset, features, rows.tolist(), side, cache, workers)
         sprite = thumbnails.sprite_sheet(((index_of[row], tile) for row, tile in tiles), side, COLUMNS, len(rows))
-        images = _image_results(predictions, rows, paths.short_paths)
+        images = _image_results(predictions, rows, paths.short_paths, _groups_by_row(result, predictions))
         projections = _projections(data, head, predictions, rows)
         maps_unavailable = cam.why_unavailable(data.backbone, head)
         activation_maps = () if maps_unavailable else _activation_maps(data, head, images, rows, cache)
@@ -85,6 +88,7 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
         activation_maps,
         maps_unavailable,
         time.perf_counter() - start,
+        time.strftime("%Y-%m-%d", time.gmtime()),
     )
 
 
@@ -134,6 +138,25 @@ def _all_predictions(result: FitResult) -> _AllPredictions:
         np.concatenate([predictions.predicted for _, predictions in evaluated]),
         np.concatenate([predictions.probabilities for _, predictions in evaluated]),
     )
+
+
+def _groups_by_row(result: FitResult, predictions: _AllPredictions) -> dict[int, int]:
+    """Return the group of each training image as the fit left it out, and that of each validation image, by row.
+
+    Validation images are grouped as the training images were, or by themselves where those are named by what
+    validation images lack. Those of very many have none.
+    """
+    split, data = result.data.split, result.data
+    groups = dict(zip(split.train.tolist(), split.groups.index.tolist(), strict=True))
+    is_validation = predictions.set_index == SETS.index("validation")
+    rows, truth = predictions.rows[is_validation], predictions.truth[is_validation]
+    if 0 < len(rows) <= MAX_GROUPED:
+        try:
+            found = group_images(data.features, data.dataset, rows, truth, result.options.group_by)
+        except OptionError:
+            found = group_images(data.features, data.dataset, rows, truth, "auto")
+        groups.update(zip(rows.tolist(), found.index.tolist(), strict=True))
+    return groups
 
 
 def _individually_shown(predictions: _AllPredictions) -> Rows:
@@ -199,20 +222,25 @@ def _finding_summaries(findings: Sequence[Finding], paths: _Paths) -> tuple[Find
     return tuple(summaries)
 
 
-def _image_results(predictions: _AllPredictions, rows: Rows, paths: Sequence[str]) -> tuple[ImageResult, ...]:
+def _image_results(
+    predictions: _AllPredictions, rows: Rows, paths: Sequence[str], groups: Mapping[int, int]
+) -> tuple[ImageResult, ...]:
     place = np.empty(int(predictions.rows.max(initial=-1)) + 1, np.int64)
     place[predictions.rows] = np.arange(len(predictions.rows))
     classes = predictions.probabilities.shape[1]
     images = []
-    for path, i in zip(paths, place[rows], strict=True):
+    for path, row, i in zip(paths, rows.tolist(), place[rows], strict=True):
         probabilities = predictions.probabilities[i]
         order, first = np.argsort(-probabilities, kind="stable"), int(predictions.predicted[i])
         second = int(order[1] if order[0] == first else order[0])
         truth = int(predictions.truth[i])
         of_truth = float(probabilities[truth]) if truth < classes else 0.0
         # Rounded here, not where they are written: a page made again from the file says the same.
-        confidences = (round(p, 6) for p in (float(probabilities[first]), float(probabilities[second]), of_truth))
-        images.append(ImageResult(path, int(predictions.set_index[i]), truth, first, second, *confidences))
+        first_p, second_p, truth_p = (
+            round(p, 6) for p in (float(probabilities[first]), float(probabilities[second]), of_truth)
+        )
+        set_index, group = int(predictions.set_index[i]), groups.get(row, -1)
+        images.append(ImageResult(path, set_index, truth, first, second, first_p, second_p, truth_p, group))
     return tuple(images)
 
 
@@ -232,6 +260,7 @@ def _evaluation_summaries(predictions: _AllPredictions) -> tuple[EvaluationSumma
                 cells,
                 reliability.reliability_bins(confidence, is_correct),
                 reliability.risk_coverage(confidence, is_correct),
+                class_thresholds(predictions.probabilities[members], truth, predicted),
             )
         )
     return tuple(summaries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -18,12 +18,27 @@ from headstart.report.text import clip, percent, plain
 from headstart.report.view import page_variables
 from headstart.report.view.script_data import script_data
 
+SCRIPTS = ("elements.js", "images.js", "viewer.js", "thresholds.js", "map.js")
+
 
 def render(report: Report, run: Mapping[str, Any], title: str) -> str:
     """Return the page of a report and its ``run.json`` as HTML.
 
     Whatever ``run`` lacks or holds in another form is left out.
     """
+    return render_template(
+        "page.html.j2",
+        SCRIPTS,
+        **page_variables(report, run),
+        title=title,
+        script_data=json_element(script_data(report)),
+        is_first_use=_Thumbnails(report).is_first_use,
+        table_bar=table_bar,
+    )
+
+
+def render_template(name: str, scripts: Sequence[str], **variables: object) -> str:
+    """Return a page from a template, with the style sheet, these scripts as one, and the hashes of its policy."""
     environment = Environment(
         loader=PackageLoader("headstart.report", "."),
         autoescape=True,
@@ -33,18 +48,15 @@ def render(report: Report, run: Mapping[str, Any], title: str) -> str:
     )
     environment.filters |= {"percent": percent, "clip": clip, "plain": plain}
     files = resources.files("headstart.report")
-    style, script = ((files / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    return environment.get_template("page.html.j2").render(
-        **page_variables(report, run),
-        title=title,
+    style = (files / "style.css").read_text("utf-8")
+    script = "".join((files / "scripts" / file).read_text("utf-8") for file in scripts)
+    return environment.get_template(name).render(
+        **variables,
         style=Markup(style),
         style_hash=_hash(style),
         script=Markup(script),
         script_hash=_hash(script),
-        script_data=_json(script_data(report)),
-        jpeg_url=_jpeg_url,
-        is_first_use=_Thumbnails(report).is_first_use,
-        table_bar=table_bar,
+        jpeg_url=jpeg_url,
     )
 
 
@@ -66,11 +78,12 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _json(value: object) -> Markup:
+def json_element(value: object) -> Markup:
     """Encode JSON for a script element: it can neither end the element nor be read as markup."""
     text = json_text(value, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _jpeg_url(data: bytes) -> str:
+def jpeg_url(data: bytes) -> str:
+    """Return a JPEG as a data URL."""
     return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")

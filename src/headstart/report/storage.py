@@ -17,6 +17,7 @@ from headstart.report.data import (
     MAX_IMAGES,
     SETS,
     ActivationMap,
+    ClassThresholds,
     EvaluationSummary,
     FindingSummary,
     ImageResult,
@@ -25,8 +26,9 @@ from headstart.report.data import (
     Report,
     SpriteSheet,
 )
+from headstart.report.thresholds import THRESHOLDS
 
-FORMAT = 3
+FORMAT = 4
 FILE = "report.json"
 MAX_BYTES = 64 * 2**20
 GENERATOR = b'<meta name="generator" content="Headstart">'  # in every page
@@ -63,7 +65,11 @@ def write_data(report: Report, folder: Path) -> None:
         "total_images": report.total_images,
         "images": {f.name: [getattr(image, f.name) for image in report.images] for f in fields(ImageResult)},
         "evaluations": [
-            {**vars(summary), "reliability": [vars(reliability_bin) for reliability_bin in summary.reliability]}
+            {
+                **vars(summary),
+                "reliability": [vars(reliability_bin) for reliability_bin in summary.reliability],
+                "thresholds": [vars(thresholds) for thresholds in summary.thresholds],
+            }
             for summary in report.evaluations
         ],
         "projections": [vars(projection) for projection in report.projections],
@@ -74,6 +80,7 @@ def write_data(report: Report, folder: Path) -> None:
         "activation_maps": [_with_base64(activation_map) for activation_map in report.activation_maps],
         "maps_unavailable": report.maps_unavailable,
         "seconds": report.seconds,
+        "date": report.date,
     }
     write_file(folder / FILE, to_json(value))
 
@@ -137,6 +144,7 @@ def _report(value: Mapping[str, Any]) -> Report:
         ),
         maps_unavailable=_text(value["maps_unavailable"]),
         seconds=_number(value["seconds"], 0, 1e9),
+        date=_text(value["date"]),
     )
 
 
@@ -156,6 +164,7 @@ def _images(columns: Mapping[str, Any], classes: int, known_classes: int) -> tup
         "confidence": probability,
         "second_confidence": probability,
         "true_class_confidence": probability,
+        "group": lambda value: _integer(value, -1, MAX_COUNT),
     }
     names = [f.name for f in fields(ImageResult)]
     values = [[readers[name](value) for value in _list(columns[name], MAX_IMAGES)] for name in names]
@@ -171,7 +180,19 @@ def _evaluation(value: Mapping[str, Any], classes: int, known_classes: int) -> E
     )
     reliability = tuple(_reliability_bin(entry) for entry in _list(value["reliability"], 100))
     risk_coverage = tuple((_number(x, 0, 1), _number(y, 0, 1)) for x, y in _list(value["risk_coverage"], 1_000))
-    return EvaluationSummary(value["name"], confusion, reliability, risk_coverage)
+    thresholds = tuple(_thresholds(entry, known_classes) for entry in _list(value["thresholds"], MAX_CLASSES))
+    return EvaluationSummary(value["name"], confusion, reliability, risk_coverage, thresholds)
+
+
+def _thresholds(value: Mapping[str, Any], known_classes: int) -> ClassThresholds:
+    count = _integer(value["count"], 0, MAX_COUNT)
+    found, false_alarms = (
+        tuple(_integer(number, 0, limit) for number in _list(value[name], len(THRESHOLDS)))
+        for name, limit in (("found", count + 1), ("false_alarms", MAX_COUNT))
+    )
+    if not len(found) == len(false_alarms) == len(THRESHOLDS):
+        raise ValueError(f"counts of {len(found)} thresholds where {len(THRESHOLDS)} were expected")
+    return ClassThresholds(_integer(value["class_index"], 0, known_classes), count, found, false_alarms)
 
 
 def _reliability_bin(value: Mapping[str, Any]) -> ReliabilityBin:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 MAX_NAME = 200  # characters of a name that are shown
-SET_TITLES = {"validation": "validation images", "leave_group_out": "training images, leave-one-group-out"}
-SET_LABELS = {"validation": "validation", "leave_group_out": "leave-one-group-out"}
+SET_TITLES = {"validation": "validation images", "leave_group_out": "training images, group left out"}
+SET_LABELS = {"validation": "validation", "leave_group_out": "training, group left out"}
 
 
 def clip(text: str, limit: int = MAX_NAME) -> str:

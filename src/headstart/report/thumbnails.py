@@ -19,10 +19,10 @@ from headstart.images.thumbnail import SQUARE, TINY, shrink, square_thumbnail
 from headstart.machine import cores
 from headstart.report.data import SpriteSheet
 
-THUMBNAIL = 144  # pixels of the longer side
+THUMBNAIL = 192  # pixels of the longer side
 QUALITY = 74  # of a JPEG, 1 to 95
 SPRITE_QUALITIES = (66, 45, 25, 8)  # the first that keeps the sprite sheet within its limit
-SPRITE_BYTES = 5_000_000
+SPRITE_BYTES = 4_000_000
 THUMBNAILS_BYTES = 2_000_000
 BATCH = 256
 Bytes = NDArray[np.uint8]
@@ -58,7 +58,7 @@ def tiles(
 def thumbnails(
     dataset: Dataset, features: Features, rows: Sequence[int], cache: FeatureCache | None, workers: int | None
 ) -> dict[int, bytes]:
-    """Return a JPEG without metadata, 144 pixels on the longer side, of each row of ``features`` that can be read.
+    """Return a JPEG without metadata, 192 pixels on the longer side, of each row of ``features`` that can be read.
 
     Rows come in order of importance: those beyond a total of 2 MB are left out.
     """

@@ -13,7 +13,7 @@ def accuracy(low, value, high):
 def test_accuracies_are_those_of_the_run(fitted):
     validation, training = headlines(RunValues(fitted.model.run))
     assert validation.title == "validation images"
-    assert training.title == "training images, leave-one-group-out"
+    assert training.title == "training images, group left out"
     for headline, name in ((validation, "validation"), (training, "leave_group_out")):
         expected = fitted.model.run["accuracy"][name]
         assert (headline.correct, headline.count) == (expected["correct"], expected["count"])

@@ -1,12 +1,15 @@
 """The variables of the page's template, prepared from a report and its ``run.json``.
 
+heading           data, date, version of the model
 accuracy          accuracies with their intervals; key facts of the fit
+class_metrics     precision, recall and F1 of each class; what the model is good at, and what not
 confusion_matrix  confusion matrices and the most frequent confusions
 findings          findings of the data check by kind
 activation_maps   class activation maps as overlays
 calibration       mean confidence against accuracy; error rate by coverage
 class_table       results by class
 learning_curve    points of the learning curve
+more_images       how many more images of a class to add
 candidates        heads compared in the selection
 details           tables of data, model, timings and versions
 script_data       the data for the script
@@ -19,17 +22,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from headstart.report import charts
-from headstart.report.data import Report, lowest_margin, most_confident_errors
+from headstart.report.data import MAX_ERROR_GROUPS, SETS, Report, grouped_errors, lowest_margin
 from headstart.report.text import SET_LABELS, SET_TITLES, clip, plain
 from headstart.report.view.accuracy import facts, headlines, intervals_are_disjoint
 from headstart.report.view.activation_maps import activation_map_sections
 from headstart.report.view.calibration import calibration_summary
 from headstart.report.view.candidates import best_candidates
+from headstart.report.view.class_metrics import classes_view, verdict
 from headstart.report.view.class_table import class_table
 from headstart.report.view.confusion_matrix import confusion_matrix_view
 from headstart.report.view.details import detail_tables
 from headstart.report.view.findings import findings_by_kind
+from headstart.report.view.heading import heading
 from headstart.report.view.learning_curve import learning_curve
+from headstart.report.view.more_images import more_images
 from headstart.report.view.run_values import RunValues
 
 __all__ = ["page_variables"]
@@ -41,7 +47,16 @@ def page_variables(report: Report, run: Mapping[str, Any]) -> dict[str, object]:
     accuracies = headlines(values)
     candidates, candidate_count = best_candidates(values)
     measured, expected = learning_curve(values)
+    error_groups = grouped_errors(report.images)
+    set_indices = [SETS.index(summary.name) for summary in report.evaluations]
+    verdicts = [verdict(summary, report, i) for summary, i in zip(report.evaluations, set_indices, strict=True)]
     return {
+        "heading": heading(report, values),
+        "verdict": next((v for v in verdicts if v is not None), None),
+        "class_views": [classes_view(s, report, i) for s, i in zip(report.evaluations, set_indices, strict=True)],
+        "error_groups": error_groups[:MAX_ERROR_GROUPS],
+        "error_group_count": len(error_groups),
+        "more_images": more_images(values, report.known_classes),
         "report": report,
         "class_names": [clip(plain(name)) for name in report.classes],
         "set_titles": SET_TITLES,
@@ -51,7 +66,6 @@ def page_variables(report: Report, run: Mapping[str, Any]) -> dict[str, object]:
         "facts": facts(report, values),
         "error_count": sum(summary.error_count for summary in report.evaluations),
         "matrices": [confusion_matrix_view(summary, report) for summary in report.evaluations],
-        "errors": most_confident_errors(report.images),
         "low_margin": lowest_margin(report.images),
         "findings": findings_by_kind(report),
         "activation_maps": activation_map_sections(report),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -14,10 +14,10 @@ from headstart.report.view.run_values import RunValues
 from headstart.stats.accuracy import disjoint
 
 EXPLANATIONS = {
-    "validation": "These images were not used for training or for selecting the head.",
+    "validation": "The model has not learned from these images.",
     "leave_group_out": (
-        "Each training image was classified by a head trained without the whole group of that image; duplicates and "
-        "images of the same scene form a group."
+        "Each image was judged by a model that had seen neither this image nor others of its group: copies, or images "
+        "of the same scene."
     ),
 }
 
@@ -38,7 +38,7 @@ class Headline:
 
 
 def headlines(run: RunValues) -> list[Headline]:
-    """Return the consistent accuracies of ``run.json``, that of the validation images first."""
+    """Return the consistent accuracies of ``run.json``, that of the validation images first, all on one scale."""
     result = []
     for name, title in SET_TITLES.items():
         correct, count = run.number("accuracy", name, "correct"), run.number("accuracy", name, "count")
@@ -56,10 +56,11 @@ def headlines(run: RunValues) -> list[Headline]:
                 low=low,
                 high=high,
                 method=run.text("accuracy", name, "method"),
-                chart=charts.interval_bar(value, low, high),
+                chart=Markup(),
             )
             result.append(headline)
-    return result
+    start = charts.scale_start([headline.low for headline in result])
+    return [replace(h, chart=charts.interval_bar(h.value, h.low, h.high, start)) for h in result]
 
 
 def intervals_are_disjoint(accuracies: Sequence[Headline]) -> bool:

@@ -1,16 +1,18 @@
-"""Confusion matrices, reduced to the classes with the most errors where there are many classes."""
+"""Confusion matrices. Of many classes those that are confused stand next to each other, and those without errors go."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.report.data import SETS, EvaluationSummary, Report
 from headstart.report.text import SET_TITLES
 
-MAX_CLASSES = 20
-MAX_CONFUSIONS = 15
+MAX_CLASSES = 60
+MANY_CLASSES = 8  # beyond, similar classes stand next to each other, and columns are narrow
+MAX_CONFUSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class MatrixView:
     rows: tuple[Row, ...]
     frequent: tuple[Cell, ...]
     hidden_classes: int
+    is_clustered: bool
 
 
 def confusion_matrix_view(summary: EvaluationSummary, report: Report) -> MatrixView:
@@ -57,6 +60,9 @@ def confusion_matrix_view(summary: EvaluationSummary, report: Report) -> MatrixV
             errors[prediction] += count
     classes = range(len(report.classes))
     shown = sorted(sorted(classes, key=lambda c: (-errors[c], c))[:MAX_CLASSES])
+    is_clustered = len(shown) > MANY_CLASSES
+    if is_clustered:
+        shown = by_similarity(shown, counts, sizes)
     columns = tuple(c for c in shown if c < report.known_classes)
     rows = []
     for truth in shown:
@@ -72,7 +78,36 @@ def confusion_matrix_view(summary: EvaluationSummary, report: Report) -> MatrixV
         rows=tuple(rows),
         frequent=tuple(confusions[:MAX_CONFUSIONS]),
         hidden_classes=len(classes) - len(shown),
+        is_clustered=is_clustered,
     )
+
+
+def by_similarity(classes: Sequence[int], counts: Mapping[tuple[int, int], int], sizes: Mapping[int, int]) -> list[int]:
+    """Return classes in an order in which those that are confused with each other stand together.
+
+    The two most similar clusters are joined, by average linkage, until no two are confused; each is turned so that its
+    most similar ends meet. Similarity is the share of the images of two classes that are taken for the other.
+    """
+
+    def similarity(a: int, b: int) -> float:
+        return (counts.get((a, b), 0) + counts.get((b, a), 0)) / max(1, sizes.get(a, 0) + sizes.get(b, 0))
+
+    pairs = {(a, b): similarity(a, b) for a in classes for b in classes}
+
+    def linkage(first: list[int], second: list[int]) -> float:
+        return sum(pairs[a, b] for a in first for b in second) / (len(first) * len(second))
+
+    clusters = [[c] for c in classes]
+    while len(clusters) > 1:
+        candidates = [(linkage(a, b), -i, -j) for i, a in enumerate(clusters) for j, b in enumerate(clusters[:i])]
+        best, i, j = max(candidates)
+        if best == 0:
+            break
+        second, first = clusters.pop(-i), clusters.pop(-j)
+        turned = [(x, y) for x in (first, first[::-1]) for y in (second, second[::-1])]
+        left, right = max(turned, key=lambda ends: pairs[ends[0][-1], ends[1][0]])
+        clusters.insert(-j, left + right)
+    return [c for cluster in clusters for c in cluster]
 
 
 def _cell(true_class: int, predicted_class: int, count: int, row_count: int) -> Cell:

@@ -1,127 +1,11 @@
-"use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("report-data").textContent);
-  const count = data.paths.length;
-  const sprite = document.getElementById("sprite");
-  const CARDS_PER_PAGE = 120;
+// The map of the images.
+{
   // Colours of Okabe & Ito, suitable for colour vision deficiency; the shapes need no colour at all.
   const LIGHT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7500", "#7a6ff0"];
   const DARK_COLOURS = ["#4aa8e8", "#f0b429", "#2fc79a", "#e59ac3", "#9fd4f5", "#ff8a4a", "#cdb93a", "#a9a1ff"];
   const SHAPES = ["disc", "square", "triangle", "diamond"];
   const OTHER_COLOUR = "#8b939c";
   const darkScheme = matchMedia("screen and (prefers-color-scheme: dark)");
-  const isError = (i) => data.trueClass[i] !== data.predictedClass[i];
-  const confidence = (i) => `${data.confidence[i].toFixed(1)}% confidence`;
-
-  function createElement(tag, text, className) {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  }
-
-  function describe(i) {
-    const trueName = data.classNames[data.trueClass[i]];
-    const verdict = isError(i) ? `classified as ${data.classNames[data.predictedClass[i]]}` : "classified correctly";
-    return `${trueName}, ${verdict}, ${confidence(i)}`;
-  }
-
-  // An image: its thumbnail if the page has one, else its tile of the sprite sheet.
-  const thumbnailUrls = new Map();
-  for (const image of document.querySelectorAll("img[data-index]")) thumbnailUrls.set(+image.dataset.index, image.src);
-
-  function createImage(i, decorative) {
-    if (thumbnailUrls.has(i)) {
-      const image = createElement("img");
-      image.src = thumbnailUrls.get(i);
-      image.alt = decorative ? "" : data.paths[i];
-      return image;
-    }
-    const tile = createElement("canvas");
-    const side = data.tileSide;
-    tile.width = tile.height = side;
-    if (decorative) tile.setAttribute("aria-hidden", "true");
-    else {
-      tile.setAttribute("role", "img");
-      tile.setAttribute("aria-label", data.paths[i]);
-    }
-    const drawTile = () => {
-      const left = (i % data.spriteColumns) * side;
-      const top = Math.floor(i / data.spriteColumns) * side;
-      tile.getContext("2d").drawImage(sprite, left, top, side, side, 0, 0, side, side);
-    };
-    if (sprite && sprite.complete && sprite.naturalWidth) drawTile();
-    else if (sprite) sprite.addEventListener("load", drawTile, { once: true });
-    return tile;
-  }
-  for (const copy of document.querySelectorAll("[data-copy-of]")) copy.append(createImage(+copy.dataset.copyOf, true));
-
-  // A cell of the confusion matrix opens its images in a dialog.
-  const dialog = document.getElementById("image-dialog");
-  const dialogTitle = document.getElementById("dialog-title");
-  const cards = document.getElementById("dialog-cards");
-  const moreButton = document.getElementById("more");
-  let remaining = [];
-
-  function createCard(i) {
-    const card = createElement("figure", undefined, isError(i) ? "card error" : "card");
-    const caption = createElement("figcaption");
-    caption.append(createElement("span", confidence(i), "confidence"), createElement("bdi", data.paths[i], "path"));
-    card.append(createImage(i, false), caption);
-    return card;
-  }
-
-  function openDialog(title, images) {
-    dialogTitle.textContent = title;
-    cards.replaceChildren();
-    remaining = images;
-    showMore();
-    if (!dialog.open) dialog.showModal();
-    dialog.scrollTop = 0;
-  }
-
-  function showMore() {
-    const firstNew = cards.children.length;
-    cards.append(...remaining.slice(0, CARDS_PER_PAGE).map(createCard));
-    remaining = remaining.slice(CARDS_PER_PAGE);
-    moreButton.hidden = !remaining.length;
-    moreButton.textContent = `Show more (${remaining.length.toLocaleString("en")} left)`;
-    if (firstNew && cards.children[firstNew]) {
-      cards.children[firstNew].tabIndex = -1;
-      cards.children[firstNew].focus();
-    }
-  }
-
-  function openCell(button) {
-    const [trueClass, predictedClass] = [+button.dataset.true, +button.dataset.predicted];
-    const set = +button.closest("[data-set]").dataset.set;
-    const isCorrect = trueClass === predictedClass;
-    const images = [];
-    for (let i = 0; i < count; i++) {
-      const isInCell = data.trueClass[i] === trueClass && data.predictedClass[i] === predictedClass;
-      if (isInCell && data.setIndex[i] === set) images.push(i);
-    }
-    const byConfidence = (a, b) => data.confidence[a] - data.confidence[b];
-    images.sort((a, b) => (isCorrect ? byConfidence(a, b) : byConfidence(b, a)));
-    const total = Number(button.textContent.replace(/[^0-9]/g, "").slice(0, 12));
-    const isPartial = images.length < total && button.closest(".matrix");
-    const number = isPartial ? `${images.length} of ${total}` : `${images.length}`;
-    const noun = (isPartial ? total : images.length) === 1 ? "image" : "images";
-    const verdict = isCorrect ? "classified correctly" : `classified as ${data.classNames[predictedClass]}`;
-    const title = `${data.classNames[trueClass]} ${verdict} (${data.setLabels[set]}): ${number} ${noun}`;
-    const order = isCorrect ? ", lowest confidence first" : ", highest confidence first";
-    openDialog(images.length > 1 ? title + order : title, images);
-  }
-
-  moreButton.addEventListener("click", showMore);
-  document.getElementById("close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-true]");
-    if (button) openCell(button);
-  });
-
-  // The map.
   const canvas = document.getElementById("map");
   const context = canvas.getContext("2d");
   const previewImage = document.getElementById("preview-image");
@@ -216,7 +100,8 @@
     canvas.dataset.selected = i;
     previewImage.replaceChildren(createImage(i, true));
     const path = createElement("bdi", data.paths[i], "path");
-    previewText.replaceChildren(createElement("strong", describe(i)), createElement("br"), path);
+    const parts = [createElement("strong", describe(i)), createElement("bdi", probabilities(i)), path];
+    previewText.replaceChildren(...parts.flatMap((part) => [part, createElement("br")]));
     scheduleDraw();
   }
 
@@ -320,18 +205,7 @@
   }
   for (const query of [darkScheme, matchMedia("print")]) query.addEventListener("change", drawAll);
 
-  // Folded content is printed too.
-  let folded = [];
-  addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open])")];
-    for (const details of folded) details.open = true;
-    drawAll();
-  });
-  addEventListener("afterprint", () => {
-    for (const details of folded) details.open = false;
-    drawAll();
-  });
-
   drawAll();
   select(errors.length ? errors[0] : count ? 0 : -1);
-})();
+  for (const event of ["beforeprint", "afterprint"]) addEventListener(event, drawAll);
+}

@@ -1,0 +1,100 @@
+"""A headless Chromium that opens pages written by Headstart, and axe-core, which finds what keeps people out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+AXE = "HEADSTART_AXE"  # names a file axe.min.js
+
+
+def start(profile, downloads=None):
+    """A driver of the browser, which keeps its profile in a folder; the test is skipped where there is no browser."""
+    if BROWSER is None or DRIVER is None:
+        pytest.skip("needs a browser: apt-get install chromium chromium-driver")
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+    from selenium.webdriver.chrome.service import Service
+
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = selenium.Chrome(options=options, service=Service(DRIVER))
+    if downloads is not None:
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    return browser
+
+
+def show(driver, page, width=1280, height=900, **media):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    driver.get_log("performance")
+    driver.get(page.as_uri())
+    until = time.monotonic() + 30
+    while not elements(driver, "footer") and time.monotonic() < until:  # the last element: the page is there
+        time.sleep(0.05)
+
+
+def elements(driver, selector):
+    return driver.find_elements("css selector", selector)
+
+
+def element(driver, selector):
+    (match,) = elements(driver, selector)
+    return match
+
+
+def click(driver, element):
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
+    element.click()
+
+
+def accessibility_violations(driver, page, **options):
+    """What axe-core calls serious or critical on a page, each with its first elements; skips where axe-core is missing.
+
+    axe-core is not among our dependencies: ``npm pack axe-core`` and the variable HEADSTART_AXE give it to the tests.
+    """
+    script = Path(os.environ.get(AXE, "axe.min.js"))
+    if not script.is_file():
+        pytest.skip(f"needs axe-core: npm pack axe-core, unpack it, and let {AXE} name its axe.min.js")
+    driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})  # for the script of the test alone
+    try:
+        show(driver, page, **options)
+        driver.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
+        driver.execute_script(script.read_text("utf-8"))
+        violations, passes = driver.execute_async_script(
+            """
+            const done = arguments[arguments.length - 1];
+            axe.run(document).then((result) => done([
+                result.violations.map((v) => [v.impact, v.id, v.nodes.slice(0, 3).map((node) => node.html)]),
+                result.passes.length,
+            ]));
+            """
+        )
+    finally:
+        driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+    assert passes > 10  # it has looked at the page
+    return [violation for violation in violations if violation[0] in ("serious", "critical")]
