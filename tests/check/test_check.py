@@ -107,6 +107,10 @@ def test_the_command_prints_json_or_text_and_is_strict_on_request(photos, monkey
     findings = json.loads(out)["findings"]
     assert status == 0
     assert "headstart fit" in err
+    status, _, err = run("check", photos, "--report", photos / "page.html")
+    assert (status, err.splitlines()[-1]) == (0, f"{photos / 'page.html'} shows the findings; open it in a browser")
+    assert "Headstart check" in (photos / "page.html").read_text("utf-8")
+    assert run("check", photos, "--report", photos / "page.txt")[0] == 2
     assert {"kind", "files", "certainty", "confidence", "action"} <= set(findings[0])
     assert [set(f["files"]) for f in findings if f["kind"] == "exact_duplicate"] == [{str(original), str(duplicate)}]
     image_path(photos, number=9).write_bytes(b"broken")

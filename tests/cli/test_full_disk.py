@@ -61,6 +61,7 @@ WRITING = {  # the command, and the bytes that a file may have
     "report": (["report", "{out}/model"], 20_000),
     "report elsewhere": (["report", "{out}/model", "-o", "{out}/page.html"], 20_000),
     "check": (["check", "{out}/photos", "--fix-list", "{out}/photos/fix.csv"], 500),
+    "check with a page": (["check", "{out}/photos", "--report", "{out}/photos/page.html"], 500),
     "sample": (["sample", "horses-or-humans", "{out}/sample", "--train", "4"], 1_000),
     "import": (["backbones", "import", f"onnx:{BACKBONE}", "--name", "mine"], 1_000),
 }

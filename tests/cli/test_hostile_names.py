@@ -46,6 +46,7 @@ COMMANDS = {
     "evaluate two": ["evaluate", "{model}", "{model}", "{data}", "--min-accuracy", "1"],
     "evaluate on other classes": ["evaluate", "{model}", "{data}/train", "--layout", "image"],
     "check": ["check", "{data}", "--fix-list", "{out}.csv"],
+    "check with a page": ["check", "{data}", "--report", "{out}.html"],
     "check as JSON": ["check", "{data}", "--json"],
     "compare": ["compare", "{data}", "--backbones", "headstart-s"],
     "verify": ["verify", "{model}"],

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -61,8 +62,12 @@ def test_everything_that_is_written_names_the_same_bytes(run, data, tmp_path, mo
 
 
 def test_a_table_to_correct_is_read_again(run, data, tmp_path):
-    table = data / "fix.csv"
-    assert run("check", data, "--fix-list", table)[0] == 0
+    table, page = data / "fix.csv", data / "page.html"
+    assert run("check", data, "--fix-list", table, "--report", page)[0] == 0
+    content = re.search(r'id="check-data">(.*?)</script>', page.read_text("utf-8"), re.S)[1]
+    of_page = json.loads(content)["table"]  # which the page saves
+    lines = [of_page["header"], *(",".join(cells) + "\n" for cells in of_page["rows"])]
+    assert "".join(lines) == table.read_text("utf-8")
     paths = {data / unescape_name(row["path"]) for row in rows(table.read_text("utf-8"))}
     assert paths == {path for path in data.rglob("*.jpg") if "damaged" not in path.name}
     status, out, err = run("fit", table, "-o", tmp_path / "m", "--json", "--no-report")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,13 @@ HIDES_CLASS = ("empty",)  # there is nothing that another label would fit better
 class CheckResult:
     """The findings, in the order of ``KINDS`` and then surest first, and the group of every image by path.
 
-    A group holds duplicates, images of one scene and images to which the dataset itself gives one group. ``notes`` are
-    lines about the backbone that the user must see.
+    A group holds duplicates, images of one scene and images to which the dataset itself gives one group. ``features``
+    are those that the images were compared by; ``notes`` are lines about the backbone that the user must see.
     """
 
     findings: tuple[Finding, ...]
     groups: Mapping[str, int]
+    features: Features = field(repr=False)
     notes: tuple[str, ...] = ()
 
 
@@ -71,7 +72,7 @@ def check_dataset(
     ]
     paths = [dataset.items[i].path for i in features.index]
     notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
-    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), notes)
+    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), features, notes)
 
 
 def check_from_features(

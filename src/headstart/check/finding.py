@@ -31,7 +31,8 @@ CERTAINTIES = ("certain", "likely", "possible")
 class Finding:
     """One issue: its kind (one of ``KINDS``), the files, how sure it is, what to do, and why.
 
-    ``certainty`` is one of ``CERTAINTIES``; ``confidence`` (0 to 1) orders the findings of one kind.
+    ``certainty`` is one of ``CERTAINTIES``; ``confidence`` (0 to 1) orders the findings of one kind. A label issue has
+    the ``suggested_label`` too.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Finding:
     confidence: float
     action: str
     why: str
+    suggested_label: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""

@@ -63,7 +63,7 @@ def confident_learning(
         p_predicted, p_label = probabilities[i, predicted[i]], probabilities[i, labels[i]]
         why = f"labelled {classes[labels[i]]}, predicted {name} ({p_predicted:.0%})"
         action, confidence = f"review: relabel as {name}?", float(p_predicted - p_label)
-        yield Finding("label_issue", (paths[int(i)],), certainty, confidence, action, why)
+        yield Finding("label_issue", (paths[int(i)],), certainty, confidence, action, why, name)
 
 
 def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> Iterator[Finding]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headstart.check.finding import Finding
@@ -40,32 +39,40 @@ def write_table(
     """
     delimiter = check_table_file(file)
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
+    rows = [cells for _, cells in table_rows(dataset, findings, groups, target)]
+    write_atomic(target, "".join(table_row(cells, delimiter) for cells in (COLUMNS, *rows)))
+    return len(rows)
+
+
+def table_rows(
+    dataset: Dataset, findings: Sequence[Finding], groups: Mapping[str, int], file: Path
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the path in the dataset, and the cells in the order of ``COLUMNS``, of each row of a table at ``file``.
+
+    ``file`` is an absolute path; see ``write_table``. Raises OptionError.
+    """
     findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
         for path in finding.files:
             findings_by_path.setdefault(path, []).append(finding)
-    stream = io.StringIO()
-    stream.write(table_row(COLUMNS, delimiter))
-    count = 0
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or item.label is None:
             continue
-        name = item.path
-        if "://" not in name:
-            image = Path(dataset.folder) / name
-            relative = os.path.relpath(os.path.abspath(image), target.parent)  # noqa: PTH100
-            if not image.is_file() or relative.startswith(".."):
-                raise OptionError(
-                    f"{file} cannot name {name}: write the table to the folder of the images or one above it."
-                )
-            name = Path(relative).as_posix()
         item_findings = findings_by_path.get(item.path, [])
-        row = [table_path(name), table_text(item.label), item.split]
+        row = [table_path(_name_from(file, dataset, item.path)), table_text(item.label), item.split]
         row.append(table_text(item.group or f"group {groups[item.path]}"))
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))
         row.append(table_text("; ".join(finding.why for finding in item_findings)))
-        stream.write(table_row(row, delimiter))
-        count += 1
-    write_atomic(target, stream.getvalue())
-    return count
+        yield item.path, row
+
+
+def _name_from(file: Path, dataset: Dataset, path: str) -> str:
+    """Return the path of an image relative to the folder of a file; an address stays as it is."""
+    if "://" in path:
+        return path
+    image = Path(dataset.folder) / path
+    relative = os.path.relpath(os.path.abspath(image), file.parent)  # noqa: PTH100
+    if not image.is_file() or relative.startswith(".."):
+        raise OptionError(f"{file} cannot name {path}: write it to the folder of the images or one above it.")
+    return Path(relative).as_posix()

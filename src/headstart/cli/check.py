@@ -28,6 +28,9 @@ def check(
     fix_list: Annotated[
         str | None, typer.Option(help="Write a table (.csv) of all images with the findings, to edit and fit.")
     ] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Write a page (.html) of the findings with images, to tick and save corrections.")
+    ] = None,
     backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     as_json: JsonOption = False,
     reading: LabelFlags = LabelFlags(),
@@ -41,11 +44,18 @@ def check(
 
     if fix_list is not None:
         check_table_file(fix_list)  # before the work, not after it
+    if report is not None:
+        from headstart.report.check_page import write_check_page  # imported late: most checks write no page
+        from headstart.report.storage import check_page_file
+
+        check_page_file(report)
     dataset = open_dataset(data, reading.read_options())
     print_notes(dataset.notes)
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
+        if report is not None:
+            write_check_page(dataset, result, report, cache=cache, workers=run.compute.workers)
     print_notes([*result.notes, *([] if cache is None else cache.notes)])
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
@@ -55,5 +65,7 @@ def check(
         rows = write_table(dataset, result.findings, result.groups, fix_list)
         if not messages.quiet:
             print(line(f"{fix_list} lists {rows} images; edit it, then: headstart fit {fix_list}"), file=sys.stderr)
+    if report is not None and not messages.quiet:
+        print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):
         raise typer.Exit(CONDITION_FAILED)

@@ -8,6 +8,7 @@ thresholds        precision and recall of each class by threshold
 projection        two-dimensional map of the images
 thumbnails        small images
 page              the HTML page, from ``page.html.j2``, ``style.css`` and ``scripts``
+check_page        the page of ``headstart check``, on which its findings are corrected
 view              the variables of the page's template
 charts            charts as SVG
 text              names and percentages on the page
@@ -22,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from headstart.classifier import FitResult
-from headstart.errors import ModelError, OptionError
+from headstart.errors import ModelError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
 from headstart.model.folder_files import read_json_file
 from headstart.report.gather import gather
 from headstart.report.page import render
-from headstart.report.storage import is_report_page, read_data, write_data, write_file
+from headstart.report.storage import check_page_file, read_data, write_data, write_file
 from headstart.report.training_curves import curves_svg, curves_text
 
 __all__ = ["rewrite_report", "write_report", "write_training_curves"]
@@ -65,11 +66,7 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
             f"{source}: report.json has {report.known_classes} classes, but the model has {len(model.classes)}; "
             "fit again."
         )
-    page = source / PAGE if output is None else Path(output)
-    if output is not None and page.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
-    if output is not None and os.path.lexists(page) and not is_report_page(page):
-        raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
+    page = source / PAGE if output is None else check_page_file(output)
     run = read_json_file(source, "run.json") if (source / "run.json").exists() else {}
     write_file(page, render(report, run, _title(source)))
     return page

@@ -31,7 +31,7 @@ def render(report: Report, run: Mapping[str, Any], title: str) -> str:
         SCRIPTS,
         **page_variables(report, run),
         title=title,
-        script_data=json_element(script_data(report)),
+        script_data=json_element(json_text(script_data(report), separators=(",", ":"))),
         is_first_use=_Thumbnails(report).is_first_use,
         table_bar=table_bar,
     )
@@ -78,9 +78,8 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def json_element(value: object) -> Markup:
-    """Encode JSON for a script element: it can neither end the element nor be read as markup."""
-    text = json_text(value, separators=(",", ":"))
+def json_element(text: str) -> Markup:
+    """Encode a text of JSON for a script element: it can neither end the element nor be read as markup."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

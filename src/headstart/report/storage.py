@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import ModelError
+from headstart.errors import ModelError, OptionError
 from headstart.files import open_regular, read_json, to_json, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
@@ -45,6 +45,20 @@ def write_file(path: Path, data: bytes | str) -> None:
         write_atomic(path, data)
     except OSError as error:
         raise ModelError(f"Cannot write {path}: {error.strerror or error}; nothing was changed.") from None
+
+
+def check_page_file(file: str | os.PathLike[str]) -> Path:
+    """Return the path of a page to write.
+
+    Raises OptionError for a name that does not end as that of a page, and for a file that is there and was not written
+    by Headstart.
+    """
+    page = Path(file)
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
+    if os.path.lexists(page) and not is_report_page(page):
+        raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
+    return page
 
 
 def is_report_page(path: Path) -> bool:

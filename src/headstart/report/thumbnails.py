@@ -56,11 +56,16 @@ def tiles(
 
 
 def thumbnails(
-    dataset: Dataset, features: Features, rows: Sequence[int], cache: FeatureCache | None, workers: int | None
+    dataset: Dataset,
+    features: Features,
+    rows: Sequence[int],
+    cache: FeatureCache | None,
+    workers: int | None,
+    max_bytes: int = THUMBNAILS_BYTES,
 ) -> dict[int, bytes]:
     """Return a JPEG without metadata, 192 pixels on the longer side, of each row of ``features`` that can be read.
 
-    Rows come in order of importance: those beyond a total of 2 MB are left out.
+    Rows come in order of importance: those beyond a total of ``max_bytes`` are left out.
     """
 
     def compute(row: int) -> Bytes:
@@ -80,7 +85,7 @@ def thumbnails(
     return {
         row: jpeg.tobytes()
         for row, jpeg, bytes_so_far in zip(rows, jpegs, total, strict=True)
-        if len(jpeg) and bytes_so_far <= THUMBNAILS_BYTES
+        if len(jpeg) and bytes_so_far <= max_bytes
     }
 
 

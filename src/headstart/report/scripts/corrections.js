@@ -1,0 +1,242 @@
+// The page of a check: findings with boxes to tick, and the table that holds what was ticked.
+const data = JSON.parse(document.getElementById("check-data").textContent);
+const FINDINGS_PER_KIND = 12;
+const GROUPS = ["A", "B", "C", "D", "E", "F"];
+const byId = (id) => document.getElementById(id);
+// What was ticked, by number of the image: drop, relabel (index of a class or -1) and group (letter or "").
+const changes = new Map();
+let isSaved = true;
+
+function createImage(i, decorative) {
+  if (!data.images[i].jpeg) return createElement("span", "no preview", "no-preview");
+  const image = createElement("img");
+  image.src = data.images[i].jpeg;
+  image.alt = decorative ? "" : data.images[i].path;
+  image.decoding = "async";
+  return image;
+}
+
+function describeImage(i) {
+  const { path, label, split } = data.images[i];
+  return { title: label || "no label", lines: [split, path] };
+}
+
+const changeOf = (i) => changes.get(i) || { drop: false, relabel: -1, group: "" };
+
+function change(i, part) {
+  const changed = { ...changeOf(i), ...part };
+  if (changed.drop || changed.relabel >= 0 || changed.group) changes.set(i, changed);
+  else changes.delete(i);
+  isSaved = false;
+  showChange(i);
+  summarise();
+}
+
+// An image may belong to several findings: all its boxes show the same.
+function showChange(i) {
+  const { drop, relabel, group } = changeOf(i);
+  for (const card of document.querySelectorAll(`[data-card="${i}"]`)) {
+    card.classList.toggle("dropped", drop);
+    card.querySelector(".drop").checked = drop;
+    card.querySelector(".relabel").checked = relabel >= 0;
+    if (relabel >= 0) card.querySelector(".class-choice").value = relabel;
+    card.querySelector(".group").checked = group !== "";
+    if (group) card.querySelector(".group-choice").value = group;
+  }
+}
+
+function createBox(className, text, name) {
+  const label = createElement("label", undefined, "tick");
+  const box = createElement("input", undefined, className);
+  box.type = "checkbox";
+  box.setAttribute("aria-label", `${text} ${name}`);
+  label.append(box, text);
+  return [label, box];
+}
+
+function createChoice(className, options, name) {
+  const select = createElement("select", undefined, className);
+  select.setAttribute("aria-label", name);
+  for (const [value, text] of options) {
+    const option = createElement("option", text);
+    option.value = value;
+    select.append(option);
+  }
+  return select;
+}
+
+function createControls(i, suggestion) {
+  const { path, label } = data.images[i];
+  const controls = createElement("div", undefined, "controls");
+  const [dropLabel, drop] = createBox("drop", "drop", path);
+  drop.addEventListener("change", () => change(i, { drop: drop.checked }));
+  const [relabelLabel, relabel] = createBox("relabel", "relabel", path);
+  const others = data.classes.map((name, c) => [c, name]).filter(([, name]) => name !== label);
+  const classChoice = createChoice("class-choice", others, `new class of ${path}`);
+  const suggested = data.classes.indexOf(suggestion);
+  if (suggestion && others.some(([c]) => c === suggested)) classChoice.value = suggested;
+  relabel.disabled = classChoice.disabled = !others.length;
+  relabel.addEventListener("change", () => change(i, { relabel: relabel.checked ? +classChoice.value : -1 }));
+  classChoice.addEventListener("change", () => change(i, { relabel: +classChoice.value }));
+  const [groupLabel, group] = createBox("group", "group", path);
+  const groupChoice = createChoice("group-choice", GROUPS.map((letter) => [letter, letter]), `group of ${path}`);
+  group.addEventListener("change", () => change(i, { group: group.checked ? groupChoice.value : "" }));
+  groupChoice.addEventListener("change", () => change(i, { group: groupChoice.value }));
+  for (const parts of [[dropLabel], [relabelLabel, classChoice], [groupLabel, groupChoice]]) {
+    const line = createElement("div", undefined, "control");
+    line.append(...parts);
+    controls.append(line);
+  }
+  return controls;
+}
+
+function createCard(i, suggestion) {
+  const { path, label, split, row, jpeg } = data.images[i];
+  const card = createElement("figure", undefined, "card");
+  const caption = createElement("figcaption");
+  if (jpeg) {
+    const button = createButton(undefined, "enlarge");
+    button.dataset.image = i;
+    button.append(createImage(i, true));
+    button.setAttribute("aria-label", `Enlarge ${path}`);
+    card.append(button);
+  } else card.append(createImage(i, true));
+  caption.append(createElement("bdi", [label, split].filter(Boolean).join(", ")), createElement("bdi", path, "path"));
+  if (data.table && row >= 0) {
+    card.dataset.card = i;
+    caption.append(createControls(i, suggestion));
+  }
+  card.append(caption);
+  return card;
+}
+
+function createFinding(finding) {
+  const item = createElement("li", undefined, finding.images.length === 1 ? "check-finding single" : "check-finding");
+  const text = createElement("p", undefined, "finding-text");
+  const action = ` How sure: ${finding.certainty}. To do: ${finding.action}`;
+  text.append(createElement("strong", finding.why), createElement("span", action));
+  const cards = createElement("div", undefined, "cards");
+  cards.append(...finding.images.map((i) => createCard(i, finding.suggestion)));
+  item.append(text, cards);
+  if (finding.more) item.append(createElement("p", `and ${finding.more} more images, which the table names`, "more"));
+  const inTable = finding.images.filter((i) => data.images[i].row >= 0);
+  if (data.table && inTable.length > 1) {
+    const button = createButton("Drop all but the first", "plain-button");
+    button.addEventListener("click", () => inTable.forEach((i, place) => change(i, { drop: place > 0 })));
+    item.append(button);
+  }
+  return item;
+}
+
+function showKind(kind, findings) {
+  const section = createElement("section");
+  section.id = `find-${kind.kind}`;
+  const heading = createElement("h2", `${kind.title} `);
+  heading.append(createElement("span", String(findings.length), "count"));
+  const list = createElement("ul", undefined, "check-findings");
+  list.dataset.gallery = kind.kind;
+  const more = createButton(undefined, "plain-button");
+  let rest = findings;
+  const showMore = () => {
+    const next = rest.slice(0, FINDINGS_PER_KIND).map(createFinding);
+    rest = rest.slice(FINDINGS_PER_KIND);
+    list.append(...next);
+    for (const card of list.querySelectorAll("[data-card]")) showChange(+card.dataset.card);
+    more.hidden = !rest.length;
+    more.textContent = `Show ${Math.min(FINDINGS_PER_KIND, rest.length)} more of ${rest.length}`;
+    return next;
+  };
+  more.addEventListener("click", () => {
+    const focus = showMore()[0].querySelector("button, input, select");
+    if (focus) focus.focus();
+  });
+  showMore();
+  section.append(heading, createElement("p", kind.description), list, more);
+  return section;
+}
+
+function showFindings() {
+  const text = byId("filter-text").value.trim().toLowerCase();
+  const [kindWanted, certainty] = [byId("filter-kind").value, byId("filter-certainty").value];
+  const onlyChanged = byId("filter-changed").checked;
+  let shown = 0;
+  const sections = [];
+  for (const kind of data.kinds) {
+    if (kindWanted && kind.kind !== kindWanted) continue;
+    const findings = kind.findings.filter((finding) => {
+      if (certainty && finding.certainty !== certainty) return false;
+      if (onlyChanged && !finding.images.some((i) => changes.has(i))) return false;
+      const texts = [finding.why, ...finding.images.map((i) => data.images[i].path)];
+      return !text || texts.some((part) => part.toLowerCase().includes(text));
+    });
+    shown += findings.length;
+    if (findings.length) sections.push(showKind(kind, findings));
+  }
+  byId("findings").replaceChildren(...sections);
+  byId("find-count").textContent = `${shown.toLocaleString("en")} ${shown === 1 ? "finding" : "findings"}`;
+}
+
+// The group of each row: images of one letter, and all that were in a group with one of them, become one group.
+function groupCells() {
+  const cells = data.table.rows.map((row) => row[3]);
+  for (const letter of GROUPS) {
+    const members = [...changes].filter(([, value]) => value.group === letter && !value.drop).map(([i]) => i);
+    const joined = new Set(members.map((i) => cells[data.images[i].row]));
+    if (joined.size < 2) continue;
+    const [first] = joined;
+    cells.forEach((cell, row) => {
+      if (joined.has(cell)) cells[row] = first;
+    });
+  }
+  return cells;
+}
+
+function tableText() {
+  const groups = groupCells();
+  const byRow = new Map([...changes].map(([i, value]) => [data.images[i].row, value]));
+  const lines = [data.table.header];
+  data.table.rows.forEach(([path, label, split, , rest], row) => {
+    const { drop, relabel } = byRow.get(row) || { drop: false, relabel: -1 };
+    if (drop) return;
+    const cells = [path, relabel >= 0 ? data.table.labels[relabel] : label, split, groups[row], rest];
+    lines.push(`${cells.join(",")}\n`);
+  });
+  return lines.join("");
+}
+
+function summarise() {
+  if (!byId("summary")) return;
+  const values = [...changes.values()];
+  const dropped = values.filter((value) => value.drop).length;
+  const relabelled = values.filter((value) => value.relabel >= 0 && !value.drop).length;
+  const grouped = values.filter((value) => value.group && !value.drop).length;
+  const rows = data.table.rows.length - dropped;
+  byId("summary").textContent =
+    `${dropped} dropped, ${relabelled} relabelled, ${grouped} grouped: ` +
+    `the table has ${rows.toLocaleString("en")} of ${data.table.rows.length.toLocaleString("en")} images.`;
+}
+
+if (byId("filters")) {
+  for (const kind of data.kinds) {
+    const option = createElement("option", kind.title);
+    option.value = kind.kind;
+    byId("filter-kind").append(option);
+  }
+  for (const event of ["input", "change"]) byId("filters").addEventListener(event, showFindings);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  showFindings();
+  summarise();
+}
+if (byId("save")) {
+  byId("save").addEventListener("click", () => {
+    const link = createElement("a");
+    link.href = URL.createObjectURL(new Blob([tableText()], { type: "text/csv" }));
+    link.download = "corrections.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    isSaved = true;
+  });
+  addEventListener("beforeunload", (event) => {
+    if (!isSaved) event.preventDefault();
+  });
+}

@@ -1,0 +1,194 @@
+"""The page of a check in a browser: hostile names stay text, and the saved table is what was ticked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+
+import pytest
+from helpers.browser import accessibility_violations, click, element, elements, show, start
+from helpers.photos import write_photos
+
+from headstart.check import check_dataset, write_table
+from headstart.data import open_dataset
+from headstart.features import Compute
+from headstart.files import table_row
+from headstart.report.check_page import write_check_page
+
+pytestmark = pytest.mark.slow
+LABELS = ("</script><script>document.title='hacked'</script>", '=1+1,"quoted"', "مرحبا\u202e")
+FILES = (
+    "<img src=x onerror=document.title='hacked'>.jpg",
+    "=2+2.jpg",
+    'a "b", c.jpg',
+    "line\nbreak.jpg",
+    "{{ 7 * 7 }}.jpg",
+)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """A table of images with hostile names and labels: copies of five images, all under other labels or names."""
+    folder = tmp_path_factory.mktemp("check-page")
+    photos = write_photos(folder / "photos", 8, ("disc", "stripes", "dots"))
+    rows = [("path", "label")]
+    for label, kind in zip(LABELS, ("disc", "stripes", "dots"), strict=True):
+        for path in sorted((photos / kind).iterdir()):
+            rows.append((path.relative_to(folder).as_posix(), label))
+    for number, name in enumerate(FILES):
+        (photos / name).write_bytes((photos / "disc" / f"{number:03}.jpg").read_bytes())
+        rows.append((f"./photos/{name}", LABELS[number % 2]))
+    table = folder / "labels.csv"
+    table.write_text("".join(table_row(row) for row in rows), "utf-8")
+    dataset = open_dataset(table)
+    result = check_dataset(dataset, Compute("onnxruntime"), backbone="headstart-s")
+    return dataset, result, write_check_page(dataset, result, folder / "page.html")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory, downloads):
+    browser = start(tmp_path_factory.mktemp("browser-profile"), downloads)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(driver, checked):
+    show(driver, checked[2])
+    yield driver
+    assert [entry["message"] for entry in driver.get_log("browser") if "beforeunload" not in entry["message"]] == []
+
+
+def saved_table(browser, downloads):
+    for file in downloads.iterdir():
+        file.unlink()
+    click(browser, element(browser, "#save"))
+    until = time.monotonic() + 30
+    while not (downloads / "corrections.csv").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    return (downloads / "corrections.csv").read_bytes()
+
+
+def cards_of(browser, name):
+    cards = elements(browser, ".card[data-card]")
+    return [card for card in cards if name in card.find_element("css selector", ".path").get_attribute("textContent")]
+
+
+def test_names_are_text(browser, checked):
+    assert browser.title == "labels.csv: Headstart check"
+    assert browser.execute_script("return document.querySelectorAll('script').length") == 2
+    options = {e.get_attribute("textContent") for e in elements(browser, ".class-choice option")}
+    assert {LABELS[0], LABELS[1]} <= options
+    assert not any("\u202e" in option for option in options)
+    paths = {e.get_attribute("textContent") for e in elements(browser, ".card .path")}
+    assert {f"photos/{FILES[0]}", f"photos/{FILES[4]}"} <= {path.removeprefix("./") for path in paths}
+    broken = "return [...document.images].filter((i) => !i.complete || !i.naturalWidth).length"
+    assert browser.execute_script(broken) == 0
+
+
+def test_an_unchanged_table_is_that_of_the_fix_list(browser, checked, downloads):
+    dataset, result, page = checked
+    fixed = page.with_name("fixed.csv")
+    if not fixed.exists():
+        write_table(dataset, result.findings, result.groups, fixed)
+    assert saved_table(browser, downloads) == fixed.read_bytes()
+
+
+def test_the_saved_table_is_what_was_ticked(browser, checked, downloads):
+    from selenium.webdriver.support.ui import Select
+
+    dataset, _, page = checked
+    before = list(csv.DictReader(io.StringIO(saved_table(browser, downloads).decode())))
+    by_path = {row["path"]: row for row in before}
+
+    def row_of(name):
+        (path,) = [path for path in by_path if path.endswith(name)]
+        return path
+
+    dropped, relabelled = cards_of(browser, FILES[0])[0], cards_of(browser, FILES[2])[0]
+    click(browser, dropped.find_element("css selector", ".drop"))
+    Select(relabelled.find_element("css selector", ".class-choice")).select_by_visible_text(LABELS[1])
+    if not relabelled.find_element("css selector", ".relabel").is_selected():  # it was the first choice already
+        click(browser, relabelled.find_element("css selector", ".relabel"))
+    together = FILES[1], FILES[4]
+    for name in together:
+        click(browser, cards_of(browser, name)[0].find_element("css selector", ".group"))
+    assert element(browser, "#summary").text.startswith("1 dropped, 1 relabelled, 2 grouped")
+    # An image of several findings shows its boxes alike.
+    assert all(card.find_element("css selector", ".drop").is_selected() for card in cards_of(browser, FILES[0]))
+
+    after = list(csv.DictReader(io.StringIO(saved_table(browser, downloads).decode())))
+    expected = [dict(row) for row in before if row["path"] != row_of(FILES[0])]
+    joined = {by_path[row_of(name)]["group"] for name in together}
+    assert len(joined) == 2
+    for row in expected:
+        if row["path"] == row_of(FILES[2]):
+            row["label"] = "'" + LABELS[1]  # marked for spreadsheets, as in the table of --fix-list
+        if row["group"] in joined:
+            row["group"] = by_path[row_of(together[0])]["group"]
+    assert len({row["group"] for row in after if row["path"] in map(row_of, together)}) == 1
+    assert [{**row, "group": None} for row in after] == [{**row, "group": None} for row in expected]
+    assert [row["group"] in joined for row in after] == [row["group"] in joined for row in expected]
+    # The table is read as the dataset that was meant.
+    copy = page.with_name("corrections.csv")
+    copy.write_bytes((downloads / "corrections.csv").read_bytes())
+    labels = {item.path.removeprefix("./"): item.label for item in open_dataset(copy).items}
+    assert len(labels) == len(dataset) - 1
+    assert labels[f"photos/{FILES[2]}"] == LABELS[1]
+
+
+def test_findings_are_filtered_by_text_kind_and_what_was_ticked(browser, checked):
+    from selenium.webdriver.support.ui import Select
+
+    _, result, _ = checked
+    shown = lambda: element(browser, "#find-count").text  # noqa: E731
+    assert shown() == f"{len(result.findings)} findings"
+    kind = result.findings[0].kind
+    Select(element(browser, "#filter-kind")).select_by_value(kind)
+    count = sum(finding.kind == kind for finding in result.findings)
+    assert shown() == f"{count} finding{'s' * (count != 1)}"
+    Select(element(browser, "#filter-kind")).select_by_value("")
+    element(browser, "#filter-text").send_keys("7 * 7")
+    count = sum(any("7 * 7" in file for file in finding.files) for finding in result.findings)
+    assert 0 < count < len(result.findings)
+    assert shown() == f"{count} finding{'s' * (count != 1)}"
+
+
+def test_all_but_the_first_are_dropped_and_the_keyboard_does_it(browser, checked):
+    from selenium.webdriver.common.keys import Keys
+
+    (button, *_) = [e for e in elements(browser, ".check-finding button") if e.text == "Drop all but the first"]
+    browser.execute_script("arguments[0].focus()", button)
+    button.send_keys(Keys.ENTER)
+    finding = button.find_element("xpath", "..")
+    ticked = [box.is_selected() for box in finding.find_elements("css selector", ".drop")]
+    assert ticked == [False] + [True] * (len(ticked) - 1)
+    box = finding.find_elements("css selector", ".drop")[1]
+    browser.execute_script("arguments[0].focus()", box)
+    box.send_keys(Keys.SPACE)
+    assert not box.is_selected()
+    image = finding.find_elements("css selector", ".enlarge")[0]
+    browser.execute_script("arguments[0].focus()", image)
+    image.send_keys(Keys.ENTER)
+    first = element(browser, "#viewer-text").text
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert element(browser, "#viewer-text").text != first
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.switch_to.active_element == image
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_fits_the_screen(driver, checked, width):
+    show(driver, checked[2], width=width, height=800)
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(driver, checked, scheme):
+    assert accessibility_violations(driver, checked[2], width=1280, prefers_color_scheme=scheme) == []
