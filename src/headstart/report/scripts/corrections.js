@@ -1,6 +1,7 @@
 // The page of a check: findings with boxes to tick, and the table that holds what was ticked.
 const data = JSON.parse(document.getElementById("check-data").textContent);
 const FINDINGS_PER_KIND = 12;
+const IMAGES_PER_FINDING = 6;
 const GROUPS = ["A", "B", "C", "D", "E", "F"];
 const byId = (id) => document.getElementById(id);
 // What was ticked, by number of the image: drop, relabel (index of a class or -1) and group (letter or "").
@@ -116,8 +117,20 @@ function createFinding(finding) {
   const action = ` How sure: ${finding.certainty}. To do: ${finding.action}`;
   text.append(createElement("strong", finding.why), createElement("span", action));
   const cards = createElement("div", undefined, "cards");
-  cards.append(...finding.images.map((i) => createCard(i, finding.suggestion)));
+  const appendImages = (images) => cards.append(...images.map((i) => createCard(i, finding.suggestion)));
+  appendImages(finding.images.slice(0, IMAGES_PER_FINDING));
   item.append(text, cards);
+  const rest = finding.images.slice(IMAGES_PER_FINDING);
+  if (rest.length) {
+    const more = createButton(`Show ${rest.length} more images`, "plain-button");
+    more.addEventListener("click", () => {
+      appendImages(rest);
+      rest.filter((i) => data.table && data.images[i].row >= 0).forEach(showChange);
+      cards.children[IMAGES_PER_FINDING].querySelector("button, input, select")?.focus();
+      more.remove();
+    });
+    item.append(more);
+  }
   if (finding.more) item.append(createElement("p", `and ${finding.more} more images, which the table names`, "more"));
   const inTable = finding.images.filter((i) => data.images[i].row >= 0);
   if (data.table && inTable.length > 1) {
