@@ -93,5 +93,5 @@ def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[
     for i in np.flatnonzero(tail > MIN_TAIL):
         path = dataset.items[features.index[i]].path
         confidence = 1 - MIN_TAIL / float(tail[i]) / 2
-        why = f"similarity to its nearest neighbours {cosines[i]:.2f}, median {median:.2f}"
+        why = f"similarity {cosines[i]:.2f} to the images most like it; half of all images have {median:.2f} or more"
         yield Finding("outlier", (path,), "likely", confidence, "review: remove it if it does not belong here", why)
