@@ -195,6 +195,23 @@ def test_patience_ends_when_the_lowest_loss_is_that_many_epochs_old(losses, pati
 
 
 @torch_test
+def test_images_held_out_are_evaluated_in_every_epoch_and_change_nothing():
+    config = FineTuneConfig(unfreeze_from="all", epochs=3, learning_rate=0.1, optimizer="sgd", ema=0.3, **PLAIN)
+    held_out_rows = np.array([1, 4, 5])
+    plain, watched = tiny_network(), tiny_network()
+    _, plain_epochs = run_training(plain, config)
+    _, epochs = run_training(watched, config, held_out_rows=held_out_rows)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name])
+    assert [(e.loss, e.accuracy) for e in epochs] == [(e.loss, e.accuracy) for e in plain_epochs]
+    assert [e.held_out_loss for e in plain_epochs] == [None] * 3
+    scores = torch.from_numpy(predict(tiny_task(watched, config), held_out_rows)[0])  # the averaged weights, as used
+    labels = torch.from_numpy(LABELS[held_out_rows])
+    assert epochs[-1].held_out_loss == pytest.approx(float(cross_entropy(scores, labels)), abs=1e-5)
+    assert epochs[-1].held_out_accuracy == float((scores.argmax(1) == labels).double().mean())
+
+
+@torch_test
 def test_patience_ends_the_training_and_takes_the_best_weights():
     config = FineTuneConfig(unfreeze_from="all", epochs=40, learning_rate=0.3, optimizer="sgd", patience=2, **PLAIN)
     network, validation_rows = tiny_network(), [0, 3, 7]

@@ -10,6 +10,7 @@ if INSTALLED:
     import torch
 
     from headstart.finetune.time_limit import Duration, estimate_duration
+    from headstart.finetune.verdict import ALPHAS
 
 
 @torch_test
@@ -25,7 +26,9 @@ def test_out_of_memory_halves_the_batch_that_is_timed():
     task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}))
     duration = estimate_duration(task, 3, time_training)
     assert sizes == [8, 4, 2, 2]
-    assert duration.epoch == 1.0 / 2 * 12 * 3  # seconds of an image, images, trainings on each
+    training = 1.0 / 2 * 12 * 3  # seconds of an image, images, trainings on each
+    prediction = duration.evaluation / (len(ALPHAS) + 3)  # of every image once, in the fold that leaves it out
+    assert duration.epoch == pytest.approx(training + prediction)
 
     def fail(task, rows):
         raise torch.OutOfMemoryError("injected")

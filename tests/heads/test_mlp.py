@@ -10,10 +10,12 @@ import pytest
 import headstart as hs
 from headstart.errors import MissingExtraError, OptionError
 from headstart.heads import mlp
-from headstart.heads.folds import holdout_groups
+from headstart.heads.folds import group_folds, holdout_groups
+from headstart.heads.head import softmax
 from headstart.heads.kinds import Targets
 from headstart.heads.mlp import MlpConfig
-from headstart.heads.selection import HeadOptions
+from headstart.heads.selection import HeadOptions, select_head
+from headstart.heads.training_set import TrainingSet
 
 
 @pytest.fixture
@@ -120,6 +122,49 @@ def test_training_stops_when_patience_runs_out_and_the_best_epoch_is_used(blobs)
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     validation_loss = -log_p[np.arange(is_held_out.sum()), labels[is_held_out]].mean()
     assert validation_loss == pytest.approx(min(losses), rel=1e-4)
+
+
+@pytest.mark.zoo
+def test_the_held_out_curve_is_that_of_trainings_without_each_fold(blobs):
+    """Fold by fold and epoch by epoch, by ``train`` and the folds alone."""
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
+    x, labels = blobs
+    groups = np.arange(len(x)) // 3
+    config = MlpConfig(hidden=8, learning_rate=1e-2, epochs=4)
+    lines = []
+    held_out = mlp.held_out_mlp(x, Targets(labels, 3, groups), config, 5, lines.append)
+    losses, right = np.zeros(4), np.zeros(4)
+    for train_rows, test_rows in group_folds(x, labels, groups):
+        targets = Targets(labels[train_rows], 3, groups[train_rows])
+        for i, (_, copy_layers) in enumerate(mlp.train(x[train_rows], targets, config, 5)):
+            p = softmax(copy_layers().scores(x[test_rows]))
+            losses[i] -= np.log(p[np.arange(len(test_rows)), labels[test_rows]]).sum()
+            right[i] += (p.argmax(axis=1) == labels[test_rows]).sum()
+    np.testing.assert_allclose(held_out.by_epoch, np.c_[losses, right] / len(x), rtol=1e-6)
+    assert held_out.by_epoch[-1][1] == (held_out.scores.argmax(axis=1) == labels).mean()
+    assert [line.split(":")[0] for line in lines] == [f"mlp head, check {i} of 5" for i in range(1, 6)]
+
+
+def test_a_shorter_training_counts_on_with_its_last_epoch():
+    assert mlp._mean_by_epoch([[(4.0, 1)], [(6.0, 3), (2.0, 5)]], 10) == ((1.0, 0.4), (0.6, 0.6))
+    epochs = [mlp.Epoch(i, 0.1, 0.9, None, None) for i in (1, 2, 3)]
+    history = mlp.HeldOut(np.zeros((1, 2)), ((1.0, 0.4), (0.6, 0.7))).add_to(epochs)
+    assert [(epoch.held_out_loss, epoch.held_out_accuracy) for epoch in history] == [(1.0, 0.4), (0.6, 0.7), (0.6, 0.7)]
+
+
+@pytest.mark.zoo
+def test_a_training_says_beforehand_what_its_checks_cost(blobs):
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra torch)")
+    x, labels = blobs
+    training_set = TrainingSet.of({"features": x}, labels, np.arange(len(x)))
+    lines = []
+    options = HeadOptions(kind="mlp", mlp=MlpConfig(hidden=8, epochs=3))
+    selected = select_head(training_set, options, log=lines.append)
+    assert lines[0].startswith("The mlp head is trained 6 times: 5 times without a part of the groups, to check it")
+    assert lines[0].endswith("at most 3 epochs each.")
+    assert len(lines) == 7
+    assert lines[-1].startswith("mlp head, on all images: 3 epochs, training accuracy")
+    assert selected.history[-1].held_out_accuracy == selected.candidates[0].accuracy
 
 
 @pytest.mark.zoo

@@ -79,13 +79,14 @@ def tiny_task(network, config, accelerator=None, seed=0):
     return Task(network, images, LABELS, 2, config, seed, accelerator or fake_accelerator())
 
 
-def run_training(network, config, *, state=None, validation_rows=(), after_epoch=None, plan=None):
+def run_training(network, config, *, state=None, validation_rows=(), after_epoch=None, plan=None, held_out_rows=()):
     """The plan and the epochs of a training; ``after_epoch(network, plan, state)`` is called after each epoch."""
     plan, epochs = plan or make_plan(network, config), []
     state = state or State()
     validation_rows = np.array(validation_rows, np.int64)
     train_rows = np.setdiff1d(np.arange(COUNT), validation_rows)
-    for epoch in train(tiny_task(network, config), plan, train_rows, validation_rows, state):
+    held_out_rows = np.array(held_out_rows, np.int64)
+    for epoch in train(tiny_task(network, config), plan, train_rows, validation_rows, state, held_out_rows):
         epochs.append(epoch)
         if after_epoch:
             after_epoch(network, plan, state)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from html import escape
 from typing import Any
@@ -27,6 +28,8 @@ from headstart.model.notebook import model_html
 from headstart.model.predictions import Evaluation, Predictions
 from headstart.model.predictor import Predictor, check_all_read
 from headstart.stats.accuracy import Accuracy
+
+logger = logging.getLogger(__name__)
 
 
 class ImageClassifier:
@@ -104,8 +107,11 @@ class ImageClassifier:
         groups: Sequence[object] | None = None,
         *,
         progress: Progress | None = None,
+        log: Callable[[str], None] = logger.info,
     ) -> ImageClassifier:
         """Fit. ``groups`` name images that belong together (a scene, a patient).
+
+        ``progress(done, total)`` counts images; ``log`` receives lines of text about the trainings of an mlp head.
 
         Labels ``y`` may be texts, whole numbers or booleans, all of one type; ``classes_`` and predictions have that
         type. Raises HeadstartError.
@@ -117,7 +123,7 @@ class ImageClassifier:
             )
         y = None if y is None else as_list(y, "labels")
         dataset = as_dataset(X, y, groups, ReadOptions(group_column=self.options.group_column))
-        self.result_ = fit_dataset(dataset, self.options, progress=progress)
+        self.result_ = fit_dataset(dataset, self.options, progress=progress, log=log)
         self.model_ = self.result_.model
         self.classes_ = _classes(self.model_.classes, y)
         return self

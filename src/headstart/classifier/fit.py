@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -107,11 +107,13 @@ def fit_dataset(
     *,
     thumbnails: bool = False,
     progress: Progress | None = None,
+    log: Callable[[str], None] = logger.info,
 ) -> FitResult:
     """Fit a classifier to the training images of a dataset.
 
     ``extract`` computes features and has the parameters of ``features.embed``. With ``thumbnails`` what a report shows
-    of an image is kept in the cache while the image is decoded. Raises HeadstartError.
+    of an image is kept in the cache while the image is decoded. ``progress(done, total)`` counts images; ``log``
+    receives lines of text about the trainings of an mlp head, before the first what all cost. Raises HeadstartError.
     """
     options = options or FitOptions()
     start = time.perf_counter()
@@ -150,7 +152,7 @@ def fit_dataset(
         deepest_basis=basis,
     )
     with single_threaded_blas():
-        selected = select_head(training_set, head_options, workers=options.compute.threads)
+        selected = select_head(training_set, head_options, workers=options.compute.threads, log=log)
     backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
     notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes, *split.notes)
     data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import typer
 from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import DataArgument, LabelFlags, Messages, common, head_option, run_option
-from headstart.cli.terminal import line
 
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
@@ -127,11 +125,7 @@ def fine_tune(
     )
 
     def refine(result: FitResult) -> FitResult:
-        def log(text: str) -> None:
-            if not messages.quiet:
-                print(line(text), file=sys.stderr)
-
-        tuned = finetune.fine_tune(result, config, log=log)
+        tuned = finetune.fine_tune(result, config, log=messages.log)
         if not finetune.is_main_process():
             raise typer.Exit  # of several processes one writes
         return tuned

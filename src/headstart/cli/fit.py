@@ -296,7 +296,7 @@ def fit_and_write(
     save_memory(len(dataset))
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:
-            result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar)
+            result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar, log=messages.log)
         if refine is not None:
             result = refine(result)
     result = _with_sources(result)

@@ -352,3 +352,8 @@ class Messages:
     ) -> AbstractContextManager[ProgressCallback | None]:
         """Return a progress bar, or nothing."""
         return progress_bar(title, self.quiet, self.progress, unit=unit, unit_size=unit_size)
+
+    def log(self, text: str) -> None:
+        """Print a line about what goes on, unless nothing of the kind is wanted."""
+        if not self.quiet:
+            print(shorten(line(text)), file=sys.stderr)

@@ -30,6 +30,7 @@ from headstart.heads import optimizers
 from headstart.stats.accuracy import wilson
 
 Rows = NDArray[np.int64]
+NO_ROWS: Rows = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ class Epoch:
     """Record of one epoch.
 
     ``loss`` (mean, in nats) and ``accuracy`` (with its 95% ``interval``) are those of the training images as they were
-    augmented and mixed; the validation ones are None where no images are held out. ``learning_rate`` is that of the
-    last step. ``note`` is a line that the user must see.
+    augmented and mixed. The validation ones are of the images that ``patience`` holds out, the held-out ones of the
+    fold that the training left out, each with the weights that would be used; None where there are no such images.
+    ``learning_rate`` is that of the last step. ``note`` is a line that the user must see.
     """
 
     number: int
@@ -67,6 +69,8 @@ class Epoch:
     learning_rate: float
     seconds: float
     note: str = ""
+    held_out_loss: float | None = None
+    held_out_accuracy: float | None = None
 
 
 @dataclass
@@ -122,11 +126,14 @@ class State:
         self.scaler = values["scaler"]
 
 
-def train(task: Task, plan: TrainingPlan, train_rows: Rows, validation_rows: Rows, state: State) -> Iterator[Epoch]:
+def train(
+    task: Task, plan: TrainingPlan, train_rows: Rows, validation_rows: Rows, state: State, held_out_rows: Rows = NO_ROWS
+) -> Iterator[Epoch]:
     """Train the tensors of ``plan`` on the images ``train_rows`` and yield a record after every epoch.
 
-    ``state`` is new, or restored: then training continues there. At the end the network holds the weights to use, and
-    every frozen tensor has been compared with its initial value. Raises BackboneError.
+    ``held_out_rows`` are evaluated after every epoch for the record alone: they decide nothing. ``state`` is new, or
+    restored: then training continues there. At the end the network holds the weights to use, and every frozen tensor
+    has been compared with its initial value. Raises BackboneError.
     """
     network, config = task.network, task.config
     device = task.accelerator.device
@@ -173,8 +180,9 @@ def train(task: Task, plan: TrainingPlan, train_rows: Rows, validation_rows: Row
         state.scaler = precision.scaler.state_dict()
         training = (total_loss / count, correct / count, wilson(correct, count))
         note = _memory_note(size_before, state.micro_batch_size)
+        held_out = _validate(task, plan, held_out_rows, state.average)
         seconds = time.perf_counter() - start
-        epoch = Epoch(number, *training, validation_loss, validation_accuracy, learning_rate, seconds, note)
+        epoch = Epoch(number, *training, validation_loss, validation_accuracy, learning_rate, seconds, note, *held_out)
         state.history.append(epoch)
         yield epoch
     network.load_state_dict(state.best or state.average, strict=False)

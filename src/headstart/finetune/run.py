@@ -21,7 +21,7 @@ from headstart.features import embed
 from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
 from headstart.finetune.image_loader import ImageLoader
-from headstart.finetune.loop import Epoch, State, Task, make_optimizer, predict, should_stop, train
+from headstart.finetune.loop import NO_ROWS, Epoch, State, Task, make_optimizer, predict, should_stop, train
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import resolve_precision
@@ -181,7 +181,7 @@ def _cross_validate(setup: _Setup, folds: Sequence[Fold]) -> tuple[_HeldOutScore
     for number, (rows, held_out) in enumerate(folds):
         name = _fold_name(number, len(folds))
         head = _fit_frozen_head(setup.result, rows)
-        training = _train(setup, name, head, rows)
+        training = _train(setup, name, head, rows, held_out)
         trainings[name] = training
         frozen = head.scores(features.matrix(head.taps, split.train[held_out])).astype(np.float64)
         scores.frozen[held_out] = frozen / head.temperature
@@ -205,8 +205,11 @@ def _fit_frozen_head(result: FitResult, rows: Rows) -> Head:
     return selected.head.on_taps(head.taps, {tap: vectors[tap].shape[1] for tap in head.taps})
 
 
-def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:
-    """Train from the pretrained weights and ``head`` on the images ``rows``, or continue from a checkpoint."""
+def _train(setup: _Setup, name: str, head: Head, rows: Rows, held_out_rows: Rows = NO_ROWS) -> _Training:
+    """Train from the pretrained weights and ``head`` on the images ``rows``, or continue from a checkpoint.
+
+    ``held_out_rows`` are evaluated after every epoch, for the curves alone.
+    """
     task = setup.task
     config, network = task.config, task.network
     network.set_head(head)
@@ -227,7 +230,7 @@ def _train(setup: _Setup, name: str, head: Head, rows: Rows) -> _Training:
             setup.log(f"{name}: continuing after epoch {len(state.history)}")
     is_main = task.accelerator.is_main_process
     with epoch_writer(config.tensorboard if is_main else None, file_name, len(state.history)) as write_events:
-        for epoch in train(task, plan, train_rows, validation_rows, state):
+        for epoch in train(task, plan, train_rows, validation_rows, state, held_out_rows):
             if config.checkpoints is not None and is_main:
                 tensors, values = state.state_dict(network, plan)
                 values = {**values, "settings": setup.settings, "epochs": config.epochs}
@@ -242,10 +245,11 @@ def describe_epoch(name: str, epoch: Epoch, epochs: int, seconds_left: float) ->
     """Describe an epoch of a training in one line."""
     low, high = epoch.interval
     validation = "" if epoch.validation_loss is None else f", validation loss {epoch.validation_loss:.3f}"
+    held_out = "" if epoch.held_out_accuracy is None else f", on the fold left out {epoch.held_out_accuracy:.1%}"
     note = f"; {epoch.note}" if epoch.note else ""
     return (
         f"{name}, epoch {epoch.number} of {epochs}: loss {epoch.loss:.3f}{validation}, accuracy {epoch.accuracy:.1%} "
-        f"[{low:.1%}, {high:.1%}], learning rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
+        f"[{low:.1%}, {high:.1%}]{held_out}, learning rate {epoch.learning_rate:.1e}, {epoch.seconds:.1f} s, "
         f"{seconds_left:.0f} s left{note}"
     )
 

@@ -9,7 +9,16 @@ from pathlib import Path
 from headstart.errors import OptionError
 from headstart.finetune.loop import Epoch
 
-SCALARS = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate", "seconds")
+SCALARS = (
+    "loss",
+    "accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "held_out_loss",
+    "held_out_accuracy",
+    "learning_rate",
+    "seconds",
+)
 
 
 @contextmanager

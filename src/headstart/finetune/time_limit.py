@@ -78,7 +78,11 @@ def estimate_duration(task: Task, folds: int, time_training: Callable[[Task, Row
     evaluation_seconds = time.perf_counter() - start
     evaluations = len(ALPHAS) + folds  # of every image: with each alpha, and for the OOD scores
     # Each image is trained on in all folds but one, and in the training on all images: ``folds`` times in each epoch.
-    per_image = [seconds / len(rows) / processes * folds, evaluation_seconds / len(rows) * evaluations]
+    # In its own fold it is predicted in each epoch.
+    per_image = [
+        seconds / len(rows) / processes * folds + evaluation_seconds / len(rows),
+        evaluation_seconds / len(rows) * evaluations,
+    ]
     if processes > 1:
         broadcast_object_list(per_image)  # so that all processes make the same number of epochs
     return Duration(per_image[0] * count, per_image[1] * count)

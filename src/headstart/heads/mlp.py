@@ -6,8 +6,10 @@ is stored and served without PyTorch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -16,9 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import OptionError
+from headstart.heads.candidates import Candidate, ScoredCandidate, score_candidate
 from headstart.heads.folds import group_folds, holdout_groups
 from headstart.heads.kinds import Array, Targets
 from headstart.heads.optimizers import OPTIMIZERS, class_weights, make_optimizer
+from headstart.heads.training_set import TrainingSet
+from headstart.stats.temperature import log_losses
+
+Log = Callable[[str], None]
+TRIAL_BATCHES = 2  # by which the time of a training is estimated
+
+
+def no_log(_: str) -> None:
+    """Take the place of ``log`` where nobody wants to read it."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +73,19 @@ class MlpConfig:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Record of one epoch: mean training loss in nats and training accuracy, and the same on the groups held out for
-    validation (None where there are none)."""
+    """Record of one epoch: mean training loss in nats and training accuracy, with dropout on.
+
+    The validation ones are those of the groups that ``patience`` holds out (None where there are none). The held-out
+    ones are of all images, each predicted after this epoch by a training without its fold (None before that is known).
+    """
 
     number: int
     loss: float
     accuracy: float
     validation_loss: float | None
     validation_accuracy: float | None
+    held_out_loss: float | None = None
+    held_out_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,14 +181,25 @@ def train(
         yield epoch, network.layers
 
 
-def fit_mlp(x: NDArray[np.floating], targets: Targets, config: MlpConfig, seed: int) -> tuple[Layers, list[Epoch]]:
-    """Train layers until ``config`` says to stop; return them and the record of every epoch."""
+def fit_mlp(
+    x: NDArray[np.floating],
+    targets: Targets,
+    config: MlpConfig,
+    seed: int,
+    watch: Callable[[Layers], None] | None = None,
+) -> tuple[Layers, list[Epoch]]:
+    """Train layers until ``config`` says to stop; return them and the record of every epoch.
+
+    ``watch`` receives the layers after every epoch.
+    """
     is_validation = None if config.patience is None else holdout_groups(targets.groups, targets.labels, seed)
     history: list[Epoch] = []
     best: tuple[float, Layers] | None = None
     epochs_since_best = 0
     for epoch, copy_layers in train(x, targets, config, seed, is_validation):
         history.append(epoch)
+        if watch is not None:
+            watch(copy_layers())
         if epoch.validation_loss is not None and config.patience is not None:
             if best is None or epoch.validation_loss < best[0]:
                 best, epochs_since_best = (epoch.validation_loss, copy_layers()), 0
@@ -184,15 +212,118 @@ def fit_mlp(x: NDArray[np.floating], targets: Targets, config: MlpConfig, seed: 
     raise AssertionError("a training has at least one epoch")
 
 
-def held_out_mlp(x: NDArray[np.floating], targets: Targets, config: MlpConfig, seed: int) -> Array:
-    """Compute scores [n, k] of every image from layers trained without its fold; folds keep groups whole."""
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of every image by a training without its fold.
+
+    ``scores`` [n, k] are of the finished trainings; ``by_epoch`` has the mean loss in nats and the accuracy after each
+    epoch. A training that stopped earlier than others counts on with its last epoch.
+    """
+
+    scores: Array
+    by_epoch: tuple[tuple[float, float], ...]
+
+    def add_to(self, history: Sequence[Epoch]) -> list[Epoch]:
+        """Return the epochs of the training on all images with the held-out loss and accuracy after as many."""
+        pairs = [self.by_epoch[min(i, len(self.by_epoch) - 1)] for i in range(len(history))]
+        return [
+            replace(epoch, held_out_loss=loss, held_out_accuracy=accuracy)
+            for epoch, (loss, accuracy) in zip(history, pairs, strict=True)
+        ]
+
+
+def check_mlp(
+    training_set: TrainingSet, taps: tuple[str, ...], config: MlpConfig, seed: int, log: Log = no_log
+) -> tuple[ScoredCandidate, HeldOut]:
+    """Evaluate an mlp head on taps side by side by trainings that each leave a fold of groups out.
+
+    ``log`` receives a line before the first training that says what all cost, and one behind each. Raises DataError.
+    """
+    x = training_set.matrix(taps)
+    log(describe_cost(x, training_set.targets, config))
+    held_out = held_out_mlp(x, training_set.targets, config, seed, log, training_set.images)
+    settings: dict[str, float | str] = {
+        "hidden": config.hidden,
+        "dropout": config.dropout,
+        "optimizer": config.optimizer,
+        "learning_rate": config.learning_rate,
+        "epochs": config.epochs,
+    }
+    candidate = Candidate(taps, "mlp", "", settings, weight=1.0)
+    return score_candidate(training_set, candidate, held_out.scores), held_out
+
+
+def held_out_mlp(
+    x: NDArray[np.floating],
+    targets: Targets,
+    config: MlpConfig,
+    seed: int,
+    log: Log = no_log,
+    images: int | None = None,
+) -> HeldOut:
+    """Predict every image by layers trained without its fold; folds keep groups whole. ``log`` gets a line for each.
+
+    The first ``images`` rows of ``x``, all unless stated, are images; the others are views, only learned from.
+    """
+    images = len(x) if images is None else images
     labels, groups = targets.labels, targets.groups
     scores = np.zeros((len(x), targets.classes))
-    for train_rows, test_rows in group_folds(x, labels, groups):
+    folds = group_folds(x, labels, groups)
+    curves: list[list[tuple[float, int]]] = []  # of each fold, by epoch: the sum of the losses, and how many are right
+    start = time.perf_counter()
+    for number, (train_rows, held_out_rows) in enumerate(folds, 1):
         fold_targets = Targets(labels[train_rows], targets.classes, groups[train_rows])
-        layers, _ = fit_mlp(x[train_rows], fold_targets, config, seed)
+        curves.append([])
+        test_rows = held_out_rows[held_out_rows < images]
+        watch = partial(_add_point, curves[-1], x[test_rows], labels[test_rows])
+        layers, history = fit_mlp(x[train_rows], fold_targets, config, seed, watch)
         scores[test_rows] = layers.scores(x[test_rows])
-    return scores
+        seconds = time.perf_counter() - start
+        accuracy = float((scores[test_rows].argmax(axis=1) == labels[test_rows]).mean())
+        log(
+            f"mlp head, check {number} of {len(folds)}: {len(history)} epochs, training accuracy "
+            f"{history[-1].accuracy:.1%}, on the groups left out {accuracy:.1%}; "
+            f"about {seconds / number * (len(folds) + 1 - number):.0f} s left"
+        )
+    return HeldOut(scores[:images], _mean_by_epoch(curves, images))
+
+
+def _add_point(
+    curve: list[tuple[float, int]], x: NDArray[np.floating], labels: NDArray[np.integer], layers: Layers
+) -> None:
+    """Append the summed loss of the layers on vectors ``x`` [n, d], and how many of these they predict right."""
+    scores = layers.scores(x)
+    loss = log_losses(scores, labels, temperature=1.0, smoothing=0.0).sum()
+    curve.append((float(loss), int((scores.argmax(axis=1) == labels).sum())))
+
+
+def _mean_by_epoch(curves: Sequence[Sequence[tuple[float, int]]], count: int) -> tuple[tuple[float, float], ...]:
+    """Return loss and accuracy of ``count`` images by epoch, from their sums over each fold by epoch."""
+    means = []
+    for i in range(max(map(len, curves))):
+        sums = np.sum([curve[min(i, len(curve) - 1)] for curve in curves], axis=0) / count
+        means.append((float(sums[0]), float(sums[1])))
+    return tuple(means)
+
+
+def describe_cost(x: NDArray[np.floating], targets: Targets, config: MlpConfig) -> str:
+    """Say in a line how many trainings an mlp head takes and about how long, by a trial of a few steps."""
+    count = len(x)
+    folds = len(group_folds(x, targets.labels, targets.groups))
+    rows = np.arange(min(count, TRIAL_BATCHES * config.batch_size))
+    trial_config = replace(config, epochs=2, patience=None, class_weights=False)
+    trial_targets = Targets(targets.labels[rows], targets.classes, targets.groups[rows])
+    trial = train(x[rows], trial_targets, trial_config, seed=0)
+    next(trial)  # the first steps take longer
+    start = time.perf_counter()
+    next(trial)
+    seconds = (time.perf_counter() - start) / len(rows) * count * config.epochs
+    checks = seconds * (folds - 1)  # each of ``folds`` trainings leaves one fold out
+    return (
+        f"The mlp head is trained {folds + 1} times: {folds} times without a part of the groups, to check it on that "
+        f"part (about {checks:.0f} s by a trial), and once on all images (about {seconds:.0f} s); "
+        f"at most {config.epochs} epochs each."
+    )
 
 
 def _glorot(torch: ModuleType, rows: int, columns: int, generator: Any) -> Any:

@@ -35,7 +35,7 @@ from headstart.heads.candidates import (
 from headstart.heads.head import Head, softmax, weigh
 from headstart.heads.kinds import HeadKind, LinearProblem
 from headstart.heads.lda import LDA
-from headstart.heads.mlp import Epoch, MlpConfig, fit_mlp, held_out_mlp
+from headstart.heads.mlp import Epoch, HeldOut, Log, MlpConfig, check_mlp, fit_mlp, no_log
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
 from headstart.heads.ridge import RIDGE, check_dropout_rate
 from headstart.heads.training_set import MANY_IMAGES, SCALINGS, TrainingSet
@@ -81,6 +81,11 @@ class HeadOptions:
         for module, name in modules.items():
             if find_spec(module) is None:
                 raise missing_extra(f"The {self.kind} head needs {name}, which is not installed", extra)
+
+    @property
+    def mlp_config(self) -> MlpConfig:
+        """How an mlp head is trained, with the dropout rate that is fixed, if one is."""
+        return self.mlp if self.dropout is None else replace(self.mlp, dropout=self.dropout)
 
     @property
     def taps(self) -> tuple[str, ...] | None:
@@ -141,14 +146,17 @@ class SelectionResult:
     deepest: LinearProblem | None = field(default=None, repr=False)
 
 
-def select_head(training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1) -> SelectedHead:
+def select_head(
+    training_set: TrainingSet, options: HeadOptions | None = None, *, workers: int = 1, log: Log = no_log
+) -> SelectedHead:
     """Select heads by ``rank_candidates``, fit them to all images and average them to one.
 
-    ``workers`` threads try candidates. Raises OptionError, DataError, MissingExtraError.
+    ``workers`` threads try candidates. ``log`` receives lines of text about the trainings of an mlp head. Raises
+    OptionError, DataError, MissingExtraError.
     """
     options = options or HeadOptions()
     if options.kind == "mlp":
-        return _train_mlp(training_set, options)
+        return _train_mlp(training_set, options, log)
     result = rank_candidates(training_set, options, workers=workers)
     with ThreadPoolExecutor(1) as pool:
         ood = pool.submit(_fit_ood, training_set, result.average.candidate.taps, result.deepest)
@@ -206,13 +214,12 @@ def _in_all_directions(
 
 def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[str, ...], ScoredCandidate]:
     """Return the best candidate of each tap alone and of the deepest two and three together. Raises DataError."""
-    options = HeadOptions()
-    _check_options(training_set, options)
+    _check_options(training_set, HeadOptions())
     taps = tuple(training_set.values)
     tap_sets = [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
     vectors = [(tap_set, scaling) for tap_set in tap_sets for scaling in SCALINGS]
     rows = _evaluated_rows(training_set, MAX_EVALUATED)
-    trials = _try_all(training_set, vectors, _kinds(training_set, options), rows, workers)
+    trials = _try_all(training_set, vectors, _kinds(training_set, HeadOptions()), rows, workers)
     best = {
         tap_set: min((trial.best for trial in trials if trial.best.candidate.taps == tap_set), key=_log_loss)
         for tap_set in tap_sets
@@ -334,28 +341,25 @@ def _fit_average(training_set: TrainingSet, result: SelectionResult) -> Head:
     )
 
 
-def _train_mlp(training_set: TrainingSet, options: HeadOptions) -> SelectedHead:
-    """Train an mlp head on all images, after folds of groups have shown how good it is; nothing is selected."""
+def rank_mlp(training_set: TrainingSet, options: HeadOptions, log: Log = no_log) -> tuple[ScoredCandidate, HeldOut]:
+    """Evaluate an mlp head by ``check_mlp``; nothing is selected. Raises OptionError, DataError."""
     _check_options(training_set, options)
-    config = options.mlp if options.dropout is None else replace(options.mlp, dropout=options.dropout)
-    taps = options.taps or (list(training_set.values)[-1],)
-    x = np.concatenate([np.asarray(training_set.values[tap], np.float32) for tap in taps], axis=1)
-    scores = held_out_mlp(x, training_set.targets, config, options.seed)
-    layers, history = fit_mlp(x, training_set.targets, config, options.seed)
-    settings: dict[str, float | str] = {
-        "hidden": config.hidden,
-        "dropout": config.dropout,
-        "optimizer": config.optimizer,
-        "learning_rate": config.learning_rate,
-        "epochs": len(history),
-    }
-    scored = score_candidate(training_set, Candidate(taps, "mlp", "", settings, weight=1.0), scores)
-    temperature = scored.candidate.temperature
+    return check_mlp(
+        training_set, options.taps or tuple(training_set.values)[-1:], options.mlp_config, options.seed, log
+    )
+
+
+def _train_mlp(training_set: TrainingSet, options: HeadOptions, log: Log) -> SelectedHead:
+    """Train an mlp head on all images, after folds of groups have shown how good it is."""
+    scored, held_out = rank_mlp(training_set, options, log)
+    taps, temperature = scored.candidate.taps, scored.candidate.temperature
+    layers, history = fit_mlp(training_set.matrix(taps), training_set.targets, options.mlp_config, options.seed)
+    log(f"mlp head, on all images: {len(history)} epochs, training accuracy {history[-1].accuracy:.1%}")
+    candidate = replace(scored.candidate, settings={**scored.candidate.settings, "epochs": len(history)})
     hidden_layer = (layers.hidden_weights, layers.hidden_bias)
-    head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, settings)
-    probabilities = softmax(scored.scores / temperature)
-    ood, ood_scores = _fit_ood(training_set, taps)
-    return SelectedHead(head, probabilities, (scored.candidate,), ood, ood_scores, history=tuple(history))
+    head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, dict(candidate.settings))
+    ood, curve = _fit_ood(training_set, taps), tuple(held_out.add_to(history))
+    return SelectedHead(head, softmax(scored.scores / temperature), (candidate,), *ood, history=curve)
 
 
 def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
@@ -387,11 +391,10 @@ def _fit_ood(
 
 
 def _leaves_enough_errors(scored: ScoredCandidate, training_set: TrainingSet, rows: NDArray[np.int64] | None) -> bool:
-    """Return whether enough errors are left for a richer head to show an improvement: at least two groups' worth."""
+    """Return whether a richer head could show an improvement: whether at least two groups' worth of errors are left."""
     return (1 - scored.candidate.accuracy) * _count_groups(training_set, rows) >= 2
 
 
 def _count_groups(training_set: TrainingSet, rows: NDArray[np.int64] | None) -> int:
     """Count the groups that are evaluated."""
-    groups = training_set.targets.groups
-    return len(np.unique(groups if rows is None else groups[rows]))
+    return len(np.unique(training_set.targets.groups[slice(None) if rows is None else rows]))

@@ -100,6 +100,10 @@ class TrainingSet:
         """Put taps side by side, scaled."""
         return Vectors(tuple(self.values[tap] for tap in taps), self.scales(taps, scaling))
 
+    def matrix(self, taps: Sequence[str]) -> NDArray[np.float32]:
+        """Put taps side by side [n, d] as they are."""
+        return np.concatenate([np.asarray(self.values[tap], np.float32) for tap in taps], axis=1)
+
     def problem(
         self,
         taps: Sequence[str],

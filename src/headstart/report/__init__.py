@@ -12,7 +12,7 @@ check_page        the page of ``headstart check``, on which its findings are cor
 view              the variables of the page's template
 charts            charts as SVG
 text              names and percentages on the page
-training_curves   loss and accuracy by epoch, for the terminal and as SVG
+training_curves   accuracy and loss by epoch, of training and held-out images, for the terminal and as SVG
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from headstart.report.gather import gather
 from headstart.report.page import render
 from headstart.report.storage import check_page_file, read_data, write_data, write_file
 from headstart.report.training_curves import curves_svg, curves_text
+from headstart.report.view.run_values import RunValues
+from headstart.report.view.training import read_training_curves
 
-__all__ = ["rewrite_report", "write_report", "write_training_curves"]
+__all__ = ["rewrite_report", "training_svg", "write_report", "write_training_curves"]
 
 PAGE = "report.html"
 CURVES = "training.svg"
@@ -75,15 +77,25 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
 def write_training_curves(run: Mapping[str, Any], folder: str | os.PathLike[str]) -> str:
     """Write ``training.svg`` of a trained model, whose ``run.json`` has epochs, and return the curves as text.
 
-    Of several trainings of a fine-tuning it is the last. The text is empty where nothing was trained. Raises ModelError
+    Of a fine-tuning they are the means over its folds. The text is empty where nothing was trained. Raises ModelError
     when the file cannot be written.
     """
-    trainings = run.get("fine_tuning", {}).get("trainings") or {"": run["training"]}
-    name, history = list(trainings.items())[-1]
-    if not history:
+    curves = read_training_curves(RunValues(run))
+    if curves is None:
         return ""
-    write_file(Path(folder) / CURVES, curves_svg(history))
-    return f"{curves_text(history, name)}\n"
+    write_file(Path(folder) / CURVES, curves_svg(curves))
+    return f"{curves_text(curves)}\n"
+
+
+def training_svg(run: Mapping[str, Any]) -> str:
+    """Return the training curves of a model as an SVG image; ``run`` is its ``run.json``, as ``run_`` has it.
+
+    Raises OptionError where nothing was trained.
+    """
+    curves = read_training_curves(RunValues(run))
+    if curves is None:
+        raise OptionError("This model was solved, not trained, so it has no training curves; use the mlp head.")
+    return curves_svg(curves)
 
 
 def _title(folder: Path) -> str:

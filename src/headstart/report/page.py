@@ -15,6 +15,7 @@ from headstart.files import json_text
 from headstart.report.charts import table_bar
 from headstart.report.data import Report
 from headstart.report.text import clip, percent, plain
+from headstart.report.training_curves import chart
 from headstart.report.view import page_variables
 from headstart.report.view.script_data import script_data
 
@@ -34,6 +35,7 @@ def render(report: Report, run: Mapping[str, Any], title: str) -> str:
         script_data=json_element(json_text(script_data(report), separators=(",", ":"))),
         is_first_use=_Thumbnails(report).is_first_use,
         table_bar=table_bar,
+        training_chart=chart,
     )
 
 

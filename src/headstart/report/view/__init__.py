@@ -10,6 +10,7 @@ calibration       mean confidence against accuracy; error rate by coverage
 class_table       results by class
 learning_curve    points of the learning curve
 more_images       how many more images of a class to add
+training          training curves of an mlp head or a fine-tuning
 candidates        heads compared in the selection
 details           tables of data, model, timings and versions
 script_data       the data for the script
@@ -37,6 +38,7 @@ from headstart.report.view.heading import heading
 from headstart.report.view.learning_curve import learning_curve
 from headstart.report.view.more_images import more_images
 from headstart.report.view.run_values import RunValues
+from headstart.report.view.training import read_training_curves
 
 __all__ = ["page_variables"]
 
@@ -75,6 +77,7 @@ def page_variables(report: Report, run: Mapping[str, Any]) -> dict[str, object]:
         "risk_chart": charts.risk_coverage_curve([summary.risk_coverage for summary in report.evaluations]),
         "learning_chart": charts.learning_curve(measured, expected) if measured else None,
         "learning_points": [*((point, "measured") for point in measured), *((point, "expected") for point in expected)],
+        "training_curves": read_training_curves(values),
         "candidates": candidates,
         "candidate_count": candidate_count,
         "details": detail_tables(report, values),
