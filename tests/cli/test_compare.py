@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.graphs import saved
 
-from headstart.backbones import InputOptions
+from headstart.backbones import DEFAULT_BACKBONE, InputOptions
 from headstart.backbones.providers import PROVIDERS
 from headstart.backbones.providers.onnx_file import load_onnx
 
@@ -86,3 +86,18 @@ def test_weights_for_a_backbone_that_has_its_own_are_an_error_of_one_line(run, p
         status, out, err = run("compare", photos, "--backbones", name, f"--weights={name}=w.pth")
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "its own" in err
+
+
+def test_several_values_of_an_option_are_compared_on_the_default_backbone(run, photos):
+    status, out, _ = run("compare", photos, "--dropout", "0,0.5", "--json")
+    assert status == 0
+    result = json.loads(out)
+    assert {row["variant"]["dropout"] for row in result["rows"]} == {0.0, 0.5}
+    assert {row["backbone"] for row in result["rows"]} == {DEFAULT_BACKBONE}
+    status, out, _ = run("compare", photos, "--dropout", "0,0.5")
+    assert status == 0
+    rows = [line[3:].split("  ")[0] for line in out.splitlines() if "±" in line]
+    assert sorted(rows) == ["dropout 0.0", "dropout 0.5"]
+    status, out, err = run("compare", photos, "--epochs", "3,5")
+    assert (status, out) == (2, "")
+    assert err == "headstart: Only the mlp head is trained; give --head mlp, or leave --epochs out.\n"

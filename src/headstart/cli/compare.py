@@ -10,6 +10,7 @@ import typer
 
 from headstart.cli.options import (
     CONDITION_FAILED,
+    DEFAULT_BACKBONE,
     GROUP_BY_HELP,
     CachedRunOptions,
     DataArgument,
@@ -18,6 +19,7 @@ from headstart.cli.options import (
     Messages,
     SeedOption,
     StrictOption,
+    head_option,
     save_memory,
 )
 from headstart.cli.terminal import print_backbone_comparison, print_json, print_notes, print_quarantined
@@ -25,8 +27,30 @@ from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.compare import CompareOptions
+    from headstart.compare import CompareOptions, Variant
     from headstart.features import Compute
+
+
+@dataclass(frozen=True)
+class VaryFlags:
+    """Options of a fit of which several values are compared, separated by commas: every combination is a row."""
+
+    head: Annotated[str | None, head_option(metavar="A,B,C", help="Heads as of fit: ridge,mlp [auto].")] = None
+    dropout: Annotated[str | None, head_option(metavar="A,B,C", help="Dropout rates: 0,0.2,0.5.")] = None
+    hidden: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: units of the hidden layer.")] = None
+    optimizer: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: rmsprop, adam, adamw or sgd.")] = None
+    lr: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: learning rates.")] = None
+    epochs: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: numbers of epochs.")] = None
+    batch_size: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: images per step.")] = None
+
+    def variants(self, seed: int) -> tuple[Variant, ...]:
+        """Return a variant for each combination of the values, none where no option is given. Raises OptionError."""
+        given = {name: value.split(",") for name, value in vars(self).items() if value is not None}
+        if not given:
+            return ()
+        from headstart.compare import make_variants
+
+        return make_variants({name: [part.strip() for part in parts] for name, parts in given.items()}, seed)
 
 
 @dataclass(frozen=True)
@@ -41,30 +65,35 @@ class CompareFlags(LabelFlags):
     max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None
     seed: SeedOption = 0
 
-    def options(self, compute: Compute) -> CompareOptions:
-        """Return the `CompareOptions` of the library."""
+    def options(self, compute: Compute, head: VaryFlags) -> CompareOptions:
+        """Return the `CompareOptions` of the library. Raises OptionError."""
         from headstart.compare import CompareOptions
 
-        return CompareOptions(self.cuts, self.group_by, self.time_limit, self.max_size, compute, self.seed)
+        variants = head.variants(self.seed)
+        return CompareOptions(self.cuts, self.group_by, self.time_limit, self.max_size, compute, self.seed, variants)
 
 
 def compare(
     data: DataArgument,
-    backbones: Annotated[str, typer.Option(metavar="A,B,C", help="Ids of the backbones, separated by commas.")],
+    backbones: Annotated[
+        str, typer.Option(metavar="A,B,C", help="Ids of the backbones, separated by commas.")
+    ] = DEFAULT_BACKBONE,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
     ] = None,
     flags: CompareFlags = CompareFlags(),
+    head: VaryFlags = VaryFlags(),
     as_json: JsonOption = False,
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
 ) -> None:
-    """Rank backbones, and places to cut them, on a dataset."""
+    """Rank backbones, places to cut them, and values of a fit's options, on a dataset."""
     from headstart.compare import compare_backbones, parse_entries
     from headstart.data import open_dataset
 
+    options = flags.options(run.compute, head)
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])
     labels = [entry.label for entry in entries]
@@ -76,7 +105,7 @@ def compare(
             if bar is not None:
                 bar(labels.index(label) * total + done, len(labels) * total)
 
-        comparison = compare_backbones(dataset, entries, flags.options(run.compute), cache=cache, progress=report)
+        comparison = compare_backbones(dataset, entries, options, cache=cache, progress=report, log=messages.log)
     print_notes([*comparison.notes, *([] if cache is None else cache.notes)])
     print_quarantined([vars(image) for image in comparison.quarantined])
     if as_json:

@@ -138,7 +138,7 @@ def print_backbone_comparison(comparison: BackboneComparison) -> None:
         marks = "".join(mark if holds else " " for mark, holds in zip(">=*", _properties(row), strict=True))
         half_width = (row.interval[1] - row.interval[0]) / 2
         speed = "-" if row.images_per_second is None else f"{row.images_per_second:,.0f}"
-        name, cut = fitted(row.label, 23), fitted("+".join(row.cut), 15)
+        name, cut = fitted(comparison.name_of(row), 23), fitted("+".join(row.cut), 15)
         print(
             f"{marks}{name:24} {cut:15} {row.log_loss:6.3f} ±{half_width:<5.3f} {row.accuracy.value:6.1%}  "
             f"{speed:>7}  {row.bytes / 1e6:5.1f}"

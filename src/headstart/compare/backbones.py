@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
+from headstart.compare.entries import Entry
 from headstart.compare.ranking import ComparedCut, rank
+from headstart.compare.variants import Variant
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.input_scaling import open_backbone
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
-from headstart.heads.selection import HeadOptions, rank_candidates, rank_tap_sets
+from headstart.heads.mlp import Log, no_log
+from headstart.heads.selection import HeadOptions, rank_candidates, rank_mlp, rank_tap_sets
 from headstart.heads.training_set import TrainingSet
 from headstart.machine import single_threaded_blas
 from headstart.splits.groups import Groups
@@ -36,26 +39,14 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A backbone to compare: its id, and a file of weights in place of the published ones."""
-
-    backbone: str
-    weights: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The name under which people see it."""
-        return self.backbone if self.weights is None else f"{self.backbone} with {self.weights}"
-
-
-@dataclass(frozen=True)
 class CompareOptions:
     """How backbones are compared.
 
     ``cuts`` "auto" is one row for each backbone, with the cut and the head that ``fit`` would choose; "all" a row for
     each tap and each set of taps tried, with its best head. ``group_by`` is that of ``FitOptions``. ``time_limit`` in
     seconds: backbones that cannot be read in it are skipped, in the order given;
-    ``max_size`` in megabytes: so are cuts whose graph is larger.
+    ``max_size`` in megabytes: so are cuts whose graph is larger. ``variants`` (``make_variants``) are heads to compare
+    on each backbone, a row for each; by default there is one, the head that ``fit`` chooses.
     """
 
     cuts: str = "auto"
@@ -64,6 +55,16 @@ class CompareOptions:
     max_size: float | None = None
     compute: Compute = field(default_factory=Compute)
     seed: int = 0
+    variants: tuple[Variant, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without images. Raises OptionError."""
+        if self.cuts not in CUTS:
+            raise OptionError(f"Cuts {self.cuts!r} are unknown; expected auto (as fit chooses) or all.")
+        if self.cuts == "all" and self.variants:
+            raise OptionError(
+                "Every cut is compared with the best head for it; leave --cuts or the head's options out."
+            )
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class BackboneComparison:
         """The row that is recommended."""
         return next(row for row in self.rows if row.recommended)
 
+    def name_of(self, row: ComparedCut) -> str:
+        """Return the label of a row, without the backbone where all rows have the same and differ in the variant."""
+        is_alone = len({(other.backbone, other.weights) for other in self.rows}) == 1
+        return row.variant_label if is_alone and row.variant_label else row.label
+
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         recommended = self.recommended
@@ -106,34 +112,13 @@ class BackboneComparison:
                 "backbone": recommended.backbone,
                 "weights": recommended.weights,
                 "cut": list(recommended.cut),
+                "variant": dict(recommended.variant),
                 "reason": self.reason,
             },
             "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "seconds": self.seconds,
             "cache": {"hits": self.hits, "misses": self.misses},
         }
-
-
-def parse_entries(backbone_ids: Sequence[str], weights: Sequence[tuple[str, str]] = ()) -> tuple[Entry, ...]:
-    """List what is compared: each backbone, one with several files of weights once with each. Raises OptionError.
-
-    ``weights`` are pairs of an id and a file.
-
-    >>> [entry.label for entry in parse_entries(["headstart-s", "timm:x"], [("timm:x", "a.pth"), ("timm:x", "b.pth")])]
-    ['headstart-s', 'timm:x with a.pth', 'timm:x with b.pth']
-    """
-    for backbone_id, file in weights:
-        if backbone_id not in backbone_ids:
-            raise OptionError(
-                f"Weights {file!r} are for {backbone_id!r}, which is not compared; expected an id that is."
-            )
-    entries: list[Entry] = []
-    for backbone_id in backbone_ids:
-        files = [file for other_id, file in weights if other_id == backbone_id]
-        entries += [Entry(backbone_id, file) for file in files] or [Entry(backbone_id)]
-    if not entries or len(set(entries)) < len(entries):
-        raise OptionError("Expected the ids of the backbones to compare, each once: --backbones A,B,C.")
-    return tuple(entries)
 
 
 def compare_backbones(
@@ -143,14 +128,14 @@ def compare_backbones(
     *,
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
+    log: Log = no_log,
 ) -> BackboneComparison:
     """Rank backbones on the training images of a dataset; validation and test images are not looked at.
 
-    ``progress(label, done, total)`` counts the images of an entry. Raises OptionError, DataError, BackboneError.
+    ``progress(label, done, total)`` counts the images of an entry; ``log`` receives lines of text about the trainings
+    of mlp heads. Raises OptionError, DataError, BackboneError.
     """
     options = options or CompareOptions()
-    if options.cuts not in CUTS:
-        raise OptionError(f"Cuts {options.cuts!r} are unknown; expected auto (as fit chooses) or all.")
     budget = _Budget(time.perf_counter(), options.time_limit, options.max_size)
     train = dataset.split("train")
     if not dataset.classes or not len(train):
@@ -174,7 +159,7 @@ def compare_backbones(
     quarantined = {image.path: image for loaded in loaded_backbones for image in loaded.features.quarantined}
     loaded_backbones = _with_common_images(loaded_backbones)
     split = _split(loaded_backbones, train, options)
-    scored = _score(loaded_backbones, split, options, budget)
+    scored = _score(loaded_backbones, split, options, budget, log)
     if not scored:
         limit = options.time_limit
         raise OptionError(f"The time limit of {limit:g} s passed before a head was evaluated; run again with more.")
@@ -314,30 +299,42 @@ def _average_directions(features: Sequence[Features]) -> NDArray[np.float32]:
 
 
 def _score(
-    loaded_backbones: Sequence[_LoadedBackbone], split: Split, options: CompareOptions, budget: _Budget
+    loaded_backbones: Sequence[_LoadedBackbone], split: Split, options: CompareOptions, budget: _Budget, log: Log
 ) -> list[tuple[ComparedCut, ScoredCandidate]]:
-    """Return a row for every cut of every backbone, with the candidate it stands for, the least loss first."""
+    """Return a row for every cut or variant of every backbone, with its candidate, the least loss first."""
     scored = []
+    variants = options.variants or (Variant({}, HeadOptions(seed=options.seed)),)
     for loaded in loaded_backbones:
-        if budget.is_spent():
-            label = loaded.entry.label
-            budget.skipped.append((label, f"the time limit of {budget.time_limit:g} s, before its heads"))
-            continue
         vectors = loaded.features.vectors(split.train)
         values = {tap: vectors[tap] for tap in loaded.taps}
         training_set = TrainingSet.of(values, split.labels, split.groups.index)
-        with single_threaded_blas():
-            threads = options.compute.threads
-            selected = rank_candidates(training_set, HeadOptions(seed=options.seed), workers=threads).average
-            candidates = [selected]
-            if options.cuts == "all":
-                candidates = list(rank_tap_sets(training_set, workers=threads).values())
-        fit_cut = selected.candidate.taps
-        for candidate in candidates:
-            row = _row(loaded, candidate, split)
-            scored.append((replace(row, fit_cut=row.cut == fit_cut), candidate))
+        for variant in variants:
+            if budget.is_spent():
+                what = ", ".join(filter(None, (loaded.entry.label, variant.label)))
+                budget.skipped.append((what, f"the time limit of {budget.time_limit:g} s, before its heads"))
+                continue
+            with single_threaded_blas():
+                selected, candidates = _candidates(training_set, variant, options, log)
+            for candidate in candidates:
+                row = replace(_row(loaded, candidate, split), variant=variant.values, variant_label=variant.label)
+                scored.append((replace(row, fit_cut=row.cut == selected.candidate.taps), candidate))
     scored.sort(key=lambda pair: pair[0].log_loss)
     return _with_size_and_speed(scored, loaded_backbones, options.compute, budget)
+
+
+def _candidates(
+    training_set: TrainingSet, variant: Variant, options: CompareOptions, log: Log
+) -> tuple[ScoredCandidate, list[ScoredCandidate]]:
+    """Return what ``fit`` would choose, and what is compared: that, or the best head of each set of taps."""
+    threads = options.compute.threads
+    if variant.options.kind == "mlp":
+        log(f"{variant.label}:")
+        selected, _ = rank_mlp(training_set, variant.options, log)
+        return selected, [selected]
+    selected = rank_candidates(training_set, variant.options, workers=threads).average
+    if options.cuts == "all":
+        return selected, list(rank_tap_sets(training_set, workers=threads).values())
+    return selected, [selected]
 
 
 def _row(loaded: _LoadedBackbone, scored: ScoredCandidate, split: Split) -> ComparedCut:
@@ -361,14 +358,15 @@ def _with_size_and_speed(
     compute: Compute,
     budget: _Budget,
 ) -> list[tuple[ComparedCut, ScoredCandidate]]:
-    backbone_of: Mapping[str, Backbone] = {loaded.entry.label: loaded.backbone for loaded in loaded_backbones}
-    speeds: dict[tuple[str, str], float] = {}
+    backbone_of: Mapping[Entry, Backbone] = {loaded.entry: loaded.backbone for loaded in loaded_backbones}
+    speeds: dict[tuple[Entry, str], float] = {}
     measured = []
     for row, candidate in scored:
-        backbone = backbone_of[row.label]
+        entry = Entry(row.backbone, row.weights)
+        backbone = backbone_of[entry]
         graph = _cut_graph(backbone, row.cut)
         deepest = [tap.name for tap in backbone.taps if tap.name in row.cut][-1]  # decides the speed
-        key = (row.label, deepest)
+        key = (entry, deepest)
         if key not in speeds and not budget.is_spent():
             size = (backbone.preprocess.height, backbone.preprocess.width)
             speeds[key] = images_per_second(graph, size, backbone.batch, compute)

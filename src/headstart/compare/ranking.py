@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ class ComparedCut:
     ``interval``; ``behind`` is how much it is above that of the best row, with an interval; ``tied``: that difference
     is within the noise. ``bytes`` of the graph up to the cut; ``images_per_second`` of it, None if there was no time to
     measure. ``pareto``: no row is at least as good in loss, speed and size and better in one. ``fit_cut``: the cut that
-    ``fit`` would choose of this backbone.
+    ``fit`` would choose of this backbone. ``variant`` are the values of the options that vary, by their names, and
+    ``variant_label`` the same for people; empty where none do.
     """
 
     backbone: str
@@ -41,6 +42,8 @@ class ComparedCut:
     pareto: bool = True
     recommended: bool = False
     fit_cut: bool = True
+    variant: Mapping[str, object] = field(default_factory=dict)
+    variant_label: str = ""
 
     @classmethod
     def of(
@@ -62,8 +65,9 @@ class ComparedCut:
 
     @property
     def label(self) -> str:
-        """The backbone, and its file of weights if it was given one."""
-        return self.backbone if self.weights is None else f"{self.backbone} with {self.weights}"
+        """The backbone, its file of weights if it was given one, and the variant if there are several."""
+        backbone = self.backbone if self.weights is None else f"{self.backbone} with {self.weights}"
+        return f"{backbone}, {self.variant_label}" if self.variant_label else backbone
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -73,6 +77,7 @@ class ComparedCut:
             "sha256": self.sha256,
             "licence": self.licence,
             "cut": list(self.cut),
+            "variant": dict(self.variant),
             "head": dict(self.head),
             "log_loss": {"value": self.log_loss, "interval": list(self.interval)},
             "accuracy": self.accuracy.to_dict(),
