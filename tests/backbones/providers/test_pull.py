@@ -189,6 +189,11 @@ def test_keras_uses_its_own_cache_of_files(tmp_path):
     report = pulled(tmp_path, KERAS)
     assert (report["id"], report["licence"]) == (KERAS, "unknown")
     check_listed(tmp_path, report)
+    (stored,) = (json.loads(path.read_text("utf-8")) for path in (tmp_path / "cache").rglob("backbone.json"))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"mobilenet_2_5_224_tf_no_top.h5 (sha256 {digest})" in stored["source"]
+    note = f"Keras publishes no hash of mobilenet_2_5_224_tf_no_top.h5; that of the file received is sha256 {digest}."
+    assert note in stored["notes"]
     assert report["sha256"] == backbones.load(KERAS, options=InputOptions(weights=str(file))).sha256
     file.unlink()
     assert pulled(tmp_path, KERAS)["sha256"] == report["sha256"]

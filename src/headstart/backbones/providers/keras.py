@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from headstart.backbones.providers.framework import (
     Request,
     TorchModel,
     assumed_scaling,
+    file_sha256,
     load_exported,
     reject_arguments,
     weights_source,
@@ -88,14 +91,21 @@ def open_keras(request: Request) -> TorchModel:
     described = InputOptions(
         mean=mean, std=std, channels=channels, size=size, crop=1.0, resize="squash", interpolation="bilinear"
     )
-    network = _build(keras, build, request, size)
+    fetched: list[WeightsFile] = []
+    network = _build(keras, build, request, size, fetched)
     layers = _tapped_layers(network, request)
     with _default_config(keras):
         tapped = keras.Model(network.inputs, [network.get_layer(name).output for name in layers.values()])
     if request.weights is not None:
         source = f"keras {keras.__version__}, {weights_source(request.weights)}"
     else:
-        source = f"keras {keras.__version__}, keras.applications.{request.name}, ImageNet"
+        files = "".join(f", {file.name} (sha256 {file.sha256})" for file in fetched)
+        source = f"keras {keras.__version__}, keras.applications.{request.name}, ImageNet{files}"
+    notes = [
+        f"Keras publishes no hash of {file.name}; that of the file received is sha256 {file.sha256}."
+        for file in fetched
+        if not file.is_checked
+    ]
     options = merge_options(request.options, described)
     return TorchModel(
         module=_torch_module(tapped, tuple(layer.name for layer in network.layers)),
@@ -104,6 +114,7 @@ def open_keras(request: Request) -> TorchModel:
         options=options,
         licence="unknown",
         source=source,
+        notes=tuple(notes),
         export_context=partial(_default_config, keras),
         assumed=assumed_scaling(request, options, f"keras.applications.{request.name}"),
         norms=_norms(network),
@@ -179,8 +190,20 @@ def scaling(preprocess_input: Any) -> tuple[tuple[float, float, float], tuple[fl
     return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), "BGR" if is_reversed else "RGB"
 
 
-def _build(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> Any:
-    """Build a network, with the published weights unless the request has a file of them."""
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights that Keras fetched, or had in its cache; ``is_checked`` against a hash that Keras knows."""
+
+    name: str
+    sha256: str
+    is_checked: bool
+
+
+def _build(keras: Any, build: Any, request: Request, size: tuple[int, int], fetched: list[WeightsFile]) -> Any:
+    """Build a network, with the published weights unless the request has a file of them.
+
+    ``fetched`` gets the files of weights that Keras fetches.
+    """
     name, shape = request.name, (*size, 3)
     try:
         with _default_config(keras), allowed_on_torch(build):
@@ -193,15 +216,34 @@ def _build(keras: Any, build: Any, request: Request, size: tuple[int, int]) -> A
         load_weights(network, request.weights, name)
     else:
         try:
-            with _default_config(keras), allowed_on_torch(build):
+            with _default_config(keras), allowed_on_torch(build), _recorded_files(build, fetched):
                 network = build(include_top=False, weights="imagenet", input_shape=shape, **request.arguments)
         except Exception as error:  # of the network, the disk or the file
             raise BackboneError(
-                f"The weights of keras:{name} are not in the cache and cannot be fetched ({one_line(error, 120)}); "
+                f"The weights of keras:{name} are not in the cache and cannot be fetched ({one_line(error, 240)}); "
                 "run this once with a network connection, or give the file with --weights FILE."
             ) from None
     network.trainable = False
     return network
+
+
+@contextmanager
+def _recorded_files(build: Any, fetched: list[WeightsFile]) -> Iterator[None]:
+    """Record the files that ``build`` fetches with Keras' ``get_file``, which compares a hash where it is given one."""
+    module: Any = sys.modules[build.__module__]
+    file_utils = module.file_utils
+
+    def get_file(*args: Any, **kwargs: Any) -> Any:
+        path = file_utils.get_file(*args, **kwargs)
+        is_checked = any(kwargs.get(key) for key in ("file_hash", "md5_hash"))
+        fetched.append(WeightsFile(Path(path).name, file_sha256(Path(path)), is_checked))
+        return path
+
+    module.file_utils = SimpleNamespace(**{**vars(file_utils), "get_file": get_file})
+    try:
+        yield
+    finally:
+        module.file_utils = file_utils
 
 
 @contextmanager
