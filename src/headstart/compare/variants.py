@@ -42,8 +42,8 @@ def make_variants(values: Mapping[str, Sequence[str | int | float]], seed: int =
     The names are those of the options of ``fit``. Raises OptionError for a value that cannot be used, for options of
     the mlp head without it, and for more than ``MAX_VARIANTS`` combinations.
 
-    >>> [variant.label for variant in make_variants({"head": ["ridge"], "dropout": [0, 0.5]})]
-    ['head ridge, dropout 0.0', 'head ridge, dropout 0.5']
+    >>> print("; ".join(variant.label for variant in make_variants({"head": ["ridge"], "dropout": [0, 0.5]})))
+    head ridge, dropout 0.0; head ridge, dropout 0.5
     """
     parsed = {name: [_parse(name, value) for value in given] for name, given in values.items()}
     for name, given in parsed.items():

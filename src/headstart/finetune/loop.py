@@ -131,9 +131,9 @@ def train(
 ) -> Iterator[Epoch]:
     """Train the tensors of ``plan`` on the images ``train_rows`` and yield a record after every epoch.
 
-    ``held_out_rows`` are evaluated after every epoch for the record alone: they decide nothing. ``state`` is new, or
-    restored: then training continues there. At the end the network holds the weights to use, and every frozen tensor
-    has been compared with its initial value. Raises BackboneError.
+    ``held_out_rows`` are evaluated for the record alone. ``state`` is new, or restored: then training continues there.
+    At the end the network holds the weights to use, and every frozen tensor was compared with its start. Raises
+    BackboneError.
     """
     network, config = task.network, task.config
     device = task.accelerator.device
@@ -143,15 +143,13 @@ def train(
     precision = MixedPrecision.of(config.precision, device.type)
     if state.scaler:
         precision.scaler.load_state_dict(state.scaler)
-    weights = _class_weights(task, train_rows)
-    count = len(train_rows)
+    weights, count = _class_weights(task, train_rows), len(train_rows)
     steps_per_epoch = -(-count // config.batch_size)
     for number in range(len(state.history) + 1, config.epochs + 1):
         if should_stop(state.history, config):
             break
         start = time.perf_counter()
-        total_loss, correct = 0.0, 0
-        size_before = state.micro_batch_size
+        total_loss, correct, size_before = 0.0, 0, state.micro_batch_size
         parameters = enable_gradients(network, plan, plan.at_epoch(number) if config.gradual else plan)
         order = np.random.default_rng([task.seed, number]).permutation(train_rows)
         batches = local_batches(task, _chunks(order, config.batch_size), number)
