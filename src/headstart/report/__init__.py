@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.classifier import FitResult
-from headstart.errors import ModelError
+from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
 from headstart.model.folder_files import read_json_file
