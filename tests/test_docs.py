@@ -79,6 +79,7 @@ def test_examples_run(document, reader_folder, monkeypatch):
             assert command[:2] == ["pip", "install"], f"{document.name} shows {command}, which no test runs"
             assert set(re.findall(r"\[(.*)\]", command[2])) <= set(extras), command
     monkeypatch.chdir(reader_folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     names: dict[str, object] = {}
     for code in blocks(document, "python"):
         exec(compile(code, document.name, "exec"), names)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.data import Dataset, ReadOptions, open_dataset
     from headstart.errors import HeadstartError
     from headstart.features import Compute
+    from headstart.images.standalone import preprocess
     from headstart.model import Evaluation, Predictions, Predictor
     from headstart.stats.accuracy import Accuracy
 
@@ -37,6 +38,7 @@ _MODULES = {
     "fit_dataset": "classifier",
     "load": "classifier",
     "open_dataset": "data",
+    "preprocess": "images.standalone",
 }
 __all__ = [
     "Accuracy",
@@ -54,6 +56,7 @@ __all__ = [
     "fit_dataset",
     "load",
     "open_dataset",
+    "preprocess",
 ]
 
 

@@ -78,7 +78,7 @@ def test_a_loaded_model_transforms_as_before_and_an_unreadable_image_is_an_error
 def test_a_graph_that_does_not_name_its_features_is_an_error(model_folder, photos):
     loaded = hs.load(model_folder)
     paths, _ = paths_and_labels(photos / "validation")
-    loaded.model_ = replace(loaded.model_, graph=loaded.model_.graph.replace(b"head.features", b"head_features"))
+    loaded.model_ = replace(loaded.model_, graph=loaded.model_.graph.replace(b"distance.away", b"distance_away"))
     with pytest.raises(ModelError, match="does not say where the features of the head are; fit the model again"):
         loaded.transform(paths[:1])
     loaded.model_ = replace(loaded.model_, graph=b"\xff\xff")

@@ -31,7 +31,8 @@ def edit(model: Path, change) -> None:
 def test_the_folder_holds_what_the_format_says(model_folder):
     names = {p.name for p in model_folder.iterdir()}
     assert names == {"config.json", "model.onnx", "head.safetensors", "golden.npz", "run.json", "README.md"} | {
-        "training_images.bin"
+        "training_images.bin",
+        "preprocess.py",
     }
     config = json.loads((model_folder / "config.json").read_text("utf-8"))
     assert config["id2label"] == {"0": "disc", "1": "stripes"}

@@ -69,6 +69,7 @@ class ImageClassifier:
         thresholds: Thresholds = None,
         model_version: str = "",
         author: str = "",
+        decode: str = "scaled",
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -92,6 +93,7 @@ class ImageClassifier:
         self.thresholds = thresholds
         self.model_version = model_version
         self.author = author
+        self.decode = decode
 
     @property
     def options(self) -> FitOptions:

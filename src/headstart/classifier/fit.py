@@ -35,6 +35,7 @@ from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
 from headstart.model.golden import make_golden
+from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
 from headstart.splits.split import Split, split_features
@@ -129,7 +130,8 @@ def fit_dataset(
     precision = options.compute.precision
     opened = open_backbone(options.backbone, options.input_options, taps, training, sample_range, precision=precision)
     options = replace(options, backbone=opened.id, input_options=opened.options)
-    backbone = replace(opened.backbone, preprocess=replace(opened.backbone.preprocess, sample_range=sample_range))
+    preprocess = replace(opened.backbone.preprocess, sample_range=sample_range, decode=options.decode)
+    backbone = replace(opened.backbone, preprocess=preprocess)
     if opened.scaling is not None:
         sample_notes = [opened.scaling.note, *sample_notes]
     with options.open_cache() as cache:
@@ -221,7 +223,9 @@ def make_result(
         curve = pool.submit(_learning_curve, options, data, selected)
         evaluations = pool.submit(_evaluate, data, selected)
         backbone = data.backbone
-        graph = compose(backbone, selected.head, selected.ood, data.settings.rule(split.classes))
+        rule = data.settings.rule(split.classes)
+        metadata = graph_metadata(split.classes, backbone.preprocess, thresholds, rule)
+        graph = compose(backbone, selected.head, selected.ood, rule, metadata)
         golden = make_golden(graph, backbone.preprocess, backbone.batch, images.result())
     end = time.perf_counter()
     info = RunInfo(

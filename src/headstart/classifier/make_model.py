@@ -53,7 +53,8 @@ def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
     rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
     sources = (data.dataset.read(int(i)) for i in features.index[rows])
     size, samples = preprocess.min_size, preprocess.sample_range
-    pixels = [preprocess(decode(source, min_size=size, sample_range=samples)) for source in sources]
+    scaled = preprocess.is_scaled
+    pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
     vectors = features.matrix(selected.head.taps, rows)
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision

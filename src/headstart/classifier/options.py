@@ -20,6 +20,7 @@ from headstart.features import Compute, FeatureCache
 from headstart.heads.mlp import MlpConfig
 from headstart.heads.selection import HeadOptions
 from headstart.images.augment import views
+from headstart.images.preprocess import DECODINGS
 from headstart.splits.named import parse_group_by
 from headstart.stats.conformal import check_targets
 
@@ -44,6 +45,9 @@ class FitOptions:
     ``costs`` are by true class the cost of predicting each class, a mapping of mappings or the path of a file: the
     class with the least expected cost is then predicted. ``thresholds`` are by class the probability from which on it
     is predicted. ``model_version`` and ``author`` are what the model says of itself, each one line.
+
+    ``decode`` "full" reads large JPEG files whole, for a model that will be used where they cannot be read at a
+    fraction of their size, such as a browser; it is slower.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -66,11 +70,14 @@ class FitOptions:
     thresholds: Thresholds = None
     model_version: str = ""
     author: str = ""
+    decode: str = "scaled"
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
         if self.seed < 0:
             raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
+        if self.decode not in DECODINGS:
+            raise OptionError(f"Decoding {self.decode!r} is unknown; expected {' or '.join(DECODINGS)}.")
         parse_group_by(self.group_by)
         check_targets(self.coverage, self.false_alarms)
         views(self.augmentation, self.views)

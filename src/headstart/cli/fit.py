@@ -87,6 +87,12 @@ class DataFlags(LabelFlags):
 
     views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
     augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
+    decode: Annotated[
+        str,
+        data_option(
+            metavar="scaled|full", help="How large JPEG files are read; full for use where scaled is not possible."
+        ),
+    ] = "scaled"
 
 
 @dataclass(frozen=True)
@@ -215,6 +221,7 @@ def fit(
         mlp=head.mlp_config(flags.head),
         views=reading.views,
         augmentation=reading.augmentation,
+        decode=reading.decode,
         compute=run.compute,
         cache=run.cache,
         seed=run.seed,

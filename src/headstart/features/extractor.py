@@ -244,7 +244,10 @@ class FeatureExtractor:
             i = pending.index
             try:
                 image, stored_size = decode_with_size(
-                    pending.source, min_size=preprocess.min_size, sample_range=preprocess.sample_range
+                    pending.source,
+                    min_size=preprocess.min_size,
+                    sample_range=preprocess.sample_range,
+                    scaled=preprocess.is_scaled,
                 )
             except ImageError as error:
                 decoded.result.errors[i] = str(error)

@@ -41,7 +41,12 @@ class ImageLoader:
             return self._cache[row]
         source = self.dataset.read(self.indices[row])
         pixels = self.preprocess(
-            decode(source, min_size=self.preprocess.min_size, sample_range=self.preprocess.sample_range)
+            decode(
+                source,
+                min_size=self.preprocess.min_size,
+                sample_range=self.preprocess.sample_range,
+                scaled=self.preprocess.is_scaled,
+            )
         )
         if len(self._cache) < self._capacity:
             self._cache[row] = pixels

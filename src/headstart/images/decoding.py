@@ -73,14 +73,16 @@ def decode(
     *,
     min_size: tuple[int, int] | None = None,
     sample_range: tuple[float, float] | None = None,
+    scaled: bool = True,
 ) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to pixels [height, width, 3], uint8 RGB; an array is returned unchanged.
 
     With ``min_size`` = (height, width) a JPEG, or an image of more than ``LARGE_PIXELS``, may be decoded at 1/2, 1/4 or
     1/8 of its size, as long as the result still has that many rows and columns. ``sample_range`` holds the values of
-    black and white in images of more than 8 bits (``images.samples``). Raises ImageError with the reason in one line.
+    black and white in images of more than 8 bits (``images.samples``). Without ``scaled`` a JPEG is treated like all
+    other formats. Raises ImageError with the reason in one line.
     """
-    return decode_with_size(source, min_size=min_size, sample_range=sample_range)[0]
+    return decode_with_size(source, min_size=min_size, sample_range=sample_range, scaled=scaled)[0]
 
 
 def decode_with_size(
@@ -88,6 +90,7 @@ def decode_with_size(
     *,
     min_size: tuple[int, int] | None = None,
     sample_range: tuple[float, float] | None = None,
+    scaled: bool = True,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation."""
     if isinstance(source, np.ndarray):
@@ -99,7 +102,7 @@ def decode_with_size(
     try:
         with Image.open(io.BytesIO(source), formats=FORMATS) as image:
             stored_size = (image.height, image.width)
-            return _pixels(image, source, min_size, sample_range), stored_size
+            return _pixels(image, source, min_size, sample_range, scaled), stored_size
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -215,6 +218,7 @@ def _pixels(
     data: bytes,
     min_size: tuple[int, int] | None,
     sample_range: tuple[float, float] | None,
+    scaled: bool,
 ) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
@@ -227,11 +231,13 @@ def _pixels(
         with _one_at_a_time(width, height):
             pixels = rgb_pixels(image, sample_range, _large_factor(height, width, min_size))
         return _apply_orientation(pixels, orientation)
-    factor = _reduction_factor(height, width, min_size)
+    factor = _reduction_factor(height, width, min_size) if scaled else 1
     # The decoder of a progressive JPEG holds it in full size.
     _check_size(width, height, 1 if image.info.get("progressive") else factor)
     _check_scans(data, width, height)
     with _one_at_a_time(width, height):
+        if not scaled and (factor := _large_factor(height, width, min_size)) > 1:
+            return _apply_orientation(rgb_pixels(image, factor=factor), orientation)
         return _apply_orientation(_jpeg_pixels(image, data, factor), orientation)
 
 

@@ -17,6 +17,7 @@ from headstart.errors import OptionError
 
 VERSION = 1
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+DECODINGS = ("scaled", "full")
 MAX_SIZE = 4096
 
 
@@ -26,8 +27,9 @@ class Preprocess:
 
     ``height`` and ``width`` are in pixels. ``resize`` "shortest" keeps the aspect ratio and crops the centre, "squash"
     does not keep it. ``crop`` in (0, 1] is the fraction of the (shorter) side that remains. ``sample_range`` holds the
-    values of black and white in images of more than 8 bits (``images.samples``; None: by their type). Raises
-    OptionError.
+    values of black and white in images of more than 8 bits (``images.samples``; None: by their type). ``decode``
+    "scaled" reads a large JPEG at 1/2, 1/4 or 1/8 of its size; "full" does not, as browsers and most other libraries.
+    Raises OptionError.
     """
 
     height: int
@@ -36,6 +38,7 @@ class Preprocess:
     crop: float = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     sample_range: tuple[float, float] | None = None
+    decode: str = "scaled"
 
     def __post_init__(self) -> None:
         sizes_ok = all(type(side) is int and 1 <= side <= MAX_SIZE for side in (self.height, self.width))
@@ -49,8 +52,15 @@ class Preprocess:
             raise OptionError(f"Resize mode {self.resize!r} is unknown; expected shortest or squash.")
         if self.interpolation not in tuple(FILTERS):
             raise OptionError(f"Interpolation {self.interpolation!r} is unknown; expected {' or '.join(FILTERS)}.")
+        if self.decode not in DECODINGS:
+            raise OptionError(f"Decoding {self.decode!r} is unknown; expected {' or '.join(DECODINGS)}.")
         if self.sample_range is not None and not _is_range(self.sample_range):
             raise OptionError(f"Sample range {self.sample_range!r} cannot be used; expected two numbers, low and high.")
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a large JPEG is decoded at a fraction of its size."""
+        return self.decode == "scaled"
 
     @property
     def min_size(self) -> tuple[int, int]:
@@ -86,6 +96,8 @@ class Preprocess:
         values = asdict(self)
         if self.sample_range is None:  # as in all folders of backbones, and where no image needs it
             del values["sample_range"]
+        if self.decode == "scaled":
+            del values["decode"]
         return values
 
     @classmethod

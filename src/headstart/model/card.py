@@ -14,6 +14,16 @@ TITLES = {
     "validation": "On validation images",
     "leave_group_out": "On training images, each predicted with its group left out",
 }
+USE = (
+    "    import json, numpy, onnxruntime",
+    "    from preprocess import preprocess",
+    "",
+    '    session = onnxruntime.InferenceSession("model.onnx")',
+    '    about = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])',
+    '    pixels = preprocess("new.jpg")[numpy.newaxis]',
+    '    probabilities, distance = session.run(["probabilities", "distance"], {"pixels": pixels})',
+    '    print(about["classes"][probabilities[0].argmax()], probabilities[0].max())',
+)
 
 
 def escape_markdown(text: str) -> str:
@@ -73,8 +83,11 @@ def model_card(model: Model) -> str:
         "    headstart predict MODEL IMAGE...",
         "    headstart verify MODEL",
         "",
-        "`model.onnx` alone, in any ONNX runtime, takes resized images and gives the same `probabilities`",
-        "`[batch, classes]` and OOD score, `distance` `[batch]`.",
+        "Without Headstart: `model.onnx` in any ONNX runtime takes the pixels that `preprocess.py` makes of an image",
+        "file, with NumPy and Pillow alone, and gives the same `probabilities` `[batch, classes]` and OOD score,",
+        "`distance` `[batch]`.",
+        "",
+        *USE,
         "",
         "`golden.npz` holds up to 8 of the training images, shrunk to the input size and without metadata, with the",
         "predictions that they must have on every machine. To leave them out, delete that file and the `golden` entry",

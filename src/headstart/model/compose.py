@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.backbones import Backbone, Tap, cut
 from headstart.backbones.onnx.external_data import parse_graph
-from headstart.backbones.onnx.graph import prune, rename_tensors
+from headstart.backbones.onnx.graph import producers, prune, rename_tensors
 from headstart.errors import BackboneError, ModelError
 from headstart.heads.head import Head
 from headstart.heads.ood import EPSILON, OodDetector
@@ -20,15 +21,23 @@ from headstart.stats.decision import DecisionRule
 
 OUTPUTS = ("probabilities", "distance", "decision")
 OUR_PREFIXES = ("head.", "distance.", "decision.")
-FEATURES = "head.features"  # the tensor that the head and the OOD score get
+FEATURES = "head.features"  # what the head and the OOD score get, where that is put together of several taps
+AWAY = "distance.away"  # the features less their centre
 
 
-def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule | None = None) -> bytes:
+def compose(
+    backbone: Backbone,
+    head: Head,
+    ood: OodDetector,
+    rule: DecisionRule | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
     """Build ``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, two outputs, with a rule three.
 
     ``probabilities`` [batch, k] float32, and ``distance`` [batch] float32, the OOD score, 0 to 1; with a
     ``rule`` also ``decision`` [batch] int64, the number of the class that it decides for. The images are already
-    resized; everything else, from normalisation to temperature, is inside.
+    resized; everything else, from normalisation to temperature, is inside. ``metadata`` are the texts of
+    ``model.metadata``, by key, that the file carries for other programs.
     """
     model = cut(backbone, head.taps)
     graph = model.graph
@@ -37,8 +46,11 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule
         "head.bias": np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30)),
     }
     names = _make_room(graph)
-    nodes = [helper.make_node("Concat", [names.get(tap, tap) for tap in head.taps], [FEATURES], axis=1)]
-    inputs = FEATURES
+    taps = [names.get(tap, tap) for tap in head.taps]
+    # Converters of other formats do not know a Concat of one tensor (onnx2tf makes a custom operator of it).
+    nodes = [helper.make_node("Concat", taps, [FEATURES], axis=1)] if len(taps) > 1 else []
+    features = FEATURES if len(taps) > 1 else taps[0]
+    inputs = features
     if head.hidden_layer is not None:
         constants["head.expansion"], constants["head.offset"] = head.hidden_layer
         nodes.append(helper.make_node("Gemm", [inputs, "head.expansion", "head.offset"], ["head.expanded"]))
@@ -47,7 +59,7 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule
     nodes.append(helper.make_node("Gemm", [inputs, "head.weights", "head.bias"], ["head.scores"]))
     nodes.append(helper.make_node("Softmax", ["head.scores"], ["probabilities"], axis=1))
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
-    ood_nodes, ood_tensors = _ood_score(ood)
+    ood_nodes, ood_tensors = _ood_score(ood, features)
     graph.node.extend([*nodes, *ood_nodes])
     graph.initializer.extend([*tensors, *ood_tensors])
     del graph.output[:]
@@ -59,6 +71,7 @@ def compose(backbone: Backbone, head: Head, ood: OodDetector, rule: DecisionRule
     )
     if rule is not None:
         add_decision(graph, rule)
+    helper.set_model_props(model, dict(metadata or {}))
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -93,11 +106,12 @@ def features_graph(model: Model) -> Backbone:
         graph = parse_graph(model.graph, Path("model.onnx"))
     except BackboneError as error:
         raise ModelError(str(error)) from None
-    node = next((node for node in graph.graph.node if FEATURES in node.output), None)
-    if node is None:
+    made_by = producers(graph.graph)
+    if AWAY not in made_by:
         raise ModelError("model.onnx does not say where the features of the head are; fit the model again.")
-    # OpenVINO drops a Concat of one tensor, and its name.
-    name, width = (node.input[0] if len(node.input) == 1 else FEATURES), len(model.ood.centre)
+    name, width = made_by[AWAY].input[0], len(model.ood.centre)
+    if name == FEATURES and len(made_by[name].input) == 1:
+        name = made_by[name].input[0]  # earlier models have a Concat of one tensor, which OpenVINO drops with its name
     graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]))
     prune(graph, [name])
     content = graph.SerializeToString(deterministic=True)
@@ -116,8 +130,8 @@ def features_graph(model: Model) -> Backbone:
     )
 
 
-def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Build ``OodDetector.scores`` of ``head.features`` as a graph.
+def _ood_score(ood: OodDetector, features: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Build ``OodDetector.scores`` of the tensor ``features`` as a graph.
 
     Sums of squares are products with a column of ones, since the reductions of ONNX changed their form between opsets.
     """
@@ -132,8 +146,8 @@ def _ood_score(ood: OodDetector) -> tuple[list[onnx.NodeProto], list[onnx.Tensor
         "flat": np.array([-1], np.int64),
     }
     steps = (
-        ("Sub", [FEATURES, "distance.centre"], "distance.away"),
-        ("Mul", ["distance.away", "distance.scales"], "distance.scaled"),
+        ("Sub", [features, "distance.centre"], AWAY),
+        ("Mul", [AWAY, "distance.scales"], "distance.scaled"),
         ("Cast", ["distance.factor"], "distance.factor32"),
         ("MatMul", ["distance.scaled", "distance.factor32"], "distance.along"),
         ("Mul", ["distance.along", "distance.along"], "distance.along.squared"),

@@ -18,6 +18,7 @@ from headstart.files import encode, recover_folder, replace_folder, table_path, 
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
+from headstart.images.snippet import SNIPPET_FILE, preprocess_source
 from headstart.model.card import model_card
 from headstart.model.folder_files import (
     LIBRARY,
@@ -83,7 +84,7 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
         "temperature": head.temperature,
         "batch": model.batch,
         "sha256": {"model.onnx": model.sha256},
-        **_thresholds_to_dict(model.thresholds),
+        **model.thresholds.to_dict(),
     }
     config |= {name: model.run[name] for name in ("version", "author", "date") if model.run.get(name)}
     if model.rule is not None:
@@ -111,21 +112,12 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
     (folder / "config.json").write_bytes(within_limit("config.json", to_json(config, indent=1)))
     (folder / "run.json").write_bytes(within_limit("run.json", to_json(dict(model.run), indent=1)))
     (folder / "README.md").write_bytes(encode(model_card(model)))
+    (folder / SNIPPET_FILE).write_bytes(encode(preprocess_source(model.preprocess)))
     if model.training_hashes is not None:
         (folder / "training_images.bin").write_bytes(model.training_hashes.tobytes())
     if left_out:
         rows = [("path", "reason"), *((table_path(path), table_text(reason)) for path, reason in left_out)]
         (folder / "skipped.csv").write_bytes(encode("".join(map(table_row, rows))))
-
-
-def _thresholds_to_dict(thresholds: ConformalThresholds) -> dict[str, object]:
-    reject = thresholds.reject_threshold
-    return {
-        "coverage": thresholds.coverage,
-        "set_thresholds": list(thresholds.set_thresholds),
-        "false_alarms": thresholds.false_alarms,
-        "reject_threshold": reject if np.isfinite(reject) else None,  # JSON has no infinity; null rejects nothing
-    }
 
 
 def read_model(folder: str | os.PathLike[str]) -> Model:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
 from headstart.files import TEMPORARY, read_json, recover_folder
+from headstart.images.snippet import SNIPPET_FILE
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
@@ -24,7 +25,7 @@ LIMITS = {
 }
 LIBRARY = "headstart"  # library_name of config.json: it says that a folder was written by this library
 # All files that are ever written into a model folder.
-OUR_FILES = frozenset({*LIMITS, "README.md", "report.html", "report.json", "skipped.csv", "training.svg"})
+OUR_FILES = frozenset({*LIMITS, "README.md", SNIPPET_FILE, "report.html", "report.json", "skipped.csv", "training.svg"})
 MIN_COMMON_IMAGES = 0.5  # share of a model's training images that make another one its successor
 
 

@@ -300,6 +300,7 @@ def _activation_maps(
                 data.dataset.read(int(features.index[rows[i]])),
                 min_size=preprocess.min_size,
                 sample_range=preprocess.sample_range,
+                scaled=preprocess.is_scaled,
             )
         except ImageError:
             continue

@@ -44,6 +44,16 @@ class ConformalThresholds:
         rejected: NDArray[np.bool_] = ood_scores > self.reject_threshold
         return rejected
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form, which has no infinity: a reject threshold of None rejects nothing."""
+        reject = self.reject_threshold
+        return {
+            "coverage": self.coverage,
+            "set_thresholds": list(self.set_thresholds),
+            "false_alarms": self.false_alarms,
+            "reject_threshold": reject if np.isfinite(reject) else None,
+        }
+
 
 def check_targets(coverage: float, false_alarms: float) -> None:
     """Raise OptionError for targets that cannot be met."""
