@@ -99,3 +99,35 @@ def test_the_preparation_of_the_documents_without_antialiasing_would_differ(case
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB").resize((160, 160))) for path in paths])
     probabilities = session.run(["probabilities"], {"pixels": pixels})[0]
     assert np.abs(probabilities - expected.probabilities).max() > 0.01
+
+
+def program_of(readme, answer):
+    """The program of the README of an export, its last four lines as a function of the path."""
+    (code,) = blocks(readme.read_text("utf-8"))
+    lines = code.strip().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("pixels = "))
+    body = [line.replace('"new.jpg"', "path") for line in lines[start:-1]]
+    return "\n".join(
+        ["sys.path.insert(0, '')", *lines[:start], "def answer(path):", *(f"    {x}" for x in body), answer]
+    )
+
+
+ANSWER = '    return about["classes"][probabilities[0].argmax()], probabilities[0].tolist(), float(distance[0])'
+
+
+@pytest.mark.parametrize("any_size", [False, True], ids=["prepared", "any size"])
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_the_program_of_an_export_answers_like_predict(case, expected, tmp_path, to, any_size):
+    from headstart.export import ExportOptions, export_model
+    from headstart.model.folder import read_model
+
+    pytest.importorskip("openvino", reason="needs OpenVINO (extra openvino)")
+    folder, paths = case
+    export_model(read_model(folder / "model"), to, tmp_path / "out", ExportOptions(any_size=any_size))
+    tolerance = 0.025 if any_size else 1e-4
+    for i, (name, probabilities, distance) in enumerate(
+        run(program_of(tmp_path / "out" / "README.md", ANSWER), tmp_path / "out", paths)
+    ):
+        assert name == expected.classes[expected.predicted[i]]
+        assert probabilities == pytest.approx(expected.probabilities[i].tolist(), abs=tolerance)
+        assert distance == pytest.approx(expected.ood_scores[i], abs=tolerance)

@@ -26,6 +26,7 @@ from headstart.cli.compare import compare
 from headstart.cli.diff import diff
 from headstart.cli.download import download
 from headstart.cli.evaluate import evaluate
+from headstart.cli.export import export
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
 from headstart.cli.open_report import open_report
@@ -49,6 +50,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     diff,
     compare,
     fine_tune,
+    export,
     verify,
     sample,
     download,

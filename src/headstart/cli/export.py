@@ -1,0 +1,115 @@
+"""headstart export"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.cli.options import (
+    JsonOption,
+    Messages,
+    ModelArgument,
+    ReadFlags,
+    common,
+    data_option,
+    run_option,
+)
+from headstart.cli.terminal import line, print_json, print_notes
+
+if TYPE_CHECKING:
+    from headstart.export import Export
+    from headstart.export.answers import Comparison
+
+
+@dataclass(frozen=True)
+class ExportFlags(ReadFlags):
+    """The format, and the images to prove the export on."""
+
+    output: Annotated[
+        Path | None, common("-o", "--output", metavar="DIR", help="Folder to write; MODEL-FORMAT by default.")
+    ] = None
+    precision: Annotated[str, common(help="auto (that of the model), fp32, fp16 (openvino) or int8.")] = "auto"
+    any_size: Annotated[
+        bool, common("--any-size", help="onnx, openvino: take one decoded image of any size; crop and resize inside.")
+    ] = False
+    data: Annotated[
+        str | None,
+        data_option(
+            metavar="DATA", help="Images to prove the export on; the model's own validation images by default."
+        ),
+    ] = None
+    runtime_dir: Annotated[
+        Path | None,
+        run_option("--runtime-dir", metavar="DIR", help="web: the folder dist of onnxruntime-web, to fetch nothing."),
+    ] = None
+    force: Annotated[bool, common("--force", help="Write an export, too, that does not answer as the model does.")] = (
+        False
+    )
+
+
+def export(
+    model: ModelArgument,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino or web.")],
+    flags: ExportFlags = ExportFlags(),
+    as_json: JsonOption = False,
+    messages: Messages = Messages(),
+) -> None:
+    """Export a model for another runtime, with the proof that it answers the same."""
+    from headstart.data import open_dataset
+    from headstart.export import ExportOptions, export_model
+    from headstart.model.folder import read_model
+    from headstart.model.predictor import labelled_part
+
+    output = flags.output or Path(f"{Path(model).resolve().name}-{to}")
+    data = None
+    if flags.data is not None:
+        data = open_dataset(flags.data, flags.read_options())
+        print_notes(data.notes)
+        if data.classes:
+            data = labelled_part(data)
+    options = ExportOptions(flags.precision, flags.any_size, flags.runtime_dir)
+    with messages.bar("Proving") as bar:
+        result = export_model(read_model(model), to, output, options, data=data, force=flags.force, progress=bar)
+    print_notes(result.notes)
+    if as_json:
+        print_json({"export": str(output), **result.parity})
+    else:
+        _print_export(result, to)
+
+
+def _print_export(result: Export, to: str) -> None:
+    runtime = result.parity["runtime"]
+    size = f"{result.bytes / 1e6:.1f} MB"
+    print(line(f"Export      {result.folder} ({to}, {result.about.precision}, {size})"))
+    if result.proof is not None:
+        print(line(f"Runtime     {runtime['name']} {runtime['version']}, compared with onnxruntime"))
+        for comparison in result.proof.comparisons:
+            print(line(describe(comparison)))
+        print_notes(result.proof.remarks)
+    if result.data is not None:
+        print(line(describe(result.data.comparison)))
+        if result.data.decoding is not None:
+            print(line(describe(result.data.decoding)))
+    if result.recount is not None:
+        counts = result.recount
+        names = {"correct": counts.correct, "covered": counts.covered, "rejected": counts.rejected}
+        text = ", ".join(f"{before} -> {after} {name}" for name, (before, after) in names.items())
+        print(line(f"Recount     {counts.images} images: {text}"))
+    for what, command in result.not_proven:
+        print(line(f"Not proven here: {what}; run: {command}"))
+    for problem in result.problems:
+        print(line(f"Problem     {problem}"))
+
+
+def describe(comparison: Comparison) -> str:
+    """Return a comparison as one line."""
+    unread = f", {len(comparison.unread)} not read" if comparison.unread else ""
+    return (
+        f"{comparison.of.capitalize():<18} {comparison.images} images: largest difference "
+        f"{comparison.probability:.2g} in a probability, {comparison.score:.2g} in a score, "
+        f"{comparison.distance:.2g} in an OOD score; "
+        f"{comparison.changed} changed answers{unread}"
+    )

@@ -1,0 +1,138 @@
+"""What a model answers for images, and how far the answers of two runtimes are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.stats.decision import DecisionRule, decide
+
+LEAST = 1e-30  # float32 holds smaller probabilities, but not with all digits
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers for n images: ``probabilities`` [n, k] and ``ood_scores`` [n], float64.
+
+    ``unread`` are the reasons, by place, why a target could not read an image; its row means nothing.
+    """
+
+    probabilities: NDArray[np.float64] = field(repr=False)
+    ood_scores: NDArray[np.float64] = field(repr=False)
+    unread: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores [n, k] before the softmax, but for a constant of each image, which the softmax removes.
+
+        A skew that probabilities near 0 and 1 hide is seen here.
+        """
+        with np.errstate(invalid="ignore"):
+            scores: NDArray[np.float64] = np.log(np.maximum(self.probabilities, LEAST))
+        return scores
+
+    def rows(self, chosen: Sequence[int] | NDArray[np.integer]) -> Answers:
+        """Return the answers of some images, all of which must have been read."""
+        return Answers(self.probabilities[chosen], self.ood_scores[chosen])
+
+
+def join(parts: Sequence[Answers], classes: int) -> Answers:
+    """Return the answers of several batches, one behind the other."""
+    unread: dict[int, str] = {}
+    start = 0
+    for part in parts:
+        unread |= {start + i: reason for i, reason in part.unread.items()}
+        start += len(part.ood_scores)
+    return Answers(
+        np.concatenate([np.empty((0, classes)), *(part.probabilities for part in parts)]),
+        np.concatenate([np.empty(0), *(part.ood_scores for part in parts)]),
+        unread,
+    )
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a probability, a score before the softmax and an OOD score may be from those of the reference."""
+
+    probability: float
+    score: float
+    distance: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the JSON form."""
+        return vars(self).copy()
+
+
+# A score may differ by s where a probability may by s / 4, the steepest slope of the logistic function. fp32: the
+# golden sample's 0.002. fp16: weights are rounded to one part in 2,048; that is of the size of scores around 10, some
+# ten layers deep. int8 compares two runtimes on the same quantised graph, as the golden sample does. Another decoder,
+# or a resize in another order, changes pixels by one or two levels of 255.
+TOLERANCES = {
+    "fp32": Tolerance(0.002, 0.01, 0.002),
+    "fp16": Tolerance(0.025, 0.1, 0.025),
+    "int8": Tolerance(0.1, 0.4, 0.1),
+}
+OTHER_PIXELS = Tolerance(0.025, 0.1, 0.025)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far a target is from the reference on the images ``of`` a kind.
+
+    ``probability``, ``score`` and ``distance`` are the largest differences; ``changed`` counts images that get another
+    class, ``worst`` names the image with the largest difference in a score, ``unread`` those that the target could not
+    read, and ``not_finite`` counts images whose answers are not numbers.
+    """
+
+    of: str
+    images: int
+    probability: float = 0.0
+    score: float = 0.0
+    distance: float = 0.0
+    changed: int = 0
+    worst: str = ""
+    not_finite: int = 0
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+    def problems(self, tolerance: Tolerance, *, may_change: bool) -> list[str]:
+        """Return what leaves the tolerance, each as a text; ``may_change`` allows other classes within it."""
+        found = [f"{self.not_finite} answers are not numbers (an overflow)"] if self.not_finite else []
+        for name, value in tolerance.to_dict().items():
+            if getattr(self, name) > value:
+                what = {"score": "score before the softmax", "distance": "OOD score"}.get(name, name)
+                found.append(f"a {what} differs by {getattr(self, name):.3g}, {value:g} is allowed ({self.worst})")
+        if self.changed and not may_change:
+            found.append(f"{self.changed} of {self.images} images get another class")
+        return found
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {**vars(self), "unread": dict(self.unread)}
+
+
+def compare(
+    of: str, names: Sequence[str], expected: Answers, found: Answers, rule: DecisionRule | None = None
+) -> Comparison:
+    """Compare the answers ``found`` with those ``expected`` for the same images, called by ``names``."""
+    unread = {names[i]: reason for i, reason in found.unread.items()}
+    read = np.array([i for i in range(len(names)) if i not in found.unread], np.int64)
+    is_finite = np.isfinite(found.probabilities[read]).all(axis=1) & np.isfinite(found.ood_scores[read])
+    finite = read[is_finite]
+    if not len(finite):
+        return Comparison(of, len(read), not_finite=len(read), unread=unread)
+    first, second = expected.rows(finite), found.rows(finite)
+    scores = np.abs(first.scores - second.scores).max(axis=1)
+    return Comparison(
+        of,
+        len(read),
+        float(np.abs(first.probabilities - second.probabilities).max()),
+        float(scores.max()),
+        float(np.abs(first.ood_scores - second.ood_scores).max()),
+        int((decide(first.probabilities, rule) != decide(second.probabilities, rule)).sum()),
+        names[int(finite[scores.argmax()])],
+        len(read) - len(finite),
+        unread,
+    )

@@ -1,0 +1,85 @@
+"""The ONNX graph that is exported, and how graphs are run on processors here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from headstart import backbones
+from headstart.backbones.onnx.external_data import has_external_data, parse_graph
+from headstart.errors import HeadstartError, ModelError, OptionError
+from headstart.export.about import MAX_FILE_BYTES, About
+from headstart.export.answers import Answers
+from headstart.export.formats import Pixels, Run
+from headstart.features.runtime import Compute, Graph, load_graph, run_padded
+from headstart.model.compose import compose
+from headstart.model.metadata import graph_metadata
+from headstart.model.model import Model
+
+BATCH = 16  # images that are run at a time
+
+
+def graph_to_export(model: Model, precision: str) -> bytes:
+    """Return the graph of a model in a precision, of prepared images, with what the model folder says as metadata.
+
+    Raises OptionError where the backbone has no int8 version.
+    """
+    metadata = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
+    if precision == "int8" and model.precision != "int8":
+        return compose(_int8_backbone(model), model.head, model.ood, model.rule, metadata)
+    graph = onnx.load_model_from_string(model.graph)
+    helper.set_model_props(graph, metadata)
+    content: bytes = graph.SerializeToString(deterministic=True)
+    return content
+
+
+def _int8_backbone(model: Model) -> backbones.Backbone:
+    """Return the int8 version of a model's backbone, if it is still that backbone. Raises OptionError."""
+    id = model.backbone.get("id", "")
+    mend = "fit it again with --precision int8"
+    try:
+        backbone = backbones.load(id, taps=model.head.taps if id.startswith("onnx:") else ())
+        if backbone.sha256 != model.backbone.get("sha256"):
+            raise OptionError(
+                f"The model's backbone is not the {id} of this machine, such as after fine-tuning; {mend}."
+            )
+        return backbones.load(id, taps=model.head.taps if id.startswith("onnx:") else (), precision="int8")
+    except HeadstartError as error:
+        raise OptionError(f"There is no int8 version to export: {str(error).rstrip('.')}; {mend}.") from None
+
+
+def reference(graph: bytes, about: About) -> Run:
+    """Return what answers prepared images by ONNX Runtime, which is what every target is compared with."""
+    precision = "int8" if about.precision == "int8" else "fp32"
+    return runner(load_graph(graph, Compute("onnxruntime", precision, workers=1)), about.batch)
+
+
+def runner(graph: Graph, batch: int | None) -> Run:
+    """Return what answers images [n, height, width, 3] by a loaded graph, some at a time."""
+
+    def run(pixels: Pixels) -> Answers:
+        step = batch or BATCH
+        parts = [run_padded(graph, pixels[start : start + step], batch) for start in range(0, len(pixels), step)]
+        probabilities = np.concatenate([part["probabilities"] for part in parts]).astype(np.float64)
+        return Answers(
+            probabilities, np.concatenate([part["distance"].reshape(-1) for part in parts]).astype(np.float64)
+        )
+
+    return run
+
+
+def read_onnx(path: Path) -> bytes:
+    """Read an ONNX file in one piece. Raises ModelError for one that is too large, is none, or refers to others."""
+    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        raise ModelError(f"{path} is missing or larger than {MAX_FILE_BYTES:,} bytes; export the model again.")
+    content = path.read_bytes()
+    try:
+        model = parse_graph(content, path)
+    except HeadstartError as error:
+        raise ModelError(str(error)) from None
+    if has_external_data(model):
+        raise ModelError(f"{path} refers to other files; refused.")
+    return content

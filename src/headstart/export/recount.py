@@ -1,0 +1,146 @@
+"""What a model with fewer bits is worth: accuracy, coverage and rejections, counted again on labelled images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.data import Dataset, open_dataset
+from headstart.data.class_names import with_class_names
+from headstart.errors import HeadstartError, ImageError
+from headstart.export.answers import Answers
+from headstart.export.proof import DataProof
+from headstart.model.model import HASH_BYTES, Model
+from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
+from headstart.model.predictor import labelled_part
+
+MAX_LOSS = 0.01  # of the images, and at least one of them
+
+
+@dataclass(frozen=True)
+class Recount:
+    """Counts before and after, of ``images`` of which the model was trained on ``training``.
+
+    ``correct``, ``covered`` (the true class is in the prediction set) and ``rejected``, each (before, after).
+    """
+
+    images: int
+    training: int
+    correct: tuple[int, int]
+    covered: tuple[int, int]
+    rejected: tuple[int, int]
+
+    @property
+    def allowed(self) -> int:
+        """How many images each count may lose."""
+        return max(1, int(MAX_LOSS * self.images))
+
+    @property
+    def problems(self) -> list[str]:
+        """What is lost beyond what is allowed, each as a text."""
+        lost = {
+            "correct answers": self.correct[0] - self.correct[1],
+            "prediction sets with the true class": self.covered[0] - self.covered[1],
+            "images that are not rejected": self.rejected[1] - self.rejected[0],
+        }
+        return [
+            f"{count} of {self.images} {name} are lost, {self.allowed} may be"
+            for name, count in lost.items()
+            if count > self.allowed
+        ]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        pairs = {name: {"before": pair[0], "after": pair[1]} for name, pair in self._pairs().items()}
+        return {"images": self.images, "training": self.training, "allowed": self.allowed, **pairs}
+
+    def _pairs(self) -> dict[str, tuple[int, int]]:
+        return {"correct": self.correct, "covered": self.covered, "rejected": self.rejected}
+
+
+def recount(model: Model, dataset: Dataset, proof: DataProof) -> Recount | None:
+    """Count on the labelled images of a proof on data; None where none is labelled with a class of the model."""
+    chosen = [
+        i
+        for i, row in enumerate(proof.rows)
+        if dataset.items[row].label in model.classes and i not in proof.found.unread
+    ]
+    if not chosen:
+        return None
+    before, after = (_evaluate(model, dataset, proof, chosen, answers) for answers in (proof.expected, proof.found))
+    hashes = np.stack([_hash(dataset.read(proof.rows[i])) for i in chosen])
+    return Recount(
+        len(chosen),
+        int(model.is_training_image(hashes).sum()),
+        (before.accuracy.correct, after.accuracy.correct),
+        (_correct(before, "coverage"), _correct(after, "coverage")),
+        (_correct(before, "false_rejections"), _correct(after, "false_rejections")),
+    )
+
+
+def _evaluate(model: Model, dataset: Dataset, proof: DataProof, chosen: list[int], answers: Answers) -> Evaluation:
+    items = [dataset.items[proof.rows[i]] for i in chosen]
+    truth, _ = encode_truth(model.classes, [str(item.label) for item in items])
+    chosen_answers = answers.rows(chosen)
+    return evaluate(
+        Predictions(
+            model.classes,
+            tuple(item.path for item in items),
+            np.array([proof.rows[i] for i in chosen]),
+            np.nan_to_num(chosen_answers.probabilities),
+            truth,
+            thresholds=model.thresholds,
+            ood_scores=np.nan_to_num(chosen_answers.ood_scores, nan=1.0),
+            rule=model.rule,
+        )
+    )
+
+
+def _correct(evaluation: Evaluation, name: str) -> int:
+    value = getattr(evaluation, name)
+    return 0 if value is None else int(value.correct)
+
+
+def _hash(source: object) -> NDArray[np.uint8]:
+    assert isinstance(source, bytes)
+    return np.frombuffer(hashlib.sha256(source).digest(), np.uint8)
+
+
+def recorded_data(model: Model) -> tuple[Dataset | None, str]:
+    """Return the validation images of the data that a model was fitted to, if they are still there and the same.
+
+    Else None, and why. The hashes of all its training images must be found among the images there.
+    """
+    record = model.run.get("data", {})
+    uri = record.get("uri") if isinstance(record, dict) else None
+    if not isinstance(uri, str) or not Path(uri).exists():
+        return None, "the data that the model was fitted to are not here"
+    if model.training_hashes is None:
+        return None, "the model does not know its training images"
+    names = record.get("class_names")
+    try:
+        dataset = open_dataset(uri)
+        if isinstance(names, dict):
+            dataset = with_class_names(dataset, names)
+        wanted = {row.tobytes() for row in model.training_hashes}
+        found = {_hash(source)[:HASH_BYTES].tobytes() for source in _training_files(dataset)}
+        if not wanted <= found:
+            return None, f"{len(wanted - found)} of {len(wanted)} training images are not in {uri} any more"
+        return labelled_part(dataset), ""
+    except HeadstartError as error:
+        return None, str(error)
+
+
+def _training_files(dataset: Dataset) -> Iterator[bytes]:
+    for i, item in enumerate(dataset.items):
+        if item.split == "train":
+            with suppress(ImageError):
+                source = dataset.read(i)
+                if isinstance(source, bytes):
+                    yield source

@@ -1,0 +1,53 @@
+"""``--to onnx``: the graph itself, or with crop and resize inside, for any ONNX runtime."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from headstart.export.about import About
+from headstart.export.any_size import with_any_size
+from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.graphs import read_onnx, runner
+from headstart.features.runtime import Compute, load_graph
+from headstart.model.model import Model
+
+FILE = "model.onnx"
+
+
+def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
+    """Write ``model.onnx`` and ``preprocess.py``."""
+    (folder / FILE).write_bytes(with_any_size(graph, about.preprocess) if about.any_size else graph)
+    write_snippet(about, folder)
+
+
+def load(folder: Path, about: About) -> Target:
+    """Load the export in ONNX Runtime."""
+    precision = "int8" if about.precision == "int8" else "fp32"
+    graph = load_graph(read_onnx(folder / FILE), Compute("onnxruntime", precision, workers=1))
+    batch = 1 if about.any_size else about.batch
+    return snippet_target(folder, about, "onnxruntime", metadata.version("onnxruntime"), runner(graph, batch))
+
+
+def use(about: About) -> str:
+    """Return the program of the README."""
+    prepare = (
+        ["from preprocess import to_rgb", 'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size']
+        if about.any_size
+        else ["from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]']
+    )
+    return "\n".join(
+        [
+            "import json, numpy, onnxruntime",
+            prepare[0],
+            "",
+            f'session = onnxruntime.InferenceSession("{FILE}")',
+            'about = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])',
+            prepare[1],
+            'probabilities, distance = session.run(["probabilities", "distance"], {"pixels": pixels})',
+            'print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])',
+        ]
+    )
+
+
+ONNX = Format("onnx", ("fp32", "int8"), True, True, write, load, use, "pip install onnxruntime")

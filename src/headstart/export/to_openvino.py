@@ -1,0 +1,71 @@
+"""``--to openvino``: an OpenVINO model, with labels and preprocessing in its ``rt_info`` as Model API reads them."""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+from pathlib import Path
+
+from headstart.errors import missing_extra
+from headstart.export.about import About
+from headstart.export.any_size import with_any_size
+from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.graphs import runner
+from headstart.features.runtime import Compute, load_graph
+from headstart.model.metadata import KEY, graph_metadata, model_info
+from headstart.model.model import Model
+
+FILE = "model.xml"
+
+
+def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
+    """Write ``model.xml``, ``model.bin`` and ``preprocess.py``. Raises MissingExtraError."""
+    _check_installed()
+    import openvino
+
+    network = openvino.Core().read_model(with_any_size(graph, about.preprocess) if about.any_size else graph)
+    texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
+    for name, value in model_info(texts).items():  # read_model keeps no metadata of an ONNX file
+        network.set_rt_info(value, ["model_info", name])
+    network.set_rt_info(texts[KEY], [KEY])
+    openvino.save_model(network, folder / FILE, compress_to_fp16=about.precision == "fp16")
+    write_snippet(about, folder)
+
+
+def load(folder: Path, about: About) -> Target:
+    """Load the export in OpenVINO, in fp32 arithmetic. Raises MissingExtraError."""
+    _check_installed()
+    precision = "int8" if about.precision == "int8" else "fp32"
+    graph = load_graph(folder / FILE, Compute("openvino", precision, workers=1))
+    batch = 1 if about.any_size else about.batch
+    return snippet_target(folder, about, "openvino", metadata.version("openvino"), runner(graph, batch))
+
+
+def _check_installed() -> None:
+    if util.find_spec("openvino") is None:
+        raise missing_extra("OpenVINO is not installed", "openvino")
+
+
+def use(about: About) -> str:
+    """Return the program of the README."""
+    prepare = (
+        ["from preprocess import to_rgb", 'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size']
+        if about.any_size
+        else ["from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]']
+    )
+    return "\n".join(
+        [
+            "import json, numpy, openvino",
+            prepare[0],
+            "",
+            f'model = openvino.Core().read_model("{FILE}")',
+            'network = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+            f'about = json.loads(model.get_rt_info(["{KEY}"]).value)',
+            prepare[1],
+            "result = network([pixels])",
+            'probabilities, distance = result["probabilities"], result["distance"]',
+            'print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])',
+        ]
+    )
+
+
+OPENVINO = Format("openvino", ("fp32", "fp16", "int8"), True, True, write, load, use, "pip install openvino")

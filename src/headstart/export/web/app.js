@@ -1,0 +1,106 @@
+import { answer, answerFile, explain, load } from "./model.js";
+import { fromBitmap } from "./preprocess.js";
+
+const status = document.getElementById("status");
+const results = document.getElementById("results");
+const video = document.getElementById("video");
+const cameraButton = document.getElementById("camera");
+const names = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
+let model = null, stream = null;
+
+function element(tag, text = "", className = "") {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  made.className = className;
+  return made;
+}
+
+function show(card, found) {
+  const { about } = model, { best, order, set, rejected } = explain(model, found);
+  card.querySelector(".answer")?.remove();
+  const box = element("div", "", "answer");
+  box.append(element("strong", rejected ? "none of these" : about.classes[best]));
+  if (rejected) box.append(element("p", `The image is unlike those that the model learned from; nearest: ${about.classes[best]}.`));
+  const list = element("ol");
+  for (const i of order.slice(0, 5)) {
+    const row = element("li");
+    const bar = element("meter");
+    bar.max = 1;
+    bar.value = found.probabilities[i];
+    bar.title = about.classes[i];
+    row.append(element("span", about.classes[i]), bar, element("span", names.format(found.probabilities[i])));
+    list.append(row);
+  }
+  box.append(list, element("p", `Prediction set: ${set.map((i) => about.classes[i]).join(", ")}`, "set"));
+  card.append(box);
+}
+
+async function addFiles(files) {
+  for (const file of files) {
+    const card = element("li"), picture = element("img");
+    const url = URL.createObjectURL(file);
+    picture.src = url;
+    picture.alt = "";
+    picture.onload = () => URL.revokeObjectURL(url);
+    card.append(picture, element("p", file.name, "name"));
+    results.prepend(card);
+    try {
+      show(card, await answerFile(model, file));
+    } catch (error) {
+      picture.remove();
+      card.append(element("p", `This browser cannot read it: ${error.message}`, "answer"));
+    }
+  }
+  status.textContent = `${results.children.length} images answered on this device.`;
+}
+
+async function toggleCamera() {
+  if (stream) {
+    stream.getTracks().forEach((track) => track.stop());
+    stream = null;
+    video.parentElement.hidden = true;
+    cameraButton.textContent = "Use the camera";
+    return;
+  }
+  if (!navigator.mediaDevices) {
+    status.textContent = "Browsers allow the camera on https addresses and on this machine (localhost) alone.";
+    return;
+  }
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+  } catch (error) {
+    status.textContent = `The camera cannot be used: ${error.message}`;
+    return;
+  }
+  video.srcObject = stream;
+  await video.play();
+  video.parentElement.hidden = false;
+  cameraButton.textContent = "Stop the camera";
+  while (stream) {
+    if (video.videoWidth) show(video.parentElement, await answer(model, fromBitmap(video, video.videoWidth, video.videoHeight)));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+document.getElementById("file").addEventListener("change", (event) => addFiles(event.target.files));
+cameraButton.addEventListener("click", toggleCamera);
+for (const name of ["dragenter", "dragover", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    document.body.classList.toggle("over", name !== "drop");
+    if (name === "drop" && model) addFiles(event.dataTransfer.files);
+  });
+}
+document.addEventListener("dragleave", () => document.body.classList.remove("over"));
+
+try {
+  model = await load();
+  document.getElementById("classes").textContent = model.about.classes.join(", ");
+  for (const control of document.querySelectorAll("button, input")) control.disabled = false;
+  status.textContent = "Ready. Images stay on this device.";
+} catch (error) {
+  status.textContent = location.protocol === "file:"
+    ? "A browser loads no program from a file: put this folder on a web server, such as python -m http.server."
+    : `The model cannot be loaded: ${error.message}`;
+}
+if ("serviceWorker" in navigator) navigator.serviceWorker.register("./sw.js");

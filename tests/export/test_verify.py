@@ -1,0 +1,113 @@
+"""``headstart verify EXPORT``: the replay, what it exits with, and what it does not believe."""
+
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from headstart.cli import app
+from headstart.errors import ModelError
+from headstart.export import verify_export
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["verify", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("options", [{}, {"any_size": True}], ids=["prepared", "any size"])
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_an_export_is_verified_without_the_model_and_the_data(copied, to, options):
+    pytest.importorskip("openvino", reason="needs OpenVINO (extra openvino)")
+    result = run(copied(to, **options), "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["to"], found["problems"], found["not_proven"]) == (to, [], [])
+    assert [part["images"] for part in found["proof"]["comparisons"]] == ([20] if options else [8, 20])
+
+
+def test_without_the_runtime_nothing_is_proven_and_strict_fails(copied, monkeypatch):
+    monkeypatch.setattr("headstart.export.to_openvino.util.find_spec", lambda name: None)
+    folder = copied("openvino")
+    result = run(folder)
+    assert result.exit_code == 0
+    assert "Not proven here: OpenVINO is not installed" in result.stdout
+    assert "run: pip install openvino, then: headstart verify EXPORT" in result.stdout
+    assert run(folder, "--strict").exit_code == 1
+
+
+def test_an_export_without_the_runtime_here_says_so(model_folder, tmp_path, monkeypatch):
+    from headstart.errors import missing_extra
+    from headstart.export import export_model, registry
+    from headstart.model.folder import read_model
+
+    def load(folder, about):
+        raise missing_extra("OpenVINO is not installed", "openvino")
+
+    from dataclasses import replace
+
+    monkeypatch.setitem(registry.FORMATS, "onnx", replace(registry.FORMATS["onnx"], load=load))
+    result = export_model(read_model(model_folder), "onnx", tmp_path / "out")
+    assert result.proof is None
+    assert result.parity["runtime"] is None
+    assert result.not_proven[0][1] == "pip install onnxruntime, then: headstart verify EXPORT"
+
+
+def test_a_changed_file_is_named(copied):
+    folder = copied("onnx")
+    (folder / "README.md").write_text("other")
+    (folder / "proof" / "tiny.png").unlink()
+    with pytest.raises(ModelError, match=r"proof/tiny\.png is missing"):
+        verify_export(folder)
+    shutil.copy(folder / "proof" / "grey.jpg", folder / "proof" / "tiny.png")
+    result = run(folder)
+    assert result.exit_code == 1
+    assert "README.md is not the file that was proven" in result.stderr
+    assert "image files: " in result.stderr
+
+
+def test_a_changed_program_is_not_run(copied):
+    folder = copied("onnx")
+    (folder / "preprocess.py").write_text("raise SystemExit('it ran')")
+    result = run(folder)
+    assert result.exit_code == 1
+    assert "preprocess.py is not the one that Headstart writes for this model; it was not run" in result.stderr
+    assert "it ran" not in result.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda parity: parity.update(library_name="other"),
+        lambda parity: parity.update(format=99),
+        lambda parity: parity["files"].update({"../../etc/passwd": "0"}),
+        lambda parity: parity["files"].update({"model.onnx": 3}),
+        lambda parity: parity["about"].update(classes=["one"]),
+        lambda parity: parity["about"].update(classes=["a", "b", "c"]),
+        lambda parity: parity["about"].update(batch=-1),
+        lambda parity: parity["about"].update(preprocess={"height": 10**9, "width": 1}),
+        lambda parity: parity["about"].update(preprocess={"height": 8, "width": 8}),
+        lambda parity: parity.pop("about"),
+    ],
+)
+def test_a_hostile_description_is_one_error(copied, change):
+    folder = copied("onnx")
+    parity = json.loads((folder / "parity.json").read_text("utf-8"))
+    change(parity)
+    (folder / "parity.json").write_text(json.dumps(parity))
+    with pytest.raises(ModelError):
+        verify_export(folder)
+
+
+def test_hostile_files_are_one_error(copied, tmp_path):
+    folder = copied("onnx")
+    for name in ("model.onnx", "proof/expected.npz"):
+        original = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"\x80\x04N." + original[:100])
+        with pytest.raises(ModelError):
+            verify_export(folder)
+        (folder / name).write_bytes(original)
+    (folder / "proof" / "grey.jpg").unlink()
+    (folder / "proof" / "grey.jpg").symlink_to("/etc/passwd")
+    with pytest.raises(ModelError, match="refused"):
+        verify_export(folder)

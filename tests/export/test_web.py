@@ -1,0 +1,187 @@
+"""``--to web``: the page is proven in headless Chromium, answers like predict in a real one, and works offline."""
+
+import json
+import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from headstart import Compute, Predictor
+from headstart.cli import app
+from headstart.errors import DownloadError, ModelError, OptionError
+from headstart.export import ExportOptions, export_model, verify_export, web_runtime
+from headstart.export.browser import find_chromium
+from headstart.model.folder import read_model
+
+
+@pytest.fixture(scope="session")
+def runtime_folder(tmp_path_factory):
+    """ONNX Runtime Web, fetched once; skipped where it cannot be had."""
+    folder = tmp_path_factory.mktemp("onnxruntime-web")
+    try:
+        files = web_runtime._download()
+    except DownloadError as error:
+        pytest.skip(f"needs the npm registry: {error}")
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(model_folder, photos, runtime_folder, tmp_path_factory):
+    """The folder of a page, proven in Chromium. Read only."""
+    try:
+        find_chromium()
+    except ImportError:
+        pytest.skip("needs a browser: apt-get install chromium")
+    folder = tmp_path_factory.mktemp("web") / "page"
+    export_model(read_model(model_folder), "web", folder, ExportOptions(runtime_folder=runtime_folder))
+    return folder
+
+
+@pytest.mark.slow
+def test_the_page_is_proven_on_pixels_files_and_data(page):
+    parity = json.loads((page / "parity.json").read_text("utf-8"))
+    golden, low_margin, files = parity["proof"]["comparisons"]
+    for part in (golden, low_margin):
+        assert (part["images"], part["changed"]) == (8, 0)
+        assert part["score"] < 1e-3
+    assert files["images"] == 19
+    assert list(files["unread"]) == ["grey_16_bits.tif"]
+    assert (files["changed"], parity["data"]["changed"], parity["data"]["images"]) == (0, 0, 12)
+    assert parity["runtime"] == {"name": "onnxruntime-web in Chromium", "version": "1.30.0"}
+
+
+@pytest.mark.slow
+def test_the_folder_holds_no_image_of_anybody_and_asks_nobody(page):
+    assert not {"golden.npz", "report.html", "training_images.bin"} & {path.name for path in page.rglob("*")}
+    for name in ("index.html", "app.js", "model.js", "preprocess.js", "sw.js", "style.css"):
+        assert "://" not in (page / name).read_text("utf-8"), name
+
+
+@pytest.mark.slow
+def test_the_proof_is_replayed_and_a_changed_page_is_not_run(page, tmp_path, monkeypatch):
+    folder = shutil.copytree(page, tmp_path / "page")
+    assert verify_export(folder).problems == ()
+    (folder / "preprocess.js").write_text("throw new Error('it ran')")
+    problems = verify_export(folder).problems
+    assert "preprocess.js is not the one that Headstart writes; it was not run" in problems
+    assert not any("it ran" in problem for problem in problems)
+    (folder / "ort.wasm.bundle.min.mjs").write_text("export const env = {}")
+    with pytest.raises(ModelError, match=r"is not of onnxruntime-web 1\.30\.0; it was not run"):
+        verify_export(folder)
+
+
+@pytest.mark.slow
+def test_without_a_browser_nothing_is_proven(page, monkeypatch):
+    monkeypatch.setattr("headstart.export.browser.shutil.which", lambda name: None)
+    result = CliRunner().invoke(app, ["verify", str(page)])
+    assert (result.exit_code, "Not proven here: Chromium is not installed" in result.stdout) == (0, True)
+    assert CliRunner().invoke(app, ["verify", str(page), "--strict"]).exit_code == 1
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_a_visitor_sees_the_answers_of_predict_also_offline(page, model_folder, photos, tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("needs a browser: apt-get install chromium-driver")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=page))
+    Thread(target=server.serve_forever, daemon=True).start()
+    options = webdriver.ChromeOptions()
+    options.binary_location = find_chromium()
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    paths = [str(path) for path in sorted((photos / "validation").rglob("*.jpg"))]
+    expected = Predictor.load(model_folder, Compute("onnxruntime")).predict(paths)
+    try:
+        for is_online in (True, False):
+            browser.get(f"http://127.0.0.1:{server.server_port}/")
+            wait = WebDriverWait(browser, 120)
+            wait.until(lambda b: b.find_element("id", "file").is_enabled())
+            browser.find_element("id", "file").send_keys("\n".join(paths))
+            wait.until(lambda b: len(b.find_elements("css selector", "#results .answer")) == len(paths))
+            cards = browser.find_elements("css selector", "#results > li")
+            found = {card.find_element("class name", "name").text: card for card in cards}
+            assert len(found) <= len(paths)  # files of both classes have the same names
+            texts = [card.find_element("class name", "answer").text for card in reversed(cards)]
+            for i, text in enumerate(texts):
+                first = "none of these" if expected.is_rejected[i] else expected.classes[expected.predicted[i]]
+                assert text.splitlines()[0] == first
+                shown = float(text.split("%")[0].split()[-1]) / 100
+                assert shown == pytest.approx(expected.confidence[i], abs=0.026)
+            if is_online:
+                wait.until(lambda b: b.execute_script("return navigator.serviceWorker.ready.then(() => true)"))
+                server.shutdown()
+                server.server_close()
+        urls = {
+            message["params"]["request"]["url"]
+            for entry in browser.get_log("performance")
+            for message in [json.loads(entry["message"])["message"]]
+            if message["method"] == "Network.requestWillBeSent"
+        }
+        outside = [url for url in urls if not url.startswith((f"http://127.0.0.1:{server.server_port}/", "blob:"))]
+        assert [url for url in outside if url.startswith("http")] == []
+        assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    finally:
+        browser.quit()
+
+
+def test_another_runtime_is_an_error(model_folder, tmp_path):
+    (tmp_path / "dist").mkdir()
+    for name in web_runtime.FILES:
+        (tmp_path / "dist" / name).write_bytes(b"other")
+    with pytest.raises(OptionError, match=r"does not hold ort\.wasm\.bundle\.min\.mjs and"):
+        web_runtime.runtime_files(tmp_path / "dist")
+
+
+def test_a_download_that_fails_says_how_to_do_without(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("headstart.export.web_runtime.urllib.request.urlopen", refuse)
+    with pytest.raises(DownloadError, match="no network; give --runtime-dir"):
+        web_runtime.runtime_files()
+
+
+def test_another_file_at_the_address_is_refused(monkeypatch):
+    import io
+
+    monkeypatch.setattr("headstart.export.web_runtime.urllib.request.urlopen", lambda *_, **__: io.BytesIO(b"other"))
+    with pytest.raises(DownloadError, match="is not the file that was expected"):
+        web_runtime.runtime_files()
+
+
+def test_answers_of_the_wrong_length_are_an_error_and_unread_images_have_none():
+    from headstart.export.to_web import _answer
+
+    class Page:
+        def __init__(self, row):
+            self.row = row
+
+        def answer(self, images, *, are_pixels):
+            return [self.row for _ in images]
+
+    with pytest.raises(ModelError, match="other than 2 probabilities"):
+        _answer(Page({"probabilities": [0.1], "distance": 0.0}), 2, [b"x"], are_pixels=False)
+    answers = _answer(Page({"error": "no"}), 2, [b"x"], are_pixels=False)
+    assert (answers.unread, bool(np.isnan(answers.ood_scores[0]))) == ({0: "no"}, True)
