@@ -52,7 +52,7 @@ class ExportFlags(ReadFlags):
 
 def export(
     model: ModelArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino or web.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, web or hub.")],
     flags: ExportFlags = ExportFlags(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),

@@ -6,6 +6,7 @@ formats.py       what a format is, and what an export is once it is loaded
 to_onnx.py       one module for each format
 to_openvino.py
 to_web.py        with the page in web/, its runtime in web_runtime.py, and browser.py, in which it is proven
+to_hub.py
 any_size.py      crop and resize as ONNX operators
 graphs.py        the graph that is exported, and the reference
 proof.py         the proof: prepared images, files, a dataset

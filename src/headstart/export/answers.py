@@ -103,7 +103,10 @@ class Comparison:
         for name, value in tolerance.to_dict().items():
             if getattr(self, name) > value:
                 what = {"score": "score before the softmax", "distance": "OOD score"}.get(name, name)
-                found.append(f"a {what} differs by {getattr(self, name):.3g}, {value:g} is allowed ({self.worst})")
+                article = "an" if what.startswith("O") else "a"
+                found.append(
+                    f"{article} {what} differs by {getattr(self, name):.3g}, {value:g} is allowed ({self.worst})"
+                )
         if self.changed and not may_change:
             found.append(f"{self.changed} of {self.images} images get another class")
         return found

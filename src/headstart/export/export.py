@@ -113,7 +113,7 @@ def _prove_and_record(
     run = reference(graph, about)
     proof_set = make_proof_set(run, about)
     write_proof_set(proof_set, folder)
-    (folder / "README.md").write_bytes(encode(readme(format, about, model)))
+    (folder / "README.md").write_bytes(encode(_front(format, about, model) + readme(format, about, model)))
     proof = data = counted = None
     not_proven = list(format.not_proven)
     target: Target | None = None
@@ -160,6 +160,10 @@ def _prove_and_record(
     (folder / PARITY).write_bytes(to_json(parity, indent=1))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.parent.name != "proof")
     return Export(folder, about, size, proof, data, counted, tuple(not_proven), tuple(notes), tuple(problems), parity)
+
+
+def _front(format: Format, about: About, model: Model) -> str:
+    return "" if format.front_matter is None else format.front_matter(about, model)
 
 
 def _public(data: DataProof) -> dict[str, object]:

@@ -57,7 +57,9 @@ class Format:
     about)`` loads them in the format's own runtime, or raises MissingExtraError. ``scales``: images are prepared by
     ``preprocess.py``, bit by bit as Headstart does it; else files are decoded in full, by another decoder or resize.
     ``use`` is the text of its README. ``mend`` says what to install where the runtime is missing. ``cannot_read`` are
-    the endings of image files that the runtime is known not to read.
+    the endings of image files that the runtime is known not to read. Without ``refuses_files`` a difference on files
+    is a remark, since the format prepares images in another way by its nature. ``language`` is that of ``use``;
+    ``input`` describes what it takes, ``front_matter`` comes before the README.
     """
 
     name: str
@@ -70,6 +72,10 @@ class Format:
     mend: str
     not_proven: tuple[tuple[str, str], ...] = ()
     cannot_read: tuple[str, ...] = ()
+    refuses_files: bool = True
+    language: str = "text"
+    input: Callable[[About], str] | None = None
+    front_matter: Callable[[About, Model], str] | None = None
 
 
 def check_options(format: Format, model: Model, options: ExportOptions) -> str:

@@ -71,7 +71,9 @@ def prove(target: Target, about: About, proof: ProofSet, format: Format, golden:
             names = ", ".join(unread[:MAX_NAMED]) + (", ..." if len(unread) > MAX_NAMED else "")
             wrong.append(f"{len(unread)} cannot be read ({names}: {comparison.unread[unread[0]]})")
         skew = _skew(expected, found, skewed)
-        if wrong:
+        if wrong and of == FILES and not format.refuses_files:
+            remarks.append(f"{of}, prepared in the way of this format: {', '.join(wrong)}")
+        elif wrong:
             problems.append(f"{of}: {', '.join(wrong)}{f'; {skew}' if skew else ''}")
         elif skew:
             remarks.append(f"{of}: the difference is within the tolerance; {skew}")

@@ -13,8 +13,6 @@ def readme(format: Format, about: About, model: Model) -> str:
     names = [escape_markdown(name) for name in about.classes[:MAX_CLASSES]]
     if len(about.classes) > MAX_CLASSES:
         names.append(f"and {len(about.classes) - MAX_CLASSES} more")
-    size = "one decoded image of any size, RGB, uint8, `[1, height, width, 3]`"
-    fixed = f"RGB, uint8, `[batch, {about.preprocess.height}, {about.preprocess.width}, 3]`"
     limit = model.thresholds.to_dict()["reject_threshold"]
     rejects = (
         "No image is rejected." if limit is None else f"An image whose `distance` is above {limit:.6g} is none of them."
@@ -25,15 +23,14 @@ def readme(format: Format, about: About, model: Model) -> str:
             "",
             f"It distinguishes {len(about.classes)} classes: {', '.join(names)}. {rejects}",
             "",
-            f"- Input `pixels`: {size if about.any_size else fixed}",
-            "- Outputs: `probabilities` `[batch, classes]`, and the OOD score, `distance` `[batch]`, 0 to 1",
+            f"- Input {_input(about) if format.input is None else format.input(about)}",
             f"- Precision: {about.precision}",
             f"- Backbone: {escape_markdown(model.backbone.get('id', '?'))}, licence "
             f"{escape_markdown(model.backbone.get('licence', 'unknown'))}",
             "",
             "## Use",
             "",
-            "```" + ("python" if "import" in format.use(about) else "text"),
+            f"```{format.language}",
             format.use(about),
             "```",
             "",
@@ -45,3 +42,13 @@ def readme(format: Format, about: About, model: Model) -> str:
             "",
         ]
     )
+
+
+def _input(about: About) -> str:
+    """Say what an export takes and gives."""
+    size = (about.preprocess.height, about.preprocess.width)
+    taken = "one decoded image of any size, RGB, uint8, `[1, height, width, 3]`"
+    if not about.any_size:
+        taken = f"RGB, uint8, `[batch, {size[0]}, {size[1]}, 3]`"
+    outputs = "`probabilities` `[batch, classes]`, and the OOD score, `distance` `[batch]`, 0 to 1"
+    return f"`pixels`: {taken}\n- Outputs: {outputs}"

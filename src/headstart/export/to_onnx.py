@@ -50,4 +50,4 @@ def use(about: About) -> str:
     )
 
 
-ONNX = Format("onnx", ("fp32", "int8"), True, True, write, load, use, "pip install onnxruntime")
+ONNX = Format("onnx", ("fp32", "int8"), True, True, write, load, use, "pip install onnxruntime", language="python")

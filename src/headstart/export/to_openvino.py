@@ -68,4 +68,6 @@ def use(about: About) -> str:
     )
 
 
-OPENVINO = Format("openvino", ("fp32", "fp16", "int8"), True, True, write, load, use, "pip install openvino")
+OPENVINO = Format(
+    "openvino", ("fp32", "fp16", "int8"), True, True, write, load, use, "pip install openvino", language="python"
+)
