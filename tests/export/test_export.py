@@ -85,7 +85,7 @@ def test_the_command_names_its_folder_and_prints_what_was_proven(model_folder, t
 
 def test_what_cannot_be_exported_is_an_error(model_folder, photos, tmp_path):
     for arguments, text in (
-        (("--to", "tflite3"), "Unknown format 'tflite3'; choose one of onnx, openvino"),
+        (("--to", "tflite3"), "Unknown format 'tflite3'; choose one of onnx, openvino, web, hub"),
         (("--to", "onnx", "--precision", "fp16"), "--to onnx has no fp16; choose fp32 or int8"),
         (("--to", "onnx", "-o", photos), "holds files that are not an export"),
         (("--to", "onnx", "--data", tmp_path / "none"), "none"),
@@ -145,6 +145,7 @@ def test_a_model_in_int8_stays_int8(model):
     from dataclasses import replace
 
     from headstart.export.formats import check_options
+    from headstart.export.registry import FORMATS
     from headstart.export.to_onnx import ONNX
 
     quantised = replace(model, backbone={**model.backbone, "precision": "int8"})
@@ -153,6 +154,26 @@ def test_a_model_in_int8_stays_int8(model):
         check_options(ONNX, quantised, ExportOptions("fp32"))
     with pytest.raises(OptionError, match="batches of 4 images only"):
         check_options(ONNX, replace(model, batch=4), ExportOptions(any_size=True))
+    with pytest.raises(OptionError, match="--to hub takes one image"):
+        check_options(FORMATS["hub"], replace(model, batch=4), ExportOptions())
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "hub"])
+def test_a_model_with_thresholds_is_exported_with_its_decisions(photos, tmp_path, to):
+    pytest.importorskip("openvino", reason="needs OpenVINO (extra openvino)")
+    from headstart import FitOptions, fit_dataset
+
+    options = FitOptions("headstart-s", compute=Compute("onnxruntime"), thresholds={"disc": 0.9})
+    result = fit_dataset(open_dataset(photos), options)
+    export = export_model(result.model, to, tmp_path / "out")
+    assert export.parity["about"]["decision"] == result.model.rule.to_dict()
+    assert export.problems == ()
+    from headstart.export import verify_export
+
+    assert verify_export(tmp_path / "out").about.rule == result.model.rule
+    if to == "onnx":
+        session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+        assert [output.name for output in session.get_outputs()] == ["probabilities", "distance", "decision"]
 
 
 def test_openvino_carries_labels_for_model_api(exports):

@@ -59,7 +59,8 @@ class Format:
     ``use`` is the text of its README. ``mend`` says what to install where the runtime is missing. ``cannot_read`` are
     the endings of image files that the runtime is known not to read. Without ``refuses_files`` a difference on files
     is a remark, since the format prepares images in another way by its nature. ``language`` is that of ``use``;
-    ``input`` describes what it takes, ``front_matter`` comes before the README.
+    ``one_image``: it answers one image at a time; ``input`` describes what it takes, ``front_matter`` comes before the
+    README.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Format:
     not_proven: tuple[tuple[str, str], ...] = ()
     cannot_read: tuple[str, ...] = ()
     refuses_files: bool = True
+    one_image: bool = False
     language: str = "text"
     input: Callable[[About], str] | None = None
     front_matter: Callable[[About, Model], str] | None = None
@@ -87,8 +89,9 @@ def check_options(format: Format, model: Model, options: ExportOptions) -> str:
         raise OptionError(f"This model is int8 already; leave --precision {precision} out, or fit it in fp32.")
     if options.any_size and not format.takes_any_size:
         raise OptionError(f"--to {format.name} has no --any-size; leave it out.")
-    if options.any_size and model.batch not in (None, 1):
-        raise OptionError(f"This model takes batches of {model.batch} images only; --any-size takes one image.")
+    if (options.any_size or format.one_image) and model.batch not in (None, 1):
+        one = "--any-size" if options.any_size else f"--to {format.name}"
+        raise OptionError(f"This model takes batches of {model.batch} images only; {one} takes one image.")
     return precision
 
 

@@ -237,6 +237,7 @@ HUB = Format(
             "the program of README.md in a page, on the images of proof/",
         ),
     ),
+    one_image=True,
     refuses_files=False,
     language="js",
     input=describe_input,

@@ -115,5 +115,6 @@ WEB = Format(
     load,
     use,
     "install Chromium",
+    one_image=True,
     cannot_read=(".tif",),  # no browser but Safari reads TIFF
 )
