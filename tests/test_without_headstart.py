@@ -115,6 +115,7 @@ def program_of(readme, answer):
 ANSWER = '    return about["classes"][probabilities[0].argmax()], probabilities[0].tolist(), float(distance[0])'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("any_size", [False, True], ids=["prepared", "any size"])
 @pytest.mark.parametrize("to", ["onnx", "openvino"])
 def test_the_program_of_an_export_answers_like_predict(case, expected, tmp_path, to, any_size):

@@ -158,6 +158,7 @@ def test_a_model_in_int8_stays_int8(model):
         check_options(FORMATS["hub"], replace(model, batch=4), ExportOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["onnx", "openvino", "hub"])
 def test_a_model_with_thresholds_is_exported_with_its_decisions(photos, tmp_path, to):
     pytest.importorskip("openvino", reason="needs OpenVINO (extra openvino)")
