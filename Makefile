@@ -4,6 +4,7 @@
 # make docs    the documentation site, in site/
 # make fuzz    hostile inputs, SEED=0 COUNT=10000 (hours: COUNT=100000)
 # make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
+# make exports the tests that need the converters of export formats, which are installed in .toolchains
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ ZOO ?= .venv-zoo
 SEED ?= 0
 COUNT ?= 10000
 
-.PHONY: setup test fast lint docs fuzz zoo demo clean
+.PHONY: setup test fast lint docs fuzz zoo exports demo clean
 
 setup: $(VENV)/.ready
 
@@ -53,6 +54,9 @@ $(ZOO)/.ready: pyproject.toml
 zoo: $(ZOO)/.ready
 	$(ZOO)/bin/pytest -m zoo
 
+exports: setup
+	HEADSTART_TOOLCHAINS=.toolchains $(BIN)/pytest -m exports
+
 demo: $(VENV)/.core
 	rm -rf demo
 	$(BIN)/headstart sample horses-or-humans demo/horses-or-humans --train 300 --validation 100 --progress
@@ -67,4 +71,4 @@ demo: $(VENV)/.core
 	@$(BIN)/headstart open demo/model
 
 clean:
-	rm -rf $(VENV) $(ZOO) demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ZOO) .toolchains demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

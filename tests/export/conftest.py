@@ -1,11 +1,22 @@
 """Exports of the small model, made once."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from headstart.export import ExportOptions, export_model
+from headstart.export import ExportOptions, export_model, toolchain
 from headstart.model.folder import read_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _toolchains():
+    """Converters are kept in the folder that HEADSTART_TOOLCHAINS names: the cache of the tests is new each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if folder := os.environ.get("HEADSTART_TOOLCHAINS"):
+            patch.setattr(toolchain, "cache_folder", lambda: Path(folder).resolve())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,9 @@ class ExportFlags(ReadFlags):
         Path | None,
         run_option("--runtime-dir", metavar="DIR", help="web: the folder dist of onnxruntime-web, to fetch nothing."),
     ] = None
+    no_install: Annotated[
+        bool, run_option("--no-install", help="litert: install no converter; say what would be run.")
+    ] = False
     force: Annotated[bool, common("--force", help="Write an export, too, that does not answer as the model does.")] = (
         False
     )
@@ -52,7 +55,7 @@ class ExportFlags(ReadFlags):
 
 def export(
     model: ModelArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, web or hub.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, web or hub.")],
     flags: ExportFlags = ExportFlags(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),
@@ -70,7 +73,7 @@ def export(
         print_notes(data.notes)
         if data.classes:
             data = labelled_part(data)
-    options = ExportOptions(flags.precision, flags.any_size, flags.runtime_dir)
+    options = ExportOptions(flags.precision, flags.any_size, flags.runtime_dir, install=not flags.no_install)
     with messages.bar("Proving") as bar:
         result = export_model(read_model(model), to, output, options, data=data, force=flags.force, progress=bar)
     print_notes(result.notes)

@@ -40,13 +40,17 @@ class Target:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a model is exported: ``precision`` "auto" (that of the model), "fp32", "fp16" or "int8"; ``any_size``: with
-    crop and resize inside; ``runtime_folder``: where the files of a runtime lie that goes with the export.
+    """How a model is exported.
+
+    ``precision`` is "auto" (that of the model), "fp32", "fp16" or "int8"; ``any_size``: with crop and resize inside;
+    ``runtime_folder``: where the files of a runtime lie that goes with the export; ``install``: a converter that is
+    missing may be installed.
     """
 
     precision: str = "auto"
     any_size: bool = False
     runtime_folder: Path | None = None
+    install: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,9 @@ def write_snippet(about: About, folder: Path) -> None:
     (folder / SNIPPET_FILE).write_text(preprocess_source(about.preprocess), "utf-8")
 
 
-def snippet_target(folder: Path, about: About, runtime: str, version: str, run: Run) -> Target:
+def snippet_target(
+    folder: Path, about: About, runtime: str, version: str, run: Run, close: Callable[[], None] = lambda: None
+) -> Target:
     """Return a target whose images are prepared by the shipped ``preprocess.py``.
 
     The file is not executed, since whoever gives an export away could write anything into it: it must be, letter by
@@ -121,7 +127,7 @@ def snippet_target(folder: Path, about: About, runtime: str, version: str, run: 
         probabilities = np.concatenate([row.probabilities for row in rows])
         return Answers(probabilities, np.concatenate([row.ood_scores for row in rows]), reasons)
 
-    return Target(runtime, version, None if about.any_size else run, on_files, () if is_ours else (problem,))
+    return Target(runtime, version, None if about.any_size else run, on_files, () if is_ours else (problem,), close)
 
 
 def _prepare(data: bytes, about: About) -> Pixels:

@@ -1,0 +1,87 @@
+"""``--to litert``: a ``.tflite`` file for phones and small devices, with labels and metadata in it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from headstart import __version__
+from headstart.errors import ModelError
+from headstart.export.about import MAX_FILE_BYTES, About
+from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.toolchain import Toolchain, Worker, install, run_program
+from headstart.files import encode, escape_name, to_json
+from headstart.model.model import Model
+
+FILE = "model.tflite"
+TOOLCHAIN = Toolchain("litert", "3.12", 700)
+TENSORS = {
+    "pixels": "RGB pixels, 0 to 255, of an image that was cropped and resized as preprocess.py does it.",
+    "probabilities": "The calibrated probability of each class.",
+    "distance": "The OOD score, 0 to 1: how unlike the training images the image is.",
+}
+
+
+def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
+    """Write ``model.tflite`` and ``preprocess.py``. Raises OptionError, ModelError."""
+    install(TOOLCHAIN, allowed=options.install)
+    texts = {
+        "name": "Image classifier",
+        "description": f"An image classifier fitted with Headstart; its classes: {', '.join(_labels(about))}.",
+        "version": __version__,
+        "labels": _labels(about),
+        "tensors": TENSORS,
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        source, description = Path(temporary) / "model.onnx", Path(temporary) / "about.json"
+        source.write_bytes(graph)
+        description.write_bytes(to_json(texts))
+        run_program(TOOLCHAIN, "convert_litert.py", source, description, folder / FILE)
+    (folder / "labels.txt").write_bytes(encode("\n".join(_labels(about)) + "\n"))
+    write_snippet(about, folder)
+
+
+def _labels(about: About) -> list[str]:
+    """Return the classes as lines of a text: what would end a line is escaped."""
+    return ["".join(map(_escape_line_end, escape_name(name))) for name in about.classes]
+
+
+def _escape_line_end(character: str) -> str:
+    if character.splitlines() == [character]:
+        return character
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+def load(folder: Path, about: About) -> Target:
+    """Load the export in LiteRT's interpreter, in its toolchain. Raises MissingExtraError, ModelError."""
+    path = folder / FILE
+    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        raise ModelError(f"{path} is missing or too large; export the model again.")
+    worker = Worker(TOOLCHAIN, "answer_litert.py", path, len(about.classes))
+    version = re.search(r"^ai-edge-litert==(\S+)$", TOOLCHAIN.requirements, re.MULTILINE)
+    assert version is not None
+    return snippet_target(folder, about, "ai-edge-litert", version[1], worker, worker.close)
+
+
+def use(about: About) -> str:  # noqa: ARG001
+    """Return the program of the README."""
+    return "\n".join(
+        [
+            "import numpy",
+            "from ai_edge_litert.interpreter import Interpreter",
+            "from preprocess import preprocess",
+            "",
+            f'interpreter = Interpreter("{FILE}")',
+            "interpreter.allocate_tensors()",
+            'result = interpreter.get_signature_runner()(pixels=preprocess("new.jpg")[numpy.newaxis])',
+            'probabilities, distance = result["probabilities"][0], result["distance"].reshape(-1)[0]',
+            'labels = open("labels.txt", encoding="utf-8").read().splitlines()',
+            "print(labels[probabilities.argmax()], probabilities.max(), distance)",
+        ]
+    )
+
+
+LITERT = Format(
+    "litert", ("fp32",), False, True, write, load, use, "headstart export MODEL --to litert, which installs it"
+)
