@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from headstart import __version__
@@ -28,9 +29,9 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
     install(TOOLCHAIN, allowed=options.install)
     texts = {
         "name": "Image classifier",
-        "description": f"An image classifier fitted with Headstart; its classes: {', '.join(_labels(about))}.",
+        "description": f"An image classifier fitted with Headstart; its classes: {', '.join(as_lines(about.classes))}.",
         "version": __version__,
-        "labels": _labels(about),
+        "labels": as_lines(about.classes),
         "tensors": TENSORS,
     }
     with tempfile.TemporaryDirectory() as temporary:
@@ -38,13 +39,13 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
         source.write_bytes(graph)
         description.write_bytes(to_json(texts))
         run_program(TOOLCHAIN, "convert_litert.py", source, description, folder / FILE)
-    (folder / "labels.txt").write_bytes(encode("\n".join(_labels(about)) + "\n"))
+    (folder / "labels.txt").write_bytes(encode("\n".join(as_lines(about.classes)) + "\n"))
     write_snippet(about, folder)
 
 
-def _labels(about: About) -> list[str]:
-    """Return the classes as lines of a text: what would end a line is escaped."""
-    return ["".join(map(_escape_line_end, escape_name(name))) for name in about.classes]
+def as_lines(names: Sequence[str]) -> list[str]:
+    """Return names as lines of a text: what would end a line is escaped."""
+    return ["".join(map(_escape_line_end, escape_name(name))) for name in names]
 
 
 def _escape_line_end(character: str) -> str:

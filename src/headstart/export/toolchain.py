@@ -156,14 +156,16 @@ def _run(command: Sequence[str], seconds: float, *, shown: bool) -> None:
 class Worker:
     """A program that answers images, in its toolchain, until it is closed."""
 
-    def __init__(self, toolchain: Toolchain, program: str, model: Path, classes: int) -> None:
-        """Start it. Raises MissingExtraError where the toolchain is not installed."""
+    def __init__(self, toolchain: Toolchain, program: str, model: Path, classes: int, first_line: bytes = b"") -> None:
+        """Start it; ``first_line`` is what it reads before all requests. Raises MissingExtraError without toolchain."""
         if not toolchain.is_ready:
             raise MissingExtraError(f"The runtime of {toolchain.name} is not installed.")
         self._numbers = classes + 1
         command = _command(toolchain, program, [model])
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close; a pipe could fill
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._messages)
+        self._first_line = first_line
 
     def __call__(self, pixels: Pixels) -> Answers:
         """Answer images [n, height, width, 3] uint8. Raises ModelError where the program ends or hangs."""
@@ -173,12 +175,18 @@ class Worker:
         reading = _Reading(process, 4 * self._numbers * len(pixels))
         reading.start()
         with suppress(OSError):  # it ended: then too little is read
-            process.stdin.write(b"%d\n" % len(pixels) + np.ascontiguousarray(pixels, np.uint8).tobytes())
+            request = b"%d\n" % len(pixels) + np.ascontiguousarray(pixels, np.uint8).tobytes()
+            process.stdin.write(self._first_line + request)
             process.stdin.flush()
+            self._first_line = b""
         reading.join(ANSWER_SECONDS)
         if reading.data is None or len(reading.data) != reading.size:
+            self._messages.seek(max(0, self._messages.seek(0, os.SEEK_END) - MAX_MESSAGE))
+            said = self._messages.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.close()
-            raise ModelError("The runtime of this format ended, or hung, on an image; export the model again.")
+            raise ModelError(
+                f"The runtime of this format ended, or hung, on an image ({said or 'no message'}); export it again."
+            )
         values = np.frombuffer(reading.data, "<f4").reshape(len(pixels), self._numbers).astype(np.float64)
         return Answers(values[:, :-1], values[:, -1])
 
@@ -186,7 +194,7 @@ class Worker:
         """End the program."""
         self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._process.stdin, self._process.stdout, self._messages):
             if stream is not None:
                 with suppress(OSError):
                     stream.close()

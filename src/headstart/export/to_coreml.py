@@ -1,0 +1,86 @@
+"""``--to coreml``: a package for Apple's devices, which takes an image and gives a label.
+
+Core ML runs on Apple's systems alone. Elsewhere the arithmetic of the saved package is proven (``answer_coreml.py``),
+and a script for a Mac goes with the export.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from headstart.errors import ModelError
+from headstart.export.about import About
+from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.to_litert import as_lines
+from headstart.export.toolchain import Toolchain, Worker, install, run_program
+from headstart.files import encode, json_text, to_json
+from headstart.model.metadata import KEY, graph_metadata
+from headstart.model.model import Model
+
+FILE = "model.mlpackage"
+SCRIPT = "prove_on_mac.py"
+TOOLCHAIN = Toolchain("coreml", "3.12", 300)
+
+
+def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:
+    """Write ``model.mlpackage``, ``labels.txt``, ``preprocess.py`` and the script. Raises OptionError, ModelError."""
+    install(TOOLCHAIN, allowed=options.install)
+    labels = as_lines(about.classes)
+    texts = {
+        "labels": labels,
+        "precision": about.precision,
+        "description": "An image classifier fitted with Headstart: classLabel, classLabel_probs, and distance, the OOD "
+        "score. Images must be cropped and resized as preprocess.py does it.",
+        "metadata": {KEY: graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)[KEY]},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        source, description = Path(temporary) / "model.onnx", Path(temporary) / "about.json"
+        source.write_bytes(graph)
+        description.write_bytes(to_json(texts))
+        run_program(TOOLCHAIN, "convert_coreml.py", source, description, folder / FILE)
+    (folder / "labels.txt").write_bytes(encode("\n".join(labels) + "\n"))
+    (folder / SCRIPT).write_bytes((resources.files("headstart.export") / "toolchains" / SCRIPT).read_bytes())
+    write_snippet(about, folder)
+
+
+def load(folder: Path, about: About) -> Target:
+    """Read the package and run its arithmetic. Raises MissingExtraError, ModelError."""
+    if not (folder / FILE).is_dir():
+        raise ModelError(f"{folder / FILE} is missing; export the model again.")
+    labels = encode(json_text(as_lines(about.classes)) + "\n")
+    worker = Worker(TOOLCHAIN, "answer_coreml.py", folder / FILE, len(about.classes), labels)
+    version = re.search(r"^coremltools==(\S+)$", TOOLCHAIN.requirements, re.MULTILINE)
+    assert version is not None
+    runtime = "the package's arithmetic, read by coremltools"
+    return snippet_target(folder, about, runtime, version[1], worker, worker.close)
+
+
+def use(about: About) -> str:  # noqa: ARG001
+    """Return how it is used, on a Mac."""
+    return "\n".join(
+        [
+            "import coremltools",
+            "from PIL import Image",
+            "from preprocess import preprocess",
+            "",
+            f'model = coremltools.models.MLModel("{FILE}")',
+            'result = model.predict({"pixels": Image.fromarray(preprocess("new.jpg"))})',
+            'print(result["classLabel"], result["classLabel_probs"], result["distance"])',
+        ]
+    )
+
+
+COREML = Format(
+    "coreml",
+    ("fp32",),
+    False,
+    True,
+    write,
+    load,
+    use,
+    "headstart export MODEL --to coreml, which installs what reads it",
+    not_proven=(("Core ML itself runs on Apple's systems alone", f"python3 {SCRIPT}, on a Mac"),),
+)

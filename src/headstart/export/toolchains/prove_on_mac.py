@@ -1,0 +1,51 @@
+"""Prove this export on a Mac, by Core ML itself.
+
+    pip install coremltools numpy pillow
+    python3 prove_on_mac.py
+
+Prints the largest differences, and ends with status 1 where an answer differs or leaves the tolerance.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import coremltools
+import numpy as np
+from PIL import Image
+from preprocess import preprocess
+
+HERE = Path(__file__).resolve().parent
+TOLERANCE = 0.002  # of a probability and of the OOD score, in fp32
+
+
+def main() -> int:
+    """Answer all images of the proof and compare."""
+    model = coremltools.models.MLModel(str(HERE / "model.mlpackage"), compute_units=coremltools.ComputeUnit.CPU_ONLY)
+    labels = (HERE / "labels.txt").read_text("utf-8").splitlines()
+    with np.load(HERE / "proof" / "expected.npz", allow_pickle=False) as expected:
+        files = [preprocess(HERE / "proof" / str(name)) for name in expected["names"]]
+        wanted = {"low-margin images": (expected["pixels"], "low"), "image files": (files, "files")}
+        is_wrong = False
+        for title, (images, key) in wanted.items():
+            probabilities, distances = answers(model, labels, images)
+            p, d = expected[f"{key}.probabilities"], expected[f"{key}.distances"]
+            difference, distance = np.abs(probabilities - p).max(), np.abs(distances - d).max()
+            changed = int((probabilities.argmax(axis=1) != p.argmax(axis=1)).sum())
+            print(
+                f"{title}: {len(p)}, largest difference {difference:.2g} in a probability, {distance:.2g} in an OOD "
+                f"score; {changed} changed answers"
+            )
+            is_wrong |= bool(changed) or max(difference, distance) > TOLERANCE
+    return int(is_wrong)
+
+
+def answers(model: Any, labels: list[str], images: Any) -> tuple[Any, Any]:
+    """Return probabilities [n, k] and OOD scores [n] of prepared images."""
+    results = [model.predict({"pixels": Image.fromarray(np.asarray(image))}) for image in images]
+    probabilities = [[result["classLabel_probs"][label] for label in labels] for result in results]
+    return np.array(probabilities), np.array([float(np.ravel(result["distance"])[0]) for result in results])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""``--to coreml``: the arithmetic of the saved package is the model's, and the script for a Mac compares."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+
+from headstart.errors import OptionError
+from headstart.export import ExportOptions, export_model, toolchain, verify_export
+from headstart.export.to_coreml import FILE, SCRIPT, TOOLCHAIN
+from headstart.export.toolchain import run_program
+from headstart.model.folder import read_model
+
+# A program of the toolchain, so that Apple's own reader says what is in the package.
+READ = """
+import json, sys
+import coremltools
+spec = coremltools.models.MLModel(sys.argv[1], skip_model_load=True).get_spec()
+image = spec.description.input[0]
+json.dump({
+    "input": [image.name, image.type.imageType.width, image.type.imageType.height],
+    "outputs": [output.name for output in spec.description.output],
+    "precisions": sorted({
+        str(value.type.tensorType.dataType) for block in spec.mlProgram.functions["main"].block_specializations.values()
+        for operation in block.operations if operation.type == "conv" for value in operation.outputs
+    }),
+    "metadata": dict(spec.description.metadata.userDefined),
+}, open(sys.argv[2], "w"))
+"""
+# Stands in for coremltools on a Mac: answers by the ONNX graph, the second class more probable by OFF.
+STAND_IN = """
+import numpy as np, onnxruntime
+class ComputeUnit:
+    CPU_ONLY = 1
+class MLModel:
+    def __init__(self, path, compute_units):
+        self.session = onnxruntime.InferenceSession("model.onnx")
+        self.labels = open("labels.txt", encoding="utf-8").read().splitlines()
+    def predict(self, inputs):
+        values = self.session.run(["probabilities", "distance"], {"pixels": np.asarray(inputs["pixels"])[None]})
+        probabilities = values[0][0] + [0, OFF]
+        return {"classLabel_probs": dict(zip(self.labels, probabilities)), "distance": values[1]}
+class models:
+    MLModel = MLModel
+"""
+
+
+@pytest.fixture(scope="module")
+def coreml():
+    """The toolchain; it is only installed where that is asked for: it takes 300 MB."""
+    if not TOOLCHAIN.is_ready and not os.environ.get("HEADSTART_TOOLCHAINS"):
+        pytest.skip("needs the converter of Core ML (make exports installs it)")
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_the_package_computes_what_the_model_does_and_says_what_is_not_proven(coreml, exports, tmp_path):
+    folder = exports("coreml")
+    parity = json.loads((folder / "parity.json").read_text("utf-8"))
+    assert all(comparison["changed"] == 0 for comparison in parity["proof"]["comparisons"])
+    assert [entry["command"] for entry in parity["not_proven"]] == [f"python3 {SCRIPT}, on a Mac"]
+    verification = verify_export(folder)
+    assert not verification.problems
+    assert len(verification.not_proven) == 1
+    program = tmp_path / "read.py"
+    program.write_text(READ)
+    run_program(TOOLCHAIN, str(program), folder / FILE, tmp_path / "read.json")
+    found = json.loads((tmp_path / "read.json").read_text())
+    about = parity["about"]["preprocess"]
+    assert found["input"] == ["pixels", about["width"], about["height"]]
+    assert set(found["outputs"]) == {"classLabel", "classLabel_probs", "distance"}
+    assert found["precisions"] == ["11"]  # FLOAT32 in MIL.proto: a package is fp16 (10) where that is not said twice
+    assert json.loads(found["metadata"]["headstart"])["classes"] == parity["about"]["classes"]
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_changed_weights_and_labels_are_found(coreml, copied):
+    folder = copied("coreml")
+    weights = folder / FILE / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
+    content = bytearray(weights.read_bytes())
+    middle = len(content) // 2 // 4 * 4
+    content[middle : middle + 4096] = content[middle + 4 : middle + 4100]
+    weights.write_bytes(content)
+    problems = verify_export(folder).problems
+    assert any("weight.bin is not the file that was proven" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0, 0), (0.01, 1)])
+def test_the_script_for_a_mac_compares(exports, tmp_path, off, status):
+    folder = tmp_path / "export"
+    shutil.copytree(exports("onnx"), folder)
+    parity = json.loads((folder / "parity.json").read_text("utf-8"))
+    (folder / "labels.txt").write_text("\n".join(parity["about"]["classes"]) + "\n")
+    (folder / SCRIPT).write_bytes((resources.files("headstart.export") / "toolchains" / SCRIPT).read_bytes())
+    (folder / "coremltools.py").write_text(STAND_IN.replace("OFF", str(off)))
+    completed = subprocess.run([sys.executable, SCRIPT], cwd=folder, capture_output=True, text=True, check=False)
+    assert completed.returncode == status, completed.stderr
+    assert f"image files: {len(list((folder / 'proof').iterdir())) - 1}, largest difference " in completed.stdout
+
+
+def test_without_the_toolchain_nothing_is_written(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(toolchain, "cache_folder", lambda: tmp_path / "cache")
+    with pytest.raises(OptionError, match=r"is not installed\. Without --no-install this is run|needs Python 3\.12"):
+        export_model(read_model(model_folder), "coreml", tmp_path / "export", ExportOptions(install=False))
+    assert not (tmp_path / "export").exists()
