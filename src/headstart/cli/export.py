@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from headstart.export import Export
     from headstart.export.answers import Comparison
 
+FORMATS_HELP = "onnx, openvino, litert, savedmodel, coreml, web or hub."
+
 
 @dataclass(frozen=True)
 class ExportFlags(ReadFlags):
@@ -46,7 +48,8 @@ class ExportFlags(ReadFlags):
         run_option("--runtime-dir", metavar="DIR", help="web: the folder dist of onnxruntime-web, to fetch nothing."),
     ] = None
     no_install: Annotated[
-        bool, run_option("--no-install", help="litert, coreml: install no converter; say what would be run.")
+        bool,
+        run_option("--no-install", help="litert, savedmodel, coreml: install no converter; say what would be run."),
     ] = False
     force: Annotated[bool, common("--force", help="Write an export, too, that does not answer as the model does.")] = (
         False
@@ -55,7 +58,9 @@ class ExportFlags(ReadFlags):
 
 def export(
     model: ModelArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, coreml, web or hub.")],
+    to: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, savedmodel, coreml, web or hub.")
+    ],
     flags: ExportFlags = ExportFlags(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),

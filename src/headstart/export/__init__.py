@@ -6,6 +6,7 @@ formats.py       what a format is, and what an export is once it is loaded
 to_onnx.py       one module for each format
 to_openvino.py
 to_litert.py     by a converter in an environment of its own: toolchain.py, with programs and versions in toolchains/
+to_savedmodel.py likewise
 to_coreml.py     likewise
 to_web.py        with the page in web/, its runtime in web_runtime.py, and browser.py, in which it is proven
 to_hub.py

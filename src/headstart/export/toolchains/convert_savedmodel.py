@@ -1,0 +1,55 @@
+"""Convert ONNX to a TensorFlow SavedModel. Runs in the toolchain "savedmodel":
+
+python convert_savedmodel.py MODEL.onnx OUT
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+import tensorflow
+
+depthwise_convolution = tensorflow.nn.depthwise_conv2d
+
+
+def with_two_dilations(*arguments: Any, dilations: Any = None, **options: Any) -> Any:
+    """Call TensorFlow's depthwise convolution, which takes two dilations where onnx2tf 2.6.9 gives four."""
+    if dilations is not None and len(dilations) == 4:
+        dilations = dilations[1:3]
+    return depthwise_convolution(*arguments, dilations=dilations, **options)
+
+
+def convert(source: Path, target: Path) -> None:
+    """Convert, for one image at a time, and keep what is a SavedModel."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from convert_litert import drop_single_concats
+
+    tensorflow.nn.depthwise_conv2d = with_two_dilations  # before onnx2tf takes it
+    import onnx2tf
+
+    model = onnx.load(source)
+    drop_single_concats(model)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder) / "model.onnx")
+        onnx2tf.convert(
+            input_onnx_file_path=str(Path(folder) / "model.onnx"),
+            output_folder_path=str(Path(folder) / "out"),
+            batch_size=1,
+            keep_shape_absolutely_input_names=["pixels"],
+            flatbuffer_direct_output_saved_model=True,
+            non_verbose=True,
+        )
+        (found,) = [path.parent for path in Path(folder, "out").rglob("saved_model.pb")]
+        target.mkdir()
+        for name in ("saved_model.pb", "variables", "assets"):
+            if (found / name).is_dir():
+                shutil.copytree(found / name, target / name)
+            elif (found / name).exists():
+                shutil.copy(found / name, target / name)
+
+
+if __name__ == "__main__":
+    convert(Path(sys.argv[1]), Path(sys.argv[2]))
