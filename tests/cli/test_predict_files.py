@@ -217,6 +217,25 @@ def test_places_that_cannot_be_written_to(run, model_folder, inputs, tmp_path, m
         assert message in err
 
 
+@pytest.mark.parametrize("suffix", FORMS)
+def test_a_file_that_is_none_of_predictions_is_not_replaced(run, model_folder, inputs, tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    for own in (b"name,age\nann,3\n", b'{"name": "ann"}\n', b"[1]\n", b"\xff\xfe", b""):
+        path.write_bytes(own)
+        status, _, err = run("predict", model_folder, inputs, "-o", path)
+        assert (status, err) == (
+            2,
+            f"headstart: {path} exists and does not hold predictions of Headstart; give another name.\n",
+        )
+        assert path.read_bytes() == own
+        assert not path.with_name(f"{path.name}.part").exists()
+    path.unlink()
+    assert run("predict", model_folder, inputs, "-o", path)[0] == 1
+    before = content(path)
+    assert run("predict", model_folder, inputs, "-o", path)[0] == 1
+    assert content(path) == before
+
+
 def test_images_are_sorted_into_folders_of_their_classes_and_nothing_is_overwritten(run, model_folder, tmp_path):
     folder = write_photos(tmp_path / "new", 3)
     (folder / "stripes" / "000.jpg").write_bytes((folder / "stripes" / "002.jpg").read_bytes())

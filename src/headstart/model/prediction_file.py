@@ -8,6 +8,7 @@ joined to one file, which gets its name when it is complete. A run that was kill
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ from headstart.files import (
     escape_name,
     json_text,
     open_atomic,
+    open_regular,
     read_json,
     table_row,
     table_text,
@@ -37,6 +39,7 @@ FORMS = (".csv", ".jsonl", ".parquet")
 PIECE = re.compile(r"(\d{10})-(\d{10})-(\d+)\.\w+")  # the inputs that it has, and how many could not be read
 ROWS_OF_A_GROUP = 32_768  # of Parquet: many pieces
 MAX_ABOUT_BYTES = 4096
+MAX_LINE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,27 @@ def prediction_file(path: Path, inputs: Sequence[str], dataset: Dataset, model: 
         raise OptionError(f"{path} is a folder; give the name of a file.")
     if any(os.path.realpath(path) == os.path.realpath(name) for name in inputs):
         raise OptionError(f"{path} is one of the inputs; give another name for the predictions.")
+    if os.path.lexists(path) and not _is_ours(path):
+        raise OptionError(f"{path} exists and does not hold predictions of Headstart; give another name.")
     about = {"model": _model_identity(model), "set of inputs": _inputs_identity(inputs, dataset), "runtime": runtime}
     return PredictionFile(path, model.classes, about)
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file holds predictions, by what it begins with: it may be replaced then."""
+    first = table_columns(())
+    try:
+        if path.suffix.lower() == ".parquet":
+            columns = _pyarrow().parquet.read_schema(path).names
+            return bool(columns[: len(first)] == first)
+        with open_regular(path) as stream:
+            line = stream.readline(MAX_LINE_BYTES)
+        if path.suffix.lower() == ".csv":
+            return line.decode("utf-8").rstrip("\r\n").split(",")[: len(first)] == first
+        value = json.loads(line)
+        return isinstance(value, dict) and "path" in value and bool({"classes", "error"} & value.keys())
+    except (OSError, ValueError):  # PyArrow's errors are ValueErrors
+        return False
 
 
 def _model_identity(model: Model) -> str:
