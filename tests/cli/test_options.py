@@ -216,7 +216,17 @@ def test_version_and_help(run):
 def test_options_of_fit_are_in_groups_with_the_most_used_first(run):
     out = run("fit", "--help")[1]
     titles = [line for line in out.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
-    assert titles == ["Arguments:", "Most used:", "Data:", "Backbone:", "Head:", "Evaluation:", "Run:", "Options:"]
+    assert titles == [
+        "Arguments:",
+        "Most used:",
+        "Data:",
+        "Backbone:",
+        "Head:",
+        "Evaluation:",
+        "Run:",
+        "Options:",
+        "Examples:",
+    ]
     most_used = out.split("Most used:")[1].split("\n\n")[0]
     assert sum(line.startswith("  -") for line in most_used.splitlines()) == 9
     assert "--fine-tune" not in out

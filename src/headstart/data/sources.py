@@ -187,7 +187,7 @@ def _open_remote(uri: str) -> Source:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"There is nothing at {uri}, or it cannot be reached; check the address.") from None
+        raise DataError(f"{uri} cannot be read: there is nothing, or no way to it; check the address.") from None
     except Exception as error:  # every back end of fsspec raises its own
         raise DataError(
             f"{uri} cannot be read: {error_reason(error)}; check the address, or give the URL of an archive."
