@@ -171,7 +171,7 @@ def test_a_model_with_thresholds_is_exported_with_its_decisions(photos, tmp_path
     assert export.problems == ()
     from headstart.export import verify_export
 
-    assert verify_export(tmp_path / "out").about.rule == result.model.rule
+    assert verify_export(tmp_path / "out").about.rule.to_dict() == result.model.rule.to_dict()
     if to == "onnx":
         session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
         assert [output.name for output in session.get_outputs()] == ["probabilities", "distance", "decision"]
