@@ -121,7 +121,6 @@ def fit_dataset(
     options.compute.resolve()
     head_options = options.head_options
     check_has_labels(dataset)
-    further_views = views(options.augmentation, options.views)
     taps = head_options.taps or ()
     images = training_and_validation_images(dataset, options)
     settings = options.class_settings(images)
@@ -144,7 +143,7 @@ def fit_dataset(
         def embed_view(view: View) -> Features:
             return extract(training_images, backbone, compute, cache=cache, view=view, progress=progress)
 
-        values = embed_views(features, split.train, further_views, embed_view)
+        values = embed_views(features, split.train, views(options.augmentation, options.views), embed_view)
         cache_notes = [] if cache is None else list(cache.notes)
     training_set = TrainingSet.of(
         values,
