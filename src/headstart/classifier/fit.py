@@ -246,12 +246,10 @@ def make_result(
         about={"version": options.model_version, "author": options.author},
     )
     model = make_model(data, selected, thresholds, graph, golden, info.to_dict())
+    metrics = info.evaluations["leave_group_out"].metrics
     notes = (
-        *data.notes,
-        *coverage_notes(thresholds, split.groups.index),
-        *class_notes(info.evaluations["leave_group_out"].metrics),
-        *imbalance_notes(info.evaluations["leave_group_out"].metrics, data.settings),
-        *contradiction_notes(info.evaluations),
+        *(*data.notes, *coverage_notes(thresholds, split.groups.index), *class_notes(metrics)),
+        *(*imbalance_notes(metrics, data.settings), *contradiction_notes(info.evaluations)),
     )
     # Without the basis: it holds all features.
     return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
