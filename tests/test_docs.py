@@ -77,7 +77,8 @@ def test_examples_run(document, reader_folder, monkeypatch):
             assert command[1] in targets, command
         else:
             assert command[:2] == ["pip", "install"], f"{document.name} shows {command}, which no test runs"
-            assert set(re.findall(r"\[(.*)\]", command[2])) <= set(extras), command
+            named = [name for names in re.findall(r"\[(.*)\]", command[2]) for name in names.split(",")]
+            assert set(named) <= set(extras), command
     monkeypatch.chdir(reader_folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     names: dict[str, object] = {}

@@ -155,7 +155,8 @@ def test_a_full_disk_keeps_what_there_is_and_the_next_run_continues(model_folder
     command = [sys.executable, "-m", "headstart", "predict", model_folder, photos, "-o", path, *options]
     subprocess.run(command, check=True, capture_output=True)
     whole = path.read_bytes()
-    path.write_text("the predictions of yesterday")
+    yesterday = whole.splitlines(keepends=True)[0] + b"of yesterday\n"
+    path.write_bytes(yesterday)
     limit = int(share * len(whole))
     ran = subprocess.run(
         command,
@@ -166,7 +167,7 @@ def test_a_full_disk_keeps_what_there_is_and_the_next_run_continues(model_folder
     assert ran.returncode == 2
     assert "File too large" in ran.stderr.splitlines()[-1]
     assert "Traceback" not in ran.stderr
-    assert path.read_text() == "the predictions of yesterday"
+    assert path.read_bytes() == yesterday
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0
     assert "inputs already" in again.stderr

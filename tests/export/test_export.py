@@ -85,7 +85,7 @@ def test_the_command_names_its_folder_and_prints_what_was_proven(model_folder, t
 
 def test_what_cannot_be_exported_is_an_error(model_folder, photos, tmp_path):
     for arguments, text in (
-        (("--to", "tflite3"), "Unknown format 'tflite3'; choose one of onnx, openvino, web, hub"),
+        (("--to", "tflite3"), "Unknown format 'tflite3'; choose one of onnx, openvino, litert, "),
         (("--to", "onnx", "--precision", "fp16"), "--to onnx has no fp16; choose fp32 or int8"),
         (("--to", "onnx", "-o", photos), "holds files that are not an export"),
         (("--to", "onnx", "--data", tmp_path / "none"), "none"),

@@ -31,6 +31,14 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("headstart compare photos --backbones headstart-s,headstart-m", "which network for these images?"),
     ],
     "fine-tune": [("headstart fine-tune photos -o model", "train the network too, and keep it if that is better")],
-    "verify": [("headstart verify model", "status 1 if this machine predicts something else")],
+    "export": [
+        ("headstart export model --to web", "a page that answers on the visitor's device"),
+        ("headstart export model --to openvino --precision fp16", "half the size, proven on your images"),
+        ("headstart export model --to onnx --any-size", "crop and resize inside the graph"),
+    ],
+    "verify": [
+        ("headstart verify model", "status 1 if this machine predicts something else"),
+        ("headstart verify model-openvino", "the proof of an export, replayed here"),
+    ],
     "sample": [("headstart sample horses-or-humans sample", "a dataset to try things on")],
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from headstart.backbones import Backbone, Tap, cut
 from headstart.backbones.onnx.external_data import parse_graph
@@ -97,6 +97,15 @@ def _make_room(graph: onnx.GraphProto) -> dict[str, str]:
     return names
 
 
+def head_taps(graph: GraphProto) -> list[str]:
+    """Return the tensors of the taps that the head gets. Raises ModelError for a graph that ``compose`` did not build."""
+    made_by = producers(graph)
+    if AWAY not in made_by:
+        raise ModelError("model.onnx does not say where the features of the head are; fit the model again.")
+    name = made_by[AWAY].input[0]
+    return list(made_by[name].input) if name == FEATURES else [name]
+
+
 def features_graph(model: Model) -> Backbone:
     """Return the part of a model before its head, as a backbone with one tap: the tensor that the head gets.
 
@@ -106,12 +115,9 @@ def features_graph(model: Model) -> Backbone:
         graph = parse_graph(model.graph, Path("model.onnx"))
     except BackboneError as error:
         raise ModelError(str(error)) from None
-    made_by = producers(graph.graph)
-    if AWAY not in made_by:
-        raise ModelError("model.onnx does not say where the features of the head are; fit the model again.")
-    name, width = made_by[AWAY].input[0], len(model.ood.centre)
-    if name == FEATURES and len(made_by[name].input) == 1:
-        name = made_by[name].input[0]  # earlier models have a Concat of one tensor, which OpenVINO drops with its name
+    taps, width = head_taps(graph.graph), len(model.ood.centre)
+    # Earlier models have a Concat of one tensor, which OpenVINO drops with its name.
+    name = taps[0] if len(taps) == 1 else FEATURES
     graph.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]))
     prune(graph, [name])
     content = graph.SerializeToString(deterministic=True)

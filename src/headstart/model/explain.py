@@ -19,7 +19,7 @@ from headstart.features.runtime import Compute, Graph, load_graph, run_padded
 from headstart.files import add_file, escape_file_name
 from headstart.images.decoding import decode_with_size
 from headstart.model.cam import class_activation
-from headstart.model.compose import FEATURES
+from headstart.model.compose import head_taps
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
 
@@ -48,8 +48,7 @@ class Explainer:
             graph = parse_graph(model.graph, Path("model.onnx"))
         except BackboneError as error:
             raise ModelError(str(error)) from None
-        node = next((node for node in graph.graph.node if FEATURES in node.output), None)
-        taps = [] if node is None else list(node.input)
+        taps = head_taps(graph.graph)
         for tap in taps:
             if map_before_pooling(graph.graph, tap) is None:
                 raise OptionError(
@@ -103,7 +102,10 @@ class Explainer:
     def _pixels(self, dataset: Dataset, row: int) -> NDArray[np.uint8]:
         preprocess = self.model.preprocess
         image, _ = decode_with_size(
-            dataset.read(row), min_size=preprocess.min_size, sample_range=preprocess.sample_range
+            dataset.read(row),
+            min_size=preprocess.min_size,
+            sample_range=preprocess.sample_range,
+            scaled=preprocess.is_scaled,
         )
         return preprocess(Image.fromarray(image))
 
