@@ -98,7 +98,7 @@ def _make_room(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def head_taps(graph: GraphProto) -> list[str]:
-    """Return the tensors of the taps that the head gets. Raises ModelError for a graph that ``compose`` did not build."""
+    """Return the tensors of the taps that the head of a composed graph gets. Raises ModelError for another graph."""
     made_by = producers(graph)
     if AWAY not in made_by:
         raise ModelError("model.onnx does not say where the features of the head are; fit the model again.")
