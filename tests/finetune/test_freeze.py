@@ -7,13 +7,35 @@ import pytest
 from helpers.finetuning import fit_timm, network_of
 from helpers.tiny_network import INSTALLED, PLAIN, copy_tensors, run_training, tiny_network, torch_test
 
+from headstart import backbones
 from headstart.errors import BackboneError, OptionError
 from headstart.finetune import FineTuneConfig
+from headstart.heads.head import Head
 
 if INSTALLED:
     import torch
 
     from headstart.finetune.freeze import TrainingPlan, check_frozen, first_trained_layer, make_plan
+    from headstart.finetune.network import Network
+
+
+@torch_test
+@pytest.mark.parametrize(("id", "last"), [("headstart-m", "blocks.6.0.project"), ("headstart-s", "stage5.3.project")])
+def test_the_stages_of_a_built_in_network_are_the_parts_between_its_taps(id, last):
+    backbone = backbones.load(id)
+    channels = sum(tap.channels for tap in backbone.taps[-1:])
+    head = Head("ridge", ("features",), np.zeros((channels, 2), np.float32), np.zeros(2, np.float32), 1.0)
+    network = Network(backbone, None, head)
+    assert network.stages == len(backbone.taps) == 5
+    stages = [layer.stage for layer in network.layers]
+    assert stages == sorted(stages)
+    names = [layer.name for layer in network.layers]
+    assert stages[names.index(last)] == 3  # the last layer before stage5's end
+    assert stages[names.index(last) + 1] == 4
+    assert first_trained_layer(network, "features") == names.index(last) + 1
+    by_default = first_trained_layer(network, None)
+    assert stages[by_default - 1 : by_default + 1] == [2, 3]
+    assert first_trained_layer(network, "stage5") == by_default
 
 
 @torch_test

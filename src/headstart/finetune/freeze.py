@@ -99,6 +99,9 @@ def first_trained_layer(network: Network, unfreeze_from: str | int | None) -> in
     for i, name in enumerate(names):
         if f"{name}.".startswith(f"{unfreeze_from}."):
             return i
+    if unfreeze_from in network.taps:  # the stage that ends in this tap
+        stage = network.taps.index(str(unfreeze_from))
+        return next((i for i, layer in enumerate(layers) if layer.stage >= stage), 0)
     blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
     suggestions = get_close_matches(str(unfreeze_from), [*blocks, *names], 3) or [*network.taps]
     raise OptionError(

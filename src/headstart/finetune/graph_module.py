@@ -29,6 +29,8 @@ class GraphModule(nn.Module):  # type: ignore[misc]
         values = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
         self.constants = {name: value for name, value in values.items() if value.ndim <= 1}
         self.steps: list[tuple[str, list[str], str, dict[str, Any]]] = []  # operator, inputs, output, attributes
+        layers: list[str] = []
+        self.last_layers: dict[str, str] = {}  # by tensor, the last layer that it depends on
         for node in model.graph.node:
             if node.op_type not in OPERATORS:
                 raise BackboneError(f"The built-in graph has an operator {node.op_type} that cannot be trained.")
@@ -37,7 +39,11 @@ class GraphModule(nn.Module):  # type: ignore[misc]
             if node.op_type == "Cast" and node.input[0] in values:  # weights stored as fp16
                 values[node.output[0]] = values[node.input[0]].float()
             elif node.op_type == "Conv":
+                layers.append(node.name)
                 self._add_layer(node.name, _convolution(attributes, values[node.input[1]], values[node.input[2]]))
+            before = [self.last_layers[name] for name in node.input if name in self.last_layers]
+            if last := [node.name] if node.op_type == "Conv" else before:
+                self.last_layers[node.output[0]] = max(last, key=layers.index)
 
     def _add_layer(self, path: str, layer: nn.Module) -> None:
         parent: Any = self

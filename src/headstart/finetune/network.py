@@ -216,10 +216,11 @@ class Network(nn.Module):  # type: ignore[misc]
             ]
             if parameter.startswith("body.") and owners:
                 tensors[min(owners, key=positions.__getitem__)].append(parameter)
+        # Layers of a built-in network are not named by its taps.
+        ends = [getattr(self.body, "last_layers", {}).get(tap, tap) for tap in self.taps if tap != "features"]
         stage_ends = [
-            max((i for i, path in enumerate(paths) if f"{path}.".startswith(f"{root}{tap}.")), default=-1)
-            for tap in self.taps
-            if tap != "features"
+            max((i for i, path in enumerate(paths) if f"{path}.".startswith(f"{root}{end}.")), default=-1)
+            for end in ends
         ]
         return tuple(
             Layer(path.removeprefix(root), sum(0 <= end < i for end in stage_ends), tuple(tensors[path]))
