@@ -86,7 +86,7 @@ def _difference(comparison: ModelComparison, pair: ModelDifference) -> str:
         better, worse = (second, first) if points > 0 else (first, second)
         return f"{better} is better than {worse}: {detail}"
     images = len(comparison.evaluations[0].predictions)
-    return f"{counted(images, 'image')} show no difference between {first} and {second}: {detail}"
+    return f"{counted(images, 'image')} do not show whether {first} or {second} is better: {detail}"
 
 
 def print_weak_classes(evaluation: Evaluation) -> None:
