@@ -48,7 +48,8 @@ def _input(about: About) -> str:
     """Say what an export takes and gives."""
     size = (about.preprocess.height, about.preprocess.width)
     taken = "one decoded image of any size, RGB, uint8, `[1, height, width, 3]`"
+    batch = "batch" if about.batch is None else about.batch
     if not about.any_size:
-        taken = f"RGB, uint8, `[batch, {size[0]}, {size[1]}, 3]`"
-    outputs = "`probabilities` `[batch, classes]`, and the OOD score, `distance` `[batch]`, 0 to 1"
+        taken = f"RGB, uint8, `[{batch}, {size[0]}, {size[1]}, 3]`"
+    outputs = f"`probabilities` `[{batch}, classes]`, and the OOD score, `distance` `[{batch}]`, 0 to 1"
     return f"`pixels`: {taken}\n- Outputs: {outputs}"

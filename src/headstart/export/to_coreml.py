@@ -83,4 +83,6 @@ COREML = Format(
     use,
     "headstart export MODEL --to coreml, which installs what reads it",
     not_proven=(("Core ML itself runs on Apple's systems alone", f"python3 {SCRIPT}, on a Mac"),),
+    one_image=True,
+    language="python",
 )

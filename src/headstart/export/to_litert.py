@@ -84,5 +84,14 @@ def use(about: About) -> str:  # noqa: ARG001
 
 
 LITERT = Format(
-    "litert", ("fp32",), False, True, write, load, use, "headstart export MODEL --to litert, which installs it"
+    "litert",
+    ("fp32",),
+    False,
+    True,
+    write,
+    load,
+    use,
+    "headstart export MODEL --to litert, which installs it",
+    one_image=True,
+    language="python",
 )

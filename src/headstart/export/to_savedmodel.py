@@ -65,4 +65,6 @@ SAVEDMODEL = Format(
     load,
     use,
     "headstart export MODEL --to savedmodel, which installs TensorFlow",
+    one_image=True,
+    language="python",
 )

@@ -32,6 +32,7 @@ from headstart.machine import cache_folder
 INSTALL_SECONDS = 3600
 CONVERT_SECONDS = 900
 ANSWER_SECONDS = 300  # for a batch of images
+LAST_WORDS_SECONDS = 30
 MAX_MESSAGE = 2000  # characters of what a program printed
 
 
@@ -181,6 +182,9 @@ class Worker:
             self._first_line = b""
         reading.join(ANSWER_SECONDS)
         if reading.data is None or len(reading.data) != reading.size:
+            if not reading.is_alive():  # it ends, and may still be saying why
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(LAST_WORDS_SECONDS)
             self._messages.seek(max(0, self._messages.seek(0, os.SEEK_END) - MAX_MESSAGE))
             said = self._messages.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             self.close()
