@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from headstart.data import Dataset, Item, ReadOptions, open_dataset
 from headstart.data.class_names import read_class_names, similar_names_notes, with_class_names
 from headstart.errors import DataError
+from headstart.files import unescape_name
 
 NAMES = ("ants", "bees", "wasps")
 
@@ -89,7 +90,9 @@ def test_encodings_and_composed_names(folder, encoding):
     assert renamed(folder, "ants,Ka\u0308fer\n").classes == ("Käfer", "bees", "wasps")
 
 
-WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N", "S", "P", "Zs"]), min_size=1, max_size=6)
+WORDS = st.text(st.characters(codec="utf-8", categories=["L", "N", "S", "P", "Zs"]), min_size=1, max_size=6).filter(
+    lambda text: unescape_name(text) == text  # two backslashes are one: tables write names of bytes that way
+)
 
 
 @settings(max_examples=60, deadline=None)
