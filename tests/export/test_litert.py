@@ -10,7 +10,8 @@ import pytest
 
 from headstart.errors import OptionError
 from headstart.export import ExportOptions, export_model, toolchain, verify_export
-from headstart.export.to_litert import TOOLCHAIN, as_lines
+from headstart.export.labels import as_lines
+from headstart.export.to_litert import TOOLCHAIN
 from headstart.export.toolchain import run_program
 from headstart.model.folder import read_model
 

@@ -10,6 +10,7 @@ to_savedmodel.py likewise
 to_coreml.py     likewise
 to_web.py        with the page in web/, its runtime in web_runtime.py, and browser.py, in which it is proven
 to_hub.py
+labels.py        the classes as lines of a text
 any_size.py      crop and resize as ONNX operators
 graphs.py        the graph that is exported, and the reference
 proof.py         the proof: prepared images, files, a dataset

@@ -104,6 +104,15 @@ def write_snippet(about: About, folder: Path) -> None:
     (folder / SNIPPET_FILE).write_text(preprocess_source(about.preprocess), "utf-8")
 
 
+def prepare_lines(about: About) -> tuple[str, str]:
+    """Return the import and the line by which a program of a README prepares the pixels."""
+    if about.any_size:
+        return "from preprocess import to_rgb", (
+            'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size'
+        )
+    return "from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]'
+
+
 def snippet_target(
     folder: Path, about: About, runtime: str, version: str, run: Run, close: Callable[[], None] = lambda: None
 ) -> Target:

@@ -6,7 +6,6 @@ and a script for a Mac goes with the export.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from headstart.errors import ModelError
 from headstart.export.about import About
 from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
-from headstart.export.to_litert import as_lines
+from headstart.export.labels import as_lines, write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
 from headstart.files import encode, json_text, to_json
 from headstart.model.metadata import KEY, graph_metadata
@@ -28,10 +27,8 @@ TOOLCHAIN = Toolchain("coreml", "3.12", 300)
 def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:
     """Write ``model.mlpackage``, ``labels.txt``, ``preprocess.py`` and the script. Raises OptionError, ModelError."""
     install(TOOLCHAIN, allowed=options.install)
-    labels = as_lines(about.classes)
     texts = {
-        "labels": labels,
-        "precision": about.precision,
+        "labels": as_lines(about.classes),
         "description": "An image classifier fitted with Headstart: classLabel, classLabel_probs, and distance, the OOD "
         "score. Images must be cropped and resized as preprocess.py does it.",
         "metadata": {KEY: graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)[KEY]},
@@ -41,7 +38,7 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
         source.write_bytes(graph)
         description.write_bytes(to_json(texts))
         run_program(TOOLCHAIN, "convert_coreml.py", source, description, folder / FILE)
-    (folder / "labels.txt").write_bytes(encode("\n".join(labels) + "\n"))
+    write_labels(about, folder)
     (folder / SCRIPT).write_bytes((resources.files("headstart.export") / "toolchains" / SCRIPT).read_bytes())
     write_snippet(about, folder)
 
@@ -52,10 +49,8 @@ def load(folder: Path, about: About) -> Target:
         raise ModelError(f"{folder / FILE} is missing; export the model again.")
     labels = encode(json_text(as_lines(about.classes)) + "\n")
     worker = Worker(TOOLCHAIN, "answer_coreml.py", folder / FILE, len(about.classes), labels)
-    version = re.search(r"^coremltools==(\S+)$", TOOLCHAIN.requirements, re.MULTILINE)
-    assert version is not None
     runtime = "the package's arithmetic, read by coremltools"
-    return snippet_target(folder, about, runtime, version[1], worker, worker.close)
+    return snippet_target(folder, about, runtime, TOOLCHAIN.version("coremltools"), worker, worker.close)
 
 
 def use(about: About) -> str:  # noqa: ARG001

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from headstart import __version__
 from headstart.errors import ModelError
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.labels import as_lines, write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
-from headstart.files import encode, escape_name, to_json
+from headstart.files import to_json
 from headstart.model.model import Model
 
 FILE = "model.tflite"
@@ -39,19 +38,8 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
         source.write_bytes(graph)
         description.write_bytes(to_json(texts))
         run_program(TOOLCHAIN, "convert_litert.py", source, description, folder / FILE)
-    (folder / "labels.txt").write_bytes(encode("\n".join(as_lines(about.classes)) + "\n"))
+    write_labels(about, folder)
     write_snippet(about, folder)
-
-
-def as_lines(names: Sequence[str]) -> list[str]:
-    """Return names as lines of a text: what would end a line is escaped."""
-    return ["".join(map(_escape_line_end, escape_name(name))) for name in names]
-
-
-def _escape_line_end(character: str) -> str:
-    if character.splitlines() == [character]:
-        return character
-    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
 
 
 def load(folder: Path, about: About) -> Target:
@@ -60,9 +48,7 @@ def load(folder: Path, about: About) -> Target:
     if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         raise ModelError(f"{path} is missing or too large; export the model again.")
     worker = Worker(TOOLCHAIN, "answer_litert.py", path, len(about.classes))
-    version = re.search(r"^ai-edge-litert==(\S+)$", TOOLCHAIN.requirements, re.MULTILINE)
-    assert version is not None
-    return snippet_target(folder, about, "ai-edge-litert", version[1], worker, worker.close)
+    return snippet_target(folder, about, "ai-edge-litert", TOOLCHAIN.version("ai-edge-litert"), worker, worker.close)
 
 
 def use(about: About) -> str:  # noqa: ARG001

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.export.about import About
 from headstart.export.any_size import with_any_size
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.formats import ExportOptions, Format, Target, prepare_lines, snippet_target, write_snippet
 from headstart.export.graphs import read_onnx, runner
 from headstart.features.runtime import Compute, load_graph
 from headstart.model.model import Model
@@ -31,11 +31,7 @@ def load(folder: Path, about: About) -> Target:
 
 def use(about: About) -> str:
     """Return the program of the README."""
-    prepare = (
-        ["from preprocess import to_rgb", 'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size']
-        if about.any_size
-        else ["from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]']
-    )
+    prepare = prepare_lines(about)
     return "\n".join(
         [
             "import json, numpy, onnxruntime",

@@ -8,7 +8,7 @@ from pathlib import Path
 from headstart.errors import missing_extra
 from headstart.export.about import About
 from headstart.export.any_size import with_any_size
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.formats import ExportOptions, Format, Target, prepare_lines, snippet_target, write_snippet
 from headstart.export.graphs import runner
 from headstart.features.runtime import Compute, load_graph
 from headstart.model.metadata import KEY, graph_metadata, model_info
@@ -47,11 +47,7 @@ def _check_installed() -> None:
 
 def use(about: About) -> str:
     """Return the program of the README."""
-    prepare = (
-        ["from preprocess import to_rgb", 'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size']
-        if about.any_size
-        else ["from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]']
-    )
+    prepare = prepare_lines(about)
     return "\n".join(
         [
             "import json, numpy, openvino",

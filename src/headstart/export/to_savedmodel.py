@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 
 from headstart.errors import ModelError
 from headstart.export.about import About
 from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
-from headstart.export.to_litert import as_lines
+from headstart.export.labels import write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
-from headstart.files import encode
 from headstart.model.model import Model
 
 FOLDER = "saved_model"
@@ -25,7 +23,7 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
         source = Path(temporary) / "model.onnx"
         source.write_bytes(graph)
         run_program(TOOLCHAIN, "convert_savedmodel.py", source, folder / FOLDER)
-    (folder / "labels.txt").write_bytes(encode("\n".join(as_lines(about.classes)) + "\n"))
+    write_labels(about, folder)
     write_snippet(about, folder)
 
 
@@ -34,9 +32,7 @@ def load(folder: Path, about: About) -> Target:
     if not (folder / FOLDER / "saved_model.pb").is_file():
         raise ModelError(f"{folder / FOLDER} is missing; export the model again.")
     worker = Worker(TOOLCHAIN, "answer_savedmodel.py", folder / FOLDER, len(about.classes))
-    version = re.search(r"^tensorflow==(\S+)$", TOOLCHAIN.requirements, re.MULTILINE)
-    assert version is not None
-    return snippet_target(folder, about, "tensorflow", version[1], worker, worker.close)
+    return snippet_target(folder, about, "tensorflow", TOOLCHAIN.version("tensorflow"), worker, worker.close)
 
 
 def use(about: About) -> str:  # noqa: ARG001

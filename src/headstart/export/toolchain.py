@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,11 @@ class Toolchain:
     def requirements(self) -> str:
         """The locked versions, as a requirements file."""
         return (resources.files("headstart.export") / "toolchains" / f"{self.name}.txt").read_text("utf-8")
+
+    def version(self, package: str) -> str:
+        """Return the locked version of a package."""
+        versions: list[str] = re.findall(rf"^{package}==(\S+)$", self.requirements, re.MULTILINE)
+        return versions[0]
 
     @property
     def folder(self) -> Path:
@@ -137,7 +143,8 @@ def run_program(toolchain: Toolchain, program: str, *arguments: str | os.PathLik
 
 def _command(toolchain: Toolchain, program: str, arguments: Sequence[str | os.PathLike[str]]) -> list[str]:
     path = resources.files("headstart.export") / "toolchains" / program
-    return [str(toolchain.interpreter), "-I", str(path), *(os.fspath(argument) for argument in arguments)]
+    # The folder of a program is on its path, for onnx_tools; that of the user and variables of the environment are not.
+    return [str(toolchain.interpreter), "-E", "-s", str(path), *(os.fspath(argument) for argument in arguments)]
 
 
 def _run(command: Sequence[str], seconds: float, *, shown: bool) -> None:

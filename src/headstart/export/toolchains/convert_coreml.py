@@ -1,6 +1,6 @@
 """Convert ONNX to Core ML. Runs in the toolchain "coreml": python convert_coreml.py MODEL.onnx ABOUT.json OUT.mlpackage
 
-ABOUT.json has the labels, the precision, a description, and texts for the user-defined metadata.
+ABOUT.json has the labels, a description, and texts for the user-defined metadata.
 """
 
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
+from onnx_tools import bypass, drop_single_concats
 
 
 def convert(source: Path, about: dict[str, object], target: Path) -> None:
@@ -23,8 +24,7 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
             output.type.tensor_type.shape.dim[0].Clear()
             output.type.tensor_type.shape.dim[0].dim_value = 1
     model, _ = onnxsim.simplify(model)
-    half = about["precision"] == "fp16"
-    precision = coremltools.precision.FLOAT16 if half else coremltools.precision.FLOAT32
+    precision = coremltools.precision.FLOAT32
     # Given in both calls: without it the first one makes the program fp16, whatever the second one says.
     program = onnxsim.export_coreml(model, convert_to="milinternal", compute_precision=precision)
     image = coremltools.ImageType("pixels", (1, 3, height, width), color_layout=coremltools.colorlayout.RGB)
@@ -44,8 +44,7 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
 
 def take_planes(graph: onnx.GraphProto) -> tuple[int, int]:
     """Let the graph take float planes [1, 3, height, width], without Transpose and Cast; return height and width."""
-    for node in [n for n in graph.node if n.op_type == "Concat" and len(n.input) == 1]:
-        bypass(graph, node)
+    drop_single_concats(graph)
     height, width = (size.dim_value for size in graph.input[0].type.tensor_type.shape.dim[1:3])
     wanted = {"Transpose", "Cast"}
     while wanted:
@@ -58,15 +57,6 @@ def take_planes(graph: onnx.GraphProto) -> tuple[int, int]:
     graph.input.append(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, height, width]))
     del graph.value_info[:]
     return height, width
-
-
-def bypass(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    """Remove a node; what read its output reads its input."""
-    for other in graph.node:
-        names = [node.input[0] if name == node.output[0] else name for name in other.input]
-        del other.input[:]
-        other.input.extend(names)
-    graph.node.remove(node)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import flatbuffers
-import onnx
 from ai_edge_litert import schema_py_generated as schema
+from onnx_tools import run_onnx2tf
 
 LABELS = "labels.txt"
 IDENTIFIER = b"M001"  # of the metadata's own FlatBuffer, and the oldest parser that reads it
@@ -25,20 +25,8 @@ TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 
 def convert(source: Path, about: dict[str, Any], target: Path) -> None:
     """Convert, refuse operators that no interpreter knows, and write the model with its metadata and labels."""
-    model = onnx.load(source)
-    drop_single_concats(model)
     with tempfile.TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder) / "model.onnx")
-        import onnx2tf
-
-        onnx2tf.convert(
-            input_onnx_file_path=str(Path(folder) / "model.onnx"),
-            output_folder_path=str(Path(folder) / "out"),
-            batch_size=1,
-            keep_shape_absolutely_input_names=["pixels"],
-            non_verbose=True,
-        )
-        (path,) = Path(folder, "out").glob("*_float32.tflite")
+        (path,) = run_onnx2tf(source, Path(folder)).glob("*_float32.tflite")
         content = path.read_bytes()
     flat = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     unknown = {code.customCode.decode() for code in flat.operatorCodes if code.customCode}
@@ -57,19 +45,6 @@ def convert(source: Path, about: dict[str, Any], target: Path) -> None:
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, (1980, 1, 1, 0, 0, 0)), "\n".join(about["labels"]) + "\n")
     target.write_bytes(stream.getvalue())
-
-
-def drop_single_concats(model: onnx.ModelProto) -> None:
-    """Remove Concat nodes of one input, which onnx2tf turns into an operator that no interpreter has."""
-    outputs = {value.name for value in model.graph.output}
-    for node in [n for n in model.graph.node if n.op_type == "Concat" and len(n.input) == 1]:
-        if node.output[0] in outputs:
-            node.op_type = "Identity"
-            del node.attribute[:]
-            continue
-        for other in model.graph.node:
-            other.input[:] = [node.input[0] if name == node.output[0] else name for name in other.input]
-        model.graph.node.remove(node)
 
 
 def metadata(about: dict[str, Any], graph: schema.SubGraphT) -> bytes:

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import onnx
 import tensorflow
+from onnx_tools import run_onnx2tf
 
 depthwise_convolution = tensorflow.nn.depthwise_conv2d
 
@@ -24,25 +24,10 @@ def with_two_dilations(*arguments: Any, dilations: Any = None, **options: Any) -
 
 def convert(source: Path, target: Path) -> None:
     """Convert, for one image at a time, and keep what is a SavedModel."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    from convert_litert import drop_single_concats
-
-    tensorflow.nn.depthwise_conv2d = with_two_dilations  # before onnx2tf takes it
-    import onnx2tf
-
-    model = onnx.load(source)
-    drop_single_concats(model)
+    tensorflow.nn.depthwise_conv2d = with_two_dilations  # before onnx2tf, which is imported late, takes it
     with tempfile.TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder) / "model.onnx")
-        onnx2tf.convert(
-            input_onnx_file_path=str(Path(folder) / "model.onnx"),
-            output_folder_path=str(Path(folder) / "out"),
-            batch_size=1,
-            keep_shape_absolutely_input_names=["pixels"],
-            flatbuffer_direct_output_saved_model=True,
-            non_verbose=True,
-        )
-        (found,) = [path.parent for path in Path(folder, "out").rglob("saved_model.pb")]
+        results = run_onnx2tf(source, Path(folder), flatbuffer_direct_output_saved_model=True)
+        (found,) = [path.parent for path in results.rglob("saved_model.pb")]
         target.mkdir()
         for name in ("saved_model.pb", "variables", "assets"):
             if (found / name).is_dir():
