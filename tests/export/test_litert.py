@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from headstart import FitOptions, fit_dataset, open_dataset
 from headstart.errors import OptionError
 from headstart.export import ExportOptions, export_model, toolchain, verify_export
 from headstart.export.labels import as_lines
@@ -52,6 +53,15 @@ def test_an_export_is_proven_and_verified(litert, exports, tmp_path):
     assert inputs == {"pixels": [[1, about["height"], about["width"], 3], "uint8"]}
     assert outputs["probabilities"] == [[1, len(parity["about"]["classes"])], "float32"]
     assert set(outputs) == {"probabilities", "distance"}
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_a_model_of_several_taps_is_converted(litert, photos, tmp_path):
+    options = FitOptions("headstart-m", cut=("stage4", "stage5", "features"), cache=False)
+    export = export_model(fit_dataset(open_dataset(photos), options).model, "litert", tmp_path / "export")
+    assert export.proof is not None
+    assert not export.proof.problems
 
 
 @pytest.mark.exports

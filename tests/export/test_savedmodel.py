@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from headstart import FitOptions, fit_dataset, open_dataset
 from headstart.errors import ModelError
-from headstart.export import verify_export
+from headstart.export import export_model, verify_export
 from headstart.export.about import hash_files
 from headstart.export.to_savedmodel import FOLDER, TOOLCHAIN
 from headstart.export.toolchain import Worker, run_program
@@ -56,6 +57,15 @@ def test_an_export_is_proven_and_verified(tensorflow, exports):
     assert all(comparison["changed"] == 0 for comparison in parity["proof"]["comparisons"])
     assert set(hash_files(folder)) >= {f"{FOLDER}/saved_model.pb", f"{FOLDER}/variables/variables.index", "labels.txt"}
     assert not verify_export(folder).problems
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_a_model_of_several_taps_is_converted(tensorflow, photos, tmp_path):
+    options = FitOptions("headstart-m", cut=("stage4", "stage5", "features"), cache=False)
+    export = export_model(fit_dataset(open_dataset(photos), options).model, "savedmodel", tmp_path / "export")
+    assert export.proof is not None
+    assert not export.proof.problems
 
 
 @pytest.mark.exports
