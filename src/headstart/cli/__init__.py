@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 
 from headstart.cli import backbones
+from headstart.cli.cache import cache
 from headstart.cli.check import check
 from headstart.cli.compare import compare
 from headstart.cli.diff import diff
@@ -54,6 +55,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verify,
     sample,
     download,
+    cache,
 )
 for _command in COMMANDS:
     add_command(app, _command, "open" if _command is open_report else None)

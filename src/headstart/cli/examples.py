@@ -40,5 +40,9 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("headstart verify model", "status 1 if this machine predicts something else"),
         ("headstart verify model-openvino", "the proof of an export, replayed here"),
     ],
+    "cache": [
+        ("headstart cache", "what is kept on this machine, and how large it is"),
+        ("headstart cache --clear features --unused-days 30", "forget images not seen for a month"),
+    ],
     "sample": [("headstart sample horses-or-humans sample", "a dataset to try things on")],
 }

@@ -54,7 +54,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
-        self.path = Path(f"features-v{VERSION}.sqlite")
+        self.path = Path(self.file_name())
         self.max_bytes = max_bytes
         self.notes: list[str] = []
         self._lock = threading.Lock()
@@ -71,6 +71,11 @@ class FeatureCache:
                 self._start_over(error)
         except OSError as error:
             self._turn_off(error)
+
+    @staticmethod
+    def file_name() -> str:
+        """Return the name of the file in the cache folder."""
+        return f"features-v{VERSION}.sqlite"
 
     def __enter__(self) -> FeatureCache:
         return self
@@ -107,6 +112,34 @@ class FeatureCache:
                     self._connection.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
             except sqlite3.DatabaseError as error:
                 self._handle(error)
+
+    def count(self) -> int:
+        """Return how many entries there are, 0 where the cache is not used."""
+        with self._lock:
+            try:
+                found = self._connection and self._connection.execute("SELECT COUNT(*) FROM entries").fetchone()
+            except sqlite3.DatabaseError as error:
+                self._handle(error)
+                found = None
+            return int(found[0]) if found else 0
+
+    def clear(self, unused_since: int) -> int:
+        """Delete the entries last used at ``unused_since`` (Unix time) or before, give the space back, and count them.
+
+        A use is recorded once a day. Where the file cannot be changed ``notes`` says why.
+        """
+        with self._lock:
+            if self._connection is None:
+                return 0
+            try:
+                with self._connection:
+                    deleted = self._connection.execute("DELETE FROM entries WHERE used <= ?", (unused_since,)).rowcount
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return deleted
+            except sqlite3.DatabaseError as error:
+                self._handle(error)
+                return 0
 
     def close(self) -> None:
         """Record what was used, drop the least recently used entries beyond ``max_bytes``, and close."""

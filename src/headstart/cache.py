@@ -1,0 +1,171 @@
+"""What the cache folder holds, and clearing it. Everything there can be made or fetched again, but imported backbones.
+
+Only files and folders that are named as Headstart names them are counted and deleted: the folder may be anyone's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.backbones import store
+from headstart.errors import OptionError
+from headstart.features.cache import FeatureCache
+from headstart.files import TEMPORARY, sweep_unfinished
+from headstart.machine import cache_folder
+
+HEX32, HEX64 = "[0-9a-f]{32}", "[0-9a-f]{64}"
+DAY = 86_400  # seconds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of content: what it is, the folder it is in ("" for the cache folder itself), and how it is named."""
+
+    name: str
+    what: str
+    folder: str
+    pattern: str
+
+
+FEATURES = Kind(
+    "features", "features and thumbnails of images", "", r"features-v\d+\.sqlite(-wal|-shm|-journal|\.damaged-[\d-]+)?"
+)
+BACKBONES = Kind("backbones", "prepared backbones", "backbones", HEX32)
+KINDS = (
+    FEATURES,
+    BACKBONES,
+    Kind("hub", "downloads from the Hugging Face Hub", "hub", rf"{HEX32}(\.json)?"),
+    Kind("toolchains", "converters of headstart export", "toolchains", r"[a-z0-9_-]+-[0-9a-f]{16}"),
+    Kind("web", "ONNX Runtime for web pages", "", r"onnxruntime-web-[\d.]+"),
+    Kind("speeds", "speeds measured on this machine", "speeds", r"[^/]+\.json"),
+    Kind("checks", "graphs that passed their check", "checked_graphs", rf"[^/]+-{HEX64}"),
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What there is of a kind: entries, their bytes on the disk, and for backbones how many were imported by name."""
+
+    kind: Kind
+    entries: int
+    bytes: int
+    imported: int = 0
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What was deleted of a kind, how many imported backbones were kept, and what could not be deleted, and why."""
+
+    kind: Kind
+    entries: int
+    bytes: int
+    kept: int = 0
+    failed: tuple[str, ...] = ()
+
+
+def contents() -> tuple[Content, ...]:
+    """Return what the cache folder holds, by kind. Of the features each image counts once for each network."""
+    found = []
+    for kind in KINDS:
+        paths = list(_paths(kind))
+        entries = len(paths)
+        if kind is FEATURES:
+            entries = 0
+            if any(path.name == FeatureCache.file_name() for path in paths):
+                with FeatureCache() as cache:
+                    entries = cache.count()
+        imported = len(_imported()) if kind is BACKBONES else 0
+        found.append(Content(kind, entries, sum(map(_size, paths)), imported))
+    return tuple(found)
+
+
+def clear(names: Sequence[str], unused_days: int = 0) -> tuple[Cleared, ...]:
+    """Delete what there is of kinds, by name, or of all with "all"; imported backbones are kept.
+
+    With ``unused_days``, 0 or more, only what was not used for so many days; of all but the features, what was not
+    changed for as long. Raises OptionError for an unknown kind.
+    """
+    known = {kind.name: kind for kind in KINDS}
+    for name in names:
+        if name not in known and name != "all":
+            raise OptionError(f"Unknown kind {name!r}; expected {', '.join(known)} or all.")
+    kinds = KINDS if "all" in names else [kind for kind in KINDS if kind.name in names]
+    before = time.time() - unused_days * DAY
+    return tuple(_clear_features(kind, before) if kind is FEATURES else _clear(kind, before) for kind in kinds)
+
+
+def _clear_features(kind: Kind, before: float) -> Cleared:
+    """Delete entries in the database, which other processes may have open, and the copies of damaged ones."""
+    size = sum(map(_size, _paths(kind)))
+    entries, failed = 0, []
+    for path in _paths(kind):
+        if ".damaged-" in path.name:
+            failed += _delete(path)
+    if (cache_folder() / FeatureCache.file_name()).is_file():
+        with FeatureCache() as cache:
+            entries = cache.clear(int(before))
+            failed += cache.notes
+    return Cleared(kind, entries, max(0, size - sum(map(_size, _paths(kind)))), failed=tuple(failed))
+
+
+def _clear(kind: Kind, before: float) -> Cleared:
+    kept = _imported() if kind is BACKBONES else set()
+    entries, size, failed = 0, 0, []
+    with suppress(OSError):
+        sweep_unfinished(cache_folder() / kind.folder)
+    for path in list(_paths(kind)):
+        if path in kept or path.lstat().st_mtime > before:
+            continue
+        bytes_there = _size(path)
+        errors = _delete(path)
+        failed += errors
+        if not errors:
+            entries, size = entries + 1, size + bytes_there
+    return Cleared(kind, entries, size, len(kept), tuple(failed))
+
+
+def _imported() -> set[Path]:
+    """The folders of the backbones that were imported under a name: their originals may be gone."""
+    return {entry.folder for entry in store.entries() if entry.name}
+
+
+def _paths(kind: Kind) -> Iterator[Path]:
+    """Yield the paths of a kind. A link is not followed, be it the folder or in it."""
+    folder = cache_folder() / kind.folder
+    if not folder.is_dir() or (kind.folder and folder.is_symlink()):
+        return
+    for path in sorted(folder.iterdir()):
+        if re.fullmatch(kind.pattern, path.name) and not path.is_symlink():
+            yield path
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder. What vanishes meanwhile counts as nothing."""
+    try:
+        if not path.is_dir():
+            return path.lstat().st_size
+    except OSError:
+        return 0
+    return sum(_size(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
+
+
+def _delete(path: Path) -> list[str]:
+    """Delete a file or a folder, which nobody sees half deleted. Returns why it could not be deleted."""
+    hidden = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        path.replace(hidden)
+        if hidden.is_dir():
+            shutil.rmtree(hidden)
+        else:
+            hidden.unlink()
+    except OSError as error:
+        return [f"{path.name} could not be deleted: {error.strerror or error}"]
+    return []
