@@ -40,6 +40,19 @@ def test_saved_and_loaded_gives_the_same_predictions(photos, tmp_path):
     assert loaded.predict(paths).tolist() == classifier.predict(paths).tolist()
 
 
+def test_the_report_of_a_fit_is_written_and_a_loaded_model_says_where_its_own_is(fitted, tmp_path):
+    classifier = hs.ImageClassifier()
+    with pytest.raises(NotFittedError):
+        classifier.report(tmp_path)
+    classifier.result_, classifier.model_ = fitted, fitted.model
+    folder = tmp_path / "new" / "report"
+    assert classifier.report(folder) == str(folder / "report.html")
+    accuracy = fitted.accuracy["validation"]
+    assert f"{accuracy.correct} of {accuracy.count}" in (folder / "report.html").read_text("utf-8")
+    with pytest.raises(OptionError, match="headstart open FOLDER"):
+        hs.load(classifier.save(tmp_path / "model")).report(tmp_path)
+
+
 def test_labels_keep_their_type_and_groups_are_used(photos):
     paths, labels = paths_and_labels(photos / "train")
     numbers = [int(name == "disc") for name in labels]

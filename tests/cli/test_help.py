@@ -41,6 +41,29 @@ def test_closed_choices_are_named_and_no_option_takes_a_type(run):
     assert "--runtime auto|onnxruntime|openvino" in run("fit", "-h")[1]
 
 
+def test_no_value_is_called_by_its_type(run):
+    commands = dict(get_command(app).commands)
+    group = commands.pop("backbones")
+    names = [[name] for name in commands] + [["backbones", name] for name in group.commands]
+    for words in names:
+        out = run(*words, "-h")[1]
+        assert not re.search(r"^ +(-\w, )?--[\w-]+ (TEXT|X|PATH|A,B,C)\b", out, re.MULTILINE), words
+    assert "--optimizer rmsprop|adam|adamw|sgd" in run("fine-tune", "-h")[1]
+    assert "--dropout RATE,..." in run("compare", "-h")[1]
+
+
+def test_the_list_of_commands_shortens_no_line(run):
+    assert "..." not in run("-h")[1].partition("Commands:")[2]
+
+
+def test_who_compares_models_is_led_to_evaluate(run, model_folder, photos):
+    err = run("compare", model_folder, model_folder, photos)[2]
+    assert "to compare models: headstart evaluate MODEL OTHER DATA" in err
+    status, _, err = run("compare", model_folder)
+    assert status == 2
+    assert "is a model, and compare ranks backbones on images; to compare models: headstart evaluate" in err
+
+
 def test_mistyped_commands_and_options_are_answered_with_the_right_ones(run):
     assert "Did you mean 'fit'?" in run("fti")[2]
     assert "--backbone" in run("fit", "x", "--bakbone", "y")[2]

@@ -61,7 +61,7 @@ def confident_learning(
     for i in np.flatnonzero(is_suspect):
         name = classes[predicted[i]]
         p_predicted, p_label = probabilities[i, predicted[i]], probabilities[i, labels[i]]
-        why = f"labelled {classes[labels[i]]}, predicted {name} ({p_predicted:.0%})"
+        why = f"labelled {classes[labels[i]]}, predicted {name} with probability {p_predicted:.0%}"
         action, confidence = f"review: relabel as {name}?", float(p_predicted - p_label)
         yield Finding("label_issue", (paths[int(i)],), certainty, confidence, action, why, name)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,23 @@ class ImageClassifier:
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
         """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too."""
         return str(write_model(self._predictor().model, folder, overwrite=overwrite))
+
+    def report(self, folder: str | os.PathLike[str]) -> str:
+        """Write the report of the fit, ``report.html``, and return its path.
+
+        ``folder`` is best that of ``save``, where ``headstart open`` finds it; it is made where it is missing. Raises
+        OptionError for a loaded model, which has no images: its report is in its folder; ModelError if the page cannot
+        be written.
+        """
+        from headstart.report import write_report  # this method alone: a fit without a report needs none of its code
+
+        self._predictor()  # raises where nothing is fitted
+        if not hasattr(self, "result_"):
+            raise OptionError(
+                "A loaded model has no images to report on; headstart open FOLDER shows the report in its folder."
+            )
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return str(write_report(self.result_, folder))
 
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""

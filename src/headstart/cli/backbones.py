@@ -131,7 +131,9 @@ def pull_backbone(
 
 def import_backbone(
     backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A file.onnx, or any id that --backbone takes.")],
-    name: Annotated[str | None, typer.Option(help="Name of the backbone; the file's name by default.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the backbone; the file's name by default.")
+    ] = None,
     input_flags: InputFlags = InputFlags(),
 ) -> None:
     """Keep a backbone, prepared with these options, under a name that --backbone takes."""

@@ -26,12 +26,16 @@ from headstart.machine import quiet_frameworks
 def check(
     data: DataArgument,
     fix_list: Annotated[
-        str | None, typer.Option(help="Write a table (.csv) of all images with the findings, to edit and fit.")
+        str | None,
+        typer.Option(metavar="FILE", help="Write a table (.csv) of all images with the findings, to edit and fit."),
     ] = None,
     report: Annotated[
-        str | None, typer.Option(help="Write a page (.html) of the findings with images, to tick and save corrections.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Write a page (.html) of the findings with images, to tick and save corrections."
+        ),
     ] = None,
-    backbone: Annotated[str, typer.Option(help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
+    backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     as_json: JsonOption = False,
     reading: LabelFlags = LabelFlags(),
     run: CachedRunOptions = CachedRunOptions(),

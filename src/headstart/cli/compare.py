@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headstart.cli.examples import ELSEWHERE
 from headstart.cli.options import (
     CONDITION_FAILED,
     DEFAULT_BACKBONE,
@@ -35,13 +37,13 @@ if TYPE_CHECKING:
 class VaryFlags:
     """Options of a fit of which several values are compared, separated by commas: every combination is a row."""
 
-    head: Annotated[str | None, head_option(metavar="A,B,C", help="Heads as of fit: ridge,mlp [auto].")] = None
-    dropout: Annotated[str | None, head_option(metavar="A,B,C", help="Dropout rates: 0,0.2,0.5.")] = None
-    hidden: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: units of the hidden layer.")] = None
-    optimizer: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: rmsprop, adam, adamw or sgd.")] = None
-    lr: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: learning rates.")] = None
-    epochs: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: numbers of epochs.")] = None
-    batch_size: Annotated[str | None, head_option(metavar="A,B,C", help="mlp: images per step.")] = None
+    head: Annotated[str | None, head_option(metavar="KIND,...", help="Heads as of fit: ridge,mlp [auto].")] = None
+    dropout: Annotated[str | None, head_option(metavar="RATE,...", help="Dropout rates: 0,0.2,0.5.")] = None
+    hidden: Annotated[str | None, head_option(metavar="N,...", help="mlp: units of the hidden layer.")] = None
+    optimizer: Annotated[str | None, head_option(metavar="NAME,...", help="mlp: rmsprop, adam, adamw or sgd.")] = None
+    lr: Annotated[str | None, head_option(metavar="RATE,...", help="mlp: learning rates.")] = None
+    epochs: Annotated[str | None, head_option(metavar="N,...", help="mlp: numbers of epochs.")] = None
+    batch_size: Annotated[str | None, head_option(metavar="N,...", help="mlp: images per step.")] = None
 
     def variants(self, seed: int) -> tuple[Variant, ...]:
         """Return a variant for each combination of the values, none where no option is given. Raises OptionError."""
@@ -57,8 +59,10 @@ class VaryFlags:
 class CompareFlags(LabelFlags):
     """How backbones are compared."""
 
-    cuts: Annotated[str, typer.Option(help="auto: the cut that fit would choose; all: every cut.")] = "auto"
-    group_by: Annotated[str, typer.Option(help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
+    cuts: Annotated[
+        str, typer.Option(metavar="auto|all", help="auto: the cut that fit would choose; all: every cut.")
+    ] = "auto"
+    group_by: Annotated[str, typer.Option(metavar="RULE", help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
     time_limit: Annotated[
         float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
     ] = None
@@ -76,23 +80,25 @@ class CompareFlags(LabelFlags):
 def compare(
     data: DataArgument,
     backbones: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Ids of the backbones, separated by commas.")
+        str, typer.Option(metavar="ID,...", help="Ids of the backbones, separated by commas.")
     ] = DEFAULT_BACKBONE,
     weights: Annotated[
         list[str] | None,
         typer.Option(metavar="ID=FILE", help="Weights for one of the ids; several for the same id are compared."),
     ] = None,
-    flags: CompareFlags = CompareFlags(),
     head: VaryFlags = VaryFlags(),
+    flags: CompareFlags = CompareFlags(),
     as_json: JsonOption = False,
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
 ) -> None:
-    """Rank backbones, places to cut them, and values of a fit's options, on a dataset."""
+    """Rank backbones, cuts and options; for models see evaluate."""
     from headstart.compare import compare_backbones, parse_entries
     from headstart.data import open_dataset
 
+    if (Path(data) / "config.json").is_file() and (Path(data) / "model.onnx").is_file():
+        raise OptionError(f"{data} is a model, and compare ranks backbones on images; {ELSEWHERE['compare']}.")
     options = flags.options(run.compute, head)
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])

@@ -21,7 +21,7 @@ def diff(
     other: Annotated[str, typer.Argument(metavar="OTHER", help="Another model folder.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say what differs between two models: settings, classes, images, accuracy."""
+    """Show what differs between two models, accuracy included."""
     from headstart.compare.model_diff import diff_models
     from headstart.model.folder import read_model
 

@@ -17,7 +17,9 @@ def download(
         typer.Argument(metavar="NAME", help="horses-or-humans, cats-and-dogs-filtered, flower-photos or ants-bees."),
     ],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for a silent server.")] = 30,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How long to wait for a silent server.")
+    ] = 30,
     messages: Messages = Messages(),
 ) -> None:
     """Download a public dataset, verified and resumed."""

@@ -39,10 +39,11 @@ class EvaluateFlags(LabelFlags):
     """How DATA is read and grouped, and the accuracy that is required."""
 
     group_by: Annotated[
-        str, evaluation_option(help=f"To compare models, images that count together: {GROUP_BY_HELP}")
+        str, evaluation_option(metavar="RULE", help=f"To compare models, images that count together: {GROUP_BY_HELP}")
     ] = "auto"
     min_accuracy: Annotated[
-        float | None, evaluation_option(min=0, max=1, help="Exit with status 1 if the accuracy is below this share.")
+        float | None,
+        evaluation_option(min=0, max=1, metavar="SHARE", help="Exit with status 1 if the accuracy is below this."),
     ] = None
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# What people look for under the name of another command, told where it gets more arguments than it takes.
+ELSEWHERE = {"compare": "to compare models: headstart evaluate MODEL OTHER DATA"}
 EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "fit": [
         ("headstart fit photos -o model --open", "the classes are the folders of photos"),

@@ -33,7 +33,9 @@ class ExportFlags(ReadFlags):
     output: Annotated[
         Path | None, common("-o", "--output", metavar="DIR", help="Folder to write; MODEL-FORMAT by default.")
     ] = None
-    precision: Annotated[str, common(help="auto (that of the model), fp32, fp16 (openvino) or int8.")] = "auto"
+    precision: Annotated[
+        str, common(metavar="auto|fp32|fp16|int8", help="auto: that of the model; fp16: openvino.")
+    ] = "auto"
     any_size: Annotated[
         bool, common("--any-size", help="onnx, openvino: take one decoded image of any size; crop and resize inside.")
     ] = False
@@ -65,7 +67,7 @@ def export(
     as_json: JsonOption = False,
     messages: Messages = Messages(),
 ) -> None:
-    """Export a model for another runtime, with the proof that it answers the same."""
+    """Export a model for another runtime, proven to answer the same."""
     from headstart.data import open_dataset
     from headstart.export import ExportOptions, export_model
     from headstart.model.folder import read_model

@@ -30,26 +30,33 @@ class TrainingFlags:
         common(metavar="TAP|LAYER|INDEX|all", help="First layer to train [the last two stages]."),
     ] = None
     epochs: Annotated[int | None, common(help="Maximum number of epochs [5].")] = None
-    lr: Annotated[float | None, training_option(help="Learning rate [0.0003].")] = None
+    lr: Annotated[float | None, training_option(metavar="RATE", help="Learning rate [0.0003].")] = None
     batch_size: Annotated[int | None, training_option(help="Images per step [16].")] = None
-    optimizer: Annotated[str | None, training_option(help="rmsprop, adam, adamw or sgd [adamw].")] = None
+    optimizer: Annotated[
+        str | None, training_option(metavar="rmsprop|adam|adamw|sgd", help="The optimizer [adamw].")
+    ] = None
     layer_decay: Annotated[
-        float | None, training_option(help="Learning rate of a stage relative to that of the next [0.75].")
+        float | None,
+        training_option(metavar="FACTOR", help="Learning rate of a stage relative to that of the next [0.75]."),
     ] = None
     gradual: Annotated[
         bool, training_option("--gradual", help="Unfreeze the last stage first, one more stage in each epoch.")
     ] = False
     batch_norm: Annotated[
-        str | None, training_option(help="Batch norm statistics: frozen, or update them [frozen].")
+        str | None, training_option(metavar="frozen|update", help="What batch norm statistics are [frozen].")
     ] = None
-    augmentation: Annotated[str, training_option(help="none, flip, light or lesson.")] = "light"
+    augmentation: Annotated[
+        str, training_option(metavar="none|flip|light|lesson", help="How images are varied in each epoch.")
+    ] = "light"
     class_weights: Annotated[
         bool | None, training_option("--class-weights", help="Every class counts the same, however few its images.")
     ] = None
     patience: Annotated[
         int | None, training_option(help="Stop when the validation loss has not fallen for so many epochs.")
     ] = None
-    stop_at_accuracy: Annotated[float | None, training_option(help="Stop at this training accuracy.")] = None
+    stop_at_accuracy: Annotated[
+        float | None, training_option(metavar="SHARE", help="Stop at this training accuracy.")
+    ] = None
     time_limit: Annotated[
         float | None, training_option(metavar="SECONDS", help="Lower the number of epochs to keep to this time.")
     ] = None
@@ -83,9 +90,9 @@ class TrainingFlags:
 class FineTuneRunOptions(FitRunOptions):
     """Options of the run, whose precision is that of the training."""
 
-    precision: Annotated[str, run_option(help="Of the training: auto, fp32, bf16 or fp16. Evaluation is in fp32.")] = (
-        "auto"
-    )
+    precision: Annotated[
+        str, run_option(metavar="auto|fp32|bf16|fp16", help="Of the training; evaluation is in fp32.")
+    ] = "auto"
 
     @property
     def compute(self) -> Compute:
@@ -103,12 +110,14 @@ def fine_tune(
     training: TrainingFlags = TrainingFlags(),
     reading: LabelFlags = LabelFlags(),
     input_flags: InputFlags = InputFlags(),
-    dropout: Annotated[float | None, head_option(help="Dropout rate of the ridge head, in closed form.")] = None,
+    dropout: Annotated[
+        float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")
+    ] = None,
     targets: EvaluationFlags = EvaluationFlags(),
     run: FineTuneRunOptions = FineTuneRunOptions(),
     messages: Messages = Messages(),
 ) -> None:
-    """Fit, then fine-tune the backbone; used only if significantly better."""
+    """Fit, then train the backbone too; kept only if it is better."""
     from headstart import finetune
     from headstart.finetune.checkpoint import delete_checkpoints
 

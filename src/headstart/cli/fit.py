@@ -193,8 +193,8 @@ class FitRunOptions(CachedRunOptions):
     seed: SeedOption = 0
     strict: StrictOption = False
     overwrite: Annotated[bool, run_option("--overwrite", help="Replace a model of other data or classes, too.")] = False
-    model_version: Annotated[str, run_option(metavar="TEXT", help="Version of the model, for its card.")] = ""
-    author: Annotated[str, run_option(metavar="TEXT", help="Who made the model, for its card.")] = ""
+    model_version: Annotated[str, run_option(metavar="VERSION", help="Version of the model, for its card.")] = ""
+    author: Annotated[str, run_option(metavar="NAME", help="Who made the model, for its card.")] = ""
 
 
 def fit(

@@ -97,6 +97,8 @@ class Command(TyperCommand):
             rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
             error.message = shorten(line(error.message))
+            if "unexpected extra" in error.message and (hint := examples.ELSEWHERE.get(" ".join(path))):
+                error.message += f" ({hint})"
             param = getattr(error, "param", None)
             if param is not None and " " in param.make_metavar(ctx):
                 error.param_hint = f"'{param.make_metavar(ctx).split()[-1]}'"  # of "[MODEL]... DATA" it is DATA

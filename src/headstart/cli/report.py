@@ -14,7 +14,7 @@ from headstart.cli.terminal import line
 def report(
     model: ModelArgument,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The page; MODEL/report.html by default.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The page; MODEL/report.html by default.")
     ] = None,
 ) -> None:
     """Write the report of a model again, as one HTML page."""

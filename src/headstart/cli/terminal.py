@@ -157,7 +157,7 @@ def _properties(row: ComparedCut) -> tuple[bool, bool, bool]:
 
 
 def print_findings(findings: Sequence[Finding], images: int) -> None:
-    """Print the findings of a check by kind, a few files of each."""
+    """Print the findings of a check by kind, a few of each, how many more there are, and how to see them."""
     if not findings:
         print(f"{counted(images, 'image')} checked, nothing found")
         return
@@ -165,14 +165,21 @@ def print_findings(findings: Sequence[Finding], images: int) -> None:
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, []).append(finding)
+    hidden = 0
     for kind, members in kinds.items():
         print(line(f"{kind.replace('_', ' ')}: {len(members)}"))
-        for finding in members[:MAX_FINDINGS]:
+        # One more line would tell of a single finding that it is hidden.
+        shown = members if len(members) == MAX_FINDINGS + 1 else members[:MAX_FINDINGS]
+        for finding in shown:
             files = listed(finding.files, 4, " = ")
             prefix = f"{files}: " if files else ""
             print(line(f"  {finding.certainty:8}  {prefix}{finding.why}; {finding.action}"))
-        if len(members) > MAX_FINDINGS:
-            print(f"            and {len(members) - MAX_FINDINGS} more (--json names all)")
+        if len(members) > len(shown):
+            hidden += len(members) - len(shown)
+            print(f"            and {len(members) - len(shown)} more")
+    if hidden:
+        count = counted(hidden, "finding")
+        print(f"{count} not listed: --report check.html shows all with their images, --json names all")
 
 
 def listed(names: Sequence[str], count: int, separator: str = ", ") -> str:

@@ -20,7 +20,7 @@ def verify(
         bool, run_option("--strict", help="An export: exit with status 1, too, if something was not proven here.")
     ] = False,
 ) -> None:
-    """Check that a model, or an export of one, predicts the same on this machine."""
+    """Check that a model or an export predicts the same here."""
     from headstart.files import recover_folder
 
     recover_folder(Path(model))
