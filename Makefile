@@ -4,15 +4,18 @@
 # make docs    the documentation site, in site/
 # make fuzz    hostile inputs, SEED=0 COUNT=10000 (hours: COUNT=100000)
 # make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
+# make notebooks  the notebooks in examples/, executed where Headstart was installed by pip, outside the repository
 # make exports the tests that need the converters of export formats, which are installed in .toolchains
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO ?= .venv-zoo
+NOTEBOOKS ?= .notebooks
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 SEED ?= 0
 COUNT ?= 10000
 
-.PHONY: setup test fast lint docs fuzz zoo exports demo clean
+.PHONY: setup test fast lint docs fuzz zoo notebooks exports demo clean
 
 setup: $(VENV)/.ready
 
@@ -46,13 +49,36 @@ test: lint
 fuzz: setup
 	$(BIN)/python tests/fuzz --seed $(SEED) --count $(COUNT)
 
+# PyTorch for processors, several GB smaller than the build for GPUs, into the environment $(1).
+define install_torch
+$(1)/bin/pip install --quiet --disable-pip-version-check $(2) --index-url $(TORCH_INDEX) \
+	|| echo "$(TORCH_INDEX) cannot be reached: PyTorch comes from pip's own index, maybe built for GPUs (some GB more)."
+endef
+
 $(ZOO)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(ZOO)
+	$(call install_torch,$(ZOO),torch torchvision)
 	$(ZOO)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,torch,timm,keras]'
 	touch $@
 
 zoo: $(ZOO)/.ready
 	$(ZOO)/bin/pytest -m zoo
+
+# Two environments, with PyTorch and without. The present state is installed each time, as a wheel, not as a link to src.
+$(NOTEBOOKS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(NOTEBOOKS)/full
+	$(PYTHON) -m venv $(NOTEBOOKS)/bare
+	$(call install_torch,$(NOTEBOOKS)/full,torch)
+	$(NOTEBOOKS)/full/bin/pip install --quiet --disable-pip-version-check '.[notebooks,torch,keras]'
+	$(NOTEBOOKS)/bare/bin/pip install --quiet --disable-pip-version-check '.[notebooks]'
+	touch $@
+
+notebooks: setup $(NOTEBOOKS)/.ready
+	for environment in full bare; do \
+		$(NOTEBOOKS)/$$environment/bin/pip install --quiet --no-deps --force-reinstall . || exit 1; \
+	done
+	HEADSTART_NOTEBOOKS=$(NOTEBOOKS) $(BIN)/pytest -m notebooks
+	@echo "The executed notebooks, with their pictures: $(NOTEBOOKS)/executed"
 
 exports: setup
 	HEADSTART_TOOLCHAINS=.toolchains $(BIN)/pytest -m exports
@@ -71,4 +97,4 @@ demo: $(VENV)/.core
 	@$(BIN)/headstart open demo/model
 
 clean:
-	rm -rf $(VENV) $(ZOO) .toolchains demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ZOO) $(NOTEBOOKS) .toolchains demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,18 +1,21 @@
 """The notebooks in examples/: each runs from top to bottom, and gives again the figures that are stored in it.
 
-They are executed in three ways, each in an empty folder outside the repository: on real images and weights in a folder
-(where there are any), with a local web server in place of the hosts, and without any connection.
+They are executed in three ways, each in an empty folder outside the repository with a home of its own: on real images
+and weights in a folder (where there are any), with a local web server in place of the hosts, and without a connection.
+``make zoo`` executes them in the environment of the tests; ``make notebooks`` in two into which Headstart was installed
+as its users do it, of which one has no PyTorch: HEADSTART_NOTEBOOKS names their folder, and gets what was executed.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 import zipfile
-from functools import partial
+from functools import cache, partial
 from hashlib import md5, sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,8 @@ from headstart.data.rendered import render
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 NAMES = {"lesson3-inception", "exercise-horses-humans", "tutorial-mobilenetv2", "dropout"}
+INSTALLED = os.environ.get("HEADSTART_NOTEBOOKS")
+TESTS = ROOT / "tests"
 TOLERANCE = 0.03  # of an accuracy: a runtime in bf16 changes a few predictions for 153 images
 WEIGHTS = {  # the files that Keras publishes for the networks of the notebooks, and their sizes in pixels
     "lesson3-inception": {"InceptionV3": {150: "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"}},
@@ -34,6 +39,12 @@ WEIGHTS = {  # the files that Keras publishes for the networks of the notebooks,
         }
     },
 }
+WRITE_WEIGHTS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from helpers.frameworks import keras_network, legacy_file
+legacy_file(keras_network(sys.argv[2], int(sys.argv[3])), sys.argv[4])
+"""
 # In a process of its own: warnings of Jupyter are not ours. A cell in front of the others redirects the hosts.
 EXECUTE = """
 import sys, nbformat
@@ -89,23 +100,59 @@ def figures(notebook):
     return json.loads("".join(text for output in last["outputs"] for text in output["text"]))
 
 
-def execute(path, folder, *, lessons=None, redirect=""):
+def pictures(notebook):
+    """The pictures of a notebook in their order: the number of the cell, and the kind."""
+    kinds = ("image/svg+xml", "image/jpeg", "image/png")
+    return [
+        (number, kind)
+        for number, cell in enumerate(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+        for output in cell["outputs"]
+        for kind in kinds
+        if kind in output.get("data", {})
+    ]
+
+
+def interpreter(environment="full"):
+    """The Python that executes: of an environment that ``make notebooks`` made, or that of the tests."""
+    return Path(INSTALLED, environment, "bin", "python").absolute() if INSTALLED else Path(sys.executable)
+
+
+@cache
+def has(module, environment="full"):
+    code = f"from importlib.util import find_spec; print(find_spec({module!r}) is not None)"
+    command = [interpreter(environment), "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "True"
+
+
+def variables(folder):
+    """Environment variables of a stranger: a home of one's own, and nothing that points into this repository."""
+    ours = ("HEADSTART_", "KERAS_", "XDG_", "JUPYTER_", "VIRTUAL_ENV", *(["PYTHONPATH"] if INSTALLED else []))
+    names = [name for name in os.environ if not name.startswith(ours) and not name.lower().endswith("_proxy")]
+    return {name: os.environ[name] for name in names} | {"HOME": str(folder / "home")}
+
+
+def execute(path, folder, how, *, environment="full", lessons=None, redirect=""):
     """Run the notebook in an empty folder, of which nothing is cached, and return it."""
-    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    environment |= {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "EPOCHS": "1"}  # EPOCHS: of fine-tuning
-    environment |= {"HEADSTART_CACHE": str(folder / "cache"), "KERAS_HOME": str(folder / "keras")}
-    environment.pop("HEADSTART_LESSONS", None)
+    values = variables(folder) | {"OMP_NUM_THREADS": "1", "NO_COLOR": "1", "EPOCHS": "1"}  # EPOCHS: of fine-tuning
     if lessons is not None:
-        environment["HEADSTART_LESSONS"] = str(lessons)
+        values["HEADSTART_LESSONS"] = str(lessons)
     elif not redirect:  # offline, also where the machine is not: nothing listens there
-        environment |= {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
-    # `headstart` in a cell is that of this environment.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    (folder / "run").mkdir()
-    command = [sys.executable, "-c", EXECUTE, path, folder / "run", folder / "out.ipynb", redirect]
-    completed = subprocess.run(command, env=environment, capture_output=True, text=True)
+        values |= {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    python = interpreter(environment)
+    values["PATH"] = f"{python.parent}{os.pathsep}{values['PATH']}"  # `headstart` in a cell is that of this environment
+    for name in ("run", "home"):
+        (folder / name).mkdir()
+    command = [python, "-c", EXECUTE, path, folder / "run", folder / "out.ipynb", redirect]
+    completed = subprocess.run(command, env=values, cwd=folder, capture_output=True, text=True)
     assert completed.returncode == 0, completed.stderr[-3000:]
-    return read(folder / "out.ipynb")
+    if INSTALLED:
+        (Path(INSTALLED) / "executed").mkdir(exist_ok=True)
+        shutil.copy(folder / "out.ipynb", Path(INSTALLED, "executed", f"{path.stem}-{how}.ipynb"))
+    notebook = read(folder / "out.ipynb")
+    for output in outputs(notebook):
+        if drawing := output.get("data", {}).get("image/svg+xml"):
+            assert ElementTree.fromstring("".join(drawing)).tag.endswith("svg")
+    return notebook
 
 
 def compare_with_stored(path, notebook):
@@ -121,7 +168,7 @@ def compare_with_stored(path, notebook):
 
 def needs_torch(path):
     """Whether nothing of a notebook runs without PyTorch."""
-    if path.stem in ("lesson3-inception", "exercise-horses-humans") and find_spec("torch") is None:
+    if path.stem in ("lesson3-inception", "exercise-horses-humans") and not has("torch"):
         pytest.skip("torch is not installed (make zoo)")  # importing keras would ask for a TensorFlow that nobody needs
 
 
@@ -185,17 +232,49 @@ def test_the_stored_exercise_shows_its_trap():
 
 
 @pytest.mark.slow
+@pytest.mark.notebooks
+@pytest.mark.parametrize("environment", ["full", "bare"])
+def test_headstart_is_an_installed_copy(environment, tmp_path):
+    if not INSTALLED:
+        pytest.skip("needs the environments of make notebooks")
+    code = "import headstart; print(headstart.__file__)"
+    command = [interpreter(environment), "-c", code]
+    printed = subprocess.run(command, env=variables(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=True)
+    folder = Path(INSTALLED, environment).resolve()
+    assert Path(printed.stdout.strip()).resolve().is_relative_to(folder)
+    assert "site-packages" in printed.stdout
+    assert has("torch", environment) == has("keras", environment) == (environment == "full")
+
+
+@pytest.mark.slow
 @pytest.mark.zoo
+@pytest.mark.notebooks
 @by_name(NOTEBOOKS)
 def test_without_a_connection_it_says_so_and_runs_on_what_is_built_in(path, tmp_path):
     needs_torch(path)
-    notebook = execute(path, tmp_path)
+    notebook = execute(path, tmp_path, "offline")
     new = compare_with_stored(path, notebook)
     assert new["data"][0] == "the built-in sample"
     assert new["data"][1:] in ([], ["headstart-s"], ["headstart-m"])
     assert "!! Its figures are NOT those of the course." in printed(notebook)
     assert ("it is NOT the network of the course" in printed(notebook)) == (path.stem in WEIGHTS)
     assert min(value for value in new.values() if isinstance(value, float)) > 0.7
+    if has("torch"):
+        assert pictures(notebook) == pictures(read(path))
+
+
+@pytest.mark.slow
+@pytest.mark.notebooks
+def test_without_pytorch_the_tutorial_says_so_and_runs_on(tmp_path):
+    if not INSTALLED:
+        pytest.skip("needs the environments of make notebooks")
+    (path,) = (path for path in NOTEBOOKS if path.stem == "tutorial-mobilenetv2")
+    notebook = execute(path, tmp_path, "bare", environment="bare")
+    text = printed(notebook)
+    assert "!! MobileNetV2 cannot be used: " in text
+    assert "LEFT OUT: the second stage needs PyTorch" in text
+    assert "download.pytorch.org/whl/cpu" in text
+    assert figures(notebook)["second"] == figures(notebook)["frozen"] > 0.7
 
 
 @pytest.mark.slow
@@ -207,10 +286,10 @@ def test_it_gives_the_stored_figures_again(path, tmp_path, shared):
     lessons.mkdir()
     (lessons / "horses-or-humans").symlink_to((shared / "data" / "horse-or-human").resolve())
     (lessons / "ants-bees").symlink_to((shared / "data" / "ants-bees").resolve())
-    if find_spec("keras") is not None:
+    if has("keras"):
         weights = (shared / "weights" / "mobilenetv2-imagenet.weights.h5").resolve()
         (lessons / "MobileNetV2.weights.h5").symlink_to(weights)
-    assert compare_with_stored(path, execute(path, tmp_path, lessons=lessons))["data"][0] in PUBLIC_DATASETS
+    assert compare_with_stored(path, execute(path, tmp_path, "real", lessons=lessons))["data"][0] in PUBLIC_DATASETS
 
 
 @pytest.fixture(scope="module")
@@ -233,24 +312,23 @@ def archives(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.zoo
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.notebooks
 @by_name(NOTEBOOKS)
 def test_it_downloads_images_and_published_weights(path, tmp_path, archives):
     """From a server in place of the hosts: small archives, and weights of the right shapes and random values."""
     needs_torch(path)
     for network, files in WEIGHTS.get(path.stem, {}).items():
-        if find_spec("keras") is None or find_spec("torch") is None:
+        if not (has("keras") and has("torch")):
             pytest.skip("keras or torch is not installed (make zoo)")
-        from helpers.frameworks import keras_network, legacy_file
-
         for size, name in files.items():
             if not (archives / name).exists():
-                legacy_file(keras_network(network, size), archives / name)
+                command = [interpreter(), "-c", WRITE_WEIGHTS, TESTS, network, str(size), archives / name]
+                subprocess.run(command, check=True)
     files = {file.name: file.read_bytes() for file in archives.iterdir() if file.is_file()}
     hashes = {name: (md5 if name.endswith(".h5") else sha256)(content).hexdigest() for name, content in files.items()}
     with serving_folder(archives) as web:
         settings = f"web, hashes, has_weights = {web!r}, {hashes!r}, {path.stem in WEIGHTS}\n"
-        notebook = execute(path, tmp_path, redirect=settings + REDIRECT)
+        notebook = execute(path, tmp_path, "server", redirect=settings + REDIRECT)
     values, text = figures(notebook), printed(notebook)
     assert "!!" not in text
     assert values["data"][0] in PUBLIC_DATASETS
@@ -261,3 +339,5 @@ def test_it_downloads_images_and_published_weights(path, tmp_path, archives):
     if path.stem == "lesson3-inception":
         assert values["parameters"] == 38_537_217
     assert ("Keras publishes no hash of" in text) == (path.stem == "tutorial-mobilenetv2")
+    if has("torch"):
+        assert [kind for _, kind in pictures(notebook)] == [kind for _, kind in pictures(read(path))]

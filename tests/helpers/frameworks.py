@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import onnxruntime
-import pytest
 
 from headstart.backbones.providers.framework import parse_id
 from headstart.backbones.providers.keras import allowed_on_torch
@@ -18,6 +17,8 @@ os.environ["KERAS_BACKEND"] = "torch"
 
 def needs(*modules):
     """Skip the calling test module unless all of these are installed."""
+    import pytest  # here: an environment of notebooks, which writes weights, has none
+
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module} (make zoo installs it)", allow_module_level=True)
@@ -25,6 +26,8 @@ def needs(*modules):
 
 def marked(*modules):
     """A decorator: the test is marked zoo, is skipped unless all of these are installed, and lets frameworks warn."""
+    import pytest
+
     is_installed = all(importlib.util.find_spec(module) for module in modules)
     marks = [
         pytest.mark.zoo,
