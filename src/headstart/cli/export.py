@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from headstart.export import Export
     from headstart.export.answers import Comparison
 
-FORMATS_HELP = "onnx, openvino, litert, savedmodel, coreml, web or hub."
+FORMATS_HELP = "onnx, openvino, litert, savedmodel, coreml, torch, web or hub."
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class ExportFlags(ReadFlags):
 
 def export(
     model: ModelArgument,
-    to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="onnx, openvino, litert, savedmodel, coreml, web or hub.")
-    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=FORMATS_HELP)],
     flags: ExportFlags = ExportFlags(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),

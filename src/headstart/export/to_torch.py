@@ -1,0 +1,148 @@
+"""``--to torch``: a ``.pt2`` file of ``torch.export``, for PyTorch without Headstart, AOTInductor and ExecuTorch."""
+
+from __future__ import annotations
+
+import io
+import weakref
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from headstart.backbones.onnx.limits import BATCH, MAX_LIVE_BYTES, MAX_MULTIPLY_ADDS
+from headstart.errors import ModelError, missing_extra, untrusted
+from headstart.export.about import MAX_FILE_BYTES, About
+from headstart.export.answers import Answers, join
+from headstart.export.formats import ExportOptions, Format, Pixels, Run, Target, snippet_target, write_snippet
+from headstart.export.labels import as_lines
+from headstart.export.torch_archive import checked_archive
+from headstart.model.metadata import KEY, graph_metadata
+from headstart.model.model import Model
+
+if TYPE_CHECKING:
+    import torch
+
+FILE = "model.pt2"
+LABELS, ABOUT = "labels.txt", "headstart.json"  # extra files in the archive
+
+
+def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
+    """Write ``model.pt2`` and ``preprocess.py``. Raises MissingExtraError, OptionError, ModelError."""
+    _check_installed()
+    import torch
+
+    from headstart.export.torch_module import OnnxModule
+
+    module = OnnxModule(onnx.load_model_from_string(graph)).eval()
+    batch = about.batch or 2  # 1 would be taken for a size that is always 1
+    example = torch.zeros(batch, about.preprocess.height, about.preprocess.width, 3, dtype=torch.uint8)
+    sizes = None if about.batch else {"pixels": {0: torch.export.Dim("batch", min=1, max=4096)}}
+    program: Any = torch.export.export(module, (example,), dynamic_shapes=sizes)
+    for node in program.graph.nodes:  # which function of which file of this machine it comes from
+        for key in set(node.meta) - {"val"}:
+            del node.meta[key]
+    program.example_inputs = None  # they would be a pickle
+    texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
+    labels = "\n".join(as_lines(about.classes)) + "\n"
+    stream = io.BytesIO()
+    torch.export.save(program, stream, extra_files={LABELS: labels, ABOUT: texts[KEY]})
+    (folder / FILE).write_bytes(stream.getvalue())
+    write_snippet(about, folder)
+
+
+def load(folder: Path, about: About) -> Target:
+    """Load the export in PyTorch, after a check that it only computes. Raises MissingExtraError, ModelError."""
+    _check_installed()
+    path = folder / FILE
+    if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        raise ModelError(f"{path} is missing or too large; export the model again.")
+    archive, extra = checked_archive(path.read_bytes())
+    import torch
+
+    with untrusted(str(path), ModelError):
+        network = torch.export.load(io.BytesIO(archive)).module()
+        _check_size(network, about)
+    problems = []
+    if extra.get(LABELS, "").split("\n")[:-1] != as_lines(about.classes):
+        problems.append(f"{LABELS} in {FILE} names other classes, or in another order")
+    target = snippet_target(folder, about, "torch", metadata.version("torch"), _runner(network, about))
+    return Target(target.runtime, target.version, target.on_pixels, target.on_files, (*target.problems, *problems))
+
+
+def _check_installed() -> None:
+    if util.find_spec("torch") is None:
+        raise missing_extra("PyTorch is not installed", "torch")
+
+
+def _check_size(network: torch.nn.Module, about: About) -> None:
+    """Raise ModelError for a network that takes too much memory or work, as a run without numbers shows."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    batch = about.batch or BATCH
+
+    class Memory(TorchDispatchMode):  # type: ignore[misc]
+        now = 0
+
+        def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    size = tensor.numel() * tensor.element_size()
+                    self.now += size
+                    weakref.finalize(tensor, self.less, size)
+            if self.now > MAX_LIVE_BYTES:
+                raise ModelError(f"{FILE} needs more than {MAX_LIVE_BYTES / 2**30:g} GiB of memory at a time; refused.")
+            return result
+
+        def less(self, size: int) -> None:
+            self.now -= size
+
+    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, Memory():
+        network(torch.zeros(batch, about.preprocess.height, about.preprocess.width, 3, dtype=torch.uint8))
+    if counter.get_total_flops() / 2 / batch > MAX_MULTIPLY_ADDS:
+        raise ModelError(f"{FILE} takes more than {MAX_MULTIPLY_ADDS:.0e} multiply-adds for an image; refused.")
+
+
+def _runner(network: torch.nn.Module, about: About) -> Run:
+    import torch
+
+    def run(pixels: Pixels) -> Answers:
+        step = about.batch or BATCH
+        parts = []
+        for start in range(0, len(pixels), step):
+            images = pixels[start : start + step]
+            count = len(images)
+            if about.batch:
+                images = np.concatenate([images, np.zeros((step - count, *images.shape[1:]), np.uint8)])
+            with torch.inference_mode():
+                found = network(torch.from_numpy(np.ascontiguousarray(images)))
+            values = {name: found[name].numpy().astype(np.float64)[:count] for name in ("probabilities", "distance")}
+            parts.append(Answers(values["probabilities"], values["distance"].reshape(-1)))
+        return join(parts, len(about.classes))
+
+    return run
+
+
+def use(about: About) -> str:  # noqa: ARG001
+    """Return the program of the README."""
+    return "\n".join(
+        [
+            "import json, torch",
+            "from preprocess import preprocess",
+            "",
+            f'texts = {{"{ABOUT}": ""}}',
+            f'network = torch.export.load("{FILE}", extra_files=texts).module()  # runs what is in the file: trust it',
+            f'about = json.loads(texts["{ABOUT}"])',
+            'result = network(torch.from_numpy(preprocess("new.jpg")).unsqueeze(0))',
+            'probabilities, distance = result["probabilities"][0], float(result["distance"][0])',
+            'print(about["classes"][int(probabilities.argmax())], float(probabilities.max()), distance)',
+        ]
+    )
+
+
+TORCH = Format("torch", ("fp32",), False, True, write, load, use, "pip install torch", language="python")
