@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from headstart.cli import app
 from headstart.cli.fine_tune import TrainingFlags
 from headstart.finetune.options import TUNING
+from headstart.model.folder import read_model
 
 torch_test = marked("torch", "timm", "accelerate", "onnxscript")
 
@@ -38,13 +39,14 @@ def test_the_report_names_the_fine_tuned_backbone_and_event_files_are_written(ph
     monkeypatch.setattr(module, "run", partial(module.run, compare=always_better))
     arguments = ["fine-tune", photos, "-o", tmp_path / "m", "--gradual", "--epochs", "2", "--tuning", "mixup=0.2"]
     arguments += ["--backbone", "headstart-s", "--runtime", "onnxruntime", "--precision", "fp32"]
-    arguments += ["--tensorboard", tmp_path / "events"]
+    arguments += ["--decode", "full", "--tensorboard", tmp_path / "events"]
     completed = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert completed.exit_code == 0, completed.output
     page = (tmp_path / "m" / "report.html").read_text("utf-8")
     assert "headstart-s, fine-tuned</dd>" in page
     assert "Fine-tuning: first trained layer" in page
     info = json.loads((tmp_path / "m" / "run.json").read_text("utf-8"))["fine_tuning"]
+    assert read_model(tmp_path / "m").preprocess.decode == "full"
     assert info["kept"] == "fine-tuned"
     assert {name: info["options"][name] for name in ("gradual", "mixup", "precision")} == {
         "gradual": True,

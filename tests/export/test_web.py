@@ -3,8 +3,9 @@
 import json
 import shutil
 from functools import partial
+from http.client import HTTPConnection
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from headstart.cli import app
 from headstart.errors import DownloadError, ModelError, OptionError
 from headstart.export import ExportOptions, export_model, verify_export, web_runtime
 from headstart.export.browser import find_chromium
+from headstart.export.web_server import serve_page
 from headstart.model.folder import read_model
 
 
@@ -185,3 +187,38 @@ def test_answers_of_the_wrong_length_are_an_error_and_unread_images_have_none():
         _answer(Page({"probabilities": [0.1], "distance": 0.0}), 2, [b"x"], are_pixels=False)
     answers = _answer(Page({"error": "no"}), 2, [b"x"], are_pixels=False)
     assert (answers.unread, bool(np.isnan(answers.ood_scores[0]))) == ({0: "no"}, True)
+
+
+def test_the_page_is_served_to_this_machine_until_it_is_interrupted(tmp_path, monkeypatch):
+    (tmp_path / "index.html").write_text("the page")
+    found = []
+
+    def show(address):
+        def visit():
+            connection = HTTPConnection(address.removeprefix("http://").rstrip("/"))
+            for host in (address.removeprefix("http://").rstrip("/"), "example.org"):
+                connection.request("GET", "/", headers={"Host": host})
+                response = connection.getresponse()
+                found.append((response.status, b"the page" in response.read()))
+            interrupted.set()
+
+        Thread(target=visit, daemon=True).start()
+
+    interrupted = Event()
+    serve_forever = ThreadingHTTPServer.serve_forever
+
+    def serve(server):
+        Thread(target=serve_forever, args=[server], daemon=True).start()
+        assert interrupted.wait(60)
+        server.shutdown()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", serve)
+    serve_page(tmp_path, show)
+    assert found == [(200, True), (403, False)]
+
+
+def test_only_the_web_has_a_page_to_open(model_folder, tmp_path):
+    result = CliRunner().invoke(app, ["export", str(model_folder), "--to", "onnx", "-o", str(tmp_path / "x"), "--open"])
+    assert result.exit_code == 2
+    assert "--to onnx has no page to open; leave --open out" in str(result.exception) + result.output

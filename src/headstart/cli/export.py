@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headstart.cli.open_report import show_address
 from headstart.cli.options import (
     JsonOption,
     Messages,
@@ -18,6 +20,7 @@ from headstart.cli.options import (
     run_option,
 )
 from headstart.cli.terminal import line, print_json, print_notes
+from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.export import Export
@@ -53,6 +56,9 @@ class ExportFlags(ReadFlags):
         bool,
         run_option("--no-install", help="litert, savedmodel, coreml: install no converter; say what would be run."),
     ] = False
+    open_page: Annotated[
+        bool, run_option("--open", help="web: show the page in a browser, until Ctrl+C; nobody else can reach it.")
+    ] = False
     force: Annotated[bool, common("--force", help="Write an export, too, that does not answer as the model does.")] = (
         False
     )
@@ -71,6 +77,8 @@ def export(
     from headstart.model.folder import read_model
     from headstart.model.predictor import labelled_part
 
+    if flags.open_page and to != "web":
+        raise OptionError(f"--to {to} has no page to open; leave --open out.")
     output = flags.output or Path(f"{Path(model).resolve().name}-{to}")
     data = None
     if flags.data is not None:
@@ -86,6 +94,11 @@ def export(
         print_json({"export": str(output), **result.parity})
     else:
         _print_export(result, to)
+    if flags.open_page:
+        from headstart.export.web_server import serve_page
+
+        sys.stdout.flush()
+        serve_page(output, show_address)
 
 
 def _print_export(result: Export, to: str) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.fit import EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
+from headstart.cli.fit import DecodeFlags, EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
 from headstart.cli.input_flags import InputFlags
-from headstart.cli.options import DataArgument, LabelFlags, Messages, common, head_option, run_option
+from headstart.cli.options import DataArgument, Messages, common, head_option, run_option
 
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
@@ -108,7 +108,7 @@ def fine_tune(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
-    reading: LabelFlags = LabelFlags(),
+    reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
     dropout: Annotated[
         float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")
@@ -126,6 +126,7 @@ def fine_tune(
     options = replace(
         fit_options(flags, input_flags, targets),
         dropout=dropout,
+        decode=reading.decode,
         compute=run.compute,
         cache=run.cache,
         seed=run.seed,

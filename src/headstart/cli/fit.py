@@ -82,17 +82,23 @@ class FitFlags:
 
 
 @dataclass(frozen=True)
-class DataFlags(LabelFlags):
-    """How DATA is read, and augmented views to learn from."""
+class DecodeFlags(LabelFlags):
+    """How DATA is read."""
 
-    views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
-    augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
     decode: Annotated[
         str,
         data_option(
             metavar="scaled|full", help="How large JPEG files are read; full for use where scaled is not possible."
         ),
     ] = "scaled"
+
+
+@dataclass(frozen=True)
+class DataFlags(DecodeFlags):
+    """How DATA is read, and augmented views to learn from."""
+
+    views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
+    augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
 
 
 @dataclass(frozen=True)

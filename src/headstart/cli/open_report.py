@@ -26,10 +26,15 @@ def open_report(model: ModelArgument) -> None:
 
 def show(page: Path) -> None:
     """Show a page in a browser, or say where it is."""
+    show_address(page.resolve().as_uri())
+
+
+def show_address(address: str) -> None:
+    """Show what is at an address in a browser, or say where it is."""
     import webbrowser  # every start would pay for it
 
-    if not (has_screen() and webbrowser.open(page.resolve().as_uri())):
-        print(line(f"There is no browser here; open {page.resolve().as_uri()}"), file=sys.stderr)
+    if not (has_screen() and webbrowser.open(address)):
+        print(line(f"There is no browser here; open {address}"), file=sys.stderr)
 
 
 def has_screen() -> bool:

@@ -9,7 +9,7 @@ to_litert.py     by a converter in an environment of its own: toolchain.py, with
 to_savedmodel.py likewise
 to_coreml.py     likewise
 to_torch.py      with the graph as a module in torch_module.py, and the check of an archive in torch_archive.py
-to_web.py        with the page in web/, its runtime in web_runtime.py, and browser.py, in which it is proven
+to_web.py        with the page in web/, its runtime in web_runtime.py, browser.py (it is proven in one), web_server.py
 to_hub.py
 labels.py        the classes as lines of a text
 any_size.py      crop and resize as ONNX operators
