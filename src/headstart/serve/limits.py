@@ -1,0 +1,123 @@
+"""Limits of requests: their bodies, how many are answered at a time, and for how long. Plain ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+RETRY_AFTER = {"Retry-After": "1"}  # seconds
+
+
+@dataclass
+class _Held:
+    """The bytes of all bodies that are in memory."""
+
+    size: int = 0
+
+
+def read_body(app: ASGIApp, max_body: int, max_held: int) -> ASGIApp:
+    """Give ``app`` requests whose body is there already, so that a client that sends slowly holds nothing else up.
+
+    A body of more than ``max_body`` bytes is refused (413), and any that would make those of all requests together more
+    than ``max_held`` (503). A body without a length is counted as it comes. What comes after a refusal is discarded.
+    """
+    held = _Held()
+
+    async def with_body(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        too_large = JSONResponse({"error": f"The body has more than the limit of {max_body:,} bytes."}, 413)
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)  # h11: a number
+        body = bytearray()
+        try:
+            more = True
+            while more and length <= max_body:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                held.size += len(message.get("body", b""))
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+                if held.size > max_held:
+                    await busy()(scope, receive, send)
+                    return
+                length = max(length, len(body))
+            if length > max_body:
+                await too_large(scope, receive, send)
+                return
+            await app(scope, _replay(bytes(body), receive), send)
+        finally:
+            held.size -= len(body)
+
+    return with_body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return what receives a whole body, then what ``receive`` does: that the client has gone."""
+    is_given = False
+
+    async def replay() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def limit_requests(app: ASGIApp, max_requests: int, unlimited: Collection[str]) -> ASGIApp:
+    """Refuse requests (503) while ``max_requests`` others are being answered; paths in ``unlimited`` do not count."""
+    count = 0
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal count
+        if scope["type"] != "http" or scope["path"] in unlimited:
+            await app(scope, receive, send)
+            return
+        if count >= max_requests:
+            await busy()(scope, receive, send)
+            return
+        count += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            count -= 1
+
+    return limited
+
+
+def limit_time(app: ASGIApp, seconds: float, unlimited: Collection[str]) -> ASGIApp:
+    """Answer 503 where ``app`` has not begun to answer within ``seconds``; paths in ``unlimited`` may take longer."""
+
+    async def limited(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in unlimited:
+            await app(scope, receive, send)
+            return
+        is_started = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(seconds):
+                await app(scope, receive, sent)
+        except TimeoutError:
+            if is_started:
+                raise
+            error = {"error": f"There is no answer after {seconds:g} seconds; try again later."}
+            await JSONResponse(error, 503, RETRY_AFTER)(scope, receive, send)
+
+    return limited
+
+
+def busy() -> JSONResponse:
+    """Return the answer to a request for which there is no room now."""
+    return JSONResponse({"error": "The server is busy with other requests; try again in a second."}, 503, RETRY_AFTER)
