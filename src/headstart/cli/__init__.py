@@ -35,6 +35,7 @@ from headstart.cli.options import TERMINATED, add_command, app, backbones_app, e
 from headstart.cli.predict import predict
 from headstart.cli.report import report
 from headstart.cli.sample import sample
+from headstart.cli.serve import serve
 from headstart.cli.verify import verify
 from headstart.errors import HeadstartError
 from headstart.machine import tune_process
@@ -52,6 +53,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     compare,
     fine_tune,
     export,
+    serve,
     verify,
     sample,
     download,

@@ -38,6 +38,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("headstart export model --to openvino --precision fp16", "half the size, proven on your images"),
         ("headstart export model --to onnx --any-size", "crop and resize inside the graph"),
     ],
+    "serve": [
+        ("headstart serve model", "a page to try it, and its HTTP API, on this machine"),
+        ("HEADSTART_TOKEN=... headstart serve model --host 0.0.0.0", "for others, who need the token"),
+        ("headstart serve horses dogs", "two models, at /predict/horses and /predict/dogs"),
+    ],
     "verify": [
         ("headstart verify model", "status 1 if this machine predicts something else"),
         ("headstart verify model-openvino", "the proof of an export, replayed here"),

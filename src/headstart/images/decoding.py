@@ -91,8 +91,12 @@ def decode_with_size(
     min_size: tuple[int, int] | None = None,
     sample_range: tuple[float, float] | None = None,
     scaled: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation."""
+    """Return what ``decode`` does, and (height, width) as stored: before any reduction and EXIF rotation.
+
+    An image that would be decoded to more than ``max_pixels`` is an error, as all of more than ``MAX_PIXELS`` are.
+    """
     if isinstance(source, np.ndarray):
         return source, (source.shape[0], source.shape[1])
     if not source:
@@ -102,14 +106,14 @@ def decode_with_size(
     try:
         with Image.open(io.BytesIO(source), formats=FORMATS) as image:
             stored_size = (image.height, image.width)
-            return _pixels(image, source, min_size, sample_range, scaled), stored_size
+            return _pixels(image, source, min_size, sample_range, scaled, max_pixels), stored_size
     except ImageError:
         raise
     except UnidentifiedImageError:
         if source[4:8] == b"ftyp" and source[8:12] in HEIF_BRANDS:
-            return _decode_heif(source, min_size)
+            return _decode_heif(source, min_size, max_pixels)
         if source.startswith(JXL_SIGNATURES):
-            return _decode_jxl(source, min_size)
+            return _decode_jxl(source, min_size, max_pixels)
         raise ImageError(_unknown_format(source)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"More pixels than the limit of {MAX_PIXELS:,}; make the image smaller.") from None
@@ -146,7 +150,9 @@ def decode_pil(image: Image.Image) -> NDArray[np.uint8]:
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _decode_heif(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _decode_heif(
+    data: bytes, min_size: tuple[int, int] | None, max_pixels: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode a HEIC or HEIF file, whose orientation libheif applies, with the extra ``heic``."""
     try:
         import pillow_heif
@@ -155,7 +161,7 @@ def _decode_heif(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray
     try:
         image = pillow_heif.open_heif(io.BytesIO(data))
         width, height = image.size
-        _check_size(width, height, format="HEIF")
+        _check_size(width, height, format="HEIF", max_pixels=max_pixels)
         with _one_at_a_time(width, height):
             return rgb_pixels(image.to_pillow(), factor=_large_factor(height, width, min_size)), (height, width)
     except ImageError:
@@ -164,7 +170,9 @@ def _decode_heif(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _decode_jxl(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def _decode_jxl(
+    data: bytes, min_size: tuple[int, int] | None, max_pixels: int
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """Decode a JPEG XL file, to 8 bits, whose orientation libjxl applies, with the extra ``jxl``."""
     try:
         import pylibjxl
@@ -173,7 +181,7 @@ def _decode_jxl(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[
     try:
         info = pylibjxl.probe(data)
         width, height = info["width"], info["height"]
-        _check_size(width, height, format="JXL")
+        _check_size(width, height, format="JXL", max_pixels=max_pixels)
         with _one_at_a_time(width, height):
             image = Image.fromarray(pylibjxl.decode(data))
             return rgb_pixels(image, factor=_large_factor(height, width, min_size)), (height, width)
@@ -183,9 +191,11 @@ def _decode_jxl(data: bytes, min_size: tuple[int, int] | None) -> tuple[NDArray[
         raise ImageError(f"Damaged or cut off: {one_line(error)}.") from None
 
 
-def _check_size(width: int, height: int, factor: int = 1, format: str | None = None) -> None:
+def _check_size(
+    width: int, height: int, factor: int = 1, format: str | None = None, max_pixels: int = MAX_PIXELS
+) -> None:
     """Raise ImageError for an image that has too many pixels even where it is decoded at 1 / ``factor`` of its size."""
-    limit = min(MAX_PIXELS, MAX_PIXELS_OF.get(format or "", MAX_PIXELS))
+    limit = min(max_pixels, MAX_PIXELS, MAX_PIXELS_OF.get(format or "", MAX_PIXELS))
     if width * height > limit * factor**2:
         raise ImageError(
             f"{width} x {height} is {width * height:,} pixels, more than the limit of {limit:,}; make it smaller."
@@ -201,10 +211,10 @@ def _check_decoder(image: ImageFile.ImageFile) -> None:
         )
 
 
-def _check_scans(data: bytes, width: int, height: int) -> None:
+def _check_scans(data: bytes, width: int, height: int, max_pixels: int) -> None:
     """Raise ImageError for a JPEG that would take long, by the number of its scans."""
     scans = data.count(START_OF_SCAN)
-    if scans * width * height > MAX_SCANNED:
+    if scans * width * height > MAX_SCANNED * min(1, max_pixels / MAX_PIXELS):
         raise ImageError(f"A JPEG of {scans:,} scans, where about ten are usual; save it again.")
 
 
@@ -219,6 +229,7 @@ def _pixels(
     min_size: tuple[int, int] | None,
     sample_range: tuple[float, float] | None,
     scaled: bool,
+    max_pixels: int,
 ) -> NDArray[np.uint8]:
     """Decode an opened image, of which ``data`` is the whole file."""
     width, height = image.size
@@ -226,15 +237,15 @@ def _pixels(
     if min_size is not None and orientation in (5, 6, 7, 8):
         min_size = min_size[::-1]
     if image.format not in ("JPEG", "MPO"):
-        _check_size(width, height, format=image.format)
+        _check_size(width, height, format=image.format, max_pixels=max_pixels)
         _check_decoder(image)
         with _one_at_a_time(width, height):
             pixels = rgb_pixels(image, sample_range, _large_factor(height, width, min_size))
         return _apply_orientation(pixels, orientation)
     factor = _reduction_factor(height, width, min_size) if scaled else 1
     # The decoder of a progressive JPEG holds it in full size.
-    _check_size(width, height, 1 if image.info.get("progressive") else factor)
-    _check_scans(data, width, height)
+    _check_size(width, height, 1 if image.info.get("progressive") else factor, max_pixels=max_pixels)
+    _check_scans(data, width, height, max_pixels)
     with _one_at_a_time(width, height):
         if not scaled and (factor := _large_factor(height, width, min_size)) > 1:
             return _apply_orientation(rgb_pixels(image, factor=factor), orientation)

@@ -74,16 +74,19 @@ class Preprocess:
     def __call__(self, image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
         """Crop and resize an image [h, w, 3] uint8, or an RGB Image, to [height, width, 3] uint8 in one step."""
         source = image if isinstance(image, Image.Image) else Image.fromarray(image)
-        w, h = source.size
+        box = self.box(*source.size)
+        resized = source.resize((self.width, self.height), FILTERS[self.interpolation], box=box)
+        return np.asarray(resized)
+
+    def box(self, w: int, h: int) -> tuple[float, float, float, float]:
+        """Return the part of an image of width ``w`` and height ``h`` that the crop keeps: left, top, right, bottom."""
         if self.resize == "squash":
             box_h, box_w = h * self.crop, w * self.crop
         else:
             scale = min(h / self.height, w / self.width) * self.crop
             box_h, box_w = self.height * scale, self.width * scale
         left, top = max(0.0, (w - box_w) / 2), max(0.0, (h - box_h) / 2)  # rounding may lead outside the image
-        box = (left, top, min(w, left + box_w), min(h, top + box_h))
-        resized = source.resize((self.width, self.height), FILTERS[self.interpolation], box=box)
-        return np.asarray(resized)
+        return left, top, min(w, left + box_w), min(h, top + box_h)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import uvicorn
@@ -83,12 +83,8 @@ def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
     )
 
 
-def run(app: ASGIApp, options: ServerOptions, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve a guarded application until SIGTERM or an interrupt, then finish what was begun and return.
-
-    ``on_ready`` is called before the first request is answered.
-    """
-    on_ready()
+def run(app: ASGIApp, options: ServerOptions, listener: socket.socket) -> None:
+    """Serve a guarded application until SIGTERM or an interrupt, then finish what was begun and return."""
     with listener:
         make_server(app, options).run(sockets=[listener])
 
