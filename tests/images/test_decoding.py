@@ -383,7 +383,7 @@ def test_a_caller_may_allow_fewer_pixels_than_the_limit_of_decoded_ones():
     with pytest.raises(ImageError, match=r"600 x 400 is 240,000 pixels, more than the limit of 239,999"):
         decode_with_size(large, max_pixels=239_999)
     jpeg = encode(Image.new("RGB", (600, 400)), "JPEG")
-    pixels, size = decode_with_size(jpeg, min_size=(50, 50), max_pixels=240_000 // 64)  # after it was reduced
-    assert (pixels.shape, size) == ((50, 75, 3), (400, 600))
+    pixels, size = decode_with_size(jpeg, min_size=(100, 100), max_pixels=240_000 // 16)  # after it was reduced
+    assert (pixels.shape, size) == ((100, 150, 3), (400, 600))
     with pytest.raises(ImageError):
-        decode_with_size(jpeg, min_size=(51, 51), max_pixels=240_000 // 64)
+        decode_with_size(jpeg, min_size=(101, 101), max_pixels=240_000 // 16)

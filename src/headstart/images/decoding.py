@@ -214,7 +214,12 @@ def _check_decoder(image: ImageFile.ImageFile) -> None:
 def _check_scans(data: bytes, width: int, height: int, max_pixels: int) -> None:
     """Raise ImageError for a JPEG that would take long, by the number of its scans."""
     scans = data.count(START_OF_SCAN)
-    if scans * width * height > MAX_SCANNED * min(1, max_pixels / MAX_PIXELS):
+    limit = MAX_SCANNED * min(max_pixels, MAX_PIXELS) // MAX_PIXELS
+    if width * height > limit:
+        raise ImageError(
+            f"{width} x {height} is {width * height:,} pixels, more than the limit of {limit:,} of a JPEG."
+        )
+    if scans * width * height > limit:
         raise ImageError(f"A JPEG of {scans:,} scans, where about ten are usual; save it again.")
 
 
