@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart import cache
 from headstart.backbones import store
 from headstart.backbones.providers.hub import _hub_folder
 from headstart.export.toolchain import Toolchain
+from headstart.features import cache_contents as cache
 from headstart.features.cache import FeatureCache
 from headstart.model.graph_check import _mark
 

@@ -13,7 +13,7 @@ from headstart.errors import OptionError
 from headstart.machine import cache_folder
 
 if TYPE_CHECKING:
-    from headstart.cache import Cleared, Content
+    from headstart.features.cache_contents import Cleared, Content
 
 
 def cache(
@@ -33,15 +33,15 @@ def cache(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is kept on this machine to be faster the next time, and how large it is; delete it with --clear."""
-    from headstart import cache as contents
+    """Say what is kept on this machine for the next time, or delete it."""
+    from headstart.features import cache_contents
 
     if unused_days is not None and not clear:
         raise OptionError("--unused-days says what --clear deletes; give that too.")
     if not clear:
-        _print_contents(contents.contents(), as_json)
+        _print_contents(cache_contents.contents(), as_json)
         return
-    cleared = contents.clear(clear, unused_days or 0)
+    cleared = cache_contents.clear(clear, unused_days or 0)
     if as_json:
         print_json({"folder": str(cache_folder()), "cleared": [_cleared_values(one) for one in cleared]})
     else:

@@ -28,7 +28,7 @@ class ServeFlags:
     host: Annotated[str, common(metavar="ADDRESS", help="Where to listen; beyond this machine: 0.0.0.0.")] = "127.0.0.1"
     port: Annotated[int, common(min=0, max=65535, metavar="N", help="Where to listen; 0: any free one.")] = 8000
     token: Annotated[
-        str | None, common(metavar="TEXT", help=f"Answer only requests with it; by default that of {TOKEN}.")
+        str | None, common(metavar="TOKEN", help=f"Answer only requests with it; by default that of {TOKEN}.")
     ] = None
     insecure: Annotated[
         bool, common("--insecure", help="Listen beyond this machine without a token; see --allowed-hosts.")
@@ -74,7 +74,7 @@ def serve(
     run: RunOptions = RunOptions(),
     messages: Messages = Messages(),
 ) -> None:
-    """Answer images over HTTP, with a page to try the model; SIGTERM or Ctrl-C ends it."""
+    """Answer images over HTTP, with a page to try the model. SIGTERM or Ctrl-C ends it."""
     try:
         from headstart.serve.app import make_app
         from headstart.serve.run import address, listen

@@ -5,6 +5,7 @@ extractor.py      FeatureExtractor: read, look up, decode, preprocess and run, e
 input_scaling.py  a backbone whose scaling nothing names: the one that fits the images
 runtime.py        Compute, and graphs on OpenVINO or ONNX Runtime
 cache.py          FeatureCache: vectors on disk by the content of the image
+cache_contents.py what the cache folder holds, and clearing it
 """
 
 from headstart.features.cache import FeatureCache
