@@ -33,7 +33,7 @@ def cache(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is kept on this machine for the next time, or delete it."""
+    """Say what the cache on this machine holds, or delete it."""
     from headstart.features import cache_contents
 
     if unused_days is not None and not clear:
