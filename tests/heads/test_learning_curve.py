@@ -65,12 +65,15 @@ def test_points_are_the_accuracies_of_heads_fitted_to_parts(options):
     is_correct = selected.probabilities.argmax(axis=1) == labels
     assert curve.points[-1].class_accuracy == pytest.approx([is_correct[labels == c].mean() for c in range(3)])
     assert curve.points[-1].images == 90
+    for point in (*curve.points, curve.expected):
+        for accuracy, interval in zip(point.class_accuracy, point.class_interval, strict=True):
+            assert interval is None or 0 <= interval[0] <= accuracy <= interval[1] <= 1
     assert curve.points[-1].accuracy == (selected.probabilities.argmax(axis=1) == labels).mean()
 
 
 def test_the_interval_holds_the_accuracy_of_a_head_of_three_times_as_many_images():
-    """In at least 21 of 25 draws, measured on 5000 new images."""
-    covered, errors = 0, []
+    """In at least 21 of 25 draws, measured on 5000 new images; and in as many the accuracy of each class in its own."""
+    covered, errors, classes = 0, [], []
     for seed in range(25):
         rng = np.random.default_rng(seed)
         class_means = draw_class_means(seed, d=24)
@@ -80,10 +83,16 @@ def test_the_interval_holds_the_accuracy_of_a_head_of_three_times_as_many_images
         expected = learning_curve(part, labels[:120], groups[:120], more=240).expected
         head = select({"deep": x}, labels, groups, kind="lda").head
         new, new_labels = draw_images(rng, 5000, class_means)
-        accuracy = (head.scores(new.astype(np.float32)).argmax(axis=1) == new_labels).mean()
+        is_correct = head.scores(new.astype(np.float32)).argmax(axis=1) == new_labels
+        accuracy = is_correct.mean()
+        for c, ends in enumerate(expected.class_interval):
+            if ends is not None:
+                classes.append(ends[0] <= is_correct[new_labels == c].mean() <= ends[1])
         covered += expected.interval[0] <= accuracy <= expected.interval[1]
         errors.append(expected.accuracy - accuracy)
     assert covered >= 21
+    assert len(classes) > 40
+    assert np.mean(classes) >= 21 / 25
     assert abs(np.mean(errors)) < 0.02
 
 

@@ -1,10 +1,12 @@
 """Writing the page of a model folder again."""
 
 import json
+import re
+import shutil
 
 import pytest
 
-from headstart import report
+from headstart import Compute, FitOptions, fit_dataset, open_dataset, report
 from headstart.errors import ModelError, OptionError
 
 
@@ -37,3 +39,26 @@ def test_the_page_is_written_to_the_given_path(folder_with_report, tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="There is no model folder"):
         report.rewrite_report(tmp_path / "nothing")
+
+
+@pytest.mark.slow
+def test_a_class_of_few_images_is_told_how_many_to_add_with_an_interval(shared, tmp_path):
+    """A class of 25 photographs beside one of 123: it is recognised badly, and its curve still rises."""
+    for name, step in (("ants", 1), ("bees", 5)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for path in sorted((shared / "data" / "ants-bees" / "train" / name).glob("*.jpg"))[::step]:
+            shutil.copy(path, tmp_path / "photos" / name)
+    options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False)
+    result = fit_dataset(open_dataset(tmp_path / "photos"), options)
+    text = re.sub("<[^>]*>", "", report.write_report(result, tmp_path).read_text("utf-8"))
+    (advice,) = re.findall(
+        r"Photograph (\d+) more bees\. .* it is ([\d.]+)%; with (\d+) expect about (\d+)% "
+        r"\(95% interval (\d+)% to (\d+)%\)",
+        text,
+    )
+    more, now_error, total, expected, low, high = map(float, advice)
+    assert more in (10, 20)
+    assert total == more + 25
+    assert low < expected < high < 100
+    assert expected <= 0.85 * now_error
+    assert "more ants" not in text

@@ -31,6 +31,8 @@ from headstart.stats.decision import DecisionRule, decide
 DRAWS = 400
 MAX_DIRECTIONS = 384  # of the basis; the others hold next to no variation, and a solve grows as their cube
 STEPS = (1, 2, 5)
+MAX_CLASSES = 5  # with the most misclassified images: of these, intervals are drawn
+MIN_ERRORS = 3  # misclassified images of a class; of fewer no curve can be drawn
 BLOCK_SIZE = 512  # images whose coordinates are held at a time
 
 
@@ -38,7 +40,8 @@ BLOCK_SIZE = 512  # images whose coordinates are held at a time
 class LearningCurvePoint:
     """Accuracy, 0 to 1, with its 95% interval, of heads learned from ``images`` (``per_class`` [k] of each class).
 
-    ``class_accuracy`` [k] is the share of the images of each class that are classified correctly.
+    ``class_accuracy`` [k] is the share of the images of each class that are classified correctly, ``class_interval``
+    [k] its 95% interval: of the ``MAX_CLASSES`` classes with the most errors, ``MIN_ERRORS`` at least, else None.
     """
 
     images: int
@@ -46,6 +49,7 @@ class LearningCurvePoint:
     accuracy: float
     interval: tuple[float, float]
     class_accuracy: tuple[float, ...]
+    class_interval: tuple[tuple[float, float] | None, ...]
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form in ``run.json``."""
@@ -55,6 +59,9 @@ class LearningCurvePoint:
             "accuracy": self.accuracy,
             "interval": list(self.interval),
             "class_accuracy": [round(share, 6) for share in self.class_accuracy],
+            "class_interval": [
+                None if ends is None else [round(end, 6) for end in ends] for ends in self.class_interval
+            ],
         }
 
 
@@ -116,24 +123,32 @@ def learning_curve(
     sizes = class_counts.sum(axis=1)
     more = more or round_number(count)
 
-    error_draws = _bootstrap_errors(errors_by_image, groups, np.random.default_rng(seed))
-    expected_draws = extrapolate(sizes, error_draws, count + more)
-    low, high = np.quantile(1 - np.column_stack([error_draws, expected_draws]), [0.025, 0.975], axis=0)
+    low, high = _error_interval(errors_by_image, groups, np.r_[sizes, count + more], seed)
     smoothed = _smoothed_errors(errors_by_image, groups)[None]  # the logarithm of no error at all does not exist
     remaining_share = extrapolate(sizes, smoothed, count + more)[0] / smoothed[0, -1]
     means = [*(1 - errors_by_image.mean(axis=1)), 1 - remaining_share * float(errors_by_image[-1].mean())]
     per_class = np.vstack([class_counts, class_counts[-1] * (count + more) / count]).round().astype(int)
     class_errors = np.stack([errors_by_image[:, labels == c].mean(axis=1) for c in range(classes)])
     class_errors = np.column_stack([class_errors, extrapolate(sizes, class_errors, count + more)])
+    class_intervals = _class_intervals(class_errors, errors_by_image, labels, groups, np.r_[sizes, count + more], seed)
     points = [
-        LearningCurvePoint(
-            int(counts.sum()), tuple(counts.tolist()), mean, (min(a, mean), max(b, mean)), tuple((1 - errors).tolist())
-        )
-        for counts, mean, a, b, errors in zip(
-            per_class, map(float, means), low.tolist(), high.tolist(), class_errors.T, strict=True
+        _point(row, float(mean), (1 - b, 1 - a), (1 - errors).tolist(), intervals)
+        for row, mean, a, b, errors, intervals in zip(
+            per_class, means, low.tolist(), high.tolist(), class_errors.T, class_intervals, strict=True
         )
     ]
     return LearningCurve(tuple(points[:-1]), more, points[-1])
+
+
+def _point(
+    per_class: Labels,
+    mean: float,
+    ends: tuple[float, float],
+    class_accuracy: list[float],
+    intervals: tuple[tuple[float, float] | None, ...],
+) -> LearningCurvePoint:
+    counts, interval = tuple(per_class.tolist()), (min(ends[0], mean), max(ends[1], mean))
+    return LearningCurvePoint(sum(counts), counts, mean, interval, tuple(class_accuracy), intervals)
 
 
 def round_number(count: int) -> int:
@@ -224,6 +239,37 @@ def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Genera
         weight = generator.standard_gamma(shape)
         draws[i] = weight @ sums / (weight @ sizes)
     return draws
+
+
+def _error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
+    """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'."""
+    draws = _bootstrap_errors(errors, groups, np.random.default_rng(seed))
+    draws = np.column_stack([draws, extrapolate(sizes[:-1], draws, sizes[-1])])
+    interval: Array = np.quantile(draws, [0.025, 0.975], axis=0)
+    return interval
+
+
+def classes_with_errors(errors: Array, counts: Array | Labels) -> list[int]:
+    """Return the classes with the most misclassified images, most first, by their ``errors`` [k] and images [k]."""
+    wrong = counts * errors
+    order = np.argsort(-wrong, kind="stable").tolist()
+    return [c for c in order if wrong[c] >= MIN_ERRORS - 1e-9][:MAX_CLASSES]
+
+
+def _class_intervals(
+    class_errors: Array, errors_by_image: Array, labels: Labels, groups: Labels, sizes: Array, seed: int
+) -> list[tuple[tuple[float, float] | None, ...]]:
+    """Return the 95% interval of the accuracy of each class at ``sizes`` [s + 1], of which the last is expected.
+
+    ``class_errors`` [k, s + 1] are the errors of each class, which each interval contains, and ``errors_by_image``
+    [s, n] those of each image.
+    """
+    ends: list[list[tuple[float, float] | None]] = [[None] * len(class_errors) for _ in sizes]
+    for c in classes_with_errors(class_errors[:, -2], np.bincount(labels, minlength=len(class_errors))):
+        low, high = _error_interval(errors_by_image[:, labels == c], groups[labels == c], sizes, seed)
+        for at, (a, b, error) in enumerate(zip(low.tolist(), high.tolist(), class_errors[c].tolist(), strict=True)):
+            ends[at][c] = (1 - max(b, error), 1 - min(a, error))
+    return [tuple(row) for row in ends]
 
 
 def extrapolate(sizes: Array, errors: Array, size: float) -> Array:

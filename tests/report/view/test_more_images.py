@@ -48,3 +48,21 @@ def test_classes_with_next_to_no_errors_get_no_advice():
 )
 def test_a_run_without_usable_points_gives_no_advice(points):
     assert more_images(RunValues({"learning_curve": {"points": points}}), 2) == []
+
+
+def test_the_interval_lies_on_the_power_law_through_its_bounds():
+    counts = np.array([[20, 20], [40, 40], [80, 80], [100, 100]])
+    errors = np.stack([4 * counts[:, 0] ** -0.8, 0.01 + 0 * counts[:, 1]], axis=1)
+    run = run_with(counts, errors)
+    bounds = {size: (1 - 5 * size**-0.75, 1 - 3 * size**-0.85) for size in (100, 200)}
+    curve = run.get("learning_curve")
+    curve["points"][-1]["class_interval"] = [list(bounds[100]), None]
+    curve["expectation"] = {"per_class": [200, 200], "class_interval": [list(bounds[200]), None]}
+    (advice,) = more_images(run, 2)
+    assert advice.more == 50
+    assert advice.interval == pytest.approx((3 * 150**-0.85, 5 * 150**-0.75))
+    for broken in (None, [], ["x", None], [[0.9, 0.5], None], [[0.5, 2.0], None], {"0": [0.1, 0.2]}):
+        curve["expectation"]["class_interval"] = broken
+        (advice,) = more_images(run, 2)
+        assert advice.interval is None
+        assert advice.more == 50

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headstart.heads.learning_curve import STEPS, extrapolate
-from headstart.report.view.run_values import RunValues, finite_number
+from headstart.heads.learning_curve import STEPS, classes_with_errors, extrapolate
+from headstart.report.view.run_values import RunValues, finite_number, interval_of
 
-MAX_CLASSES = 5
-MIN_ERRORS = 3  # misclassified images of a class; of fewer no curve can be drawn
 FEWER_ERRORS = 0.8  # of the errors there are: what is worth the work
 MAX_POINTS = 100
+
+
+_Bounds = tuple[float, tuple[float, float]] | None  # images, and the interval of the share that is misclassified
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class MoreImages:
     ``few`` and ``few_error`` are the fewest images of the class that a head was trained on and the share of the class
     that it misclassifies; ``now`` and ``now_error`` the same of all images. ``more`` is a round number of images that
     should leave ``expected_error``, at most four fifths of the errors; None where twice the images would not.
+    ``interval`` is the 95% interval of ``expected_error``, None where the run does not tell.
     """
 
     class_index: int
@@ -33,6 +35,7 @@ class MoreImages:
     now_error: float
     more: int | None
     expected_error: float
+    interval: tuple[float, float] | None = None
 
 
 def more_images(run: RunValues, known_classes: int) -> list[MoreImages]:
@@ -49,12 +52,14 @@ def more_images(run: RunValues, known_classes: int) -> list[MoreImages]:
     counts, errors = (np.array(values) for values in zip(*table, strict=True))  # [points, classes]
     if (np.diff(counts, axis=0) < 0).any() or counts.min() < 1:
         return []
-    wrong = counts[-1] * errors[-1]
-    chosen = [c for c in np.argsort(-wrong, kind="stable").tolist() if wrong[c] >= MIN_ERRORS - 1e-9]
-    return [_advice(c, counts[:, c], errors[:, c]) for c in chosen[:MAX_CLASSES]]
+    last, expectation = points[-1], run.get("learning_curve", "expectation")
+    return [
+        _advice(c, counts[:, c], errors[:, c], [_class_bounds(entry, c) for entry in (last, expectation)])
+        for c in classes_with_errors(errors[-1], counts[-1])
+    ]
 
 
-def _advice(class_index: int, counts: np.ndarray, errors: np.ndarray) -> MoreImages:
+def _advice(class_index: int, counts: np.ndarray, errors: np.ndarray, bounds: Sequence[_Bounds]) -> MoreImages:
     now = int(counts[-1])
 
     def expected(more: int) -> float:
@@ -70,7 +75,34 @@ def _advice(class_index: int, counts: np.ndarray, errors: np.ndarray) -> MoreIma
         float(errors[-1]),
         more,
         expected(now if more is None else more),
+        None if more is None else _interval(bounds, now + more),
     )
+
+
+def _interval(bounds: Sequence[_Bounds], images: int) -> tuple[float, float] | None:
+    """Return the interval of the error at a number of images, by the power law through the bounds at two others."""
+    known = [bound for bound in bounds if bound is not None]
+    if len(known) < 2 or known[0][0] >= known[1][0]:
+        return None
+    sizes = np.array([size for size, _ in known])
+    ends = np.array([ends for _, ends in known]).T  # [low and high, sizes]
+    low, high = extrapolate(sizes, ends, images).tolist()
+    return (low, min(1.0, high))
+
+
+def _class_bounds(entry: object, class_index: int) -> _Bounds:
+    """Return the images of a class at a point, and the interval of its error; None where these are not given."""
+    if not isinstance(entry, Mapping):
+        return None
+    counts, intervals = entry.get("per_class"), entry.get("class_interval")
+    if not all(isinstance(values, list) and len(values) > class_index for values in (counts, intervals)):
+        return None
+    assert isinstance(counts, list)
+    assert isinstance(intervals, list)
+    count, ends = finite_number(counts[class_index]), interval_of(intervals[class_index])
+    if count is None or not 1 <= count < 1e9 or ends is None or not 0 <= ends[0] <= ends[1] <= 1:
+        return None
+    return count, (1 - ends[1], 1 - ends[0])
 
 
 def _round_numbers(limit: int) -> list[int]:
