@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import tarfile
+import tempfile
 import time
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
+from helpers.photos import ROOT
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -24,6 +32,9 @@ ARGUMENTS = (
     "--disable-dev-shm-usage",
 )
 AXE = "HEADSTART_AXE"  # names a file axe.min.js
+AXE_PACKAGE = "axe-core@4.14.1"
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+AXE_CACHE = ROOT / ".pytest_cache" / "axe-core" / f"{AXE_SHA256[:16]}.js"
 
 
 def start(profile, downloads=None):
@@ -72,19 +83,49 @@ def click(driver, element):
     element.click()
 
 
+@cache
+def axe_script():
+    """The text of axe-core: of the file that HEADSTART_AXE names, else as npm has it, by hash; None without one."""
+    if os.environ.get(AXE):
+        return Path(os.environ[AXE]).read_text("utf-8")
+    if not AXE_CACHE.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            content = _fetch_axe(folder)
+        if content is None or sha256(content).hexdigest() != AXE_SHA256:
+            return None
+        AXE_CACHE.parent.mkdir(parents=True, exist_ok=True)
+        AXE_CACHE.write_bytes(content)
+    content = AXE_CACHE.read_bytes()
+    assert sha256(content).hexdigest() == AXE_SHA256, f"{AXE_CACHE} was changed; delete it"
+    return content.decode()
+
+
+def _fetch_axe(folder):
+    """The content of axe.min.js from npm's registry, None where there is no npm or it cannot be reached."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    command = [npm, "pack", "--silent", "--ignore-scripts", "--fetch-retries=0", AXE_PACKAGE]
+    with suppress(subprocess.SubprocessError, OSError, KeyError):
+        packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+        with tarfile.open(Path(folder, packed.stdout.split()[-1])) as archive:
+            return archive.extractfile("package/axe.min.js").read()
+    return None
+
+
 def accessibility_violations(driver, page, **options):
     """What axe-core calls serious or critical on a page, each with its first elements; skips where axe-core is missing.
 
-    axe-core is not among our dependencies: ``npm pack axe-core`` and the variable HEADSTART_AXE give it to the tests.
+    axe-core is not among our dependencies: see ``axe_script``.
     """
-    script = Path(os.environ.get(AXE, "axe.min.js"))
-    if not script.is_file():
-        pytest.skip(f"needs axe-core: npm pack axe-core, unpack it, and let {AXE} name its axe.min.js")
+    script = axe_script()
+    if script is None:
+        pytest.skip(f"needs axe-core, and npm to fetch it; or let {AXE} name a file axe.min.js")
     driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})  # for the script of the test alone
     try:
         show(driver, page, **options)
         driver.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
-        driver.execute_script(script.read_text("utf-8"))
+        driver.execute_script(script)
         violations, passes = driver.execute_async_script(
             """
             const done = arguments[arguments.length - 1];

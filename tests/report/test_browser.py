@@ -588,3 +588,37 @@ def test_headings_of_a_matrix_of_many_classes_stay_in_view(driver, page, tmp_pat
     for selector, axis in (("thead th:nth-child(20)", 1), ("tbody tr:nth-child(20) th", 0)):
         heading = region.find_element("css selector", selector)
         assert abs(driver.execute_script(place, heading)[axis] - (left, top)[axis]) < 5
+
+
+def test_on_a_narrow_screen_sections_are_folded_and_links_open_them(driver, page):
+    show(driver, page, width=1280, height=900)
+    assert elements(driver, ".fold") == []
+    names = {section.get_attribute("id") for section in elements(driver, "main > section")}
+    contents = {name: element(driver, f"#{name}").get_attribute("textContent") for name in names}
+    show(driver, page, width=390, height=844)
+    folded = {fold.find_element("xpath", "..").get_attribute("id") for fold in elements(driver, ".fold")}
+    assert folded == names - {"accuracy", "classes", "confusion-matrix", "errors"}
+    assert not any(fold.get_attribute("open") for fold in elements(driver, ".fold"))
+    assert driver.execute_script("return document.documentElement.scrollHeight") < 8000
+    for name in names - {"errors", "confusion-matrix"}:  # nothing is lost; these count what they show
+        text = element(driver, f"#{name}").get_attribute("textContent")
+        assert text.split() == contents[name].split(), name
+    shown = [card for card in elements(driver, "#errors .card") if card.is_displayed()]
+    assert len(shown) <= 12
+    link = element(driver, "nav a[href='#image-map']")
+    driver.execute_script("arguments[0].click()", link)
+    assert element(driver, "#map").is_displayed()
+    assert driver.execute_script("return document.getElementById('map').width") > 100  # drawn at its size
+    show(driver, page.with_name(f"{page.name}"), width=390, height=844)
+    driver.get(f"{page.as_uri()}#details")
+    assert element(driver, "#details .fold").get_attribute("open")
+
+
+def test_a_folded_section_is_opened_by_the_keyboard(driver, page):
+    from selenium.webdriver.common.keys import Keys
+
+    show(driver, page, width=390, height=844)
+    heading = element(driver, "#calibration .fold > summary")
+    driver.execute_script("arguments[0].focus()", heading)
+    heading.send_keys(Keys.ENTER)
+    assert element(driver, "#calibration .charts").is_displayed()

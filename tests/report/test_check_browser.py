@@ -192,3 +192,51 @@ def test_the_page_fits_the_screen(driver, checked, width):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(driver, checked, scheme):
     assert accessibility_violations(driver, checked[2], width=1280, prefers_color_scheme=scheme) == []
+
+
+def test_images_without_findings_are_found_and_corrected(browser, checked, downloads):
+    from selenium.webdriver.support.ui import Select
+
+    dataset, result, _ = checked
+    in_findings = {file for finding in result.findings for file in finding.files}
+    others = [item.path for item in dataset.items if item.path not in in_findings]
+    assert len(others) >= 4
+    section = "#other-images"
+    assert element(browser, f"{section} .count").text == str(len(others))
+    assert elements(browser, f"{section} .card") == []
+    before = list(csv.DictReader(io.StringIO(saved_table(browser, downloads).decode())))
+    name = others[0].removeprefix("./")
+    search = element(browser, "#filter-text")
+    search.send_keys(name)
+    assert element(browser, "#find-count").text == "0 findings, 1 other image"
+    (card,) = elements(browser, f"{section} .card")
+    click(browser, card.find_element("css selector", ".drop"))
+    assert element(browser, "#summary").text.startswith("1 dropped")
+    kind = "/".join(others[1].removeprefix("./").split("/")[:2])
+    search.clear()
+    search.send_keys(kind)
+    cards = {
+        card.find_element("css selector", ".path").get_attribute("textContent").removeprefix("./"): card
+        for card in elements(browser, f"{section} .card")
+    }
+    assert set(cards) == {path.removeprefix("./") for path in others if kind in path}
+    if name in cards:  # the box of an image that is shown anew is still ticked
+        assert cards[name].find_element("css selector", ".drop").is_selected()
+    first, second = [path for path in cards if path != name][:2]
+    choice = Select(cards[first].find_element("css selector", ".class-choice"))
+    new = choice.options[0].get_attribute("textContent")
+    click(browser, cards[first].find_element("css selector", ".relabel"))
+    for path in (first, second):
+        click(browser, cards[path].find_element("css selector", ".group"))
+    assert element(browser, "#summary").text.startswith("1 dropped, 1 relabelled, 2 grouped")
+    click(browser, element(browser, "#filter-changed"))
+    search.clear()
+    search.send_keys(" ")
+    assert element(browser, "#find-count").text == "0 findings, 3 other images"
+    after = {row["path"]: row for row in csv.DictReader(io.StringIO(saved_table(browser, downloads).decode()))}
+    path_of = {row["path"].removeprefix("./"): row["path"] for row in before}
+    assert set(after) == {row["path"] for row in before} - {path_of[name]}
+    assert after[path_of[first]]["label"].lstrip("'") == new
+    assert after[path_of[first]]["group"] == after[path_of[second]]["group"]
+    unchanged = [row for row in before if row["path"] not in (path_of[name], path_of[first])]
+    assert [after[row["path"]]["label"] for row in unchanged] == [row["label"] for row in unchanged]

@@ -57,6 +57,24 @@ def test_every_finding_is_on_the_page_with_its_images(checked):
     assert [data["images"][i]["path"].split("/")[-1] for i in duplicate["images"]] == ["000.jpg", "twin.jpg"]
 
 
+def test_images_without_findings_come_after_those_with_and_are_limited(checked, monkeypatch):
+    dataset, result, folder = checked
+    data = page_data(write_check_page(dataset, result, folder / "page.html"))
+    in_findings = {file for finding in result.findings for file in finding.files}
+    paths = [image["path"] for image in data["images"]]
+    assert len(set(paths)) == len(paths)
+    assert set(paths) == {item.path for item in dataset.items} | in_findings
+    assert set(paths[: data["firstOther"]]) == in_findings
+    assert all(image["row"] >= 0 and image["jpeg"] for image in data["images"][data["firstOther"] :])
+    monkeypatch.setattr(check_page, "MAX_OTHERS", 3)
+    monkeypatch.setattr(check_page, "MAX_OTHER_PREVIEWS", 1)
+    page = write_check_page(dataset, result, folder / "page.html")
+    others = page_data(page)["images"][data["firstOther"] :]
+    assert [bool(image["jpeg"]) for image in others] == [True, False, False]
+    hidden = len(paths) - data["firstOther"] - 3
+    assert f"{hidden} more images without findings are not on this page" in page.read_text("utf-8")
+
+
 def test_a_label_issue_suggests_the_other_class(checked):
     _, result, _ = checked
     issues = [finding for finding in result.findings if finding.kind == "label_issue"]

@@ -26,6 +26,8 @@ SCRIPTS = ("elements.js", "corrections.js", "viewer.js")
 MAX_TABLE = 50_000  # rows of the table that the page can save
 MAX_FINDINGS = 5_000  # on the page
 MAX_FILES = 60  # of a finding
+MAX_OTHERS = 20_000  # images without a finding that can be found and corrected
+MAX_OTHER_PREVIEWS = 2_000
 THUMBNAILS_BYTES = 8_000_000
 MAX_PATH = 160  # last characters of a path that are shown
 
@@ -52,14 +54,16 @@ def write_check_page(
         no_table = f"More than {MAX_TABLE:,} images: use headstart check --fix-list." if table is None else ""
     except OptionError as error:
         table, no_table = None, str(error)
-    shown = _Images(dataset, result, findings)
+    rows = {} if table is None else table.row_of
+    shown = _Images(dataset, result, findings, rows)
     with single_threaded_blas():
         jpegs = thumbnails.thumbnails(
             dataset, result.features, shown.feature_rows, cache, workers, max_bytes=THUMBNAILS_BYTES
         )
     content = {  # as ASCII, and not by files.json_text: the cells of the table are escaped already
         "kinds": _kinds(findings, shown.index_of),
-        "images": shown.describe(jpegs, {} if table is None else table.row_of),
+        "images": shown.describe(jpegs, rows),
+        "firstOther": shown.first_other,
         "classes": [clip(plain(name)) for name in dataset.classes],
         "table": None if table is None else {"header": table_row(COLUMNS), **table.cells},
     }
@@ -73,6 +77,8 @@ def write_check_page(
         hidden_count=len(result.findings) - len(findings),
         no_table=no_table,
         folder=plain(str(target.parent)),
+        can_correct=table is not None,
+        hidden_others=shown.hidden_others,
         without_thumbnail=len(shown.feature_rows) - len(jpegs),
         script_data=json_element(json.dumps(content, separators=(",", ":"))),
     )
@@ -108,14 +114,22 @@ def _cell(text: str) -> str:
 
 
 class _Images:
-    """The images of the findings, each once, in the order of the findings."""
+    """The images of the findings, each once, in the order of the findings, then other images of the table.
 
-    def __init__(self, dataset: Dataset, result: CheckResult, findings: Sequence[Finding]) -> None:
+    The first of these others is ``first_other``; ``hidden_others`` are not on the page.
+    """
+
+    def __init__(
+        self, dataset: Dataset, result: CheckResult, findings: Sequence[Finding], table_rows: Mapping[str, int]
+    ) -> None:
         self._items = {item.path: item for item in dataset.items}
         paths = dict.fromkeys(path for finding in findings for path in finding.files[:MAX_FILES])
-        self.index_of = {path: i for i, path in enumerate(paths)}
+        others = [path for path in table_rows if path not in paths]
+        self.first_other, self.hidden_others = len(paths), max(0, len(others) - MAX_OTHERS)
+        self.index_of = {path: i for i, path in enumerate([*paths, *others[:MAX_OTHERS]])}
         row_of = {dataset.items[int(i)].path: row for row, i in enumerate(result.features.index)}
-        self._row_of = {path: row_of[path] for path in paths if path in row_of}
+        with_preview = [*paths, *others[:MAX_OTHER_PREVIEWS]]
+        self._row_of = {path: row_of[path] for path in with_preview if path in row_of}
         self.feature_rows = list(self._row_of.values())
 
     def describe(self, jpegs: Mapping[int, bytes], table_row_of: Mapping[str, int]) -> list[dict[str, object]]:

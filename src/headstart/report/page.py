@@ -19,7 +19,7 @@ from headstart.report.training_curves import chart
 from headstart.report.view import page_variables
 from headstart.report.view.script_data import script_data
 
-SCRIPTS = ("elements.js", "images.js", "viewer.js", "thresholds.js", "map.js")
+SCRIPTS = ("elements.js", "fold.js", "images.js", "viewer.js", "thresholds.js", "map.js")
 
 
 def render(report: Report, run: Mapping[str, Any], title: str) -> str:

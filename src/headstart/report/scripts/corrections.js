@@ -2,6 +2,7 @@
 const data = JSON.parse(document.getElementById("check-data").textContent);
 const FINDINGS_PER_KIND = 12;
 const IMAGES_PER_FINDING = 6;
+const OTHERS_PER_PAGE = 24;
 const GROUPS = ["A", "B", "C", "D", "E", "F"];
 const byId = (id) => document.getElementById(id);
 // What was ticked, by number of the image: drop, relabel (index of a class or -1) and group (letter or "").
@@ -168,6 +169,43 @@ function showKind(kind, findings) {
   return section;
 }
 
+// Images without a finding are found by their names and classes, and can be corrected as well.
+function showOthers(text, onlyChanged) {
+  const section = createElement("section");
+  section.id = "other-images";
+  const all = data.images.length - data.firstOther;
+  let rest = [];
+  for (let i = data.firstOther; i < data.images.length && (text || onlyChanged); i++) {
+    if (onlyChanged && !changes.has(i)) continue;
+    const { path, label } = data.images[i];
+    if (!text || path.toLowerCase().includes(text) || label.toLowerCase().includes(text)) rest.push(i);
+  }
+  const heading = createElement("h2", "Images without findings ");
+  heading.append(createElement("span", String(text || onlyChanged ? rest.length : all), "count"));
+  const hint = "Type a part of a file name, or a class, in the search above to see them and to correct them.";
+  section.append(heading);
+  if (!text && !onlyChanged) section.append(createElement("p", hint));
+  const found = rest.length;
+  const cards = createElement("div", undefined, "cards");
+  cards.dataset.gallery = "others";
+  const more = createButton("", "plain-button");
+  const showMore = () => {
+    const next = rest.slice(0, OTHERS_PER_PAGE);
+    rest = rest.slice(OTHERS_PER_PAGE);
+    cards.append(...next.map((i) => createCard(i, "")));
+    next.forEach(showChange);
+    more.hidden = !rest.length;
+    more.textContent = `Show ${Math.min(OTHERS_PER_PAGE, rest.length)} more of ${rest.length}`;
+    return cards.children[cards.children.length - next.length];
+  };
+  more.addEventListener("click", () => showMore().querySelector("button, input, select")?.focus());
+  if (found) {
+    showMore();
+    section.append(cards, more);
+  }
+  return [section, found];
+}
+
 function showFindings() {
   const text = byId("filter-text").value.trim().toLowerCase();
   const [kindWanted, certainty] = [byId("filter-kind").value, byId("filter-certainty").value];
@@ -185,8 +223,16 @@ function showFindings() {
     shown += findings.length;
     if (findings.length) sections.push(showKind(kind, findings));
   }
+  let others = 0;
+  if (data.table && data.images.length > data.firstOther && !kindWanted && !certainty) {
+    const [section, found] = showOthers(text, onlyChanged);
+    sections.push(section);
+    others = found;
+  }
   byId("findings").replaceChildren(...sections);
-  byId("find-count").textContent = `${shown.toLocaleString("en")} ${shown === 1 ? "finding" : "findings"}`;
+  for (const i of changes.keys()) showChange(i);
+  const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+  byId("find-count").textContent = count(shown, "finding") + (others ? `, ${count(others, "other image")}` : "");
 }
 
 // The group of each row: images of one letter, and all that were in a group with one of them, become one group.
@@ -235,7 +281,7 @@ if (byId("filters")) {
     option.value = kind.kind;
     byId("filter-kind").append(option);
   }
-  for (const event of ["input", "change"]) byId("filters").addEventListener(event, showFindings);
+  onNewValues(byId("filters"), showFindings);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   showFindings();
   summarise();

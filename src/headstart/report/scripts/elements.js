@@ -13,24 +13,48 @@ function createButton(text, className) {
   return button;
 }
 
+// Act when a form has other values than before. A text field reports its text once more when it is left, by a click on
+// what it has found, say: that must not be made anew under the click.
+function onNewValues(form, act) {
+  const values = () => JSON.stringify([...form.elements].map((field) => [field.value, field.checked]));
+  let last = values();
+  for (const event of ["input", "change"]) {
+    form.addEventListener(event, () => {
+      if (values() === last) return;
+      last = values();
+      act();
+    });
+  }
+}
+
+// A screen on which little is shown at first, so that the page stays short enough to leaf through.
+const isNarrow = matchMedia("(max-width: 640px)").matches;
+
 // Lists of which only the first part is shown: a button shows up to twelve more.
 for (const button of document.querySelectorAll("button.reveal")) {
   const block = button.closest(".more").previousElementSibling;
+  if (isNarrow) for (const part of [...block.children].slice(6)) part.hidden = true;
   const hiddenParts = () => [...block.children].filter((part) => part.hidden);
   const label = () => {
     button.hidden = !hiddenParts().length;
     button.textContent = `Show ${Math.min(12, hiddenParts().length)} more`;
   };
   const note = button.parentElement.querySelector(".shown-count");
+  const showCount = () => {
+    if (!note) return;
+    note.hidden = !hiddenParts().length;
+    note.textContent = note.textContent.replace(/^\d+/, String(block.children.length - hiddenParts().length));
+  };
   button.addEventListener("click", () => {
     const next = hiddenParts().slice(0, 12);
     for (const part of next) part.hidden = false;
     const focus = next[0] && next[0].querySelector("button, input, select");
     if (focus) focus.focus();
     label();
-    if (note) note.textContent = note.textContent.replace(/^\d+/, String(block.children.length - hiddenParts().length));
+    showCount();
   });
   label();
+  if (isNarrow) showCount();
 }
 
 // Tables sort by a column whose heading is selected: numbers highest first, then lowest first; names the other way.

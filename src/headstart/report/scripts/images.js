@@ -168,7 +168,7 @@ document.addEventListener("click", (event) => {
     foundCount.textContent = `${rest.length.toLocaleString("en")} of ${count.toLocaleString("en")} ${noun} found.`;
     showFound();
   };
-  for (const event of ["input", "change"]) document.getElementById("filters").addEventListener(event, search);
+  onNewValues(document.getElementById("filters"), search);
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   foundMore.addEventListener("click", showFound);
 }
