@@ -127,7 +127,7 @@ def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "older than format 4.*fit again"), (5, "newer.*upgrade headstart")]
+    ("version", "remedy"), [(1, "older than format 4.*anew fit again: headstart fit"), (5, "newer.*upgrade headstart")]
 )
 def test_another_format_is_named_with_its_remedy(folder_with_report, version, remedy):
     (folder_with_report / "report.json").write_text(json.dumps({"format": version}), "utf-8")

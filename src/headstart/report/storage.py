@@ -127,7 +127,8 @@ def _check_format(version: Any, folder: str | os.PathLike[str]) -> None:
         )
     if version < FORMAT:
         raise ModelError(
-            f"{folder}: {FILE} has format {version}, older than format {FORMAT}, which this version reads; fit again."
+            f"{folder}: {FILE} has format {version}, older than format {FORMAT}, which this version reads; to make the "
+            f"report anew fit again: headstart fit DATA -o {folder}. The page that is there still opens."
         )
 
 
