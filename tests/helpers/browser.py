@@ -126,6 +126,7 @@ def accessibility_violations(driver, page, **options):
         show(driver, page, **options)
         driver.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
         driver.execute_script(script)
+        driver.set_script_timeout(300)  # seconds; a busy machine takes long over ten thousand elements
         violations, passes = driver.execute_async_script(
             """
             const done = arguments[arguments.length - 1];
