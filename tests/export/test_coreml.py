@@ -9,7 +9,7 @@ from importlib import resources
 
 import pytest
 
-from headstart.errors import OptionError
+from headstart.errors import OptionError, VerifyError
 from headstart.export import ExportOptions, export_model, toolchain, verify_export
 from headstart.export.to_coreml import FILE, SCRIPT, TOOLCHAIN
 from headstart.export.toolchain import run_program
@@ -88,6 +88,24 @@ def test_changed_weights_and_labels_are_found(coreml, copied):
     weights.write_bytes(content)
     problems = verify_export(folder).problems
     assert any("weight.bin is not the file that was proven" in problem for problem in problems)
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_fp16_is_written_with_force_alone_and_is_fp16(coreml, model_folder, photos, tmp_path):
+    model, options = read_model(model_folder), ExportOptions("fp16")
+    with pytest.raises(VerifyError, match="its fp16 arithmetic is that of the device, which nothing here proves"):
+        export_model(model, "coreml", tmp_path / "refused", options)
+    assert not (tmp_path / "refused").exists()
+    export = export_model(model, "coreml", tmp_path / "export", options, force=True)
+    assert len(export.problems) == 1
+    assert export.proof is not None
+    assert export.proof.tolerances["graph"].probability == 0.025
+    assert max(part.probability for part in export.proof.comparisons) > 1e-5  # it was computed in fp16
+    program = tmp_path / "read.py"
+    program.write_text(READ)
+    run_program(TOOLCHAIN, str(program), tmp_path / "export" / FILE, tmp_path / "read.json")
+    assert json.loads((tmp_path / "read.json").read_text())["precisions"] == ["10"]
 
 
 @pytest.mark.parametrize(("off", "status"), [(0.0, 0), (0.01, 1)])

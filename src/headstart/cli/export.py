@@ -37,7 +37,7 @@ class ExportFlags(ReadFlags):
         Path | None, common("-o", "--output", metavar="DIR", help="Folder to write; MODEL-FORMAT by default.")
     ] = None
     precision: Annotated[
-        str, common(metavar="auto|fp32|fp16|int8", help="auto: that of the model; fp16: openvino.")
+        str, common(metavar="auto|fp32|fp16|int8", help="auto: that of the model; fp16: openvino, coreml.")
     ] = "auto"
     any_size: Annotated[
         bool, common("--any-size", help="onnx, openvino: take one decoded image of any size; crop and resize inside.")

@@ -131,6 +131,8 @@ def _prove_and_record(
         finally:
             target.close()
     problems = [*(() if proof is None else proof.problems), *_lossy_problems(about, model, data, counted)]
+    if about.precision in format.only_forced:
+        problems.append(f"its {about.precision} arithmetic is that of the device, which nothing here proves")
     if problems and not images.force:
         raise VerifyError(
             f"The {format.name} export does not answer as the model does, and was not written: {'; '.join(problems)}. "

@@ -63,8 +63,9 @@ class Format:
     ``use`` is the text of its README. ``mend`` says what to install where the runtime is missing. ``cannot_read`` are
     the endings of image files that the runtime is known not to read. Without ``refuses_files`` a difference on files
     is a remark, since the format prepares images in another way by its nature. ``language`` is that of ``use``;
-    ``one_image``: it answers one image at a time; ``input`` describes what it takes, ``front_matter`` comes before the
-    README.
+    ``one_image``: it answers one image at a time; ``only_forced`` are precisions that are written with ``force`` alone,
+    since here they are not computed as on the device; ``input`` describes what it takes, ``front_matter`` comes
+    before the README.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Format:
     cannot_read: tuple[str, ...] = ()
     refuses_files: bool = True
     one_image: bool = False
+    only_forced: tuple[str, ...] = ()
     language: str = "text"
     input: Callable[[About], str] | None = None
     front_matter: Callable[[About, Model], str] | None = None

@@ -29,6 +29,7 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
     install(TOOLCHAIN, allowed=options.install)
     texts = {
         "labels": as_lines(about.classes),
+        "precision": about.precision,
         "description": "An image classifier fitted with Headstart: classLabel, classLabel_probs, and distance, the OOD "
         "score. Images must be cropped and resized as preprocess.py does it.",
         "metadata": {KEY: graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)[KEY]},
@@ -70,7 +71,7 @@ def use(about: About) -> str:  # noqa: ARG001
 
 COREML = Format(
     "coreml",
-    ("fp32",),
+    ("fp32", "fp16"),
     False,
     True,
     write,
@@ -79,5 +80,6 @@ COREML = Format(
     "headstart export MODEL --to coreml, which installs what reads it",
     not_proven=(("Core ML itself runs on Apple's systems alone", f"python3 {SCRIPT}, on a Mac"),),
     one_image=True,
+    only_forced=("fp16",),
     language="python",
 )

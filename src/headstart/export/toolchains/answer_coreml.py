@@ -31,6 +31,7 @@ SAME = {  # operations of MIL, and the operator of ONNX with the same inputs in 
     "abs": "Abs",
     "identity": "Identity",
 }
+TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 REDUCE = {"reduce_mean": "ReduceMean", "reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 
 
@@ -66,6 +67,8 @@ class Writer:
         elif kind in REDUCE:
             axes = self.integers(f"{op.name}.axes", inputs["axes"].val)
             self.node(REDUCE[kind], [self.name(inputs["x"]), axes], op, keepdims=int(inputs["keep_dims"].val))
+        elif kind == "cast":
+            self.node("Cast", [self.name(inputs["x"])], op, to=TYPES[inputs["dtype"].val])
         elif kind == "clip":
             self.node("Clip", [self.name(inputs[key]) for key in ("x", "alpha", "beta")], op)
         elif kind == "conv":
@@ -137,8 +140,8 @@ class Writer:
         )
 
 
-def graph_of(path: str) -> tuple[bytes, str, list[str]]:
-    """Return the ONNX graph of a package, the name of its probabilities, and its labels."""
+def graph_of(path: str) -> tuple[bytes, list[str], list[str]]:
+    """Return the ONNX graph of a package, the names of its outputs, and its labels."""
     import coremltools
     from coremltools.converters.mil.frontend.milproto.load import load
 
@@ -155,10 +158,13 @@ def graph_of(path: str) -> tuple[bytes, str, list[str]]:
     if spec.description.input[0].name != "pixels" or image.colorSpace != image.ColorSpace.Value("RGB"):
         raise SystemExit("The package does not take an RGB image named pixels.")
     pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, image.height, image.width])
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in (probabilities, "distance")]
+    for name in (probabilities, "distance"):  # of an fp16 package they may be fp16
+        writer.nodes.append(helper.make_node("Cast", [name], [f"{name}.fp32"], to=TensorProto.FLOAT))
+    names = [f"{name}.fp32" for name in (probabilities, "distance")]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     graph = helper.make_graph(writer.nodes, "package", [pixels], outputs, [*writer.constants.values()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    return model.SerializeToString(), probabilities, [str(label) for label in classify.inputs["classes"].val]
+    return model.SerializeToString(), names, [str(label) for label in classify.inputs["classes"].val]
 
 
 def main(path: str) -> None:
@@ -167,7 +173,7 @@ def main(path: str) -> None:
     os.dup2(2, 1)  # what libraries print does not get among the answers
     import onnxruntime
 
-    content, probabilities, written = graph_of(path)
+    content, outputs, written = graph_of(path)
     labels = json.loads(requests.readline())
     if written != labels:
         raise SystemExit(f"The package has the labels {written}, not {labels}.")
@@ -179,7 +185,7 @@ def main(path: str) -> None:
         for _ in range(int(line)):
             image = np.frombuffer(requests.read(height * width * 3), np.uint8).reshape(height, width, 3)
             planes = image.transpose(2, 0, 1)[np.newaxis].astype(np.float32)
-            values = session.run([probabilities, "distance"], {"pixels": planes})
+            values = session.run(outputs, {"pixels": planes})
             answers.write(np.concatenate([value.reshape(-1) for value in values]).astype("<f4").tobytes())
         answers.flush()
 

@@ -1,6 +1,6 @@
 """Convert ONNX to Core ML. Runs in the toolchain "coreml": python convert_coreml.py MODEL.onnx ABOUT.json OUT.mlpackage
 
-ABOUT.json has the labels, a description, and texts for the user-defined metadata.
+ABOUT.json has the labels, the precision, a description, and texts for the user-defined metadata.
 """
 
 import json
@@ -24,7 +24,7 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
             output.type.tensor_type.shape.dim[0].Clear()
             output.type.tensor_type.shape.dim[0].dim_value = 1
     model, _ = onnxsim.simplify(model)
-    precision = coremltools.precision.FLOAT32
+    precision = coremltools.precision.FLOAT16 if about["precision"] == "fp16" else coremltools.precision.FLOAT32
     # Given in both calls: without it the first one makes the program fp16, whatever the second one says.
     program = onnxsim.export_coreml(model, convert_to="milinternal", compute_precision=precision)
     image = coremltools.ImageType("pixels", (1, 3, height, width), color_layout=coremltools.colorlayout.RGB)
