@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -110,4 +112,72 @@ def test_hostile_files_are_one_error(copied, tmp_path):
     (folder / "proof" / "grey.jpg").unlink()
     (folder / "proof" / "grey.jpg").symlink_to("/etc/passwd")
     with pytest.raises(ModelError, match="refused"):
+        verify_export(folder)
+
+
+def _custom(graph, _):
+    graph.node[-1].domain = "com.example"
+
+
+def _loop(graph, _):
+    graph.node[-1].op_type = "Loop"
+
+
+def _outside(graph, folder):
+    tensor = next(tensor for tensor in graph.initializer if tensor.raw_data)
+    (folder / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+
+
+def _repeated(graph, times):
+    """Let the pixels be repeated so often before the first node that reads them."""
+    name = graph.input[0].name
+    for node in graph.node:
+        node.input[:] = ["repeated" if tensor == name else tensor for tensor in node.input]
+    repeats = [times, 1, 1, 1]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(repeats, np.int64), "times"))
+    graph.node.insert(0, onnx.helper.make_node("Tile", [name, "times"], ["repeated"]))
+
+
+def _large(graph, _):
+    _repeated(graph, 100_000)
+
+
+def _other_input(graph, _):
+    graph.input.append(onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_custom, "has the operator 'com.example."),
+        (_loop, "has the operator 'Loop'"),
+        (_outside, "refers to other files; refused"),
+        (_large, "GiB of memory at a time, more than the limit"),
+        (_other_input, "has the inputs "),
+    ],
+)
+@pytest.mark.parametrize(("to", "file"), [("onnx", "model.onnx"), ("hub", "onnx/model.onnx")])
+def test_a_graph_that_is_not_arithmetic_or_takes_too_much_is_not_run(copied, to, file, change, said, monkeypatch):
+    folder = copied(to)
+    model = onnx.load(folder / file)
+    change(model.graph, (folder / file).parent)
+    (folder / file).write_bytes(model.SerializeToString())
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("it was run"))
+    with pytest.raises(ModelError, match=said):
+        verify_export(folder)
+
+
+def test_a_graph_of_any_size_is_checked_for_an_image_of_two_million_pixels(copied):
+    folder = copied("onnx", any_size=True)
+    model = onnx.load(folder / "model.onnx")
+    _repeated(model.graph, 1)  # allowed
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    assert verify_export(folder).problems == ("model.onnx is not the file that was proven",)
+    times = next(tensor for tensor in model.graph.initializer if tensor.name == "times")
+    times.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 1, 200, 1], np.int64), "times"))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"more than the limit|bad_alloc"):
         verify_export(folder)

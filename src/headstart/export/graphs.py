@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,20 @@ from onnx import helper
 
 from headstart import backbones
 from headstart.backbones.onnx.external_data import has_external_data, parse_graph
-from headstart.errors import HeadstartError, ModelError, OptionError
+from headstart.backbones.onnx.limits import check_size
+from headstart.backbones.onnx.shapes import infer_shapes
+from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError, untrusted
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.answers import Answers
 from headstart.export.formats import Pixels, Run
 from headstart.features.runtime import Compute, Graph, load_graph, run_padded
 from headstart.model.compose import compose
+from headstart.model.graph_check import is_remembered, remember
 from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 
 BATCH = 16  # images that are run at a time
+ANY_SIZE = (1600, 1200)  # pixels of an image for which a graph that takes any size is checked
 
 
 def graph_to_export(model: Model, precision: str) -> bytes:
@@ -71,15 +76,31 @@ def runner(graph: Graph, batch: int | None) -> Run:
     return run
 
 
-def read_onnx(path: Path) -> bytes:
-    """Read an ONNX file in one piece. Raises ModelError for one that is too large, is none, or refers to others."""
+def read_onnx(path: Path, about: About, input: str = "pixels") -> bytes:
+    """Read the ONNX file of an export, of which nothing is believed, in one piece.
+
+    ``input`` is "pixels", NHWC, or that of the Hub, NCHW. Raises ModelError for a file that is too large, is none,
+    refers to others, has other operators than networks for images, or takes too much memory or arithmetic.
+    """
     if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         raise ModelError(f"{path} is missing or larger than {MAX_FILE_BYTES:,} bytes; export the model again.")
     content = path.read_bytes()
+    size = ANY_SIZE if about.any_size else (about.preprocess.height, about.preprocess.width)
+    checked = hashlib.sha256(content + f"{input} {size} {about.batch}".encode()).hexdigest()
+    if is_remembered(checked):
+        return content
     try:
-        model = parse_graph(content, path)
-    except HeadstartError as error:
-        raise ModelError(str(error)) from None
-    if has_external_data(model):
-        raise ModelError(f"{path} refers to other files; refused.")
+        with untrusted(str(path), ModelError):
+            model = parse_graph(content, path)
+            if has_external_data(model):
+                raise ModelError(f"{path} refers to other files; refused.")
+            inputs = [value.name for value in model.graph.input]
+            if inputs != [input]:
+                raise ModelError(
+                    f"{path} has the inputs {', '.join(inputs)[:100]}, not {input}; export the model again."
+                )
+            check_size(model.graph, infer_shapes(model, input, input == "pixels", size), about.batch)
+    except BackboneError as error:
+        raise ModelError(f"{path} cannot be used: {error}") from None
+    remember(checked)
     return content

@@ -110,7 +110,9 @@ def load(folder: Path, about: About) -> Target:
     path = folder / GRAPH
     if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         raise ModelError(f"{folder} has no {GRAPH}; export the model again.")
-    session = import_onnxruntime().InferenceSession(read_onnx(path), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(
+        read_onnx(path, about, "pixel_values"), providers=["CPUExecutionProvider"]
+    )
     with untrusted(f"{folder}: {PREPARATION}", ModelError):
         steps = read_json(folder / PREPARATION, MAX_JSON_BYTES)
         labels = read_json(folder / CONFIG, MAX_JSON_BYTES)["id2label"]

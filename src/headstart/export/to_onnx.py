@@ -24,7 +24,7 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
 def load(folder: Path, about: About) -> Target:
     """Load the export in ONNX Runtime."""
     precision = "int8" if about.precision == "int8" else "fp32"
-    graph = load_graph(read_onnx(folder / FILE), Compute("onnxruntime", precision, workers=1))
+    graph = load_graph(read_onnx(folder / FILE, about), Compute("onnxruntime", precision, workers=1))
     batch = 1 if about.any_size else about.batch
     return snippet_target(folder, about, "onnxruntime", metadata.version("onnxruntime"), runner(graph, batch))
 

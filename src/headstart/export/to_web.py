@@ -57,7 +57,12 @@ def load(folder: Path, about: About) -> Target:
     if foreign:
         raise ModelError(f"{folder}: {', '.join(foreign)} is not of onnxruntime-web {VERSION}; it was not run.")
     description = _read(folder, ABOUT)
-    files = {**runtime, ABOUT: description, MODEL: read_onnx(folder / MODEL), **{name: _own(name) for name in PROGRAM}}
+    files = {
+        **runtime,
+        ABOUT: description,
+        MODEL: read_onnx(folder / MODEL, about),
+        **{name: _own(name) for name in PROGRAM},
+    }
     expected = _page(hashlib.sha256(b"".join([*runtime.values(), description, files[MODEL]])).hexdigest())
     problems = [
         f"{name} is not the one that Headstart writes; it was not run"
