@@ -3,7 +3,11 @@
 import io
 import json
 import os
+import shutil
 import subprocess
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import onnxruntime
@@ -14,6 +18,7 @@ from headstart import Compute, Predictor
 from headstart.errors import OptionError
 from headstart.export import verify_export
 from headstart.export.about import About
+from headstart.export.browser import find_chromium
 from headstart.export.to_hub import preparation, prepare
 from headstart.images.preprocess import Preprocess
 from headstart.model.folder import read_model
@@ -100,3 +105,82 @@ def test_transformers_js_loads_the_folder_and_answers(exports, model_folder, pho
     for i, answer in enumerate(json.loads(completed.stdout.splitlines()[-1])):
         assert answer[0]["label"] == expected.classes[expected.predicted[i]]
         assert answer[0]["score"] == pytest.approx(expected.confidence[i], abs=0.1)  # another resize
+
+
+PAGE_SCRIPT = """
+const [paths, done] = arguments;
+import("/transformers.min.js").then(async ({ pipeline, env }) => {
+  env.allowLocalModels = true;
+  env.allowRemoteModels = false;
+  env.localModelPath = "/models/";
+  env.backends.onnx.wasm.wasmPaths = new URL("/ort/", location.href).href;
+  env.backends.onnx.wasm.numThreads = 1;
+  const classify = await pipeline("image-classification", "export", { dtype: "fp32", device: "wasm" });
+  const answers = [];
+  for (const path of paths) answers.push(await classify(path, { top_k: 2 }));
+  done(answers);
+}).catch((error) => done(String(error)));
+"""
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """Serves folders by the first part of a path, and says of nothing that it is asked for."""
+
+    folders: dict[str, Path]
+
+    def translate_path(self, path):
+        first, _, rest = path.lstrip("/").partition("/")
+        if first in self.folders:
+            return str(self.folders[first] / rest)
+        return str(self.folders[""] / first)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_transformers_js_loads_the_folder_in_a_browser(exports, model_folder, photos, tmp_path):
+    """Its resize there is another one by design: changed answers are printed, not refused; the graph is the same."""
+    modules = os.environ.get("HEADSTART_TRANSFORMERS_JS")
+    if modules is None:
+        pytest.skip("needs @huggingface/transformers: set HEADSTART_TRANSFORMERS_JS to a folder where npm installed it")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
+    from selenium.webdriver.chrome.service import Service
+
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("needs a browser: apt-get install chromium-driver")
+    images = photos / "validation"
+    folders = {
+        "": Path(modules) / "node_modules" / "@huggingface" / "transformers" / "dist",
+        "ort": Path(modules) / "node_modules" / "onnxruntime-web" / "dist",
+        "models": tmp_path,
+        "images": images,
+    }
+    shutil.copytree(exports("hub"), tmp_path / "export")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Files", (_Files,), {"folders": folders}))
+    Thread(target=server.serve_forever, daemon=True).start()
+    options = webdriver.ChromeOptions()
+    options.binary_location = find_chromium()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    paths = sorted(images.rglob("*.jpg"))
+    expected = Predictor.load(model_folder, Compute("onnxruntime")).predict([str(path) for path in paths])
+    browser = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        browser.set_script_timeout(300)
+        browser.get(f"http://127.0.0.1:{server.server_port}/models/export/config.json")
+        urls = [f"/images/{path.relative_to(images).as_posix()}" for path in paths]
+        answers = browser.execute_async_script(PAGE_SCRIPT, urls)
+    finally:
+        browser.quit()
+        server.shutdown()
+        server.server_close()
+    assert isinstance(answers, list), answers
+    by_name = [{part["label"]: part["score"] for part in answer} for answer in answers]
+    found = np.array([[scores[name] for name in expected.classes] for scores in by_name])
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-3)
+    changed = int((found.argmax(axis=1) != expected.predicted).sum())
+    largest = float(np.abs(found - expected.probabilities).max())
+    print(f"transformers.js in Chromium: {changed} of {len(paths)} answers change, scores by up to {largest:.2f}")
+    assert changed <= len(paths) // 4

@@ -120,7 +120,7 @@ def _runner(network: torch.nn.Module, about: About) -> Run:
             if about.batch:
                 images = np.concatenate([images, np.zeros((step - count, *images.shape[1:]), np.uint8)])
             with torch.inference_mode():
-                found = network(torch.from_numpy(np.ascontiguousarray(images)))
+                found = network(torch.from_numpy(np.array(images, order="C")))
             values = {name: found[name].numpy().astype(np.float64)[:count] for name in ("probabilities", "distance")}
             parts.append(Answers(values["probabilities"], values["distance"].reshape(-1)))
         return join(parts, len(about.classes))
