@@ -39,7 +39,7 @@ class ServeFlags:
     cors_origins: Annotated[
         str | None, common(metavar="ORIGINS", help="Sites whose pages may ask, like https://example.org.")
     ] = None
-    max_batch: Annotated[int, run_option(min=1, max=256, metavar="N", help="Images that run together at most.")] = 16
+    max_batch: Annotated[int, run_option(min=1, max=256, metavar="N", help="Images that run together at most.")] = 4
     max_body: Annotated[int, run_option(min=1, max=1024, metavar="MIB", help="Size of a request at most.")] = 32
     max_requests: Annotated[
         int, run_option(min=1, metavar="N", help="Requests that are answered at a time; others are told to wait.")

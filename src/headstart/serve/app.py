@@ -52,7 +52,7 @@ def make_app(models: Models, options: ServerOptions) -> ASGIApp:
         *oip.routes(),
         *page_routes(files),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, Exception: _bug})
     app.state.models, app.state.metrics, app.state.options = models, metrics, options
     app.router.redirect_slashes = False
     inner = guarded(app, options, unguarded=HEALTH, unlimited=HEALTH)
@@ -78,6 +78,10 @@ def _route_names(page: frozenset[str]) -> Callable[[str], str]:
 async def _http_error(_: Request, reason: Exception) -> Response:
     assert isinstance(reason, HTTPException)
     return error(f"{reason.detail}; /docs lists what there is.", reason.status_code, reason.headers)
+
+
+async def _bug(_: Request, __: Exception) -> Response:
+    return error("The server failed; its standard error says where.", 500)
 
 
 async def _health(request: Request) -> Response:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headstart.features.runtime import Outputs
 
 Pixels = NDArray[np.uint8]
-WAIT = 0.005  # seconds that a batch waits for images that are being decoded
+WAIT = 0.002  # seconds that a batch waits for images that are being decoded
 
 
 class Batcher:
@@ -29,24 +29,39 @@ class Batcher:
     ) -> None:
         self.run, self.executor, self.max_batch, self.streams = run, executor, max_batch, streams
         self.pending: list[tuple[Pixels, asyncio.Future[Outputs]]] = []
-        self.arriving = 0
+        self.arriving = self.queued = 0
+        # More would only be held in memory, decoded: so many keep all threads busy.
+        self._places = asyncio.Semaphore(2 * streams * (max_batch + 1))
         self.sizes: dict[int, int] = {}  # how many batches had how many images
         self._tasks: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """How many images are being decoded, or wait for the network."""
-        return self.arriving + len(self.pending)
+        """How many images wait for a place, are being decoded, or wait for the network."""
+        return self.queued + self.arriving + len(self.pending)
 
-    @contextmanager
-    def announce(self, images: int = 1) -> Iterator[None]:
-        """Let batches wait for images that are being decoded within this context."""
-        self.arriving += images
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait until there is a place for an image that is to be decoded and submitted."""
+        self.queued += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self.queued -= 1
         try:
             yield
         finally:
-            self.arriving -= images
+            self._places.release()
+
+    @contextmanager
+    def announce(self) -> Iterator[None]:
+        """Let batches wait for the image that is being decoded within this context."""
+        self.arriving += 1
+        try:
+            yield
+        finally:
+            self.arriving -= 1
             self._change.set()
 
     async def submit(self, pixels: Pixels) -> Outputs:

@@ -117,13 +117,14 @@ class Engine:
 
     async def answer(self, image: bytes, *, explain: bool = False) -> Answer:
         """Answer the bytes of an image file. Raises ImageError, BackboneError."""
-        with self.batcher.announce():
-            loop = asyncio.get_running_loop()
-            decoded = await loop.run_in_executor(self.pools.decode, self.decode, image)
-        predictions = await self.predict(decoded.pixels)
-        if not explain:
-            return Answer(predictions)
-        activation = await loop.run_in_executor(self.pools.run, self.explain, decoded, predictions)
+        loop = asyncio.get_running_loop()
+        async with self.batcher.place():
+            with self.batcher.announce():
+                decoded = await loop.run_in_executor(self.pools.decode, self.decode, image)
+            predictions = await self.predict(decoded.pixels)
+            if not explain:
+                return Answer(predictions)
+            activation = await loop.run_in_executor(self.pools.run, self.explain, decoded, predictions)
         return Answer(predictions, activation)
 
     async def predict(self, pixels: Pixels) -> Predictions:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import HeadstartError, OptionError, one_line
+from headstart.errors import HeadstartError, ImageError, OptionError, one_line
 from headstart.features import Compute
 from headstart.model.folder import read_model
 from headstart.serve.drift import Drift
@@ -59,7 +59,7 @@ class Served:
         engine = self.ready
         try:
             answer = await engine.answer(image, explain=explain)
-        except HeadstartError:
+        except ImageError:
             self.unread += 1
             raise
         self.count(answer, engine)
