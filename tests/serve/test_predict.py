@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from helpers.http_clients import exchange
+from helpers.http_clients import exchange, running
 from PIL import Image
 
-from headstart.errors import ModelError, OptionError
+from headstart.errors import ModelError, OptionError, VerifyError
 from headstart.features import Compute
 from headstart.model import Predictor
 from headstart.model.explain import Explainer
+from headstart.serve.app import make_app
 from headstart.serve.models import Models
+from headstart.serve.options import ServerOptions
 from headstart.serve.predict import MAX_IMAGES
 
 from .conftest import serving, wait_until
@@ -224,19 +226,12 @@ def test_a_replaced_folder_is_loaded_without_a_lost_request(model_folder, fitted
         assert exchange(port, path="/health")[0] == 200
 
 
-def test_a_model_that_answers_differently_is_never_ready(model_folder, tmp_path, files, monkeypatch):
-    from headstart.errors import VerifyError
-    from headstart.model.predictor import Predictor
-    from headstart.serve.options import ServerOptions
-
+@pytest.mark.parametrize("error", [VerifyError, RuntimeError])
+def test_a_model_that_does_not_prove_itself_is_never_ready(model_folder, files, monkeypatch, error):
     def verify(_):
-        raise VerifyError("The golden sample differs by 0.5.")
+        raise error("The golden sample differs by 0.5.")
 
     monkeypatch.setattr(Predictor, "verify", verify)
-    from helpers.http_clients import running
-
-    from headstart.serve.app import make_app
-
     models = Models.of([model_folder], Compute("onnxruntime", workers=1), 16)
     with running(make_app(models, ServerOptions(port=0))) as port:
         wait_until(lambda: models.get(None).failures == 1)

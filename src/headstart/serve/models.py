@@ -157,10 +157,12 @@ class Models:
             engine = await loop.run_in_executor(
                 self.pools.load, Engine.load, served.folder, self.compute, self.pools, self.max_batch
             )
-        except (HeadstartError, OSError) as error:
+        except Exception as error:  # one that is not raised on purpose is a bug, and no reason to stop looking
+            is_bug = not isinstance(error, (HeadstartError, OSError))
             served.error = one_line(error)
             served.failures += 1
-            log.error("%s: %s%s", served.name, served.error, "" if is_first else " The model before goes on answering.")
+            rest = "" if is_first else " The model before goes on answering."
+            log.error("%s: %s%s", served.name, served.error, rest, exc_info=is_bug)
             return
         served.engine, served.error = engine, ""
         thresholds = engine.model.thresholds
