@@ -1,0 +1,99 @@
+"""Opening a project: its lock, the names of its classes, and its images as the table and the folder have them."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from headstart.errors import DataError, OptionError, one_line
+from headstart.files import open_regular, read_json
+from headstart.studio.listing import Listing
+from headstart.studio.moves import HIDDEN
+from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
+from headstart.studio.table import TableRow
+
+CLASSES = "classes.json"
+LOCK = "lock.sqlite"
+ID_LENGTH = 32  # hexadecimal digits of the SHA-256
+BLOCK = 2**20  # bytes that are hashed at a time
+
+Records = dict[str, ImageRecord]
+
+
+def read_records(
+    folder: Path, rows: Mapping[str, TableRow], listing: Listing
+) -> tuple[Records, tuple[TableRow, ...], list[str]]:
+    """Return the images in the order of the table, those that it does not name behind them.
+
+    Also the rows whose files are not there, and lines that the user must see. Raises DataError for too many images.
+    """
+    listed = {item.path: item for item in listing.items}
+    present = {path: row for path, row in rows.items() if path in listed or (folder / path).is_file()}
+    missing = tuple(row for path, row in rows.items() if path not in present)
+    new = [path for path in listed if path not in rows]
+    if len(present) + len(new) > MAX_IMAGES:
+        raise DataError(f"{folder} has more than {MAX_IMAGES:,} images; use headstart fit.")
+    notes = []
+    if missing:
+        notes.append(f"{len(missing)} files of the table are not there ({missing[0].path}).")
+    if rows and new:
+        notes.append(f"{len(new)} images that the table does not name have the labels of their folders.")
+    records: Records = {}
+    for path in (*present, *new):
+        item, row = listed.get(path), present.get(path)
+        folder_label = None if item is None else item.label
+        try:
+            id = _free_id(_file_hash(folder / path), records)
+        except OSError as error:
+            notes.append(f"{path} cannot be read ({one_line(error)}); it is left out.")
+            missing += () if row is None else (row,)  # its label is kept
+            continue
+        if row is not None:
+            is_accepted = row.action == ACCEPTED
+            records[id] = ImageRecord(
+                *(id, path, row.label, folder_label, row.group, row.split, is_accepted, row.finding, row.why)
+            )
+        elif item is not None:
+            records[id] = ImageRecord(id, path, folder_label, folder_label, None, item.split)
+    return records, missing, notes
+
+
+def lock_folder(folder: Path) -> sqlite3.Connection:
+    """Take the lock of a project, which the system lets go when the process ends. Raises OptionError."""
+    guard = sqlite3.connect(folder / HIDDEN / LOCK, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        guard.execute("BEGIN EXCLUSIVE")
+    except sqlite3.DatabaseError as error:
+        guard.close()
+        raise OptionError(
+            f"{folder} is open in another studio, or cannot be locked ({error}); close that one."
+        ) from None
+    return guard
+
+
+def stored_classes(file: Path) -> list[str] | None:
+    """Return the names of the classes in their order, None where none are stored or they cannot be used."""
+    with suppress(OSError, ValueError):
+        names = read_json(file, 2**20).get("classes")
+        if isinstance(names, list) and all(isinstance(name, str) and name for name in names):
+            return names[:MAX_CLASSES]
+    return None
+
+
+def _file_hash(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with open_regular(path) as stream:
+        while block := stream.read(BLOCK):
+            sha256.update(block)
+    return sha256.hexdigest()[:ID_LENGTH]
+
+
+def _free_id(id: str, records: Records) -> str:
+    number, free = 1, id
+    while free in records:
+        number += 1
+        free = f"{id}-{number}"
+    return free

@@ -1,0 +1,57 @@
+"""What a project knows of each image, and the names that classes may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headstart.data.layout import SYSTEM_FILES, split_name, to_nfc
+from headstart.errors import OptionError
+
+MAX_IMAGES = 50_000
+MAX_CLASSES = 1000
+MAX_CLASS_NAME = 100  # characters
+ACCEPTED = "accepted"  # in the column "action": a label that a person has looked at and found right
+# What cannot stand in a class name: separators of paths, and those that a table reader takes for several labels.
+UNSAFE = frozenset('/\\|;,<>:"*?')
+NO_NAMES = {"nan", "<na>", "null", "n/a", "#n/a"}  # that a table reader takes for no label
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image of a project.
+
+    ``id`` is the start of the SHA-256 of its bytes, with a number behind it for further files of the same bytes; by it
+    alone a client names the image. ``path`` is relative to the project's folder, with "/". ``label`` is None for an
+    image without one, ``folder_label`` that of the folder in which the file lies. ``group`` is the name of what the
+    image shares with others, such as one hold of the camera's button. ``finding`` and ``why`` are cells of the table
+    that are kept as they were found.
+    """
+
+    id: str
+    path: str
+    label: str | None
+    folder_label: str | None
+    group: str | None = None
+    split: str = "train"
+    is_accepted: bool = False
+    finding: str = ""
+    why: str = ""
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the label is not that of the folder, so that the file would be moved."""
+        return self.label is not None and self.label != self.folder_label
+
+
+def check_class_name(name: str) -> str:
+    """Return a new class's name in composed Unicode; it becomes the name of a folder. Raises OptionError."""
+    text = to_nfc(name).strip()
+    if not text or len(text) > MAX_CLASS_NAME or not text.isprintable():
+        raise OptionError(f"A class needs a name of 1 to {MAX_CLASS_NAME} printable characters.")
+    if text.startswith((".", "'", "=", "+", "-", "@")) or text.endswith(".") or UNSAFE & set(text):
+        raise OptionError(
+            f"A class cannot be called {text!r}, since its name is that of a folder and a cell of a table."
+        )
+    if text.casefold() in NO_NAMES | SYSTEM_FILES or split_name(text) is not None:
+        raise OptionError(f"A class cannot be called {text!r}, which means something else to a reader of folders.")
+    return text

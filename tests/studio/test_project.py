@@ -1,0 +1,245 @@
+"""Projects: labels in the table, changes and undo, files that move, what an opened folder says."""
+
+from pathlib import Path
+
+import pytest
+from helpers.photos import write_photos
+
+from headstart import open_dataset
+from headstart.errors import DataError, OptionError
+from headstart.studio.project import NothingToUndoError, Project, StaleVersionError
+from headstart.studio.records import check_class_name
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_photos(tmp_path / "photos", 4)
+
+
+@pytest.fixture
+def project(folder):
+    opened = Project(folder)
+    yield opened
+    opened.close()
+
+
+def labels_in_table(project) -> dict[str, str]:
+    return {item.path: item.label for item in open_dataset(project.table).items}
+
+
+def paths(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.glob("[!.]*/*.jpg")}
+
+
+def test_a_folder_is_read_as_its_classes(project):
+    records = project.state.records.values()
+    assert project.state.classes == ("disc", "stripes")
+    assert {(r.path, r.label, r.folder_label, r.split) for r in records} == {
+        (f"{name}/{i:03}.jpg", name, name, "train") for name in ("disc", "stripes") for i in range(4)
+    }
+
+
+def test_an_image_is_known_by_its_content_and_copies_have_numbers(folder):
+    (folder / "disc" / "copy.jpg").write_bytes((folder / "disc" / "000.jpg").read_bytes())
+    project = Project(folder)
+    ids = {record.path: id for id, record in project.state.records.items()}
+    assert ids["disc/copy.jpg"] == f"{ids['disc/000.jpg']}-2"
+    project.close()
+
+
+def test_a_relabel_is_in_the_table_that_fit_reads_and_the_file_stays(project, folder):
+    first = next(iter(project.state.records))
+    assert project.relabel(1, [first, first], "stripes") == 1
+    assert project.state.version == 2
+    assert labels_in_table(project)["photos/disc/000.jpg"] == "stripes"
+    assert (folder / "disc" / "000.jpg").is_file()
+    project.close()
+    assert Project(folder).state.records[first].label == "stripes"
+
+
+def test_a_change_by_one_who_has_not_seen_the_last_one_is_refused(project):
+    ids = list(project.state.records)
+    project.relabel(1, ids[:1], "stripes")
+    for change in (
+        lambda: project.relabel(1, ids[:1], "disc"),
+        lambda: project.delete(1, ids[:1]),
+        lambda: project.apply(1),
+        lambda: project.undo(1),
+    ):
+        with pytest.raises(StaleVersionError):
+            change()
+    assert project.state.records[ids[0]].label == "stripes"
+
+
+def test_undo_takes_back_every_kind_of_change(project, folder):
+    before, before_paths = project.state.records, paths(folder)
+    ids = list(before)
+    project.relabel(None, ids[:2], "stripes")
+    project.apply(None)
+    assert paths(folder) == before_paths - {"disc/000.jpg", "disc/001.jpg"} | {
+        "stripes/000-2.jpg",
+        "stripes/001-2.jpg",
+    }
+    project.delete(None, ids[1:3])
+    project.accept(None, ids[4:])
+    project.rename_class(None, "stripes", "lines")
+    project.add(b"new", ".jpg", "disc", "burst-1")
+    assert project.trash_count == 2
+    texts = [project.undo(None) for _ in range(6)]
+    assert texts == [
+        "Added 1 image to disc",
+        "Renamed stripes to lines",
+        "Accepted the labels of 4 images",
+        "Deleted 2 images",
+        "Moved 2 files to the folders of their labels",
+        "Relabelled 2 images to stripes",
+    ]
+    assert project.state.records == before
+    assert project.state.classes == ("disc", "stripes")
+    assert paths(folder) == before_paths
+    assert project.trash_count == 1  # the image that was added: undoing throws nothing away
+    with pytest.raises(NothingToUndoError):
+        project.undo(None)
+
+
+def test_a_deleted_image_is_in_the_trash_and_not_in_the_table(project, folder):
+    id, record = next(iter(project.state.records.items()))
+    data = project.read(record)
+    assert project.delete(None, [id]) == 1
+    assert "photos/disc/000.jpg" not in labels_in_table(project)
+    assert (folder / ".studio" / "trash" / id / "disc" / "000.jpg").read_bytes() == data
+    project.close()
+    assert id not in Project(folder).state.records
+
+
+def test_an_added_image_has_a_name_by_its_content_and_its_group(project, folder):
+    record, is_new = project.add(b"bytes", ".jpg", "disc", "burst-1")
+    assert is_new
+    assert record.path == f"disc/{record.id[:16]}.jpg"
+    assert project.add(b"bytes", ".jpg", "stripes", None) == (record, False)
+    items = {item.path: item for item in open_dataset(project.table).items}
+    assert items[f"photos/{record.path}"].group == "burst-1"
+    project.close()
+    assert Project(folder).state.records[record.id].group == "burst-1"
+
+
+def test_classes_keep_their_order_and_empty_ones_stay(folder):
+    project = Project(folder)
+    project.add_class(None, "ants")
+    project.relabel(None, list(project.state.records), "ants")
+    project.close()
+    assert Project(folder).state.classes == ("disc", "stripes", "ants")
+    assert (folder / "ants").is_dir()
+
+
+def test_an_empty_folder_becomes_a_project(tmp_path):
+    project = Project(tmp_path / "new")
+    project.add_class(None, "ants")
+    project.add(b"1", ".jpg", "ants", None)
+    project.close()
+    again = Project(tmp_path / "new")
+    assert again.state.classes == ("ants",)
+    assert [record.label for record in again.state.records.values()] == ["ants"]
+
+
+def test_images_without_a_class_folder_can_be_labelled_and_moved(tmp_path, folder):
+    loose = tmp_path / "loose"
+    loose.mkdir()
+    (folder / "disc" / "000.jpg").rename(loose / "a.jpg")
+    project = Project(loose)
+    (id,) = project.state.records
+    assert project.state.records[id].label is None
+    project.add_class(None, "disc")
+    project.relabel(None, [id], "disc")
+    assert project.apply(None) == (1, [])
+    assert (loose / "disc" / "a.jpg").is_file()
+
+
+def test_folders_of_splits_keep_theirs(tmp_path):
+    write_photos(tmp_path / "data" / "train", 3)
+    write_photos(tmp_path / "data" / "test", 2, seed=1)
+    project = Project(tmp_path / "data")
+    splits = {record.path: record.split for record in project.state.records.values()}
+    assert splits["train/disc/000.jpg"] == "train"
+    assert splits["test/disc/001.jpg"] == "test"
+    first = next(id for id, record in project.state.records.items() if record.path == "train/disc/000.jpg")
+    project.relabel(None, [first], "stripes")
+    project.apply(None)
+    assert project.state.records[first].path == "train/stripes/000-2.jpg"
+    record, _ = project.add(b"new", ".jpg", "disc", None)
+    assert record.path.startswith("train/disc/")
+
+
+def test_only_one_process_opens_a_project(project, folder):
+    with pytest.raises(OptionError, match="open in another studio"):
+        Project(folder)
+    project.close()
+    Project(folder).close()
+
+
+def test_rows_whose_files_are_gone_stay_in_the_table(project, folder):
+    first = next(iter(project.state.records))
+    project.relabel(None, [first], "stripes")
+    project.close()
+    (folder / "disc" / "000.jpg").rename(folder.parent / "elsewhere.jpg")
+    again = Project(folder)
+    assert first not in again.state.records
+    assert any("not there" in note for note in again.notes)
+    again.accept(None, list(again.state.records)[:1])
+    again.close()
+    (folder.parent / "elsewhere.jpg").rename(folder / "disc" / "000.jpg")
+    assert Project(folder).state.records[first].label == "stripes"
+
+
+@pytest.mark.parametrize("path", ["../x.jpg", "/etc/x.jpg", "photos/../x.jpg", "other/disc/000.jpg", "photos/a\0.jpg"])
+def test_a_table_that_names_files_elsewhere_is_refused(folder, path):
+    (folder.parent / "photos-labels.csv").write_text(f"path,label\n{path},disc\n")
+    with pytest.raises(DataError, match=r"not in photos/|cannot be read"):
+        Project(folder)
+
+
+def test_a_class_folder_that_is_a_link_out_of_the_project_is_not_written_to(project, folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    project.add_class(None, "ants")
+    (folder / "ants").rmdir()
+    (folder / "ants").symlink_to(outside)
+    with pytest.raises(OSError, match="link out of the project"):
+        project.add(b"1", ".jpg", "ants", None)
+    project.relabel(None, list(project.state.records)[:1], "ants")
+    with pytest.raises(OSError, match="link out of the folder"):
+        project.apply(None)
+    assert list(outside.iterdir()) == []
+    assert (folder / "disc" / "000.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b", "a\\b", "..", ".hidden", "a\nb", "x" * 101, "train", "nan", "=1", "a,b", "CON:", "\u202ea"]
+)
+def test_names_that_are_no_class(name, project):
+    with pytest.raises(OptionError):
+        project.add_class(None, name)
+    assert project.state.version == 1
+
+
+def test_names_of_classes_are_composed_unicode():
+    assert check_class_name("cafe\u0301 ") == "caf\u00e9"
+
+
+def test_a_write_that_fails_changes_nothing(project, folder, monkeypatch):
+    before, table = project.state, project.table
+    first = next(iter(before.records))
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("headstart.studio.project.write_labels", fail)
+    for change in (lambda: project.delete(None, [first]), lambda: project.relabel(None, [first], "stripes")):
+        with pytest.raises(OSError, match="No space"):
+            change()
+    with pytest.raises(OSError, match="No space"):
+        project.add(b"1", ".jpg", "disc", None)
+    assert project.state is before
+    assert paths(folder) == {record.path for record in before.records.values()}
+    assert not table.exists()
+    assert project.undo_text is None
