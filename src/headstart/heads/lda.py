@@ -93,14 +93,25 @@ def held_out_lda(problem: LinearProblem, shrinkages: Sequence[float]) -> Array:
     scatter, so its inverse follows from the Woodbury identity. In the eigenbasis the total scatter is diagonal, and the
     within-class scatter is the total minus a matrix of rank k. A class with no images left gets the row's lowest score.
     """
-    labels, classes, counts, means = problem.labels, problem.targets.classes, problem.counts, problem.means
     total_inverses = 1 / (problem.basis.eigenvalues + np.asarray(shrinkages)[:, None])
+    scores = closed_form_lda(problem, total_inverses)
+    solvers = [partial(solve_lda, shrinkage=shrinkage) for shrinkage in shrinkages]
+    return fill_large_groups(scores, problem, solvers)
+
+
+def closed_form_lda(problem: LinearProblem, total_inverses: Array, *, all_sizes: bool = False) -> Array:
+    """Compute the scores of ``held_out_lda`` [p, m, k] from the inverses of p shrunk total scatter matrices.
+
+    Those are diagonal in the coordinates: ``total_inverses`` [p, r]. Scores of large groups are left open,
+    unless ``all_sizes`` are wanted.
+    """
+    labels, classes, counts, means = problem.labels, problem.targets.classes, problem.counts, problem.means
     all_precisions = PrecisionMeans.of(means, counts, total_inverses)
-    scores = np.empty((len(shrinkages), len(labels), classes))
-    for rows in group_batches(problem):
+    scores = np.empty((len(total_inverses), len(labels), classes))
+    for rows in group_batches(problem, all_sizes=all_sizes):
         group_labels, points = labels[rows], problem.points[rows]
         offsets = points - means[group_labels]
-        for chunk in chunks(len(shrinkages), rows, classes):
+        for chunk in chunks(len(total_inverses), rows, classes):
             precision = all_precisions.at(chunk)
             total_point_means = batched_matmul(points, precision.total_means)
             total_offset_means = total_point_means - precision.total_products[:, group_labels]
@@ -116,8 +127,7 @@ def held_out_lda(problem: LinearProblem, shrinkages: Sequence[float]) -> Array:
                 np.diagonal(precision.within_products, axis1=1, axis2=2)[:, None],
             )
             scores[chunk, rows] = _scores(without, group_labels, counts, offset_products)
-    solvers = [partial(solve_lda, shrinkage=shrinkage) for shrinkage in shrinkages]
-    return fill_large_groups(scores, problem, solvers)
+    return scores
 
 
 def _scores(

@@ -124,7 +124,7 @@ def learning_curve(
     more = more or round_number(count)
 
     low, high = _error_interval(errors_by_image, groups, np.r_[sizes, count + more], seed)
-    smoothed = _smoothed_errors(errors_by_image, groups)[None]  # the logarithm of no error at all does not exist
+    smoothed = smoothed_errors(errors_by_image, groups)[None]  # the logarithm of no error at all does not exist
     remaining_share = extrapolate(sizes, smoothed, count + more)[0] / smoothed[0, -1]
     means = [*(1 - errors_by_image.mean(axis=1)), 1 - remaining_share * float(errors_by_image[-1].mean())]
     per_class = np.vstack([class_counts, class_counts[-1] * (count + more) / count]).round().astype(int)
@@ -223,14 +223,15 @@ def _errors_by_group(errors: Array, groups: Labels) -> tuple[Array, Array]:
     return np.vstack([sums, unseen]), np.r_[sizes, sizes.mean(), sizes.mean()]
 
 
-def _smoothed_errors(errors: Array, groups: Labels) -> Array:
+def smoothed_errors(errors: Array, groups: Labels) -> Array:
+    """Return the share of errors [sizes], between 0 and 1 and never either, of errors [sizes, n] in ``groups`` [n]."""
     sums, sizes = _errors_by_group(errors, groups)
     weight = np.r_[np.ones(len(sizes) - 2), 0.5, 0.5]
     shares: Array = weight @ sums / (weight @ sizes)
     return shares
 
 
-def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Generator) -> Array:
+def bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Generator) -> Array:
     """Draw errors [DRAWS, sizes] with the groups weighted at random (the Bayesian bootstrap: Rubin 1981)."""
     sums, sizes = _errors_by_group(errors, groups)
     shape = np.r_[np.ones(len(sizes) - 2), 0.5, 0.5]
@@ -243,7 +244,7 @@ def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Genera
 
 def _error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
     """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'."""
-    draws = _bootstrap_errors(errors, groups, np.random.default_rng(seed))
+    draws = bootstrap_errors(errors, groups, np.random.default_rng(seed))
     draws = np.column_stack([draws, extrapolate(sizes[:-1], draws, sizes[-1])])
     interval: Array = np.quantile(draws, [0.025, 0.975], axis=0)
     return interval

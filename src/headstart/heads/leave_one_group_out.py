@@ -31,15 +31,15 @@ def chunks_of_groups(groups: Labels, size: int) -> Iterator[NDArray[np.int64]]:
         start = end
 
 
-def group_batches(problem: LinearProblem) -> Iterator[NDArray[np.int64]]:
+def group_batches(problem: LinearProblem, *, all_sizes: bool = False) -> Iterator[NDArray[np.int64]]:
     """Yield all but large groups as arrays [groups, size]: groups of one size, a chunk at a time.
 
-    A number is the position of an image in ``problem.rows``.
+    A number is the position of an image in ``problem.rows``. With ``all_sizes`` large groups are among them.
     """
     width = max(len(problem.basis.eigenvalues), problem.targets.classes)
     for rows in _rows_by_group_size(problem.groups):
         size = rows.shape[1]
-        if not _is_large(size, problem):
+        if all_sizes or not _is_large(size, problem):
             step = max(1, CHUNK_SIZE // (size * max(size, width)))
             yield from (rows[first : first + step] for first in range(0, len(rows), step))
 

@@ -65,20 +65,30 @@ def held_out_ridge(problem: LinearProblem, penalties: Sequence[float]) -> Array:
     ``(I - H_GG)^-1 r_G`` with the smoother H of all images; its constant direction is taken out of the kernel and added
     back as 1/n, else every score looks perfect as the penalty goes to zero.
     """
-    classes, count = problem.targets.classes, len(problem.basis)
-    truth, mean = one_hot(problem.labels, classes), problem.counts / count
-    weights = 1 / (problem.basis.eigenvalues + np.asarray(penalties)[:, None])
-    projected = weights[:, :, None] * (problem.counts * problem.means.T)
-    scores = np.empty((len(penalties), *truth.shape))
-    for rows in group_batches(problem):
-        points, group_truth = problem.points[rows], truth[rows]
-        for chunk in chunks(len(penalties), rows, classes):
-            residual = group_truth - mean - batched_matmul(points, projected[chunk])
-            smoother = gram_by_group(points, weights[chunk])
-            smoother += 1 / count
-            scores[chunk, rows] = group_truth - np.linalg.solve(identity_minus(smoother), residual)
+    inverses = 1 / (problem.basis.eigenvalues + np.asarray(penalties)[:, None])
+    scores = closed_form_ridge(problem, inverses)
     solvers = [partial(solve_ridge, penalty=penalty) for penalty in penalties]
     return fill_large_groups(scores, problem, solvers)
+
+
+def closed_form_ridge(problem: LinearProblem, inverses: Array, *, all_sizes: bool = False) -> Array:
+    """Compute the scores of ``held_out_ridge`` [p, m, k] from the inverses of p penalised scatter matrices.
+
+    Those are diagonal in the coordinates: ``inverses`` [p, r]. Scores of large groups are left open,
+    unless ``all_sizes`` are wanted.
+    """
+    classes, count = problem.targets.classes, len(problem.basis)
+    truth, mean = one_hot(problem.labels, classes), problem.counts / count
+    projected = inverses[:, :, None] * (problem.counts * problem.means.T)
+    scores = np.empty((len(inverses), *truth.shape))
+    for rows in group_batches(problem, all_sizes=all_sizes):
+        points, group_truth = problem.points[rows], truth[rows]
+        for chunk in chunks(len(inverses), rows, classes):
+            residual = group_truth - mean - batched_matmul(points, projected[chunk])
+            smoother = gram_by_group(points, inverses[chunk])
+            smoother += 1 / count
+            scores[chunk, rows] = group_truth - np.linalg.solve(identity_minus(smoother), residual)
+    return scores
 
 
 def ridge_in_basis(problem: LinearProblem, penalty: float) -> Solution:
