@@ -36,6 +36,7 @@ from headstart.cli.predict import predict
 from headstart.cli.report import report
 from headstart.cli.sample import sample
 from headstart.cli.serve import serve
+from headstart.cli.studio import studio
 from headstart.cli.verify import verify
 from headstart.errors import HeadstartError
 from headstart.machine import tune_process
@@ -58,6 +59,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     sample,
     download,
     cache,
+    studio,
 )
 for _command in COMMANDS:
     add_command(app, _command, "open" if _command is open_report else None)

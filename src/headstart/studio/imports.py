@@ -22,6 +22,7 @@ from headstart.studio.records import check_class_name
 
 MAX_MEMBERS = 20_000
 MAX_BYTES = 4 * 2**30  # of all images of an archive, unpacked
+SETTINGS = "manifest.json"  # of Teachable Machine: how it trains
 NUMBERED = re.compile(r"(.+?)[-_!. ]+\d+")  # the name of a sample that lies in no folder: its class and a number
 
 
@@ -47,7 +48,8 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
         raise DataError(f"The archive has more than {MAX_MEMBERS:,} files; split it.")
     dataset = from_listing("the archive", source)
     refused = [(_name(image.path), image.reason) for image in dataset.quarantined]
-    refused += [(_name(skipped.path), skipped.reason) for skipped in dataset.skipped if skipped.reason != "hidden"]
+    skipped = [(_name(file.path), file.reason) for file in dataset.skipped if file.reason != "hidden"]
+    refused += [(name, reason) for name, reason in skipped if name != SETTINGS]
     classes: dict[str, None] = {}
 
     def images() -> Iterator[tuple[bytes, str, str, str | None]]:

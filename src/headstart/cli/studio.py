@@ -1,0 +1,52 @@
+"""headstart studio"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import Annotated
+
+import typer
+
+from headstart.backbones import DEFAULT_BACKBONE
+from headstart.cli.open_report import has_screen
+from headstart.cli.options import CachedRunOptions
+from headstart.cli.terminal import line, print_notes
+
+
+def studio(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of class folders, or a new one.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8001,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
+    backbone: Annotated[str, typer.Option(metavar="ID", help="Backbone, as for fit.")] = DEFAULT_BACKBONE,
+    run: CachedRunOptions = CachedRunOptions(),
+) -> None:
+    """Label images in the browser, see at once what the labels are worth, try and save the model."""
+    from headstart.classifier import FitOptions
+    from headstart.errors import missing_extra
+
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise missing_extra("The studio needs Starlette and uvicorn, which are not installed", "serve") from None
+    from headstart.serve.run import address, listen
+    from headstart.serve.run import run as serve
+    from headstart.studio.app import make_app, open_studio, server_options
+
+    options = server_options(port)
+    listener = listen(options)
+    token = secrets.token_urlsafe(24)
+    with open_studio(folder, FitOptions(backbone, compute=run.compute, cache=run.cache)) as opened:
+        place = f"{address(options, listener)}/#token={token}"
+        print_notes(opened.project.notes)
+
+        def on_ready() -> None:
+            print(line(place), flush=True)
+            print("Labels are kept as you go; stop with Ctrl-C.", file=sys.stderr)
+            if not no_open and has_screen():
+                import webbrowser
+
+                webbrowser.open(place)
+
+        serve(make_app(opened, options, token), options, listener, on_ready)

@@ -1,0 +1,117 @@
+"""What the algebra shows of the labels at one moment: accuracy, confusion, label issues, the most uncertain images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.check.finding import Finding
+from headstart.check.labels import confident_learning
+from headstart.heads.live import HeldOut
+from headstart.stats.accuracy import wilson
+from headstart.stats.classification import confusion_matrix
+from headstart.stats.paired import grouped_difference
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of images, 0 to 1, with its 95% interval by groups."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Held-out predictions of the images ``ids`` [m], and what follows from them.
+
+    ``classes`` are all of the project; those without images have probability 0 in ``probabilities`` [m, k]. ``labels``
+    and ``predicted`` [m] are places in them. ``issues`` are label issues by id, most confident first. ``uncertainty``
+    [m], 0 to 1, is 1 less the lead of the most probable class over the second.
+    """
+
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64] = field(repr=False)
+    groups: NDArray[np.int64] = field(repr=False)
+    probabilities: Array = field(repr=False)
+    accuracy: Share
+    confusion: NDArray[np.int64]
+    issues: Mapping[str, Finding] = field(repr=False)
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class [m]."""
+        predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return predicted
+
+    @property
+    def uncertainty(self) -> Array:
+        """1 less the lead of the most probable class [m]."""
+        two = np.sort(self.probabilities, axis=1)[:, -2:]
+        uncertainty: Array = 1 - (two[:, 1] - two[:, 0])
+        return uncertainty
+
+    def by_class(self) -> list[dict[str, object]]:
+        """Return images, recall with its interval, and precision of each class; None where there are no images."""
+        is_right = self.predicted == self.labels
+        rows: list[dict[str, object]] = []
+        for c, name in enumerate(self.classes):
+            members, predicted = self.labels == c, int(self.confusion[:, c].sum())
+            recall = share(is_right[members], self.groups[members]) if members.any() else None
+            rows.append(
+                {
+                    "name": name,
+                    "images": int(members.sum()),
+                    "recall": None if recall is None else recall.value,
+                    "interval": None if recall is None else recall.interval,
+                    "precision": float(self.confusion[c, c] / predicted) if predicted else None,
+                }
+            )
+        return rows
+
+
+def share(correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Share:
+    """Return the share of correct images [n] with Wilson's interval at the number of images that are independent.
+
+    That is the number at which images drawn one by one would vary as groups [n] do (Korn & Graubard 1998), by the
+    variance of a ratio of sums, which needs no resampling.
+    """
+    value = float(correct.mean())
+    count = float(len(np.unique(groups)))
+    if 0 < value < 1 and count > 1:
+        _, error = grouped_difference(correct.astype(np.float64), np.zeros(len(correct)), groups)
+        count = float(np.clip(value * (1 - value) / max(error**2, 1e-12), count, len(correct)))
+    return Share(value, wilson(value * count, count))
+
+
+def make_figures(
+    held_out: HeldOut,
+    ids: Sequence[str],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> Figures:
+    """Put the figures together; ``ids``, ``labels`` and ``groups`` [n] are of all images that the head knows."""
+    rows = held_out.rows
+    probabilities = np.zeros((len(rows), len(classes)))
+    probabilities[:, held_out.classes] = held_out.probabilities
+    names, own, own_groups = tuple(ids[i] for i in rows), labels[rows], groups[rows]
+    predicted = probabilities.argmax(axis=1)
+    findings = confident_learning(names, own, classes, probabilities)
+    issues = sorted(findings, key=lambda finding: -finding.confidence)
+    return Figures(
+        classes,
+        names,
+        own,
+        own_groups,
+        probabilities,
+        share(predicted == own, own_groups),
+        confusion_matrix(own, predicted, len(classes)),
+        {finding.files[0]: finding for finding in issues},
+    )

@@ -1,0 +1,201 @@
+"""What the routes share: bodies within limits, and errors as JSON with the status that says what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from headstart.errors import DataError, HeadstartError, ImageError, OptionError, shorten
+from headstart.studio.engine import Engine, evaluation
+from headstart.studio.image_files import MAX_UPLOAD
+from headstart.studio.jobs import Jobs, TooManyJobsError
+from headstart.studio.project import NothingToUndoError, Project, StaleVersionError
+from headstart.studio.tries import Tries
+
+MAX_JSON = 4 * 2**20  # bytes: the ids of all images of a project
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """All that the routes work on. ``key`` lets its holder read images and events."""
+
+    project: Project
+    engine: Engine
+    tries: Tries
+    jobs: Jobs
+    key: str
+
+
+class NotReadyError(Exception):
+    """There is no model yet that could answer."""
+
+
+class ConflictError(Exception):
+    """What was asked for contradicts what is there; ``reason`` is a word for programs."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def answering(work: Callable[[Studio, Request, Any], Any], *, body: str = "none", status: int = 200) -> Endpoint:
+    """Make a route of a function that runs in a thread and returns JSON, or a Response.
+
+    It gets the studio, the request and its body: "none", "json" (a dict), "image" or "zip" (bytes).
+    """
+
+    async def endpoint(request: Request) -> Response:
+        studio: Studio = request.app.state.studio
+        try:
+            given = await _READERS[body](request)
+            answer = await run_in_threadpool(work, studio, request, given)
+        except Exception as error:
+            return _error(error, studio)
+        if isinstance(answer, Response):
+            return answer
+        return JSONResponse(answer, status)
+
+    return endpoint
+
+
+def changed(studio: Studio, what: str, **values: object) -> dict[str, object]:
+    """Follow a change, and return the answer to it."""
+    studio.engine.changed(what)
+    return {"version": studio.project.state.version, **values, "evaluation": evaluation(studio.engine)}
+
+
+def version_of(body: dict[str, Any]) -> int:
+    """Return the version that the client has seen. Raises HTTPException."""
+    version = body.get("version")
+    if version is None:
+        raise HTTPException(428, "The request needs the version that the page shows.")
+    if type(version) is not int:
+        raise HTTPException(400, "version must be a whole number.")
+    return version
+
+
+def text_of(body: dict[str, Any], name: str) -> str:
+    """Return a text of the body. Raises HTTPException."""
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise HTTPException(400, f"{name} must be a text.")
+    return value
+
+
+def ids_of(studio: Studio, body: dict[str, Any]) -> list[str]:
+    """Return the image ids of the body. Raises HTTPException, KeyError."""
+    ids = body.get("ids")
+    if not isinstance(ids, list) or not ids or not all(isinstance(id, str) for id in ids):
+        raise HTTPException(400, "ids must be a list of image ids.")
+    for id in ids:
+        if id not in studio.project.state.records:
+            raise KeyError(f"image {id}")
+    return ids
+
+
+def class_of(studio: Studio, name: str) -> str:
+    """Return the name of a class that there is. Raises KeyError."""
+    if name not in studio.project.state.classes:
+        raise KeyError(f"class {name}")
+    return name
+
+
+def number_of(request: Request, name: str, default: int, most: int) -> int:
+    """Return a number of the query, from 0 to ``most``. Raises HTTPException."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise HTTPException(400, f"{name} must be a number from 0 to {most}.")
+    return min(int(text), most)
+
+
+async def http_error(request: Request, error: Exception) -> Response:  # noqa: ARG001  # Starlette's signature
+    """Answer what Starlette itself refuses."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _read_none(request: Request) -> None:  # noqa: ARG001
+    return None
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    _check_type(request, ("application/json",))
+    data = await request.body()
+    if len(data) > MAX_JSON:
+        raise HTTPException(413, f"The body has more than {MAX_JSON:,} bytes.")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "The body is no JSON.") from None
+    if not isinstance(value, dict):
+        raise HTTPException(400, "The body must be a JSON object.")
+    return value
+
+
+async def _read_image(request: Request) -> bytes:
+    _check_type(request, ("image/", "application/octet-stream"))
+    data = await request.body()
+    if len(data) > MAX_UPLOAD:
+        raise HTTPException(413, f"The image has more than {MAX_UPLOAD:,} bytes; make it smaller.")
+    return data
+
+
+async def _read_zip(request: Request) -> bytes:
+    _check_type(request, ("application/zip", "application/octet-stream", "application/x-zip-compressed"))
+    return await request.body()
+
+
+def _check_type(request: Request, types: tuple[str, ...]) -> None:
+    given = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if not given.startswith(types):
+        raise HTTPException(415, f"The Content-Type is {given or 'missing'}; expected {types[0]}.")
+
+
+_READERS: dict[str, Callable[[Request], Awaitable[Any]]] = {
+    "none": _read_none,
+    "json": _read_json,
+    "image": _read_image,
+    "zip": _read_zip,
+}
+
+
+def _error(error: Exception, studio: Studio) -> Response:
+    """Return the answer that says what went wrong; raises what is an error of the program."""
+    values: dict[str, object] = {}
+    match error:
+        case HTTPException():
+            status, text = error.status_code, error.detail
+        case StaleVersionError():
+            status, text = 409, "The labels have changed since; look at them again."
+            values = {"version": studio.project.state.version, "reason": "stale"}
+        case NothingToUndoError():
+            status, text, values = 409, "There is nothing to undo.", {"reason": "nothing_to_undo"}
+        case NotReadyError():
+            status, text, values = 409, f"There is no model yet. {error}".strip(), {"reason": "not_ready"}
+        case ConflictError():
+            status, text, values = 409, str(error), {"reason": error.reason}
+        case TooManyJobsError():
+            status, text = 503, "Several jobs are under way; try again later."
+        case KeyError():
+            status, text = 404, f"There is no {error.args[0]}."
+        case ImageError() | DataError():
+            status, text = 422, str(error)
+        case OptionError():
+            status, text = 400, str(error)
+        case HeadstartError():
+            status, text = 500, str(error)
+        case OSError():
+            status, text = 500, f"The disk refused: {error.strerror or error}."
+        case _:
+            raise error
+    return JSONResponse({"error": shorten(text), **values}, status)
