@@ -22,6 +22,8 @@ def studio(
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
     """Label images in the browser, see at once what the labels are worth, try and save the model."""
+    import webbrowser  # every start would pay for it
+
     from headstart.classifier import FitOptions
     from headstart.errors import missing_extra
 
@@ -41,12 +43,9 @@ def studio(
         place = f"{address(options, listener)}/#token={token}"
         print_notes(opened.project.notes)
 
-        def on_ready() -> None:
-            print(line(place), flush=True)
-            print("Labels are kept as you go; stop with Ctrl-C.", file=sys.stderr)
-            if not no_open and has_screen():
-                import webbrowser
-
-                webbrowser.open(place)
-
-        serve(make_app(opened, options, token), options, listener, on_ready)
+        app = make_app(opened, options, token)
+        print(line(place), flush=True)
+        print("Labels are kept as you go; stop with Ctrl-C.", file=sys.stderr)
+        if not no_open and has_screen():
+            webbrowser.open(place)
+        serve(app, options, listener)

@@ -30,12 +30,13 @@ from headstart.studio.tries import Tries
 
 UNLIMITED = ("/health", "/api/events", "/api/import", "/api/compare")
 MAX_BODY = 256 * MIB  # of an archive; images and JSON have limits of their own
+STOP_SECONDS = 3.0  # streams of events end only when they are cut off
 SHARED = "/shared"  # the modules that both pages use
 
 
 def server_options(port: int) -> ServerOptions:
     """Return where the studio listens, the loopback interface alone, and its limits."""
-    return ServerOptions(port=port, max_body=MAX_BODY, max_held=2 * MAX_BODY)
+    return ServerOptions(port=port, max_body=MAX_BODY, max_held=2 * MAX_BODY, stop_seconds=STOP_SECONDS)
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""``headstart studio`` as a process: its address, its token, its end."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import httpx
+from helpers.photos import write_photos
+
+
+def test_the_command_prints_its_address_and_ends_when_it_is_terminated(tmp_path):
+    folder = write_photos(tmp_path / "photos", 3)
+    command = [sys.executable, "-m", "headstart", "studio", str(folder), "--no-open", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--backbone", "headstart-s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        address, _, token = process.stdout.readline().strip().partition("/#token=")
+        headers = {"Authorization": f"Bearer {token}"}
+        state = httpx.get(f"{address}/api/state", headers=headers, timeout=60).json()
+        assert (state["images"], state["project"]) == (6, "photos")
+        assert httpx.get(f"{address}/api/state", timeout=60).status_code == 401
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_a_second_studio_of_the_same_folder_is_refused(tmp_path):
+    from headstart.studio.project import Project
+
+    folder = write_photos(tmp_path / "photos", 2)
+    project = Project(folder)
+    command = [sys.executable, "-m", "headstart", "studio", str(folder), "--no-open", "--port", "0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    project.close()
+    assert result.returncode == 2
+    assert "open in another studio" in result.stderr
