@@ -122,7 +122,7 @@ def test_a_live_head_follows_changes_as_one_that_is_held_on_all_images():
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)  # one temperature for all
 
 
-def test_what_cannot_be_followed_has_no_live_head_or_prediction():
+def test_what_cannot_be_followed_has_no_live_head_or_prediction(monkeypatch):
     values, labels, groups = overlapping_classes()
     training_set = TrainingSet.of(values, labels, groups)
     centroid = select(values, labels, groups, kind="centroid")
@@ -130,3 +130,8 @@ def test_what_cannot_be_followed_has_no_live_head_or_prediction():
     head = LiveHead.of(training_set, select(values, labels, groups).candidates, 1.0)
     assert head.held_out(np.zeros_like(labels), groups) is None
     assert head.held_out(labels, np.zeros_like(groups)) is None
+    monkeypatch.setattr("headstart.heads.live.MAX_CHANGES", 3)
+    labels[:3] = -1
+    assert head.held_out(labels, groups) is not None
+    labels[3] = -1
+    assert head.held_out(labels, groups) is None

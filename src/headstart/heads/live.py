@@ -20,6 +20,7 @@ from headstart.heads.training_set import TrainingSet
 from headstart.stats.temperature import fit_temperature, label_smoothing
 
 MAX_GROUP = 2000  # images: the largest group whose closed form is worth its time
+MAX_CHANGES = 300  # images that came or went: with more a new choice is nearly as fast
 PENALTY_NAMES = {"ridge": "penalty", "lda": "shrinkage"}
 
 
@@ -73,6 +74,11 @@ class LiveHead:
     def __len__(self) -> int:
         return len(next(iter(self.bases.values())))
 
+    @property
+    def first(self) -> int:
+        """How many images the head was selected on; those behind them came later."""
+        return next(iter(self.bases.values())).first
+
     def with_images(self, values: Mapping[str, NDArray[np.floating]]) -> LiveHead:
         """Return it with further images behind the others; ``values`` are their vectors by tap, [m, channels]."""
         bases = {}
@@ -86,12 +92,13 @@ class LiveHead:
 
         ``labels`` [n] are -1 where an image is not there; ``groups`` [n]. ``rows`` are the images to predict, which
         hold groups as a whole; all that are there unless stated. None where fewer than two classes or groups are
-        there, or one group has more than MAX_GROUP images.
+        there, one group has more than MAX_GROUP images, or more than MAX_CHANGES images came or went.
         """
         present = np.flatnonzero(labels >= 0)
         classes, numbers = np.unique(labels[present], return_inverse=True)
         sizes = np.unique(groups[present], return_counts=True)[1]
-        if len(classes) < 2 or len(sizes) < 2 or sizes.max() > MAX_GROUP:
+        changes = np.count_nonzero(labels[: self.first] < 0) + np.count_nonzero(labels[self.first :] >= 0)
+        if len(classes) < 2 or len(sizes) < 2 or sizes.max() > MAX_GROUP or changes > MAX_CHANGES:
             return None
         targets = Targets(numbers, len(classes), groups[present])
         wanted = np.arange(len(present)) if rows is None else np.searchsorted(present, np.sort(rows)).astype(np.int64)

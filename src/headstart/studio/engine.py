@@ -19,7 +19,7 @@ from headstart.classifier import FitOptions, FitResult, fit_dataset
 from headstart.errors import HeadstartError
 from headstart.features import FeatureCache
 from headstart.features.input_scaling import open_backbone
-from headstart.heads.live import LiveHead
+from headstart.heads.live import MAX_CHANGES, LiveHead
 from headstart.heads.training_set import TrainingSet
 from headstart.machine import single_threaded_blas
 from headstart.studio.embedded import EmbeddedImages, dataset_of, find_named_groups
@@ -59,6 +59,10 @@ class Live:
     ids: tuple[str, ...]
     groups: NDArray[np.int64]
     names: dict[str, int]  # of groups that have a name: their numbers
+
+    def has_room_for(self, count: int) -> bool:
+        """Whether so many more images can be followed; else they wait for the full choice."""
+        return len(self.ids) - self.head.first + count <= MAX_CHANGES
 
     def with_images(self, images: EmbeddedImages, records: list[ImageRecord]) -> Live:
         """Return it with further images; one whose group has no name is a group of its own."""
@@ -214,7 +218,7 @@ class Engine:
             self._tried = -1
             self.revision += 1
             new = [record for record in some if record.id in images.rows]
-            if self._live is not None and new:
+            if self._live is not None and new and self._live.has_room_for(len(new)):
                 self._live = self._live.with_images(images, new)
         self.events.send("embedding", self.embedding)
         if self._live is not None and len(missing) <= EMBEDDED_AT_ONCE:
@@ -271,7 +275,7 @@ class Engine:
         named = {r.group: int(g) for r, g in zip((state.records[id] for id in known), groups, strict=True) if r.group}
         live = None if head is None else Live(head, tuple(known), np.asarray(groups, np.int64), named)
         later = [r for id, r in self.project.state.records.items() if id in images.rows and id not in set(known)]
-        if live is not None and later:
+        if live is not None and later and live.has_room_for(len(later)):
             live = live.with_images(images, later)
         with self._lock:
             self._live, self.error = live, ""

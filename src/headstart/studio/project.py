@@ -72,7 +72,8 @@ class Project:
         self._lock = threading.RLock()
         if self.folder.exists() and not self.folder.is_dir():
             raise OptionError(f"{self.folder} is not a folder; give the folder of the images.")
-        if self.folder.parent == self.folder or not os.access(self.folder.parent, os.W_OK):
+        parent = self.folder.parent
+        if parent == self.folder or (parent.exists() and not os.access(parent, os.W_OK)):
             raise OptionError(
                 f"{self.table} cannot be written, which keeps the labels; choose a folder in one of yours."
             )
