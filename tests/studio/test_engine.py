@@ -1,0 +1,125 @@
+"""What is computed of a project: bursts as groups, live figures against a new choice, saved models against new ones."""
+
+import numpy as np
+import pytest
+from helpers.photos import write_photos
+
+from headstart import Compute, FitOptions
+from headstart.studio import engine as module
+from headstart.studio.engine import Engine, labels_of
+from headstart.studio.figures import share
+from headstart.studio.project import Project
+from headstart.studio.saved import compare, read_saved, save
+
+OPTIONS = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False)
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """An engine on two classes of eight images each, whose full choice is made."""
+    project = Project(write_photos(tmp_path / "photos", 8))
+    engine = Engine(project, OPTIONS)
+    engine.start()
+    engine.wait_for_full(1, 120)
+    yield engine
+    engine.stop()
+    project.close()
+
+
+def add(engine, folder, count, group):
+    """Add new photos of discs as one burst, and wait until they are followed."""
+    files = sorted((write_photos(folder, count, seed=7) / "disc").glob("*.jpg"))
+    records = [engine.project.add(file.read_bytes(), ".jpg", "disc", group)[0] for file in files]
+    engine.changed("added")
+    while engine.embedding["done"] < engine.embedding["total"]:
+        pass
+    return [record.id for record in records]
+
+
+def group_of(engine, ids):
+    figures = engine.figures()
+    return {int(figures.groups[figures.ids.index(id)]) for id in ids}
+
+
+def test_a_burst_is_one_group_at_once_and_in_the_full_choice(engine, tmp_path):
+    ids = add(engine, tmp_path / "burst", 4, "burst-1")
+    assert len(group_of(engine, ids)) == 1
+    version = engine.project.state.version
+    full = engine.wait_for_full(version, 120)
+    assert len(group_of(engine, ids)) == 1
+    assert len({full.held_out[id][2] for id in ids}) == 1
+    later = add(engine, tmp_path / "burst more", 6, "burst-1")
+    assert group_of(engine, later) == group_of(engine, ids)
+    apart = [engine.project.add(b"no image", ".jpg", "disc", None)[0].id]
+    engine.changed("added")
+    while engine.embedding["failed"] < 1:
+        pass
+    assert apart[0] not in engine.figures().ids
+    assert engine.images.errors[apart[0]]
+
+
+def test_live_figures_are_those_of_the_held_head_on_the_labels_as_they_are(engine):
+    ids = list(engine.project.state.records)
+    engine.project.relabel(None, ids[:3], "stripes")
+    engine.project.delete(None, ids[5:7])
+    figures = engine.changed("both")
+    live, state = engine.live, engine.project.state
+    labels = labels_of(live, state)
+    assert (labels >= 0).sum() == 14
+    held_out = live.head.held_out(labels, live.groups)
+    np.testing.assert_allclose(figures.probabilities, held_out.probabilities)
+    assert figures.accuracy.value == np.mean(figures.predicted == figures.labels)
+    assert engine.shows == "live"
+    full = engine.wait_for_full(state.version, 120)
+    assert engine.shows == "full"
+    expected = full.result.evaluations["leave_group_out"].predictions.probabilities
+    order = [engine.figures().ids.index(id) for id in full.ids]
+    np.testing.assert_allclose(engine.figures().probabilities[order], expected, atol=1e-5)
+
+
+def test_images_beyond_what_can_be_followed_wait_for_the_full_choice(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_CHANGES", 2)
+    ids = add(engine, tmp_path / "many", 4, None)
+    assert not set(ids) & set(engine.live.ids)
+    engine.wait_for_full(engine.project.state.version, 120)
+    assert set(ids) <= set(engine.live.ids)
+
+
+def test_one_class_has_no_choice_and_the_state_says_why(tmp_path):
+    project = Project(write_photos(tmp_path / "photos", 3, classes=("disc",)))
+    engine = Engine(project, OPTIONS)
+    engine.start()
+    with pytest.raises(Exception, match="Two classes"):
+        engine.wait_for_full(1, 60)
+    assert (engine.figures(), engine.shows, engine.full_state) == (None, "none", "none")
+    engine.stop()
+    project.close()
+
+
+def test_a_new_model_is_compared_on_held_out_and_unseen_images(engine, tmp_path):
+    project = engine.project
+    assert compare(engine, engine.full).verdict == "no_saved_model"
+    first = engine.full
+    save(project, first)
+    assert read_saved(project).predicted == {id: predicted for id, (_, predicted, _) in first.held_out.items()}
+    ids = add(engine, tmp_path / "more", 3, None)
+    full = engine.wait_for_full(project.state.version, 120)
+    comparison = compare(engine, full)
+    assert comparison.images == 19  # 16 held out by both, 3 that the saved model never saw
+    new = full.held_out
+    assert comparison.new_accuracy == np.mean([label == predicted for label, predicted, _ in new.values()])
+    assert set(ids) <= set(new)
+    assert comparison.verdict == "no_difference"
+    (project.folder.parent / "photos-model" / "config.json").write_text("{}")
+    assert compare(engine, full).verdict == "not_comparable"
+
+
+def test_the_interval_is_wilsons_at_the_number_of_independent_images():
+    rng = np.random.default_rng(0)
+    correct, groups = rng.random(400) < 0.9, np.arange(400)
+    from headstart.stats.accuracy import leave_one_group_out_accuracy
+
+    for group in (groups, groups // 4):
+        expected = leave_one_group_out_accuracy(correct, group, resamples=4000).interval
+        assert share(correct, group).interval == pytest.approx(expected, abs=0.004)
+    assert share(np.ones(10, bool), np.arange(10)).interval[0] == pytest.approx(0.722, abs=0.001)
