@@ -55,11 +55,11 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     fine_tune,
     export,
     serve,
+    studio,
     verify,
     sample,
     download,
     cache,
-    studio,
 )
 for _command in COMMANDS:
     add_command(app, _command, "open" if _command is open_report else None)

@@ -43,6 +43,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("HEADSTART_TOKEN=... headstart serve model --host 0.0.0.0", "for others, who need the token"),
         ("headstart serve horses dogs", "two models, at /predict/horses and /predict/dogs"),
     ],
+    "studio": [
+        ("headstart studio photos", "label, mend, try and save, in the browser"),
+        ("headstart studio new-project", "begin with an empty folder and the camera"),
+    ],
     "verify": [
         ("headstart verify model", "status 1 if this machine predicts something else"),
         ("headstart verify model-openvino", "the proof of an export, replayed here"),

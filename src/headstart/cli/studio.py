@@ -21,7 +21,7 @@ def studio(
     backbone: Annotated[str, typer.Option(metavar="ID", help="Backbone, as for fit.")] = DEFAULT_BACKBONE,
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
-    """Label images in the browser, see at once what the labels are worth, try and save the model."""
+    """Label images in the browser, and try and save a model."""
     import webbrowser  # every start would pay for it
 
     from headstart.classifier import FitOptions

@@ -100,9 +100,9 @@ def embed(
     """Compute the features of every readable image of a dataset, or of a ``view`` of each, in its order.
 
     With ``thumbnails`` the cache keeps, of each image that is decoded, the small square that a report shows. ``load``
-    loads the backbone's graph.
-    ``progress(done, total)`` is called from this thread. Unreadable images are quarantined. The same image gives the
-    same numbers whatever its batch, to the runtime's rounding. Raises BackboneError, OptionError, MissingExtraError.
+    loads the backbone's graph. ``progress(done, total)`` is called from this thread. Unreadable images are quarantined.
+    The same image gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
+    OptionError, MissingExtraError.
     """
     thumbnails = thumbnails and cache is not None
     extractor = FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails, load)
