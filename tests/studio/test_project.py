@@ -198,6 +198,29 @@ def test_a_table_that_names_files_elsewhere_is_refused(folder, path):
         Project(folder)
 
 
+@pytest.mark.parametrize("label", ["../x", "a/b", ".hidden", "a\\\\b"])
+def test_labels_that_would_be_paths_are_refused(folder, label):
+    (folder.parent / "photos-labels.csv").write_text(f"path,label\nphotos/disc/000.jpg,{label}\n")
+    with pytest.raises(DataError, match="cannot be the name of a folder"):
+        Project(folder)
+
+
+def test_links_out_of_the_project_are_not_followed(project, folder, tmp_path):
+    project.accept(None, list(project.state.records))
+    project.close()
+    (folder / "disc" / "000.jpg").rename(tmp_path / "outside.jpg")
+    (folder / "disc" / "000.jpg").symlink_to(tmp_path / "outside.jpg")
+    again = Project(folder)
+    assert "disc/000.jpg" not in {record.path for record in again.state.records.values()}
+    again.close()
+    for path in (folder / ".studio").iterdir():
+        path.unlink()
+    (folder / ".studio").rmdir()
+    (folder / ".studio").symlink_to(tmp_path)
+    with pytest.raises(OptionError, match="is a link"):
+        Project(folder)
+
+
 def test_a_class_folder_that_is_a_link_out_of_the_project_is_not_written_to(project, folder, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -11,8 +11,8 @@ from pathlib import Path
 from headstart.errors import DataError, OptionError, one_line
 from headstart.files import open_regular, read_json
 from headstart.studio.listing import Listing
-from headstart.studio.moves import HIDDEN
-from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
+from headstart.studio.moves import HIDDEN, is_inside
+from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
 from headstart.studio.table import TableRow
 
 CLASSES = "classes.json"
@@ -31,7 +31,11 @@ def read_records(
     Also the rows whose files are not there, and lines that the user must see. Raises DataError for too many images.
     """
     listed = {item.path: item for item in listing.items}
-    present = {path: row for path, row in rows.items() if path in listed or (folder / path).is_file()}
+
+    def is_there(path: str) -> bool:
+        return path in listed or ((folder / path).is_file() and is_inside(folder, path))
+
+    present = {path: row for path, row in rows.items() if is_there(path)}
     missing = tuple(row for path, row in rows.items() if path not in present)
     new = [path for path in listed if path not in rows]
     if len(present) + len(new) > MAX_IMAGES:
@@ -78,7 +82,7 @@ def stored_classes(file: Path) -> list[str] | None:
     """Return the names of the classes in their order, None where none are stored or they cannot be used."""
     with suppress(OSError, ValueError):
         names = read_json(file, 2**20).get("classes")
-        if isinstance(names, list) and all(isinstance(name, str) and name for name in names):
+        if isinstance(names, list) and all(isinstance(name, str) and is_folder_name(name) for name in names):
             return names[:MAX_CLASSES]
     return None
 

@@ -77,6 +77,8 @@ class Project:
             raise OptionError(
                 f"{self.table} cannot be written, which keeps the labels; choose a folder in one of yours."
             )
+        if (self.folder / HIDDEN).is_symlink():
+            raise OptionError(f"{self.folder / HIDDEN} is a link; remove it, so that nothing is written elsewhere.")
         (self.folder / HIDDEN).mkdir(parents=True, exist_ok=True)
         self._guard = lock_folder(self.folder)
         try:

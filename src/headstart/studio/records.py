@@ -43,6 +43,11 @@ class ImageRecord:
         return self.label is not None and self.label != self.folder_label
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a label that was found somewhere could be the name of a class folder, and of nothing else."""
+    return bool(name) and not name.startswith(".") and not {"/", "\\", "\0"} & set(name)
+
+
 def check_class_name(name: str) -> str:
     """Return a new class's name in composed Unicode; it becomes the name of a folder. Raises OptionError."""
     text = to_nfc(name).strip()

@@ -12,7 +12,7 @@ from headstart.data.layout import to_nfc
 from headstart.data.table_files import read_table
 from headstart.errors import DataError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
-from headstart.studio.records import ACCEPTED, ImageRecord
+from headstart.studio.records import ACCEPTED, ImageRecord, is_folder_name
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ def read_labels(file: Path, folder_name: str) -> dict[str, TableRow]:
         if split not in SPLITS:
             raise DataError(f"{file}, row {number}: unknown split {split!r}; expected {', '.join(SPLITS)}.")
         label = to_nfc(from_table_text(_cell(row, "label")))
+        if label and not is_folder_name(label):
+            raise DataError(f"{file}, row {number}: the label {label!r} cannot be the name of a folder; give another.")
         group = from_table_text(_cell(row, "group"))
         cells = (_cell(row, name) for name in ("finding", "action", "why"))
         rows[path] = TableRow(path, label or None, split, group or None, *cells)
