@@ -37,7 +37,7 @@ AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 AXE_CACHE = ROOT / ".pytest_cache" / "axe-core" / f"{AXE_SHA256[:16]}.js"
 
 
-def start(profile, downloads=None):
+def start(profile, downloads=None, arguments=()):
     """A driver of the browser, which keeps its profile in a folder; the test is skipped where there is no browser."""
     if BROWSER is None or DRIVER is None:
         pytest.skip("needs a browser: apt-get install chromium chromium-driver")
@@ -46,7 +46,7 @@ def start(profile, downloads=None):
 
     options = selenium.ChromeOptions()
     options.binary_location = BROWSER
-    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
+    for argument in (*ARGUMENTS, *arguments, f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = selenium.Chrome(options=options, service=Service(DRIVER))
@@ -118,25 +118,30 @@ def accessibility_violations(driver, page, **options):
 
     axe-core is not among our dependencies: see ``axe_script``.
     """
-    script = axe_script()
-    if script is None:
-        pytest.skip(f"needs axe-core, and npm to fetch it; or let {AXE} name a file axe.min.js")
     driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})  # for the script of the test alone
     try:
         show(driver, page, **options)
         driver.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")
-        driver.execute_script(script)
-        driver.set_script_timeout(300)  # seconds; a busy machine takes long over ten thousand elements
-        violations, passes = driver.execute_async_script(
-            """
-            const done = arguments[arguments.length - 1];
-            axe.run(document).then((result) => done([
-                result.violations.map((v) => [v.impact, v.id, v.nodes.slice(0, 3).map((node) => node.html)]),
-                result.passes.length,
-            ]));
-            """
-        )
+        return run_axe(driver)
     finally:
         driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+
+
+def run_axe(driver):
+    """What axe-core calls serious or critical on the page that is shown, which must bypass its policy."""
+    script = axe_script()
+    if script is None:
+        pytest.skip(f"needs axe-core, and npm to fetch it; or let {AXE} name a file axe.min.js")
+    driver.execute_script(script)
+    driver.set_script_timeout(300)  # seconds; a busy machine takes long over ten thousand elements
+    violations, passes = driver.execute_async_script(
+        """
+        const done = arguments[arguments.length - 1];
+        axe.run(document).then((result) => done([
+            result.violations.map((v) => [v.impact, v.id, v.nodes.slice(0, 3).map((node) => node.html)]),
+            result.passes.length,
+        ]));
+        """
+    )
     assert passes > 10  # it has looked at the page
     return [violation for violation in violations if violation[0] in ("serious", "critical")]

@@ -1,0 +1,67 @@
+"""Driving the pages of ``serve`` and ``studio``: waiting, media, and files that are dropped or pasted."""
+
+import contextlib
+import time
+
+
+def wait_for(condition, seconds=60):
+    """The first true value of a condition; fails when there is none in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(Exception):  # the page is being drawn
+            if value := condition():
+                return value
+        time.sleep(0.05)
+    return condition()
+
+
+def set_media(driver, width=1280, height=900, scheme="light"):
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+
+
+def drop(driver, paths, selector="body"):
+    """Drop files on an element: Selenium cannot drag from a desktop, so a file input hands the files to the event."""
+    field = driver.execute_script(
+        """
+        const field = document.createElement("input");
+        field.type = "file"; field.multiple = true; field.ariaLabel = "of the test";
+        document.body.append(field);
+        return field;
+        """
+    )
+    field.send_keys("\n".join(str(path) for path in paths))
+    driver.execute_script(
+        """
+        const [field, target] = [arguments[0], document.querySelector(arguments[1])];
+        const dataTransfer = new DataTransfer();
+        for (const file of field.files) dataTransfer.items.add(file);
+        field.remove();
+        for (const name of ["dragenter", "dragover", "drop"]) {
+          target.dispatchEvent(new DragEvent(name, { bubbles: true, cancelable: true, dataTransfer }));
+        }
+        """,
+        field,
+        selector,
+    )
+
+
+def paste(driver, path):
+    """Paste a file."""
+    field = driver.execute_script(
+        "const field = document.createElement('input'); field.type = 'file'; document.body.append(field); return field;"
+    )
+    field.send_keys(str(path))
+    driver.execute_script(
+        """
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(arguments[0].files[0]);
+        arguments[0].remove();
+        document.dispatchEvent(new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData }));
+        """,
+        field,
+    )
