@@ -4,7 +4,7 @@ import contextlib
 import time
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=30):
     """The first true value of a condition; fails when there is none in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

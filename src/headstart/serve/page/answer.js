@@ -3,7 +3,8 @@
 import { make, percent } from "./dom.js";
 
 const SHOWN = 5;
-const FOR = [0, 90, 200], AGAINST = [230, 110, 0];  // the colours of the report
+const FOR = [0, 90, 200],
+  AGAINST = [230, 110, 0]; // the colours of the report
 const OPACITY = 0.6;
 
 /** What an answer says in one line, for a screen reader. */
@@ -19,8 +20,14 @@ export function answerView(answer) {
   const box = make("div", { className: isNone ? "answer none" : "answer" });
   box.append(make("p", { className: "verdict" }, isNone ? "None of these" : predictions[0].label));
   if (isNone) {
-    box.append(make("p", { className: "doubt" }, "The image is unlike all that the model learned from. Of its classes the "
-      + `nearest is ${predictions[0].label}.`));
+    box.append(
+      make(
+        "p",
+        { className: "doubt" },
+        "The image is unlike all that the model learned from. Of its classes the " +
+          `nearest is ${predictions[0].label}.`,
+      ),
+    );
   }
   box.append(barsView(predictions, answer.set ?? []));
   const set = setSentence(answer);
@@ -43,10 +50,13 @@ function barsView(predictions, set) {
   const line = ({ label, score }) => {
     const fill = make("span");
     fill.style.width = `${100 * score}%`;
-    return make("li", { className: inSet.has(label) ? "in-set" : "" },
+    return make(
+      "li",
+      { className: inSet.has(label) ? "in-set" : "" },
       make("bdi", { className: "name", title: label }, label),
       make("span", { className: "rail", "aria-hidden": "true" }, fill),
-      make("span", { className: "percent" }, percent(score)));
+      make("span", { className: "percent" }, percent(score)),
+    );
   };
   const list = make("ol", { className: "bars", "aria-label": "Probability of each class" });
   list.append(...predictions.slice(0, SHOWN).map(line));
@@ -62,7 +72,8 @@ function barsView(predictions, set) {
 
 /** A canvas over the part of an image that the network saw: blue speaks for the class, orange against it. */
 export function activationView({ box, values }) {
-  const height = values.length, width = values[0].length;
+  const height = values.length,
+    width = values[0].length;
   const canvas = make("canvas", { width, height, "aria-hidden": "true", className: "activation" });
   const [left, top, right, bottom] = [box[0], box[1], box[0] + box[2], box[1] + box[3]];
   canvas.style.left = `${100 * left}%`;
@@ -70,10 +81,11 @@ export function activationView({ box, values }) {
   canvas.style.width = `${100 * (right - left)}%`;
   canvas.style.height = `${100 * (bottom - top)}%`;
   const largest = Math.max(1e-12, ...values.flat().map(Math.abs));
-  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  const context = canvas.getContext("2d"),
+    image = context.createImageData(width, height);
   values.flat().forEach((value, i) => {
     const colour = value > 0 ? FOR : AGAINST;
-    image.data.set([...colour, 255 * OPACITY * Math.abs(value) / largest], 4 * i);
+    image.data.set([...colour, (255 * OPACITY * Math.abs(value)) / largest], 4 * i);
   });
   context.putImageData(image, 0, 0);
   return canvas;
@@ -81,7 +93,12 @@ export function activationView({ box, values }) {
 
 /** What the colours of an activation map mean. */
 export function activationLegend({ positive, negative }) {
-  return make("p", { className: "small soft" },
-    make("span", { className: "swatch for" }), ` speaks for ${positive}, `,
-    make("span", { className: "swatch against" }), negative ? ` for ${negative}` : " against it");
+  return make(
+    "p",
+    { className: "small soft" },
+    make("span", { className: "swatch for" }),
+    ` speaks for ${positive}, `,
+    make("span", { className: "swatch against" }),
+    negative ? ` for ${negative}` : " against it",
+  );
 }

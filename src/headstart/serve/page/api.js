@@ -5,7 +5,7 @@ import { button, make } from "./dom.js";
 
 const KEY = "headstart-token";
 const TRIES = 4;
-let asking = null;  // the promise of the one dialog that asks for the token
+let asking = null; // the promise of the one dialog that asks for the token
 
 /** A request that failed: `status` of HTTP (0: no connection), `body` the JSON that was answered, or null. */
 export class RequestError extends Error {
@@ -55,7 +55,11 @@ async function respond(path, options) {
       if (sent.Authorization === tokenHeaders().Authorization) await askForToken(Boolean(sent.Authorization));
     } else if (response.status !== 503 || attempt >= TRIES || options.once) {
       const body = await response.json().catch(() => null);
-      throw new RequestError(response.status, body?.error ?? `The server answered with status ${response.status}.`, body);
+      throw new RequestError(
+        response.status,
+        body?.error ?? `The server answered with status ${response.status}.`,
+        body,
+      );
     } else {
       await wait(Math.min(5, Number(response.headers.get("Retry-After")) || 1));
     }
@@ -68,14 +72,23 @@ export const wait = (seconds) => new Promise((resolve) => setTimeout(resolve, 10
 function askForToken(wasWrong) {
   asking ??= new Promise((resolve) => {
     const field = make("input", { type: "password", name: "token", required: true, autocomplete: "off", id: "token" });
-    const form = make("form", { method: "dialog" },
+    const form = make(
+      "form",
+      { method: "dialog" },
       make("h2", { id: "h-token" }, "This server wants a token"),
-      make("p", {}, wasWrong ? "The token was not accepted. " : "", "It was chosen by who started the server: "
-        + "the option --token, the variable HEADSTART_TOKEN, or the address that was printed at the start."),
-      make("label", { htmlFor: "token" }, "Token "), field,
-      make("div", { className: "row" }, make("button", { className: "primary" }, "Continue")));
+      make(
+        "p",
+        {},
+        wasWrong ? "The token was not accepted. " : "",
+        "It was chosen by who started the server: " +
+          "the option --token, the variable HEADSTART_TOKEN, or the address that was printed at the start.",
+      ),
+      make("label", { htmlFor: "token" }, "Token "),
+      field,
+      make("div", { className: "row" }, make("button", { className: "primary" }, "Continue")),
+    );
     const dialog = make("dialog", { "aria-labelledby": "h-token" }, form);
-    dialog.addEventListener("cancel", (event) => event.preventDefault());  // without it nothing works
+    dialog.addEventListener("cancel", (event) => event.preventDefault()); // without it nothing works
     form.addEventListener("submit", () => {
       sessionStorage.setItem(KEY, field.value.trim());
       dialog.remove();
@@ -91,8 +104,12 @@ function askForToken(wasWrong) {
 /** A dialog with a message and what can be done; resolves to the text of the button that was chosen, "" for none. */
 export function ask(title, lines, choices) {
   return new Promise((resolve) => {
-    const dialog = make("dialog", { "aria-labelledby": "h-ask" },
-      make("h2", { id: "h-ask" }, title), ...lines.map((line) => (line instanceof Node ? line : make("p", {}, line))));
+    const dialog = make(
+      "dialog",
+      { "aria-labelledby": "h-ask" },
+      make("h2", { id: "h-ask" }, title),
+      ...lines.map((line) => (line instanceof Node ? line : make("p", {}, line))),
+    );
     const buttons = choices.map((text, i) => button(text, () => dialog.close(text), { className: i ? "" : "primary" }));
     dialog.append(make("div", { className: "row" }, ...buttons));
     dialog.addEventListener("close", () => {

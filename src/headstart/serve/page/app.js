@@ -5,21 +5,32 @@ import { activationLegend, activationView, answerView, sentence } from "./answer
 import { Camera, whyNoCamera } from "./camera.js";
 import { announce, button, byId, count, make, onFilesGiven, percent, plural } from "./dom.js";
 
-const HISTORY = 24, AT_ONCE = 3, HEALTH_SECONDS = 10, FRAME_SECONDS = 0.15;
-let models = [], limits = null, showsMap = true, shown = null;
-const entries = [];  // newest first: {file, url, answer, error, model}
+const HISTORY = 24,
+  AT_ONCE = 3,
+  HEALTH_SECONDS = 10,
+  FRAME_SECONDS = 0.15;
+let models = [],
+  limits = null,
+  showsMap = true,
+  shown = null;
+const entries = []; // newest first: {file, url, answer, error, model}
 const video = make("video", { muted: true, playsInline: true, "aria-label": "Camera" });
 const camera = new Camera(video);
 
 const model = () => models[Number(byId("model").value) || 0];
 const path = (name) => (models.length > 1 ? `predict/${encodeURIComponent(name)}` : "predict");
-const status = (text) => { byId("status").textContent = text; };
+const status = (text) => {
+  byId("status").textContent = text;
+};
 
 /** The answer to an image file. */
 async function predict(file, { once = false } = {}) {
   const { name, explains } = model();
   if (limits?.body_bytes && file.size > limits.body_bytes) {
-    throw new RequestError(413, `The file is larger than the ${Math.round(limits.body_bytes / 2 ** 20)} MiB that the server reads.`);
+    throw new RequestError(
+      413,
+      `The file is larger than the ${Math.round(limits.body_bytes / 2 ** 20)} MiB that the server reads.`,
+    );
   }
   const type = file.type || "application/octet-stream";
   const query = explains ? "?full=1&explain=1" : "?full=1";
@@ -31,7 +42,9 @@ async function predict(file, { once = false } = {}) {
 /** An image that the browser may be unable to show, such as HEIC: then its name is shown. */
 function preview(entry, alt) {
   const image = make("img", { src: entry.url, alt });
-  image.addEventListener("error", () => image.replaceWith(make("span", { className: "no-preview" }, "no preview in this browser")));
+  image.addEventListener("error", () =>
+    image.replaceWith(make("span", { className: "no-preview" }, "no preview in this browser")),
+  );
   return image;
 }
 
@@ -52,7 +65,8 @@ function showEntry(entry) {
 /** Where the network looked, over an image, with a button that hides it. */
 function addMap(frame, activation) {
   if (!activation) return;
-  const canvas = activationView(activation), legend = activationLegend(activation);
+  const canvas = activationView(activation),
+    legend = activationLegend(activation);
   const toggle = button("Where it looked", () => {
     showsMap = !showsMap;
     update();
@@ -69,19 +83,31 @@ function addMap(frame, activation) {
 function showHistory() {
   const older = entries.filter((entry) => entry !== shown);
   byId("earlier").hidden = !older.length;
-  byId("history").replaceChildren(...older.map((entry) => {
-    const open = button("", () => {
-      showEntry(entry);
-      showHistory();
-      byId("main").scrollIntoView();
-    });
-    const { answer, error } = entry;
-    const verdict = answer ? (answer.none_of_these ? "None of these" : answer.predictions[0].label) : error ? "no answer" : "...";
-    const score = answer && !answer.none_of_these ? percent(answer.predictions[0].score) : "";
-    open.append(preview(entry, ""), make("strong", {}, verdict), make("span", { className: "soft" }, score),
-      make("span", { className: "soft" }, entry.file.name || "pasted image"));
-    return make("li", {}, open);
-  }));
+  byId("history").replaceChildren(
+    ...older.map((entry) => {
+      const open = button("", () => {
+        showEntry(entry);
+        showHistory();
+        byId("main").scrollIntoView();
+      });
+      const { answer, error } = entry;
+      const verdict = answer
+        ? answer.none_of_these
+          ? "None of these"
+          : answer.predictions[0].label
+        : error
+          ? "no answer"
+          : "...";
+      const score = answer && !answer.none_of_these ? percent(answer.predictions[0].score) : "";
+      open.append(
+        preview(entry, ""),
+        make("strong", {}, verdict),
+        make("span", { className: "soft" }, score),
+        make("span", { className: "soft" }, entry.file.name || "pasted image"),
+      );
+      return make("li", {}, open);
+    }),
+  );
 }
 
 async function addFiles(files) {
@@ -112,7 +138,7 @@ async function addFiles(files) {
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   if (added.length > 1) announce(`${plural(added.length, "image")} answered.`);
-  readModels();  // the drift line counts them
+  readModels(); // the drift line counts them
 }
 
 function stopCamera() {
@@ -146,18 +172,26 @@ async function toggleCamera() {
   const frame = make("span", { className: "frame" }, video);
   byId("media").replaceChildren(frame);
   byId("answer").replaceChildren();
-  if ((await camera.cameras()).length > 1) frame.after(make("div", { className: "row" }, button("Other camera", () => camera.next())));
+  if ((await camera.cameras()).length > 1)
+    frame.after(
+      make(
+        "div",
+        { className: "row" },
+        button("Other camera", () => camera.next()),
+      ),
+    );
   await video.play();
   await answerFrames(frame);
 }
 
 /** Ask about one frame after another until the camera is stopped; a change of class is told. */
 async function answerFrames(frame) {
-  let told = "", toldAt = 0;
+  let told = "",
+    toldAt = 0;
   while (camera.isOn) {
     try {
       const file = await camera.frame();
-      const answer = file && await predict(file, { once: true });
+      const answer = file && (await predict(file, { once: true }));
       if (!camera.isOn) break;
       if (answer) {
         byId("answer").replaceChildren(answerView(answer));
@@ -188,35 +222,48 @@ function note(id, lines) {
 
 /** Whether the images asked about are still like those that the model learned from. */
 function showDrift() {
-  const current = model(), { drift } = current;
+  const current = model(),
+    { drift } = current;
   const hash = current.sha256 ? ` · model ${current.sha256.slice(0, 12)}` : "";
   const version = current.version ? ` ${current.version}` : "";
   const seen = drift?.images
     ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} were none of these; ${percent(drift.expected)} are expected. `
     : "";
   const judgement = !drift?.images ? "No images asked about yet." : drift.is_alarm ? "" : "Nothing unusual.";
-  byId("health").textContent = `${current.name}${version}${hash} · ${current.ready === false ? "not ready" : "ready"}. ${seen}${judgement}`;
+  const failure = current.error ? ` ${current.error}` : "";
+  byId("health").textContent =
+    `${current.name}${version}${hash} · ${current.ready === false ? "not ready" : "ready"}. ${seen}${judgement}${failure}`;
   const wasHidden = byId("drift").hidden;
   byId("drift").hidden = !drift?.is_alarm;
   if (!drift?.is_alarm) return;
-  byId("drift").replaceChildren(make("p", {}, make("strong", {}, "These images are not like those that the model learned from."), ` ${seen}`
-    + "Expect more mistakes than its accuracy says, and add images like these to its data."));
+  byId("drift").replaceChildren(
+    make(
+      "p",
+      {},
+      make("strong", {}, "These images are not like those that the model learned from."),
+      ` ${seen}` + "Expect more mistakes than its accuracy says, and add images like these to its data.",
+    ),
+  );
   if (wasHidden) announce(byId("drift").textContent);
 }
 
 function showModel() {
   const { classes, name } = model();
-  const names = classes.slice(0, 12).join(", ") + (classes.length > 12 ? ` and ${count(classes.length - 12)} more` : "");
+  const names =
+    classes.slice(0, 12).join(", ") + (classes.length > 12 ? ` and ${count(classes.length - 12)} more` : "");
   byId("classes").textContent = `This model distinguishes ${plural(classes.length, "class", "classes")}: ${names}.`;
-  const token = tokenHeaders().Authorization ? " \\\n  -H \"Authorization: Bearer $HEADSTART_TOKEN\"" : "";
-  byId("curl").textContent = `curl --data-binary @image.jpg -H 'Content-Type: image/jpeg'${token} \\\n  ${new URL(path(name), document.baseURI)}`;
+  const token = tokenHeaders().Authorization ? ' \\\n  -H "Authorization: Bearer $HEADSTART_TOKEN"' : "";
+  byId("curl").textContent =
+    `curl --data-binary @image.jpg -H 'Content-Type: image/jpeg'${token} \\\n  ${new URL(path(name), document.baseURI)}`;
   showDrift();
 }
 
 /** The models, again and again: one may be replaced while the page is open. */
 async function readModels() {
   const answer = await request("models");
-  const isSame = JSON.stringify(models.map((m) => [m.name, m.sha256])) === JSON.stringify(answer.models.map((m) => [m.name, m.sha256]));
+  const isSame =
+    JSON.stringify(models.map((m) => [m.name, m.sha256])) ===
+    JSON.stringify(answer.models.map((m) => [m.name, m.sha256]));
   ({ models, limits } = answer);
   if (isSame) {
     showDrift();
@@ -233,7 +280,7 @@ async function main() {
   takeToken();
   byId("file").addEventListener("change", (event) => {
     addFiles([...event.target.files]);
-    event.target.value = "";  // so that the same file can be chosen again
+    event.target.value = ""; // so that the same file can be chosen again
   });
   byId("camera").addEventListener("click", toggleCamera);
   byId("model").addEventListener("change", () => {

@@ -6,8 +6,8 @@ export function whyNoCamera() {
     const port = location.port || "80";
     return [
       `Browsers let a page use the camera on https addresses and on this machine alone; ${location.host} is neither.`,
-      `From another device: run "ssh -L ${port}:localhost:${port} ${location.hostname}" there and open `
-        + `http://localhost:${port}, or put the server behind https. Photographs can be chosen as files either way.`,
+      `From another device: run "ssh -L ${port}:localhost:${port} ${location.hostname}" there and open ` +
+        `http://localhost:${port}, or put the server behind https. Photographs can be chosen as files either way.`,
     ];
   }
   return navigator.mediaDevices?.getUserMedia ? [] : ["This browser gives pages no camera. Choose files instead."];

@@ -37,7 +37,7 @@ export function announce(text) {
 
 /** Files that are dropped anywhere on the page or pasted. */
 export function onFilesGiven(take) {
-  let depth = 0;  // dragenter and dragleave come for every element that the pointer crosses
+  let depth = 0; // dragenter and dragleave come for every element that the pointer crosses
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   document.addEventListener("dragenter", (event) => {
     if (!hasFiles(event)) return;

@@ -1,0 +1,278 @@
+// The grid: thousands of thumbnails, of which only those in sight are elements; selecting by pointer and keys.
+
+import { byId, count, make, percent, plural } from "../shared/dom.js";
+import { className, imageUrl, nameOf, store } from "./store.js";
+
+const GAP = 8,
+  CAPTION = 22,
+  ROWS_AROUND = 3;
+const grid = byId("grid"),
+  tiles = byId("tiles");
+/** What is shown: the class, pair of classes and kind of image; rows are in the order of the grid. */
+export const view = {
+  rows: [],
+  selected: new Set(),
+  cursor: 0,
+  anchor: 0,
+  label: "",
+  predicted: "",
+  show: "all",
+  text: "",
+};
+const elements = new Map(); // by position in view.rows
+let layout = { columns: 1, size: 128, height: 158 },
+  onSelect = () => {},
+  onOpen = () => {};
+
+const FILTERS = {
+  all: () => true,
+  issues: (row) => row.suspicion > 0,
+  uncertain: (row) => row.uncertainty !== null && row.status === "ready",
+  mistaken: (row) => row.predicted !== null && row.predicted !== row.label && row.label >= 0,
+  changed: (row) => row.label !== row.folderLabel,
+  unlabelled: (row) => row.label < 0,
+  failed: (row) => row.status === "failed",
+};
+const ORDERS = { issues: (a, b) => b.suspicion - a.suspicion, uncertain: (a, b) => b.uncertainty - a.uncertainty };
+
+/** Choose and order the images anew; the selection keeps what is still there. */
+export function applyFilter() {
+  const text = view.text.trim().toLowerCase();
+  const current = view.rows[view.cursor]?.id;
+  const index = (name) => store.state.classes.findIndex((entry) => entry.name === name);
+  const label = view.label ? index(view.label) : null,
+    predicted = view.predicted ? index(view.predicted) : null;
+  const rows = store.rows.filter(
+    (row) =>
+      FILTERS[view.show](row) &&
+      (label === null || row.label === label) &&
+      (predicted === null || row.predicted === predicted) &&
+      (!text || row.name.toLowerCase().includes(text)),
+  );
+  if (ORDERS[view.show]) rows.sort(ORDERS[view.show]);
+  view.rows = rows;
+  const ids = new Set(rows.map((row) => row.id));
+  view.selected = new Set([...view.selected].filter((id) => ids.has(id)));
+  const place = rows.findIndex((row) => row.id === current);
+  view.cursor = place >= 0 ? place : Math.max(0, Math.min(view.cursor, rows.length - 1));
+  view.anchor = Math.min(view.anchor, Math.max(0, rows.length - 1));
+  byId("filter-count").textContent =
+    rows.length === store.rows.length
+      ? plural(rows.length, "image")
+      : `${count(rows.length)} of ${plural(store.rows.length, "image")}`;
+  draw();
+}
+
+/** Show other images: any of label, predicted, show, text. */
+export function show(filter) {
+  Object.assign(view, { label: "", predicted: "", show: "all", text: "" }, filter);
+  view.selected.clear();
+  view.cursor = view.anchor = 0;
+  grid.scrollTop = 0;
+  byId("filter-show").value = view.show;
+  byId("filter-text").value = view.text;
+  applyFilter();
+  onSelect();
+}
+
+function measure() {
+  const width = grid.clientWidth - 2 * GAP;
+  const wanted = width < 500 ? 104 : 128;
+  const columns = Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
+  const size = Math.max(40, Math.floor((width - GAP * (columns - 1)) / columns));
+  layout = { columns, size, height: size + CAPTION + GAP };
+}
+
+let frame = 0;
+/** Draw in the next frame. */
+export function draw() {
+  frame ||= requestAnimationFrame(() => {
+    frame = 0;
+    render();
+  });
+}
+
+function render() {
+  measure();
+  const { columns, height, size } = layout,
+    total = view.rows.length;
+  tiles.style.height = `${Math.ceil(total / columns) * height + GAP}px`;
+  const first = Math.max(0, Math.floor(grid.scrollTop / height) - ROWS_AROUND) * columns;
+  const last = Math.min(total, (Math.ceil((grid.scrollTop + grid.clientHeight) / height) + ROWS_AROUND) * columns);
+  const free = [];
+  for (const [position, element] of elements) {
+    if (position >= first && position < last) continue;
+    elements.delete(position);
+    free.push(element);
+  }
+  for (let position = first; position < last; position++) {
+    let element = elements.get(position);
+    if (!element) {
+      element = free.pop() ?? createTile();
+      elements.set(position, element);
+    }
+    fill(element, position);
+    element.style.width = `${size}px`;
+    element.style.transform = `translate(${GAP + (position % columns) * (size + GAP)}px, ${GAP + Math.floor(position / columns) * height}px)`;
+  }
+  for (const element of free) element.remove();
+  const has = elements.get(view.cursor);
+  if (has && total) grid.setAttribute("aria-activedescendant", has.id);
+  else grid.removeAttribute("aria-activedescendant");
+}
+
+function createTile() {
+  const picture = make("img", { alt: "", decoding: "async", draggable: false });
+  picture.addEventListener("error", () => picture.classList.add("broken"));
+  const tile = make(
+    "div",
+    { role: "option", className: "tile" },
+    picture,
+    make("span", { className: "hint", "aria-hidden": "true" }),
+    make("span", { className: "caption" }),
+    make("span", { className: "visually-hidden" }),
+  );
+  tiles.append(tile);
+  return tile;
+}
+
+/** What a screen reader hears of an image after its class. */
+function describe(row) {
+  const parts = [row.name];
+  if (row.status === "embedding") parts.push("being read");
+  if (row.status === "failed") parts.push("could not be read");
+  if (row.suspicion > 0) parts.push(`label issue: ${nameOf(row.predicted)} is more likely`);
+  else if (row.predicted !== null && row.predicted !== row.label) parts.push(`predicted ${nameOf(row.predicted)}`);
+  return `, ${parts.join(", ")}`;
+}
+
+function fill(tile, position) {
+  const row = view.rows[position],
+    [picture, hint, caption, heard] = tile.children;
+  const isSelected = view.selected.has(row.id);
+  tile.id = `tile-${position}`;
+  tile.dataset.position = position;
+  tile.classList.toggle("cursor", position === view.cursor);
+  tile.classList.toggle("issue", row.suspicion > 0);
+  tile.classList.toggle("pending", row.status === "embedding");
+  tile.setAttribute("aria-selected", String(isSelected));
+  tile.setAttribute("aria-posinset", position + 1);
+  tile.setAttribute("aria-setsize", view.rows.length);
+  if (tile.dataset.id !== row.id) {
+    tile.dataset.id = row.id;
+    picture.classList.remove("broken");
+    picture.src = imageUrl(row.id);
+  }
+  caption.textContent = className(row) || "no class";
+  heard.textContent = describe(row);
+  tile.title = row.name;
+  const says =
+    row.status === "failed"
+      ? "not readable"
+      : row.suspicion > 0
+        ? `${nameOf(row.predicted)}?`
+        : view.show === "uncertain" && row.probability !== null
+          ? `${nameOf(row.predicted)} ${percent(row.probability)}`
+          : row.predicted !== null && row.predicted !== row.label && row.label >= 0
+            ? `→ ${nameOf(row.predicted)}`
+            : "";
+  hint.textContent = says;
+  hint.hidden = !says;
+}
+
+/** The ids that a change is for: the selected images, else the one at the cursor. */
+export function targets() {
+  if (view.selected.size) return view.rows.filter((row) => view.selected.has(row.id)).map((row) => row.id);
+  const row = view.rows[view.cursor];
+  return row ? [row.id] : [];
+}
+
+/** Move to a position; `extend` selects all from the anchor to it, `toggle` adds or removes it. */
+export function moveTo(position, { extend = false, toggle = false } = {}) {
+  if (!view.rows.length) return;
+  view.cursor = Math.max(0, Math.min(view.rows.length - 1, position));
+  const id = view.rows[view.cursor].id;
+  if (extend) {
+    const [from, to] = [Math.min(view.anchor, view.cursor), Math.max(view.anchor, view.cursor)];
+    view.selected = new Set(view.rows.slice(from, to + 1).map((row) => row.id));
+  } else {
+    view.anchor = view.cursor;
+    if (!toggle) view.selected = new Set([id]);
+    else if (!view.selected.delete(id)) view.selected.add(id);
+  }
+  reveal();
+  onSelect();
+}
+
+/** Go to an image by its id, whatever the filter is. */
+export function goTo(id) {
+  if (!view.rows.some((row) => row.id === id)) show({});
+  moveTo(view.rows.findIndex((row) => row.id === id));
+  grid.focus();
+}
+
+function reveal() {
+  measure();
+  const top = Math.floor(view.cursor / layout.columns) * layout.height;
+  if (top < grid.scrollTop) grid.scrollTop = top;
+  else if (top + layout.height + GAP > grid.scrollTop + grid.clientHeight)
+    grid.scrollTop = top + layout.height + GAP - grid.clientHeight;
+  draw();
+}
+
+/** After a change of one image: on to the next, which has taken its place where the filter no longer shows it. */
+export function advance(ids) {
+  if (ids.length !== 1) return;
+  const isHere = view.rows[view.cursor]?.id === ids[0];
+  moveTo(view.cursor + (isHere ? 1 : 0));
+}
+
+export function selectAll() {
+  view.selected = new Set(view.rows.map((row) => row.id));
+  draw();
+  onSelect();
+}
+
+export function clearSelection() {
+  view.selected.clear();
+  draw();
+  onSelect();
+}
+
+/** A key that moves or selects; returns whether it did. */
+export function moveByKey(event) {
+  const page = Math.max(1, Math.floor(grid.clientHeight / layout.height)) * layout.columns;
+  const steps = {
+    ArrowRight: 1,
+    ArrowLeft: -1,
+    ArrowDown: layout.columns,
+    ArrowUp: -layout.columns,
+    PageDown: page,
+    PageUp: -page,
+    Home: -view.cursor,
+    End: view.rows.length - 1 - view.cursor,
+  };
+  if (!(event.key in steps)) return false;
+  const isFirst = !view.selected.size && view.cursor === 0 && steps[event.key] > 0 && !event.shiftKey;
+  moveTo(isFirst ? 0 : view.cursor + steps[event.key], { extend: event.shiftKey });
+  return true;
+}
+
+/** Connect the grid: `select` is told of every selection, `open` opens an image. */
+export function startGrid(select, open) {
+  [onSelect, onOpen] = [select, open];
+  grid.addEventListener("scroll", draw, { passive: true });
+  new ResizeObserver(draw).observe(grid);
+  let touch = false;
+  grid.addEventListener("pointerdown", (event) => {
+    touch = event.pointerType === "touch";
+  });
+  grid.addEventListener("click", (event) => {
+    const tile = event.target.closest(".tile");
+    if (!tile) return;
+    moveTo(Number(tile.dataset.position), { extend: event.shiftKey, toggle: event.ctrlKey || event.metaKey || touch });
+    grid.focus({ preventScroll: true });
+  });
+  grid.addEventListener("dblclick", (event) => event.target.closest(".tile") && onOpen());
+  grid.addEventListener("mousedown", (event) => event.shiftKey && event.preventDefault()); // no text is selected
+}

@@ -1,0 +1,252 @@
+// Try the model on an image or the camera, and keep what it got wrong.
+
+import { answerView, sentence } from "../shared/answer.js";
+import { request, wait } from "../shared/api.js";
+import { Camera, whyNoCamera } from "../shared/camera.js";
+import { announce, button, byId, make } from "../shared/dom.js";
+import { makeClass } from "./classes.js";
+import { adopt, attempt, post, refreshSoon, store, tell } from "./store.js";
+
+const FRAME_SECONDS = 0.1;
+const video = make("video", { muted: true, playsInline: true, "aria-label": "Camera" });
+const camera = new Camera(video);
+let last = null,
+  url = "",
+  drawn = "";
+
+/** Draw the panel once, and what depends on the state. */
+export function showTry() {
+  const panel = byId("try"),
+    isReady = store.state.shows !== "none";
+  const key = JSON.stringify([isReady, store.state.classes.map(({ name }) => name), store.state.full.why]);
+  if (key === drawn) return;
+  drawn = key;
+  if (!panel.firstChild) build(panel);
+  byId("try-inputs").hidden = !isReady;
+  byId("try-why").hidden = isReady;
+  byId("try-why").textContent = `There is nothing to try yet. ${store.state.full.why ?? ""}`;
+  if (last) showWrong();
+}
+
+function build(panel) {
+  const field = make("input", { type: "file", accept: "image/*", id: "try-file" });
+  field.addEventListener("change", () => {
+    tryFile(field.files[0]);
+    field.value = "";
+  });
+  panel.replaceChildren(
+    make("h2", {}, "Try it"),
+    make("p", { className: "soft", id: "try-why" }),
+    make(
+      "div",
+      { id: "try-inputs" },
+      make(
+        "div",
+        { className: "row" },
+        make("label", { className: "button primary" }, "Choose an image", field),
+        button("Use the camera", toggleCamera, { id: "try-camera" }),
+      ),
+      make(
+        "p",
+        { className: "soft small" },
+        "or drop an image here. It is not added, unless you say so below the answer.",
+      ),
+    ),
+    make("div", { id: "try-note", className: "note", hidden: true }),
+    make("div", { id: "try-media", className: "media" }),
+    make("div", { id: "try-answer" }),
+    make("div", { id: "try-wrong", hidden: true }),
+  );
+}
+
+/** The answer of the server in the words of the shared view. */
+const asAnswer = ({ probabilities, set, none_of_these, coverage }) => ({
+  predictions: probabilities,
+  set,
+  none_of_these,
+  coverage,
+});
+
+async function ask(file, { withMap }) {
+  return request(`api/try${withMap ? "" : "?map=0"}`, {
+    method: "POST",
+    body: file,
+    headers: { "Content-Type": file.type || "image/jpeg" },
+    once: true,
+  });
+}
+
+/** Try one image file. */
+export async function tryFile(file) {
+  if (!file) return;
+  stopCamera();
+  URL.revokeObjectURL(url);
+  url = URL.createObjectURL(file);
+  const picture = make("img", { src: url, alt: file.name ?? "the image" });
+  picture.addEventListener("error", () =>
+    picture.replaceWith(make("span", { className: "no-preview" }, "no preview in this browser")),
+  );
+  byId("try-media").replaceChildren(make("span", { className: "frame" }, picture));
+  byId("try-answer").replaceChildren(make("p", { className: "soft" }, "Asking ..."));
+  const answer = await attempt(() => ask(file, { withMap: true }));
+  if (!answer) {
+    byId("try-answer").replaceChildren();
+    return;
+  }
+  showAnswer(answer);
+  if (answer.map) showMap(answer.map, picture);
+  announce(sentence(asAnswer(answer)));
+}
+
+function showMap(map, picture) {
+  const own = picture.src;
+  const toggle = button(
+    "Where it looked",
+    () => {
+      const isOn = toggle.getAttribute("aria-pressed") === "true";
+      toggle.setAttribute("aria-pressed", String(!isOn));
+      picture.src = isOn ? own : map;
+    },
+    { "aria-pressed": "true" },
+  );
+  picture.src = map;
+  byId("try-media").append(
+    make(
+      "div",
+      { className: "row" },
+      toggle,
+      make(
+        "span",
+        { className: "small soft" },
+        make("span", { className: "swatch for" }),
+        " speaks for it, ",
+        make("span", { className: "swatch against" }),
+        " against it",
+      ),
+    ),
+  );
+}
+
+function showAnswer(answer) {
+  last = answer;
+  byId("try-answer").replaceChildren(answerView(asAnswer(answer)));
+  if (byId("try-wrong").hidden) showWrong();
+}
+
+/** "This is wrong: add it to ...": one click for each class. */
+function showWrong() {
+  const names = store.state.classes.map(({ name }) => name);
+  const field = make("input", {
+    placeholder: "a new class",
+    maxLength: 100,
+    id: "try-new",
+    autocomplete: "off",
+    required: true,
+  });
+  const form = make(
+    "form",
+    { className: "row" },
+    make("label", { htmlFor: "try-new", className: "visually-hidden" }, "Name of a new class"),
+    field,
+    make("button", {}, "Add"),
+  );
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await makeClass(field.value.trim())) addLast(field.value.trim());
+  });
+  byId("try-wrong").replaceChildren(
+    make("h3", {}, "Is this wrong? Add it to its class:"),
+    make("div", { className: "row" }, ...names.map((name) => button(name, () => addLast(name)))),
+    form,
+  );
+  byId("try-wrong").hidden = false;
+}
+
+async function addLast(name) {
+  const answer = await attempt(() => post(`api/try/${last.try}/add`, { class: name }));
+  if (!answer) return;
+  adopt(answer);
+  tell(
+    answer.added === false
+      ? `The image is there already, in ${answer.label}.`
+      : `Added to ${name}. The model learns from it now.`,
+  );
+  refreshSoon();
+}
+
+async function toggleCamera() {
+  if (camera.isOn) {
+    stopCamera();
+    return;
+  }
+  const note = byId("try-note");
+  const refuse = (lines) => {
+    note.replaceChildren(...lines.map((line) => make("p", {}, line)));
+    note.hidden = false;
+    announce(lines.join(" "));
+  };
+  const reasons = whyNoCamera();
+  if (reasons.length) {
+    refuse(reasons);
+    return;
+  }
+  try {
+    await camera.start();
+  } catch (error) {
+    refuse([error.message]);
+    return;
+  }
+  note.hidden = true;
+  byId("try-camera").textContent = "Stop the camera";
+  const look = button(
+    "Where it looked",
+    () => look.setAttribute("aria-pressed", String(look.getAttribute("aria-pressed") !== "true")),
+    { "aria-pressed": "false" },
+  );
+  const map = make("img", { alt: "where it looked", hidden: true });
+  const buttons = [look];
+  if ((await camera.cameras()).length > 1) buttons.push(button("Other camera", () => attempt(() => camera.next())));
+  byId("try-media").replaceChildren(
+    make("span", { className: "frame" }, video, map),
+    make("div", { className: "row" }, ...buttons),
+  );
+  await video.play();
+  await tryFrames(look, map);
+}
+
+async function tryFrames(look, map) {
+  let told = "",
+    toldAt = 0;
+  while (camera.isOn) {
+    try {
+      const file = await camera.frame();
+      const withMap = look.getAttribute("aria-pressed") === "true";
+      const answer = file && (await ask(file, { withMap }));
+      if (!camera.isOn) break;
+      if (answer) {
+        showAnswer(answer);
+        map.hidden = !answer.map;
+        video.hidden = Boolean(answer.map);
+        if (answer.map) map.src = answer.map;
+        const verdict = answer.none_of_these ? "None of these" : answer.predicted;
+        if (verdict !== told && Date.now() - toldAt > 1500) {
+          announce(sentence(asAnswer(answer)));
+          [told, toldAt] = [verdict, Date.now()];
+        }
+      }
+    } catch (error) {
+      if (error.status !== 503) tell(error.message, { isProblem: true });
+      await wait(1);
+    }
+    await wait(FRAME_SECONDS);
+  }
+}
+
+/** Stop asking about the camera; what was answered stays. */
+export function stopCamera() {
+  if (!camera.isOn) return;
+  camera.stop();
+  video.hidden = false;
+  byId("try-camera").textContent = "Use the camera";
+  byId("try-media").replaceChildren();
+}
