@@ -1,6 +1,10 @@
 """Driving the pages of ``serve`` and ``studio``: waiting, media, and files that are dropped or pasted."""
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 
 
@@ -65,3 +69,29 @@ def paste(driver, path):
         """,
         field,
     )
+
+
+@contextlib.contextmanager
+def command(*arguments, seconds=120):
+    """Run a command of Headstart that serves, and yield the address that it prints; it is stopped by a signal."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headstart", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            address = next((word.rstrip(".,;") for word in line.split() if word.startswith("http://")), None)
+            if address:
+                break
+        else:
+            raise AssertionError("".join(lines))
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(seconds)
+        process.stdout.close()

@@ -3,46 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import pytest
 from helpers.browser import click, element, elements
-from helpers.driving import drop, set_media, wait_for
+from helpers.driving import command, drop, set_media, wait_for
 
 from headstart import Predictor
 
 pytestmark = pytest.mark.slow
 TOKEN = "a-token-of-the-test"
-
-
-@contextmanager
-def command(*arguments, seconds=120):
-    """Run a command of Headstart that serves, and yield the address that it prints; it is stopped by a signal."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headstart", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            address = next((word.rstrip(".,;") for word in line.split() if word.startswith("http://")), None)
-            if address:
-                break
-        else:
-            raise AssertionError("".join(lines))
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(seconds)
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,9 @@ def test_a_planted_wrong_label_is_found_and_mended(page, studio):
     from selenium.webdriver.support.ui import Select
 
     wait_for(lambda: element(page, "#accuracy .figure").text == "91.7%")
-    assert "Labelled ants, looks like bees (90.0%)" in wait_for(lambda: element(page, "#issues-body").text)
+    text = wait_for(lambda: element(page, "#issues-body").text)
+    assert "Labelled ants, looks like bees" in text
+    assert "Likely wrong: 90.0%." in text
     Select(element(page, "#filter-show")).select_by_value("issues")
     wait_for(lambda: len(elements(page, ".tile")) == 2)
     assert {e.text for e in elements(page, ".tile .hint")} == {"ants?", "bees?"}

@@ -170,7 +170,7 @@ export async function openAdd(className, { camera: withCamera = false } = {}) {
       { className: "row" },
       make("label", { className: "button primary" }, "Choose images", field),
       cameraButton,
-      make("span", { className: "soft small" }, "or drop them on this page, or paste one"),
+      make("span", { className: "soft small hint" }, "or drop them on this page, or paste one"),
     ),
     make("div", { id: "add-stage", className: "stage" }),
     make("p", { id: "add-progress", className: "soft small" }),

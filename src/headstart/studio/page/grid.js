@@ -174,7 +174,7 @@ function fill(tile, position) {
         : view.show === "uncertain" && row.probability !== null
           ? `${nameOf(row.predicted)} ${percent(row.probability)}`
           : row.predicted !== null && row.predicted !== row.label && row.label >= 0
-            ? `→ ${nameOf(row.predicted)}`
+            ? `taken for ${nameOf(row.predicted)}`
             : "";
   hint.textContent = says;
   hint.hidden = !says;

@@ -143,7 +143,7 @@ function showIssues({ issues, total }) {
     body.replaceChildren(make("p", { className: "soft" }, "None: no label looks wrong."));
     return;
   }
-  const items = issues.map(({ id, label, suggested, confidence, why }) =>
+  const items = issues.map(({ id, label, suggested, confidence, certainty }) =>
     make(
       "li",
       { className: "issue-line" },
@@ -151,16 +151,12 @@ function showIssues({ issues, total }) {
       make(
         "div",
         {},
+        make("p", {}, "Labelled ", make("strong", {}, label), ", looks like ", make("strong", {}, suggested)),
         make(
           "p",
-          {},
-          "Labelled ",
-          make("strong", {}, label),
-          ", looks like ",
-          make("strong", {}, suggested),
-          ` (${percent(confidence)})`,
+          { className: "soft small" },
+          `${certainty === "likely" ? "Likely" : "Possibly"} wrong: ${percent(confidence)}.`,
         ),
-        why ? make("p", { className: "soft small" }, why) : "",
         make(
           "div",
           { className: "row" },
