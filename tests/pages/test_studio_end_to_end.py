@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import zipfile
 from contextlib import contextmanager
 
 import pytest
@@ -157,3 +159,20 @@ def test_dropped_folders_become_classes(quiet, sources, project):
             quiet.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 500, "data": data})
         wait_for(lambda: len(elements(quiet, ".tile")) == 28)
         assert {name: len(files(project / name)) for name in ("disc", "stripes")} == {"disc": 14, "stripes": 14}
+
+
+def test_archives_are_imported_and_one_without_folders_asks_for_its_class(quiet, sources, project, tmp_path):
+    shutil.make_archive(str(tmp_path / "classes"), "zip", sources)
+    with zipfile.ZipFile(tmp_path / "samples.zip", "w") as archive:
+        for i, path in enumerate(files(write_photos(tmp_path / "more", 3, ("dots",), seed=5))):
+            archive.write(path, f"{i}.jpg")
+    set_media(quiet)
+    with started(quiet, project):
+        wait_for(lambda: element(quiet, "#start").is_displayed())
+        element(quiet, "#import").send_keys(str(tmp_path / "classes.zip"))
+        wait_for(lambda: "28 images from classes.zip: disc, stripes." in element(quiet, "#message").text)
+        element(quiet, "#import").send_keys(str(tmp_path / "samples.zip"))
+        wait_for(lambda: element(quiet, "#choose-class")).send_keys("dots")
+        click(quiet, element(quiet, "dialog .primary"))
+        wait_for(lambda: "3 images from samples.zip: dots." in element(quiet, "#message").text)
+        assert len(files(project / "dots")) == 3

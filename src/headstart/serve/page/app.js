@@ -227,7 +227,8 @@ function showDrift() {
   const hash = current.sha256 ? ` · model ${current.sha256.slice(0, 12)}` : "";
   const version = current.version ? ` ${current.version}` : "";
   const seen = drift?.images
-    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} were none of these; ${percent(drift.expected)} are expected. `
+    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} were none of these; ` +
+      `${percent(drift.expected)} are expected. `
     : "";
   const judgement = !drift?.images ? "No images asked about yet." : drift.is_alarm ? "" : "Nothing unusual.";
   const failure = current.error ? ` ${current.error}` : "";

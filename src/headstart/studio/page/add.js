@@ -103,18 +103,27 @@ export async function addFiles(files, className = "") {
 async function importArchive(archive, className) {
   tell(`Reading ${archive.name} ...`);
   const query = className ? `?${new URLSearchParams({ class: className })}` : "";
-  const answer = await attempt(() =>
-    request(`api/import${query}`, { method: "POST", body: archive, headers: { "Content-Type": "application/zip" } }),
-  );
+  const options = { method: "POST", body: archive, headers: { "Content-Type": "application/zip" } };
+  const answer = await attempt(() => request(`api/import${query}`, options));
   if (!answer) return;
   adopt(answer);
-  const refused = answer.refused.map(({ name, reason }) => `${name}: ${reason}`);
-  const already = answer.already ? ` ${plural(answer.already, "image")} there already.` : "";
-  tell(
-    `${plural(answer.added, "image")} from ${archive.name}: ${answer.classes.join(", ")}.${already}${refused.length ? ` ${plural(refused.length, "file")} left out.` : ""}`,
-    { isProblem: refused.length > 0, lines: refused },
-  );
   refreshSoon();
+  const { added, already, classes, refused } = answer;
+  if (!added && !already && !className) {
+    // The samples of one class lie in no folder, which would name it.
+    const name = await chooseClass(`are the images of ${archive.name} of`);
+    if (name) {
+      await importArchive(archive, name);
+      return;
+    }
+  }
+  const parts = [`${plural(added, "image")} from ${archive.name}${classes.length ? `: ${classes.join(", ")}` : ""}.`];
+  if (already) parts.push(`${plural(already, "image")} there already.`);
+  if (refused.length) parts.push(`${plural(refused.length, "file")} left out.`);
+  tell(parts.join(" "), {
+    isProblem: refused.length > 0,
+    lines: refused.map(({ name, reason }) => `${name}: ${reason}`),
+  });
 }
 
 /** What was dropped: files, and folders, each of which is a class. */

@@ -2,12 +2,12 @@
 
 import { takeToken } from "../shared/api.js";
 import { button, byId, count, make, onFilesGiven, plural } from "../shared/dom.js";
-import { addDropped, openAdd } from "./add.js";
+import { addDropped, addFiles, openAdd } from "./add.js";
 import { showClasses, showNothing, showStart, startClasses } from "./classes.js";
 import { openDetail } from "./detail.js";
 import { applyFilter, clearSelection, show, startGrid, view } from "./grid.js";
 import { acceptTargets, label, removeTargets, showKeys, startKeys } from "./keys.js";
-import { onJob, save, showModel, takeJobs } from "./model.js";
+import { onJob, save, showModel, startModel, takeJobs } from "./model.js";
 import { showResults } from "./results.js";
 import { attempt, follow, onChange, refresh, store, undo } from "./store.js";
 import { showTry, stopCamera, tryFile } from "./try.js";
@@ -131,6 +131,11 @@ async function main() {
   }, openDetail);
   startClasses(openAdd);
   startKeys(isGridShown);
+  startModel();
+  byId("import").addEventListener("change", ({ target }) => {
+    addFiles([...target.files]);
+    target.value = "";
+  });
   byId("undo").addEventListener("click", undo);
   byId("keys").addEventListener("click", showKeys);
   byId("save").addEventListener("click", () => {

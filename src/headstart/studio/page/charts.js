@@ -60,20 +60,14 @@ export function curveChart(points, expected) {
   parts.push(shape("path", { d: path(points), class: "curve" }));
   if (expected && points.length)
     parts.push(shape("path", { d: path([points.at(-1), expected]), class: "curve expected" }));
-  for (const point of all) {
-    parts.push(
-      shape("circle", {
-        cx: x(point.images),
-        cy: y(point.recall),
-        r: 4.5,
-        class: point === expected ? "dot hollow" : "dot",
-      }),
-      shape(
-        "text",
-        { x: x(point.images), y: 138, class: "tick", "text-anchor": point.images === most ? "end" : "middle" },
-        String(point.images),
-      ),
-    );
+  let written = Infinity; // where the last number stands: those that would touch it are left out
+  for (const point of all.toReversed()) {
+    const at = x(point.images);
+    const className = point === expected ? "dot hollow" : "dot";
+    parts.push(shape("circle", { cx: at, cy: y(point.recall), r: 4.5, class: className }));
+    if (written - at < 26) continue;
+    parts.push(shape("text", { x: at, y: 138, class: "tick", "text-anchor": "middle" }, String(point.images)));
+    written = at;
   }
   return shape("svg", { viewBox: "0 0 300 144", class: "chart", "aria-hidden": "true" }, ...parts);
 }

@@ -1,7 +1,7 @@
 // The classes: what the grid shows, where images are added, new ones and other names.
 
 import { ask } from "../shared/api.js";
-import { button, byId, count, make, plural } from "../shared/dom.js";
+import { button, byId, count, make } from "../shared/dom.js";
 import { show, view } from "./grid.js";
 import { change, store } from "./store.js";
 
@@ -216,7 +216,5 @@ export function showNothing() {
     texts[view.show] && !view.label && !view.text ? texts[view.show] : "No image fits the filter.";
   const clear = byId("filter-clear");
   clear.hidden = !(view.label || view.predicted || view.text || view.show !== "all");
-  clear.textContent = view.predicted
-    ? `${view.label}, predicted ${view.predicted}: show all`
-    : `Show all ${plural(store.state.images, "image")}`;
+  clear.textContent = view.predicted ? `${view.label}, predicted ${view.predicted} · show all` : "Show all";
 }

@@ -113,7 +113,9 @@ function render() {
     }
     fill(element, position);
     element.style.width = `${size}px`;
-    element.style.transform = `translate(${GAP + (position % columns) * (size + GAP)}px, ${GAP + Math.floor(position / columns) * height}px)`;
+    const left = GAP + (position % columns) * (size + GAP);
+    const top = GAP + Math.floor(position / columns) * height;
+    element.style.transform = `translate(${left}px, ${top}px)`;
   }
   for (const element of free) element.remove();
   const has = elements.get(view.cursor);

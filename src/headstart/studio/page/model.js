@@ -9,82 +9,45 @@ let drawn = "",
   comparison = null,
   compared = "";
 
+/** Connect the buttons of the panel, which stay as they are, so that none moves away under a pointer. */
+export function startModel() {
+  byId("model-save").addEventListener("click", () => save());
+  byId("model-report").addEventListener("click", () => start("api/report"));
+  byId("model-export").addEventListener("click", () => start("api/export", { to: byId("export-to").value }));
+  byId("apply").addEventListener("click", apply);
+  byId("model-undo").addEventListener("click", undo);
+}
+
 /** Draw the panel where it has changed. */
 export function showModel(isVisible) {
   const { saved, changes, undo: what, shows, formats, notes, table, trash } = store.state;
-  const key = JSON.stringify([saved, changes, what, shows, formats, notes, trash, [...jobs.values()], comparison]);
   if (isVisible && shows !== "none") compare();
+  const key = JSON.stringify([saved, changes, what, shows, formats, notes, trash, [...jobs.values()], comparison]);
   if (key === drawn) return;
   drawn = key;
-  const isReady = shows !== "none",
-    focus = document.activeElement?.id;
-  const format = make("select", { id: "export-to" }, ...formats.map((name) => make("option", { value: name }, name)));
-  byId("model").replaceChildren(
-    make(
-      "section",
-      {},
-      make("h2", {}, "Save"),
-      make(
-        "p",
-        { className: "soft" },
-        saved
-          ? `Last saved ${new Date(saved.at).toLocaleString()} in ${saved.folder}.`
-          : isReady
-            ? "Not saved yet."
-            : "There is no model yet.",
-      ),
-      comparison ? comparisonView(comparison) : "",
-      make(
-        "div",
-        { className: "row" },
-        button("Save the model", () => save(), { className: "primary", id: "model-save", disabled: !isReady }),
-        button("Write the report", () => start("api/report"), { id: "model-report", disabled: !isReady }),
-      ),
-      make(
-        "div",
-        { className: "row" },
-        make("label", { htmlFor: "export-to" }, "Export to"),
-        format,
-        button("Export", () => start("api/export", { to: format.value }), {
-          id: "model-export",
-          disabled: !isReady || !formats.length,
-        }),
-      ),
-      make(
-        "ul",
-        { className: "plain-list jobs", id: "jobs" },
-        ...[...jobs.values()].reverse().slice(0, 6).map(jobView),
-      ),
-    ),
-    make(
-      "section",
-      {},
-      make("h2", {}, "Labels and folders"),
-      make(
-        "p",
-        {},
-        changes
-          ? `${plural(changes, "image")} ${changes === 1 ? "has" : "have"} another label than ${changes === 1 ? "its folder" : "their folders"}. Labels are kept in a table; no file is moved until you say so.`
-          : "Every image lies in the folder of its label.",
-      ),
-      make(
-        "div",
-        { className: "row" },
-        button("Apply to folders", apply, { id: "apply", disabled: !changes }),
-        button("Undo", undo, { id: "model-undo", disabled: !what }),
-      ),
-      make("p", { className: "soft small" }, what ? `Undo takes back: ${what}` : "Nothing to undo."),
-      make(
-        "p",
-        { className: "soft small" },
-        `Table of labels: ${table}. ${trash ? `${plural(trash, "image")} in the trash.` : ""}`,
-      ),
-    ),
-    notes.length
-      ? make("section", {}, make("h2", {}, "Notes"), make("ul", {}, ...notes.map((note) => make("li", {}, note))))
-      : "",
-  );
-  if (focus && byId("model").querySelector(`#${CSS.escape(focus)}`)) byId(focus).focus();
+  const isReady = shows !== "none";
+  const never = isReady ? "Not saved yet." : "There is no model yet.";
+  byId("saved").textContent = saved ? `Last saved ${new Date(saved.at).toLocaleString()} in ${saved.folder}.` : never;
+  byId("comparison").replaceChildren(comparison ? comparisonView(comparison) : "");
+  byId("model-save").disabled = byId("model-report").disabled = !isReady;
+  byId("model-export").disabled = !isReady || !formats.length;
+  if (byId("export-to").length !== formats.length) {
+    byId("export-to").replaceChildren(...formats.map((name) => make("option", { value: name }, name)));
+  }
+  byId("jobs").replaceChildren(...[...jobs.values()].reverse().slice(0, 6).map(jobView));
+  const differ =
+    changes === 1
+      ? "1 image has another label than its folder."
+      : `${plural(changes, "image")} have other labels than their folders.`;
+  byId("changes").textContent = changes
+    ? `${differ} Labels are kept in a table; no file is moved until you say so.`
+    : "Every image lies in the folder of its label.";
+  byId("apply").disabled = !changes;
+  byId("model-undo").disabled = !what;
+  byId("undo-what").textContent = what ? `Undo takes back: ${what}` : "Nothing to undo.";
+  byId("table").textContent = `Table of labels: ${table}. ${trash ? `${plural(trash, "image")} in the trash.` : ""}`;
+  byId("notes").hidden = !notes.length;
+  byId("note-list").replaceChildren(...notes.map((note) => make("li", {}, note)));
 }
 
 async function compare() {

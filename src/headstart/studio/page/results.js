@@ -53,10 +53,11 @@ function source() {
   const { full, shows, embedding } = store.state;
   const reading =
     embedding.done < embedding.total ? ` ${count(embedding.total - embedding.done)} images are still being read.` : "";
+  const seconds = full.seconds ? `, in ${full.seconds.toFixed(1)} s` : "";
   if (shows === "full")
     return {
       badge: "full",
-      text: `Of the model as it would be saved: everything was chosen anew for these labels${full.seconds ? `, in ${full.seconds.toFixed(1)} s` : ""}.${reading}`,
+      text: `Of the model as it would be saved: everything was chosen anew for these labels${seconds}.${reading}`,
     };
   const state =
     {
@@ -306,7 +307,8 @@ async function showCurve() {
         make(
           "p",
           { className: "soft small" },
-          `Checked: without ${plural(check.removed, "image")} it predicted ${percent(check.predicted[0])} to ${percent(check.predicted[1])} for today; it is ${percent(check.was)}.`,
+          `Checked: without ${plural(check.removed, "image")} it predicted ${percent(check.predicted[0])} to ` +
+            `${percent(check.predicted[1])} for today; it is ${percent(check.was)}.`,
         ),
       );
   } else parts.push(make("p", { className: "soft" }, why ?? "Too few images to tell."));
