@@ -19,7 +19,7 @@ from types import ModuleType
 CPUINFO = Path("/proc/cpuinfo")
 CPUINFO_CHARACTERS = 8192  # the first processor of maybe hundreds, whose lines would take longer to read than a command
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's kernels for it use
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 
 
 def cores() -> int:
@@ -149,6 +149,20 @@ def return_freed_memory() -> None:
 
     with suppress(OSError, TypeError, AttributeError):
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+
+
+def keep_freed_memory() -> None:
+    """Keep freed memory for the next allocation, the opposite of ``return_freed_memory``. For the command line alone.
+
+    For training, which allocates the same large maps in every step: fetching their pages from the system anew takes as
+    long as computing them.
+    """
+    import ctypes
+
+    with suppress(OSError, TypeError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def import_in_background(modules: Sequence[str]) -> None:

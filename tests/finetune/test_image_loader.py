@@ -1,8 +1,14 @@
 """The images of training. Needs no PyTorch."""
 
-import numpy as np
+from types import SimpleNamespace
 
-from headstart.finetune.image_loader import ImageLoader
+import numpy as np
+import pytest
+
+from headstart.finetune import image_loader
+from headstart.finetune.image_loader import ImageLoader, Views
+from headstart.images.augment import AUGMENTATIONS
+from headstart.images.preprocess import Preprocess
 
 
 def test_evaluation_gets_the_pixels_of_the_frozen_path(builtin_fit):
@@ -12,6 +18,45 @@ def test_evaluation_gets_the_pixels_of_the_frozen_path(builtin_fit):
     rows = np.linspace(0, len(indices) - 1, 8).astype(int)
     [(_, pixels)] = images.batches([rows])
     np.testing.assert_array_equal(pixels, builtin_fit.model.golden.pixels)
-    first, same, different = (images.load_augmented(3, "light", seed, 1) for seed in (0, 0, 1))
+    size = (data.backbone.preprocess.height, data.backbone.preprocess.width)
+    first, same, different = (
+        Views.draw("light", len(indices), size, seed, 1).apply(pixels[3], 3) for seed in (0, 0, 1)
+    )
     assert (first == same).all()
     assert (first != different).any()
+
+
+def test_views_are_drawn_from_the_ranges_of_the_augmentation():
+    size, settings = (100, 80), AUGMENTATIONS["lesson"]
+    views = Views.draw("lesson", 4000, size, 0, 1)
+    assert views.is_mirrored.mean() == pytest.approx(0.5, abs=0.03)
+    corner, right, down = (views.matrices @ point for point in ([49.5, 39.5, 1], [49.5, 40.5, 1], [50.5, 39.5, 1]))
+    shift = corner[:, :2] - [49.5, 39.5]  # of the centre, which the shift, turned by the rotation, moves
+    assert np.abs(np.linalg.norm(shift, axis=1)).max() <= np.hypot(20, 16)
+    assert np.abs(shift.mean(0)).max() < 0.5
+    across = (right - corner)[:, :2]
+    angle = np.rad2deg(np.arctan2(-across[:, 0], across[:, 1]))
+    assert np.abs(angle).max() < settings.rotation + settings.shear + 1e-6
+    assert np.percentile(angle, [5, 95]) == pytest.approx([-36, 36], abs=1.5)  # of a uniform range of 40 to both sides
+    zoom = np.linalg.norm(across, axis=1)
+    assert (zoom.min(), zoom.max()) == pytest.approx((0.8, 1.2), abs=0.01)
+    assert zoom.mean() == pytest.approx(1, abs=0.01)
+    assert (down != right).any()
+    assert Views.draw("none", 4, size, 0, 1) is None
+    assert not Views.draw("flip", 9, size, 0, 1).matrices.std(axis=0).any()
+
+
+def test_images_beyond_the_budget_are_decoded_anew(monkeypatch):
+    monkeypatch.setattr(image_loader, "memory_budget", lambda: 2 * 4 * 4 * 3)
+    reads, pixels = [], np.arange(3 * 48, dtype=np.uint8).reshape(3, 4, 4, 3)
+
+    def read(index):
+        reads.append(index)
+        return pixels[index]
+
+    images = ImageLoader(SimpleNamespace(read=read), range(3), Preprocess(4, 4, crop=1.0), 1)
+    for _ in range(2):
+        batches = list(images.batches([np.array([2, 0]), np.array([1])], finish=lambda batch: batch + 1))
+        np.testing.assert_array_equal(batches[0][1], pixels[[2, 0]] + 1)
+        np.testing.assert_array_equal(batches[1][1], pixels[[1]] + 1)
+    assert sorted(reads) == [0, 1, 2, 2]

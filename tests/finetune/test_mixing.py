@@ -120,4 +120,4 @@ def test_several_processes_mix_as_one_does():
         for index, half in enumerate(halves):
             np.testing.assert_array_equal(half.pixels, batch.pixels[index::2])
             np.testing.assert_array_equal(half.partner_labels, batch.partner_labels[index::2])
-            assert (half.lam, half.size) == (batch.lam, batch.size)
+            assert (float(half.lam), half.size) == (float(batch.lam), batch.size)

@@ -1,7 +1,7 @@
 """How long a fine-tuning will take. Needs PyTorch."""
 
 import pytest
-from helpers.tiny_network import INSTALLED, PLAIN, tiny_network, tiny_task, torch_test
+from helpers.tiny_network import INSTALLED, PLAIN, copy_tensors, tiny_network, tiny_task, torch_test
 
 from headstart.errors import BackboneError, OptionError
 from headstart.finetune import FineTuneConfig
@@ -14,27 +14,34 @@ if INSTALLED:
 
 
 @torch_test
-def test_out_of_memory_halves_the_batch_that_is_timed():
+def test_a_few_images_are_timed_on_a_processor():
     sizes = []
 
     def time_training(task, rows):
         sizes.append(len(rows))
-        if len(rows) > 2:
-            raise torch.OutOfMemoryError("injected")
         return 1.0
 
     task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}))
-    duration = estimate_duration(task, 3, time_training)
-    assert sizes == [8, 4, 2, 2]
-    training = 1.0 / 2 * 12 * 3  # seconds of an image, images, trainings on each
-    prediction = duration.evaluation / (len(ALPHAS) + 3)  # of every image once, in the fold that leaves it out
-    assert duration.epoch == pytest.approx(training + prediction)
+    duration = estimate_duration(task, 3, 0.5, time_training)
+    assert sizes == [1, 4]  # the first to warm up
+    assert duration.epoch == pytest.approx((1.0 / 4 * 3 + 0.5) * 12)  # 12 images, trained on three times
+    assert duration.evaluation == pytest.approx(0.5 * 12 * (len(ALPHAS) + 3))
 
-    def fail(task, rows):
-        raise torch.OutOfMemoryError("injected")
 
+@torch_test
+def test_timing_leaves_no_gradients_and_changes_nothing():
+    network = tiny_network()
+    task, before = tiny_task(network, FineTuneConfig(**PLAIN)), copy_tensors(network)
+    assert estimate_duration(task, 3, 0.0).epoch > 0
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    network.vectors = out_of_memory
     with pytest.raises(BackboneError, match="too small to train on one image"):
-        estimate_duration(task, 3, fail)
+        estimate_duration(task, 3, 0.0)
+
+
+def out_of_memory(pixels):
+    raise torch.OutOfMemoryError("injected")
 
 
 @torch_test

@@ -134,7 +134,7 @@ def test_the_held_out_curve_is_that_of_trainings_without_each_fold(blobs):
     lines = []
     held_out = mlp.held_out_mlp(x, Targets(labels, 3, groups), config, 5, lines.append)
     losses, right = np.zeros(4), np.zeros(4)
-    for train_rows, test_rows in group_folds(x, labels, groups):
+    for train_rows, test_rows in group_folds(labels, groups):
         targets = Targets(labels[train_rows], 3, groups[train_rows])
         for i, (_, copy_layers) in enumerate(mlp.train(x[train_rows], targets, config, 5)):
             p = softmax(copy_layers().scores(x[test_rows]))

@@ -42,7 +42,7 @@ def tiny_network():
                 getattr(self, f"norm{stage}").running_mean.normal_()
             self.head = torch.nn.ParameterDict({"weights": torch.randn(6, 2) / 3, "bias": torch.zeros(2)})
             self.backbone = SimpleNamespace(preprocess=Preprocess(SIDE, SIDE, crop=1.0), id="tiny")
-            self.taps, self.stages = ("conv0", "conv1"), 3
+            self.provider, self.taps, self.stages = "tiny", ("conv0", "conv1"), 3
             self.layers = tuple(
                 Layer(f"{kind}{stage}", stage, (f"{kind}{stage}.weight", f"{kind}{stage}.bias"))
                 for stage in range(3)

@@ -12,6 +12,7 @@ import typer
 from headstart.cli.fit import DecodeFlags, EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import DataArgument, Messages, common, head_option, run_option
+from headstart.machine import keep_freed_memory
 
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
@@ -31,7 +32,7 @@ class TrainingFlags:
     ] = None
     epochs: Annotated[int | None, common(help="Maximum number of epochs [5].")] = None
     lr: Annotated[float | None, training_option(metavar="RATE", help="Learning rate [0.0003].")] = None
-    batch_size: Annotated[int | None, training_option(help="Images per step [16].")] = None
+    batch_size: Annotated[int | None, training_option(help="Images per step [16; 16 to 128 on a GPU].")] = None
     optimizer: Annotated[
         str | None, training_option(metavar="rmsprop|adam|adamw|sgd", help="The optimizer [adamw].")
     ] = None
@@ -135,6 +136,7 @@ def fine_tune(
     )
 
     def refine(result: FitResult) -> FitResult:
+        keep_freed_memory()
         tuned = finetune.fine_tune(result, config, log=messages.log)
         if not finetune.is_main_process():
             raise typer.Exit  # of several processes one writes

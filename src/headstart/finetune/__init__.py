@@ -8,10 +8,14 @@ network.py       Network: backbone and head as a torch module, and back to an ON
 graph_module.py  the graph of a built-in backbone as a torch module, and back
 keras_module.py  a Keras network as a torch module of its layers
 freeze.py        which tensors are trained, how fast, and the check that the others did not change
+folding.py       batch norms that keep their statistics, computed within the convolutions before them
 loop.py          the training loop
+gradients.py     the gradients of a batch; on CUDA recorded once and replayed
+pull.py          the pull towards the initial weights
 schedule.py      the learning rate by step
 precision.py     mixed precision
-image_loader.py  decoding and augmenting in threads
+image_loader.py  decoding once, and augmenting in threads
+device_images.py batches on the device, which an accelerator augments and mixes itself
 mixing.py        mixup and cutmix
 checkpoint.py    checkpoints: safetensors and JSON
 tensorboard.py   event files
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning"]
 
 EXTRAS = {"headstart-s": ("torch",), "headstart-m": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
-PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "sklearn": "scikit-learn", "keras": "Keras"}
+PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "keras": "Keras"}
 
 
 def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
@@ -51,7 +55,7 @@ def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
             f"{backbone} cannot be fine-tuned: its graph is fixed; use the same network as timm:NAME or keras:NAME "
             "with --weights FILE, or a built-in one."
         )
-    needed = ["torch", "accelerate", "sklearn"] + ["keras"] * (provider == "keras")
+    needed = ["torch", "accelerate"] + ["keras"] * (provider == "keras")
     missing = [PACKAGES[name] for name in needed if find_spec(name) is None]
     if missing:
         raise missing_extra(f"Fine-tuning {backbone} needs {' and '.join(missing)}", *EXTRAS[provider])

@@ -149,13 +149,19 @@ def check_frozen(network: Network, plan: TrainingPlan) -> int:
 def _parameters_with_gradients(network: Network) -> set[str]:
     """Return the names of the parameters on which the scores depend."""
     preprocess = network.backbone.preprocess
-    image = torch.zeros(1, preprocess.height, preprocess.width, 3)
+    image = torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    network(image.to(next(network.parameters()).device, torch.uint8)).sum().backward()
-    names = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
-    network.zero_grad()
-    return names
+    scores = network(image.to(next(network.parameters()).device))
+    # What a backward pass would reach, without computing it.
+    reached, pending = {scores.grad_fn}, [scores.grad_fn]
+    while pending:
+        for node, _ in pending.pop().next_functions:
+            if node is not None and node not in reached:
+                reached.add(node)
+                pending.append(node)
+    used = {id(node.variable) for node in reached if hasattr(node, "variable")}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in used}
 
 
 def _is_trained(norm: str, lr_scales: Mapping[str, float]) -> bool:

@@ -70,9 +70,15 @@ class GraphModule(nn.Module):  # type: ignore[misc]
             elif operator == "Squeeze":
                 values[output] = values[inputs[0]]  # the mean above has removed the axes already
             else:
-                arguments = [values[i] if i in values else self.constants[i].to(pixels.device) for i in inputs]
+                arguments = [values[i] if i in values else self._constant(i, pixels.device) for i in inputs]
                 values[output] = ELEMENTWISE[operator](*arguments)
         return tuple(values[output.name] for output in self.model.graph.output)
+
+    def _constant(self, name: str, device: torch.device) -> Tensor:
+        """Return a constant on a device, to which it is moved once."""
+        if self.constants[name].device != device:
+            self.constants[name] = self.constants[name].to(device)
+        return self.constants[name]
 
     def export(self) -> bytes:
         """Serialise the graph with the present weights, in fp32."""

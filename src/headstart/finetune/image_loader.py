@@ -1,30 +1,60 @@
-"""Images for training: the pixels of the frozen path, decoded and augmented in threads ahead of the training."""
+"""Images for training: the pixels of the frozen path, decoded once and augmented in threads ahead of the training."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Dataset
-from headstart.images.augment import AUGMENTATIONS, random_affine, warp
+from headstart.images.augment import AUGMENTATIONS, affine, warp
 from headstart.images.decoding import decode
 from headstart.images.preprocess import Preprocess
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
-CACHE_BYTES = 2 * 2**30  # of decoded images kept in memory; those beyond it are decoded anew in each epoch
 PREFETCH_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class Views:
+    """How each of n images is augmented in an epoch.
+
+    ``matrices`` [n, 3, 3] are those of ``images.augment.warp``; afterwards the images ``is_mirrored`` [n] are mirrored.
+    """
+
+    matrices: NDArray[np.float64]
+    is_mirrored: NDArray[np.bool_]
+
+    @classmethod
+    def draw(cls, augmentation: str, count: int, size: tuple[int, int], seed: int, epoch: int) -> Views | None:
+        """Draw them for ``count`` images of (height, width) ``size``; None where nothing is augmented.
+
+        They depend on nothing else, so neither on batches nor on the number of processes, nor on the device.
+        """
+        if augmentation == "none":
+            return None
+        settings = AUGMENTATIONS[augmentation]
+        draws = np.random.default_rng([seed, epoch, 0, 1]).uniform(-1, 1, (count, 7))
+        return cls(affine(settings, *size, draws[:, :6]), (draws[:, 6] < 0) & settings.flip)
+
+    def apply(self, pixels: Pixels, row: int) -> Pixels:
+        """Return the view [height, width, 3] of the image ``row``, whose pixels are given."""
+        warped = warp(pixels, self.matrices[row])
+        return np.ascontiguousarray(warped[:, ::-1]) if self.is_mirrored[row] else warped
 
 
 class ImageLoader:
     """Loads the images of a dataset at ``indices`` [n]; row i is the image at ``indices[i]``.
 
-    ``workers`` threads decode and augment; threads need no ``__main__`` guard.
+    ``workers`` threads decode and augment; threads need no ``__main__`` guard. The first images, as many as a quarter
+    of the memory holds, are decoded once; the others are decoded anew each time.
     """
 
     def __init__(self, dataset: Dataset, indices: Sequence[int], preprocess: Preprocess, workers: int) -> None:
@@ -32,13 +62,16 @@ class ImageLoader:
         self.indices = [int(i) for i in indices]
         self.preprocess = preprocess
         self.workers = workers
-        self._cache: dict[int, Pixels] = {}
-        self._capacity = CACHE_BYTES // (preprocess.height * preprocess.width * 3)
+        self.size = (preprocess.height, preprocess.width)
+        kept = min(len(self.indices), memory_budget() // (preprocess.height * preprocess.width * 3))
+        self._kept = np.empty((kept, *self.size, 3), np.uint8)
+        self._is_kept = np.zeros(len(self.indices), bool)
 
     def load(self, row: int) -> Pixels:
         """Load the pixels [height, width, 3] of one image, equal to those of the frozen path."""
-        if row in self._cache:
-            return self._cache[row]
+        if self._is_kept[row]:
+            kept: Pixels = self._kept[row]
+            return kept
         source = self.dataset.read(self.indices[row])
         pixels = self.preprocess(
             decode(
@@ -48,36 +81,49 @@ class ImageLoader:
                 scaled=self.preprocess.is_scaled,
             )
         )
-        if len(self._cache) < self._capacity:
-            self._cache[row] = pixels
+        if row < len(self._kept):
+            self._kept[row] = pixels
+            self._is_kept[row] = True
         return pixels
 
-    def load_augmented(self, row: int, augmentation: str, seed: int, epoch: int) -> Pixels:
-        """Load one image and augment it; the seed, the epoch and the image's index alone determine how."""
-        pixels = self.load(row)
-        if augmentation == "none":
-            return pixels
-        text = f"{seed} {epoch} {self.indices[row]}".encode()
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
-        settings = AUGMENTATIONS[augmentation]
-        warped = warp(pixels, random_affine(settings, pixels.shape[0], pixels.shape[1], rng))
-        return np.ascontiguousarray(warped[:, ::-1]) if settings.flip and rng.random() < 0.5 else warped
-
     def batches(
-        self, batches: Sequence[Rows], augmentation: str = "none", seed: int = 0, epoch: int = 0
-    ) -> Iterator[tuple[Rows, Pixels]]:
-        """Yield the rows [b] and pixels [b, height, width, 3] of each batch; the next ones are made meanwhile."""
+        self,
+        batches: Sequence[Rows],
+        views: Views | None = None,
+        finish: Callable[[Pixels], Any] = lambda pixels: pixels,
+    ) -> Iterator[tuple[Rows, Any]]:
+        """Yield the rows [b] and pixels [b, height, width, 3] of each batch; the next ones are made meanwhile.
+
+        ``views`` augment the images; what is yielded for each batch is what ``finish`` makes of its pixels.
+        """
         with ThreadPoolExecutor(self.workers) as pool:
-            pending: deque[tuple[Rows, list[Future[Pixels]]]] = deque()
+            pending: deque[tuple[Rows, Callable[[], Any]]] = deque()
             remaining = iter(batches)
             while True:
                 while len(pending) < PREFETCH_BATCHES and (rows := next(remaining, None)) is not None:
-                    futures = [pool.submit(self.load_augmented, int(row), augmentation, seed, epoch) for row in rows]
-                    pending.append((rows, futures))
+                    pending.append((rows, self._start(pool, rows, views, finish)))
                 if not pending:
                     return
-                rows, futures = pending.popleft()
-                if len(rows):
-                    yield rows, np.stack([future.result() for future in futures])
-                else:
-                    yield rows, np.empty((0, self.preprocess.height, self.preprocess.width, 3), np.uint8)
+                rows, result = pending.popleft()
+                yield rows, result()
+
+    def _start(
+        self, pool: ThreadPoolExecutor, rows: Rows, views: Views | None, finish: Callable[[Pixels], Any]
+    ) -> Callable[[], Any]:
+        """Start to make a batch; return a function that waits for it."""
+        if views is None and self._is_kept[rows].all():
+            return pool.submit(lambda: finish(self._kept[rows])).result
+
+        def load(row: int) -> Pixels:
+            return self.load(row) if views is None else views.apply(self.load(row), row)
+
+        images: list[Future[Pixels]] = [pool.submit(load, int(row)) for row in rows]
+        return lambda: finish(np.stack([image.result() for image in images]))
+
+
+def memory_budget() -> int:
+    """Return how many bytes of decoded images are kept: a quarter of the machine's memory, 2 GiB where unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    except (AttributeError, OSError, ValueError):
+        return 2 * 2**30

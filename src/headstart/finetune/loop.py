@@ -7,7 +7,7 @@ that together they make the steps of one process.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,18 +19,23 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
+from headstart.finetune.device_images import mix_batch, pinned, to_device, warp_batch
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, check_frozen, enable_gradients, set_mode
-from headstart.finetune.image_loader import ImageLoader
+from headstart.finetune.gradients import LocalBatch, Loss, Recorder, compute_gradients, out_of_memory
+from headstart.finetune.image_loader import ImageLoader, Views
 from headstart.finetune.mixing import draw_mix
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import MixedPrecision
+from headstart.finetune.pull import Pull, initial_values
 from headstart.finetune.schedule import learning_rate_factor
 from headstart.heads import optimizers
 from headstart.stats.accuracy import wilson
 
 Rows = NDArray[np.int64]
 NO_ROWS: Rows = np.zeros(0, np.int64)
+EVALUATION_BATCH = {"cpu": 32}  # images at a time without gradients, by the type of the device
+ACCELERATOR_EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Task:
     """What all trainings of a fine-tuning share.
 
     ``labels`` [n], 0 to ``classes`` - 1, are those of the n images that ``images`` loads. ``config.precision`` is
-    resolved: not "auto".
+    resolved: not "auto". ``recorder`` holds what they share on CUDA.
     """
 
     network: Network
@@ -48,6 +53,17 @@ class Task:
     config: FineTuneConfig
     seed: int
     accelerator: Accelerator
+    recorder: Recorder = field(default_factory=Recorder)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that trains."""
+        return self.accelerator.device
+
+    @property
+    def batch_size(self) -> int:
+        """The number of images in a step of all processes."""
+        return self.config.batch_size_for(self.device.type, len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -136,27 +152,26 @@ def train(
     BackboneError.
     """
     network, config = task.network, task.config
-    device = task.accelerator.device
-    initial = {name: plan.initial[name].to(device) for name in plan.lr_scales}
+    initial = initial_values(network, plan)
     if state.optimizer is None:
         state.optimizer = make_optimizer(network, plan, config)
-    precision = MixedPrecision.of(config.precision, device.type)
+    precision = MixedPrecision.of(config.precision, task.device.type)
     if state.scaler:
         precision.scaler.load_state_dict(state.scaler)
-    weights, count = _class_weights(task, train_rows), len(train_rows)
-    steps_per_epoch = -(-count // config.batch_size)
+    loss, count = Loss(precision, _class_weights(task, train_rows), config.label_smoothing), len(train_rows)
+    steps_per_epoch = -(-count // task.batch_size)
     for number in range(len(state.history) + 1, config.epochs + 1):
         if should_stop(state.history, config):
             break
-        start = time.perf_counter()
-        total_loss, correct, size_before = 0.0, 0, state.micro_batch_size
+        start, size_before = time.perf_counter(), state.micro_batch_size
+        sums: list[Tensor] = []  # of the losses and of the correct predictions of each step, on the device
         parameters = enable_gradients(network, plan, plan.at_epoch(number) if config.gradual else plan)
+        pull = Pull.of(parameters, initial, plan)
         order = np.random.default_rng([task.seed, number]).permutation(train_rows)
-        batches = local_batches(task, _chunks(order, config.batch_size), number)
+        batches = local_batches(task, _chunks(order, task.batch_size), number)
         for step, batch in enumerate(batches, start=(number - 1) * steps_per_epoch):
-            loss, batch_correct = _compute_gradients(task, batch, weights, precision, state)
-            loss, batch_correct = _sum_over_processes(parameters, loss, batch_correct, task.accelerator)
-            total_loss, correct = total_loss + loss, correct + batch_correct
+            totals = compute_step_gradients(task, batch, loss, list(parameters.values()), state)
+            sums.append(_sum_over_processes(parameters, totals, task.accelerator))
             precision.unscale(state.optimizer)
             if config.clip:
                 torch.nn.utils.clip_grad_norm_(parameters.values(), config.clip)
@@ -166,17 +181,17 @@ def train(
                 group["lr"] = learning_rate * group["lr_scale"]
             precision.step(state.optimizer)
             with torch.no_grad():
-                for name, parameter in parameters.items():  # L2-SP: back towards the initial values
-                    parameter.lerp_(initial[name], config.l2_sp * factor * plan.lr_scales[name])
+                pull(config.l2_sp * factor)
                 if config.ema:
                     _update_average(state.average, changing_tensors(network, plan), config.ema, step)
+        total_loss, correct = (float(value) for value in torch.stack(sums).double().sum(0))
         _check_finite(total_loss, number, config.learning_rate)
         validation_loss, validation_accuracy = _validate(task, plan, validation_rows, state.average)
         if validation_loss is not None and validation_loss < min(_validation_losses(state.history), default=np.inf):
             best = state.average or changing_tensors(network, plan)
             state.best = {name: value.clone() for name, value in best.items()}
         state.scaler = precision.scaler.state_dict()
-        training = (total_loss / count, correct / count, wilson(correct, count))
+        training = (total_loss / count, correct / count, wilson(round(correct), count))
         note = _memory_note(size_before, state.micro_batch_size)
         held_out = _validate(task, plan, held_out_rows, state.average)
         seconds = time.perf_counter() - start
@@ -212,55 +227,68 @@ def make_optimizer(network: Network, plan: TrainingPlan, config: FineTuneConfig)
 
 
 def predict(task: Task, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Compute class scores [m, k] and vectors [m, d] of the images ``rows`` [m], in fp32 as the frozen path does."""
+    """Compute class scores [m, k] and vectors [m, d] of the images ``rows`` [m], in fp32 as the frozen path does.
+
+    Raises BackboneError where memory is too small for one image.
+    """
+    size = EVALUATION_BATCH.get(task.device.type, ACCELERATOR_EVALUATION_BATCH)
+    while True:
+        try:
+            return _predict(task, rows, size)
+        except torch.OutOfMemoryError:
+            if size < 2:
+                raise out_of_memory() from None
+            size //= 2
+            torch.cuda.empty_cache()
+
+
+def _predict(task: Task, rows: Rows, size: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Predict ``size`` images at a time."""
     scores, vectors = [], []
     task.network.eval()
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for _, pixels in task.images.batches(_chunks(rows, task.config.batch_size)):
-            batch_vectors = task.network.vectors(torch.from_numpy(pixels).to(task.accelerator.device)).float()
+        for _, pixels in task.images.batches(_chunks(rows, size), finish=_finish(task.device)):
+            batch_vectors = task.network.vectors(to_device(pixels, task.device)).float()
             vectors.append(batch_vectors)
-            scores.append(task.network.scores(batch_vectors).double().cpu())
-    return torch.cat(scores).numpy(), torch.cat(vectors).cpu().numpy()
+            scores.append(task.network.scores(batch_vectors).double())
+    return torch.cat(scores).cpu().numpy(), torch.cat(vectors).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class LocalBatch:
-    """The part of a batch that this process computes: pixels [b, height, width, 3] and labels [b].
-
-    ``lam`` is the weight of ``labels``; ``partner_labels`` [b], those of the images that were mixed in, have the rest.
-    ``size`` is the number of images in the batch of all processes.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: Rows
-    partner_labels: Rows
-    lam: float
-    size: int
+def _finish(device: torch.device) -> Callable[[NDArray[np.uint8]], Any]:
+    """Return what makes a tensor of the pixels of a batch while others are trained on."""
+    return pinned if device.type == "cuda" else torch.from_numpy
 
 
 def local_batches(task: Task, batches: Sequence[Rows], epoch: int) -> Iterator[LocalBatch]:
-    """Yield this process's part of every batch, augmented and mixed.
+    """Yield this process's part of every batch, augmented and mixed, on the device.
 
-    How an image is augmented and mixed does not depend on the number of processes.
+    How an image is augmented and mixed does not depend on the number of processes. An accelerator augments itself.
     """
-    preprocess, config = task.images.preprocess, task.config
-    size = (preprocess.height, preprocess.width)
+    config, size, device = task.config, task.images.size, task.device
+    views = Views.draw(config.augmentation, len(task.labels), size, task.seed, epoch)
+    is_on_device = device.type != "cpu"
     part = slice(task.accelerator.process_index, None, task.accelerator.num_processes)
     mixes = [draw_mix(config, len(batch), size, [task.seed, epoch, i]) for i, batch in enumerate(batches)]
     partners = [batch[mix.partner] if mix else batch for batch, mix in zip(batches, mixes, strict=True)]
     needed = [np.union1d(batch[part], partner[part]) for batch, partner in zip(batches, partners, strict=True)]
-    loaded = task.images.batches(needed, config.augmentation, task.seed, epoch)
+    loaded = task.images.batches(needed, None if is_on_device else views, _finish(device))
     for batch, partner, mix, (rows, loaded_pixels) in zip(batches, partners, mixes, loaded, strict=True):
-        pixels = loaded_pixels[np.searchsorted(rows, batch[part])]
+        all_pixels = to_device(loaded_pixels, device)
+        if is_on_device and views is not None and len(rows):
+            all_pixels = warp_batch(all_pixels, views, rows)
+        pixels = all_pixels[to_device(np.searchsorted(rows, batch[part]), device)]
         if mix is not None:
-            pixels = mix(pixels, loaded_pixels[np.searchsorted(rows, partner[part])])
-        labels, partner_labels = task.labels[batch[part]], task.labels[partner[part]]
-        yield LocalBatch(pixels, labels, partner_labels, mix.lam if mix else 1.0, len(batch))
+            pixels = mix_batch(mix, pixels, all_pixels[to_device(np.searchsorted(rows, partner[part]), device)])
+        partner_labels = None
+        if config.mixup > 0 or config.cutmix > 0:
+            partner_labels = to_device(task.labels[partner[part]], device)
+        lam = torch.tensor(mix.lam if mix else 1.0, device=device)
+        yield LocalBatch(pixels, to_device(task.labels[batch[part]], device), partner_labels, lam, len(batch))
 
 
-def _compute_gradients(
-    task: Task, batch: LocalBatch, class_weights: Tensor, precision: MixedPrecision, state: State
-) -> tuple[float, int]:
+def compute_step_gradients(
+    task: Task, batch: LocalBatch, loss: Loss, parameters: Sequence[Tensor], state: State
+) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a batch; return the sum of its losses and the number of correct predictions.
 
     Where memory is too small, fewer images at a time go through the network from then on. Raises BackboneError where
@@ -268,71 +296,40 @@ def _compute_gradients(
     """
     while True:
         try:
-            return _accumulate_gradients(task, batch, class_weights, precision, state.micro_batch_size)
+            if state.micro_batch_size is None:
+                size = (-(-task.batch_size // task.accelerator.num_processes), task.batch_size)
+                recording = task.recorder.recording_for(task.network, batch, loss, parameters, size)
+                if recording is not None:
+                    return recording.replay(batch, loss.class_weights)
+            return compute_gradients(task.network, batch, loss, state.micro_batch_size)
         except torch.OutOfMemoryError:
-            size = state.micro_batch_size or len(batch.labels)
-            if size < 2:
+            size_at_a_time = state.micro_batch_size or len(batch.labels)
+            if size_at_a_time < 2:
                 raise out_of_memory() from None
-            state.micro_batch_size = size // 2
+            state.micro_batch_size = size_at_a_time // 2
+            task.recorder.recording = None
             torch.cuda.empty_cache()
 
 
-def out_of_memory() -> BackboneError:
-    """Build the error for a device whose memory is too small for a single image."""
-    return BackboneError("The memory here is too small to train on one image at a time; unfreeze fewer layers.")
-
-
-def _accumulate_gradients(
-    task: Task, batch: LocalBatch, class_weights: Tensor, precision: MixedPrecision, micro_batch_size: int | None
-) -> tuple[float, int]:
-    """Add up the gradients of the parts of a batch. A mixed image is correct if predicted as what it is most."""
-    total_loss, correct = 0.0, 0
-    network, device = task.network, task.accelerator.device
-    smoothing = task.config.label_smoothing
-    network.zero_grad()
-
-    def summed_loss(scores: Tensor, labels: Tensor) -> Tensor:
-        losses = cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing)
-        return (losses * class_weights[labels]).sum()
-
-    size = micro_batch_size or max(1, len(batch.labels))
-    for start in range(0, len(batch.labels), size):
-        part = slice(start, start + size)
-        pixels = torch.from_numpy(batch.pixels[part]).to(device)
-        labels = torch.from_numpy(batch.labels[part]).to(device)
-        partner_labels = torch.from_numpy(batch.partner_labels[part]).to(device)
-        with precision.autocast():
-            vectors = network.vectors(pixels)
-        scores = network.scores(vectors)
-        loss = batch.lam * summed_loss(scores, labels)
-        if batch.lam < 1:
-            loss = loss + (1 - batch.lam) * summed_loss(scores, partner_labels)
-        precision.backward(loss / batch.size)
-        main_labels = labels if batch.lam >= 0.5 else partner_labels
-        total_loss += float(loss.detach())
-        correct += int((scores.argmax(1) == main_labels).sum())
-    return total_loss, correct
-
-
 def _sum_over_processes(
-    parameters: Mapping[str, Tensor], loss: float, correct: int, accelerator: Accelerator
-) -> tuple[float, int]:
-    """Sum the gradients, the loss and the number of correct predictions of all processes."""
+    parameters: Mapping[str, Tensor], totals: tuple[Tensor, Tensor], accelerator: Accelerator
+) -> Tensor:
+    """Sum the gradients of all processes in place; return the sums of the loss and of the correct predictions [2]."""
+    sums = torch.stack([total.float() for total in totals])
     if accelerator.num_processes == 1:
-        return loss, correct
+        return sums
     for parameter in parameters.values():
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     # One tensor, so that there is one exchange between the processes.
-    totals = torch.tensor([loss, float(correct)], device=accelerator.device)
-    flat = torch.cat([totals, *(parameter.grad.reshape(-1) for parameter in parameters.values())])
+    flat = torch.cat([sums, *(parameter.grad.reshape(-1) for parameter in parameters.values())])
     flat = accelerator.reduce(flat, "sum")
     start = 2
     for parameter in parameters.values():
         end = start + parameter.numel()
         parameter.grad.copy_(flat[start:end].view_as(parameter))
         start = end
-    return float(flat[0]), round(float(flat[1]))
+    return flat[:2].clone()
 
 
 def _update_average(average: dict[str, Tensor], tensors: Mapping[str, Tensor], decay: float, step: int) -> None:
@@ -362,7 +359,7 @@ def _class_weights(task: Task, rows: Rows) -> Tensor:
     weights = np.ones(task.classes)
     if task.config.class_weights:
         weights = optimizers.class_weights(task.labels[rows], task.classes)
-    return torch.from_numpy(weights.astype(np.float32)).to(task.accelerator.device)
+    return torch.from_numpy(weights.astype(np.float32)).to(task.device)
 
 
 def _check_finite(loss: float, epoch: int, learning_rate: float) -> None:

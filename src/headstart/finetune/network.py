@@ -17,6 +17,7 @@ from headstart.backbones.providers.framework import TorchModel, parse_request, t
 from headstart.backbones.providers.keras import open_keras
 from headstart.backbones.providers.timm import open_timm
 from headstart.errors import BackboneError
+from headstart.finetune.folding import fold_batch_norms, unfold
 from headstart.finetune.graph_module import GraphModule
 from headstart.finetune.keras_module import KerasModule
 from headstart.heads.head import Head
@@ -75,9 +76,18 @@ class Network(nn.Module):  # type: ignore[misc]
         tensors["weights"] = head.weights / np.float32(head.temperature)
         # The bias of a class without images is -inf, with which losses and interpolations would not be finite.
         tensors["bias"] = np.maximum(head.bias / np.float32(head.temperature), np.float32(-1e30))
-        self.head.clear()
-        for name, value in tensors.items():
-            self.head[name] = nn.Parameter(torch.from_numpy(value).to(device))
+        self._put_head({name: torch.from_numpy(value).to(device) for name, value in tensors.items()})
+
+    def _put_head(self, tensors: Mapping[str, Tensor]) -> None:
+        """Give the head these tensors; where it has tensors of the same shapes, those take the values."""
+        with torch.no_grad():
+            for name in set(self.head) - set(tensors):
+                del self.head[name]
+            for name, value in tensors.items():
+                if name in self.head and self.head[name].shape == value.shape:
+                    self.head[name].copy_(value)
+                else:
+                    self.head[name] = nn.Parameter(value.clone())
 
     def get_head(self, original: Head, temperature: float) -> Head:
         """Return the present head, with the taps, kind and settings of ``original``."""
@@ -98,11 +108,7 @@ class Network(nn.Module):  # type: ignore[misc]
 
         The head becomes one with the tensors of ``end``; tensors that ``end`` does not have stay.
         """
-        head = {name.removeprefix("head."): value for name, value in end.items() if name.startswith("head.")}
-        for name in set(self.head) - set(head):
-            del self.head[name]
-        for name, value in head.items():
-            self.head[name] = nn.Parameter(value.clone())
+        self._put_head({name.removeprefix("head."): value for name, value in end.items() if name.startswith("head.")})
         interpolated = {
             name: start[name].lerp(value, alpha) if value.is_floating_point() and alpha < 1 else value
             for name, value in end.items()
@@ -139,6 +145,7 @@ class Network(nn.Module):  # type: ignore[misc]
         """Export the body with its present weights as a backbone in standard form. Raises BackboneError."""
         source = f"{self.backbone.source}, fine-tuned with Headstart"
         self.cpu().eval()
+        unfold(self.body)
         if self.torch_model is None:
             assert isinstance(self.body, GraphModule)
             graph = self.body.export()
@@ -146,13 +153,22 @@ class Network(nn.Module):  # type: ignore[misc]
         backbone = to_backbone(self.provider, self._name, self.torch_model.export())
         return replace(backbone, source=source)
 
+    def fold(self, pixels: NDArray[np.uint8]) -> int:
+        """Compute batch norms that keep their statistics within the convolutions before them; return how many.
+
+        The scores of ``pixels`` [n, height, width, 3] show that nothing changes but rounding.
+        """
+        images = torch.from_numpy(pixels).to(self.head["bias"].device)
+        return fold_batch_norms(self.body, lambda: self(images))
+
     def check_start(self, pixels: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> float:
         """Compare the network with the frozen model's probabilities [n, k] for pixels [n, height, width, 3].
 
         Returns the largest difference; raises BackboneError where it is more than ``TOLERANCE``.
         """
-        with torch.no_grad():
-            computed = torch.softmax(self(torch.from_numpy(pixels)), 1).numpy()
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            images = torch.from_numpy(pixels).to(self.head["bias"].device)
+            computed = torch.softmax(self(images), 1).cpu().numpy()
         largest = float(np.abs(computed - probabilities).max())
         if not largest <= TOLERANCE:
             raise BackboneError(

@@ -14,6 +14,8 @@ from headstart.images.augment import AUGMENTATIONS
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 TUNING = ("warm_up", "l2_sp", "ema", "label_smoothing", "mixup", "cutmix", "clip")  # what ``parse_tuning`` reads
 SHARES = ("layer_decay", "warm_up", "l2_sp", "ema", "label_smoothing")
+MIN_BATCH, MAX_BATCH = 16, 128  # images, where none are given
+MIN_STEPS = 32  # in an epoch, of batches larger than MIN_BATCH
 NOT_IN_RESULT = ("checkpoints", "resume", "tensorboard", "time_limit")  # options that do not change the result
 
 
@@ -27,13 +29,14 @@ class FineTuneConfig:
     keeps the statistics of batch norms and runs them in inference mode; "update" lets those of unfrozen layers follow
     their batches.
 
-    How: ``epochs`` of batches of ``batch_size`` images with ``optimizer`` at ``learning_rate``, which rises over the
+    How: ``epochs`` of batches of ``batch_size`` images (None: 16 on a processor; on an accelerator 16 to 128, as many
+    as leave 32 steps an epoch) with ``optimizer`` at ``learning_rate``, which rises over the
     share ``warm_up`` of all steps and then falls as a cosine to 0; each stage before the last has ``layer_decay`` times
     the learning rate of the one after it. Every step moves the weights the share ``l2_sp`` of the way back to their
     initial values, less as the learning rate falls (L2-SP, Li et al. 2018, decoupled as in AdamW). ``ema`` is the decay
     of an exponential moving average of the weights, used in place of the last ones (0: none). ``clip`` is the maximum
     norm of the gradient (0: no bound). ``precision`` "fp32", "bf16" or "fp16" is that of the layers in training
-    ("auto": bf16 where the machine computes it natively); weights and every evaluation are fp32.
+    ("auto": bf16 where the machine computes it natively and gains by it); weights and every evaluation are fp32.
 
     From what: ``augmentation`` is "none", "flip", "light" or "lesson"; ``mixup`` and ``cutmix`` are the alpha of their
     beta distribution (0: none); ``label_smoothing`` is a share of the label; ``class_weights`` makes every class count
@@ -52,7 +55,7 @@ class FineTuneConfig:
     learning_rate: float = 3e-4
     layer_decay: float = 0.75
     optimizer: str = "adamw"
-    batch_size: int = 16
+    batch_size: int | None = None
     gradual: bool = False
     warm_up: float = 0.1
     l2_sp: float = 0.001
@@ -91,6 +94,8 @@ class FineTuneConfig:
     def _check_numbers(self) -> None:
         for name, low, high in (("epochs", 1, 100_000), ("batch_size", 1, 65_536)):
             value = getattr(self, name)
+            if name == "batch_size" and value is None:
+                continue
             if type(value) is not int or not low <= value <= high:
                 raise OptionError(f"{name} {value!r} cannot be used; expected a number from {low} to {high}.")
         if not 0 < self.learning_rate < 1e3:
@@ -111,6 +116,19 @@ class FineTuneConfig:
             raise OptionError(f"Accuracy {self.stop_at_accuracy} to stop at cannot be reached; give a share up to 1.")
         if self.time_limit is not None and not self.time_limit > 0:
             raise OptionError(f"A time limit of {self.time_limit} s cannot be kept; give seconds above 0.")
+
+    def batch_size_for(self, device_type: str, images: int) -> int:
+        """Return the number of images in a batch for training so many images on "cpu", "cuda" or "mps".
+
+        >>> [FineTuneConfig().batch_size_for("cuda", images) for images in (200, 2_000, 100_000)]
+        [16, 32, 128]
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        size = MIN_BATCH
+        while device_type != "cpu" and size < MAX_BATCH and images >= 2 * size * MIN_STEPS:
+            size *= 2
+        return size
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options that change the result, in their JSON form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from headstart.finetune.network import Network
 from headstart.machine import has_bf16
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_precision(precision: str, accelerator: Accelerator) -> str:
+def resolve_precision(precision: str, accelerator: Accelerator, *, bf16_pays: bool = True) -> str:
     """Return "fp32", "bf16" or "fp16" for one of ``options.PRECISIONS``.
 
-    "auto" is the precision given to ``accelerate launch``, otherwise bf16 where the processor or the accelerator
-    computes it natively, otherwise fp32.
+    "auto" is the precision given to ``accelerate launch``, otherwise bf16 where the accelerator computes it natively,
+    or the processor does and ``bf16_pays`` there, otherwise fp32.
     """
     if precision != "auto":
         return precision
@@ -28,7 +30,20 @@ def resolve_precision(precision: str, accelerator: Accelerator) -> str:
     device_type = accelerator.device.type
     if device_type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device_type == "cpu" and has_bf16() else "fp32"
+    return "bf16" if device_type == "cpu" and bf16_pays and has_bf16() else "fp32"
+
+
+def bf16_pays(network: Network, trained: Container[str]) -> bool:
+    """Return whether bf16 makes the training of the tensors named ``trained`` faster on processors that compute it.
+
+    Not for networks of Keras, whose batch norms go back to fp32, nor where convolutions of single channels are trained
+    before the last two stages: their gradients on large maps take longer in bf16 (docs/log.md has the figures).
+    """
+    if network.provider == "keras":
+        return False
+    early = [name for layer in network.layers if layer.stage < network.stages - 2 for name in layer.tensors]
+    modules = {network.get_submodule(name.rpartition(".")[0]) for name in early if name in trained}
+    return all(getattr(module, "groups", 1) == 1 for module in modules)
 
 
 @dataclass(frozen=True)
@@ -49,9 +64,12 @@ class MixedPrecision:
         scaler = torch.amp.GradScaler(device_type, enabled=precision == "fp16")
         return cls(device_type, DTYPES.get(precision), scaler)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return a context in which layers compute in this precision."""
-        return nullcontext() if self.dtype is None else torch.autocast(self.device_type, self.dtype)
+    def autocast(self, *, cache: bool = True) -> AbstractContextManager[Any]:
+        """Return a context in which layers compute in this precision; with ``cache`` a weight is cast once in it."""
+        if self.dtype is None:
+            return nullcontext()
+        context: AbstractContextManager[Any] = torch.autocast(self.device_type, self.dtype, cache_enabled=cache)
+        return context
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of the scaled ``loss`` to those of the parameters."""

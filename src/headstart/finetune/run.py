@@ -20,11 +20,12 @@ from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
+from headstart.finetune.gradients import Recorder
 from headstart.finetune.image_loader import ImageLoader
 from headstart.finetune.loop import NO_ROWS, Epoch, State, Task, make_optimizer, predict, should_stop, train
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
-from headstart.finetune.precision import resolve_precision
+from headstart.finetune.precision import bf16_pays, resolve_precision
 from headstart.finetune.tensorboard import epoch_writer
 from headstart.finetune.time_limit import estimate_duration
 from headstart.finetune.verdict import ALPHAS, Verdict, compare_to_frozen, make_folds
@@ -117,29 +118,55 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     if data.backbone.precision == "int8":
         raise OptionError("An int8 backbone cannot be trained; fit again with --precision fp32, then fine-tune.")
     network = Network(data.backbone, options.input_options, result.selected.head)
-    golden = result.model.golden
-    assert golden is not None
-    network.check_start(golden.pixels, golden.probabilities)
+    plan = make_plan(network, config)
     accelerator = Accelerator()
-    if not accelerator.is_main_process:
-        log = _log_nothing
-    network.to(accelerator.device, memory_format=torch.channels_last)
-    config = replace(config, precision=resolve_precision(config.precision, accelerator))
+    device_type, count = accelerator.device.type, len(data.split.labels)
+    config = replace(
+        config,
+        precision=resolve_precision(config.precision, accelerator, bf16_pays=bf16_pays(network, plan.lr_scales.keys())),
+        batch_size=config.batch_size_for(device_type, count),
+    )
+    evaluation_seconds = _move_and_check(network, accelerator, result)
     indices = data.features.index[data.split.train].tolist()
     images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads)
-    task = Task(network, images, data.split.labels, len(data.split.classes), config, options.seed, accelerator)
-    setup = _Setup(result, task, make_plan(network, config), _hash_settings(result, config), log)
-    duration = estimate_duration(task, folds)
+    recorder = Recorder(is_possible=config.batch_norm == "frozen")
+    classes = len(data.split.classes)
+    task = Task(network, images, data.split.labels, classes, config, options.seed, accelerator, recorder)
+    log = log if accelerator.is_main_process else _log_nothing
+    setup = _Setup(result, task, plan, _hash_settings(result, config), log)
+    duration = estimate_duration(task, folds, evaluation_seconds)
     epochs = duration.limit_epochs(config)
     resumed_epochs = _resumed_epochs(setup, folds)
     if resumed_epochs is not None:
         epochs = resumed_epochs
     processes = f" on {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
     log(
-        f"Fine-tuning from {setup.plan.first_layer} in {config.precision}{processes}: up to {folds + 1} trainings of "
-        f"{epochs} epochs, about {duration.total(epochs):.0f} s"
+        f"Fine-tuning from {plan.first_layer} in {config.precision} on {device_name(accelerator.device)}{processes}: "
+        f"{count} images in {folds} folds, up to {folds + 1} trainings of {epochs} epochs in batches of "
+        f"{config.batch_size}, about {duration.total(epochs):.0f} s"
     )
     return replace(setup, task=replace(task, config=replace(config, epochs=epochs)))
+
+
+def _move_and_check(network: Network, accelerator: Accelerator, result: FitResult) -> float:
+    """Move the network to its device, and check that it gives the frozen model's probabilities there.
+
+    Returns the seconds that the prediction of an image took. Raises BackboneError where it differs.
+    """
+    golden = result.model.golden
+    assert golden is not None
+    network.to(accelerator.device, memory_format=torch.channels_last)
+    network.fold(golden.pixels)
+    start = time.perf_counter()
+    network.check_start(golden.pixels, golden.probabilities)
+    return (time.perf_counter() - start) / len(golden.pixels)
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a person calls a device: "the processor", or the name of the accelerator."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (cuda)"
+    return "the processor" if device.type == "cpu" else str(device.type)
 
 
 def _hash_settings(result: FitResult, config: FineTuneConfig) -> str:

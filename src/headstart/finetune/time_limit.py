@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from torch.nn.functional import cross_entropy
 
 from headstart.errors import OptionError
-from headstart.finetune.loop import Rows, Task, out_of_memory, predict
+from headstart.finetune.gradients import Loss
+from headstart.finetune.loop import Rows, State, Task, compute_step_gradients, local_batches
 from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import MixedPrecision
 from headstart.finetune.verdict import ALPHAS
+
+TIMED_IMAGES = 4  # of a training on a processor
 
 
 @dataclass(frozen=True)
@@ -45,44 +47,36 @@ class Duration:
 def time_training(task: Task, rows: Rows) -> float:
     """Measure the seconds in which the gradients of the images ``rows`` are computed; they are discarded."""
     start = time.perf_counter()
-    device = task.accelerator.device
-    precision = MixedPrecision.of(task.config.precision, device.type)
-    for batch_rows, pixels in task.images.batches([rows]):
-        with precision.autocast():
-            vectors = task.network.vectors(torch.from_numpy(pixels).to(device))
-        labels = torch.from_numpy(task.labels[batch_rows]).to(device)
-        cross_entropy(task.network.scores(vectors), labels).backward()
+    precision = MixedPrecision.of(task.config.precision, task.device.type)
+    loss = Loss(precision, torch.ones(task.classes, device=task.device), task.config.label_smoothing)
+    parameters = [parameter for parameter in task.network.parameters() if parameter.requires_grad]
+    [batch] = local_batches(task, [rows], 0)
+    total, _ = compute_step_gradients(task, batch, loss, parameters, State())
+    float(total)  # waits for the device
     task.network.zero_grad()
     return time.perf_counter() - start
 
 
-def estimate_duration(task: Task, folds: int, time_training: Callable[[Task, Rows], float] = time_training) -> Duration:
-    """Estimate the duration of a cross-validation and a training on all images from one batch.
+def estimate_duration(
+    task: Task, folds: int, evaluation_seconds: float, time_training: Callable[[Task, Rows], float] = time_training
+) -> Duration:
+    """Estimate the duration of a cross-validation and a training on all images.
 
-    Where memory is too small for the batch, a part of it is timed. Raises BackboneError where it is too small for one
-    image.
+    ``evaluation_seconds`` is how long the prediction of an image takes. Training is timed on few images on a processor,
+    where a batch takes a noticeable part of an epoch, and on a batch on an accelerator, which records it then. Raises
+    BackboneError where memory is too small for one image.
     """
     count, processes = len(task.labels), task.accelerator.num_processes
-    rows = np.arange(min(task.config.batch_size, count))
-    while True:
-        try:
-            time_training(task, rows)  # to warm up
-            seconds = time_training(task, rows)
-            break
-        except torch.OutOfMemoryError:
-            if len(rows) < 2:
-                raise out_of_memory() from None
-            rows = rows[: len(rows) // 2]
-    start = time.perf_counter()
-    predict(task, rows)
-    evaluation_seconds = time.perf_counter() - start
+    timed = min(task.batch_size, count)
+    if task.device.type == "cpu":
+        timed = min(timed, TIMED_IMAGES * processes)
+    rows = np.arange(timed)
+    time_training(task, rows[:processes] if task.device.type == "cpu" else rows)  # to warm up
+    seconds = time_training(task, rows)
     evaluations = len(ALPHAS) + folds  # of every image: with each alpha, and for the OOD scores
     # Each image is trained on in all folds but one, and in the training on all images: ``folds`` times in each epoch.
     # In its own fold it is predicted in each epoch.
-    per_image = [
-        seconds / len(rows) / processes * folds + evaluation_seconds / len(rows),
-        evaluation_seconds / len(rows) * evaluations,
-    ]
+    per_image = [seconds / timed * folds + evaluation_seconds, evaluation_seconds * evaluations]
     if processes > 1:
         broadcast_object_list(per_image)  # so that all processes make the same number of epochs
     return Duration(per_image[0] * count, per_image[1] * count)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.folds import stratified_group_folds
 from headstart.stats.paired import PairedDifference, paired_difference
 from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
@@ -61,12 +62,9 @@ def make_folds(labels: Rows, groups: Rows, seed: int) -> list[tuple[Rows, Rows]]
 
     No group is divided, and every class is trained on in every fold. None where that is impossible.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     fewest_groups = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     for count in range(min(MAX_FOLDS, fewest_groups), 1, -1):
-        splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        folds = [(train, test) for train, test in splitter.split(labels[:, None], labels, groups) if len(test)]
+        folds = stratified_group_folds(labels, groups, count, seed)
         has_all_classes = all(len(np.unique(labels[train])) == len(np.unique(labels)) for train, _ in folds)
         if len(folds) > 1 and has_all_classes:
             return folds

@@ -33,7 +33,7 @@ def fit_logistic(x: Array, labels: Labels, classes: int, c: float) -> Solution:
 def held_out_logistic(x: Array, targets: Targets, inverse_penalties: Sequence[float]) -> Array:
     """Compute, for each C, the scores [p, n, k] of every image from a fit without its fold; folds keep groups whole."""
     labels, classes = targets.labels, targets.classes
-    splits = group_folds(x, labels, targets.groups)
+    splits = group_folds(labels, targets.groups)
     scores = np.zeros((len(inverse_penalties), len(x), classes))
     for i, c in enumerate(inverse_penalties):
         for train, test in splits:

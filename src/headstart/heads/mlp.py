@@ -268,7 +268,7 @@ def held_out_mlp(
     images = len(x) if images is None else images
     labels, groups = targets.labels, targets.groups
     scores = np.zeros((len(x), targets.classes))
-    folds = group_folds(x, labels, groups)
+    folds = group_folds(labels, groups)
     curves: list[list[tuple[float, int]]] = []  # of each fold, by epoch: the sum of the losses, and how many are right
     start = time.perf_counter()
     for number, (train_rows, held_out_rows) in enumerate(folds, 1):
@@ -309,7 +309,7 @@ def _mean_by_epoch(curves: Sequence[Sequence[tuple[float, int]]], count: int) ->
 def describe_cost(x: NDArray[np.floating], targets: Targets, config: MlpConfig) -> str:
     """Say in a line how many trainings an mlp head takes and about how long, by a trial of a few steps."""
     count = len(x)
-    folds = len(group_folds(x, targets.labels, targets.groups))
+    folds = len(group_folds(targets.labels, targets.groups))
     rows = np.arange(min(count, TRIAL_BATCHES * config.batch_size))
     trial_config = replace(config, epochs=2, patience=None, class_weights=False)
     trial_targets = Targets(targets.labels[rows], targets.classes, targets.groups[rows])

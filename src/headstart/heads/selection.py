@@ -43,7 +43,7 @@ from headstart.heads.training_set import MANY_IMAGES, SCALINGS, TrainingSet
 CHOICES = ("auto", *KINDS, "mlp")
 PACKAGES = {  # that some kinds need: modules, what they are called, and the extra that brings them
     "logistic": ({"sklearn": "scikit-learn"}, "sklearn"),
-    "mlp": ({"torch": "PyTorch", "sklearn": "scikit-learn"}, "torch"),
+    "mlp": ({"torch": "PyTorch"}, "torch"),
 }
 DIRECTIONS = 128  # for each tap; from MANY_IMAGES on candidates are first compared in these
 FEW_EVALUATED = 1024

@@ -81,16 +81,31 @@ def random_affine(augmentation: Augmentation, height: int, width: int, rng: np.r
 
     The image is transformed about its centre.
     """
-    angle, shear = np.deg2rad(rng.uniform(-1, 1, 2) * (augmentation.rotation, augmentation.shear))
-    down, across = rng.uniform(-1, 1, 2) * augmentation.shift * (height, width)
-    zoom_down, zoom_across = 1 + rng.uniform(-1, 1, 2) * augmentation.zoom
-    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    shift = np.array([[1, 0, down], [0, 1, across], [0, 0, 1]])
-    shearing = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
-    scaling = np.diag([zoom_down, zoom_across, 1])
-    centre = np.array([[1, 0, (height - 1) / 2], [0, 1, (width - 1) / 2], [0, 0, 1]])
+    return affine(augmentation, height, width, rng.uniform(-1, 1, 6))
+
+
+def affine(augmentation: Augmentation, height: int, width: int, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrices [..., 3, 3] of ``random_affine`` for numbers [..., 6] from -1 to 1.
+
+    They are the shares of the ranges of rotation, shear, shift down and across, and zoom down and across.
+    """
+    draws = np.asarray(draws, np.float64)
+    angle, shear = np.deg2rad(draws[..., 0] * augmentation.rotation), np.deg2rad(draws[..., 1] * augmentation.shear)
+    down, across = draws[..., 2] * augmentation.shift * height, draws[..., 3] * augmentation.shift * width
+    zoom_down, zoom_across = 1 + draws[..., 4] * augmentation.zoom, 1 + draws[..., 5] * augmentation.zoom
+    rotation = _matrices(np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle), 0)
+    shift = _matrices(1, 0, down, 0, 1, across)
+    shearing = _matrices(1, -np.sin(shear), 0, 0, np.cos(shear), 0)
+    scaling = _matrices(zoom_down, 0, 0, 0, zoom_across, 0)
+    centre = _matrices(1, 0, (height - 1) / 2, 0, 1, (width - 1) / 2)
     matrix: NDArray[np.float64] = centre @ rotation @ shift @ shearing @ scaling @ np.linalg.inv(centre)
     return matrix
+
+
+def _matrices(*values: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    """Return matrices [..., 3, 3] of the six values of their first two rows; the last row is 0, 0, 1."""
+    rows = np.stack(np.broadcast_arrays(*values, 0.0, 0.0, 1.0), -1)
+    return rows.reshape(*rows.shape[:-1], 3, 3)
 
 
 def warp(pixels: Pixels, matrix: NDArray[np.float64]) -> Pixels:
