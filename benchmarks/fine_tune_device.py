@@ -38,7 +38,8 @@ HALF = (0.5, 0.5, 0.5)
 
 def start(source: Path, cache: Path, *arguments: object) -> subprocess.Popen[str]:
     """Start a Python of this environment with the packages of ``source`` before its own."""
-    environment = {**os.environ, "PYTHONPATH": str(source), "HEADSTART_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(filter(None, (str(source.resolve()), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "HEADSTART_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
