@@ -13,6 +13,7 @@ speed     images a second of an epoch of training on generated images, without e
           in bf16 with the images on the device and mirrored there, each at its best batch
 proof     this version alone: gradients as recorded against those computed step by step, views made on the device
           against those of Pillow, predictions in batches of 256 against those one by one
+phases    this version alone: the same run with the seconds of its steps
 provider  features of the CUDA provider of ONNX Runtime against those of the processor, where it is installed
 """
 
@@ -58,12 +59,17 @@ def show_output(process: subprocess.Popen[str], label: str) -> float:
 def run_command(source: Path, label: str, arguments: argparse.Namespace, folder: Path) -> float:
     """Run ``headstart fine-tune`` with an empty cache."""
     output = folder / f"model-{label}"
-    options = ["--backbone", BACKBONE, "--weights", arguments.weights, "--mean", ".5,.5,.5", "--std", ".5,.5,.5"]
-    training = ["--unfreeze-from", "all", "--epochs", arguments.epochs, "--batch-size", 32, "-o", output]
-    command = ["-m", "headstart", "fine-tune", arguments.data, *options, *training]
+    command = ["-m", "headstart", *fine_tune_command(arguments, output)]
     seconds = show_output(start(source, folder / f"cache-{label}", *command), label)
     shutil.rmtree(output, ignore_errors=True)
     return seconds
+
+
+def fine_tune_command(arguments: argparse.Namespace, output: Path) -> list[str]:
+    """Return the arguments of ``headstart``."""
+    options = ["--backbone", BACKBONE, "--weights", arguments.weights, "--mean", ".5,.5,.5", "--std", ".5,.5,.5"]
+    training = ["--unfreeze-from", "all", "--epochs", arguments.epochs, "--batch-size", 32, "-o", output]
+    return [str(part) for part in ("fine-tune", arguments.data, *options, *training)]
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -111,7 +117,7 @@ def measure_plain_loop(arguments: argparse.Namespace) -> None:
     generator = np.random.default_rng(0)
     pixels = torch.from_numpy(generator.integers(0, 256, (arguments.images, 3, 224, 224), np.uint8)).to(device)
     labels = torch.arange(arguments.images, device=device) % 2
-    for batch_size in (*arguments.batch_sizes, *(2 * size for size in arguments.batch_sizes[-1:])):
+    for batch_size in arguments.batch_sizes:
         network = timm.create_model("mobilenetv2_100", num_classes=2).to(device, memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.train().parameters(), lr=3e-4)
         seconds = []
@@ -127,7 +133,7 @@ def measure_plain_loop(arguments: argparse.Namespace) -> None:
                     scores = network(batch)
                 torch.nn.functional.cross_entropy(scores.float(), labels[rows]).backward()
                 optimizer.step()
-            float(scores[0, 0])  # waits for the device
+            float(scores.detach()[0, 0])  # waits for the device
             seconds.append(time.perf_counter() - begin)
         print(f"batches of {batch_size}: {arguments.images / min(seconds):.0f} images/s; epochs {np.round(seconds, 2)}")
 
@@ -173,6 +179,38 @@ def prove(arguments: argparse.Namespace) -> None:
     print(f"scores in batches of 256 and 1: largest difference {np.abs(together[:20] - alone).max():.1e}")
 
 
+def show_phases(arguments: argparse.Namespace) -> None:
+    """Run ``headstart fine-tune`` in this process, and print when its steps began and ended."""
+    import importlib
+
+    begin = time.perf_counter()
+
+    def timed(name: str, function):
+        def call(*values, **options):
+            start = time.perf_counter()
+            try:
+                return function(*values, **options)
+            finally:
+                end = time.perf_counter()
+                print(f"{name}: {start - begin:.2f} to {end - begin:.2f}, {end - start:.2f} s", file=sys.stderr)
+
+        return call
+
+    for module_name, names in PHASES.items():
+        module = importlib.import_module(module_name)
+        print(f"{module_name} imported at {time.perf_counter() - begin:.2f}", file=sys.stderr)
+        for name in names:
+            *path, last = name.split(".")
+            owner = module
+            for part in path:
+                owner = getattr(owner, part)
+            setattr(owner, last, timed(name, getattr(owner, last)))
+    from headstart.cli import app
+
+    with tempfile.TemporaryDirectory() as folder:
+        app(fine_tune_command(arguments, Path(folder) / "model"))
+
+
 def prove_provider(arguments: argparse.Namespace) -> None:
     """Print how far features of the CUDA provider are from those of the processor."""
     import onnxruntime
@@ -195,7 +233,33 @@ def prove_provider(arguments: argparse.Namespace) -> None:
     print(f"largest difference, as a share of the largest value: {difference:.1e}")
 
 
-PARTS = {"train": measure_training, "plain": measure_plain_loop, "proof": prove, "provider": prove_provider}
+PHASES = {  # functions by the module that calls them
+    "headstart.backbones.providers.framework": ("to_onnx",),
+    "headstart.backbones.providers.timm": ("open_timm",),
+    "headstart.classifier.fit": ("open_backbone", "choose_precision", "_split", "select_head", "make_result"),
+    "headstart.finetune": ("start_device",),
+    "headstart.finetune.run": (
+        "Network.__init__",
+        "make_plan",
+        "Network.fold",
+        "Network.to",
+        "Network.check_start",
+        "estimate_duration",
+        "_fit_frozen_head",
+        "predict",
+        "_prepare",
+        "_cross_validate",
+    ),
+    "headstart.finetune.gradients": ("_record",),
+    "headstart.finetune.time_limit": ("time_training",),
+}
+PARTS = {
+    "train": measure_training,
+    "plain": measure_plain_loop,
+    "phases": show_phases,
+    "proof": prove,
+    "provider": prove_provider,
+}
 WARM_UP = "import torch, timm, onnxscript, accelerate, sklearn.model_selection, torch._dynamo, onnxruntime; " + (
     "d = 'cuda' if torch.cuda.is_available() else 'cpu'; x = torch.ones(8, 3, 64, 64, device=d, requires_grad=True); "
     "c = torch.nn.Conv2d(3, 8, 3).to(d); c(x).sum().backward(); print(torch.__version__, timm.__version__, d)"
@@ -210,7 +274,9 @@ def main() -> None:
     parser.add_argument("--parts", default="runs,speed,proof,provider")
     parser.add_argument("--images", type=int, default=2000, help="how many are generated")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[32, 128, 256])
+    parser.add_argument(
+        "--batch-sizes", type=lambda text: [int(n) for n in text.split(",")], default=[32, 128, 256, 512]
+    )
     parser.add_argument("--only", choices=PARTS, help="run a part in this process")
     arguments = parser.parse_args()
     if arguments.only is not None:
@@ -224,14 +290,20 @@ def main() -> None:
         if "runs" in parts:
             for label, source in sources.items():
                 seconds[label] = run_command(source, label, arguments, folder)
+            seconds["after, features cached"] = run_command(SOURCE, "after", arguments, folder)
         generated = write_images(folder / "generated", arguments.images)
-        common = ["--weights", arguments.weights, "--images", arguments.images]
+        common = ["--weights", arguments.weights, "--images", arguments.images, "--epochs", arguments.epochs]
         sizes = ",".join(map(str, arguments.batch_sizes))
-        begun = [(label, source, "train") for label, source in sources.items() if "speed" in parts]
-        begun += [("plain", SOURCE, "plain")] if "speed" in parts else []
-        begun += [(part, SOURCE, part) for part in ("proof", "provider") if part in parts]
+        begun = [(part, SOURCE, part) for part in ("phases", "proof", "provider") if part in parts]
+        if "speed" in parts:
+            begun += [*((label, source, "train") for label, source in sources.items()), ("plain", SOURCE, "plain")]
         for label, source, part in begun:
-            data = ["--data", arguments.data if part == "provider" else generated, "--batch-sizes", sizes]
+            data = [
+                "--data",
+                generated if part in ("train", "plain", "proof") else arguments.data,
+                "--batch-sizes",
+                sizes,
+            ]
             process = start(source, folder / f"cache-{label}", __file__, *data, *common, "--only", part)
             seconds[f"{label}, {part}"] = show_output(process, label)
     print(json.dumps({name: round(value, 1) for name, value in seconds.items()}))

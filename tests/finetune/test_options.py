@@ -46,6 +46,15 @@ def test_invalid_mixing_and_precision_are_named(bad):
         FineTuneConfig(**bad)
 
 
+def test_the_batch_size_is_chosen_for_the_device_unless_given():
+    assert FineTuneConfig(batch_size=7).batch_size_for("cuda", 10**6) == 7
+    assert FineTuneConfig().batch_size_for("cpu", 10**6) == 16
+    for images, size in ((10, 16), (1023, 16), (1024, 32), (2047, 32), (2048, 64), (10**6, 128)):
+        assert FineTuneConfig().batch_size_for("cuda", images) == size
+    for images in (1024, 5000):
+        assert images // FineTuneConfig().batch_size_for("mps", images) >= 32
+
+
 def test_tuning_is_read_by_name():
     assert parse_tuning("ema=0.9, clip=2") == {"ema": 0.9, "clip": 2.0}
     for bad in ("ema", "ema=x", "checkpoints=1", "class_weights=1", "epochs=2"):

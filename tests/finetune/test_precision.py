@@ -25,7 +25,7 @@ if INSTALLED:
     from headstart.finetune import precision
     from headstart.finetune.freeze import changing_tensors, make_plan
     from headstart.finetune.loop import State, predict
-    from headstart.finetune.precision import MixedPrecision, resolve_precision
+    from headstart.finetune.precision import MixedPrecision, bf16_pays, resolve_precision
 
 
 @torch_test
@@ -76,8 +76,20 @@ def test_auto_is_native_bf16_or_the_precision_given_to_accelerate(monkeypatch):
     for has_bf16 in (True, False):
         monkeypatch.setattr(precision, "has_bf16", lambda has_bf16=has_bf16: has_bf16)
         assert resolve_precision("auto", fake_accelerator()) == ("bf16" if has_bf16 else "fp32")
+        assert resolve_precision("auto", fake_accelerator(), bf16_pays=False) == "fp32"
         assert resolve_precision("fp32", fake_accelerator()) == "fp32"
         accelerator = fake_accelerator()
         accelerator.mixed_precision = "fp16"
         assert resolve_precision("auto", accelerator) == "fp16"
         assert resolve_precision("bf16", accelerator) == "bf16"
+
+
+@torch_test
+def test_bf16_pays_unless_single_channels_are_trained_early_or_the_network_is_of_keras():
+    network = tiny_network()
+    assert bf16_pays(network, {"conv0.weight", "conv2.weight"})
+    network.conv0.groups = 3
+    assert not bf16_pays(network, {"conv0.weight"})
+    assert bf16_pays(network, {"conv1.weight", "conv2.weight"})  # only the last two of three stages
+    network.provider = "keras"
+    assert not bf16_pays(network, {"conv2.weight"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -124,6 +125,7 @@ def fine_tune(
 
     config = training.config(flags.output_for(data), run.precision)
     finetune.check_fine_tuning(flags.backbone_id, config)
+    Thread(target=finetune.start_device, daemon=True).start()
     options = replace(
         fit_options(flags, input_flags, targets),
         dropout=dropout,

@@ -26,7 +26,9 @@ All but options.py, checkpoint.py, schedule.py, mixing.py, verdict.py and image_
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,7 @@ from headstart.finetune.options import FineTuneConfig, parse_tuning
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
 
-__all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning"]
+__all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning", "start_device"]
 
 EXTRAS = {"headstart-s": ("torch",), "headstart-m": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
 PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "keras": "Keras"}
@@ -61,6 +63,20 @@ def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
         raise missing_extra(f"Fine-tuning {backbone} needs {' and '.join(missing)}", *EXTRAS[provider])
     if config.checkpoints is not None and not config.resume:
         check_no_checkpoints(config.checkpoints)
+
+
+def start_device() -> None:
+    """Load PyTorch and start CUDA, which takes seconds, while a thread of its own has nothing to wait for.
+
+    Of several processes each has another device, which Accelerate tells later: there nothing is started.
+    """
+    with suppress(Exception):  # it fails again, with its reason, where it is needed
+        import torch
+
+        if torch.cuda.is_available() and "LOCAL_RANK" not in os.environ:
+            images = torch.ones(1, 8, 8, 8, device="cuda", requires_grad=True)
+            torch.nn.functional.conv2d(images, torch.ones(8, 8, 3, 3, device="cuda")).sum().backward()
+            (images.reshape(64, 8) @ images.reshape(8, 64)).sum().backward()
 
 
 def is_main_process() -> bool:

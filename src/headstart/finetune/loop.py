@@ -34,8 +34,7 @@ from headstart.stats.accuracy import wilson
 
 Rows = NDArray[np.int64]
 NO_ROWS: Rows = np.zeros(0, np.int64)
-EVALUATION_BATCH = {"cpu": 32}  # images at a time without gradients, by the type of the device
-ACCELERATOR_EVALUATION_BATCH = 256
+EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 32, 128  # images at a time without gradients
 
 
 @dataclass(frozen=True)
@@ -226,12 +225,20 @@ def make_optimizer(network: Network, plan: TrainingPlan, config: FineTuneConfig)
     return optimizers.make_optimizer(torch, config.optimizer, groups, config.learning_rate, 0.0)
 
 
+def evaluation_batch(device: torch.device) -> int:
+    """Return how many images at a time are evaluated on a device.
+
+    On an accelerator it is always that many: libraries take seconds to prepare for batches of another size.
+    """
+    return EVALUATION_BATCH if device.type == "cpu" else ACCELERATOR_EVALUATION_BATCH
+
+
 def predict(task: Task, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Compute class scores [m, k] and vectors [m, d] of the images ``rows`` [m], in fp32 as the frozen path does.
 
     Raises BackboneError where memory is too small for one image.
     """
-    size = EVALUATION_BATCH.get(task.device.type, ACCELERATOR_EVALUATION_BATCH)
+    size = evaluation_batch(task.device)
     while True:
         try:
             return _predict(task, rows, size)
@@ -247,8 +254,11 @@ def _predict(task: Task, rows: Rows, size: int) -> tuple[NDArray[np.float64], ND
     scores, vectors = [], []
     task.network.eval()
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        for _, pixels in task.images.batches(_chunks(rows, size), finish=_finish(task.device)):
-            batch_vectors = task.network.vectors(to_device(pixels, task.device)).float()
+        for batch, loaded in task.images.batches(_chunks(rows, size), finish=_finish(task.device)):
+            pixels = to_device(loaded, task.device)
+            if task.device.type != "cpu" and len(batch) < size:
+                pixels = torch.cat([pixels, pixels.new_zeros((size - len(batch), *pixels.shape[1:]))])
+            batch_vectors = task.network.vectors(pixels)[: len(batch)].float()
             vectors.append(batch_vectors)
             scores.append(task.network.scores(batch_vectors).double())
     return torch.cat(scores).cpu().numpy(), torch.cat(vectors).cpu().numpy()

@@ -22,7 +22,17 @@ from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
 from headstart.finetune.gradients import Recorder
 from headstart.finetune.image_loader import ImageLoader
-from headstart.finetune.loop import NO_ROWS, Epoch, State, Task, make_optimizer, predict, should_stop, train
+from headstart.finetune.loop import (
+    NO_ROWS,
+    Epoch,
+    State,
+    Task,
+    evaluation_batch,
+    make_optimizer,
+    predict,
+    should_stop,
+    train,
+)
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import bf16_pays, resolve_precision
@@ -155,11 +165,15 @@ def _move_and_check(network: Network, accelerator: Accelerator, result: FitResul
     """
     golden = result.model.golden
     assert golden is not None
+    network.fold(golden.pixels[:2])
     network.to(accelerator.device, memory_format=torch.channels_last)
-    network.fold(golden.pixels)
+    rows = np.arange(len(golden.pixels))
+    if accelerator.device.type != "cpu":
+        rows = np.resize(rows, evaluation_batch(accelerator.device))
+        network.check_start(golden.pixels[rows], golden.probabilities[rows])  # loads all that the evaluation needs
     start = time.perf_counter()
-    network.check_start(golden.pixels, golden.probabilities)
-    return (time.perf_counter() - start) / len(golden.pixels)
+    network.check_start(golden.pixels[rows], golden.probabilities[rows])
+    return (time.perf_counter() - start) / len(rows)
 
 
 def device_name(device: torch.device) -> str:
