@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only", nargs="*", default=["headstart", *RIVALS])
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended, too
     images = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:100]]
     raw, forms = ([request(image, form) for image in images] for form in (False, True))
     model, loops, results = options.model.resolve(), [], {}
