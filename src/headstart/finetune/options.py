@@ -120,8 +120,8 @@ class FineTuneConfig:
     def batch_size_for(self, device_type: str, images: int) -> int:
         """Return the number of images in a batch for training so many images on "cpu", "cuda" or "mps".
 
-        >>> [FineTuneConfig().batch_size_for("cuda", images) for images in (200, 2_000, 100_000)]
-        [16, 32, 128]
+        >>> tuple(FineTuneConfig().batch_size_for("cuda", images) for images in (200, 2_000, 100_000))
+        (16, 32, 128)
         """
         if self.batch_size is not None:
             return self.batch_size
