@@ -111,6 +111,14 @@ def test_without_the_toolchain_nothing_is_written_and_a_proof_says_so(model_fold
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_fewer_bits_are_refused_with_the_reason(model_folder, tmp_path, precision):
+    with pytest.raises(
+        OptionError, match=rf"--to litert has no {precision} \(onnx2tf's .* int8 lost .*\); choose fp32"
+    ):
+        export_model(read_model(model_folder), "litert", tmp_path / "export", ExportOptions(precision))
+
+
 def test_labels_are_lines():
     names = ("a b", "two\nlines", "tab\there", "line\u2028end")
     assert as_lines(names) == ["a b", "two\\x0alines", "tab\there", "line\\u2028end"]

@@ -64,8 +64,8 @@ class Format:
     the endings of image files that the runtime is known not to read. Without ``refuses_files`` a difference on files
     is a remark, since the format prepares images in another way by its nature. ``language`` is that of ``use``;
     ``one_image``: it answers one image at a time; ``only_forced`` are precisions that are written with ``force`` alone,
-    since here they are not computed as on the device; ``input`` describes what it takes, ``front_matter`` comes
-    before the README.
+    since here they are not computed as on the device, ``why_fp32`` says why there are none of fewer bits; ``input``
+    describes what it takes, ``front_matter`` comes before the README.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Format:
     refuses_files: bool = True
     one_image: bool = False
     only_forced: tuple[str, ...] = ()
+    why_fp32: str = ""
     language: str = "text"
     input: Callable[[About], str] | None = None
     front_matter: Callable[[About, Model], str] | None = None
@@ -90,7 +91,8 @@ def check_options(format: Format, model: Model, options: ExportOptions) -> str:
     """Return the precision of an export. Raises OptionError for what the format, or the model, does not allow."""
     precision = model.precision if options.precision == "auto" else options.precision
     if precision not in format.precisions:
-        raise OptionError(f"--to {format.name} has no {precision}; choose {' or '.join(format.precisions)}.")
+        why = f" ({format.why_fp32})" if format.why_fp32 else ""
+        raise OptionError(f"--to {format.name} has no {precision}{why}; choose {' or '.join(format.precisions)}.")
     if model.precision == "int8" and precision != "int8":
         raise OptionError(f"This model is int8 already; leave --precision {precision} out, or fit it in fp32.")
     if options.any_size and not format.takes_any_size:
