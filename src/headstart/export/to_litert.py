@@ -79,6 +79,6 @@ LITERT = Format(
     use,
     "headstart export MODEL --to litert, which installs it",
     one_image=True,
-    why_fp32="onnx2tf's fp16 does not run, and int8 lost 6 to 8 of 142 right answers",
+    why_fp32="onnx2tf's fp16 does not run, and int8 lost 6 to 8 of 142 right answers with headstart-s",
     language="python",
 )
