@@ -224,9 +224,9 @@ def prove_provider(arguments: argparse.Namespace) -> None:
     backbone = hs.backbones.load(BACKBONE, options=hs.InputOptions(weights=str(arguments.weights), mean=HALF, std=HALF))
     dataset = hs.open_dataset(arguments.data)
     vectors = []
-    for runtime in ("cuda", "onnxruntime"):
+    for runtime in ("onnxruntime-cuda", "onnxruntime"):
         begin = time.perf_counter()
-        features = hs.features.embed(dataset, backbone, hs.Compute(runtime), use_cache=False)
+        features = hs.features.embed(dataset, backbone, hs.Compute(runtime))
         vectors.append(features.matrix(("features",), np.arange(len(features.index))).astype(np.float32))
         print(f"{runtime}: {time.perf_counter() - begin:.2f} s")
     difference = np.abs(vectors[0] - vectors[1]).max() / np.abs(vectors[1]).max()

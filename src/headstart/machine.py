@@ -47,6 +47,19 @@ def has_bf16() -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & processor()[1])
 
 
+def cuda_devices() -> int:
+    """Return how many GPUs NVIDIA's driver shows to this process; 0 without it."""
+    import ctypes
+
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        is_shown = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        return 0
+    return count.value if is_shown else 0
+
+
 def openblas_misses_avx512() -> bool:
     """Return whether OpenBLAS (0.3.31) does not recognise this processor's AVX-512, as on AMD's Zen 5."""
     vendor, flags = processor()

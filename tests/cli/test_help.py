@@ -38,7 +38,7 @@ def test_closed_choices_are_named_and_no_option_takes_a_type(run):
     for name in EXAMPLES:
         out = run(name, "-h")[1]
         assert not re.search("<[a-z ]+>", out), name
-    assert "--runtime auto|onnxruntime|openvino" in run("fit", "-h")[1]
+    assert "--runtime auto|onnxruntime|openvino|onnxruntime-cuda" in run("fit", "-h")[1]
 
 
 def test_no_value_is_called_by_its_type(run):

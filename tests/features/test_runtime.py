@@ -4,15 +4,19 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.graphs import SIZE, saved
 
 from headstart import backbones
-from headstart.errors import BackboneError, HeadstartError, OptionError
+from headstart.errors import BackboneError, HeadstartError, MissingExtraError, OptionError
 from headstart.features import Compute
+from headstart.features import runtime as runtimes
 from headstart.features.runtime import load_graph, resolve_runtime, run_padded
+from headstart.model.folder import read_model
+from headstart.model.golden import verify
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 160, 160, 3), np.uint8)
 
@@ -127,3 +131,61 @@ for thread in threads: thread.join()
 """
     for _ in range(8):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture
+def pretended_cuda(monkeypatch):
+    """ONNX Runtime as if it had a CUDA provider, which computes on the processor; the providers it was asked for."""
+    import onnxruntime
+
+    asked, is_loaded = [], [True]
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, model, options, providers):
+            asked.append(providers)
+            super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider"] * is_loaded[0] + super().get_providers()
+
+    pretended = SimpleNamespace(InferenceSession=Session, SessionOptions=onnxruntime.SessionOptions)
+    monkeypatch.setattr(runtimes, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(runtimes, "import_onnxruntime", lambda: pretended)
+    resolve_runtime.cache_clear()
+    yield asked, is_loaded
+    resolve_runtime.cache_clear()
+
+
+def test_a_gpu_is_used_where_there_is_one_and_named(pretended_cuda):
+    asked, is_loaded = pretended_cuda
+    assert resolve_runtime().to_dict()["name"] == "onnxruntime-cuda"
+    assert resolve_runtime("onnxruntime").name == "onnxruntime"
+    assert resolve_runtime("auto", "int8").name != "onnxruntime-cuda"
+    backbone = backbones.load("headstart-s")
+    on_gpu, on_processor = (load_graph(backbone.graph, Compute(name)) for name in ("auto", "onnxruntime"))
+    assert on_gpu.info.key == "onnxruntime-cuda-fp32"  # features of the two are kept apart in the cache
+    assert asked == [
+        [("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"],
+        ["CPUExecutionProvider"],
+    ]
+    for tap, value in on_processor.run(PIXELS).items():
+        np.testing.assert_array_equal(on_gpu.run(PIXELS)[tap], value)
+    is_loaded[0] = False
+    with pytest.raises(BackboneError, match="CUDA or cuDNN cannot be loaded"):
+        load_graph(backbone.graph, Compute("onnxruntime-cuda"))
+    with pytest.raises(OptionError, match="fp32 on CUDA"):
+        resolve_runtime("onnxruntime-cuda", "int8")
+
+
+def test_the_golden_sample_is_verified_on_the_gpu(pretended_cuda, model_folder):
+    result = verify(read_model(model_folder), resolve_runtime("onnxruntime-cuda"))
+    assert result.runtime.name == "onnxruntime-cuda"
+    assert result.difference <= result.tolerance == 0.002
+
+
+def test_without_the_provider_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(runtimes, "has_cuda_provider", lambda: False)
+    resolve_runtime.cache_clear()
+    with pytest.raises(MissingExtraError, match=r"headstart\[cuda\]"):
+        resolve_runtime("onnxruntime-cuda")
+    resolve_runtime.cache_clear()

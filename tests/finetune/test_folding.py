@@ -9,7 +9,7 @@ from helpers.tiny_network import INSTALLED, PIXELS, assert_close, tiny_network, 
 if INSTALLED:
     import torch
 
-    from headstart.finetune.folding import _is_pointwise, fold_batch_norms, pointwise, unfold
+    from headstart.finetune.folding import fold_batch_norms, unfold
 
 
 def gradients_of(network, pixels):
@@ -44,18 +44,6 @@ def test_values_and_gradients_of_all_parameters_are_those_of_the_unfolded_networ
     norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
     assert fold_batch_norms(folded, lambda: folded(images)) == norms > 10
     assert_equal_but_for_rounding(plain, folded, images)
-
-
-@torch_test
-def test_a_pointwise_convolution_is_a_matrix_product():
-    convolution = torch.nn.Conv2d(3, 4, 1).requires_grad_(False)
-    assert _is_pointwise(convolution)
-    assert not any(
-        _is_pointwise(torch.nn.Conv2d(4, 4, **options))
-        for options in ({"kernel_size": 3}, {"kernel_size": 1, "stride": 2}, {"kernel_size": 1, "groups": 2})
-    )
-    x = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
-    assert_close(pointwise(x, convolution.weight, convolution.bias), convolution(x))
 
 
 @torch_test

@@ -21,13 +21,14 @@ from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
 from headstart.features.input_scaling import InputScaling
+from headstart.features.runtime import onnxruntime_version
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
 from headstart.model.predictions import Evaluation
 from headstart.splits.split import Split
 
 MAX_NAMED = 100  # of what was skipped, for each reason
-LIBRARIES = ("numpy", "pillow", "simplejpeg", "onnx", "onnxruntime")
+LIBRARIES = ("numpy", "pillow", "simplejpeg", "onnx")
 OPTIONAL_LIBRARIES = {  # by the module whose import tells that the fit used it
     "openvino": "openvino",
     "sklearn": "scikit-learn",
@@ -140,5 +141,5 @@ def _fingerprint(features: Features) -> str:
 
 def _versions() -> dict[str, str]:
     used = [name for module, name in OPTIONAL_LIBRARIES.items() if module in sys.modules]
-    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *used)}
+    libraries = {name: metadata.version(name) for name in (*LIBRARIES, *used)} | {"onnxruntime": onnxruntime_version()}
     return {"python": platform.python_version(), "headstart": __version__, **libraries}

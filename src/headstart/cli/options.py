@@ -311,7 +311,9 @@ class Format:
 class RunOptions:
     """What runs networks, and on how many threads."""
 
-    runtime: Annotated[str, run_option(metavar="auto|onnxruntime|openvino", help=RUNTIME_HELP)] = "auto"
+    runtime: Annotated[str, run_option(metavar="auto|onnxruntime|openvino|onnxruntime-cuda", help=RUNTIME_HELP)] = (
+        "auto"
+    )
     precision: Annotated[str, run_option(metavar="auto|fp32|bf16|int8", help=PRECISION_HELP)] = "auto"
     workers: Annotated[
         int | None, run_option(min=1, metavar="N", help="Number of threads; one per core by default.")

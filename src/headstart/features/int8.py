@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from headstart.backbones import Backbone
 from headstart.backbones.int8 import write_int8
 from headstart.data import Dataset
 from headstart.errors import DataError, ImageError, OptionError
+from headstart.features.runtime import onnxruntime_version
 from headstart.images.decoding import decode
 
 MIN_IMAGES = 16
@@ -49,7 +49,7 @@ def make_int8(
         raise DataError(f"Only {len(images)} of the images can be read; expected {MIN_IMAGES} or more.")
     content = backbone.graph if isinstance(backbone.graph, bytes) else backbone.graph.read_bytes()
     quantised = quantise(onnx.load_model_from_string(content), images, backbone.batch)
-    record = {"images": len(images), "seed": seed, "onnxruntime": metadata.version("onnxruntime")}
+    record = {"images": len(images), "seed": seed, "onnxruntime": onnxruntime_version()}
     return write_int8(backbone, quantised.SerializeToString(deterministic=True), record)
 
 

@@ -1,4 +1,4 @@
-"""Run a graph: on OpenVINO where it is installed, else on ONNX Runtime.
+"""Run a graph: on a GPU by ONNX Runtime's CUDA provider where both are there, else on OpenVINO, else on ONNX Runtime.
 
 Each of ``workers`` threads may call ``Graph.run`` with a batch of its own, and each call runs on one core. So the
 machine's cores are used once, and decoding and inference of different batches overlap by themselves.
@@ -21,9 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import BackboneError, OptionError, missing_extra, one_line
-from headstart.machine import cores, has_bf16, import_onnxruntime
+from headstart.machine import cores, cuda_devices, has_bf16, import_onnxruntime
 
-RUNTIMES = ("auto", "onnxruntime", "openvino")
+RUNTIMES = ("auto", "onnxruntime", "openvino", "onnxruntime-cuda")
+CUDA_PROVIDER = "CUDAExecutionProvider"
+# Sums in fp32, not in tf32, whose rounding is a thousand times as coarse; and no search for the fastest algorithm.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 Images = NDArray[np.uint8]  # [batch, height, width, 3]
 Outputs = dict[str, NDArray[np.float32]]
@@ -84,16 +87,44 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
         raise OptionError(f"Unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}.")
     if precision not in PRECISIONS:
         raise OptionError(f"Unknown precision {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    if runtime == "onnxruntime-cuda" or (runtime == "auto" and precision in ("auto", "fp32") and has_cuda_provider()):
+        return _resolve_cuda(precision)
     has_openvino = util.find_spec("openvino") is not None
     if runtime == "openvino" and not has_openvino:
         raise missing_extra("OpenVINO is not installed", "openvino")
     if runtime == "onnxruntime" or not has_openvino:
         if precision == "bf16":
             raise OptionError("ONNX Runtime computes in fp32 on processors; use --runtime openvino for bf16.")
-        return RuntimeInfo("onnxruntime", metadata.version("onnxruntime"), "int8" if precision == "int8" else "fp32")
+        return RuntimeInfo("onnxruntime", onnxruntime_version(), "int8" if precision == "int8" else "fp32")
     if precision == "auto":
         precision = "bf16" if has_bf16() else "fp32"
     return RuntimeInfo("openvino", metadata.version("openvino"), precision)
+
+
+def _resolve_cuda(precision: str) -> RuntimeInfo:
+    if precision not in ("auto", "fp32"):
+        raise OptionError(f"ONNX Runtime computes in fp32 on CUDA, not in {precision}; leave --precision out.")
+    if not has_cuda_provider():
+        raise missing_extra("ONNX Runtime has no CUDA provider, or there is no GPU here", "cuda")
+    return RuntimeInfo("onnxruntime-cuda", onnxruntime_version(), "fp32")
+
+
+@cache
+def has_cuda_provider() -> bool:
+    """Return whether ONNX Runtime is installed with its CUDA provider, and a GPU is there."""
+    try:
+        metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return cuda_devices() > 0 and CUDA_PROVIDER in import_onnxruntime().get_available_providers()
+
+
+def onnxruntime_version() -> str:
+    """Return the version of ONNX Runtime, whichever of its packages is installed."""
+    try:
+        return metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return metadata.version("onnxruntime-gpu")
 
 
 @dataclass(frozen=True)
@@ -129,6 +160,8 @@ def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
         if info.name == "openvino":
             return _load_openvino(model, info, compute.threads)
         return _load_onnxruntime(model, info, compute.threads)
+    except BackboneError:
+        raise
     except Exception as error:  # neither library's exceptions share a base class of their own
         raise BackboneError(f"{info.name} cannot run the graph: {one_line(error)}") from None
 
@@ -140,9 +173,17 @@ def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> G
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if info.name == "onnxruntime-cuda":
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()  # those of CUDA and cuDNN that PyTorch or NVIDIA's packages have brought
+        providers = [(CUDA_PROVIDER, CUDA_OPTIONS), *providers]
     session = onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else os.fspath(model), options, providers=["CPUExecutionProvider"]
+        model if isinstance(model, bytes) else os.fspath(model), options, providers=providers
     )
+    if info.name == "onnxruntime-cuda" and CUDA_PROVIDER not in session.get_providers():
+        # It falls back to the processor by itself: then run.json would name the wrong device.
+        raise BackboneError("CUDA or cuDNN cannot be loaded; install them, or give --runtime onnxruntime.")
 
     def call(images: Images) -> list[NDArray[np.float32]]:
         values: list[NDArray[np.float32]] = session.run(None, {"pixels": images})

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 TOLERANCE = 1e-3  # of the largest value, between the folded and the unfolded network
 
@@ -74,24 +73,6 @@ def _pads_itself(layer: nn.Module) -> bool:
     return type(layer).__name__ == "Conv2dSame" and isinstance(layer, nn.Conv2d)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the convolution of ``x`` [batch, channels, height, width] with a weight [k, channels, 1, 1] and bias [k].
-
-    As a matrix product: cuDNN takes tens of milliseconds to plan a convolution of each new shape, cuBLAS does not.
-    """
-    mixed: Tensor = linear(x.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias)
-    return mixed.permute(0, 3, 1, 2)
-
-
-def _is_pointwise(convolution: Any) -> bool:
-    return (
-        convolution.kernel_size == (1, 1)
-        and convolution.stride == (1, 1)
-        and convolution.groups == 1
-        and (_pads_itself(convolution) or convolution.padding in (0, (0, 0), "same", "valid"))
-    )
-
-
 def _has_activation(layer: nn.Module) -> bool:
     """Whether this is timm's batch norm that applies the activation behind it, too."""
     return type(layer).__name__ == "BatchNormAct2d"
@@ -107,8 +88,6 @@ def _folded(convolution: Any, norm: Any, x: Tensor) -> Tensor:
     bias = -norm.running_mean * scale if convolution.bias is None else (convolution.bias - norm.running_mean) * scale
     bias = bias if norm.bias is None else bias + norm.bias
     weight = convolution.weight * scale[:, None, None, None]
-    if x.device.type == "cuda" and _is_pointwise(convolution):
-        return pointwise(x, weight, bias)
     if _pads_itself(convolution):
         from timm.layers.conv2d_same import conv2d_same
 
