@@ -174,7 +174,8 @@ def modules():
 
 @pytest.mark.parametrize("name", ["headstart", *modules()])
 def test_docstring_examples(name):
-    if name.startswith("headstart.finetune.") and importlib.util.find_spec("torch") is None:
+    needs_torch = name.startswith("headstart.finetune.") or name == "headstart.export.torch_module"
+    if needs_torch and importlib.util.find_spec("torch") is None:
         pytest.skip("needs torch (make zoo installs it)")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
