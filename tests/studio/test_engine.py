@@ -1,5 +1,7 @@
 """What is computed of a project: bursts as groups, live figures against a new choice, saved models against new ones."""
 
+import time
+
 import numpy as np
 import pytest
 from helpers.photos import write_photos
@@ -31,9 +33,17 @@ def add(engine, folder, count, group):
     files = sorted((write_photos(folder, count, seed=7) / "disc").glob("*.jpg"))
     records = [engine.project.add(file.read_bytes(), ".jpg", "disc", group)[0] for file in files]
     engine.changed("added")
-    while engine.embedding["done"] < engine.embedding["total"]:
-        pass
-    return [record.id for record in records]
+    ids = [record.id for record in records]
+    wait_until(lambda: engine.embedding["done"] == engine.embedding["total"])
+    wait_until(lambda: set(ids) <= set(engine.live.ids) or not engine.live.has_room_for(count))  # heads follow features
+    return ids
+
+
+def wait_until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def group_of(engine, ids):
@@ -52,8 +62,7 @@ def test_a_burst_is_one_group_at_once_and_in_the_full_choice(engine, tmp_path):
     assert group_of(engine, later) == group_of(engine, ids)
     apart = [engine.project.add(b"no image", ".jpg", "disc", None)[0].id]
     engine.changed("added")
-    while engine.embedding["failed"] < 1:
-        pass
+    wait_until(lambda: engine.embedding["failed"] == 1)
     assert apart[0] not in engine.figures().ids
     assert engine.images.errors[apart[0]]
 

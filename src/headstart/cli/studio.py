@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from headstart.backbones import DEFAULT_BACKBONE
 from headstart.cli.open_report import has_screen
-from headstart.cli.options import CachedRunOptions
+from headstart.cli.options import BACKBONE_HELP, DEFAULT_BACKBONE, CachedRunOptions
 from headstart.cli.terminal import line, print_notes
 
 
@@ -18,7 +17,7 @@ def studio(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of class folders, or a new one.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8001,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
-    backbone: Annotated[str, typer.Option(metavar="ID", help="Backbone, as for fit.")] = DEFAULT_BACKBONE,
+    backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
     """Label images in the browser, and try and save a model."""
