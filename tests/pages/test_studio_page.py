@@ -350,6 +350,29 @@ def test_two_tabs_tell_each_other_and_a_stale_change_is_not_made(page, studio):
     wait_for(lambda: labels_are(studio, n5="ants"))
 
 
+def test_a_class_is_made_while_images_of_this_page_arrive(page, studio, tmp_path, monkeypatch):
+    """Each of them makes the labels newer than the page knows, which is no change by somebody else."""
+    receive, paths = studio.receive, []
+
+    def receive_slowly(*arguments):
+        time.sleep(0.15)
+        return receive(*arguments)
+
+    monkeypatch.setattr(studio, "receive", receive_slowly)
+    monkeypatch.setattr(studio, "tell", lambda *_: None)  # the page hears of its own images by their answers alone
+    for i in range(12):
+        paths.append(tmp_path / f"{i}.jpg")
+        paths[-1].write_bytes(picture(0, 500 + i))
+    drop(page, paths, '#class-list [data-class="ants"]')
+    field = element(page, "#new-class-name")
+    for name in ("wasps", "flies"):
+        field.send_keys(f"{name}\n")
+        wait_for(lambda: field.get_attribute("value") == "")
+    assert studio.classes[-2:] == ["wasps", "flies"]
+    wait_for(lambda: "12 images added to ants." in element(page, "#message").text)
+    page.get_log("browser")  # the 409 of those that were repeated
+
+
 class Other:
     """Another program that changes labels."""
 

@@ -56,6 +56,7 @@ async function sendOne({ file, className, group }) {
     });
     if (answer.added) batch.added += 1;
     else batch.already.push(`${name}: ${answer.reason ?? `is there already, in ${answer.label}`}`);
+    store.uploadedVersion = Math.max(store.uploadedVersion, answer.version);
     adopt(answer);
   } catch (error) {
     batch.refused.push(`${name}: ${error.message}`);
@@ -134,9 +135,11 @@ export async function addDropped(event, files) {
   if (!folders.length) return addFiles(files, className);
   const found = new Map();
   for (const folder of folders) await attempt(() => walk(folder, found));
+  const classes = [];
   for (const [name, inside] of found) {
-    if (inside.length && (await makeClass(name))) await addFiles(inside, name);
+    if (inside.length && (await makeClass(name))) classes.push([name, inside]);
   }
+  for (const [name, inside] of classes) await addFiles(inside, name);
   if (![...found.values()].some((inside) => inside.length)) tell("The folder holds no images.", { isProblem: true });
 }
 

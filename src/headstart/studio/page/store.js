@@ -4,9 +4,14 @@ import { button, byId, announce, make } from "../shared/dom.js";
 import { request } from "../shared/api.js";
 
 const AT_ONCE = 5000,
-  DELAY = 150;
-/** state: of the server; rows: the images; version: of the labels that the page shows; uploads: images under way. */
-export const store = { state: null, rows: [], rowOf: new Map(), version: 0, uploads: 0 };
+  DELAY = 150,
+  REPEATS = 5; // of a change, while images of this page arrive
+/**
+ * state: of the server; rows: the images; version: of the labels that the page shows; uploads: images under way;
+ * uploadedVersion: that of the last image that this page added.
+ */
+export const store = { state: null, rows: [], rowOf: new Map(), version: 0, uploads: 0, uploadedVersion: 0 };
+const OF_NO_IMAGE = ["api/classes", "api/classes/rename"]; // what they change does not depend on the images shown
 const listeners = [];
 let changing = 0; // requests of this page that change labels
 let queue = Promise.resolve(),
@@ -108,13 +113,13 @@ export const post = (path, body) =>
 
 /**
  * Change labels: requests go one after another, each with the version that the page shows. Resolves to the answer, null
- * when it failed, which is told. After a 409 the page shows what others did and repeats nothing, unless the only other
- * changes were its own uploads and the images in question are as they were.
+ * when it failed, which is told. After a 409 the page shows what others did and repeats nothing, unless it has added
+ * images itself meanwhile, and the images in question are as they were.
  */
 export function change(path, body = {}) {
   changing += 1;
   const result = queue
-    .then(() => send(path, body, true))
+    .then(() => send(path, body))
     .finally(() => {
       changing -= 1;
     });
@@ -122,9 +127,10 @@ export function change(path, body = {}) {
   return result;
 }
 
-async function send(path, body, mayRepeat) {
+async function send(path, body, repeats = REPEATS) {
+  const { version } = store;
   try {
-    const answer = await post(path, { ...body, version: store.version });
+    const answer = await post(path, { ...body, version });
     adopt(answer);
     refreshSoon();
     return answer;
@@ -136,9 +142,11 @@ async function send(path, body, mayRepeat) {
     const ids = body.ids ?? [],
       before = ids.map((id) => className(store.rowOf.get(id)));
     await attempt(refresh);
-    const isSame =
-      ids.length && ids.every((id, i) => store.rowOf.has(id) && className(store.rowOf.get(id)) === before[i]);
-    if (mayRepeat && store.uploads && isSame) return send(path, body, false);
+    const isSame = ids.length
+      ? ids.every((id, i) => store.rowOf.has(id) && className(store.rowOf.get(id)) === before[i])
+      : OF_NO_IMAGE.includes(path);
+    const hasUploaded = store.uploads > 0 || store.uploadedVersion > version;
+    if (isSame && hasUploaded && repeats > 0) return send(path, body, repeats - 1);
     tell(
       "Somebody else changed the labels meanwhile, perhaps you in another tab. You now see the newest; your change was not " +
         "made: make it again if it is still right.",
