@@ -1,15 +1,18 @@
 """Whole-process time of ``fit`` on horse-or-human: cold, warm, and with ten images added.
 
-    python benchmarks/fit_time.py [--runs 5]
+    python benchmarks/fit_time.py [--runs 5] [--old OTHER/src]
 
 ``fit`` is timed without its report and with it; people see the result before the report is made. The bound of a cold
-fit, measured in the same run: processor time of decoding divided by the cores, plus one forward pass.
+fit, measured in the same run: processor time of decoding divided by the cores, plus one forward pass. With ``--old``
+only this version and another take turns: machines differ more than versions do.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import COMMAND, Scratch, alternating_medians, mobilenetv2, parse_runs, print_table, run_process, shared
+from measure import COMMAND, Scratch, alternating_medians, mobilenetv2, print_table, run_process, shared
 
 from headstart import Compute, Dataset, backbones, open_dataset
 from headstart.backbones import Backbone
@@ -86,11 +89,47 @@ def measure(data: Path, runtime: str, runs: int, scratch: Scratch) -> dict[str, 
     }
 
 
+def compare(data: Path, old: Path, runs: int, scratch: Scratch) -> list[dict[str, object]]:
+    """Return a row for a first and for a second fit, without the report and with it, by this version and by another."""
+
+    def fit(version: str, source: Path, report: str, is_cold: bool) -> float:
+        python = ["env", f"PYTHONPATH={source}", sys.executable, "-m", "headstart"]
+        options = [
+            "--backbone",
+            mobilenetv2(),
+            "--runtime",
+            "openvino",
+            "-o",
+            scratch.path / version,
+            "--quiet",
+            report,
+        ]
+        cache = scratch.cache() if is_cold else scratch.path / f"cache-{version}"
+        return run_process([*python, "fit", data, *options], cache).seconds
+
+    versions = {"now": Path(__file__).resolve().parents[1] / "src", "before": old}
+    rows = []
+    for is_cold in (False, True):
+        for report in ("--no-report", "--report"):
+            cases = {name: partial(fit, name, source, report, is_cold) for name, source in versions.items()}
+            alternating_medians(1, cases)  # byte code, and the cache of a second fit
+            medians = alternating_medians(runs, cases)
+            ratio = medians["now"] / medians["before"]
+            rows.append({"fit": "first" if is_cold else "second", "report": report, **medians, "ratio": f"{ratio:.2f}"})
+    return rows
+
+
 def main() -> None:
-    runs = parse_runs(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5, help="medians of more runs vary less")
+    parser.add_argument("--old", type=Path, help="the src folder of the version to compare with")
+    arguments = parser.parse_args()
     with Scratch() as scratch:
         data = shared() / "data" / "horse-or-human"
-        print_table([measure(data, runtime, runs, scratch) for runtime in ("openvino", "onnxruntime")])
+        if arguments.old is not None:
+            print_table(compare(data, arguments.old, arguments.runs, scratch))
+            return
+        print_table([measure(data, runtime, arguments.runs, scratch) for runtime in ("openvino", "onnxruntime")])
 
 
 if __name__ == "__main__":
