@@ -236,7 +236,8 @@ def prove_provider(arguments: argparse.Namespace) -> None:
 PHASES = {  # functions by the module that calls them
     "headstart.backbones.providers.framework": ("to_onnx",),
     "headstart.backbones.providers.timm": ("open_timm",),
-    "headstart.classifier.fit": ("open_backbone", "choose_precision", "_split", "select_head", "make_result"),
+    "headstart.classifier.embedded": ("open_backbone", "choose_precision"),
+    "headstart.classifier.fit": ("_split", "select_head", "make_result"),
     "headstart.finetune": ("start_device",),
     "headstart.finetune.run": (
         "Network.__init__",

@@ -131,7 +131,7 @@ def test_two_rules_and_two_weights_are_refused():
 
 
 def test_a_fit_refuses_before_it_reads_the_images(photos, monkeypatch):
-    monkeypatch.setattr("headstart.classifier.fit.measure_sample_range", None)
+    monkeypatch.setattr("headstart.classifier.embedded.measure_sample_range", None)
     with pytest.raises(OptionError, match="no class is called 'zebra'"):
         hs.ImageClassifier("headstart-s", thresholds={"zebra": 0.5}, cache=False).fit(photos)
 

@@ -1,7 +1,8 @@
 """Fit a classifier.
 
 options.py         FitOptions: how a classifier is fitted
-fit.py             fit_dataset: a dataset and FitOptions in, a FitResult out
+fit.py             fit_dataset: a dataset and FitOptions in, a FitResult out; fit_rows, its step that needs no image
+embedded.py        embed_images, the step before that needs them: backbone and features of the images of a fit
 precision.py       what --precision auto takes: int8 where it pays
 class_settings.py  class weights, costs and thresholds, checked against the classes
 make_model.py      the model of a fit, and its golden images

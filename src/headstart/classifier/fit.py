@@ -7,30 +7,32 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from headstart.backbones import Backbone
 from headstart.classifier.class_settings import ClassSettings
+from headstart.classifier.embedded import (
+    EmbeddedImages,
+    check_has_labels,
+    embed_images,
+    training_and_validation_images,
+)
 from headstart.classifier.make_model import golden_images, make_model
 from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes, imbalance_notes
 from headstart.classifier.options import FitOptions
-from headstart.classifier.precision import PrecisionChoice, choose_precision
+from headstart.classifier.precision import PrecisionChoice
 from headstart.classifier.run_info import RunInfo
-from headstart.data import Dataset, concatenate, open_dataset
-from headstart.data.class_names import with_class_names
-from headstart.errors import DataError, OptionError
+from headstart.data import Dataset
 from headstart.features import Features, embed
-from headstart.features.features import Extract, Progress, embed_views
-from headstart.features.input_scaling import InputScaling, open_backbone
+from headstart.features.features import Extract, Progress
+from headstart.features.input_scaling import InputScaling
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import MANY_IMAGES, TrainingSet, deepest_basis
-from headstart.images.augment import View, views
-from headstart.images.samples import SampleRange, measure_sample_range
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
@@ -119,62 +121,65 @@ def fit_dataset(
     options = options or FitOptions()
     start = time.perf_counter()
     options.compute.resolve()
-    head_options = options.head_options
     check_has_labels(dataset)
-    taps = head_options.taps or ()
     images = training_and_validation_images(dataset, options)
     settings = options.class_settings(images)
-    training = images.split("train")
-    sample_range, sample_notes = _sample_range(training)
-    precision = options.compute.precision
-    opened = open_backbone(options.backbone, options.input_options, taps, training, sample_range, precision=precision)
-    options = replace(options, backbone=opened.id, input_options=opened.options)
-    preprocess = replace(opened.backbone.preprocess, sample_range=sample_range, decode=options.decode)
-    backbone = replace(opened.backbone, preprocess=preprocess)
-    if opened.scaling is not None:
-        sample_notes = [opened.scaling.note, *sample_notes]
-    with options.open_cache() as cache:
-        backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
-        features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
-        head_start = time.perf_counter()
-        split, basis = _split(features, images, options)
-        training_images = images.select([int(i) for i in features.index[split.train]])
+    embedded = embed_images(images, options, extract, thumbnails=thumbnails, progress=progress)
+    return fit_rows(embedded, settings, start=start, log=log)
 
-        def embed_view(view: View) -> Features:
-            return extract(training_images, backbone, compute, cache=cache, view=view, progress=progress)
 
-        values = embed_views(features, split.train, views(options.augmentation, options.views), embed_view)
-        cache_notes = [] if cache is None else list(cache.notes)
+def fit_rows(
+    embedded: EmbeddedImages,
+    settings: ClassSettings,
+    *,
+    start: float | None = None,
+    log: Callable[[str], None] = logger.info,
+) -> FitResult:
+    """Fit a classifier to features: the second step of a fit, which reads no image but those of the golden sample.
+
+    ``settings`` are what is set for the classes. ``start`` is when the fit began, by ``time.perf_counter`` (None: now);
+    ``log`` is that of ``fit_dataset``. Raises HeadstartError.
+    """
+    head_start = time.perf_counter()
+    options, features = embedded.options, embedded.features
+    split, basis = _split(embedded)
     training_set = TrainingSet.of(
-        values,
+        embedded.training_values(split.train),
         np.tile(split.labels, options.views),
         np.tile(split.groups.index, options.views),
         images=len(split.labels),
         deepest_basis=basis,
     )
     with single_threaded_blas():
-        selected = select_head(training_set, head_options, workers=options.compute.threads, log=log)
-    backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
-    notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes, *split.notes)
-    data = TrainingData(images, backbone, features, split, notes, opened.scaling, choice, settings)
-    result = make_result(options, data, selected, FitTimes(start, head_start))
+        selected = select_head(training_set, options.head_options, workers=options.compute.threads, log=log)
+    data = TrainingData(
+        embedded.dataset,
+        embedded.backbone,
+        features,
+        split,
+        (*embedded.notes, *split.notes),
+        embedded.scaling,
+        embedded.precision_choice,
+        settings,
+    )
+    result = make_result(options, data, selected, FitTimes(head_start if start is None else start, head_start))
     for note in result.notes:
         logger.warning("%s", note)
     return result
 
 
-def _split(features: Features, images: Dataset, options: FitOptions) -> tuple[Split, Eigenbasis | None]:
+def _split(embedded: EmbeddedImages) -> tuple[Split, Eigenbasis | None]:
     """Split the images. The basis of the deepest tap, which needs no groups, is computed meanwhile, if it will be used.
 
     It is None for many images, whose heads are compared in fewer directions, and where the training images are not
     known before.
     """
+    options, features, rows = embedded.options, embedded.features, embedded.training_rows
     share = options.validation if isinstance(options.validation, float | int) else None
-    rows = np.array([i for i, k in enumerate(features.index) if images.items[k].split == "train"], np.int64)
     is_used = share is None and options.views == 1 and 1 < len(rows) < MANY_IMAGES and options.head != "mlp"
     with ThreadPoolExecutor(1) as pool, single_threaded_blas():
         basis = pool.submit(deepest_basis, features.vectors(rows)) if is_used else None
-        split = split_features(features, images, options.group_by, share, options.seed)
+        split = split_features(features, embedded.dataset, options.group_by, share, options.seed)
     return split, None if basis is None else basis.result()
 
 
@@ -253,58 +258,6 @@ def make_result(
     )
     # Without the basis: it holds all features.
     return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
-
-
-def check_has_labels(dataset: Dataset) -> None:
-    """Raise DataError for a dataset of unlabelled images."""
-    if not dataset.classes:
-        mend = "; ".join(dataset.notes) or "put the images in one folder per class"
-        raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
-
-
-def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
-    """Return the training images and behind them the validation images, by the splits "train" and "validation".
-
-    Raises DataError, OptionError.
-    """
-    train = dataset.split("train")
-    if not len(train):
-        raise DataError(f"{dataset.uri} has no training images; expected class folders, or train/ with them.")
-    validation = options.validation
-    if validation is None or isinstance(validation, float | int):
-        validation_images = dataset.split("validation")
-        if validation is not None and len(validation_images):
-            raise OptionError(
-                f"{dataset.uri} has {len(validation_images)} validation images of its own; leave out the share "
-                f"--validation {validation}, or give the folder of the training images alone."
-            )
-    else:
-        if isinstance(validation, Dataset):
-            validation_images = validation
-        else:  # its classes have the names that those of the training images had
-            validation_images = with_class_names(open_dataset(validation), dict(dataset.class_names))
-        if "validation" in validation_images.splits:
-            validation_images = validation_images.split("validation")
-    unlabelled = sum(item.label is None for item in validation_images.items)
-    if unlabelled:
-        raise DataError(
-            f"{validation_images.uri} has {unlabelled} validation images without a label, which measure nothing; put "
-            "them in one folder per class."
-        )
-    return concatenate(train, validation_images.with_split("validation")) if len(validation_images) else train
-
-
-def _sample_range(training: Dataset) -> tuple[SampleRange | None, list[str]]:
-    """Return the range of training images of more than 8 bits, and a note about it."""
-    sample_range, count = measure_sample_range([item.path for item in training.items], training.read)
-    if sample_range is None:
-        return None, []
-    low, high = sample_range
-    note = (
-        f"{count} training images have more than 8 bits: their values from {low:,g} to {high:,g} become black to "
-        "white, here and in predictions."
-    )
-    return sample_range, [note]
 
 
 def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from headstart import backbones
 from headstart.backbones import Backbone, store
 from headstart.backbones.int8 import require_int8
-from headstart.classifier.fit import check_has_labels, training_and_validation_images
+from headstart.classifier.embedded import check_has_labels, training_and_validation_images
 from headstart.classifier.options import FitOptions
 from headstart.classifier.run_info import MAX_NAMED
 from headstart.data import SPLITS, Dataset

@@ -162,20 +162,6 @@ def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
     return features
 
 
-def embed_views(
-    features: Features, rows: NDArray[np.integer], views: Sequence[View], embed_view: Callable[[View], Features]
-) -> dict[str, NDArray[np.floating]]:
-    """Return vectors by tap of the images ``rows`` [m], then of each further view: [m * (1 + views), channels].
-
-    ``embed_view`` computes the features of a view of those same images.
-    """
-    values = features.vectors(rows)
-    if not views:
-        return values
-    view_values = [embed_view(view).values for view in views]
-    return {tap: np.concatenate([value, *(other[tap] for other in view_values)]) for tap, value in values.items()}
-
-
 def thumbnail_key(content_hash: bytes) -> bytes:
     """Return the cache key of an image's small square (``images.thumbnail.square_thumbnail``)."""
     return entry_key(content_hash, "", "", "", "0", THUMBNAIL)
