@@ -125,6 +125,17 @@ def to_json(value: object, indent: int | None = None) -> bytes:
     return encode(json_text(value, indent, (",", ":") if indent is None else None) + "\n")
 
 
+def check_can_write(path: Path) -> None:
+    """Raise PermissionError where a file or folder of this name cannot be written, as far as rights tell beforehand.
+
+    What is written beside it first needs the right to write into the folder that it lies in, or into the first folder
+    above that is there.
+    """
+    folder = next((above for above in path.absolute().parents if above.is_dir()), None)
+    if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"nothing can be written in {folder}", str(folder))
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file whose content is either the old one or all of ``data``, also if the process is killed.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
-from headstart.files import TEMPORARY, read_json, recover_folder
+from headstart.files import TEMPORARY, check_can_write, read_json, recover_folder
 from headstart.images.snippet import SNIPPET_FILE
 from headstart.model.model import HASH_BYTES, Model
 
@@ -32,7 +32,8 @@ MIN_COMMON_IMAGES = 0.5  # share of a model's training images that make another 
 def check_output_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the folder if a model may be written there: it is new, empty, or holds a model of ours and nothing else.
 
-    Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched.
+    Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched. Raises ModelError
+    where nothing can be written.
     """
     target = Path(folder)
     recover_folder(target)
@@ -50,6 +51,10 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
             f"{target} is a model, but also holds {', '.join(foreign[:3])}{more}, which Headstart did not write; "
             "move that elsewhere, or give another name for the model."
         )
+    try:
+        check_can_write(target)
+    except PermissionError as error:
+        raise ModelError(f"Cannot write the model to {target}: {error.strerror}.") from None
     return target
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ModelError, OptionError
-from headstart.files import open_regular, read_json, to_json, write_atomic
+from headstart.files import check_can_write, open_regular, read_json, to_json, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
     SETS,
@@ -50,14 +50,18 @@ def write_file(path: Path, data: bytes | str) -> None:
 def check_page_file(file: str | os.PathLike[str]) -> Path:
     """Return the path of a page to write.
 
-    Raises OptionError for a name that does not end as that of a page, and for a file that is there and was not written
-    by Headstart.
+    Raises OptionError for a name that does not end as that of a page, for a file that is there and was not written by
+    Headstart, and where nothing can be written.
     """
     page = Path(file)
     if page.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
     if os.path.lexists(page) and not is_report_page(page):
         raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
+    try:
+        check_can_write(page)
+    except PermissionError as error:
+        raise OptionError(f"Cannot write {page}: {error.strerror}; give another name.") from None
     return page
 
 
