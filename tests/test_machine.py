@@ -73,6 +73,17 @@ print(*(pool["architecture"] for pool in threadpoolctl.threadpool_info() if pool
     assert completed.stdout.splitlines()[-1] == kernels
 
 
+def test_a_process_that_ends_early_waits_for_what_is_imported_meanwhile(tmp_path):
+    """Else a library written in C++ is imported while the interpreter ends, and aborts it now and then."""
+    (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(0.5)\nprint('imported', flush=True)\n", "utf-8")
+    code = "import sys; from headstart.machine import *; import_in_background(['no_such', 'slow_library']); sys.exit(2)"
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    completed = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert (completed.returncode, completed.stdout, completed.stderr) == (2, "imported\n", "")
+
+
 def test_frameworks_are_quiet_within_the_context_alone(capsys, caplog):
     def make_noise():
         print("printed")

@@ -179,14 +179,18 @@ def keep_freed_memory() -> None:
 
 
 def import_in_background(modules: Sequence[str]) -> None:
-    """Import modules in a thread while other work goes on; one that cannot be imported fails where it is needed."""
+    """Import modules in a thread while other work goes on; one that cannot be imported fails where it is needed.
+
+    A command that ends earlier waits for it: a library written in C++ aborts the process where it is imported while
+    the interpreter ends.
+    """
 
     def import_all() -> None:
         for name in modules:
             with suppress(Exception):
                 import_module(name)
 
-    Thread(target=import_all, daemon=True).start()
+    Thread(target=import_all).start()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """``headstart fine-tune``."""
 
 import json
+import subprocess
+import sys
 from dataclasses import fields
 from functools import partial
 
@@ -30,6 +32,24 @@ def test_options_of_training_belong_to_fine_tune_alone(tmp_path):
     completed = CliRunner().invoke(app, ["fit", str(tmp_path), "-o", str(tmp_path / "m"), "--layer-decay", "0.5"])
     assert completed.exit_code == 2
     assert not (tmp_path / "m").exists()
+
+
+def test_a_refused_run_waits_for_the_start_of_the_device(tmp_path):
+    """Else PyTorch is imported while the interpreter ends, and aborts it now and then."""
+    code = f"""
+import sys, time
+from headstart import finetune
+from headstart.cli import main
+def start_device():
+    time.sleep(0.5)
+    print("started", flush=True)
+finetune.check_fine_tuning, finetune.start_device = lambda *_: None, start_device
+sys.argv = ["headstart", "fine-tune", {str(tmp_path / "none")!r}, "-o", {str(tmp_path / "m")!r}]
+main()
+"""
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (2, "started\n"), completed.stderr
+    assert "none" in completed.stderr
 
 
 @torch_test

@@ -45,7 +45,10 @@ class TrainingFlags:
         bool, training_option("--gradual", help="Unfreeze the last stage first, one more stage in each epoch.")
     ] = False
     batch_norm: Annotated[
-        str | None, training_option(metavar="frozen|update", help="What batch norm statistics are [frozen].")
+        str | None,
+        training_option(
+            metavar="frozen|update", help="Whether batch norms keep their statistics or follow the batches [frozen]."
+        ),
     ] = None
     augmentation: Annotated[
         str, training_option(metavar="none|flip|light|lesson", help="How images are varied in each epoch.")
@@ -125,7 +128,7 @@ def fine_tune(
 
     config = training.config(flags.output_for(data), run.precision)
     finetune.check_fine_tuning(flags.backbone_id, config)
-    Thread(target=finetune.start_device, daemon=True).start()
+    Thread(target=finetune.start_device).start()  # no daemon: PyTorch aborts a process that ends meanwhile
     options = replace(
         fit_options(flags, input_flags, targets),
         dropout=dropout,

@@ -66,7 +66,7 @@ def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
 
 
 def start_device() -> None:
-    """Load PyTorch and start CUDA, which takes seconds, while a thread of its own has nothing to wait for.
+    """Load PyTorch and start CUDA, which takes seconds; for a thread of its own, while images are read.
 
     Of several processes each has another device, which Accelerate tells later: there nothing is started.
     """
