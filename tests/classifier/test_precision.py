@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart import Compute, FitOptions, fit_dataset, open_dataset
+from headstart import Compute, FitOptions, backbones, fit_dataset, open_dataset
 from headstart.classifier import precision
 from headstart.classifier.precision import decide, is_worth_a_test
 from headstart.features import embed
+from headstart.features import runtime as runtimes
 
 RNG = np.random.default_rng(0)
 
@@ -104,6 +105,22 @@ def test_a_given_precision_and_few_images_are_not_tested(images, monkeypatch):
         monkeypatch.setattr(precision, "MIN_IMAGES", 1000)
 
 
+@pytest.mark.parametrize("runtime", ["auto", "onnxruntime-cuda"])
+def test_int8_is_not_tested_where_a_gpu_computes(images, monkeypatch, runtime):
+    monkeypatch.setattr(runtimes, "has_cuda_provider", lambda: True)
+    runtimes.resolve_runtime.cache_clear()
+    measured, calls = [], []
+    monkeypatch.setattr(precision, "_remembered_speed", lambda backbone, _: measured.append(backbone.precision) or 1.0)
+    backbone, options = backbones.load("headstart-s"), FitOptions(compute=Compute(runtime), cache=False)
+    try:
+        assert options.compute.resolve().name == "onnxruntime-cuda"
+        chosen = precision.choose_precision(images, backbone, options, counted(calls), None)
+    finally:
+        runtimes.resolve_runtime.cache_clear()
+    assert chosen == (backbone, options.compute, None)
+    assert (measured, calls) == ([], [])
+
+
 def test_an_int8_that_is_not_faster_is_not_tested_and_recorded_without_a_note(images, monkeypatch):
     monkeypatch.setattr(precision, "_remembered_speed", lambda *_: 100.0)
     result = fit_dataset(images, FitOptions(compute=Compute("onnxruntime"), cache=False))
@@ -122,8 +139,6 @@ def test_int8_is_not_even_measured_where_it_could_not_save_the_test(images, monk
 
 
 def test_a_measured_speed_is_remembered(monkeypatch):
-    from headstart import backbones
-
     backbone, compute = backbones.load("headstart-s"), Compute("onnxruntime")
     rates = iter([123.0, 456.0, 789.0])
     monkeypatch.setattr(precision, "images_per_second", lambda *_: next(rates))

@@ -173,8 +173,9 @@ def test_a_gpu_is_used_where_there_is_one_and_named(pretended_cuda):
     is_loaded[0] = False
     with pytest.raises(BackboneError, match="CUDA or cuDNN cannot be loaded"):
         load_graph(backbone.graph, Compute("onnxruntime-cuda"))
-    with pytest.raises(OptionError, match="fp32 on CUDA"):
-        resolve_runtime("onnxruntime-cuda", "int8")
+    for precision, runtime in (("int8", "onnxruntime"), ("bf16", "openvino")):
+        with pytest.raises(OptionError, match=f"fp32 on CUDA; use --runtime {runtime} for {precision}"):
+            resolve_runtime("onnxruntime-cuda", precision)
 
 
 def test_the_golden_sample_is_verified_on_the_gpu(pretended_cuda, model_folder):

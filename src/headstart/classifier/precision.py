@@ -106,15 +106,17 @@ def choose_precision(
 ) -> tuple[Backbone, Compute, PrecisionChoice | None]:
     """Return the backbone and what runs it, in int8 where ``options.compute`` leaves it open and it pays.
 
-    The choice is None where there was none: the precision is given, there is no int8 version, or there are too few
-    images for any int8 version to save what it takes to measure and to test it.
+    The choice is None where there was none: the precision is given, a GPU computes (in fp32 alone), there is no int8
+    version, or there are too few images for any int8 version to save what it takes to measure and to test it.
     """
     compute = options.compute
-    quantised = int8_version(backbone) if compute.precision == "auto" else None
+    info = compute.resolve()
+    may_change = compute.precision == "auto" and info.name != "onnxruntime-cuda"
+    quantised = int8_version(backbone) if may_change else None
     training = images.split("train")
     if quantised is None or len(training) < MIN_IMAGES:
         return backbone, compute, None
-    int8_compute, precision = replace(compute, precision="int8"), compute.resolve().precision
+    int8_compute, precision = replace(compute, precision="int8"), info.precision
     speed = _remembered_speed(backbone, compute)
     if not is_worth_a_test(len(images), speed, MAX_GAIN * speed):
         return backbone, compute, None

@@ -103,7 +103,8 @@ def resolve_runtime(runtime: str = "auto", precision: str = "auto") -> RuntimeIn
 
 def _resolve_cuda(precision: str) -> RuntimeInfo:
     if precision not in ("auto", "fp32"):
-        raise OptionError(f"ONNX Runtime computes in fp32 on CUDA, not in {precision}; leave --precision out.")
+        runtime = {"bf16": "openvino", "int8": "onnxruntime"}[precision]
+        raise OptionError(f"ONNX Runtime computes in fp32 on CUDA; use --runtime {runtime} for {precision}.")
     if not has_cuda_provider():
         raise missing_extra("ONNX Runtime has no CUDA provider, or there is no GPU here", "cuda")
     return RuntimeInfo("onnxruntime-cuda", onnxruntime_version(), "fp32")
