@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from helpers.finetuning import always_better, checkpoint_tensors, fit_timm
 from helpers.frameworks import marked, predict_in_new_process
 
 import headstart as hs
-from headstart.errors import DataError, HeadstartError, OptionError
+from headstart.errors import BackboneError, DataError, HeadstartError, OptionError
 from headstart.finetune import FineTuneConfig, fine_tune
 from headstart.model.folder import write_model
 from headstart.splits.groups import Groups
@@ -112,6 +113,43 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing_else(builtin_fit, mo
     epochs = trainings(fine_tune(builtin_fit, config, log=lines.append))["fold 1 of 3"]
     assert any("out of memory: 4 images at a time" in line for line in lines)
     assert epochs[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-3)
+
+
+@torch_test
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_out_of_memory_checks_the_start_in_parts(builtin_fit, device):
+    """On a network that only notes what it is asked, so that CUDA is not needed."""
+    import torch
+
+    from headstart.finetune.run import _move_and_check
+
+    golden, images = builtin_fit.model.golden, builtin_fit.model.golden.pixels
+    asked, checked = [], []
+
+    def check(memory):
+        def check_start(pixels, probabilities):
+            asked.append(len(pixels))
+            if len(pixels) > memory:
+                raise torch.OutOfMemoryError("injected")
+            checked.append((pixels, probabilities))
+
+        network = SimpleNamespace(fold=lambda _: None, to=lambda *_, **__: None, check_start=check_start)
+        asked.clear()
+        checked.clear()
+        return _move_and_check(network, SimpleNamespace(device=torch.device(device)), builtin_fit)
+
+    assert len(images) == 8
+    assert check(5) >= 0
+    assert asked == {"cpu": [8, 8, 8, 4, 4], "cuda": [128, 64, 32, 16, 8, 4, 4, 4, 4]}[device]
+    rounds = 1 if device == "cpu" else 2
+    np.testing.assert_array_equal(np.concatenate([pixels for pixels, _ in checked]), np.tile(images, (rounds, 1, 1, 1)))
+    expected = np.tile(golden.probabilities, (rounds, 1))
+    np.testing.assert_array_equal(np.concatenate([probabilities for _, probabilities in checked]), expected)
+    check(1000)
+    assert asked == ([8] if device == "cpu" else [128, 128])
+    np.testing.assert_array_equal(checked[0][0], images[np.arange(asked[0]) % 8])
+    with pytest.raises(BackboneError, match="memory here is too small"):
+        check(0)
 
 
 @torch_test

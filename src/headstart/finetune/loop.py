@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from headstart.heads import optimizers
 from headstart.stats.accuracy import wilson
 
 Rows = NDArray[np.int64]
+Result = TypeVar("Result")
 NO_ROWS: Rows = np.zeros(0, np.int64)
 EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 32, 128  # images at a time without gradients
 
@@ -233,20 +235,28 @@ def evaluation_batch(device: torch.device) -> int:
     return EVALUATION_BATCH if device.type == "cpu" else ACCELERATOR_EVALUATION_BATCH
 
 
-def predict(task: Task, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Compute class scores [m, k] and vectors [m, d] of the images ``rows`` [m], in fp32 as the frozen path does.
+def in_parts_that_fit(device: torch.device, compute: Callable[[int], Result]) -> Result:
+    """Return ``compute(size)`` for the number of images that are evaluated at a time, halved while memory is too small.
 
-    Raises BackboneError where memory is too small for one image.
+    Raises BackboneError where it is too small for one image.
     """
-    size = evaluation_batch(task.device)
+    size = evaluation_batch(device)
     while True:
         try:
-            return _predict(task, rows, size)
+            return compute(size)
         except torch.OutOfMemoryError:
             if size < 2:
                 raise out_of_memory() from None
             size //= 2
             torch.cuda.empty_cache()
+
+
+def predict(task: Task, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Compute class scores [m, k] and vectors [m, d] of the images ``rows`` [m], in fp32 as the frozen path does.
+
+    Raises BackboneError where memory is too small for one image.
+    """
+    return in_parts_that_fit(task.device, partial(_predict, task, rows))
 
 
 def _predict(task: Task, rows: Rows, size: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from headstart.finetune.loop import (
     Epoch,
     State,
     Task,
-    evaluation_batch,
+    in_parts_that_fit,
     make_optimizer,
     predict,
     should_stop,
@@ -46,6 +47,7 @@ from headstart.heads.ood import OodDetector, fit_ood
 from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.machine import single_threaded_blas
+from headstart.model.model import GoldenSample
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -167,12 +169,26 @@ def _move_and_check(network: Network, accelerator: Accelerator, result: FitResul
     assert golden is not None
     network.fold(golden.pixels[:2])
     network.to(accelerator.device, memory_format=torch.channels_last)
-    rows = np.arange(len(golden.pixels))
-    if accelerator.device.type != "cpu":
-        rows = np.resize(rows, evaluation_batch(accelerator.device))
-        network.check_start(golden.pixels[rows], golden.probabilities[rows])  # loads all that the evaluation needs
+    return in_parts_that_fit(accelerator.device, partial(_check, network, accelerator.device, golden))
+
+
+def _check(network: Network, device: torch.device, golden: GoldenSample, size: int) -> float:
+    """Check that the network gives the golden sample's probabilities, ``size`` images at a time; time an image.
+
+    On an accelerator all batches are full, as those of the evaluation are.
+    """
+    count = len(golden.pixels)
+    rows = np.arange(count if device.type == "cpu" else -(-count // size) * size) % count
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+
+    def check() -> None:
+        for batch in batches:
+            network.check_start(golden.pixels[batch], golden.probabilities[batch])
+
+    if device.type != "cpu":
+        check()  # loads all that the evaluation needs
     start = time.perf_counter()
-    network.check_start(golden.pixels[rows], golden.probabilities[rows])
+    check()
     return (time.perf_counter() - start) / len(rows)
 
 
