@@ -9,7 +9,7 @@ from headstart.finetune import FineTuneConfig
 if INSTALLED:
     import torch
 
-    from headstart.finetune.time_limit import Duration, estimate_duration
+    from headstart.finetune.time_limit import Duration, estimate_duration, time_training
     from headstart.finetune.verdict import ALPHAS
 
 
@@ -23,9 +23,26 @@ def test_a_few_images_are_timed_on_a_processor():
 
     task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}))
     duration = estimate_duration(task, 3, 0.5, time_training)
-    assert sizes == [1, 4]  # the first to warm up
+    assert sizes == [4, 4]  # the first to warm up
     assert duration.epoch == pytest.approx((1.0 / 4 * 3 + 0.5) * 12)  # 12 images, trained on three times
     assert duration.evaluation == pytest.approx(0.5 * 12 * (len(ALPHAS) + 3))
+
+
+@torch_test
+def test_decoding_is_not_timed_which_an_epoch_does_not_repeat():
+    task, decoded = tiny_task(tiny_network(), FineTuneConfig(**PLAIN)), []
+    read = task.images.dataset.read
+    task.images.dataset.read = lambda index: decoded.append(index) or read(index)
+    decoded_by_timings = []
+
+    def time_and_count(task, rows):
+        before = len(decoded)
+        seconds = time_training(task, rows)
+        decoded_by_timings.append(sorted(decoded[before:]))
+        return seconds
+
+    assert estimate_duration(task, 3, 0.0, time_and_count).epoch > 0
+    assert decoded_by_timings == [[0, 1, 2], []]  # the task has decoded the fourth image before
 
 
 @torch_test

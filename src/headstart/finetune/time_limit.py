@@ -71,7 +71,7 @@ def estimate_duration(
     if task.device.type == "cpu":
         timed = min(timed, TIMED_IMAGES * processes)
     rows = np.arange(timed)
-    time_training(task, rows[:processes] if task.device.type == "cpu" else rows)  # to warm up
+    time_training(task, rows)  # to warm up; it decodes the images, which is done once
     seconds = time_training(task, rows)
     evaluations = len(ALPHAS) + folds  # of every image: with each alpha, and for the OOD scores
     # Each image is trained on in all folds but one, and in the training on all images: ``folds`` times in each epoch.
