@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import metadata
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from headstart.cli import app
 from headstart.errors import ModelError
 from headstart.export import verify_export
+from headstart.features.runtime import resolve_runtime
 
 
 def run(*arguments):
@@ -66,6 +68,27 @@ def test_a_changed_file_is_named(copied):
     assert result.exit_code == 1
     assert "README.md is not the file that was proven" in result.stderr
     assert "image files: " in result.stderr
+
+
+@pytest.mark.parametrize("to", ["onnx", "hub"])
+def test_the_package_for_gpus_runs_exports_as_well(exports, monkeypatch, to):
+    """ONNX Runtime is one module in several packages."""
+    version = metadata.version
+
+    def version_of(package):
+        if package == "onnxruntime":
+            raise metadata.PackageNotFoundError(package)
+        return "9.9" if package == "onnxruntime-gpu" else version(package)
+
+    folder = exports(to)
+    resolve_runtime.cache_clear()
+    monkeypatch.setattr(metadata, "version", version_of)
+    try:
+        result = verify_export(folder)
+    finally:
+        resolve_runtime.cache_clear()
+    assert result.runtime == {"onnx": "onnxruntime 9.9", "hub": "onnxruntime, with Pillow 9.9"}[to]
+    assert result.problems == ()
 
 
 def test_a_changed_program_is_not_run(copied):

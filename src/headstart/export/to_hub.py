@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from headstart.export.about import MAX_FILE_BYTES, MAX_JSON_BYTES, About
 from headstart.export.answers import Answers
 from headstart.export.formats import ExportOptions, Format, Pixels, Target
 from headstart.export.graphs import read_onnx
+from headstart.features.runtime import onnxruntime_version
 from headstart.files import read_json, to_json
 from headstart.machine import import_onnxruntime
 from headstart.model.metadata import graph_metadata
@@ -138,7 +138,7 @@ def load(folder: Path, about: About) -> Target:
         answers = on_pixels(np.stack(pixels))
         return Answers(answers.probabilities, answers.ood_scores, unread)
 
-    return Target("onnxruntime, with Pillow", metadata.version("onnxruntime"), on_pixels, on_files, problems)
+    return Target("onnxruntime, with Pillow", onnxruntime_version(), on_pixels, on_files, problems)
 
 
 def _run(session: Any, pixels: Pixels, about: About) -> Answers:

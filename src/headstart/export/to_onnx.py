@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 
 from headstart.export.about import About
 from headstart.export.any_size import with_any_size
 from headstart.export.formats import ExportOptions, Format, Target, prepare_lines, snippet_target, write_snippet
 from headstart.export.graphs import read_onnx, runner
-from headstart.features.runtime import Compute, load_graph
+from headstart.features.runtime import Compute, load_graph, onnxruntime_version
 from headstart.model.model import Model
 
 FILE = "model.onnx"
@@ -26,7 +25,7 @@ def load(folder: Path, about: About) -> Target:
     precision = "int8" if about.precision == "int8" else "fp32"
     graph = load_graph(read_onnx(folder / FILE, about), Compute("onnxruntime", precision, workers=1))
     batch = 1 if about.any_size else about.batch
-    return snippet_target(folder, about, "onnxruntime", metadata.version("onnxruntime"), runner(graph, batch))
+    return snippet_target(folder, about, "onnxruntime", onnxruntime_version(), runner(graph, batch))
 
 
 def use(about: About) -> str:
