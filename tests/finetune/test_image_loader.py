@@ -60,3 +60,40 @@ def test_images_beyond_the_budget_are_decoded_anew(monkeypatch):
         np.testing.assert_array_equal(batches[0][1], pixels[[2, 0]] + 1)
         np.testing.assert_array_equal(batches[1][1], pixels[[1]] + 1)
     assert sorted(reads) == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("processes", "kept"), [(1, 9), (2, 5), (3, 3), (4, 2), (20, 0)])
+def test_processes_share_the_budget(monkeypatch, processes, kept):
+    monkeypatch.setattr(image_loader, "memory_budget", lambda: 10 * 4 * 4 * 3)
+    reads = []
+    pixels = np.arange(9 * 48).astype(np.uint8).reshape(9, 4, 4, 3)
+    dataset = SimpleNamespace(read=lambda index: reads.append(index) or pixels[index])
+    images = ImageLoader(dataset, range(9), Preprocess(4, 4, crop=1.0), 1, processes)
+    for _ in range(3):
+        np.testing.assert_array_equal([images.load(row) for row in range(9)], pixels)
+    assert np.bincount(reads).tolist() == [1] * kept + [3] * (9 - kept)
+
+
+@pytest.mark.parametrize(
+    ("limit", "machine", "budget"),
+    [
+        ("8000\n", 40_960, 2000),  # a container
+        ("max\n", 40_960, 10_240),
+        ("", 40_960, 10_240),
+        (None, 40_960, 10_240),
+        ("99999999999999999999\n", 40_960, 10_240),
+        ("8000\n", None, 2000),
+        (None, None, 2 * 2**30),
+    ],
+)
+def test_the_budget_is_a_quarter_of_what_machine_and_container_allow(monkeypatch, tmp_path, limit, machine, budget):
+    def sysconf(name):
+        if machine is None:
+            raise ValueError("unrecognized configuration name")
+        return {"SC_PHYS_PAGES": machine // 4096, "SC_PAGE_SIZE": 4096}[name]
+
+    monkeypatch.setattr(image_loader.os, "sysconf", sysconf)
+    monkeypatch.setattr(image_loader, "MEMORY_LIMIT", tmp_path / "memory.max")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit, "ascii")
+    assert image_loader.memory_budget() == budget

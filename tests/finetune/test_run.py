@@ -153,6 +153,30 @@ def test_out_of_memory_checks_the_start_in_parts(builtin_fit, device):
 
 
 @torch_test
+@pytest.mark.parametrize(("processes", "kept"), [(1, 7), (3, 2)])
+def test_processes_of_a_run_share_the_memory_for_images(builtin_fit, monkeypatch, processes, kept):
+    import torch
+
+    from headstart.finetune import image_loader
+    from headstart.finetune import run as module
+
+    class Made(Exception):
+        """The loader was made, which is all that this test needs."""
+
+    def stop(network, images, *_):
+        raise Made(len(images._kept))
+
+    preprocess = builtin_fit.data.backbone.preprocess
+    monkeypatch.setattr(image_loader, "memory_budget", lambda: 7 * preprocess.height * preprocess.width * 3)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, mixed_precision="no")
+    monkeypatch.setattr(module, "Accelerator", lambda: accelerator)
+    monkeypatch.setattr(module, "Task", stop)
+    with pytest.raises(Made) as made:
+        module.run(builtin_fit, FineTuneConfig(precision="fp32"), lambda _: None)
+    assert made.value.args == (kept,)
+
+
+@torch_test
 def test_resuming_without_a_checkpoint_says_that_it_starts_from_the_beginning(builtin_fit, tmp_path):
     lines = []
     config = FineTuneConfig(epochs=1, unfreeze_from="features", checkpoints=tmp_path / "x", resume=True)

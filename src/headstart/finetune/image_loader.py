@@ -6,7 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from headstart.images.preprocess import Preprocess
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 PREFETCH_BATCHES = 3
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container on Linux: bytes, or "max"
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,21 @@ class Views:
 class ImageLoader:
     """Loads the images of a dataset at ``indices`` [n]; row i is the image at ``indices[i]``.
 
-    ``workers`` threads decode and augment; threads need no ``__main__`` guard. The first images, as many as a quarter
-    of the memory holds, are decoded once; the others are decoded anew each time.
+    ``workers`` threads decode and augment; threads need no ``__main__`` guard. The first images, as many as
+    ``memory_budget`` holds, are decoded once; the others are decoded anew each time. Each of several ``processes``
+    keeps its own, in its share of the budget.
     """
 
-    def __init__(self, dataset: Dataset, indices: Sequence[int], preprocess: Preprocess, workers: int) -> None:
+    def __init__(
+        self, dataset: Dataset, indices: Sequence[int], preprocess: Preprocess, workers: int, processes: int = 1
+    ) -> None:
         self.dataset = dataset
         self.indices = [int(i) for i in indices]
         self.preprocess = preprocess
         self.workers = workers
         self.size = (preprocess.height, preprocess.width)
-        kept = min(len(self.indices), memory_budget() // (preprocess.height * preprocess.width * 3))
+        image_bytes = preprocess.height * preprocess.width * 3
+        kept = min(len(self.indices), memory_budget() // processes // image_bytes)
         self._kept = np.empty((kept, *self.size, 3), np.uint8)
         self._is_kept = np.zeros(len(self.indices), bool)
 
@@ -122,8 +129,13 @@ class ImageLoader:
 
 
 def memory_budget() -> int:
-    """Return how many bytes of decoded images are kept: a quarter of the machine's memory, 2 GiB where unknown."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    except (AttributeError, OSError, ValueError):
-        return 2 * 2**30
+    """Return how many bytes of decoded images all processes keep: a quarter of the memory, 2 GiB where it is unknown.
+
+    That is the machine's memory, or what the container may use of it.
+    """
+    limits = []
+    with suppress(AttributeError, OSError, ValueError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError, ValueError):
+        limits.append(int(MEMORY_LIMIT.read_text("ascii")))
+    return min(limits, default=8 * 2**30) // 4

@@ -140,7 +140,8 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     )
     evaluation_seconds = _move_and_check(network, accelerator, result)
     indices = data.features.index[data.split.train].tolist()
-    images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads)
+    processes = accelerator.num_processes
+    images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads, processes)
     recorder = Recorder(is_possible=config.batch_norm == "frozen")
     classes = len(data.split.classes)
     task = Task(network, images, data.split.labels, classes, config, options.seed, accelerator, recorder)
@@ -151,9 +152,9 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     resumed_epochs = _resumed_epochs(setup, folds)
     if resumed_epochs is not None:
         epochs = resumed_epochs
-    processes = f" on {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
+    where = device_name(accelerator.device) + (f" on {processes} processes" if processes > 1 else "")
     log(
-        f"Fine-tuning from {plan.first_layer} in {config.precision} on {device_name(accelerator.device)}{processes}: "
+        f"Fine-tuning from {plan.first_layer} in {config.precision} on {where}: "
         f"{count} images in {folds} folds, up to {folds + 1} trainings of {epochs} epochs in batches of "
         f"{config.batch_size}, about {duration.total(epochs):.0f} s"
     )
