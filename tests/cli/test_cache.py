@@ -129,6 +129,40 @@ def test_a_folder_that_is_a_link_is_left_alone(folder, tmp_path):
     assert (elsewhere / f"{'a' * 32}.json").exists()
 
 
+def test_a_folder_that_is_a_link_is_not_swept(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    names = ("a.zip", "b/c.bin")
+    kept = [put(elsewhere, f".headstart-{name}", age=40 * DAY) for name in names]
+    swept = [put(folder, f"toolchains/.headstart-{name}", age=40 * DAY) for name in names]
+    for path in ("hub", "speeds"):
+        (folder / path).symlink_to(elsewhere)
+    cache.clear(["all"])
+    assert [path.exists() for path in (*kept, *swept)] == [True, True, False, False]
+
+
+def test_a_damaged_database_is_named_and_what_is_left_is_counted(folder, run):
+    path = folder / "features-v1.sqlite"
+    path.write_bytes(b"no database at all" * 1000)
+    status, out, err = run("cache")
+    assert status == 0
+    assert re.fullmatch(
+        r"note: The feature cache was damaged \(.+\); it was moved to (\S+) and a new one was started\.\n", err
+    )
+    (moved,) = folder.glob("features-v1.sqlite.damaged-*")
+    assert moved.name in err
+    assert moved.read_bytes() == b"no database at all" * 1000
+    assert out.startswith(f"Folder      {folder}: {size(folder)}\n")
+    path.write_bytes(b"no database again" * 2000)
+    values = json.loads(run("cache", "--json")[1])
+    features = values["kinds"][0]
+    assert (features["kind"], features["entries"]) == ("features", 0)
+    assert [note[:30] for note in features["notes"]] == ["The feature cache was damaged "]
+    assert values["bytes"] == features["bytes"] == sum(path.stat().st_size for path in folder.glob("features*"))
+    assert features["bytes"] > 2000 * len(b"no database again")  # and the new one
+    assert run("cache")[2] == ""
+    assert by_kind(cache.contents())["features"].notes == ()
+
+
 def test_a_database_of_another_program_is_neither_counted_nor_changed(folder):
     path = folder / "features-v1.sqlite"
     with sqlite3.connect(path) as other:
@@ -136,7 +170,9 @@ def test_a_database_of_another_program_is_neither_counted_nor_changed(folder):
         other.execute("INSERT INTO patients VALUES ('Ada')")
     other.close()
     before = path.read_bytes()
-    assert by_kind(cache.contents())["features"].entries == 0
+    counted = by_kind(cache.contents())["features"]
+    assert counted.entries == 0
+    assert "another program" in counted.notes[0]
     (cleared,) = cache.clear(["features"])
     assert cleared.entries == 0
     assert "another program" in cleared.failed[0]
@@ -161,6 +197,17 @@ def test_unused_days_spare_what_was_used(folder):
             False,
             False,
         ]
+
+
+@pytest.mark.parametrize("days", [36_500, 10**20])
+def test_more_days_than_there_were_spare_all(folder, days):
+    paths = fill(folder)
+    for path in (*paths.values(), paths["toolchains"].parent.parent):
+        os.utime(path, (0, 0))
+    cleared = cache.clear(["all"], unused_days=days)
+    assert [(one.entries, one.failed) for one in cleared] == [(0, ())] * len(cache.KINDS)
+    assert all(path.exists() for path in paths.values())
+    assert by_kind(cache.contents())["features"].entries == 5
 
 
 def test_cleared_features_give_their_space_back(folder):
@@ -209,6 +256,7 @@ def size(folder):
         (["--clear", "photos"], "Unknown kind 'photos'; expected features, backbones, hub,"),
         (["--unused-days", "3"], "--unused-days says what --clear deletes"),
         (["--clear", "all", "--unused-days", "-1"], "-1"),
+        (["--clear", "all", "--unused-days", "99999999999999999999"], "0<=x<=36500"),
     ],
 )
 def test_a_wrong_option_deletes_nothing(folder, run, arguments, message):

@@ -28,7 +28,11 @@ def cache(
     unused_days: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, help="Delete only what was not used for N days. With --clear.", show_default=False
+            metavar="N",
+            min=0,
+            max=36_500,
+            help="Delete only what was not used for N days. With --clear.",
+            show_default=False,
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -54,7 +58,13 @@ def _print_contents(found: Sequence[Content], as_json: bool) -> None:
     total = sum(content.bytes for content in found)
     if as_json:
         kinds = [
-            {"kind": one.kind.name, "entries": one.entries, "bytes": one.bytes, "imported": one.imported}
+            {
+                "kind": one.kind.name,
+                "entries": one.entries,
+                "bytes": one.bytes,
+                "imported": one.imported,
+                "notes": list(one.notes),
+            }
             for one in found
         ]
         print_json({"folder": str(cache_folder()), "bytes": total, "kinds": kinds})
@@ -64,6 +74,7 @@ def _print_contents(found: Sequence[Content], as_json: bool) -> None:
         if one.entries or one.bytes:
             imported = f", {one.imported} of them imported by name" if one.imported else ""
             print(line(f"{one.kind.name:12}{_size_text(one.bytes):>8}  {one.kind.what}: {one.entries:,}{imported}"))
+        print_notes(one.notes)
     if total:
         print("To delete:  headstart cache --clear KIND, or --clear all")
 

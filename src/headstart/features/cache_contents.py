@@ -52,12 +52,16 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Content:
-    """What there is of a kind: entries, their bytes on the disk, and for backbones how many were imported by name."""
+    """What there is of a kind: entries, their bytes on the disk, and for backbones how many were imported by name.
+
+    ``notes`` say what kept the entries from being counted, and what was done about it.
+    """
 
     kind: Kind
     entries: int
     bytes: int
     imported: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,18 +77,21 @@ class Cleared:
 
 def contents() -> tuple[Content, ...]:
     """Return what the cache folder holds, by kind. Of the features each image counts once for each network."""
-    found = []
-    for kind in KINDS:
-        paths = list(_paths(kind))
-        entries = len(paths)
-        if kind is FEATURES:
-            entries = 0
-            if any(path.name == FeatureCache.file_name() for path in paths):
-                with FeatureCache() as cache:
-                    entries = cache.count()
-        imported = len(_imported()) if kind is BACKBONES else 0
-        found.append(Content(kind, entries, sum(map(_size, paths)), imported))
-    return tuple(found)
+    return tuple(_count_features(kind) if kind is FEATURES else _count(kind) for kind in KINDS)
+
+
+def _count_features(kind: Kind) -> Content:
+    """Count the entries in the database, then measure it: one that is damaged is moved aside and begun anew."""
+    entries, notes = 0, []
+    if cache_folder() / FeatureCache.file_name() in _paths(kind):
+        with FeatureCache() as cache:
+            entries, notes = cache.count(), cache.notes
+    return Content(kind, entries, sum(map(_size, _paths(kind))), notes=tuple(notes))
+
+
+def _count(kind: Kind) -> Content:
+    paths = list(_paths(kind))
+    return Content(kind, len(paths), sum(map(_size, paths)), len(_imported()) if kind is BACKBONES else 0)
 
 
 def clear(names: Sequence[str], unused_days: int = 0) -> tuple[Cleared, ...]:
@@ -98,7 +105,7 @@ def clear(names: Sequence[str], unused_days: int = 0) -> tuple[Cleared, ...]:
         if name not in known and name != "all":
             raise OptionError(f"Unknown kind {name!r}; expected {', '.join(known)} or all.")
     kinds = KINDS if "all" in names else [kind for kind in KINDS if kind.name in names]
-    before = time.time() - unused_days * DAY
+    before = max(-1, time.time() - unused_days * DAY)  # earlier there is nothing, and SQLite has 64 bits
     return tuple(_clear_features(kind, before) if kind is FEATURES else _clear(kind, before) for kind in kinds)
 
 
@@ -119,8 +126,9 @@ def _clear_features(kind: Kind, before: float) -> Cleared:
 def _clear(kind: Kind, before: float) -> Cleared:
     kept = _imported() if kind is BACKBONES else set()
     entries, size, failed = 0, 0, []
-    with suppress(OSError):
-        sweep_unfinished(cache_folder() / kind.folder)
+    if folder := _folder(kind):
+        with suppress(OSError):
+            sweep_unfinished(folder)
     for path in list(_paths(kind)):
         if path in kept or path.lstat().st_mtime > before:
             continue
@@ -137,12 +145,16 @@ def _imported() -> set[Path]:
     return {entry.folder for entry in store.entries() if entry.name}
 
 
-def _paths(kind: Kind) -> Iterator[Path]:
-    """Yield the paths of a kind. A link is not followed, be it the folder or in it."""
+def _folder(kind: Kind) -> Path | None:
+    """Return the folder of a kind, None where there is none. A link in the cache folder is not followed."""
     folder = cache_folder() / kind.folder
-    if not folder.is_dir() or (kind.folder and folder.is_symlink()):
-        return
-    for path in sorted(folder.iterdir()):
+    return folder if folder.is_dir() and not (kind.folder and folder.is_symlink()) else None
+
+
+def _paths(kind: Kind) -> Iterator[Path]:
+    """Yield the paths of a kind, but no links."""
+    folder = _folder(kind)
+    for path in sorted(folder.iterdir()) if folder else ():
         if re.fullmatch(kind.pattern, path.name) and not path.is_symlink():
             yield path
 
