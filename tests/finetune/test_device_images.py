@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.mixing import mixed
 from helpers.tiny_network import (
     COUNT,
     INSTALLED,
@@ -55,8 +56,8 @@ def test_views_on_a_device_are_those_of_pillow(augmentation, seed, height, width
 def test_mixing_on_a_device_is_that_of_numpy(box):
     images, partners = PIXELS[:4], PIXELS[4:8]
     mix = Mix(np.arange(4), 0.3, box)
-    mixed = mix_batch(mix, torch.from_numpy(images), torch.from_numpy(partners)).numpy()
-    assert np.abs(mixed.astype(int) - mix(images, partners)).max() <= (1 if box is None else 0)
+    on_device = mix_batch(mix, torch.from_numpy(images), torch.from_numpy(partners)).numpy()
+    assert np.abs(on_device.astype(int) - mixed(mix, images, partners)).max() <= (1 if box is None else 0)
 
 
 @torch_test

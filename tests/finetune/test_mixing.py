@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+from helpers.mixing import mixed
 from helpers.tiny_network import (
     COUNT,
     INSTALLED,
@@ -30,19 +31,26 @@ if INSTALLED:
     import torch
     from torch.nn.functional import cross_entropy
 
+    from headstart.finetune.device_images import mix_batch
     from headstart.finetune.loop import local_batches
 
 
+@torch_test
 def test_mixup_blends_and_cutmix_pastes():
     images, partners = np.full((2, 4, 6, 3), 10, np.uint8), np.full((2, 4, 6, 3), 30, np.uint8)
     partner = np.array([1, 0])
-    assert (Mix(partner, 0.25, None)(images, partners) == 25).all()
-    pasted = Mix(partner, 1 - 6 / 24, (1, 2, 3, 5))(images, partners)
     is_inside = np.zeros((4, 6), bool)
     is_inside[1:3, 2:5] = True
-    assert (pasted[:, is_inside] == 30).all()
-    assert (pasted[:, ~is_inside] == 10).all()
-    assert (images == 10).all()
+
+    def mixed_on_device(mix, images, partners):
+        return mix_batch(mix, torch.from_numpy(images), torch.from_numpy(partners)).numpy()
+
+    for mix_images in (mixed_on_device, mixed):
+        assert (mix_images(Mix(partner, 0.25, None), images, partners) == 25).all()
+        pasted = mix_images(Mix(partner, 1 - 6 / 24, (1, 2, 3, 5)), images, partners)
+        assert (pasted[:, is_inside] == 30).all()
+        assert (pasted[:, ~is_inside] == 10).all()
+        assert (images == 10).all()
 
 
 @given(st.integers(0, 10**6), st.integers(2, 9), st.integers(1, 40), st.integers(1, 40), st.floats(0.1, 5))
@@ -50,7 +58,7 @@ def test_lambda_of_cutmix_is_the_share_of_the_image_that_is_left(seed, count, he
     mix = draw_mix(FineTuneConfig(cutmix=alpha), count, (height, width), [seed, 1, 2])
     assert sorted(mix.partner) == list(range(count))
     images, partners = np.zeros((count, height, width, 3), np.uint8), np.ones((count, height, width, 3), np.uint8)
-    assert (mix(images, partners) == 0).mean() == pytest.approx(mix.lam)
+    assert (mixed(mix, images, partners) == 0).mean() == pytest.approx(mix.lam)
     again = draw_mix(FineTuneConfig(cutmix=alpha), count, (height, width), [seed, 1, 2])
     assert (again.lam, again.box, list(again.partner)) == (mix.lam, mix.box, list(mix.partner))
 
@@ -97,7 +105,7 @@ def test_mixed_images_are_trained_on_with_soft_labels(mixing):
     partners = order[mix.partner]
     soft_labels = mix.lam * np.eye(2)[LABELS[order]] + (1 - mix.lam) * np.eye(2)[LABELS[partners]]
     by_hand = copy.deepcopy(network)
-    scores = by_hand(torch.from_numpy(mix(PIXELS[order], PIXELS[partners])))
+    scores = by_hand(torch.from_numpy(mixed(mix, PIXELS[order], PIXELS[partners])))
     loss = cross_entropy(scores, torch.from_numpy(soft_labels.astype(np.float32)), label_smoothing=0.1)
     loss.backward()
     assert 0.02 < mix.lam < 0.98

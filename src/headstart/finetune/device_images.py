@@ -47,7 +47,10 @@ def warp_batch(pixels: Tensor, views: Views, rows: NDArray[np.int64]) -> Tensor:
 
 
 def mix_batch(mix: Mix, images: Tensor, partners: Tensor) -> Tensor:
-    """Do what ``Mix`` does, for tensors on any device."""
+    """Return images [b, height, width, 3] uint8 with their partners, in the same order, mixed into them.
+
+    Mixup rounds the weighted mean to the nearest level; cutmix copies the box. On any device.
+    """
     if mix.box is None:
         return (mix.lam * images.float() + (1 - mix.lam) * partners.float()).round().to(torch.uint8)
     top, left, bottom, right = mix.box

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from headstart.finetune.options import FineTuneConfig
 
-Pixels = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Mix:
@@ -25,16 +23,6 @@ class Mix:
     partner: NDArray[np.int64]
     lam: float
     box: tuple[int, int, int, int] | None
-
-    def __call__(self, images: Pixels, partners: Pixels) -> Pixels:
-        """Return images [b, height, width, 3] with their partners, in the same order, mixed into them."""
-        if self.box is None:
-            blended = self.lam * images.astype(np.float32) + (1 - self.lam) * partners.astype(np.float32)
-            return np.rint(blended).astype(np.uint8)
-        top, left, bottom, right = self.box
-        mixed = images.copy()
-        mixed[:, top:bottom, left:right] = partners[:, top:bottom, left:right]
-        return mixed
 
 
 def draw_mix(config: FineTuneConfig, count: int, size: tuple[int, int], seed: Sequence[int]) -> Mix | None:
