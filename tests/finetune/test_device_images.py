@@ -134,11 +134,19 @@ def test_nothing_is_recorded_where_it_cannot_be():
     network, parameters = tiny_network(), ()
     [batch] = loop.local_batches(tiny_task(network, FineTuneConfig(**PLAIN)), [np.arange(4)], 1)
     loss = Loss(MixedPrecision.of("fp32", "cpu"), torch.ones(2), 0.0)
-    assert Recorder().recording_for(network, batch, loss, parameters, (4, 4)) is None  # no CUDA
     pretended = replace(batch, pixels=SimpleNamespace(device=torch.device("cuda")))
-    network.norm1.train()
-    assert Recorder().recording_for(network, pretended, loss, parameters, (4, 4)) is None  # statistics would move
-    network.eval()
-    network.provider = "keras"
+    frozen, keras = FineTuneConfig(**PLAIN), tiny_network()
+    keras.provider = "keras"
+    for config, body, device in (
+        (frozen, network, "cpu"),
+        (frozen, network, "mps"),
+        (replace(frozen, batch_norm="update"), network, "cuda"),  # statistics would move
+        (replace(frozen, precision="fp16"), network, "cuda"),
+        (frozen, keras, "cuda"),
+    ):
+        recorder = Recorder.of(config, body, torch.device(device))
+        assert recorder.recording_for(body, pretended, loss, parameters, (4, 4)) is None
+        assert not recorder.is_possible
     assert Recorder().recording_for(network, pretended, loss, parameters, (4, 4)) is None
-    assert Recorder(is_possible=False).recording_for(tiny_network(), pretended, loss, parameters, (4, 4)) is None
+    for precision in ("fp32", "bf16"):
+        assert Recorder.of(replace(frozen, precision=precision), network, torch.device("cuda")).is_possible

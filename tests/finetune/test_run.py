@@ -17,6 +17,7 @@ from helpers.frameworks import marked, predict_in_new_process
 import headstart as hs
 from headstart.errors import BackboneError, DataError, HeadstartError, OptionError
 from headstart.finetune import FineTuneConfig, fine_tune
+from headstart.machine import has_bf16
 from headstart.model.folder import write_model
 from headstart.splits.groups import Groups
 
@@ -154,26 +155,33 @@ def test_out_of_memory_checks_the_start_in_parts(builtin_fit, device):
 
 @torch_test
 @pytest.mark.parametrize(("processes", "kept"), [(1, 7), (3, 2)])
-def test_processes_of_a_run_share_the_memory_for_images(builtin_fit, monkeypatch, processes, kept):
+def test_processes_share_the_memory_for_images_and_trainings_a_recorder_for_what_is_resolved(
+    builtin_fit, monkeypatch, processes, kept
+):
     import torch
 
     from headstart.finetune import image_loader
     from headstart.finetune import run as module
 
     class Made(Exception):
-        """The loader was made, which is all that this test needs."""
+        """The task was made, which is all that this test needs."""
 
-    def stop(network, images, *_):
-        raise Made(len(images._kept))
+    def stop(network, images, *rest):
+        raise Made(len(images._kept), rest[-1])
+
+    def note(config, network, device):
+        return config.batch_norm, config.precision, config.batch_size, network.provider, device.type
 
     preprocess = builtin_fit.data.backbone.preprocess
     monkeypatch.setattr(image_loader, "memory_budget", lambda: 7 * preprocess.height * preprocess.width * 3)
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=processes, mixed_precision="no")
     monkeypatch.setattr(module, "Accelerator", lambda: accelerator)
     monkeypatch.setattr(module, "Task", stop)
+    monkeypatch.setattr(module.Recorder, "of", note)
     with pytest.raises(Made) as made:
-        module.run(builtin_fit, FineTuneConfig(precision="fp32"), lambda _: None)
-    assert made.value.args == (kept,)
+        module.run(builtin_fit, FineTuneConfig(batch_norm="update"), lambda _: None)
+    resolved = "bf16" if has_bf16() else "fp32"
+    assert made.value.args == (kept, ("update", resolved, 16, "headstart-s", "cpu"))
 
 
 @torch_test

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
 from headstart.finetune.network import Network
+from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import MixedPrecision
 
 WARM_UP_PASSES = 2  # before a recording, in which libraries choose and load their kernels
@@ -90,21 +91,24 @@ class Recording:
 class Recorder:
     """The last recording, which the folds share. Without ``is_possible`` there is none."""
 
-    is_possible: bool = True
+    is_possible: bool = False
     recording: Recording | None = None
+
+    @classmethod
+    def of(cls, config: FineTuneConfig, network: Network, device: torch.device) -> Recorder:
+        """Return one that records on CUDA where batch norms keep their statistics, in fp32 and bf16, layers of PyTorch.
+
+        The precision of ``config`` is resolved.
+        """
+        keeps_statistics = config.batch_norm == "frozen"
+        is_recorded = keeps_statistics and config.precision != "fp16" and network.provider != "keras"
+        return cls(is_possible=device.type == "cuda" and is_recorded)
 
     def recording_for(
         self, network: Network, batch: LocalBatch, loss: Loss, parameters: Sequence[Tensor], size: tuple[int, int]
     ) -> Recording | None:
-        """Return a recording for batches of up to so many images in this process and in all, if it is possible.
-
-        It is on CUDA where batch norms keep their statistics, in fp32 and bf16, for networks of PyTorch.
-        """
-        is_cuda = batch.pixels.device.type == "cuda"
-        trains_statistics = any(isinstance(m, torch.nn.BatchNorm2d) and m.training for m in network.modules())
-        if not (is_cuda and self.is_possible) or trains_statistics:
-            return None
-        if loss.precision.dtype is torch.float16 or network.provider == "keras":
+        """Return a recording for batches of up to so many images in this process and in all, if it is possible."""
+        if not self.is_possible:
             return None
         if self.recording is not None and _is_same(self.recording, batch, parameters, size):
             return self.recording

@@ -43,8 +43,8 @@ EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 32, 128  # images at a time wit
 class Task:
     """What all trainings of a fine-tuning share.
 
-    ``labels`` [n], 0 to ``classes`` - 1, are those of the n images that ``images`` loads. ``config.precision`` is
-    resolved: not "auto". ``recorder`` holds what they share on CUDA.
+    ``labels`` [n], 0 to ``classes`` - 1, are those of the n images that ``images`` loads. Precision and batch
+    size of ``config`` are resolved: not "auto", not None. ``recorder`` holds what they share on CUDA.
     """
 
     network: Network
@@ -64,7 +64,8 @@ class Task:
     @property
     def batch_size(self) -> int:
         """The number of images in a step of all processes."""
-        return self.config.batch_size_for(self.device.type, len(self.labels))
+        assert self.config.batch_size is not None
+        return self.config.batch_size
 
 
 @dataclass(frozen=True)
@@ -227,20 +228,13 @@ def make_optimizer(network: Network, plan: TrainingPlan, config: FineTuneConfig)
     return optimizers.make_optimizer(torch, config.optimizer, groups, config.learning_rate, 0.0)
 
 
-def evaluation_batch(device: torch.device) -> int:
-    """Return how many images at a time are evaluated on a device.
-
-    On an accelerator it is always that many: libraries take seconds to prepare for batches of another size.
-    """
-    return EVALUATION_BATCH if device.type == "cpu" else ACCELERATOR_EVALUATION_BATCH
-
-
 def in_parts_that_fit(device: torch.device, compute: Callable[[int], Result]) -> Result:
     """Return ``compute(size)`` for the number of images that are evaluated at a time, halved while memory is too small.
 
-    Raises BackboneError where it is too small for one image.
+    On an accelerator all batches must have that many: libraries take seconds to prepare for batches of another size.
+    Raises BackboneError where memory is too small for one image.
     """
-    size = evaluation_batch(device)
+    size = EVALUATION_BATCH if device.type == "cpu" else ACCELERATOR_EVALUATION_BATCH
     while True:
         try:
             return compute(size)

@@ -142,7 +142,7 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     indices = data.features.index[data.split.train].tolist()
     processes = accelerator.num_processes
     images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads, processes)
-    recorder = Recorder(is_possible=config.batch_norm == "frozen")
+    recorder = Recorder.of(config, network, accelerator.device)
     classes = len(data.split.classes)
     task = Task(network, images, data.split.labels, classes, config, options.seed, accelerator, recorder)
     log = log if accelerator.is_main_process else _log_nothing
