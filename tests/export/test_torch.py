@@ -254,6 +254,10 @@ KINDS = {
         ],
         {"w": _f(4, 3), "b": _f(4)},
     ),
+    "dense without bias": (
+        [N("Flatten", ["x"], ["f"], axis=-3), N("Gemm", ["f", "w", ""], ["y"], alpha=0.01)],
+        {"w": _f(192, 3)},
+    ),
     "layer norm": ([N("LayerNormalization", ["x", "w"], ["y"], axis=-1, epsilon=1e-3)], {"w": _f(8)}),
     "slices": (
         [N("Slice", ["x", "a", "e", "d", "s"], ["y"])],
@@ -310,6 +314,37 @@ def test_an_operator_without_translation_is_named():
 
     with pytest.raises(OptionError, match="no translation of the operator LRN; export --to onnx"):
         OnnxModule(_graph([N("LRN", ["x"], ["y"], size=3)], {}))
+
+
+UNTRANSLATED = {
+    "cast of a shape": (
+        [N("Shape", ["x"], ["s"]), N("Cast", ["s"], ["c"], to=TensorProto.INT64), N("Reshape", ["x", "c"], ["y"])],
+        "cannot translate this graph",
+    ),
+    "product of a shape": (
+        [N("Shape", ["x"], ["s"]), N("Mul", ["s", "one"], ["c"]), N("Reshape", ["x", "c"], ["y"])],
+        "cannot translate this graph",
+    ),
+    "constant numbers": (
+        [N("Constant", [], ["n"], value_ints=[0, -1]), N("Reshape", ["x", "n"], ["y"])],
+        "cannot translate this graph",
+    ),
+    "flatten": ([N("Flatten", ["x"], ["y"], axis=2)], "no translation of a Flatten at axis 2"),
+}
+
+
+@pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", UNTRANSLATED)
+def test_a_graph_that_cannot_be_translated_is_an_error_of_one_line(kind, folder, tmp_path):
+    from headstart.export.about import read_parity
+    from headstart.export.to_torch import write
+
+    nodes, said = UNTRANSLATED[kind]
+    graph = _graph(nodes, {"one": _i(1)}).SerializeToString()
+    with pytest.raises(OptionError, match=rf"^--to torch (has )?{said}[^\n]*; export --to onnx\.$"):
+        write(graph, read_parity(folder)[0], None, ExportOptions(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.zoo

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from headstart.backbones.onnx.limits import BATCH, MAX_LIVE_BYTES, MAX_MULTIPLY_ADDS
-from headstart.errors import ModelError, missing_extra, untrusted
+from headstart.errors import HeadstartError, ModelError, OptionError, missing_extra, one_line, untrusted
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.answers import Answers, join
 from headstart.export.formats import ExportOptions, Format, Pixels, Run, Target, snippet_target, write_snippet
@@ -35,11 +35,18 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
 
     from headstart.export.torch_module import OnnxModule
 
-    module = OnnxModule(onnx.load_model_from_string(graph)).eval()
     batch = about.batch or 2  # 1 would be taken for a size that is always 1
     example = torch.zeros(batch, about.preprocess.height, about.preprocess.width, 3, dtype=torch.uint8)
     sizes = None if about.batch else {"pixels": {0: torch.export.Dim("batch", min=1, max=4096)}}
-    program: Any = torch.export.export(module, (example,), dynamic_shapes=sizes)
+    try:
+        module = OnnxModule(onnx.load_model_from_string(graph)).eval()
+        program: Any = torch.export.export(module, (example,), dynamic_shapes=sizes)
+    except HeadstartError:
+        raise
+    except Exception as error:  # a form of a node that the translations do not foresee ends in any exception
+        raise OptionError(
+            f"--to torch cannot translate this graph: {one_line(error, 200).rstrip('.')}; export --to onnx."
+        ) from None
     for node in program.graph.nodes:  # which function of which file of this machine it comes from
         for key in set(node.meta) - {"val"}:
             del node.meta[key]

@@ -112,12 +112,19 @@ def _max_pool(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[in
     return functional.max_pool2d(x, kernel, list(strides), 0, list(dilations))
 
 
+def _flatten(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
+    axis = attribute(node, "axis", 1)
+    if axis not in (1, 1 - values[0].ndim):  # PyTorch's keeps the axes before, ONNX joins them to one
+        raise OptionError(f"--to torch has no translation of a Flatten at axis {axis}; export --to onnx.")
+    return values[0].flatten(1)
+
+
 def _gemm(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
     first, second = values[:2]
     first = first.t() if attribute(node, "transA", 0) else first
     second = second.t() if attribute(node, "transB", 0) else second
     product = (first @ second) * attribute(node, "alpha", 1.0)
-    return product + values[2] * attribute(node, "beta", 1.0) if len(values) > 2 else product
+    return product + values[2] * attribute(node, "beta", 1.0) if len(values) > 2 and values[2] is not None else product
 
 
 def _clip(_: onnx.NodeProto, values: Sequence[Value], numbers: Sequence[list[int] | None]) -> Tensor:
@@ -255,7 +262,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "Concat": lambda node, values, _: torch.cat(list(values), attribute(node, "axis", 0)),
     "Conv": _conv,
     "Expand": _expand,
-    "Flatten": lambda node, values, _: values[0].flatten(attribute(node, "axis", 1)),
+    "Flatten": _flatten,
     "Gather": _gather,
     "Gelu": _gelu,
     "Gemm": _gemm,
