@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from headstart.errors import MissingExtraError, ModelError, OptionError
 from headstart.export import ExportOptions, export_model, verify_export
-from headstart.export.torch_archive import checked_archive
+from headstart.export.torch_archive import OPERATIONS, checked_archive
 from headstart.model.folder import read_model
 
 N = helper.make_node
@@ -243,6 +243,22 @@ KINDS = {
         {"w": _f(3, 1, 3, 3), "b": _f(3)},
     ),
     "max pool": ([N("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])], {}),
+    "average pool": (
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 0])],
+        {},
+    ),
+    "average pool, pads counted": (
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)],
+        {},
+    ),
+    "average pool, rounded up": (
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)],
+        {},
+    ),
+    "batch norm": (
+        [N("BatchNormalization", ["x", "w", "b", "m", "v"], ["y"], epsilon=0.1)],
+        {"w": _f(3), "b": _f(3) + 1, "m": _f(3) * 50, "v": np.abs(_f(3)) * 900},
+    ),
     "one limit": ([N("Clip", ["x", "", "l"], ["y"])], {"l": np.float32(6)}),
     "gelu": ([N("Mul", ["x", "s"], ["m"]), N("Gelu", ["m"], ["y"], approximate="tanh")], {"s": np.float32(0.01)}),
     "hard sigmoid": ([N("Mul", ["x", "s"], ["m"]), N("HardSigmoid", ["m"], ["y"])], {"s": np.float32(0.05)}),
@@ -299,7 +315,10 @@ def test_every_kind_of_node_is_translated_and_any_batch_is_taken(kind):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     sizes = {"pixels": {0: torch.export.Dim("batch", min=1, max=64)}}
     example = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
-    network = torch.export.export(OnnxModule(model).eval(), (example,), dynamic_shapes=sizes).module()
+    program = torch.export.export(OnnxModule(model).eval(), (example,), dynamic_shapes=sizes)
+    called = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    assert {f"torch.ops.{operation}" for operation in called} <= OPERATIONS  # others verify would refuse
+    network = program.module()
     for batch in (1, 2, 5):
         pixels = np.random.default_rng(batch).integers(0, 256, (batch, 8, 8, 3), np.uint8)
         (expected,) = session.run(["y"], {"pixels": pixels})
@@ -330,6 +349,10 @@ UNTRANSLATED = {
         "cannot translate this graph",
     ),
     "flatten": ([N("Flatten", ["x"], ["y"], axis=2)], "no translation of a Flatten at axis 2"),
+    "average pool": (
+        [N("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], pads=[0, 0, 1, 1])],
+        "no translation of such an AveragePool",
+    ),
 }
 
 

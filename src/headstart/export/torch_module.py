@@ -112,6 +112,24 @@ def _max_pool(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[in
     return functional.max_pool2d(x, kernel, list(strides), 0, list(dilations))
 
 
+def _average_pool(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
+    top, left, bottom, right = _pads(node)
+    kernel = list(attribute(node, "kernel_shape", []))
+    ones = [1] * len(kernel)
+    if (top, left) != (bottom, right) or list(attribute(node, "dilations", ones)) != ones:
+        raise OptionError("--to torch has no translation of such an AveragePool; export --to onnx.")
+    strides, rounds_up = list(attribute(node, "strides", ones)), bool(attribute(node, "ceil_mode", 0))
+    counts_pads = bool(attribute(node, "count_include_pad", 0))
+    return functional.avg_pool2d(values[0], kernel, strides, (top, left), rounds_up, counts_pads)
+
+
+def _batch_norm(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
+    if attribute(node, "training_mode", 0) or len(node.output) > 1:
+        raise OptionError("--to torch has no translation of a BatchNormalization in training; export --to onnx.")
+    x, scale, bias, mean, variance = values
+    return functional.batch_norm(x, mean, variance, scale, bias, eps=attribute(node, "epsilon", 1e-5))
+
+
 def _flatten(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
     axis = attribute(node, "axis", 1)
     if axis not in (1, 1 - values[0].ndim):  # PyTorch's keeps the axes before, ONNX joins them to one
@@ -257,6 +275,8 @@ TRANSLATIONS: dict[str, Translation] = {
             "Tanh": torch.tanh,
         }.items()
     },
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Cast": lambda node, values, _: values[0].to(DTYPES[attribute(node, "to", 1)]),
     "Clip": _clip,
     "Concat": lambda node, values, _: torch.cat(list(values), attribute(node, "axis", 0)),
