@@ -156,6 +156,12 @@ def doubling(graph):
     graph.node.extend(onnx.helper.make_node("Concat", [a, a], [b], axis=3) for a, b in pairwise(names))
 
 
+def another_input(graph):
+    graph.input[0].name = "images\n"
+    for node in graph.node:
+        node.input[:] = ["images\n" if name == "pixels" else name for name in node.input]
+
+
 def short_weights(graph):
     tensor = next(tensor for tensor in graph.initializer if len(tensor.raw_data) > 100)
     tensor.raw_data = tensor.raw_data[:100]
@@ -293,6 +299,12 @@ def test_damaged_folders_are_refused_in_one_line(name, model, monkeypatch, tmp_p
     assert "\n" not in str(error_info.value)
     assert len(str(error_info.value)) > 20
     assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_an_input_of_another_name_is_named(model):
+    other_graph(another_input)(model)
+    with pytest.raises(ModelError, match=r"model\.onnx has the inputs 'images\\n', not 'pixels'; refused\.$"):
+        hs.load(model)
 
 
 def test_a_damaged_run_does_not_keep_a_model_from_predicting(model, photos):

@@ -10,16 +10,13 @@ import onnx
 from onnx import helper
 
 from headstart import backbones
-from headstart.backbones.onnx.external_data import has_external_data, parse_graph
-from headstart.backbones.onnx.limits import check_size
-from headstart.backbones.onnx.shapes import infer_shapes
-from headstart.errors import BackboneError, HeadstartError, ModelError, OptionError, untrusted
+from headstart.errors import HeadstartError, ModelError, OptionError
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.answers import Answers
 from headstart.export.formats import Pixels, Run
 from headstart.features.runtime import Compute, Graph, load_graph, run_padded
 from headstart.model.compose import compose
-from headstart.model.graph_check import is_remembered, remember
+from headstart.model.graph_check import check_graph
 from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 
@@ -87,20 +84,5 @@ def read_onnx(path: Path, about: About, input: str = "pixels") -> bytes:
     content = path.read_bytes()
     size = ANY_SIZE if about.any_size else (about.preprocess.height, about.preprocess.width)
     checked = hashlib.sha256(content + f"{input} {size} {about.batch}".encode()).hexdigest()
-    if is_remembered(checked):
-        return content
-    try:
-        with untrusted(str(path), ModelError):
-            model = parse_graph(content, path)
-            if has_external_data(model):
-                raise ModelError(f"{path} refers to other files; refused.")
-            inputs = [value.name for value in model.graph.input]
-            if inputs != [input]:
-                raise ModelError(
-                    f"{path} has the inputs {', '.join(inputs)[:100]}, not {input}; export the model again."
-                )
-            check_size(model.graph, infer_shapes(model, input, input == "pixels", size), about.batch)
-    except BackboneError as error:
-        raise ModelError(f"{path} cannot be used: {error}") from None
-    remember(checked)
+    check_graph(content, checked, size, about.batch, str(path), input)
     return content

@@ -141,7 +141,7 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
     except OptionError as error:
         raise ModelError(f"{path}: config.json cannot be used: {error}") from None
     graph = _read_graph(path, expected_hash)
-    check_graph(graph, str(expected_hash), preprocess, batch, path / "model.onnx")
+    check_graph(graph, str(expected_hash), (preprocess.height, preprocess.width), batch, f"{path}: model.onnx")
     golden = _golden(path, config, preprocess, len(classes))
     return Model(
         classes,
