@@ -387,6 +387,29 @@ def test_a_program_that_takes_too_much_memory_is_refused(folder):
         _check_size(Large(), read_parity(folder)[0])  # 8 images, 400 times, in fp32: 1.8 GiB twice
 
 
+@pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pool", ["max_pool2d", "avg_pool2d"])
+def test_the_work_of_pools_counts(folder, monkeypatch, pool):
+    """An output of 8 images, 3 channels and 5 by 7 places, of windows of 4 by 6."""
+    import torch
+
+    from headstart.export import to_torch
+    from headstart.export.about import read_parity
+
+    class Pools(torch.nn.Module):
+        def forward(self, pixels):
+            return getattr(torch.nn.functional, pool)(pixels.permute(0, 3, 1, 2).float()[..., :8, :12], [4, 6], 1)
+
+    about = read_parity(folder)[0]
+    work = 3 * 5 * 7 * 4 * 6  # multiply-adds for an image
+    monkeypatch.setattr(to_torch, "MAX_MULTIPLY_ADDS", work)
+    to_torch._check_size(Pools(), about)
+    monkeypatch.setattr(to_torch, "MAX_MULTIPLY_ADDS", work - 1)
+    with pytest.raises(ModelError, match="multiply-adds for an image; refused"):
+        to_torch._check_size(Pools(), about)
+
+
 def test_fewer_bits_are_refused(model_folder, tmp_path):
     with pytest.raises(OptionError, match="--to torch has no int8; choose fp32"):
         export_model(read_model(model_folder), "torch", tmp_path / "export", ExportOptions("int8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import weakref
 from importlib import metadata, util
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +110,21 @@ def _check_size(network: torch.nn.Module, about: About) -> None:
         def less(self, size: int) -> None:
             self.now -= size
 
-    with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, Memory():
+    pools = {torch.ops.aten.max_pool2d_with_indices: _pool_work, torch.ops.aten.avg_pool2d: _pool_work}
+    counter = FlopCounterMode(display=False, custom_mapping=pools)
+    with FakeTensorMode(allow_non_fake_inputs=True), counter, Memory():
         network(torch.zeros(batch, about.preprocess.height, about.preprocess.width, 3, dtype=torch.uint8))
     if counter.get_total_flops() / 2 / batch > MAX_MULTIPLY_ADDS:
         raise ModelError(f"{FILE} takes more than {MAX_MULTIPLY_ADDS:.0e} multiply-adds for an image; refused.")
+
+
+def _pool_work(_: Any, kernel: Any, *__: Any, out_shape: Any, **___: Any) -> int:
+    """Return the work of a pool, for which PyTorch counts none: that of a convolution of each channel by itself.
+
+    ``out_shape`` is the shape of its output, or, of a max pool, the shapes of its outputs.
+    """
+    shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]
+    return int(2 * prod(shape) * prod(kernel if len(kernel) == 2 else [*kernel, *kernel]))
 
 
 def _runner(network: torch.nn.Module, about: About) -> Run:
