@@ -1,6 +1,7 @@
 """``ImageClassifier`` as a scikit-learn estimator."""
 
 import pickle
+import re
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import headstart as hs
 from headstart.classifier import FitOptions
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, ModelError, OptionError
 
 
 def test_fit_and_predict_on_a_folder(photos):
@@ -51,6 +52,10 @@ def test_the_report_of_a_fit_is_written_and_a_loaded_model_says_where_its_own_is
     assert f"{accuracy.correct} of {accuracy.count}" in (folder / "report.html").read_text("utf-8")
     with pytest.raises(OptionError, match="headstart open FOLDER"):
         hs.load(classifier.save(tmp_path / "model")).report(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "report"):
+        with pytest.raises(ModelError, match=rf"^Cannot make the folder {re.escape(str(folder))}: [^\n]+\.$"):
+            classifier.report(folder)
 
 
 def test_labels_keep_their_type_and_groups_are_used(photos):

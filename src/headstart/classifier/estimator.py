@@ -19,7 +19,7 @@ from headstart.classifier.fit import fit_dataset
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
-from headstart.errors import DataError, NotFittedError, OptionError
+from headstart.errors import DataError, ModelError, NotFittedError, OptionError
 from headstart.features import Compute
 from headstart.features.features import Progress
 from headstart.heads.mlp import MlpConfig
@@ -198,8 +198,8 @@ class ImageClassifier:
         """Write the report of the fit, ``report.html``, and return its path.
 
         ``folder`` is best that of ``save``, where ``headstart open`` finds it; it is made where it is missing. Raises
-        OptionError for a loaded model, which has no images: its report is in its folder; ModelError if the page cannot
-        be written.
+        OptionError for a loaded model, which has no images: its report is in its folder; ModelError if the folder
+        or the page cannot be written.
         """
         from headstart.report import write_report  # this method alone: a fit without a report needs none of its code
 
@@ -208,7 +208,10 @@ class ImageClassifier:
             raise OptionError(
                 "A loaded model has no images to report on; headstart open FOLDER shows the report in its folder."
             )
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(f"Cannot make the folder {folder}: {error.strerror or error}.") from None
         return str(write_report(self.result_, folder))
 
     def verify(self) -> Verification:
