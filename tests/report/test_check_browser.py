@@ -160,6 +160,17 @@ def test_findings_are_filtered_by_text_kind_and_what_was_ticked(browser, checked
     assert shown() == f"{count} finding{'s' * (count != 1)}"
 
 
+def test_findings_are_found_by_the_classes_of_their_images(browser, checked):
+    dataset, result, _ = checked
+    label_of = {item.path: item.label for item in dataset.items}
+    by_reason = [LABELS[0] in finding.why for finding in result.findings]
+    by_class = [any(label_of.get(file) == LABELS[0] for file in finding.files) for finding in result.findings]
+    assert any(label and not reason for reason, label in zip(by_reason, by_class, strict=True))
+    element(browser, "#filter-text").send_keys(LABELS[0])
+    count = sum(reason or label for reason, label in zip(by_reason, by_class, strict=True))
+    assert element(browser, "#find-count").text.startswith(f"{count} finding{'s' * (count != 1)}")
+
+
 def test_all_but_the_first_are_dropped_and_the_keyboard_does_it(browser, checked):
     from selenium.webdriver.common.keys import Keys
 

@@ -75,6 +75,31 @@ def test_images_without_findings_come_after_those_with_and_are_limited(checked, 
     assert f"{hidden} more images without findings are not on this page" in page.read_text("utf-8")
 
 
+def test_images_of_findings_beyond_the_limits_are_not_among_those_without(checked, monkeypatch):
+    dataset, result, folder = checked
+    in_findings = {file for finding in result.findings for file in finding.files}
+    monkeypatch.setattr(check_page, "MAX_FINDINGS", 1)
+    monkeypatch.setattr(check_page, "MAX_FILES", 1)
+    data = page_data(write_check_page(dataset, result, folder / "page.html"))
+    paths = [image["path"] for image in data["images"]]
+    assert paths[: data["firstOther"]] == [result.findings[0].files[0]]
+    assert set(paths[1:]) == {item.path for item in dataset.items} - in_findings
+    assert len(in_findings) >= 3
+
+
+@pytest.mark.parametrize("previews", [0, 3, 1_000])
+def test_images_without_a_preview_are_counted(checked, monkeypatch, previews):
+    """Those of the unreadable file, and of others beyond the limit."""
+    dataset, result, folder = checked
+    monkeypatch.setattr(check_page, "MAX_OTHER_PREVIEWS", previews)
+    page = write_check_page(dataset, result, folder / "page.html")
+    data = page_data(page)
+    without = 1 + max(0, len(data["images"]) - data["firstOther"] - previews)
+    assert sum(not image["jpeg"] for image in data["images"]) == without
+    noun = "1 image has" if without == 1 else f"{without} images have"
+    assert f">{noun} no preview: a file could not be read, or" in page.read_text("utf-8")
+
+
 def test_a_label_issue_suggests_the_other_class(checked):
     _, result, _ = checked
     issues = [finding for finding in result.findings if finding.kind == "label_issue"]

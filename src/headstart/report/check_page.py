@@ -27,7 +27,7 @@ MAX_TABLE = 50_000  # rows of the table that the page can save
 MAX_FINDINGS = 5_000  # on the page
 MAX_FILES = 60  # of a finding
 MAX_OTHERS = 20_000  # images without a finding that can be found and corrected
-MAX_OTHER_PREVIEWS = 2_000
+MAX_OTHER_PREVIEWS = 1_300  # about as many as THUMBNAILS_BYTES hold: those of photographs have 6 kB each
 THUMBNAILS_BYTES = 8_000_000
 MAX_PATH = 160  # last characters of a path that are shown
 
@@ -79,7 +79,7 @@ def write_check_page(
         folder=plain(str(target.parent)),
         can_correct=table is not None,
         hidden_others=shown.hidden_others,
-        without_thumbnail=len(shown.feature_rows) - len(jpegs),
+        without_preview=len(shown.index_of) - len(jpegs),
         script_data=json_element(json.dumps(content, separators=(",", ":"))),
     )
     write_file(page, html)
@@ -124,7 +124,8 @@ class _Images:
     ) -> None:
         self._items = {item.path: item for item in dataset.items}
         paths = dict.fromkeys(path for finding in findings for path in finding.files[:MAX_FILES])
-        others = [path for path in table_rows if path not in paths]
+        in_findings = {path for finding in result.findings for path in finding.files}  # also in those beyond the limits
+        others = [path for path in table_rows if path not in in_findings]
         self.first_other, self.hidden_others = len(paths), max(0, len(others) - MAX_OTHERS)
         self.index_of = {path: i for i, path in enumerate([*paths, *others[:MAX_OTHERS]])}
         row_of = {dataset.items[int(i)].path: row for row, i in enumerate(result.features.index)}

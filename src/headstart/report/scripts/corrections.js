@@ -217,7 +217,8 @@ function showFindings() {
     const findings = kind.findings.filter((finding) => {
       if (certainty && finding.certainty !== certainty) return false;
       if (onlyChanged && !finding.images.some((i) => changes.has(i))) return false;
-      const texts = [finding.why, ...finding.images.map((i) => data.images[i].path)];
+      const images = finding.images.map((i) => data.images[i]);
+      const texts = [finding.why, ...images.flatMap(({ path, label }) => [path, label])];
       return !text || texts.some((part) => part.toLowerCase().includes(text));
     });
     shown += findings.length;
