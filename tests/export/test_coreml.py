@@ -49,6 +49,17 @@ class models:
 """
 
 
+def test_fp16_without_force_is_refused_before_anything_is_installed(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.export.to_coreml.install", lambda *_, **__: pytest.fail("it was installed"))
+    said = (
+        r"^--to coreml --precision fp16 is written with --force alone: "
+        r"its fp16 arithmetic is that of the device, which nothing here proves\.$"
+    )
+    with pytest.raises(VerifyError, match=said):
+        export_model(read_model(model_folder), "coreml", tmp_path / "export", ExportOptions("fp16"))
+    assert not (tmp_path / "export").exists()
+
+
 @pytest.fixture(scope="module")
 def coreml():
     """The toolchain; it is only installed where that is asked for: it takes 300 MB."""

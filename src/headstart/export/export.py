@@ -78,6 +78,9 @@ def export_model(
     options = options or ExportOptions()
     format = find_format(to)
     precision = check_options(format, model, options)
+    if precision in format.only_forced and not force:
+        why = _not_proven_arithmetic(precision)
+        raise VerifyError(f"--to {format.name} --precision {precision} is written with --force alone: {why}.")
     about = About.of(model, to, precision, any_size=options.any_size, scales=format.scales and not options.any_size)
     target_folder, notes = check_output_folder(output), []
     if data is None:
@@ -132,7 +135,7 @@ def _prove_and_record(
             target.close()
     problems = [*(() if proof is None else proof.problems), *_lossy_problems(about, model, data, counted)]
     if about.precision in format.only_forced:
-        problems.append(f"its {about.precision} arithmetic is that of the device, which nothing here proves")
+        problems.append(_not_proven_arithmetic(about.precision))
     if problems and not images.force:
         raise VerifyError(
             f"The {format.name} export does not answer as the model does, and was not written: {'; '.join(problems)}. "
@@ -162,6 +165,10 @@ def _prove_and_record(
     (folder / PARITY).write_bytes(to_json(parity, indent=1))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.parent.name != "proof")
     return Export(folder, about, size, proof, data, counted, tuple(not_proven), tuple(notes), tuple(problems), parity)
+
+
+def _not_proven_arithmetic(precision: str) -> str:
+    return f"its {precision} arithmetic is that of the device, which nothing here proves"
 
 
 def _front(format: Format, about: About, model: Model) -> str:
