@@ -189,17 +189,18 @@ def test_answers_of_the_wrong_length_are_an_error_and_unread_images_have_none():
     assert (answers.unread, bool(np.isnan(answers.ood_scores[0]))) == ({0: "no"}, True)
 
 
-def test_the_page_is_served_to_this_machine_until_it_is_interrupted(tmp_path, monkeypatch):
-    (tmp_path / "index.html").write_text("the page")
+def answers_of_the_server(folder, requests, monkeypatch):
+    """Serve a folder, ask for each (path, host), a host of None being the right one, and return the responses."""
     found = []
 
     def show(address):
         def visit():
-            connection = HTTPConnection(address.removeprefix("http://").rstrip("/"))
-            for host in (address.removeprefix("http://").rstrip("/"), "example.org"):
-                connection.request("GET", "/", headers={"Host": host})
+            own = address.removeprefix("http://").rstrip("/")
+            connection = HTTPConnection(own)
+            for path, host in requests:
+                connection.request("GET", path, headers={"Host": host or own})
                 response = connection.getresponse()
-                found.append((response.status, b"the page" in response.read()))
+                found.append((response.status, response.headers["Content-Type"], response.read()))
             interrupted.set()
 
         Thread(target=visit, daemon=True).start()
@@ -214,8 +215,33 @@ def test_the_page_is_served_to_this_machine_until_it_is_interrupted(tmp_path, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", serve)
-    serve_page(tmp_path, show)
-    assert found == [(200, True), (403, False)]
+    serve_page(folder, show)
+    return found
+
+
+def test_the_page_is_served_to_this_machine_until_it_is_interrupted(tmp_path, monkeypatch):
+    (tmp_path / "index.html").write_text("the page")
+    found = answers_of_the_server(tmp_path, [("/", None), ("/", "example.org")], monkeypatch)
+    assert [(status, b"the page" in body) for status, _, body in found] == [(200, True), (403, False)]
+
+
+def test_the_types_of_files_are_not_those_of_the_system(tmp_path, monkeypatch):
+    expected = {
+        "index.html": "text/html",
+        "app.js": "text/javascript",
+        "ort.mjs": "text/javascript",
+        "ort.wasm": "application/wasm",
+        "about.json": "application/json",
+        "style.css": "text/css",
+        "icon.svg": "image/svg+xml",
+        "manifest.webmanifest": "application/manifest+json",
+    }
+    for name in expected:
+        (tmp_path / name).write_bytes(b"")
+    for function in ("guess_type", "guess_file_type"):  # the second from Python 3.13
+        monkeypatch.setattr(f"mimetypes.{function}", lambda *_, **__: ("text/plain", None), raising=False)
+    found = answers_of_the_server(tmp_path, [(f"/{name}", None) for name in expected], monkeypatch)
+    assert [kind for _, kind, _ in found] == list(expected.values())
 
 
 def test_only_the_web_has_a_page_to_open(model_folder, tmp_path):

@@ -20,12 +20,15 @@ from typing import Any
 from headstart.errors import MissingExtraError, ModelError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-TYPES = {
+TYPES = {  # of the files of a page: what the system says of an ending may be wrong
+    ".css": "text/css",
     ".html": "text/html",
     ".js": "text/javascript",
-    ".mjs": "text/javascript",
     ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
 }
 ARGUMENTS = ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions")
 WAIT_SECONDS = 10.0  # that a request for work is held open

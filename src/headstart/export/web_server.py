@@ -7,8 +7,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from headstart.export.browser import TYPES
+
 
 class _Handler(SimpleHTTPRequestHandler):
+    # Browsers run no module of another type, and the registry of Windows may say that .js is text/plain.
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | TYPES
+
     def do_GET(self) -> None:  # the name is that of http.server
         """Send a file, but not to a page of another name that was resolved to this machine (DNS rebinding)."""
         assert isinstance(self.server, ThreadingHTTPServer)
