@@ -12,6 +12,8 @@ from headstart.cli import app
 from headstart.data import open_dataset
 from headstart.errors import OptionError, VerifyError
 from headstart.export import ExportOptions, export_model
+from headstart.export.graphs import runner
+from headstart.features.runtime import Graph, RuntimeInfo
 from headstart.model.folder import read_model
 
 
@@ -42,6 +44,22 @@ def test_an_export_is_proven_on_golden_low_margin_files_and_the_recorded_data(ex
     assert parity["runtime"]["name"] == ("onnxruntime" if to == "onnx" else "openvino")
     assert str(photos) not in json.dumps(parity)
     assert set(parity["files"]) >= {"README.md", "preprocess.py", "proof/expected.npz", "proof/exif_6.jpg"}
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(None, [8, 8, 5]), (4, [4] * 6)])
+def test_a_graph_is_run_on_as_many_images_as_its_memory_was_checked_for(batch, sizes):
+    found = []
+
+    def call(images):
+        found.append(len(images))
+        values = images[:, 0, 0, 0].astype(np.float32)
+        return [np.stack([values, 1 - values], axis=1), values[:, np.newaxis] * 2]
+
+    graph = Graph(RuntimeInfo("none", "0", "fp32"), ("probabilities", "distance"), 1, call)
+    answers = runner(graph, batch)(np.arange(21, dtype=np.uint8).reshape(21, 1, 1, 1))
+    assert found == sizes
+    assert answers.probabilities.tolist() == [[i, 1 - i] for i in range(21)]
+    assert answers.ood_scores.tolist() == [2 * i for i in range(21)]
 
 
 def test_low_margin_images_have_a_low_margin(exports, model):

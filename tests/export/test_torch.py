@@ -177,6 +177,45 @@ def test_the_program_of_the_readme_answers_and_the_file_names_no_path(folder, mo
         assert b"torch_module" not in b"".join(file.read(name) for name in file.namelist())
 
 
+@pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("labels", ["disc\nstripes", "stripes\ndisc\n", None])
+def test_other_labels_in_the_file_are_a_problem(folder, tmp_path, labels):
+    copy = shutil.copytree(folder, tmp_path / "export")
+    with zipfile.ZipFile(folder / "model.pt2") as old, zipfile.ZipFile(copy / "model.pt2", "w") as new:
+        for name in old.namelist():
+            if not name.endswith("extra/labels.txt"):
+                new.writestr(name, old.read(name))
+            elif labels is not None:
+                new.writestr(name, labels)
+    problems = verify_export(copy).problems
+    assert "labels.txt in model.pt2 names other classes, or in another order" in problems
+    assert len(problems) == 2  # and the hash of the file
+
+
+@pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_of_a_fixed_batch_answers_any_number_of_images(folder):
+    """It refuses another batch; the images that fill the last one are no answers."""
+    import torch
+
+    from headstart.export.graphs import runner
+    from headstart.export.to_torch import _graph
+
+    class Means(torch.nn.Module):
+        def forward(self, pixels):
+            assert len(pixels) == 4
+            means = pixels.float().mean((1, 2, 3)) / 256
+            return {"distance": means.reshape(-1, 1) * 2, "probabilities": torch.stack([means, 1 - means], 1)}
+
+    pixels = np.arange(1, 8, dtype=np.uint8).reshape(7, 1, 1, 1).repeat(3, axis=3)
+    pixels.flags.writeable = False
+    answers = runner(_graph(Means()), 4)(pixels)
+    expected = np.arange(1, 8) / 256
+    assert answers.probabilities.tolist() == np.stack([expected, 1 - expected], 1).tolist()
+    assert answers.ood_scores.tolist() == (2 * expected).tolist()
+
+
 class Planted:
     """As it is unpickled it writes a file."""
 

@@ -10,6 +10,7 @@ import onnx
 from onnx import helper
 
 from headstart import backbones
+from headstart.backbones.onnx.limits import BATCH
 from headstart.errors import HeadstartError, ModelError, OptionError
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.answers import Answers
@@ -20,7 +21,6 @@ from headstart.model.graph_check import check_graph
 from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 
-BATCH = 16  # images that are run at a time
 ANY_SIZE = (1600, 1200)  # pixels of an image for which a graph that takes any size is checked
 
 
@@ -60,7 +60,7 @@ def reference(graph: bytes, about: About) -> Run:
 
 
 def runner(graph: Graph, batch: int | None) -> Run:
-    """Return what answers images [n, height, width, 3] by a loaded graph, some at a time."""
+    """Return what answers images [n, height, width, 3] by a loaded graph, ``batch`` or BATCH at a time."""
 
     def run(pixels: Pixels) -> Answers:
         step = batch or BATCH

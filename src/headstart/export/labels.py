@@ -11,7 +11,12 @@ from headstart.files import encode, escape_name
 
 def write_labels(about: About, folder: Path) -> None:
     """Write ``labels.txt``."""
-    (folder / "labels.txt").write_bytes(encode("\n".join(as_lines(about.classes)) + "\n"))
+    (folder / "labels.txt").write_bytes(encode(labels_text(about)))
+
+
+def labels_text(about: About) -> str:
+    """Return the content of ``labels.txt``."""
+    return "\n".join(as_lines(about.classes)) + "\n"
 
 
 def as_lines(names: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import weakref
+from dataclasses import replace
 from importlib import metadata, util
 from math import prod
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from headstart.backbones.onnx.limits import BATCH, MAX_LIVE_BYTES, MAX_MULTIPLY_ADDS
 from headstart.errors import HeadstartError, ModelError, OptionError, missing_extra, one_line, untrusted
 from headstart.export.about import MAX_FILE_BYTES, About
-from headstart.export.answers import Answers, join
-from headstart.export.formats import ExportOptions, Format, Pixels, Run, Target, snippet_target, write_snippet
-from headstart.export.labels import as_lines
+from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.graphs import runner
+from headstart.export.labels import labels_text
 from headstart.export.torch_archive import checked_archive
+from headstart.features.runtime import Graph, Images, RuntimeInfo
 from headstart.model.metadata import KEY, graph_metadata
 from headstart.model.model import Model
 
@@ -53,9 +56,8 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
             del node.meta[key]
     program.example_inputs = None  # they would be a pickle
     texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
-    labels = "\n".join(as_lines(about.classes)) + "\n"
     stream = io.BytesIO()
-    torch.export.save(program, stream, extra_files={LABELS: labels, ABOUT: texts[KEY]})
+    torch.export.save(program, stream, extra_files={LABELS: labels_text(about), ABOUT: texts[KEY]})
     (folder / FILE).write_bytes(stream.getvalue())
     write_snippet(about, folder)
 
@@ -72,11 +74,11 @@ def load(folder: Path, about: About) -> Target:
     with untrusted(str(path), ModelError):
         network = torch.export.load(io.BytesIO(archive)).module()
         _check_size(network, about)
-    problems = []
-    if extra.get(LABELS, "").split("\n")[:-1] != as_lines(about.classes):
-        problems.append(f"{LABELS} in {FILE} names other classes, or in another order")
-    target = snippet_target(folder, about, "torch", metadata.version("torch"), _runner(network, about))
-    return Target(target.runtime, target.version, target.on_pixels, target.on_files, (*target.problems, *problems))
+    target = snippet_target(folder, about, "torch", metadata.version("torch"), runner(_graph(network), about.batch))
+    if extra.get(LABELS) == labels_text(about):
+        return target
+    problem = f"{LABELS} in {FILE} names other classes, or in another order"
+    return replace(target, problems=(*target.problems, problem))
 
 
 def _check_installed() -> None:
@@ -127,24 +129,17 @@ def _pool_work(_: Any, kernel: Any, *__: Any, out_shape: Any, **___: Any) -> int
     return int(2 * prod(shape) * prod(kernel if len(kernel) == 2 else [*kernel, *kernel]))
 
 
-def _runner(network: torch.nn.Module, about: About) -> Run:
+def _graph(network: torch.nn.Module) -> Graph:
     import torch
 
-    def run(pixels: Pixels) -> Answers:
-        step = about.batch or BATCH
-        parts = []
-        for start in range(0, len(pixels), step):
-            images = pixels[start : start + step]
-            count = len(images)
-            if about.batch:
-                images = np.concatenate([images, np.zeros((step - count, *images.shape[1:]), np.uint8)])
-            with torch.inference_mode():
-                found = network(torch.from_numpy(np.array(images, order="C")))
-            values = {name: found[name].numpy().astype(np.float64)[:count] for name in ("probabilities", "distance")}
-            parts.append(Answers(values["probabilities"], values["distance"].reshape(-1)))
-        return join(parts, len(about.classes))
+    outputs = ("probabilities", "distance")
 
-    return run
+    def call(images: Images) -> list[NDArray[np.float32]]:
+        with torch.inference_mode():
+            found = network(torch.from_numpy(images.copy()))  # a copy, since it warns of an array that is read only
+        return [found[name].numpy() for name in outputs]
+
+    return Graph(RuntimeInfo("torch", metadata.version("torch"), "fp32"), outputs, 1, call)
 
 
 def use(about: About) -> str:  # noqa: ARG001
