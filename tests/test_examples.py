@@ -100,8 +100,8 @@ def figures(notebook):
     return json.loads("".join(text for output in last["outputs"] for text in output["text"]))
 
 
-def pictures(notebook):
-    """The pictures of a notebook in their order: the number of the cell, and the kind."""
+def images_of(notebook):
+    """The images of a notebook in their order: the number of the cell, and the kind."""
     kinds = ("image/svg+xml", "image/jpeg", "image/png")
     return [
         (number, kind)
@@ -260,7 +260,7 @@ def test_without_a_connection_it_says_so_and_runs_on_what_is_built_in(path, tmp_
     assert ("it is NOT the network of the course" in printed(notebook)) == (path.stem in WEIGHTS)
     assert min(value for value in new.values() if isinstance(value, float)) > 0.7
     if has("torch"):
-        assert pictures(notebook) == pictures(read(path))
+        assert images_of(notebook) == images_of(read(path))
 
 
 @pytest.mark.slow
@@ -340,4 +340,4 @@ def test_it_downloads_images_and_published_weights(path, tmp_path, archives):
         assert values["parameters"] == 38_537_217
     assert ("Keras publishes no hash of" in text) == (path.stem == "tutorial-mobilenetv2")
     if has("torch"):
-        assert [kind for _, kind in pictures(notebook)] == [kind for _, kind in pictures(read(path))]
+        assert [kind for _, kind in images_of(notebook)] == [kind for _, kind in images_of(read(path))]
