@@ -307,6 +307,20 @@ def test_an_input_of_another_name_is_named(model):
         hs.load(model)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["preprocess"].update(height=2048, width=2048), "GiB of memory at a time, more than the limit"),
+        (lambda c: c.update(batch=4096), "GiB of memory at a time, more than the limit"),
+    ],
+)
+def test_a_graph_that_passed_is_checked_again_for_other_images(model, change, said):
+    hs.load(model)
+    edit(model, change)
+    with pytest.raises(ModelError, match=said):
+        hs.load(model)
+
+
 def test_a_damaged_run_does_not_keep_a_model_from_predicting(model, photos):
     expected = hs.load(model).predict_proba([str(photos / "train" / "disc" / "000.jpg")])
     truncate("run.json")(model)

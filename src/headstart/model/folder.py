@@ -29,7 +29,7 @@ from headstart.model.folder_files import (
     read_training_hashes,
     within_limit,
 )
-from headstart.model.graph_check import check_graph, remember
+from headstart.model.graph_check import check_graph, graph_key, remember
 from headstart.model.model import GoldenSample, Model
 from headstart.stats.conformal import ConformalThresholds, check_targets
 from headstart.stats.decision import DecisionRule
@@ -58,7 +58,8 @@ def write_model(
     target = check_output_folder(folder)
     if not overwrite:
         check_same_data(target, model)
-    remember(model.sha256)
+    size = model.preprocess.height, model.preprocess.width
+    remember(graph_key(model.sha256, size, model.batch))
     try:
         replace_folder(target, lambda new: _write_files(new, model, left_out))
     except OSError as error:

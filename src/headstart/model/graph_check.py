@@ -1,11 +1,12 @@
 """The check of the ONNX file of a model or an export, of which nothing is believed: operators, memory, weights, input.
 
-The check takes longer than a prediction, so a graph that passed, or was composed on this machine, is remembered by its
-hash in the cache folder.
+The check takes longer than a prediction, so a graph that passed, or was composed on this machine, is remembered in the
+cache folder, by its hash and what it was checked for.
 """
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +17,15 @@ VERSION = 2  # of the check: another one does not believe what was remembered be
 
 
 def check_graph(
-    graph: bytes, key: str, size: tuple[int, int], batch: int | None, what: str, input: str = "pixels"
+    graph: bytes, sha256: str, size: tuple[int, int], batch: int | None, what: str, input: str = "pixels"
 ) -> None:
     """Raise ModelError for a graph that is not one, or has weights elsewhere, other operators, or takes too much.
 
-    ``key``, a SHA-256, is what it is remembered by; ``size`` is the (height, width) of the images, ``batch`` the only
-    batch that it takes, or None; ``what`` names the file. ``input`` is the one input that it must have: "pixels", NHWC,
-    or another one, NCHW.
+    ``sha256`` is that of the graph; ``size`` is the (height, width) of the images, ``batch`` the only batch that it
+    takes, or None; ``what`` names the file. ``input`` is the one input that it must have: "pixels", NHWC, or another
+    one, NCHW.
     """
+    key = graph_key(sha256, size, batch, input)
     if is_remembered(key):
         return
     from headstart.backbones.onnx.external_data import has_external_data, parse_graph
@@ -42,6 +44,11 @@ def check_graph(
     except BackboneError as error:
         raise ModelError(f"{what} cannot be used: {error}") from None
     remember(key)
+
+
+def graph_key(sha256: str, size: tuple[int, int], batch: int | None, input: str = "pixels") -> str:
+    """Return what a graph is remembered by, a SHA-256: for other images, or another batch, it takes other memory."""
+    return hashlib.sha256(f"{sha256} {input} {size} {batch}".encode()).hexdigest()
 
 
 def is_remembered(key: str) -> bool:
