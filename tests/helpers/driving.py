@@ -8,7 +8,7 @@ import sys
 import time
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     """The first true value of a condition; fails when there is none in time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -16,7 +16,9 @@ def wait_for(condition, seconds=30):
             if value := condition():
                 return value
         time.sleep(0.05)
-    return condition()
+    value = condition()
+    assert value, "it has not come to pass"
+    return value
 
 
 def set_media(driver, width=1280, height=900, scheme="light"):

@@ -26,6 +26,7 @@ class StubModel:
     none_of_these: bool = False
     drift: dict | None = None
     explains: bool = True
+    error: str = ""  # why it is not ready
 
 
 @dataclass
@@ -71,9 +72,9 @@ class StubServer:
                     file = PAGE / (Path(path).name or "index.html")
                     self.answer(200, file.read_bytes(), TYPES[file.suffix])
                 elif path == "/models" and not self.is_refused():
-                    self.answer(
-                        200, {"models": [about(m) for m in state.models], "limits": {"body_bytes": state.body_limit}}
-                    )
+                    limits = {"body_bytes": state.body_limit}
+                    models = [about(model) for model in state.models]
+                    self.answer(200, {"models": models, "limits": limits, "needs_token": bool(state.token)})
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -95,6 +96,8 @@ class StubServer:
 
 
 def about(model):
+    if model.error:
+        return {"name": model.name, "ready": False, "error": model.error}
     keys = {"name": model.name, "classes": list(model.classes), "explains": model.explains, "drift": model.drift}
     return {**keys, "sha256": "5f" * 32, "version": None, "coverage": 0.95, "reject_rate": 0.05, "ready": True}
 

@@ -174,6 +174,19 @@ def test_images_unlike_the_training_images_raise_an_alarm(page):
     assert "19.4% of the last 480 images were none of these; 5.0% are expected" in text
 
 
+@pytest.mark.parametrize("stub", [StubServer(models=[StubModel(error="model.onnx does not predict the same here.")])])
+def test_a_model_that_is_not_ready_says_why(page):
+    wait_for(lambda: "not ready" in element(page, "#health").text)
+    assert "model.onnx does not predict the same here." in element(page, "#health").text
+    assert element(page, "#classes").text == "The model is not ready yet."
+    assert element(page, "#status").text == ""
+
+
+@pytest.mark.parametrize("stub", [StubServer(models=[StubModel(drift={**ALARM, "images": 1, "rejected": 0})])])
+def test_one_image_is_counted_in_the_singular(page):
+    wait_for(lambda: "of the last 1 image was none of these" in element(page, "#health").text)
+
+
 def test_a_busy_server_is_asked_again(page, stub, image):
     stub.busy = 2
     element(page, "#file").send_keys(str(image))
@@ -198,6 +211,15 @@ def test_a_file_that_is_too_large_is_not_sent(page, stub, tmp_path):
     assert answered(page)
     assert "larger than" in element(page, "#answer .problem").text
     assert stub.requests == []
+
+
+def test_a_token_of_another_server_is_not_in_the_command(page):
+    address = page.current_url
+    page.get("about:blank")
+    page.get(f"{address}#token=secret-token")
+    curl = wait_for(lambda: element(page, "#curl").get_attribute("textContent"))
+    assert "/predict" in curl
+    assert "HEADSTART_TOKEN" not in curl
 
 
 @pytest.mark.parametrize("stub", [StubServer(token="secret-token")])

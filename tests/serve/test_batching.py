@@ -110,3 +110,19 @@ def test_an_image_alone_may_use_all_cores(others):
 
     asyncio.run(main())
     assert found == [True] if not others else [False, True]
+
+
+def test_an_image_that_comes_as_the_last_batch_ends_is_run():
+    async def main():
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(run, pool, max_batch=4, streams=1)
+            first = asyncio.create_task(batcher.submit(image(1)))
+            await asyncio.sleep(0)
+            (worker,) = asyncio.all_tasks() - {first, asyncio.current_task()}
+            while not worker.done():
+                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                return await batcher.submit(image(2)), await first
+
+    second, first = asyncio.run(main())
+    assert (float(first["mean"][0, 0]), float(second["mean"][0, 0])) == (1, 2)

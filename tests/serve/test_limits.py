@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,8 @@ from starlette.routing import Route
 
 from headstart.errors import OptionError
 from headstart.serve.guards import guarded
-from headstart.serve.options import ServerOptions
+from headstart.serve.limits import read_body
+from headstart.serve.options import ServerOptions, host_name
 from headstart.serve.run import listen
 
 OPTIONS = ServerOptions(
@@ -202,3 +204,33 @@ def test_a_port_in_use_is_an_error_in_one_line():
         taken.listen()
         with pytest.raises(OptionError, match="Address already in use; give another --port"):
             listen(ServerOptions(port=taken.getsockname()[1]))
+
+
+def test_a_body_is_in_memory_once_while_it_is_answered():
+    size, held = 8 * 2**20, []
+
+    async def app(scope, receive, send):
+        message = await receive()
+        assert len(message["body"]) == size
+        held.append(tracemalloc.get_traced_memory()[0])
+
+    async def main():
+        parts = [{"type": "http.request", "body": bytes(2**20), "more_body": i < 7} for i in range(8)]
+
+        async def receive():
+            return parts.pop(0)
+
+        before = tracemalloc.get_traced_memory()[0] - size  # without the parts that are to come
+        await read_body(app, 2 * size, 4 * size)({"type": "http", "headers": []}, receive, None)
+        return held[0] - before
+
+    tracemalloc.start()
+    try:
+        assert asyncio.run(main()) < 1.2 * size
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_host_may_be_an_address_in_capitals():
+    options = ServerOptions(host="FD00::1", insecure=True)
+    assert host_name("[fd00::1]:8000") in options.host_names

@@ -196,6 +196,10 @@ PIXELS = 224 * 224 * 3
         {"inputs": [tensor(parameters=[1])]},
         {"inputs": [tensor(data=["AAAA"])], "outputs": [{"name": "nothing"}]},
         {"inputs": [tensor(data=["AAAA"])], "outputs": [1]},
+        *(
+            {"inputs": [tensor(data=["AAAA"])], "outputs": [{"name": "label", "parameters": {"classification": value}}]}
+            for value in (None, "", [], {}, 1, -1, True)
+        ),
         {"inputs": [tensor(data=["AAAA"])], "outputs": {"name": "label"}},
         {"inputs": [tensor(data=["AAAA"])], "parameters": [1]},
         {"inputs": [tensor("pixels", [1, 1, 1, 3], "UINT8", data=[0, 0, 0])]},
@@ -233,6 +237,7 @@ def test_hostile_requests_are_errors(server, request_):
         (struct.pack("<I", 0), 4, {"Inference_Header_Content_Length": "-1"}),
         (struct.pack("<I", 0), 4, {"Inference_Header_Content_Length": "x"}),
         (struct.pack("<I", 0), 4, {"Inference_Header_Content_Length": "0"}),
+        (struct.pack("<I", 0), 4, {"Inference_Header_Content_Length": "9" * 5000}),
     ],
 )
 def test_lengths_that_lie_are_errors(server, binary, size, headers):
@@ -240,6 +245,18 @@ def test_lengths_that_lie_are_errors(server, binary, size, headers):
     status, _, body = infer(server, request, binary, **headers)
     assert status == 400
     assert set(json.loads(body)) == {"error"}
+
+
+def test_the_same_output_is_not_written_any_number_of_times(server):
+    request = {"inputs": [tensor(data=["AAAA"])], "outputs": [{"name": "set"}] * 17}
+    status, _, body = infer(server, request)
+    assert (status, json.loads(body)) == (413, {"error": "17 outputs are more than the limit of 16."})
+
+
+def test_texts_that_are_not_unicode_come_back_as_escapes(server, files):
+    data = [base64.b64encode(files[0]).decode()]
+    status, _, body = infer(server, {"id": "\udc80", "inputs": [tensor(data=data)]})
+    assert (status, json.loads(body)["id"]) == (200, "\\x80")
 
 
 def test_other_forms_are_refused(server):

@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import os
 import shutil
+import struct
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from helpers.http_clients import exchange, running
 from PIL import Image
 
+from headstart import FitOptions, fit_dataset, open_dataset
 from headstart.errors import ModelError, OptionError, VerifyError
 from headstart.features import Compute
 from headstart.model import Predictor
@@ -118,6 +122,7 @@ def test_each_image_of_a_list_has_its_answer_or_its_error(server, files):
         (b"x", "/predict", {**JPEG, "Content_Encoding": "gzip"}, 415),
         (b"x", "/predict?top_k=0", JPEG, 400),
         (b"x", "/predict?top_k=-1", JPEG, 400),
+        (b"x", f"/predict?top_k={'9' * 5000}", JPEG, 400),
         (b"x", "/predict?full=yes", JPEG, 400),
         (b"x", "/predict?explain=1", JPEG, 400),
         (b"x", "/predict?url=http://evil.example/a.jpg", JPEG, 400),
@@ -258,7 +263,33 @@ def test_with_a_token_only_health_is_answered_without_it(model_folder, files):
             assert exchange(port, path=path)[0] == 401
         assert post(port, files[0], **JPEG)[0] == 401
         assert post(port, files[0], Authorization="Bearer a token of mine", **JPEG)[0] == 200
+        models = json.loads(exchange(port, path="/models", Authorization="Bearer a token of mine")[2])
+        assert models["needs_token"] is True
         for path in ("/health", "/v2/health/live", "/v2/health/ready"):
             status, _, body = exchange(port, path=path)
             assert status == 200
             assert set(json.loads(body)) <= {"live", "ready"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are bytes on Linux")
+def test_a_class_whose_name_is_not_utf8_is_named_as_everywhere(photos, files, tmp_path):
+    data, name = tmp_path / "data", os.fsdecode(b"caf\xe9")
+    for label, source in ((name, "disc"), ("stripes", "stripes")):
+        shutil.copytree(photos / "train" / source, data / label)
+    model = tmp_path / "model"
+    fit_dataset(open_dataset(data), FitOptions("headstart-s", compute=Compute("onnxruntime"))).save(model)
+    with serving([model]) as (port, _):
+        models = json.loads(exchange(port, path="/models")[2])
+        assert (models["models"][0]["classes"], models["needs_token"]) == (["caf\\xe9", "stripes"], False)
+        status, _, body = exchange(port, "POST", "/predict", files[0], **JPEG)
+        assert (status, {one["label"] for one in json.loads(body)}) == (200, {"caf\\xe9", "stripes"})
+        request = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [text(files[0])]}]}
+        outputs = [{"name": "label"}, {"name": "probabilities", "parameters": {"classification": 2}}]
+        body = json.dumps({**request, "outputs": outputs}).encode()
+        label, ranked = json.loads(exchange(port, "POST", "/v2/models/model/infer", body)[2])["outputs"]
+        assert label["data"][0] in ("caf\\xe9", "stripes")
+        assert {entry.split(":")[2] for entry in ranked["data"]} == {"caf\\xe9", "stripes"}
+        body = json.dumps({**request, "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}).encode()
+        _, headers, answer = exchange(port, "POST", "/v2/models/model/infer", body)
+        binary = answer[int(headers["inference-header-content-length"]) :]
+        assert binary == struct.pack("<I", len(label["data"][0])) + label["data"][0].encode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from headstart.serve.options import ServerOptions
 
 TOKEN = "HEADSTART_TOKEN"
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ServeFlags:
     """Where the server listens, whom it answers, and its limits."""
 
     host: Annotated[str, common(metavar="ADDRESS", help="Where to listen; beyond this machine: 0.0.0.0.")] = "127.0.0.1"
-    port: Annotated[int, common(min=0, max=65535, metavar="N", help="Where to listen; 0: any free one.")] = 8000
+    port: Annotated[int, common(min=0, max=65535, metavar="N", help="Port to listen on; 0: any free one.")] = 8000
     token: Annotated[
         str | None, common(metavar="TOKEN", help=f"Answer only requests with it; by default that of {TOKEN}.")
     ] = None
@@ -39,8 +40,8 @@ class ServeFlags:
     cors_origins: Annotated[
         str | None, common(metavar="ORIGINS", help="Sites whose pages may ask, like https://example.org.")
     ] = None
-    max_batch: Annotated[int, run_option(min=1, max=256, metavar="N", help="Images that run together at most.")] = 4
-    max_body: Annotated[int, run_option(min=1, max=1024, metavar="MIB", help="Size of a request at most.")] = 32
+    max_batch: Annotated[int, run_option(min=1, max=256, metavar="N", help="Images that run together, at most.")] = 4
+    max_body: Annotated[int, run_option(min=1, max=1024, metavar="MIB", help="Maximum size of a request.")] = 32
     max_requests: Annotated[
         int, run_option(min=1, metavar="N", help="Requests that are answered at a time; others are told to wait.")
     ] = 64
@@ -51,7 +52,7 @@ class ServeFlags:
     @property
     def options(self) -> ServerOptions:
         """Return the options of the server. Raises OptionError."""
-        from headstart.serve.options import ServerOptions
+        from headstart.serve.options import MIB, ServerOptions
 
         return ServerOptions(
             host=self.host,
@@ -75,14 +76,10 @@ def serve(
     messages: Messages = Messages(),
 ) -> None:
     """Answer images over HTTP, with a page to try the model. SIGTERM or Ctrl-C ends it."""
-    try:
+    with server_packages():
         from headstart.serve.app import make_app
         from headstart.serve.run import address, listen
         from headstart.serve.run import run as run_server
-    except ModuleNotFoundError as error:
-        if error.name in ("starlette", "uvicorn", "h11"):
-            raise missing_extra("Serving needs Starlette and uvicorn", "serve") from None
-        raise
     from headstart.serve.models import Models
 
     options = flags.options
@@ -96,6 +93,17 @@ def serve(
     run_server(app, options, listener)
 
 
+@contextmanager
+def server_packages() -> Iterator[None]:
+    """Say how to install what pages are served with, where it cannot be imported. Raises MissingExtraError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name in ("starlette", "uvicorn", "h11"):
+            raise missing_extra("Serving pages needs Starlette and uvicorn", "serve") from None
+        raise
+
+
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
@@ -106,7 +114,7 @@ def _log_to_standard_error(messages: Messages) -> None:
     handler.setFormatter(logging.Formatter("headstart: %(message)s"))
     for name, level in (
         ("headstart.serve", logging.WARNING if messages.quiet else logging.INFO),
-        ("uvicorn.error", 40),
+        ("uvicorn.error", logging.ERROR),
     ):
         logger = logging.getLogger(name)
         logger.addHandler(handler)

@@ -60,6 +60,14 @@ class Explainer:
         content, maps = graph_with_maps(graph, taps)
         return cls(model, load_graph(content, Compute("onnxruntime", workers=1)), tuple(maps))
 
+    @classmethod
+    def of_locations(cls, model: Model) -> Explainer | None:
+        """Load the maps of a model, None where its scores are not sums over locations. Raises ModelError."""
+        try:
+            return cls.of(model)
+        except OptionError:
+            return None
+
     def activations(
         self, pixels: NDArray[np.uint8], positive: NDArray[np.integer], negative: NDArray[np.integer]
     ) -> Iterator[tuple[NDArray[np.float64], float]]:

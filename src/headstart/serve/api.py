@@ -28,7 +28,7 @@ def openapi(names: Sequence[str]) -> dict[str, Any]:
     """Return the OpenAPI description of a server of models with these names."""
     paths: dict[str, Any] = {"/predict": {"post": _predict()}} if len(names) == 1 else {}
     paths |= {f"/predict/{name}": {"post": _predict()} for name in names}
-    paths["/models"] = {"get": _get("The models: classes, SHA-256, readiness, and whether images drift.")}
+    paths["/models"] = {"get": _get("The models: classes, SHA-256, readiness, whether images drift; and the limits.")}
     paths["/health"] = {"get": _get("200 where all models are ready, else 503. Needs no token.")}
     paths["/metrics"] = {"get": _get("Metrics as Prometheus reads them.", "text/plain")}
     paths["/v2"] = {"get": _get("Open Inference Protocol v2: the server.")}

@@ -9,31 +9,30 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from headstart.errors import BackboneError, ImageError
 from headstart.serve import metrics as prometheus
 from headstart.serve import oip
 from headstart.serve.api import api_page, openapi
 from headstart.serve.engine import MAX_PIXELS
 from headstart.serve.guards import guarded
+from headstart.serve.limits import RETRY_AFTER, JSONResponse
 from headstart.serve.metrics import Metrics
-from headstart.serve.models import Models
+from headstart.serve.models import Models, NotReadyError
 from headstart.serve.options import ServerOptions
-from headstart.serve.predict import error, predict
-from headstart.serve.static import INDEX, page_files, page_paths, page_routes
+from headstart.serve.predict import RequestError, error, predict
+from headstart.serve.static import page_files, page_paths, page_routes
 
 HEALTH = frozenset({"/health", "/v2/health/live", "/v2/health/ready"})  # they say nothing of a model
-PAGE = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>headstart serve</title>
-<h1>headstart serve</h1><p><a href="/docs">How to ask this server</a>.</p></html>
-"""
+STATUSES: dict[type[Exception], int] = {NotReadyError: 503, ImageError: 422, BackboneError: 500}
 
 
 def make_app(models: Models, options: ServerOptions) -> ASGIApp:
     """Return the whole application: guarded, limited and counted."""
-    files = page_files("headstart.serve") or {INDEX: PAGE}
+    files = page_files("headstart.serve")
     metrics = Metrics()
 
     @asynccontextmanager
@@ -52,7 +51,8 @@ def make_app(models: Models, options: ServerOptions) -> ASGIApp:
         *oip.routes(),
         *page_routes(files),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error, Exception: _bug})
+    handlers = {HTTPException: _http_error, Exception: _bug, **dict.fromkeys((RequestError, *STATUSES), _refused)}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     app.state.models, app.state.metrics, app.state.options = models, metrics, options
     app.router.redirect_slashes = False
     inner = guarded(app, options, unguarded=HEALTH, unlimited=HEALTH)
@@ -80,6 +80,14 @@ async def _http_error(_: Request, reason: Exception) -> Response:
     return error(f"{reason.detail}; /docs lists what there is.", reason.status_code, reason.headers)
 
 
+async def _refused(_: Request, reason: Exception) -> Response:
+    if isinstance(reason, RequestError):
+        status = reason.status
+    else:
+        status = next(status for kind, status in STATUSES.items() if isinstance(reason, kind))
+    return error(str(reason), status, RETRY_AFTER if isinstance(reason, NotReadyError) else None)
+
+
 async def _bug(_: Request, __: Exception) -> Response:
     return error("The server failed; its standard error says where.", 500)
 
@@ -93,7 +101,7 @@ async def _models(request: Request) -> Response:
     options: ServerOptions = request.app.state.options
     limits = {"body_bytes": options.max_body, "pixels": MAX_PIXELS}
     models = [served.to_dict() for served in request.app.state.models.served.values()]
-    return JSONResponse({"models": models, "limits": limits})
+    return JSONResponse({"models": models, "limits": limits, "needs_token": options.token is not None})
 
 
 async def _metrics(request: Request) -> Response:

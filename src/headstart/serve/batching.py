@@ -72,17 +72,19 @@ class Batcher:
         if len(self._tasks) < self.streams:
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def _work(self) -> None:
         """Run batches until no image is left."""
-        while self.pending:
-            await self._wait_for_more()
-            batch, self.pending = self.pending[: self.max_batch], self.pending[self.max_batch :]
-            batch = [(pixels, future) for pixels, future in batch if not future.cancelled()]
-            if batch:
-                await self._run_batch(batch)
+        try:
+            while self.pending:
+                await self._wait_for_more()
+                batch, self.pending = self.pending[: self.max_batch], self.pending[self.max_batch :]
+                batch = [(pixels, future) for pixels, future in batch if not future.cancelled()]
+                if batch:
+                    await self._run_batch(batch)
+        finally:  # not in a callback of the task: an image that is submitted before it would wait for a task that ended
+            self._tasks.discard(asyncio.current_task())
 
     async def _wait_for_more(self) -> None:
         """Wait until a batch is full, or until nothing more is being decoded, or a little while."""

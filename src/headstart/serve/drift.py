@@ -49,12 +49,13 @@ class Drift:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
+        p_value = self.p_value
         return {
             "images": len(self._recent),
             "rejected": self._rejected,
             "expected": self.expected,
-            "p_value": self.p_value,
-            "is_alarm": self.is_alarm,
+            "p_value": p_value,
+            "is_alarm": p_value < ALARM,
         }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.errors import BackboneError, OptionError
+from headstart.errors import BackboneError
 from headstart.features import Compute
 from headstart.features.extractor import load_backbone_graph, run_backbone
 from headstart.features.runtime import Outputs
@@ -113,7 +113,7 @@ class Engine:
         for is_alone in (False, True):  # the first image takes longer than all others
             run(np.zeros((1, height, width, 3), np.uint8), is_alone)
         batcher = Batcher(run, pools.run, max_batch=max_batch, streams=pools.threads)
-        return cls(model, pools, batcher, verification, _explainer(model))
+        return cls(model, pools, batcher, verification, Explainer.of_locations(model))
 
     async def answer(self, image: bytes, *, explain: bool = False) -> Answer:
         """Answer the bytes of an image file. Raises ImageError, BackboneError."""
@@ -167,11 +167,3 @@ class Engine:
         left, top, right, bottom = self.model.preprocess.box(width, height)
         box = (left / width, top / height, (right - left) / width, (bottom - top) / height)
         return Activation(values, positive, negative, box)
-
-
-def _explainer(model: Model) -> Explainer | None:
-    """Return what makes class activation maps; None where the model's scores have no locations."""
-    try:
-        return Explainer.of(model)
-    except OptionError:
-        return None

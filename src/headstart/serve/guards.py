@@ -13,11 +13,10 @@ import hmac
 from collections.abc import Collection
 
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headstart.errors import shorten
-from headstart.serve.limits import limit_requests, limit_time, read_body
+from headstart.serve.limits import JSONResponse, limit_requests, limit_time, read_body
 from headstart.serve.options import ServerOptions, host_name
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

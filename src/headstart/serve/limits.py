@@ -5,11 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette import responses
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headstart.files import encode, json_text
+
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
+
+
+class JSONResponse(responses.JSONResponse):
+    """A response in which names are written as everywhere else (``json_text``), also those that are not UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return encode(json_text(content, separators=(",", ":")))
 
 
 @dataclass
@@ -31,33 +42,34 @@ def read_body(app: ASGIApp, max_body: int, max_held: int) -> ASGIApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        too_large = JSONResponse({"error": f"The body has more than the limit of {max_body:,} bytes."}, 413)
         length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)  # h11: a number
-        body = bytearray()
+        body, size = bytearray(), 0
         try:
             more = True
             while more and length <= max_body:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return
-                held.size += len(message.get("body", b""))
                 body += message.get("body", b"")
+                held.size += len(body) - size
+                size = len(body)
                 more = message.get("more_body", False)
                 if held.size > max_held:
                     await busy()(scope, receive, send)
                     return
-                length = max(length, len(body))
+                length = max(length, size)
             if length > max_body:
-                await too_large(scope, receive, send)
+                text = f"The body has more than the limit of {max_body:,} bytes."
+                await JSONResponse({"error": text}, 413)(scope, receive, send)
                 return
-            await app(scope, _replay(bytes(body), receive), send)
+            await app(scope, _replay(body, receive), send)
         finally:
-            held.size -= len(body)
+            held.size -= size
 
     return with_body
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytearray, receive: Receive) -> Receive:
     """Return what receives a whole body, then what ``receive`` does: that the client has gone."""
     is_given = False
 
@@ -65,8 +77,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         nonlocal is_given
         if is_given:
             return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        is_given, data = True, bytes(body)
+        body.clear()  # the application has it now, and nothing else holds it
+        return {"type": "http.request", "body": data, "more_body": False}
 
     return replay
 

@@ -54,9 +54,11 @@ class Served:
             raise NotReadyError(f"Model {self.name} is not ready: {self.error or 'it is being loaded'}")
         return self.engine
 
-    async def answer(self, image: bytes, *, explain: bool = False) -> Answer:
-        """Answer an image, and count it. Raises ImageError, BackboneError, NotReadyError."""
-        engine = self.ready
+    async def answer(self, engine: Engine, image: bytes, *, explain: bool = False) -> Answer:
+        """Answer an image by ``engine``, ``ready`` as the request began, and count it.
+
+        Raises ImageError, BackboneError.
+        """
         try:
             answer = await engine.answer(image, explain=explain)
         except ImageError:

@@ -7,23 +7,22 @@ version of a model is its SHA-256. Extensions: binary tensor data, and Triton's 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from headstart import __version__
-from headstart.errors import BackboneError, ImageError
+from headstart.errors import ImageError
 from headstart.model.model import Model
 from headstart.serve.engine import Answer, Engine
-from headstart.serve.limits import RETRY_AFTER
+from headstart.serve.limits import JSONResponse
 from headstart.serve.models import NotReadyError, Served
-from headstart.serve.predict import MAX_IMAGES, RequestError, error, read_json
+from headstart.serve.predict import MAX_IMAGES, RequestError, read_json
 from headstart.serve.tensors import (
     Given,
     Tensor,
@@ -37,6 +36,7 @@ from headstart.serve.tensors import (
 
 LENGTH = "Inference-Header-Content-Length"
 MAX_VALUES = 2_000_000  # in the JSON of a request: a dozen images; as binary data there may be hundreds
+MAX_OUTPUTS = 16  # in a request: each is written, also one that is named again
 KINDS = ("", "application/json", "application/octet-stream", "application/vnd.sagemaker-triton.binary+json")
 
 
@@ -83,12 +83,7 @@ async def _ready(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    try:
-        served, engine = _find(request)
-    except RequestError as reason:
-        return error(str(reason), reason.status)
-    except NotReadyError as reason:
-        return error(str(reason), 503, RETRY_AFTER)
+    served, engine = _find(request)
     model, k = engine.model, len(engine.model.classes)
     size = [model.preprocess.height, model.preprocess.width]
     return JSONResponse(
@@ -114,8 +109,6 @@ async def _model(request: Request) -> Response:
 async def _model_ready(request: Request) -> Response:
     try:
         served, _ = _find(request)
-    except RequestError as reason:
-        return error(str(reason), reason.status)
     except NotReadyError:
         return JSONResponse({"name": request.path_params["name"], "ready": False}, 503)
     return JSONResponse({"name": served.name, "ready": True})
@@ -134,24 +127,17 @@ def _find(request: Request) -> tuple[Served, Engine]:
 
 
 async def _infer(request: Request) -> Response:
-    try:
-        served, engine = _find(request)
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in KINDS or request.headers.get("content-encoding", "identity") != "identity":
-            raise RequestError("Content-Type or Content-Encoding cannot be read; send JSON, or JSON and tensors.", 415)
-        text, binary = split_body(await request.body(), request.headers.get(LENGTH))
-        values = read_json(text, MAX_VALUES)
-        if not isinstance(values, dict):
-            raise RequestError("The JSON is no object with inputs.")
-        wanted = _wanted(values, engine.model)
-        given = read_inputs(values.get("inputs"), binary)
-        answers = await _answers(given, served, engine)
-    except RequestError as reason:
-        return error(str(reason), reason.status)
-    except NotReadyError as reason:
-        return error(str(reason), 503, RETRY_AFTER)
-    except BackboneError as reason:
-        return error(str(reason), 500)
+    served, engine = _find(request)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in KINDS or request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError("Content-Type or Content-Encoding cannot be read; send JSON, or JSON and tensors.", 415)
+    text, binary = split_body(await request.body(), request.headers.get(LENGTH))
+    values = read_json(text, MAX_VALUES)
+    if not isinstance(values, dict):
+        raise RequestError("The JSON is no object with inputs.")
+    wanted = _wanted(values, engine.model)
+    given = read_inputs(values.get("inputs"), binary)
+    answers = await _answers(given, served, engine)
     head: dict[str, Any] = {"model_name": served.name, "model_version": engine.model.sha256}
     if isinstance(values.get("id"), str):
         head["id"] = values["id"]
@@ -184,7 +170,7 @@ async def _answers(given: list[Given], served: Served, engine: Engine) -> list[A
     images = tensor.elements()
     if not 0 < len(images) <= MAX_IMAGES:
         raise RequestError(f"Input image has {len(images)} elements; expected 1 to {MAX_IMAGES}.")
-    found = await asyncio.gather(*(served.answer(image) for image in images), return_exceptions=True)
+    found = await asyncio.gather(*(served.answer(engine, image) for image in images), return_exceptions=True)
     for i, outcome in enumerate(found):
         if isinstance(outcome, ImageError):
             raise RequestError(f"Image {i} cannot be read: {outcome}")
@@ -201,7 +187,7 @@ def _tensors(answers: list[Answer]) -> dict[str, Tensor]:
     return {
         "probabilities": np.concatenate([one.probabilities for one in predictions]).astype(np.float32),
         "distance": np.concatenate(scores).astype(np.float32),
-        "label": [one.classes[int(one.predicted[0])].encode("utf-8", "backslashreplace") for one in predictions],
+        "label": [one.classes[int(one.predicted[0])] for one in predictions],
         "set": np.concatenate(sets).astype(bool),
         "none_of_these": np.concatenate(rejected).astype(bool),
     }
@@ -216,6 +202,8 @@ def _wanted(values: Mapping[str, Any], model: Model) -> list[Wanted]:
     entries = values.get("outputs") or [{"name": name} for name in OUTPUTS]
     if not isinstance(parameters, dict) or not isinstance(entries, list):
         raise RequestError("parameters or outputs cannot be read.")
+    if len(entries) > MAX_OUTPUTS:
+        raise RequestError(f"{len(entries):,} outputs are more than the limit of {MAX_OUTPUTS}.", 413)
     is_binary = parameters.get("binary_data_output", False)
     wanted = []
     for entry in entries:
@@ -223,7 +211,7 @@ def _wanted(values: Mapping[str, Any], model: Model) -> list[Wanted]:
         if not isinstance(own, dict) or entry.get("name") not in OUTPUTS:
             raise RequestError(f"An output is unknown; there are {', '.join(OUTPUTS)}.")
         classes = own.get("classification", 0)
-        if classes and (type(classes) is not int or classes < 0 or entry["name"] != "probabilities"):
+        if type(classes) is not int or classes < 0 or (classes and entry["name"] != "probabilities"):
             raise RequestError("classification is a number of classes, of the output probabilities.")
         wanted.append(Wanted(entry["name"], bool(own.get("binary_data", is_binary)), min(classes, len(model.classes))))
     return wanted
@@ -237,7 +225,7 @@ def _response(head: dict[str, Any], tensors: dict[str, Tensor], wanted: list[Wan
         if output.classes and not isinstance(tensor, list):
             order = np.argsort(-tensor, axis=1, kind="stable")[:, : output.classes]
             tensor = [
-                f"{row[c]:.6f}:{c}:{model.classes[c]}".encode("utf-8", "backslashreplace")
+                f"{row[c]:.6f}:{c}:{model.classes[c]}"
                 for row, columns in zip(tensor, order, strict=True)
                 for c in columns
             ]
@@ -249,8 +237,8 @@ def _response(head: dict[str, Any], tensors: dict[str, Tensor], wanted: list[Wan
         else:
             entry["data"] = to_json(tensor)
         outputs.append(entry)
+    answer = JSONResponse({**head, "outputs": outputs})
     if not binary:
-        return JSONResponse({**head, "outputs": outputs})
-    text = json.dumps({**head, "outputs": outputs}).encode()
-    headers = {LENGTH: str(len(text))}
-    return Response(b"".join([text, *binary]), media_type="application/octet-stream", headers=headers)
+        return answer
+    headers = {LENGTH: str(len(answer.body))}
+    return Response(b"".join([answer.body, *binary]), media_type="application/octet-stream", headers=headers)

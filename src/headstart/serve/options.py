@@ -64,7 +64,8 @@ class ServerOptions:
     @property
     def host_names(self) -> frozenset[str]:
         """The names that a Host header may have."""
-        own = f"[{self.host}]" if ":" in self.host else self.host.lower()
+        host = self.host.lower()
+        own = f"[{host}]" if ":" in host else host
         return LOOPBACK_NAMES | {own} | set(self.allowed_hosts)
 
 

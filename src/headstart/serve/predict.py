@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from headstart.errors import BackboneError, HeadstartError, ImageError
+from headstart.errors import HeadstartError, ImageError
 from headstart.serve.answers import TOP, full, scores
 from headstart.serve.engine import Engine
-from headstart.serve.limits import RETRY_AFTER
-from headstart.serve.models import Models, NotReadyError, Served
+from headstart.serve.limits import JSONResponse
+from headstart.serve.models import Models, Served
 
 MAX_IMAGES = 64  # in one request
 MAX_VALUES = 1000  # in its JSON
@@ -50,30 +50,21 @@ async def predict(request: Request) -> Response:
     served = models.get(name)
     if served is None:
         names = ", ".join(f"/predict/{other}" for other in models.served)
-        return error(f"There is no model here; there is {names}.", 404)
-    try:
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise RequestError("A compressed body cannot be read; leave Content-Encoding out.", 415)
-        asked = parse(request.headers.get("content-type", ""), request.query_params, await request.body())
-        answers = await asyncio.gather(*(_answer(served, image, asked) for image in asked.images))
-    except RequestError as reason:
-        return error(str(reason), reason.status)
-    except NotReadyError as reason:
-        return error(str(reason), 503, RETRY_AFTER)
-    except ImageError as reason:
-        return error(str(reason), 422)
-    except BackboneError as reason:
-        return error(str(reason), 500)
+        raise RequestError(f"There is no model here; there is {names}.", 404)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError("A compressed body cannot be read; leave Content-Encoding out.", 415)
+    asked = parse(request.headers.get("content-type", ""), request.query_params, await request.body())
+    engine = served.ready
+    answers = await asyncio.gather(*(_answer(served, engine, image, asked) for image in asked.images))
     return JSONResponse(answers if asked.is_list else answers[0])
 
 
-async def _answer(served: Served, image: bytes | ImageError, asked: Asked) -> Any:
+async def _answer(served: Served, engine: Engine, image: bytes | ImageError, asked: Asked) -> Any:
     """Return the answer for one image. In a list, one that cannot be read is an answer of its own."""
-    engine: Engine = served.ready
     try:
         if isinstance(image, ImageError):
             raise image
-        answer = await served.answer(image, explain=asked.explain)
+        answer = await served.answer(engine, image, explain=asked.explain)
     except ImageError as reason:
         if asked.is_list:
             return {"error": str(reason)}
@@ -126,7 +117,7 @@ def _query(query: Mapping[str, str]) -> dict[str, Any]:
     if values.get("explain") and not values.get("full"):
         raise RequestError("explain=1 is a part of the whole answer; give full=1 with it.")
     if "top_k" in query:
-        values["top"] = _top(int(query["top_k"]) if query["top_k"].isdecimal() else query["top_k"])
+        values["top"] = _top(_whole_number(query["top_k"]))
     return values
 
 
@@ -151,6 +142,11 @@ def _task(body: bytes) -> tuple[str | list[str], int | None]:
         raise RequestError('"inputs" cannot be read; expected an image in base64, or a list of them.')
     top = parameters.get("top_k")
     return inputs, None if top is None else _top(top)
+
+
+def _whole_number(text: str) -> int | str:
+    """Return a number of at most 9 digits, else the text itself: more would be an error of ``int``, or take long."""
+    return int(text) if text.isdecimal() and len(text) <= 9 else text
 
 
 def _top(value: object) -> int:

@@ -28,12 +28,8 @@ INDEX = "index.html"
 
 
 def page_files(package: str, folder: str = "page") -> dict[str, bytes]:
-    """Return the files of a page in a package, by their paths below the folder; none where there is no such folder.
-
-    Only files of a type in ``TYPES`` count.
-    """
-    root = resources.files(package) / folder
-    return dict(_walk(root, PurePosixPath())) if root.is_dir() else {}
+    """Return the files of a page in a package, by their paths below the folder. Only those of a type in ``TYPES``."""
+    return dict(_walk(resources.files(package) / folder, PurePosixPath()))
 
 
 def _walk(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[str, bytes]]:

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ImageError
+from headstart.files import encode, escape_name
 from headstart.serve.predict import RequestError, decode_base64
 
 DATATYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("<u1"), "FP32": np.dtype("<f4"), "BOOL": np.dtype("?")}
-Tensor = NDArray[Any] | list[bytes]
+Tensor = NDArray[Any] | list[str]  # texts are of type BYTES
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def split_body(body: bytes, header: str | None) -> tuple[bytes, bytes]:
     """Return the JSON of a body and what stands behind it. Raises RequestError."""
     if header is None:
         return body, b""
-    if not header.isdecimal() or int(header) > len(body):
+    if not header.isdecimal() or len(header) > 9 or int(header) > len(body):
         raise RequestError(f"Inference-Header-Content-Length {header[:20]!r} is not within the body.")
     return body[: int(header)], body[int(header) :]
 
@@ -129,16 +130,15 @@ def read_inputs(values: Any, binary: bytes) -> list[Given]:
 
 def to_json(tensor: Tensor) -> list[Any]:
     """Return the flat data of a tensor for JSON."""
-    if isinstance(tensor, list):
-        return [element.decode() for element in tensor]
-    flat: list[Any] = tensor.ravel().tolist()
+    flat: list[Any] = tensor if isinstance(tensor, list) else tensor.ravel().tolist()
     return flat
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """Return the data of a tensor as raw bytes."""
+    """Return the data of a tensor as raw bytes: texts as JSON has them, also where a name is not UTF-8."""
     if isinstance(tensor, list):
-        return b"".join(struct.pack("<I", len(element)) + element for element in tensor)
+        elements = [encode(escape_name(text)) for text in tensor]
+        return b"".join(struct.pack("<I", len(element)) + element for element in elements)
     return tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes()
 
 

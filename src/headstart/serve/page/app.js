@@ -1,6 +1,6 @@
 // The page of `headstart serve`: images in by file, drop, paste or camera; the answers of a model out.
 
-import { request, RequestError, takeToken, tokenHeaders, wait } from "./api.js";
+import { request, RequestError, takeToken, wait } from "./api.js";
 import { activationLegend, activationView, answerView, sentence } from "./answer.js";
 import { Camera, whyNoCamera } from "./camera.js";
 import { announce, button, byId, count, make, onFilesGiven, percent, plural } from "./dom.js";
@@ -11,6 +11,7 @@ const HISTORY = 24,
   FRAME_SECONDS = 0.15;
 let models = [],
   limits = null,
+  needsToken = false,
   showsMap = true,
   shown = null;
 const entries = []; // newest first: {file, url, answer, error, model}
@@ -227,7 +228,7 @@ function showDrift() {
   const hash = current.sha256 ? ` · model ${current.sha256.slice(0, 12)}` : "";
   const version = current.version ? ` ${current.version}` : "";
   const seen = drift?.images
-    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} were none of these; ` +
+    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} ${drift.images === 1 ? "was" : "were"} none of these; ` +
       `${percent(drift.expected)} are expected. `
     : "";
   const judgement = !drift?.images ? "No images asked about yet." : drift.is_alarm ? "" : "Nothing unusual.";
@@ -250,10 +251,15 @@ function showDrift() {
 
 function showModel() {
   const { classes, name } = model();
+  if (!classes) {
+    byId("classes").textContent = "The model is not ready yet."; // the line at the end says why
+    showDrift();
+    return;
+  }
   const names =
     classes.slice(0, 12).join(", ") + (classes.length > 12 ? ` and ${count(classes.length - 12)} more` : "");
   byId("classes").textContent = `This model distinguishes ${plural(classes.length, "class", "classes")}: ${names}.`;
-  const token = tokenHeaders().Authorization ? ' \\\n  -H "Authorization: Bearer $HEADSTART_TOKEN"' : "";
+  const token = needsToken ? ' \\\n  -H "Authorization: Bearer $HEADSTART_TOKEN"' : "";
   byId("curl").textContent =
     `curl --data-binary @image.jpg -H 'Content-Type: image/jpeg'${token} \\\n  ${new URL(path(name), document.baseURI)}`;
   showDrift();
@@ -265,7 +271,7 @@ async function readModels() {
   const isSame =
     JSON.stringify(models.map((m) => [m.name, m.sha256])) ===
     JSON.stringify(answer.models.map((m) => [m.name, m.sha256]));
-  ({ models, limits } = answer);
+  ({ models, limits, needs_token: needsToken } = answer);
   if (isSame) {
     showDrift();
     return;
