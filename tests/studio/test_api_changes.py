@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import sys
 import threading
 import zipfile
 
@@ -11,6 +13,8 @@ from helpers.photos import write_photos
 from PIL import Image
 
 from headstart import Predictor, open_dataset
+
+from .conftest import running_studio
 
 
 def photo(tmp_path, seed=9, name="disc"):
@@ -112,6 +116,70 @@ def test_classes(client):
     assert client.change("classes/rename", name="disc", to="x").status_code == 404
     for name in ("../x", "a/b", ".x", "", "x" * 101, 7):
         assert client.change("classes", name=name).status_code == 400
+
+
+def test_class_names_that_differ_in_case_alone_are_one(client, tmp_path):
+    for to in ("Stripes", "STRIPES", "disc", " disc "):
+        answer = client.change("classes/rename", name="disc", to=to)
+        assert (answer.status_code, answer.json()["reason"]) == (409, "exists"), to
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("new/0.jpg", photo(tmp_path, 11))
+        archive.writestr("Stripes/1.jpg", photo(tmp_path, 12))
+    for query in ("", "?class=Stripes"):
+        answer = client.post(
+            f"/api/import{query}", content=stream.getvalue(), headers={"Content-Type": "application/zip"}
+        )
+        assert (answer.status_code, answer.json()["reason"]) == (409, "exists")
+        assert "There is a class 'stripes' already" in answer.json()["error"]
+    state = client.state()
+    assert [entry["name"] for entry in state["classes"]] == ["disc", "stripes"]
+    assert (state["images"], state["undo"]) == (12, None)
+    assert client.change("classes/rename", name="disc", to="Disc").json()["changed"] == 6  # its own, in another case
+    assert [entry["name"] for entry in client.state()["classes"]] == ["Disc", "stripes"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names are bytes on Linux")
+def test_a_class_whose_name_is_not_utf8(tmp_path):
+    folder, name, told = write_photos(tmp_path / "photos", 3), os.fsdecode(b"caf\xe9"), "caf\\xe9"
+    (folder / "disc").rename(folder / name)
+    with running_studio(folder) as client:
+        client.wait()
+        assert [entry["name"] for entry in client.state()["classes"]] == [told, "stripes"]
+        ids = client.ids()
+        chosen = ids["stripes/000.jpg"]
+        image = client.get(f"/api/images/{chosen}").json()
+        assert {entry["label"] for entry in image["probabilities"]} == {told, "stripes"}
+        with httpx.stream("GET", f"{client.base_url}/api/events", params={"key": client.state()["key"]}) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == ": hello"
+            assert client.change("relabel", ids=[chosen], label=told).json()["changed"] == 1
+            event = next(json.loads(line[6:]) for line in lines if line.startswith("data: "))
+        assert event["what"] == f"Relabelled 1 image to {told}"
+        assert client.state()["undo"] == event["what"]
+        assert client.studio.project.state.records[chosen].label == name
+        assert client.get(f"/api/images/{chosen}").json()["label"] == told
+        assert client.get("/api/learning-curve", params={"class": told}).json()["class"] == told
+        added = client.add(photo(tmp_path), told)
+        assert (added.status_code, added.json()["label"]) == (201, told)
+        path = client.studio.project.state.records[added.json()["id"]].path
+        assert (folder / path).parent == folder / name
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("0.jpg", photo(tmp_path, 11))
+        zipped = {"content": stream.getvalue(), "headers": {"Content-Type": "application/zip"}}
+        answer = client.post("/api/import", params={"class": told}, **zipped).json()
+        assert (answer["added"], answer["classes"]) == (1, [told])
+        data, image_type = photo(tmp_path, 12), {"Content-Type": "image/jpeg"}
+        tried = client.post("/api/try", content=data, headers=image_type).json()
+        assert {entry["label"] for entry in tried["probabilities"]} == {told, "stripes"}
+        assert client.post(f"/api/try/{tried['try']}/add", json={"class": told}).json()["label"] == told
+        version = client.studio.project.state.version
+        for path, key, status in (("classes", "name", 400), ("relabel", "label", 404)):
+            body = json.dumps({"version": version, key: "\udc80\ud800", "ids": [chosen]})
+            refused = client.post(f"/api/{path}", content=body, headers={"Content-Type": "application/json"})
+            assert (refused.status_code, set(refused.json())) == (status, {"error"})
+        assert client.change("classes/rename", name=told, to="coffee").json()["changed"] == 7
 
 
 def test_an_archive(client, tmp_path):

@@ -21,7 +21,12 @@ def test_the_command_prints_its_address_and_ends_when_it_is_terminated(tmp_path)
         state = httpx.get(f"{address}/api/state", headers=headers, timeout=60).json()
         assert (state["images"], state["project"]) == (6, "photos")
         assert httpx.get(f"{address}/api/state", timeout=60).status_code == 401
-        os.kill(process.pid, signal.SIGTERM)
+        query = {"key": state["key"]}
+        with httpx.stream("GET", f"{address}/api/events", params=query, timeout=60) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == ": hello"
+            os.kill(process.pid, signal.SIGTERM)
+            list(lines)  # to its end: a stream that is cut off is an error
         assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
     finally:
@@ -41,3 +46,13 @@ def test_a_second_studio_of_the_same_folder_is_refused(tmp_path):
     project.close()
     assert result.returncode == 2
     assert "open in another studio" in result.stderr
+
+
+def test_a_backbone_that_there_is_not_ends_the_command(tmp_path):
+    folder = write_photos(tmp_path / "photos", 2)
+    command = [sys.executable, "-m", "headstart", "studio", str(folder), "--no-open", "--port", "0"]
+    command += ["--backbone", "nonsense"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "nonsense" in result.stderr
+    assert result.stderr.count("\n") == 1

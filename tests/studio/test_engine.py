@@ -4,9 +4,12 @@ import time
 
 import numpy as np
 import pytest
+from helpers.graphs import trained_network
 from helpers.photos import write_photos
 
-from headstart import Compute, FitOptions
+from headstart import Compute, FitOptions, backbones, open_dataset
+from headstart.backbones.scaling import USUAL, Scaling
+from headstart.errors import HeadstartError, OptionError
 from headstart.studio import engine as module
 from headstart.studio.engine import Engine, labels_of
 from headstart.studio.figures import share
@@ -121,6 +124,84 @@ def test_a_new_model_is_compared_on_held_out_and_unseen_images(engine, tmp_path)
     assert comparison.verdict == "no_difference"
     (project.folder.parent / "photos-model" / "config.json").write_text("{}")
     assert compare(engine, full).verdict == "not_comparable"
+
+
+def test_a_saved_model_that_predicts_a_class_by_an_old_name_is_not_compared(engine):
+    save(engine.project, engine.full)
+    engine.project.rename_class(None, "disc", "circle")
+    full = engine.wait_for_full(engine.project.state.version, 120)
+    assert {label for label, _, _ in full.held_out.values()} == {"circle", "stripes"}
+    comparison = compare(engine, full)
+    assert comparison.verdict == "not_comparable"
+    assert comparison.why == "The saved model predicts disc, a class that is not there any more."
+
+
+def test_images_for_validation_and_test_are_not_followed(tmp_path):
+    folder = tmp_path / "photos"
+    write_photos(folder / "train", 8)
+    write_photos(folder / "validation", 2, seed=1)
+    write_photos(folder / "test", 3, seed=2)
+    project = Project(folder)
+    engine = Engine(project, OPTIONS)
+    engine.start()
+    engine.wait_for_full(1, 120)
+    records = project.state.records
+    assert {record.split for record in records.values()} == {"train", "validation", "test"}
+    assert engine.images.rows.keys() == records.keys()
+    assert set(engine.live.ids) == {id for id, record in records.items() if record.split == "train"}
+    assert len(engine.live.ids) == 16
+    engine.stop()
+    project.close()
+
+
+def test_a_scaling_that_shows_once_there_are_images_is_that_of_all_features(tmp_path):
+    source = write_photos(tmp_path / "source", 8)
+    id = trained_network(Scaling(*USUAL["ImageNet's mean and deviation"]), open_dataset(source), tmp_path / "net.onnx")
+    project = Project(tmp_path / "photos")  # empty: what is assumed stands
+    engine = Engine(project, FitOptions(id, compute=Compute("onnxruntime"), cache=False))
+    engine.start()
+    wait_until(lambda: engine.images is not None)
+    assumed = engine.images
+    files = sorted(source.rglob("*.jpg"))
+    project.add_many((file.read_bytes(), ".jpg", file.parent.name, None) for file in files)
+    engine.changed("added")
+    engine.wait_for_full(project.state.version, 120)
+    wait_until(lambda: engine.live is not None and engine.shows == "full" and engine.full_state == "done")
+    full = engine.full
+    assert not assumed.is_of(full.result.data.backbone)
+    assert engine.images.is_of(full.result.data.backbone)
+    expected = full.result.evaluations["leave_group_out"].predictions.probabilities
+    order = [engine.figures().ids.index(id) for id in full.ids]
+    np.testing.assert_allclose(engine.figures().probabilities[order], expected, atol=1e-5)
+    found = engine.images
+    disc = (write_photos(tmp_path / "more", 1, seed=7) / "disc" / "000.jpg").read_bytes()
+    project.add(disc, ".jpg", "disc", None)
+    engine.changed("added")
+    engine.wait_for_full(project.state.version, 120)
+    assert engine.images is found  # nothing is computed anew
+    engine.stop()
+    project.close()
+
+
+def test_a_backbone_that_there_is_not_is_the_state_and_no_error_of_the_thread(tmp_path):
+    project = Project(write_photos(tmp_path / "photos", 3))
+    engine = Engine(project, FitOptions("nonsense", compute=Compute("onnxruntime"), cache=False))
+    engine.start()
+    with pytest.raises(OptionError, match="nonsense") as told:
+        backbones.load("nonsense")
+    with pytest.raises(HeadstartError, match="nonsense"):
+        engine.wait_for_full(1, 60)
+    assert (engine.full_state, engine.error) == ("failed", str(told.value))
+    engine.stop()  # the thread has ended, and an error that left it would fail this test
+    project.close()
+
+
+def test_who_waits_too_short_is_told_that_the_choice_is_still_being_made(tmp_path):
+    project = Project(write_photos(tmp_path / "photos", 3))
+    engine = Engine(project, OPTIONS)  # not started: nothing is ever made
+    with pytest.raises(HeadstartError, match="still being made; try again when the page says that it is"):
+        engine.wait_for_full(1, 0.01)
+    project.close()
 
 
 def test_the_interval_is_wilsons_at_the_number_of_independent_images():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from typing import Annotated
 
@@ -10,31 +9,34 @@ import typer
 
 from headstart.cli.open_report import has_screen
 from headstart.cli.options import BACKBONE_HELP, DEFAULT_BACKBONE, CachedRunOptions
+from headstart.cli.serve import server_packages
 from headstart.cli.terminal import line, print_notes
+from headstart.machine import quiet_frameworks
 
 
 def studio(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of class folders, or a new one.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes any free one.")] = 8001,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")] = 8001,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
     backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
     """Label images in the browser, and try and save a model."""
-    import webbrowser  # every start would pay for it
+    import secrets  # every start would pay for these
+    import webbrowser
 
+    from headstart.backbones import load
     from headstart.classifier import FitOptions
-    from headstart.errors import missing_extra
 
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise missing_extra("The studio needs Starlette and uvicorn, which are not installed", "serve") from None
-    from headstart.serve.run import address, listen
-    from headstart.serve.run import run as serve
-    from headstart.studio.app import make_app, open_studio, server_options
+    with server_packages():
+        from headstart.serve.run import address, listen
+        from headstart.serve.run import run as serve
+        from headstart.studio.app import make_app, open_studio, server_options
 
+    with quiet_frameworks():
+        load(
+            backbone, precision=run.compute.precision
+        )  # one that is not there ends the command, not the work behind the page
     options = server_options(port)
     listener = listen(options)
     token = secrets.token_urlsafe(24)
@@ -47,4 +49,4 @@ def studio(
         print("Labels are kept as you go; stop with Ctrl-C.", file=sys.stderr)
         if not no_open and has_screen():
             webbrowser.open(place)
-        serve(app, options, listener)
+        serve(app, options, listener, opened.engine.events.close)

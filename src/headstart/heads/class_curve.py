@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.kinds import Array, Labels
-from headstart.heads.learning_curve import bootstrap_errors, extrapolate, round_number, smoothed_errors
+from headstart.heads.learning_curve import error_interval, expected_error, round_number
 from headstart.heads.live import LiveHead
 
 MORE = 20  # images, unless stated
@@ -103,25 +103,20 @@ def _errors(
 
 
 def _curve(errors: Array, sizes: Array, groups: Labels, more: int) -> ClassCurve:
-    draws = bootstrap_errors(errors, groups, np.random.default_rng(0))
-    count = float(sizes[-1])
-    smoothed = smoothed_errors(errors, groups)[None]
-    shares = 1 - errors.mean(axis=1)
-    intervals = np.quantile(1 - draws, [0.025, 0.975], axis=0).T
-    points = tuple(
-        CurvePoint(round(size), share, (min(low, share), max(high, share)))
-        for size, share, (low, high) in zip(sizes.tolist(), shares.tolist(), intervals.tolist(), strict=True)
+    every = np.r_[sizes, sizes[-1] + more]
+    shares = np.r_[1 - errors.mean(axis=1), 1 - expected_error(errors, groups, every)]
+    high, low = 1 - error_interval(errors, groups, every, seed=0)
+    *points, expected = (
+        CurvePoint(round(size), share, (min(a, share), max(b, share)))
+        for size, share, a, b in zip(every.tolist(), shares.tolist(), low.tolist(), high.tolist(), strict=True)
     )
-    backwards = np.quantile(1 - extrapolate(sizes[:-1], draws[:, :-1], count), [0.025, 0.975]).tolist()
-    curve = ClassCurve(points, more, (backwards[0], backwards[1]), None, "")
-    if not curve.holds:
-        why = (
-            f"From {points[-2].images} images a recall of {backwards[0]:.1%} to {backwards[1]:.1%} was to be expected "
-            f"with all {points[-1].images}; it is {shares[-1]:.1%}, so nothing is said about more."
-        )
-        return ClassCurve(points, more, curve.predicted, None, why)
-    low, high = np.quantile(1 - extrapolate(sizes, draws, count + more), [0.025, 0.975]).tolist()
-    remaining = float(extrapolate(sizes, smoothed, count + more)[0] / smoothed[0, -1])
-    recall = 1 - remaining * float(errors[-1].mean())
-    expected = CurvePoint(round(count) + more, recall, (min(low, recall), max(high, recall)))
-    return ClassCurve(points, more, curve.predicted, expected, "")
+    predicted_high, predicted_low = (1 - error_interval(errors[:-1], groups, sizes, seed=0)[:, -1]).tolist()
+    predicted = (predicted_low, predicted_high)
+    curve = ClassCurve(tuple(points), more, predicted, expected, "")
+    if curve.holds:
+        return curve
+    why = (
+        f"From {points[-2].images} images a recall of {predicted_low:.1%} to {predicted_high:.1%} was to be expected "
+        f"with all {points[-1].images}; it is {points[-1].recall:.1%}, so nothing is said about more."
+    )
+    return ClassCurve(tuple(points), more, predicted, None, why)

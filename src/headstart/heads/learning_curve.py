@@ -123,14 +123,13 @@ def learning_curve(
     sizes = class_counts.sum(axis=1)
     more = more or round_number(count)
 
-    low, high = _error_interval(errors_by_image, groups, np.r_[sizes, count + more], seed)
-    smoothed = smoothed_errors(errors_by_image, groups)[None]  # the logarithm of no error at all does not exist
-    remaining_share = extrapolate(sizes, smoothed, count + more)[0] / smoothed[0, -1]
-    means = [*(1 - errors_by_image.mean(axis=1)), 1 - remaining_share * float(errors_by_image[-1].mean())]
+    every = np.r_[sizes, count + more]
+    low, high = error_interval(errors_by_image, groups, every, seed)
+    means = [*(1 - errors_by_image.mean(axis=1)), 1 - expected_error(errors_by_image, groups, every)]
     per_class = np.vstack([class_counts, class_counts[-1] * (count + more) / count]).round().astype(int)
     class_errors = np.stack([errors_by_image[:, labels == c].mean(axis=1) for c in range(classes)])
     class_errors = np.column_stack([class_errors, extrapolate(sizes, class_errors, count + more)])
-    class_intervals = _class_intervals(class_errors, errors_by_image, labels, groups, np.r_[sizes, count + more], seed)
+    class_intervals = _class_intervals(class_errors, errors_by_image, labels, groups, every, seed)
     points = [
         _point(row, float(mean), (1 - b, 1 - a), (1 - errors).tolist(), intervals)
         for row, mean, a, b, errors, intervals in zip(
@@ -223,7 +222,7 @@ def _errors_by_group(errors: Array, groups: Labels) -> tuple[Array, Array]:
     return np.vstack([sums, unseen]), np.r_[sizes, sizes.mean(), sizes.mean()]
 
 
-def smoothed_errors(errors: Array, groups: Labels) -> Array:
+def _smoothed_errors(errors: Array, groups: Labels) -> Array:
     """Return the share of errors [sizes], between 0 and 1 and never either, of errors [sizes, n] in ``groups`` [n]."""
     sums, sizes = _errors_by_group(errors, groups)
     weight = np.r_[np.ones(len(sizes) - 2), 0.5, 0.5]
@@ -231,7 +230,7 @@ def smoothed_errors(errors: Array, groups: Labels) -> Array:
     return shares
 
 
-def bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Generator) -> Array:
+def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Generator) -> Array:
     """Draw errors [DRAWS, sizes] with the groups weighted at random (the Bayesian bootstrap: Rubin 1981)."""
     sums, sizes = _errors_by_group(errors, groups)
     shape = np.r_[np.ones(len(sizes) - 2), 0.5, 0.5]
@@ -242,12 +241,19 @@ def bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Generat
     return draws
 
 
-def _error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
+def error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
     """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'."""
-    draws = bootstrap_errors(errors, groups, np.random.default_rng(seed))
+    draws = _bootstrap_errors(errors, groups, np.random.default_rng(seed))
     draws = np.column_stack([draws, extrapolate(sizes[:-1], draws, sizes[-1])])
     interval: Array = np.quantile(draws, [0.025, 0.975], axis=0)
     return interval
+
+
+def expected_error(errors: Array, groups: Labels, sizes: Array) -> float:
+    """Return the error expected at the last of ``sizes`` [s + 1] from errors [s, n] at the others."""
+    smoothed = _smoothed_errors(errors, groups)[None]  # the logarithm of no error at all does not exist
+    share = extrapolate(sizes[:-1], smoothed, sizes[-1])[0] / smoothed[0, -1]
+    return float(share * errors[-1].mean())
 
 
 def classes_with_errors(errors: Array, counts: Array | Labels) -> list[int]:
@@ -267,7 +273,7 @@ def _class_intervals(
     """
     ends: list[list[tuple[float, float] | None]] = [[None] * len(class_errors) for _ in sizes]
     for c in classes_with_errors(class_errors[:, -2], np.bincount(labels, minlength=len(class_errors))):
-        low, high = _error_interval(errors_by_image[:, labels == c], groups[labels == c], sizes, seed)
+        low, high = error_interval(errors_by_image[:, labels == c], groups[labels == c], sizes, seed)
         for at, (a, b, error) in enumerate(zip(low.tolist(), high.tolist(), class_errors[c].tolist(), strict=True)):
             ends[at][c] = (1 - max(b, error), 1 - min(a, error))
     return [tuple(row) for row in ends]

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import uvicorn
@@ -51,6 +51,14 @@ def address(options: ServerOptions, listener: socket.socket) -> str:
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends by itself after SIGTERM or an interrupt, instead of by the signal."""
 
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
@@ -64,7 +72,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
+def make_server(app: ASGIApp, options: ServerOptions, on_stop: Callable[[], None] = lambda: None) -> uvicorn.Server:
     """Return a uvicorn server of a guarded application; setting ``should_exit`` stops it as a signal does."""
     limits = replace(options, max_connections=min(options.max_connections, _max_files() - KEPT_FILES))
     return _Server(
@@ -79,14 +87,17 @@ def make_server(app: ASGIApp, options: ServerOptions) -> uvicorn.Server:
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=int(options.stop_seconds),
-        )
+        ),
+        on_stop,
     )
 
 
-def run(app: ASGIApp, options: ServerOptions, listener: socket.socket) -> None:
+def run(
+    app: ASGIApp, options: ServerOptions, listener: socket.socket, on_stop: Callable[[], None] = lambda: None
+) -> None:
     """Serve a guarded application until SIGTERM or an interrupt, then finish what was begun and return."""
     with listener:
-        make_server(app, options).run(sockets=[listener])
+        make_server(app, options, on_stop).run(sockets=[listener])
 
 
 def _max_files() -> int:

@@ -8,4 +8,17 @@ opening        the images as the table and the folder have them, and the lock
 project        the folder as a project: changes, versions, undo
 image_files    image files of clients, and small copies
 imports        images out of archives
+embedded       the features of images, each computed once
+engine         what is computed: features, live figures after every change, the full choice
+figures        accuracy, confusion, label issues and uncertain images from held-out scores
+saved          the model that is saved, and the paired test against it
+tries          images that are tried, and may be added
+events         what happens, for the pages that are open
+jobs           work that a page waits for: save, report, export
+requests       bodies of requests, and errors as answers
+access         the token, and the key for images and events
+api_reads      routes that read
+api_changes    routes that change
+app            the application
+page/          the page: HTML, style and modules
 """

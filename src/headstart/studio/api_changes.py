@@ -9,21 +9,22 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import FullChoice
 from headstart.studio.image_files import suffix_of
 from headstart.studio.imports import import_archive
 from headstart.studio.moves import HIDDEN
-from headstart.studio.project import StaleVersionError
+from headstart.studio.project import NotFoundError, StaleVersionError
 from headstart.studio.records import check_class_name
 from headstart.studio.requests import (
-    ConflictError,
     NotReadyError,
     Studio,
     answering,
     changed,
+    class_asked,
     class_of,
     ids_of,
     text_of,
@@ -41,7 +42,7 @@ def add_image(studio: Studio, request: Request, body: bytes) -> Response:
     group = request.query_params.get("group")
     if group is not None and not GROUP.fullmatch(group):
         raise HTTPException(400, "group must be 1 to 80 letters, digits, - or _.")
-    return _add(studio, body, suffix_of(body), request.query_params.get("class", ""), group)
+    return _add(studio, body, suffix_of(body), class_asked(request) or "", group)
 
 
 def _add(studio: Studio, data: bytes, suffix: str, label: str, group: str | None) -> Response:
@@ -80,17 +81,13 @@ def undo(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
 
 def add_class(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Begin a class."""
-    version, name = version_of(body), check_class_name(text_of(body, "name"))
-    if name.casefold() in {known.casefold() for known in studio.project.state.classes}:
-        raise ConflictError("exists", f"There is a class {name!r} already.")
-    return changed(studio, f"New class {name}", name=studio.project.add_class(version, name))
+    name = studio.project.add_class(version_of(body), text_of(body, "name"))
+    return changed(studio, f"New class {name}", name=name)
 
 
 def rename_class(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Give a class another name."""
     version, name, to = version_of(body), class_of(studio, text_of(body, "name")), text_of(body, "to")
-    if check_class_name(to) in studio.project.state.classes:
-        raise ConflictError("exists", f"There is a class {to!r} already; relabel the images instead.")
     return changed(studio, f"Renamed {name} to {to}", changed=studio.project.rename_class(version, name, to))
 
 
@@ -103,11 +100,13 @@ def apply(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
 
 def import_images(studio: Studio, request: Request, body: bytes) -> Body:
     """Add the images of an archive."""
-    label = request.query_params.get("class")
+    label = class_asked(request)
+    if label is not None and label not in studio.project.state.classes:
+        label = check_class_name(label)
     with tempfile.NamedTemporaryFile(dir=studio.project.folder / HIDDEN, suffix=".zip") as file:
         file.write(body)
         file.flush()
-        result = import_archive(studio.project, Path(file.name), None if label is None else check_class_name(label))
+        result = import_archive(studio.project, Path(file.name), label)
     return changed(
         studio,
         f"Imported {result.added} images",
@@ -129,7 +128,7 @@ def add_tried(studio: Studio, request: Request, body: Body) -> Response:
     try:
         data, suffix = studio.tries.kept(request.path_params["id"])
     except KeyError:
-        raise KeyError("such image among those tried last") from None
+        raise NotFoundError("such image among those tried last") from None
     return _add(studio, data, suffix, label, None)
 
 

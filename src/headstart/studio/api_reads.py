@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from headstart.export.registry import FORMATS
 from headstart.heads.class_curve import CurvePoint, class_curve
 from headstart.machine import single_threaded_blas
+from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import evaluation, labels_of
 from headstart.studio.image_files import small_copy
 from headstart.studio.moves import HIDDEN
+from headstart.studio.project import NotFoundError
 from headstart.studio.records import MAX_IMAGES, ImageRecord
-from headstart.studio.requests import Studio, answering, class_of, number_of
+from headstart.studio.requests import Studio, answering, class_asked, class_of, number_of
 from headstart.studio.saved import model_folder, read_saved
 
 THUMBNAIL, LARGE = 160, 1280  # pixels
@@ -217,7 +219,7 @@ def uncertain(studio: Studio, request: Request, body: None) -> dict[str, Any]:  
 
 def learning_curve(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return what more images of a class would bring, where that can be said."""
-    name = class_of(studio, request.query_params.get("class", ""))
+    name = class_of(studio, class_asked(request) or "")
     more, live, known = number_of(request, "more", 0, 10_000), studio.engine.live, studio.project.state
     values: dict[str, Any] = {"version": known.version, "shows": studio.engine.shows, "class": name}
     if live is None:
@@ -249,14 +251,14 @@ def job(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa
     try:
         return studio.jobs.get(number)
     except KeyError:
-        raise KeyError(f"job {number}") from None
+        raise NotFoundError(f"job {number}") from None
 
 
 def report(studio: Studio, request: Request, body: None) -> Response:  # noqa: ARG001
     """Return the report that was written last."""
     file = studio.project.folder / HIDDEN / "report" / "report.html"
     if not file.is_file():
-        raise KeyError("report; write one first")
+        raise NotFoundError("report; write one first")
     return FileResponse(file, media_type="text/html", headers=REPORT_HEADERS)
 
 
@@ -278,7 +280,7 @@ def _record(studio: Studio, request: Request) -> ImageRecord:
     id = request.path_params["id"]
     record = studio.project.state.records.get(id)
     if record is None:
-        raise KeyError("such image")
+        raise NotFoundError("such image")
     return record
 
 

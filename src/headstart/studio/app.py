@@ -11,12 +11,13 @@ from time import time
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
 from headstart.classifier import FitOptions
 from headstart.serve.guards import guarded
+from headstart.serve.limits import JSONResponse
 from headstart.serve.options import MIB, ServerOptions
 from headstart.serve.static import page_files, page_paths, page_routes
 from headstart.studio import api_changes, api_reads
@@ -30,7 +31,7 @@ from headstart.studio.tries import Tries
 
 UNLIMITED = ("/health", "/api/events", "/api/import", "/api/compare")
 MAX_BODY = 256 * MIB  # of an archive; images and JSON have limits of their own
-STOP_SECONDS = 3.0  # streams of events end only when they are cut off
+STOP_SECONDS = 3.0  # for requests that are under way; streams of events are ended
 SHARED = "/shared"  # the modules that both pages use
 
 

@@ -60,12 +60,16 @@ class EmbeddedImages:
             quarantined=tuple(Quarantined(dataset.items[i].path, self.errors[id]) for i, id in unread),
         )
 
+    def is_of(self, backbone: Backbone) -> bool:
+        """Whether the features are what a backbone gives."""
+        ours = self.backbone
+        return (backbone.sha256, backbone.preprocess.fingerprint) == (ours.sha256, ours.preprocess.fingerprint)
+
     def extract(self, ids: Sequence[str]) -> Callable[..., Features]:
         """Return what ``fit_dataset`` calls for the features of a dataset of these images: those that are there."""
 
         def extract(dataset: Dataset, backbone: Backbone, compute: Compute, **options: Any) -> Features:
-            is_ours = backbone.sha256 == self.backbone.sha256 and compute.resolve() == self.compute.resolve()
-            is_ours &= backbone.preprocess.fingerprint == self.backbone.preprocess.fingerprint
+            is_ours = self.is_of(backbone) and compute.resolve() == self.compute.resolve()
             if not is_ours or len(dataset) != len(ids) or options.get("view") is not None:
                 return embed(dataset, backbone, compute, **options)
             return self.select(ids, dataset)

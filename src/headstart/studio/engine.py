@@ -153,7 +153,9 @@ class Engine:
         with self._changed:
             self._changed_at = 0.0  # at once
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._is_done(version), seconds)
+            is_done = self._changed.wait_for(lambda: self._is_done(version), seconds)
+        if not is_done:
+            raise HeadstartError("The full choice is still being made; try again when the page says that it is.")
         full = self.full
         if full is None or full.version != version:
             raise HeadstartError(self.error or self.why_none or "The labels have changed meanwhile; try again.")
@@ -184,6 +186,8 @@ class Engine:
                         with self._changed:
                             if not self._stopping:
                                 self._changed.wait(self._pause())
+        except HeadstartError as error:
+            self._fail(error)
         except Exception as error:  # the thread must say why it ends
             self._fail(error)
             raise
@@ -273,8 +277,14 @@ class Engine:
             head = LiveHead.of(training_set, selected.candidates, selected.head.temperature)
         known = [ids[features.index[i]] for i in split.train]
         named = {r.group: int(g) for r, g in zip((state.records[id] for id in known), groups, strict=True) if r.group}
+        backbone = result.data.backbone
+        if not images.is_of(backbone):  # its scaling, or int8, follows from more images than there were: all anew
+            precision = "int8" if backbone.precision == "int8" else self.options.compute.precision
+            compute = replace(images.compute, precision=precision)
+            self.images, head = EmbeddedImages(backbone, compute, images.cache), None
         live = None if head is None else Live(head, tuple(known), np.asarray(groups, np.int64), named)
-        later = [r for id, r in self.project.state.records.items() if id in images.rows and id not in set(known)]
+        others = images.rows.keys() - known
+        later = [r for id, r in self.project.state.records.items() if id in others and r.split == "train"]
         if live is not None and later and live.has_room_for(len(later)):
             live = live.with_images(images, later)
         with self._lock:

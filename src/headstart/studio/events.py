@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
+
+from headstart.files import json_text
 
 MAX_WAITING = 256  # events for a page that does not read; then it is let go, and fetches everything anew
 KEEP_ALIVE = 15.0  # seconds between comments, so that a connection is not taken for dead
@@ -22,7 +23,7 @@ class Events:
 
     def send(self, name: str, value: object) -> None:
         """Send an event to all listeners; thread-safe."""
-        text = f"event: {name}\ndata: {json.dumps(value)}\n\n"
+        text = f"event: {name}\ndata: {json_text(value)}\n\n"
         with self._lock:
             listeners = list(self._listeners.items())
         for queue, loop in listeners:

@@ -37,6 +37,14 @@ class NothingToUndoError(Exception):
     """No change is left that could be undone."""
 
 
+class NotFoundError(KeyError):
+    """There is nothing of the name in the address or in the body of a request: "image 3f", "class ants"."""
+
+
+class ClassExistsError(OptionError):
+    """There is a class of a name already, up to the case of its letters: some systems have one folder for both."""
+
+
 @dataclass(frozen=True)
 class State:
     """What is known at one moment; never changed, only replaced. ``records`` are by id, the newest last."""
@@ -130,7 +138,7 @@ class Project:
                         known.append(new.get(id) or self.state.records[id])
                         continue
                     if label not in classes:
-                        classes.append(check_class_name(label))
+                        classes.append(_new_class_name(label, classes))
                     if len(new) + len(self.state.records) >= MAX_IMAGES or len(classes) > MAX_CLASSES:
                         raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} classes.")
                     path = self._write_image(data, label, f"{id[:16]}{suffix}")
@@ -145,13 +153,12 @@ class Project:
             return list(new.values()), known
 
     def relabel(self, version: int | None, ids: Sequence[str], label: str) -> int:
-        """Give images another label; return how many had a different one. Raises KeyError for an unknown image."""
+        """Give images another label; return how many had a different one. Raises NotFoundError for an unknown image."""
         with self._lock:
             self._check(version)
             if label not in self.state.classes:
                 raise OptionError(f"There is no class {label!r}; make it first.")
-            records = [self.state.records[id] for id in dict.fromkeys(ids)]
-            changed = [record for record in records if record.label != label]
+            changed = [record for record in self._records_of(ids) if record.label != label]
             self._change(f"Relabelled {_images(changed)} to {label}", changed, label=label, is_accepted=False)
             return len(changed)
 
@@ -159,16 +166,15 @@ class Project:
         """Note that labels were looked at and are right; return how many were not accepted before."""
         with self._lock:
             self._check(version)
-            records = [self.state.records[id] for id in dict.fromkeys(ids)]
-            changed = [record for record in records if not record.is_accepted and record.label is not None]
+            changed = [r for r in self._records_of(ids) if not r.is_accepted and r.label is not None]
             self._change(f"Accepted the labels of {_images(changed)}", changed, is_accepted=True)
             return len(changed)
 
     def delete(self, version: int | None, ids: Sequence[str]) -> int:
-        """Move images to the trash in the project. Raises KeyError, OSError."""
+        """Move images to the trash in the project. Raises NotFoundError, OSError."""
         with self._lock:
             self._check(version)
-            deleted = [self.state.records[id] for id in dict.fromkeys(ids)]
+            deleted = self._records_of(ids)
             records = {id: record for id, record in self.state.records.items() if id not in set(ids)}
             if deleted:
                 gone = [record.id for record in deleted]
@@ -179,9 +185,7 @@ class Project:
         """Begin a class: a name, and an empty folder. Returns the name. Raises OptionError."""
         with self._lock:
             self._check(version)
-            name = check_class_name(name)
-            if name.casefold() in {known.casefold() for known in self.state.classes}:
-                raise OptionError(f"There is a class {name!r} already.")
+            name = _new_class_name(name, self.state.classes)
             if len(self.state.classes) >= MAX_CLASSES:
                 raise OptionError(f"A project has at most {MAX_CLASSES:,} classes.")
             (self.folder / self._root / name).mkdir(parents=True, exist_ok=True)
@@ -189,14 +193,15 @@ class Project:
             return name
 
     def rename_class(self, version: int | None, name: str, to: str) -> int:
-        """Give a class another name; return how many images it has. Raises OptionError, KeyError."""
+        """Give a class another name; return how many images it has. Raises OptionError, NotFoundError."""
         with self._lock:
             self._check(version)
             if name not in self.state.classes:
-                raise KeyError(name)
+                raise NotFoundError(f"class {name}")
             to = check_class_name(to)
-            if to in self.state.classes:
-                raise OptionError(f"There is a class {to!r} already; relabel the images instead.")
+            if to == name:
+                raise ClassExistsError(f"The class is called {name!r} already.")
+            to = _new_class_name(to, [known for known in self.state.classes if known != name])
             changed = {id: replace(r, label=to) for id, r in self.state.records.items() if r.label == name}
             classes = tuple(to if known == name else known for known in self.state.classes)
             (self.folder / self._root / to).mkdir(parents=True, exist_ok=True)
@@ -244,6 +249,12 @@ class Project:
             self._save(records, step.classes, step.before)
             self._steps.pop()
             return step.what
+
+    def _records_of(self, ids: Sequence[str]) -> list[ImageRecord]:
+        try:
+            return [self.state.records[id] for id in dict.fromkeys(ids)]
+        except KeyError as error:
+            raise NotFoundError(f"image {error.args[0]}") from None
 
     def _change(self, what: str, records: Sequence[ImageRecord], **values: object) -> None:
         if records:
@@ -337,6 +348,15 @@ class Project:
         labels = [record.label for record in records.values() if record.label is not None]
         named = listing.folders if stored is None else stored
         return State(version, records, tuple(dict.fromkeys((*named, *sorted(set(labels))))))
+
+
+def _new_class_name(name: str, others: Iterable[str]) -> str:
+    """Return the name of a class that is to be beside ``others``. Raises OptionError."""
+    name = check_class_name(name)
+    for other in others:
+        if other.casefold() == name.casefold():
+            raise ClassExistsError(f"There is a class {other!r} already; give another name, or relabel the images.")
+    return name
 
 
 def _images(records: Sequence[object]) -> str:

@@ -10,13 +10,15 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from headstart.errors import DataError, HeadstartError, ImageError, OptionError, shorten
+from headstart.files import unescape_name
+from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import Engine, evaluation
 from headstart.studio.image_files import MAX_UPLOAD
 from headstart.studio.jobs import Jobs, TooManyJobsError
-from headstart.studio.project import NothingToUndoError, Project, StaleVersionError
+from headstart.studio.project import ClassExistsError, NotFoundError, NothingToUndoError, Project, StaleVersionError
 from headstart.studio.tries import Tries
 
 MAX_JSON = 4 * 2**20  # bytes: the ids of all images of a project
@@ -36,14 +38,6 @@ class Studio:
 
 class NotReadyError(Exception):
     """There is no model yet that could answer."""
-
-
-class ConflictError(Exception):
-    """What was asked for contradicts what is there; ``reason`` is a word for programs."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 def answering(work: Callable[[Studio, Request, Any], Any], *, body: str = "none", status: int = 200) -> Endpoint:
@@ -83,28 +77,34 @@ def version_of(body: dict[str, Any]) -> int:
 
 
 def text_of(body: dict[str, Any], name: str) -> str:
-    """Return a text of the body. Raises HTTPException."""
+    """Return a text of the body, a name as ``escape_name`` wrote it. Raises HTTPException."""
     value = body.get(name)
     if not isinstance(value, str) or not value:
         raise HTTPException(400, f"{name} must be a text.")
-    return value
+    return unescape_name(value)
+
+
+def class_asked(request: Request) -> str | None:
+    """Return the class that the query names, if it names one."""
+    name = request.query_params.get("class")
+    return None if name is None else unescape_name(name)
 
 
 def ids_of(studio: Studio, body: dict[str, Any]) -> list[str]:
-    """Return the image ids of the body. Raises HTTPException, KeyError."""
+    """Return the image ids of the body. Raises HTTPException, NotFoundError."""
     ids = body.get("ids")
     if not isinstance(ids, list) or not ids or not all(isinstance(id, str) for id in ids):
         raise HTTPException(400, "ids must be a list of image ids.")
     for id in ids:
         if id not in studio.project.state.records:
-            raise KeyError(f"image {id}")
+            raise NotFoundError(f"image {id}")
     return ids
 
 
 def class_of(studio: Studio, name: str) -> str:
-    """Return the name of a class that there is. Raises KeyError."""
+    """Return the name of a class that there is. Raises NotFoundError."""
     if name not in studio.project.state.classes:
-        raise KeyError(f"class {name}")
+        raise NotFoundError(f"class {name}")
     return name
 
 
@@ -182,11 +182,11 @@ def _error(error: Exception, studio: Studio) -> Response:
             status, text, values = 409, "There is nothing to undo.", {"reason": "nothing_to_undo"}
         case NotReadyError():
             status, text, values = 409, f"There is no model yet. {error}".strip(), {"reason": "not_ready"}
-        case ConflictError():
-            status, text, values = 409, str(error), {"reason": error.reason}
+        case ClassExistsError():
+            status, text, values = 409, str(error), {"reason": "exists"}
         case TooManyJobsError():
             status, text = 503, "Several jobs are under way; try again later."
-        case KeyError():
+        case NotFoundError():
             status, text = 404, f"There is no {error.args[0]}."
         case ImageError() | DataError():
             status, text = 422, str(error)

@@ -101,6 +101,10 @@ def compare(engine: Engine, full: FullChoice) -> Comparison:
     if saved is None:
         return Comparison("no_saved_model", "No model has been saved yet.")
     new = full.held_out
+    gone = set(saved.predicted.values()) - {label for label, _, _ in new.values()}
+    if gone:  # by its old name every answer would be wrong
+        why = f"The saved model predicts {min(gone)}, a class that is not there any more."
+        return Comparison("not_comparable", why)
     predicted = {id: saved.predicted[id] for id in new if id in saved.predicted}
     unseen = [id for id in new if id not in predicted]
     if len(unseen) <= MAX_NEW:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from headstart.errors import HeadstartError, ImageError
+from headstart.errors import ImageError
 from headstart.images.decoding import decode
 from headstart.model import Predictor
 from headstart.model.explain import Explainer, side_by_side
@@ -70,10 +70,7 @@ class Tries:
         with self._lock:
             if self._loaded is None or self._loaded[0] is not full:
                 model = full.result.model
-                try:
-                    explainer = Explainer.of(model)
-                except HeadstartError:  # its scores are not sums over places
-                    explainer = None
+                explainer = Explainer.of_locations(model)
                 self._loaded = (full, Predictor(model, self._engine.options.compute), explainer)
             return self._loaded[1], self._loaded[2]
 
