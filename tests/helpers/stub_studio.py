@@ -54,6 +54,7 @@ class StubStudio:
     undos: list[tuple[str, list[str], dict[str, Picture]]] = field(default_factory=list)
     streams: list[queue.Queue] = field(default_factory=list)
     saved: dict | None = None
+    error: str | None = None  # of a full choice that failed
     comparison: dict | None = None
     jobs: list[dict] = field(default_factory=list)
     tried: dict[str, bytes] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class StubStudio:
         return picture.truth if self.is_ready() else None
 
     def is_ready(self):
-        return len({picture.label for picture in self.pictures.values()}) >= 2
+        return not self.error and len({picture.label for picture in self.pictures.values()}) >= 2
 
     def suspicion(self, picture):
         is_wrong = self.is_ready() and picture.truth != picture.label and not picture.accepted
@@ -116,13 +117,13 @@ class StubStudio:
             "trash": 0,
             "changes": sum(p.label != p.folder_label for p in self.pictures.values()),
             "undo": self.undos[-1][0] if self.undos else None,
-            "embedding": {"done": total, "total": total, "failed": 0},
+            "embedding": {"done": 0 if self.error else total, "total": total, "failed": 0},
             "full": {
-                "state": "done" if self.is_ready() else "none",
+                "state": "failed" if self.error else "done" if self.is_ready() else "none",
                 "version": self.version,
-                "error": None,
+                "error": self.error,
                 "seconds": 2.1,
-                "why": None if self.is_ready() else "Two classes with images of several scenes are needed.",
+                "why": "" if self.is_ready() or self.error else "Two classes with images of several scenes are needed.",
             },
             "shows": "live" if self.is_ready() else "none",
             "evaluation": self.evaluation(),

@@ -116,6 +116,7 @@ def test_images_are_labelled_accepted_and_undone_by_keys(page, studio):
 
 
 def test_ranges_and_single_images_are_selected_and_labelled_at_once(page, studio):
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
 
     click(page, tile(page, 1))
@@ -133,7 +134,7 @@ def test_ranges_and_single_images_are_selected_and_labelled_at_once(page, studio
     wait_for(lambda: selected(page) == [])
     page.execute_script("document.activeElement.blur()")
     click_with(page, Keys.CONTROL, tile(page, 0))
-    keys(page, Keys.SHIFT + Keys.ARROW_RIGHT + Keys.ARROW_RIGHT + Keys.NULL)
+    ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT).key_up(Keys.SHIFT).perform()
     wait_for(lambda: selected(page) == [0, 1, 2])
 
 
@@ -328,6 +329,34 @@ def test_the_camera_is_tried_live(page, studio):
     assert len(studio.tried) <= n + 1
 
 
+def test_a_recording_stays_of_the_class_that_it_was_begun_for(page, studio, tmp_path):
+    click(page, element(page, '#class-list [data-class="ants"] .plus'))
+    click(page, wait_for(lambda: element(page, "#add-camera")))
+    wait_for(lambda: element(page, "#record"))
+    click(page, next(button for button in elements(page, "#add button") if button.text.startswith("Record 3")))
+    wait_for(lambda: len([p for p in studio.pictures.values() if p.group]) >= 2)
+    file = tmp_path / "bee.jpg"
+    file.write_bytes(picture(1, 100))
+    drop(page, [file], '#class-list [data-class="bees"]')
+    page.execute_script("""document.querySelector('#class-list [data-class="bees"] .plus').click()""")
+    wait_for(lambda: "images added to ants, bees." in element(page, "#message").text)
+    assert {p.label for p in studio.pictures.values() if p.group} == {studio.classes.index("ants")}
+    assert element(page, "#h-add").text == "Add images to bees"
+    click(page, element(page, "#add-camera"))
+    assert wait_for(lambda: element(page, "#record").is_enabled())  # it can record again
+
+
+def test_a_full_choice_that_failed_says_why(quiet):
+    studio = filled(4)
+    studio.error = "Unknown backbone 'nonsense'."
+    set_media(quiet)
+    with serving(studio.handler()) as address:
+        open_page(quiet, address)
+        wait_for(lambda: "Unknown backbone 'nonsense'." in element(quiet, "#accuracy").text)
+        assert "Unknown backbone 'nonsense'." in element(quiet, "#try-why").get_attribute("textContent")
+        quiet.get("about:blank")
+
+
 def test_two_tabs_tell_each_other_and_a_stale_change_is_not_made(page, studio):
     from selenium.webdriver.common.keys import Keys
 
@@ -414,6 +443,7 @@ def test_saving_compares_first_and_asks_before_a_worse_model(page, studio):
     click(page, element(page, "#save"))
     text = wait_for(lambda: element(page, "dialog").text)
     assert "Worse than the saved model, beyond chance." in text
+    assert "The new model is worse than the saved one. Save it anyway?" in text
     assert "−5.0 points (95% interval −8.0 to −2.0)" in text
     assert studio.saved is None
     click(page, elements(page, "dialog button")[1])

@@ -24,7 +24,8 @@ const camera = new Camera(video);
 
 /** Send images to a class; those of one `group` are never on both sides of a split. */
 function send(files, className, group = "") {
-  batch ??= { total: 0, done: 0, added: 0, already: [], refused: [], className };
+  batch ??= { total: 0, done: 0, added: 0, already: [], refused: [], classes: new Set() };
+  batch.classes.add(className);
   for (const file of files) {
     batch.total += 1;
     waiting.push({ file, className, group });
@@ -72,8 +73,8 @@ function showProgress() {
 
 /** Say what came of a batch: nothing is left out silently. */
 function finish() {
-  const { added, already, refused, className } = batch;
-  const parts = [`${plural(added, "image")} added to ${className}.`];
+  const { added, already, refused, classes } = batch;
+  const parts = [`${plural(added, "image")} added to ${[...classes].join(", ")}.`];
   if (already.length)
     parts.push(`${plural(already.length, "image")} ${already.length === 1 ? "was" : "were"} there already.`);
   if (refused.length) parts.push(`${plural(refused.length, "file")} could not be added.`);
@@ -160,6 +161,7 @@ async function walk(folder, found) {
 
 /** Open the place where images are added to a class. */
 export async function openAdd(className, { camera: withCamera = false } = {}) {
+  stopCamera();
   target = className;
   const box = byId("add");
   const field = make("input", { type: "file", multiple: true, accept: "image/*,.heic,.jxl,.zip,.tm" });
@@ -269,6 +271,7 @@ async function startRecording({ seconds = 0, pointerId } = {}) {
   const random = crypto.getRandomValues(new Uint32Array(1))[0].toString(36);
   const own = {
     group: `burst-${Date.now().toString(36)}-${random}`,
+    className: target,
     frames: 0,
     startedAt: Date.now(),
     isTimed: seconds > 0,
@@ -278,9 +281,9 @@ async function startRecording({ seconds = 0, pointerId } = {}) {
   byId("record").classList.add("on");
   do {
     const file = waiting.length < BACKLOG ? await camera.frame(LONGEST) : null;
-    if (file) {
+    if (file && camera.isOn) {
       own.frames += 1;
-      send([file], target, own.group);
+      send([file], own.className, own.group);
       byId("recorded").textContent = `${plural(own.frames, "image")} recorded`;
     }
     await new Promise((resolve) => setTimeout(resolve, FRAME_MS));
@@ -288,7 +291,7 @@ async function startRecording({ seconds = 0, pointerId } = {}) {
   } while (!own.mustStop && camera.isOn);
   recording = null;
   byId("record")?.classList.remove("on");
-  announce(`${plural(own.frames, "image")} recorded for ${target}.`);
+  announce(`${plural(own.frames, "image")} recorded for ${own.className}.`);
   if (!running && batch) finish();
 }
 

@@ -148,7 +148,7 @@ async function afterSave({ saved, folder, comparison: found, why }) {
     return;
   }
   const choice = await ask(
-    "The new model is not better. Save it anyway?",
+    "The new model is worse than the saved one. Save it anyway?",
     [found ? comparisonView(found) : "", why ?? ""].filter(Boolean),
     ["Keep the saved model", "Save anyway"],
   );

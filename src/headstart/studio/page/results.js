@@ -82,9 +82,11 @@ function showAccuracy() {
       make(
         "p",
         { className: "soft" },
-        left > 0
-          ? `${plural(left, "image")} still to be read.`
-          : (full.why ?? full.error ?? "It is measured as soon as two classes have images of several scenes."),
+        full.state === "failed"
+          ? full.error
+          : left > 0
+            ? `${plural(left, "image")} still to be read.`
+            : full.why || "It is measured as soon as two classes have images of several scenes.",
       ),
     );
     return;

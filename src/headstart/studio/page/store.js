@@ -65,7 +65,6 @@ export async function attempt(action) {
 export const className = (row) => nameOf(row?.label);
 export const nameOf = (index) => store.state.classes[index]?.name ?? "";
 export const imageUrl = (id, kind = "thumbnails") => `${kind}/${id}?key=${encodeURIComponent(store.state.key)}`;
-export const isReady = () => store.state.shows !== "none";
 
 /** Read state and images anew. */
 export async function refresh() {

@@ -18,13 +18,14 @@ let last = null,
 export function showTry() {
   const panel = byId("try"),
     isReady = store.state.shows !== "none";
-  const key = JSON.stringify([isReady, store.state.classes.map(({ name }) => name), store.state.full.why]);
+  const why = store.state.full.why || store.state.full.error || "";
+  const key = JSON.stringify([isReady, store.state.classes.map(({ name }) => name), why]);
   if (key === drawn) return;
   drawn = key;
   if (!panel.firstChild) build(panel);
   byId("try-inputs").hidden = !isReady;
   byId("try-why").hidden = isReady;
-  byId("try-why").textContent = `There is nothing to try yet. ${store.state.full.why ?? ""}`;
+  byId("try-why").textContent = `There is nothing to try yet. ${why}`;
   if (last) showWrong();
 }
 
