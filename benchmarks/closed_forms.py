@@ -32,7 +32,7 @@ def load_features() -> tuple[Array, Labels]:
         os.environ["HEADSTART_CACHE"] = str(scratch.cache())
         dataset = open_dataset(shared() / "data" / "ants-bees").split("train")
         features = embed(dataset, backbones.load(mobilenetv2()))
-    x = features.values["features"].astype(np.float64)
+    x = np.asarray(features.values["features"], np.float64)
     x = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0).sum())
     return x, np.array([dataset.classes.index(str(dataset.items[i].label)) for i in features.index])
 

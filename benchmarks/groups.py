@@ -177,7 +177,7 @@ def measure_scenes(folder: Path) -> list[dict[str, object]]:
     for backbone in BACKBONES:
         features, labels, classes, stems = embedded(folder, backbone)
         scenes = [f"{c} {stem.split('-')[0]}" for c, stem in zip(classes, stems, strict=True)]
-        vectors = unit_vectors(features.deepest, mean_vector(features.deepest, TILE))
+        vectors = unit_vectors(features.deepest[:], mean_vector(features.deepest, TILE))
         nearest = np.where(same(scenes), vectors @ vectors.T, -2).argmax(axis=1)
         found = {rule: group(features, labels) for rule, group in RULES.items()}
         found["true scenes"] = to_groups(np.unique(scenes, return_inverse=True)[1], "file names")

@@ -18,7 +18,7 @@ from measure import Scratch, print_table
 from PIL import Image
 
 CLASSES = 4
-# What is kept of an image, in bytes: the taps in float16, tiny image, content hash, image statistics.
+# What is kept of an image, in bytes: the taps in int16, tiny image, content hash, image statistics.
 BYTES_PER_IMAGE = 2 * sum((24, 32, 96, 320, 1280)) + 768 + 32 + 16
 
 FIT = """

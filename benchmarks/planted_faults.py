@@ -165,7 +165,7 @@ def run_peers(folder: Path, cache: FeatureCache, backbone: str, python: str) -> 
     features = embed(dataset, backbones.load(backbone), cache=cache)
     paths = [dataset.items[i].path for i in features.index]
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-        np.savez(file, features=features.values["features"].astype(np.float32), paths=paths)
+        np.savez(file, features=np.asarray(features.values["features"], np.float32), paths=paths)
         file.flush()
         command = [python, Path(__file__).with_name("check_peers.py"), folder, file.name]
         completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

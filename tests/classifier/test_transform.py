@@ -30,7 +30,7 @@ def test_the_features_are_those_of_the_taps_and_the_head_turns_them_into_the_pro
     head = classifier.model_.head
     np.testing.assert_allclose(head.probabilities(features), classifier.predict_proba(paths), atol=1e-5)
     of_backbone = embed(hs.open_dataset(photos / "train"), backbones.load("headstart-s"), Compute(runtime, "fp32"))
-    expected = of_backbone.matrix(head.taps, np.arange(len(paths)))  # kept in half precision
+    expected = of_backbone.matrix(head.taps, np.arange(len(paths)))  # rounded to steps
     np.testing.assert_allclose(features, expected, rtol=2e-3, atol=2e-3)
     names = classifier.get_feature_names_out()
     assert names.tolist() == [f"imageclassifier{i}" for i in range(features.shape[1])]

@@ -43,6 +43,7 @@ def fill(folder):
     with FeatureCache() as features:
         features.put_many({bytes([i]) * 32: np.arange(8, dtype=np.float16) for i in range(5)})
     return {
+        "old-features": put(folder, "features-v1.sqlite"),
         "hub": put(folder, f"hub/{'a' * 32}.json"),
         "toolchains": put(folder, f"toolchains/litert-{'0' * 16}/bin/python"),
         "web": put(folder, "onnxruntime-web-1.30.0/ort.mjs"),
@@ -60,9 +61,9 @@ def test_contents_count_entries_and_bytes_of_each_kind(folder):
     fill(folder)
     found = by_kind(cache.contents())
     assert found["features"].entries == 5
-    assert found["features"].bytes == sum(path.stat().st_size for path in folder.glob("features-v1.sqlite*"))
+    assert found["features"].bytes == sum(path.stat().st_size for path in folder.glob("features-v2.sqlite*"))
     assert {name: one.bytes for name, one in found.items() if name not in ("features", "checks")} == dict.fromkeys(
-        ("hub", "toolchains", "web", "speeds", "backbones"), 5
+        ("old-features", "hub", "toolchains", "web", "speeds", "backbones"), 5
     )
     assert all(found[name].entries == 1 for name in ("hub", "toolchains", "web", "speeds", "checks", "backbones"))
 
@@ -164,7 +165,7 @@ def test_a_damaged_database_is_named_and_what_is_left_is_counted(folder, run):
 
 
 def test_a_database_of_another_program_is_neither_counted_nor_changed(folder):
-    path = folder / "features-v1.sqlite"
+    path = folder / "features-v2.sqlite"
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE patients (name TEXT)")
         other.execute("INSERT INTO patients VALUES ('Ada')")
@@ -253,7 +254,7 @@ def size(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--clear", "photos"], "Unknown kind 'photos'; expected features, backbones, hub,"),
+        (["--clear", "photos"], "Unknown kind 'photos'; expected features, old-features,"),
         (["--unused-days", "3"], "--unused-days says what --clear deletes"),
         (["--clear", "all", "--unused-days", "-1"], "-1"),
         (["--clear", "all", "--unused-days", "99999999999999999999"], "0<=x<=36500"),

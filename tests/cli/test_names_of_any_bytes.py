@@ -42,7 +42,7 @@ def test_everything_that_is_written_names_the_same_bytes(run, data, tmp_path, mo
     model = tmp_path / f"model{LATIN}"
     status, out, err = run("fit", data, "-o", model, "--json")
     assert status == 0, err
-    assert (tmp_path / f"cache{LATIN}" / "features-v1.sqlite").exists()
+    assert (tmp_path / f"cache{LATIN}" / "features-v2.sqlite").exists()
     assert json.loads(out)["classes"] == [f"disc{SHOWN}", f"stripes{SHOWN}"]
     for name in ("config.json", "run.json", "report.json", "README.md", "report.html", "skipped.csv"):
         assert b"\\udc" not in (model / name).read_bytes()  # valid text of Unicode for every reader

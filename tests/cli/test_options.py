@@ -99,7 +99,7 @@ def test_an_interrupt_is_status_130_in_one_line(tmp_path):
         env={**os.environ, "HEADSTART_CACHE": str(cache)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for jobs in the background
     )
-    while not (cache / "features-v1.sqlite").exists():  # the command has begun to read images
+    while not (cache / "features-v2.sqlite").exists():  # the command has begun to read images
         time.sleep(0.01)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

@@ -91,7 +91,7 @@ def test_the_cosine_of_the_average_directions_is_the_mean_of_the_cosines(photos,
     features = [embed(dataset, backbones.load(name)) for name in two_networks]
     expected = 0
     for backbone_features in features:
-        x = backbone_features.values["features"].astype(np.float64)
+        x = np.asarray(backbone_features.values["features"], np.float64)
         x -= x.mean(axis=0)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         expected = expected + x @ x.T / 2

@@ -89,7 +89,7 @@ def test_values_are_in_the_order_of_the_keys_which_may_repeat(tmp_path):
 @pytest.mark.parametrize("column", ["value", "checksum", "dtype"])
 def test_a_damaged_entry_is_dropped_and_the_others_remain(tmp_path, column):
     fill(tmp_path, 20)
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     damaged = {"value": bytes(400), "checksum": bytes(16), "dtype": "f4"}[column]
     with connection:
         connection.execute(f"UPDATE entries SET {column} = ? WHERE key = ?", (damaged, make_entry(3)[0]))
@@ -102,7 +102,7 @@ def test_a_damaged_entry_is_dropped_and_the_others_remain(tmp_path, column):
 @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.3, 0.6, 0.99])
 def test_a_truncated_file_returns_no_wrong_value_and_can_be_filled_again(tmp_path, share):
     fill(tmp_path, 300)
-    file = tmp_path / "features-v1.sqlite"
+    file = tmp_path / "features-v2.sqlite"
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * share)])
     count_valid(tmp_path, 300)
@@ -113,7 +113,7 @@ def test_a_truncated_file_returns_no_wrong_value_and_can_be_filled_again(tmp_pat
 @pytest.mark.parametrize("seed", range(8))
 def test_overwritten_bytes_return_no_wrong_value(tmp_path, seed):
     fill(tmp_path, 300)
-    file = tmp_path / "features-v1.sqlite"
+    file = tmp_path / "features-v2.sqlite"
     data = bytearray(file.read_bytes())
     rng = np.random.default_rng(seed)
     for _ in range(3):
@@ -126,7 +126,7 @@ def test_overwritten_bytes_return_no_wrong_value(tmp_path, seed):
 
 
 def test_a_file_that_is_not_a_database_is_moved_aside_with_a_note(tmp_path):
-    (tmp_path / "features-v1.sqlite").write_bytes(b"my thesis" * 1000)
+    (tmp_path / "features-v2.sqlite").write_bytes(b"my thesis" * 1000)
     with FeatureCache(tmp_path) as cache:
         assert "was damaged" in cache.notes[0]
         cache.put_many(dict([make_entry(1)]))
@@ -137,7 +137,7 @@ def test_a_file_that_is_not_a_database_is_moved_aside_with_a_note(tmp_path):
 
 def test_entries_of_a_newer_format_are_not_read(tmp_path):
     fill(tmp_path, 5)
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     connection.execute("PRAGMA user_version=99")
     connection.close()
     assert count_valid(tmp_path, 5) == 0
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_written_turns_the_cache_off(tmp_path):
 def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         cache.put_many(dict(make_entry(i) for i in range(400)))
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     long_ago = int(time.time()) - 10 * 86_400
     with connection:
         connection.execute("UPDATE entries SET used = ?", (long_ago,))
@@ -163,7 +163,7 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     assert 100 < count_before < 400
     with FeatureCache(tmp_path, max_bytes=150_000) as cache:
         recently_used = [i for i in range(400) if cache.get_many([make_entry(i)[0]])[0] is not None][:50]
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     with connection:  # only those fifty were used recently
         for i in set(range(400)) - set(recently_used):
             connection.execute("UPDATE entries SET used = ? WHERE key = ?", (long_ago, make_entry(i)[0]))
@@ -172,14 +172,14 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
         cache.put_many(dict(make_entry(i) for i in range(1000, 1200)))
     with FeatureCache(tmp_path) as cache:
         assert all(v is not None for v in cache.get_many([make_entry(i)[0] for i in recently_used]))
-    assert (tmp_path / "features-v1.sqlite").stat().st_size <= 150_000
+    assert (tmp_path / "features-v2.sqlite").stat().st_size <= 150_000
 
 
 @pytest.mark.parametrize("held_before_it_is_opened", [True, False])
 def test_a_file_that_another_process_holds_is_not_waited_for(tmp_path, monkeypatch, held_before_it_is_opened):
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     fill(tmp_path, 5)
-    other = sqlite3.connect(tmp_path / "features-v1.sqlite", isolation_level=None)
+    other = sqlite3.connect(tmp_path / "features-v2.sqlite", isolation_level=None)
     opened = None if held_before_it_is_opened else FeatureCache(tmp_path)
     other.execute("PRAGMA locking_mode=EXCLUSIVE" if held_before_it_is_opened else "BEGIN IMMEDIATE")
     if held_before_it_is_opened:
@@ -210,7 +210,7 @@ def other_program(path):
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling link", "linked journal"])
 def test_the_database_of_another_program_is_left_alone(tmp_path, kind):
-    other, path = tmp_path / "places.sqlite", tmp_path / "cache" / "features-v1.sqlite"
+    other, path = tmp_path / "places.sqlite", tmp_path / "cache" / "features-v2.sqlite"
     path.parent.mkdir()
     data = other_program(path if kind == "file" else other)
     if kind == "linked journal":
@@ -238,7 +238,7 @@ def test_the_database_of_another_program_is_left_alone(tmp_path, kind):
 )
 def test_a_database_that_holds_more_than_the_cache_is_not_used(tmp_path, change):
     fill(tmp_path, 3)
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     with connection:
         connection.execute(change)
     connection.close()
@@ -261,7 +261,7 @@ def test_a_database_that_holds_more_than_the_cache_is_not_used(tmp_path, change)
 def test_a_view_that_is_called_like_the_table_is_not_read(tmp_path, changes):
     """The second one has endless rows."""
     fill(tmp_path, 3)
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     with connection:
         for change in changes:
             connection.execute(change)
@@ -273,7 +273,7 @@ def test_a_view_that_is_called_like_the_table_is_not_read(tmp_path, changes):
 
 def test_a_cache_with_an_entry_that_is_far_too_large_is_not_used(tmp_path):
     fill(tmp_path, 3)
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     with connection:
         connection.execute("UPDATE entries SET value = zeroblob(50000000) WHERE key = ?", [make_entry(1)[0]])
     connection.close()
@@ -290,7 +290,7 @@ def test_a_cache_with_an_entry_that_is_far_too_large_is_not_used(tmp_path):
 
 
 def test_a_cache_whose_making_was_interrupted_is_used(tmp_path):
-    connection = sqlite3.connect(tmp_path / "features-v1.sqlite")
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
     with connection:
         connection.execute(module.SCHEMA)
     connection.close()

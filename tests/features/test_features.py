@@ -45,25 +45,29 @@ def by_hand(dataset, backbone):
 def test_features_are_decode_preprocess_and_graph(backbone, data, tmp_path, workers, cached):
     dataset = open_dataset(data)
     expected = by_hand(dataset, backbone)
+    exponents = {tap.name: np.array(tap.exponents) for tap in backbone.taps}
     cache = FeatureCache(tmp_path / "c") if cached else None
     for _ in range(2):
         features = embed(dataset, backbone, Compute("onnxruntime", workers=workers), cache=cache)
         assert features.index.tolist() == list(range(40))
         for tap, value in expected.items():
-            assert features.values[tap].dtype == np.float16
-            np.testing.assert_allclose(features.values[tap], value, rtol=2e-3, atol=1e-3)
+            assert features.values[tap].integers.dtype == np.int16
+            steps = np.exp2(exponents[tap].astype(float))  # an integer is the nearest one
+            assert (np.abs(np.float64(features.values[tap]) - value) <= 0.5001 * steps + 1e-5 * np.abs(value)).all()
+    assert features.cut_off == dict.fromkeys(expected, 0)
+    assert features.notes == ()
     exact = embed_exactly(dataset, backbone, Compute("onnxruntime", workers=workers))
     for tap, value in expected.items():
         np.testing.assert_allclose(exact.values[tap], value, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
         features.matrix(["early", "features"], np.arange(40)),
         np.concatenate([expected["early"], expected["features"]], axis=1),
-        rtol=2e-3,
         atol=1e-3,
     )
     rows = np.array([3, 1, 2])
     np.testing.assert_array_equal(features.matrix(["early"], rows), np.float32(features.values["early"][rows]))
-    assert np.shares_memory(features.vectors(np.arange(5, 9))["early"], features.values["early"])
+    consecutive = features.vectors(np.arange(5, 9))["early"].integers
+    assert np.shares_memory(consecutive, features.values["early"].integers)
     if cache is not None:
         cache.close()
 
@@ -132,15 +136,63 @@ def test_a_dataset_without_readable_images_has_no_features(backbone):
     assert len(features.quarantined) == 1
 
 
-def test_values_beyond_half_precision_stay_in_single_precision(data, tmp_path):
+def test_large_values_have_large_steps(data, tmp_path):
     path = saved(tmp_path)
     options = backbones.InputOptions(mean=(0.5,) * 3, std=(1e-6,) * 3)
     backbone = backbones.load(f"onnx:{path}", options=options)
     with FeatureCache(tmp_path / "c") as cache:
         for _ in range(2):
-            features = embed(open_dataset(data), backbone, ONNXRUNTIME, cache=cache).values["early"]
-            assert features.dtype == np.float32
-            np.testing.assert_allclose(features, by_hand(open_dataset(data), backbone)["early"], rtol=2e-3)
+            features = embed(open_dataset(data), backbone, ONNXRUNTIME, cache=cache)
+            expected = by_hand(open_dataset(data), backbone)["early"]
+            assert np.abs(expected).max() > 60_000
+            np.testing.assert_allclose(features.values["early"], expected, atol=1e-3 * np.abs(expected).max())
+            assert features.cut_off["early"] == 0
+
+
+def test_values_beyond_the_range_are_cut_off_and_counted(backbone, data, tmp_path):
+    shallow, deep = backbone.taps
+    low = tuple(exponent - 8 for exponent in shallow.exponents)
+    backbone = replace(backbone, taps=(replace(shallow, exponents=low), deep))
+    limits = 32767 * np.exp2(np.array(low, float))
+    expected = by_hand(open_dataset(data), backbone)["early"]
+    count = int((np.abs(expected) > limits).sum())
+    assert 0 < count < expected.size
+    with FeatureCache(tmp_path / "c") as cache:
+        for _ in range(2):  # counted again where they come from the cache
+            features = embed(open_dataset(data), backbone, ONNXRUNTIME, cache=cache)
+            assert features.cut_off == {"early": count, "features": 0}
+            np.testing.assert_allclose(features.values["early"], np.clip(expected, -limits, limits), rtol=1e-2)
+            assert features.notes[0].startswith(f"{count} of 320 values of early are beyond the range")
+    assert features.hits == 40
+
+
+def test_other_steps_are_another_backbone(backbone, data, tmp_path):
+    taps = tuple(replace(tap, exponents=tuple(e + 1 for e in tap.exponents)) for tap in backbone.taps)
+    with FeatureCache(tmp_path / "c") as cache:
+        first = embed(open_dataset(data), backbone, ONNXRUNTIME, cache=cache)
+        other = embed(open_dataset(data), replace(backbone, taps=taps), ONNXRUNTIME, cache=cache)
+    assert (first.misses, other.misses) == (40, 40)
+    difference = np.abs(np.float64(first.values["early"]) - np.float64(other.values["early"]))
+    assert 0 < difference.max() <= np.exp2(np.max(taps[0].exponents))
+
+
+def test_a_backbone_without_steps_gets_those_that_preparing_it_would_give(backbone, data):
+    bare = replace(backbone, taps=tuple(replace(tap, exponents=None) for tap in backbone.taps))
+    expected, features = (embed(open_dataset(data), b, ONNXRUNTIME) for b in (backbone, bare))
+    for tap in expected.values:
+        np.testing.assert_array_equal(features.values[tap].exponents, expected.values[tap].exponents)
+        np.testing.assert_array_equal(features.values[tap].integers, expected.values[tap].integers)
+
+
+@pytest.mark.parametrize("coarser", [0, 6])
+def test_channels_that_hardly_vary_are_coarse(backbone, data, coarser):
+    taps = tuple(replace(tap, exponents=tuple(e + coarser for e in tap.exponents)) for tap in backbone.taps)
+    rows, dataset = np.arange(5, 40), open_dataset(data)
+    found = embed(dataset, replace(backbone, taps=taps), ONNXRUNTIME).coarse_channels(rows)
+    for tap in taps:
+        deviations = by_hand(dataset, backbone)[tap.name][rows].std(axis=0)
+        assert found[tap.name] == (deviations < 8 * np.exp2(np.array(tap.exponents, float))).mean()
+    assert (found["early"] > 0.4) == (coarser == 6)
 
 
 def test_progress_counts_to_the_end(backbone, data):

@@ -50,7 +50,8 @@ def test_int8_features_are_near_float_features_on_every_runtime(name, dataset):
         assert quantised.runtime.key == f"{runtime}-int8"
         assert list(quantised.values) == list(exact.values) == ["stage2", "stage3", "stage4", "stage5", "features"]
         for tap, values in exact.values.items():
-            assert 0.001 < relative_error(quantised.values[tap].astype(float), values.astype(float)) < 0.25, tap
+            assert 0.001 < relative_error(np.float64(quantised.values[tap]), np.float64(values)) < 0.25, tap
+            np.testing.assert_array_equal(quantised.values[tap].exponents, values.exponents)
 
 
 def test_int8_has_a_hash_and_cache_entries_of_its_own(dataset):

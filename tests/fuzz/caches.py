@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fuzz.mutate import mutate
 
-NAME = "features-v1.sqlite"
+NAME = "features-v2.sqlite"
 STATEMENTS = (
     "UPDATE entries SET value = zeroblob(100000000)",
     "UPDATE entries SET value = substr(value, 2)",

@@ -4,6 +4,7 @@ backbone.py      Backbone, Tap and InputOptions
 input_config.py  how a network wants its images, from a JSON file
 prepare.py       from a foreign graph to a backbone in the store
 scaling.py       the usual scalings, and which fits what batch norms have stored
+steps.py         the steps by which features are rounded to whole numbers
 store.py         prepared backbones on disk: put, get, entries, remove
 int8.py          the int8 version beside a backbone's graph: read and write
 

@@ -19,13 +19,15 @@ class Tap:
     """A tensor of a network at which it can be cut, reduced to a vector of ``channels`` values.
 
     ``depth`` is the share of the network's multiply-adds spent up to the tensor, in (0, 1]. ``size`` is the (height,
-    width) of the map before pooling, or None where the tensor is not a map.
+    width) of the map before pooling, or None where the tensor is not a map. Features of channel c are kept as whole
+    numbers of the step ``2.0**exponents[c]`` (``steps.py``); None where values are only used as they are.
     """
 
     name: str
     channels: int
     depth: float
     size: tuple[int, int] | None
+    exponents: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from headstart.backbones import store
 from headstart.backbones.backbone import InputOptions
 from headstart.backbones.input_config import merge_options, parse_config, scaling_of
 from headstart.backbones.scaling import Assumption
+from headstart.backbones.steps import tap_to_dict, taps_with_steps
 from headstart.errors import BackboneError, OptionError, untrusted
 from headstart.images.preprocess import Preprocess
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from headstart.backbones.onnx.standardise import ImageInput
 
-VERSION = 3  # of the preparation: another version makes another entry in the store
+VERSION = 4  # of the preparation: another version makes another entry in the store
 DEFAULT_SIZE = 224  # pixels, where neither the graph nor anybody names a size
 RESAMPLINGS = (2, 3)  # Pillow's bilinear and bicubic
 
@@ -97,12 +98,13 @@ def prepare_graph(
         declared_batch = image_input(model).batch
         standard_taps = standardise(model, normalisation, size, taps, known_taps)
     graph = model.SerializeToString()
+    batch = allowed_batch(graph, size, declared_batch)
     prepared = {
         "format": 1,
         "sha256": hashlib.sha256(graph).hexdigest(),
         "preprocess": preprocess.to_dict(),
-        "taps": [asdict(tap) for tap in standard_taps],
-        "batch": allowed_batch(graph, size, declared_batch),
+        "taps": [tap_to_dict(tap) for tap in taps_with_steps(graph, preprocess, standard_taps, batch)],
+        "batch": batch,
     }
     if assumption is not None:
         prepared["assumption"] = assumption.to_dict()

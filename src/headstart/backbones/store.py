@@ -15,13 +15,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones.backbone import Backbone, Tap
+from headstart.backbones.backbone import Backbone
 from headstart.backbones.scaling import Assumption, Norms
+from headstart.backbones.steps import tap_from_dict, tap_to_dict, with_steps
 from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
 from headstart.files import read_json, replace_folder, to_json, write_atomic
 from headstart.images.preprocess import Preprocess
@@ -117,7 +118,7 @@ def read(folder: Path, id: str) -> Backbone | None:
             graph=graph,
             sha256=values["sha256"],
             preprocess=Preprocess.from_dict(values["preprocess"]),
-            taps=tuple(_tap(tap) for tap in values["taps"]),
+            taps=tuple(tap_from_dict(tap) for tap in values["taps"]),
             licence=str(values["licence"]),
             source=str(values["source"]),
             notes=tuple(values.get("notes", ())),
@@ -178,7 +179,7 @@ def put(name: str, backbone: Backbone) -> None:
 
     Raises BackboneError when it cannot be read or written.
     """
-    backbone = replace(backbone, assumption=None)
+    backbone = with_steps(replace(backbone, assumption=None))
     try:
         graph = backbone.graph if isinstance(backbone.graph, bytes) else backbone.graph.read_bytes()
     except OSError as error:
@@ -193,7 +194,7 @@ def put(name: str, backbone: Backbone) -> None:
         "source": backbone.source,
         "sha256": backbone.sha256,
         "preprocess": backbone.preprocess.to_dict(),
-        "taps": [asdict(tap) for tap in backbone.taps],
+        "taps": [tap_to_dict(tap) for tap in backbone.taps],
         "notes": list(backbone.notes),
         "batch": backbone.batch,
         "precision": backbone.precision,
@@ -211,9 +212,20 @@ def put(name: str, backbone: Backbone) -> None:
 
 
 def get(name: str) -> Backbone | None:
-    """Read the backbone stored under ``name``; None if there is none or it is damaged."""
+    """Read the backbone stored under ``name``; None if there is none or it is damaged.
+
+    One that an earlier version stored gets its steps now. Raises BackboneError where its graph does not run.
+    """
     folder = named_folder(name)
-    return read(folder, name) if _description(folder).get("name") == name else None
+    description = _description(folder)
+    backbone = read(folder, name) if description.get("name") == name else None
+    if backbone is None or all(tap.exponents is not None for tap in backbone.taps):
+        return backbone
+    backbone = with_steps(backbone)
+    with suppress(OSError):  # else they are measured again the next time
+        description["taps"] = [tap_to_dict(tap) for tap in backbone.taps]
+        write_atomic(folder / DESCRIPTION, to_json(description, indent=1))
+    return backbone
 
 
 def entries() -> tuple[Entry, ...]:
@@ -296,11 +308,6 @@ def _sha256(file: Path) -> str:
 
 def _store() -> Path:
     return cache_folder() / "backbones"
-
-
-def _tap(values: Mapping[str, Any]) -> Tap:
-    size = tuple(values["size"]) if values["size"] else None
-    return Tap(str(values["name"]), int(values["channels"]), float(values["depth"]), size)
 
 
 def _description(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.features.features import Extract, Progress
 from headstart.features.input_scaling import InputScaling, open_backbone
+from headstart.heads.integers import AnyVectors, stack_rows, take_rows
 from headstart.images.augment import views
 from headstart.images.samples import SampleRange, measure_sample_range
 
@@ -47,14 +48,14 @@ class EmbeddedImages:
         items = self.dataset.items
         return np.array([i for i, k in enumerate(self.features.index) if items[k].split == "train"], np.int64)
 
-    def training_values(self, rows: NDArray[np.int64]) -> Mapping[str, NDArray[np.floating]]:
+    def training_values(self, rows: NDArray[np.int64]) -> Mapping[str, AnyVectors]:
         """Return vectors by tap of the training images ``rows`` [m], then of each view: [m * (1 + views), channels]."""
         values = self.features.vectors(rows)
         if not self.views:
             return values
         places = np.searchsorted(self.training_rows, rows)
         return {
-            tap: np.concatenate([value, *(view.values[tap][places] for view in self.views)])
+            tap: stack_rows([value, *(take_rows(view.values[tap], places) for view in self.views)])
             for tap, value in values.items()
         }
 

@@ -21,7 +21,13 @@ from headstart.classifier.embedded import (
     training_and_validation_images,
 )
 from headstart.classifier.make_model import golden_images, make_model
-from headstart.classifier.notes import class_notes, contradiction_notes, coverage_notes, imbalance_notes
+from headstart.classifier.notes import (
+    class_notes,
+    contradiction_notes,
+    coverage_notes,
+    imbalance_notes,
+    rounding_notes,
+)
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice
 from headstart.classifier.run_info import RunInfo
@@ -52,7 +58,8 @@ class TrainingData:
     """What a head was fitted to: the images for training and validation, their features and split, and the backbone.
 
     ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open;
-    ``precision_choice`` is None where "auto" had none to make; ``settings`` are what is set for the classes.
+    ``precision_choice`` is None where "auto" had none to make; ``settings`` are what is set for the classes;
+    ``coarse_channels`` are the shares of ``Features.coarse_channels``.
     """
 
     dataset: Dataset
@@ -63,6 +70,7 @@ class TrainingData:
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
     settings: ClassSettings = field(default_factory=ClassSettings)
+    coarse_channels: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,15 +160,17 @@ def fit_rows(
     )
     with single_threaded_blas():
         selected = select_head(training_set, options.head_options, workers=options.compute.threads, log=log)
+    coarse = features.coarse_channels(split.train)
     data = TrainingData(
         embedded.dataset,
         embedded.backbone,
         features,
         split,
-        (*embedded.notes, *split.notes),
+        (*embedded.notes, *rounding_notes(coarse), *split.notes),
         embedded.scaling,
         embedded.precision_choice,
         settings,
+        coarse,
     )
     result = make_result(options, data, selected, FitTimes(head_start if start is None else start, head_start))
     for note in result.notes:
@@ -249,6 +259,7 @@ def make_result(
         precision_choice=data.precision_choice,
         settings=data.settings,
         about={"version": options.model_version, "author": options.author},
+        coarse_channels=data.coarse_channels,
     )
     model = make_model(data, selected, thresholds, graph, golden, info.to_dict())
     metrics = info.evaluations["leave_group_out"].metrics

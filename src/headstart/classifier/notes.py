@@ -14,6 +14,7 @@ from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 
 MAX_CLASS_NOTES = 5
+MANY_COARSE = 0.25  # of the channels of a tap
 
 
 def coverage_notes(thresholds: ConformalThresholds, index: NDArray[np.integer]) -> list[str]:
@@ -67,6 +68,16 @@ def imbalance_notes(metrics: ClassificationMetrics, settings: ClassSettings) -> 
     return [
         "The classes are uneven: to predict as if all were equally frequent, give --class-weight balanced; more of the "
         "rare classes are then recognised, and fewer of the frequent ones."
+    ]
+
+
+def rounding_notes(coarse_channels: Mapping[str, float]) -> list[str]:
+    """Say of which taps many channels are rounded coarsely, by the shares of ``Features.coarse_channels``."""
+    return [
+        f"{share:.0%} of the channels of {tap} hardly vary over these images: their deviation is below 8 of the steps "
+        "to which features are rounded, so that what they tell is partly lost."
+        for tap, share in coarse_channels.items()
+        if share > MANY_COARSE
     ]
 
 

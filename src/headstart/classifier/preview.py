@@ -28,7 +28,7 @@ from headstart.splits.named import group_names, parse_group_by
 TRIAL_IMAGES = 8
 BASE_BYTES = 330 * 2**20  # of a fit before its features: Python, the runtime and its network (docs/benchmarks.md)
 BYTES_BESIDE_TAPS = 768 + 4 * 4 + 32  # kept of an image: its 16 x 16 pixels, size and edges, its hash
-BYTES_PER_NUMBER = 2  # features are float16
+BYTES_PER_NUMBER = 2  # features are int16
 
 
 @dataclass(frozen=True)

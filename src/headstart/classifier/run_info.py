@@ -15,6 +15,7 @@ import numpy as np
 
 from headstart import __version__
 from headstart.backbones import Backbone
+from headstart.backbones.steps import steps_sha256
 from headstart.classifier.class_settings import ClassSettings
 from headstart.classifier.precision import PrecisionChoice
 from headstart.data import Dataset
@@ -46,7 +47,8 @@ class RunInfo:
     ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
     fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none;
     ``scaling`` is that of the backbone's input, where it was open; ``settings`` are what is set for the classes;
-    ``about`` is what the model says of itself, "version" and "author".
+    ``about`` is what the model says of itself, "version" and "author"; ``coarse_channels`` are the shares of
+    ``Features.coarse_channels``.
     """
 
     dataset: Dataset
@@ -65,6 +67,7 @@ class RunInfo:
     precision_choice: PrecisionChoice | None = None
     settings: ClassSettings = field(default_factory=ClassSettings)
     about: Mapping[str, str] = field(default_factory=dict)
+    coarse_channels: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -80,6 +83,7 @@ class RunInfo:
                 "sha256": self.backbone.sha256,
                 "licence": self.backbone.licence,
                 "precision": self.backbone.precision,
+                "steps_sha256": steps_sha256(self.backbone.taps),
                 "scaling": None if self.scaling is None else self.scaling.to_dict(),
             },
             "cut": list(selected.head.taps),
@@ -89,6 +93,10 @@ class RunInfo:
                 "temperature": selected.head.temperature,
             },
             "runtime": features.runtime.to_dict(),
+            "rounding": {
+                "cut_off": {tap: count for tap, count in features.cut_off.items() if count},
+                "coarse_channels": dict(self.coarse_channels),
+            },
             "precision_choice": None if self.precision_choice is None else self.precision_choice.to_dict(),
             "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
             "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},

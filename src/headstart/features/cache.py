@@ -24,7 +24,7 @@ from headstart.machine import cache_folder
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
 MAX_BYTES = 4 * 2**30
 MAX_VALUE_BYTES = 2**25  # of an entry; a larger one is not ours, and takes long to read and to replace

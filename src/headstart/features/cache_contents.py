@@ -17,7 +17,7 @@ from pathlib import Path
 
 from headstart.backbones import store
 from headstart.errors import OptionError
-from headstart.features.cache import FeatureCache
+from headstart.features.cache import VERSION, FeatureCache
 from headstart.files import TEMPORARY, sweep_unfinished
 from headstart.machine import cache_folder
 
@@ -35,12 +35,12 @@ class Kind:
     pattern: str
 
 
-FEATURES = Kind(
-    "features", "features and thumbnails of images", "", r"features-v\d+\.sqlite(-wal|-shm|-journal|\.damaged-[\d-]+)?"
-)
+OF_SQLITE = r"\.sqlite(-wal|-shm|-journal|\.damaged-[\d-]+)?"
+FEATURES = Kind("features", "features and thumbnails of images", "", rf"features-v{VERSION}{OF_SQLITE}")
 BACKBONES = Kind("backbones", "prepared backbones", "backbones", HEX32)
 KINDS = (
     FEATURES,
+    Kind("old-features", "features of earlier versions, not used", "", rf"features-v(?!{VERSION}\.)\d+{OF_SQLITE}"),
     BACKBONES,
     Kind("hub", "downloads from the Hugging Face Hub", "hub", rf"{HEX32}(\.json)?"),
     Kind("toolchains", "converters of headstart export", "toolchains", r"[a-z0-9_-]+-[0-9a-f]{16}"),

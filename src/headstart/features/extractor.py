@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.backbones import Backbone
+from headstart.backbones.steps import steps_sha256, with_steps
 from headstart.data import Dataset
 from headstart.errors import BackboneError, ImageError, OptionError
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.runtime import Compute, Graph, Outputs, load_graph, run_padded
+from headstart.heads.integers import round_to_steps
 from headstart.images.augment import View
 from headstart.images.decoding import decode_with_size
 from headstart.images.remarks import remarks
@@ -29,8 +31,7 @@ IMAGE_STATS = "image_stats:3:96:bends"  # size as stored, contrast and sharpness
 BATCH_SIZE = 8
 MAX_BYTES_IN_FLIGHT = 32 * 2**20  # images that are read and not yet run, or two batches a worker if those are more
 MAX_BYTES = 256 * 2**20  # of such images in any case, except for a single one
-FP16_LIMIT = 60_000.0
-ITEM_TYPES = {1: np.uint8, 2: np.float16, 4: np.float32}
+ITEM_TYPES = {1: np.uint8, 2: np.int16, 4: np.float32}
 
 Pixels = NDArray[np.uint8]
 Vectors = dict[str, NDArray[np.generic]]  # by tap, one-dimensional
@@ -131,10 +132,21 @@ class FeatureExtractor:
         return taps if self.exact else {**taps, TINY_IMAGE: 768, IMAGE_STATS: 4}
 
     @cached_property
+    def rounded_backbone(self) -> Backbone:
+        """The backbone with the steps of its taps, which are measured here where it comes without."""
+        return with_steps(self.backbone)
+
+    @cached_property
+    def exponents(self) -> dict[str, NDArray[np.int8]]:
+        """The exponents [channels] of the steps to which the values of each tap are rounded."""
+        return {tap.name: np.array(tap.exponents, np.int8) for tap in self.rounded_backbone.taps}
+
+    @cached_property
     def _key_parts(self) -> tuple[str, str, str, str, str]:
         view = "0" if self.view is None else self.view.key
         runtime, names = self.compute.resolve().key, "\0".join(self.entries)
-        return self.backbone.sha256, self.backbone.preprocess.fingerprint, runtime, view, names
+        network = f"{self.backbone.sha256} {steps_sha256(self.rounded_backbone.taps)}"
+        return network, self.backbone.preprocess.fingerprint, runtime, view, names
 
     def key(self, content_hash: bytes) -> bytes:
         """Return the cache key of an image. One entry holds all its vectors: thousands are read ten times as fast."""
@@ -281,7 +293,9 @@ class FeatureExtractor:
             result.misses = len(pixels)
             paths = [self.dataset.items[i].path for i in pixels]
             for tap, values in outputs.items():
-                for i, vector in zip(pixels, _to_vectors(values, paths, self.exact), strict=True):
+                _check_finite(values, paths)
+                vectors = values if self.exact else round_to_steps(values, self.exponents[tap])
+                for i, vector in zip(pixels, vectors, strict=True):
                     result.vectors[i][tap] = vector
         return result
 
@@ -326,19 +340,9 @@ def _content_hash(source: bytes | Pixels) -> bytes:
     return hashlib.sha256(f"array {source.shape} ".encode() + np.ascontiguousarray(source).tobytes()).digest()
 
 
-def _to_vectors(values: NDArray[np.float32], paths: Sequence[str], exact: bool) -> list[NDArray[np.floating]]:
-    """Split values [batch, channels] into vectors, as fp16 where it can hold them and ``exact`` is false.
-
-    That is half the memory, and rounding far below the noise of an image. Raises BackboneError for values that are not
-    finite.
-    """
-    largest = np.abs(values).reshape(len(values), -1).max(axis=1, initial=0)
-    if not np.isfinite(largest).all():
-        path = paths[int(np.argmin(np.isfinite(largest)))]
+def _check_finite(values: NDArray[np.float32], paths: Sequence[str]) -> None:
+    """Raise BackboneError for values [batch, channels] that are not finite; ``paths`` name the images."""
+    is_finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not is_finite.all():
+        path = paths[int(np.argmin(is_finite))]
         raise BackboneError(f"The backbone gives values that are not finite for {path}; try --precision fp32.")
-    if exact:
-        return list(values)
-    half = np.clip(values, -FP16_LIMIT, FP16_LIMIT).astype(np.float16)
-    return [
-        value if top > FP16_LIMIT else half[row] for row, (value, top) in enumerate(zip(values, largest, strict=True))
-    ]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,20 @@ from headstart.features.extractor import (
     pack,
 )
 from headstart.features.runtime import Compute, Graph, RuntimeInfo
+from headstart.heads.integers import (
+    AnyVectors,
+    IntegerVectors,
+    beyond_range,
+    deviations_in_steps,
+    take_rows,
+)
 from headstart.images.augment import View
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL = "square:48:shrunk"  # part of the key of a cache entry of its own, which only the report reads
 STORE_EVERY = 256  # cache entries
+COARSE = 8  # steps: a channel that deviates by less is rounded coarsely
 Progress = Callable[[int, int], None]
 Extract = Callable[..., "Features"]  # ``embed``, or a function with its parameters
 
@@ -38,15 +47,16 @@ Extract = Callable[..., "Features"]  # ``embed``, or a function with its paramet
 class Features:
     """Features of the n images that could be read.
 
-    ``values`` maps taps, shallow to deep, to [n, channels] float16, or float32 where a value is beyond 60,000.
-    ``tiny_images`` [n, 768] uint8 is the whole image at 16 x 16 RGB; ``image_stats`` [n, 4] float32 its height and
-    width as stored, contrast and sharpness (``images.thumbnail``); ``content_hashes`` [n, 32] uint8 the SHA-256 of its
-    bytes; ``index`` [n] its place in the dataset. ``quarantined`` names the images that could not be read. ``hits`` and
-    ``misses`` count images found in the cache and not. ``seconds``: "total" wall time, "decode" and "features" summed
-    over threads. ``remarks`` count, by what was not used of an image, the images that could be read; ``notes`` say it.
+    ``values`` maps taps, shallow to deep, to vectors [n, channels]: ``IntegerVectors``, or float32 of
+    ``embed_exactly``; both give real numbers where they are read by rows. ``tiny_images`` [n, 768] uint8 is the whole
+    image at 16 x 16 RGB; ``image_stats`` [n, 4] float32 its height and width as stored, contrast and sharpness
+    (``images.thumbnail``); ``content_hashes`` [n, 32] uint8 the SHA-256 of its bytes; ``index`` [n] its place in the
+    dataset. ``quarantined`` names the images that could not be read. ``hits`` and ``misses`` count images found in the
+    cache and not. ``seconds``: "total" wall time, "decode" and "features" summed over threads. ``remarks`` count, by
+    what was not used of an image, the images that could be read; ``notes`` say it.
     """
 
-    values: Mapping[str, NDArray[np.floating]]
+    values: Mapping[str, AnyVectors]
     tiny_images: NDArray[np.uint8]
     image_stats: NDArray[np.float32]
     content_hashes: NDArray[np.uint8]
@@ -60,8 +70,20 @@ class Features:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Each remark once, with the number of images that it is about."""
-        return remark_notes(self.remarks)
+        """Each remark once, with the number of images that it is about, and how many numbers were cut off."""
+        cut_off = tuple(
+            f"{count:,} of {len(self.index) * self.values[tap].shape[1]:,} values of {tap} are beyond the range of the "
+            "integers in which features are kept, eight times that of the images it was measured on; they were cut off."
+            for tap, count in self.cut_off.items()
+            if count
+        )
+        return remark_notes(self.remarks) + cut_off
+
+    @cached_property
+    def cut_off(self) -> dict[str, int]:
+        """How many values of each tap were beyond the range of its integers; none of float32."""
+        whole = {tap: value for tap, value in self.values.items() if isinstance(value, IntegerVectors)}
+        return {tap: beyond_range(value) for tap, value in whole.items()}
 
     @property
     def deepest_tap(self) -> str:
@@ -69,21 +91,31 @@ class Features:
         return list(self.values)[-1]
 
     @property
-    def deepest(self) -> NDArray[np.floating]:
+    def deepest(self) -> AnyVectors:
         """The vectors [n, channels] of the deepest tap."""
         return self.values[self.deepest_tap]
 
-    def vectors(self, rows: NDArray[np.integer]) -> dict[str, NDArray[np.floating]]:
+    def vectors(self, rows: NDArray[np.integer]) -> dict[str, AnyVectors]:
         """Return the vectors of the images ``rows`` [m] by tap, [m, channels]; no copy where rows are consecutive."""
         selection: slice | NDArray[np.integer] = rows
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             selection = slice(int(rows[0]), int(rows[0]) + len(rows))
-        return {tap: value[selection] for tap, value in self.values.items()}
+        return {tap: take_rows(value, selection) for tap, value in self.values.items()}
 
     def matrix(self, taps: Sequence[str], rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the vectors of ``taps`` side by side of the images ``rows`` [m], [m, d] float32: a head's input."""
         vectors = self.vectors(rows)
         return np.concatenate([np.asarray(vectors[tap], np.float32) for tap in taps], axis=1)
+
+    def coarse_channels(self, rows: NDArray[np.integer]) -> dict[str, float]:
+        """Return by tap the share of the channels whose deviation over the images ``rows`` [m] is below COARSE steps.
+
+        0 for a tap that is not kept as integers.
+        """
+        return {
+            tap: float((deviations_in_steps(value) < COARSE).mean()) if isinstance(value, IntegerVectors) else 0.0
+            for tap, value in self.vectors(rows).items()
+        }
 
 
 def embed(
@@ -99,10 +131,11 @@ def embed(
 ) -> Features:
     """Compute the features of every readable image of a dataset, or of a ``view`` of each, in its order.
 
-    With ``thumbnails`` the cache keeps, of each image that is decoded, the small square that a report shows. ``load``
-    loads the backbone's graph. ``progress(done, total)`` is called from this thread. Unreadable images are quarantined.
-    The same image gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError,
-    OptionError, MissingExtraError.
+    Each number is rounded once, to an integer of the step of its channel (``backbones.steps``). With ``thumbnails`` the
+    cache keeps, of each image that is decoded, the small square that a report shows. ``load`` loads the backbone's
+    graph. ``progress(done, total)`` is called from this thread. Unreadable images are quarantined. The same image gives
+    the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError, OptionError,
+    MissingExtraError.
     """
     thumbnails = thumbnails and cache is not None
     extractor = FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails, load)
@@ -199,8 +232,6 @@ class _FeatureArrays:
                 array = self.arrays.get(name)
                 if array is None:  # a large array takes memory only as it is filled
                     array = self.arrays[name] = np.empty((len(self.is_done), *vector.shape), vector.dtype)
-                elif vector.dtype.itemsize > array.dtype.itemsize:
-                    array = self.arrays[name] = array.astype(vector.dtype)
                 array[i] = vector
         self.errors |= result.errors
         self.remarks |= result.remarks
@@ -220,8 +251,12 @@ class _FeatureArrays:
             return array if is_whole else array[index]
 
         items = extractor.dataset.items
+        values: dict[str, AnyVectors] = {}
+        for tap in extractor.backbone.taps:
+            value = take(tap.name, tap.channels, np.float32 if extractor.exact else np.int16)
+            values[tap.name] = value if extractor.exact else IntegerVectors(value, extractor.exponents[tap.name])
         return Features(
-            {tap.name: take(tap.name, 0, np.float16) for tap in extractor.backbone.taps},
+            values,
             take(TINY_IMAGE, 768, np.uint8),
             take(IMAGE_STATS, 4, np.float32),
             self.hashes[index] if extractor.hashes else np.empty((0, 32), np.uint8),

@@ -16,6 +16,7 @@ from headstart.backbones import Backbone, InputOptions
 from headstart.backbones.providers.framework import TorchModel, parse_request, to_backbone
 from headstart.backbones.providers.keras import open_keras
 from headstart.backbones.providers.timm import open_timm
+from headstart.backbones.steps import measure_steps
 from headstart.errors import BackboneError
 from headstart.finetune.folding import fold_batch_norms, unfold
 from headstart.finetune.graph_module import GraphModule
@@ -149,7 +150,8 @@ class Network(nn.Module):  # type: ignore[misc]
         if self.torch_model is None:
             assert isinstance(self.body, GraphModule)
             graph = self.body.export()
-            return replace(self.backbone, graph=graph, sha256=hashlib.sha256(graph).hexdigest(), source=source)
+            sha256 = hashlib.sha256(graph).hexdigest()
+            return measure_steps(replace(self.backbone, graph=graph, sha256=sha256, source=source))
         backbone = to_backbone(self.provider, self._name, self.torch_model.export())
         return replace(backbone, source=source)
 

@@ -358,7 +358,8 @@ def _make_tuned_result(
     now = time.perf_counter()
     seconds = result.model.run["seconds"]
     times = FitTimes(now - seconds["total"], now - seconds["head"])
-    tuned_data = replace(data, backbone=backbone, features=features)
+    coarse = features.coarse_channels(split.train)
+    tuned_data = replace(data, backbone=backbone, features=features, coarse_channels=coarse)
     return make_result(result.options, tuned_data, selected, times, fine_tuning=record)
 
 

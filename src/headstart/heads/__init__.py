@@ -1,6 +1,7 @@
 """Heads: what is learned on top of the frozen features. Pure algebra on NumPy arrays.
 
 head.py                 Head: in the end every head is an affine map, a temperature and a softmax
+integers.py             IntegerVectors: features as whole numbers of a step for each channel
 vectors.py              Vectors: the taps side by side, read a block of rows at a time
 statistics.py           Statistics: count, class sums and Gram matrix; they add, merge and subtract
 eigenbasis.py           Eigenbasis: the vectors in the directions in which they vary

@@ -139,7 +139,7 @@ class Eigenbasis:
 
 def _positive(eigenvalues: Array, eigenvectors: Array) -> tuple[Array, Array]:
     """Leave out the directions in which nothing varies; eigenvalues [m], ascending, eigenvectors [m, m] in columns."""
-    # 1e-10: below it a direction is rounding of the fp16 features, and 1 / eigenvalue would amplify it.
+    # 1e-10: below it a direction is rounding of the features, and 1 / eigenvalue would amplify it.
     keep = eigenvalues > max(float(eigenvalues[-1]), 1e-300) * 1e-10
     return eigenvalues[keep], eigenvectors[:, keep]
 

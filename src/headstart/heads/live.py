@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from headstart.heads.candidates import Candidate
 from headstart.heads.head import softmax
 from headstart.heads.held_basis import CLOSED_FORMS, HeldBasis
+from headstart.heads.integers import AnyVectors
 from headstart.heads.kinds import Array, Labels, Targets
 from headstart.heads.training_set import TrainingSet
 from headstart.stats.temperature import fit_temperature, label_smoothing
@@ -79,7 +80,7 @@ class LiveHead:
         """How many images the head was selected on; those behind them came later."""
         return next(iter(self.bases.values())).first
 
-    def with_images(self, values: Mapping[str, NDArray[np.floating]]) -> LiveHead:
+    def with_images(self, values: Mapping[str, AnyVectors]) -> LiveHead:
         """Return it with further images behind the others; ``values`` are their vectors by tap, [m, channels]."""
         bases = {}
         for (taps, scaling), basis in self.bases.items():

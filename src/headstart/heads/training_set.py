@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.integers import AnyVectors
 from headstart.heads.kinds import Labels, LinearProblem, Targets
 from headstart.heads.vectors import Vectors
 from headstart.stats.temperature import label_smoothing
@@ -38,7 +39,7 @@ class TrainingSet:
     ``deepest_basis`` is what the function of that name returned for these vectors, None if it was not called.
     """
 
-    values: Mapping[str, NDArray[np.floating]]
+    values: Mapping[str, AnyVectors]
     targets: Targets
     images: int
     smoothing: float
@@ -47,7 +48,7 @@ class TrainingSet:
     @classmethod
     def of(
         cls,
-        values: Mapping[str, NDArray[np.floating]],
+        values: Mapping[str, AnyVectors],
         labels: Labels,
         groups: Labels,
         images: int | None = None,
@@ -155,7 +156,7 @@ class TrainingSet:
         return vectors.scatter(self._moments.mean[columns])
 
 
-def deepest_basis(values: Mapping[str, NDArray[np.floating]]) -> Eigenbasis:
+def deepest_basis(values: Mapping[str, AnyVectors]) -> Eigenbasis:
     """Return the basis of the deepest tap of ``values``, which needs no labels and which heads are first tried on."""
     count = len(next(iter(values.values())))
     return TrainingSet.of(values, np.zeros(count, np.int64), np.arange(count)).basis(tuple(values)[-1:], "tap")

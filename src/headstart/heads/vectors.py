@@ -1,6 +1,6 @@
 """Vectors: those of one or several taps side by side, prepared a block of rows at a time.
 
-Features are kept as fp16; the algebra needs scaled float64, which takes eight times as much memory with its temporary
+Features are kept as int16; the algebra needs scaled float64, which takes eight times as much memory with its temporary
 arrays. Reading by blocks keeps the memory of a fit to that of the features.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.integers import AnyVectors
 from headstart.heads.statistics import class_sums
 
 Array = NDArray[np.float64]
@@ -22,12 +23,12 @@ BLOCK_SIZE = 500_000  # numbers in a block
 class Vectors:
     """n vectors of d numbers: ``parts`` [n, d_i] side by side, times ``scales`` [d]."""
 
-    parts: tuple[NDArray[np.floating], ...]
+    parts: tuple[AnyVectors, ...]
     scales: Array
     block_size: int = BLOCK_SIZE
 
     @classmethod
-    def of(cls, *parts: NDArray[np.floating]) -> Vectors:
+    def of(cls, *parts: AnyVectors) -> Vectors:
         """Put arrays [n, d_i] side by side as they are."""
         return cls(parts, np.ones(sum(part.shape[1] for part in parts)))
 

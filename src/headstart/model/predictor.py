@@ -118,7 +118,7 @@ class Predictor:
             hashes=hashes,
             progress=progress,
         )
-        values = features.values["probabilities"].astype(np.float64).reshape(-1, len(model.classes))
+        values = np.asarray(features.values["probabilities"], np.float64).reshape(-1, len(model.classes))
         items = [dataset.items[i] for i in features.index]
         predictions = Predictions(
             model.classes,
@@ -127,7 +127,7 @@ class Predictor:
             values / values.sum(axis=1, keepdims=True),
             quarantined=(*dataset.quarantined, *features.quarantined),
             thresholds=model.thresholds,
-            ood_scores=features.values["distance"].astype(np.float64).reshape(-1),
+            ood_scores=np.asarray(features.values["distance"], np.float64).reshape(-1),
             notes=features.notes,
             rule=model.rule,
         )
@@ -143,7 +143,7 @@ class Predictor:
         dataset, backbone = as_dataset(images), features_graph(self.model)
         features = embed_exactly(dataset, backbone, self.compute_of_model, load=self._load_graph, progress=progress)
         check_all_read((*dataset.quarantined, *features.quarantined))
-        return features.deepest.astype(np.float32, copy=False).reshape(-1, backbone.taps[0].channels)
+        return np.asarray(features.deepest, np.float32).reshape(-1, backbone.taps[0].channels)
 
     def evaluate(self, images: Any, *, progress: Progress | None = None) -> Evaluation:
         """Evaluate the model on labelled images that had no part in training.

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.integers import AnyVectors
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -64,7 +65,7 @@ def ungrouped(count: int) -> Groups:
 def find_groups(
     content_hashes: NDArray[np.uint8],
     tiny_images: NDArray[np.uint8],
-    features: NDArray[np.floating],
+    features: AnyVectors,
     labels: NDArray[np.integer],
     tile: int = TILE,
 ) -> Groups:
@@ -127,7 +128,7 @@ def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile
 
 
 def nearest_neighbours(
-    features: NDArray[np.floating],
+    features: AnyVectors,
     groups: NDArray[np.integer],
     count: int,
     *,

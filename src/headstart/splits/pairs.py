@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.integers import AnyVectors
+
 TILE = 1_100  # images compared with as many others at a time
 MAX_EDGES = 1_000_000  # edges held before those outside the spanning forest are dropped
 
@@ -110,8 +112,8 @@ def edges_above(similarity: NDArray[np.floating], threshold: float, first: slice
     return np.stack([rows + first.start, columns + second.start, similarity[rows, columns]], axis=1)
 
 
-def mean_vector(features: NDArray[np.floating], tile: int) -> NDArray[np.float64]:
-    """Return the mean vector [d], summed a block at a time: features are float16, and a float64 copy costs memory."""
+def mean_vector(features: AnyVectors, tile: int) -> NDArray[np.float64]:
+    """Return the mean vector [d], summed a block at a time: a copy in float64 would cost memory."""
     total = np.zeros(features.shape[1])
     for block in blocks(len(features), tile):
         total += features[block].sum(axis=0, dtype=np.float64)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.heads.integers import AnyVectors
 from headstart.splits.copies import copy_correlations
 from headstart.splits.pairs import blocks, edges_above, spanning_forest, tiles, unit_vectors
 
@@ -40,7 +41,7 @@ class Scenes:
     others: NDArray[np.int64]
 
 
-def compare_scenes(features: NDArray[np.floating], labels: NDArray[np.integer], tile: int) -> Scenes:
+def compare_scenes(features: AnyVectors, labels: NDArray[np.integer], tile: int) -> Scenes:
     """Compare the residuals of images with ``features`` [n, d] of the classes ``labels`` [n], a tile at a time.
 
     An image's residual is its feature vector, of length 1, less the mean of those of its class. Chance is the median
@@ -97,7 +98,7 @@ def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.
 class _Residuals:
     """The residuals [n, d] of features, of length 1, computed a block at a time: a float32 copy would cost memory."""
 
-    def __init__(self, features: NDArray[np.floating], labels: NDArray[np.integer], tile: int) -> None:
+    def __init__(self, features: AnyVectors, labels: NDArray[np.integer], tile: int) -> None:
         self.features, self.labels = features, labels
         counts = np.bincount(labels, minlength=1)
         self.means = np.zeros((len(counts), features.shape[1]))

@@ -14,6 +14,7 @@ from headstart.data import Dataset, Item, Quarantined
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.runtime import Graph
+from headstart.heads.integers import stack_rows
 from headstart.splits.groups import find_groups
 from headstart.splits.pairs import DisjointSets
 from headstart.studio.project import Project
@@ -52,7 +53,7 @@ class EmbeddedImages:
         unread = [(i, id) for i, id in enumerate(ids) if id in self.errors]
         return replace(
             self.features,
-            values={tap: value[rows] for tap, value in self.features.values.items()},
+            values=self.features.vectors(rows),
             tiny_images=self.features.tiny_images[rows],
             image_stats=self.features.image_stats[rows],
             content_hashes=self.features.content_hashes[rows],
@@ -117,7 +118,7 @@ def _joined(first: Features, second: Features) -> Features:
     """Put the features of further images behind the others."""
     return replace(
         first,
-        values={tap: np.concatenate([value, second.values[tap]]) for tap, value in first.values.items()},
+        values={tap: stack_rows([value, second.values[tap]]) for tap, value in first.values.items()},
         tiny_images=np.concatenate([first.tiny_images, second.tiny_images]),
         image_stats=np.concatenate([first.image_stats, second.image_stats]),
         content_hashes=np.concatenate([first.content_hashes, second.content_hashes]),

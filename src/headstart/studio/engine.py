@@ -68,7 +68,7 @@ class Live:
         """Return it with further images; one whose group has no name is a group of its own."""
         assert images.features is not None
         rows = np.array([images.rows[record.id] for record in records])
-        values = {tap: value[rows] for tap, value in images.features.values.items()}
+        values = images.features.vectors(rows)
         names, groups, free = dict(self.names), [], int(self.groups.max(initial=-1)) + 1
         for record in records:
             number = free if record.group is None else names.setdefault(record.group, free)
