@@ -35,7 +35,7 @@ def page(quiet, stub):
 def open_page(driver, address):
     driver.get(f"{address}/")
     driver.execute_script("sessionStorage.clear()")
-    wait_for(lambda: element(driver, "#file").is_enabled() or elements(driver, "#token"))
+    wait_for(lambda: "ready" in element(driver, "#health").text or elements(driver, "#token"))
 
 
 @pytest.fixture
@@ -175,11 +175,15 @@ def test_images_unlike_the_training_images_raise_an_alarm(page):
 
 
 @pytest.mark.parametrize("stub", [StubServer(models=[StubModel(error="model.onnx does not predict the same here.")])])
-def test_a_model_that_is_not_ready_says_why(page):
+def test_a_model_that_is_not_ready_says_why(page, stub):
     wait_for(lambda: "not ready" in element(page, "#health").text)
     assert "model.onnx does not predict the same here." in element(page, "#health").text
     assert element(page, "#classes").text == "The model is not ready yet."
     assert element(page, "#status").text == ""
+    assert not element(page, "#file").is_enabled()
+    stub.models[0].error = ""
+    wait_for(lambda: element(page, "#file").is_enabled())
+    assert element(page, "#classes").text == "This model distinguishes 2 classes: horses, humans."
 
 
 @pytest.mark.parametrize("stub", [StubServer(models=[StubModel(drift={**ALARM, "images": 1, "rejected": 0})])])

@@ -8,6 +8,7 @@ import { announce, button, byId, count, make, onFilesGiven, percent, plural } fr
 const HISTORY = 24,
   AT_ONCE = 3,
   HEALTH_SECONDS = 10,
+  LOADING_SECONDS = 1,
   FRAME_SECONDS = 0.15;
 let models = [],
   limits = null,
@@ -221,10 +222,11 @@ function note(id, lines) {
   if (lines.length) announce(lines.join(" "));
 }
 
-/** Whether the images asked about are still like those that the model learned from. */
+/** Whether the model is ready, and whether the images asked about are still like those that it learned from. */
 function showDrift() {
   const current = model(),
     { drift } = current;
+  for (const control of [byId("file"), byId("camera")]) control.disabled = current.ready === false;
   const hash = current.sha256 ? ` · model ${current.sha256.slice(0, 12)}` : "";
   const version = current.version ? ` ${current.version}` : "";
   const seen = drift?.images
@@ -298,14 +300,13 @@ async function main() {
   for (;;) {
     try {
       await readModels();
-      for (const control of [byId("file"), byId("camera")]) control.disabled = false;
       if (byId("status").classList.contains("problem")) status("");
       byId("status").classList.remove("problem");
     } catch (error) {
       status(error.message);
       byId("status").classList.add("problem");
     }
-    await wait(HEALTH_SECONDS);
+    await wait(models.length && !model().classes ? LOADING_SECONDS : HEALTH_SECONDS);
   }
 }
 
