@@ -69,7 +69,7 @@ def record(driver, name, times):
     click(driver, wait_for(lambda: element(driver, "#add-camera")))
     for _ in range(times):
         hold = wait_for(lambda: element(driver, "#record"))
-        driver.execute_script("document.getElementById('recorded').textContent = ''")
+        driver.execute_script("for (const id of ['recorded', 'message']) document.getElementById(id).textContent = ''")
         ActionChains(driver).click_and_hold(hold).perform()
         wait_for(lambda: int((element(driver, "#recorded").text or "0").split()[0]) >= 3)
         ActionChains(driver).release().perform()
