@@ -7,12 +7,14 @@ import subprocess
 import sys
 from importlib import resources
 
+import numpy as np
 import pytest
+from scipy.special import erf, softmax
 
 from headstart.errors import OptionError, VerifyError
 from headstart.export import ExportOptions, export_model, toolchain, verify_export
 from headstart.export.to_coreml import FILE, SCRIPT, TOOLCHAIN
-from headstart.export.toolchain import run_program
+from headstart.export.toolchain import Worker, run_program
 from headstart.model.folder import read_model
 
 # A program of the toolchain, so that Apple's own reader says what is in the package.
@@ -30,6 +32,30 @@ json.dump({
     }),
     "metadata": dict(spec.description.metadata.userDefined),
 }, open(sys.argv[2], "w"))
+"""
+# A package of the operations that transformers have.
+TRANSFORMER = """
+import sys
+import coremltools as ct, numpy as np
+from coremltools.converters.mil import Builder as mb
+gamma, beta = np.float32([1, 2, 3, 4]), np.float32([0, 1, 0, -1])
+@mb.program(input_specs=[mb.TensorSpec(shape=(1, 3, 4, 4))])
+def program(pixels):
+    x = mb.layer_norm(x=mb.mul(x=pixels, y=np.float32(0.01)), axes=[3], gamma=gamma, beta=beta, epsilon=np.float32(0.1))
+    x = mb.gelu(x=x, mode=sys.argv[2])
+    x = mb.slice_by_index(
+        x=x, begin=[0, 1, 0, 0], end=[0, 3, 4, 0], stride=[1, 1, 2, 1],
+        begin_mask=[True, False, False, True], end_mask=[True, False, False, True],
+    )
+    x = mb.reduce_sum(x=mb.gather(x=x, indices=1, axis=2), axes=[2], keep_dims=False)
+    distance = mb.reduce_mean(x=x, axes=[1], keep_dims=False, name="distance")
+    return mb.softmax(x=x, axis=1, name="probabilities"), distance
+ct.convert(
+    program, source="milinternal", convert_to="mlprogram", skip_model_load=True,
+    compute_precision=ct.precision.FLOAT32,
+    inputs=[ct.ImageType("pixels", (1, 3, 4, 4), color_layout=ct.colorlayout.RGB)],
+    classifier_config=ct.ClassifierConfig(["a", "b"], predicted_probabilities_output="probabilities"),
+).save(sys.argv[1])
 """
 # Stands in for coremltools on a Mac: answers by the ONNX graph, the second class more probable by OFF.
 STAND_IN = """
@@ -86,6 +112,25 @@ def test_the_package_computes_what_the_model_does_and_says_what_is_not_proven(co
     assert set(found["outputs"]) == {"classLabel", "classLabel_probs", "distance"}
     assert found["precisions"] == ["11"]  # FLOAT32 in MIL.proto: a package is fp16 (10) where that is not said twice
     assert json.loads(found["metadata"]["headstart"])["classes"] == parity["about"]["classes"]
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["EXACT", "TANH_APPROXIMATION"])
+def test_the_operations_of_transformers_are_computed(coreml, tmp_path, mode):
+    program, pixels = tmp_path / "write.py", np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    program.write_text(TRANSFORMER)
+    run_program(TOOLCHAIN, str(program), tmp_path / FILE, mode)
+    worker = Worker(TOOLCHAIN, "answer_coreml.py", tmp_path / FILE, 2, b'["a", "b"]\n')
+    found = worker(pixels)
+    worker.close()
+    x = pixels.transpose(0, 3, 1, 2) * 0.01
+    x = (x - x.mean(axis=3, keepdims=True)) / np.sqrt(x.var(axis=3, keepdims=True) + 0.1) * [1, 2, 3, 4] + [0, 1, 0, -1]
+    exact, approximate = erf(x / np.sqrt(2)), np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    x = x / 2 * (1 + (exact if mode == "EXACT" else approximate))
+    scores = x[:, 1:3, 2].sum(axis=2)
+    assert found.ood_scores == pytest.approx(scores.mean(axis=1), abs=1e-5)
+    assert found.probabilities == pytest.approx(softmax(scores, axis=1), abs=1e-6)
 
 
 @pytest.mark.exports

@@ -32,6 +32,7 @@ SAME = {  # operations of MIL, and the operator of ONNX with the same inputs in 
     "identity": "Identity",
 }
 TYPES = {"fp16": TensorProto.FLOAT16, "fp32": TensorProto.FLOAT, "int32": TensorProto.INT32}
+SLICE = {"begin": 0, "end": 0, "stride": 1, "begin_mask": False, "end_mask": False, "squeeze_mask": False}
 REDUCE = {"reduce_mean": "ReduceMean", "reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 
 
@@ -93,11 +94,50 @@ class Writer:
             self.node("Concat", names, op, axis=int(inputs["axis"].val))
         elif kind in ("avg_pool", "max_pool"):
             self.add_pool(op)
+        elif kind in ("layer_norm", "gelu", "gather", "slice_by_index"):
+            self.add_of_transformer(op)
         elif kind == "batch_norm":
             names = [self.name(inputs[key]) for key in ("x", "gamma", "beta", "mean", "variance")]
             self.node("BatchNormalization", names, op, epsilon=float(inputs["epsilon"].val))
         elif kind != "classify":
             raise SystemExit(f"The operation {kind} is not known here.")
+
+    def add_of_transformer(self, op: Any) -> None:
+        """Write an operation that transformers have beside those of convolutional networks."""
+        kind, inputs = op.op_type, op.inputs
+        if kind == "layer_norm":
+            rank, axes = len(inputs["x"].shape), [int(axis) for axis in inputs["axes"].val]
+            axes = sorted(axis % rank for axis in axes)
+            if axes != list(range(axes[0], rank)):
+                raise SystemExit("A layer_norm of other than the last axes is not known here.")
+            names = [self.name(inputs[key]) for key in ("x", "gamma", "beta")]
+            self.node("LayerNormalization", names, op, axis=axes[0], epsilon=float(inputs["epsilon"].val))
+        elif kind == "gelu":
+            kinds = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
+            if str(inputs["mode"].val) not in kinds:
+                raise SystemExit(f"A gelu of the mode {inputs['mode'].val} is not known here.")
+            self.node("Gelu", [self.name(inputs["x"])], op, approximate=kinds[str(inputs["mode"].val)])
+        elif kind == "gather":
+            if inputs.get("batch_dims") is not None and int(inputs["batch_dims"].val):
+                raise SystemExit("A gather of batches is not known here.")
+            names = [self.name(inputs[key]) for key in ("x", "indices")]
+            self.node("Gather", names, op, axis=int(inputs["axis"].val))
+        else:
+            self.add_slice(op)
+
+    def add_slice(self, op: Any) -> None:
+        """Write a slice: where a mask says so, it begins at the first and ends with the last place of an axis."""
+        inputs, rank = op.inputs, len(op.inputs["x"].shape)
+        begin, end, stride, *masks = (
+            np.broadcast_to(default if inputs.get(key) is None else inputs[key].val, rank).astype(np.int64)
+            for key, default in SLICE.items()
+        )
+        if masks[2].any() or stride.min() < 1:
+            raise SystemExit("A slice that drops an axis or goes backwards is not known here.")
+        starts, ends = np.where(masks[0], 0, begin), np.where(masks[1], np.iinfo(np.int64).max, end)
+        parts = {"starts": starts, "ends": ends, "axes": np.arange(rank), "steps": stride}
+        names = [self.integers(f"{op.name}.{part}", numbers) for part, numbers in parts.items()]
+        self.node("Slice", [self.name(inputs["x"]), *names], op)
 
     def padding(self, op: Any) -> dict[str, Any]:
         """Return the attributes of the padding: MIL's pairs are begin and end of each axis in turn."""
@@ -163,7 +203,7 @@ def graph_of(path: str) -> tuple[bytes, list[str], list[str]]:
     names = [f"{name}.fp32" for name in (probabilities, "distance")]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     graph = helper.make_graph(writer.nodes, "package", [pixels], outputs, [*writer.constants.values()])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     return model.SerializeToString(), names, [str(label) for label in classify.inputs["classes"].val]
 
 
