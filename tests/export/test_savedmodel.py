@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -39,6 +40,30 @@ save("reads", reading)
 asset = tf.saved_model.Asset(__file__)
 save("asset", answer, asset=asset)
 """
+# The converter's reshape, as onnx2tf's own executor calls it, on six numbers: the shapes by options and by inputs.
+RESHAPE = """
+import json, sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+from convert_savedmodel import reshape_as_given
+import tensorflow as tf
+from onnx2tf.tflite_builder.saved_model_exporter import _REGISTERED_KERNELS
+class Executor:
+    def _resolve_tensor(self, name, env):
+        return env[name]
+    def _assign_outputs(self, op, values, env):
+        env["y"] = values[0]
+shapes = []
+for options in ({"newShape": []}, {"newShape": [3, 2]}, {}):
+    env = {"x": tf.range(6), "shape": tf.constant([2, 3])}
+    op = SimpleNamespace(op_type="RESHAPE", inputs=["x", "shape"], outputs=["y"], options=options)
+    reshape_as_given(_REGISTERED_KERNELS["RESHAPE"])(Executor(), op, env)
+    shapes.append(env["y"].shape.as_list())
+env = {"x": tf.constant([7])}
+op = SimpleNamespace(op_type="RESHAPE", inputs=["x"], outputs=["y"], options={"newShape": []})
+reshape_as_given(_REGISTERED_KERNELS["RESHAPE"])(Executor(), op, env)
+json.dump([*shapes, env["y"].shape.as_list()], open(sys.argv[2], "w"))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +91,15 @@ def test_a_model_of_several_taps_is_converted(tensorflow, photos, tmp_path):
     export = export_model(fit_dataset(open_dataset(photos), options).model, "savedmodel", tmp_path / "export")
     assert export.proof is not None
     assert not export.proof.problems
+
+
+@pytest.mark.exports
+@pytest.mark.slow
+def test_a_shape_that_is_given_as_an_input_is_taken(tensorflow, tmp_path):
+    program = tmp_path / "reshape.py"
+    program.write_text(RESHAPE)
+    run_program(TOOLCHAIN, str(program), str(resources.files("headstart.export") / "toolchains"), tmp_path / "shapes")
+    assert json.loads((tmp_path / "shapes").read_text()) == [[2, 3], [3, 2], [2, 3], []]
 
 
 @pytest.mark.exports
