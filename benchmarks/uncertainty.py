@@ -65,7 +65,7 @@ class Case:
 
     def matrix(self, values: dict[str, np.ndarray], head: Head | None = None) -> np.ndarray:
         """Return the taps of a head, the selected one unless stated, side by side, float32."""
-        return np.concatenate([values[tap].astype(np.float32) for tap in (head or self.head).taps], axis=1)
+        return np.concatenate([np.asarray(values[tap], np.float32) for tap in (head or self.head).taps], axis=1)
 
 
 def cases(name: str) -> Iterator[Case]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import DataError
 from headstart.heads.centroid import solve_centroid
+from headstart.heads.integers import LIMIT, IntegerVectors, take_rows
 from headstart.heads.lda import solve_lda
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.statistics import Statistics, add_to_diagonal, class_sums
@@ -140,3 +141,29 @@ def test_adding_to_diagonals_is_done_in_place_and_leaves_the_rest():
     np.testing.assert_array_equal(matrices, before + np.diag(value))
     np.testing.assert_array_equal(value, [1, 2, 3, 4])
     np.testing.assert_array_equal(add_to_diagonal(before.copy(), 0.5), before + 0.5 * np.eye(4))
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_statistics_of_integers_are_the_same_bits_in_any_order_and_number_of_parts(count):
+    rng = np.random.default_rng(count)
+    integers = rng.integers(-LIMIT, LIMIT + 1, (9000, 6)).astype(np.int16)
+    x, labels = IntegerVectors(integers, rng.integers(-12, 0, 6).astype(np.int8)), rng.integers(0, 4, 9000)
+    expected = Statistics.of(x, labels, 4)
+    order = rng.permutation(9000)
+    parts = [Statistics.of(take_rows(x, rows), labels[rows], 4) for rows in np.array_split(order, count)]
+    merged = Statistics.merged(parts)
+    for name in ("counts", "sums", "gram"):
+        assert getattr(merged, name).dtype == np.int64
+        assert getattr(merged, name).tobytes() == getattr(expected, name).tobytes()
+        assert getattr(merged - parts[0] + parts[0], name).tobytes() == getattr(expected, name).tobytes()
+    assert expected.gram.tolist() == (integers.astype(object).T @ integers.astype(object)).tolist()
+
+
+def test_statistics_in_units_are_those_of_the_real_numbers():
+    rng = np.random.default_rng(0)
+    integers = rng.integers(-LIMIT, LIMIT + 1, (500, 6)).astype(np.int16)
+    x, labels = IntegerVectors(integers, rng.integers(-12, 0, 6).astype(np.int8)), rng.integers(0, 4, 500)
+    assert_close(Statistics.of(x, labels, 4).in_units(x.steps.astype(float)), Statistics.of(x[:], labels, 4))
+    np.testing.assert_allclose(
+        Statistics.of(x, labels, 4).in_units(x.steps.astype(float)).scatter, Statistics.of(x[:], labels, 4).scatter
+    )

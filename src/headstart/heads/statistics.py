@@ -1,4 +1,4 @@
-"""Sufficient statistics of a linear head: they add, merge and subtract, exactly.
+"""Sufficient statistics of a linear head: they add, merge and subtract; of whole numbers exactly.
 
 Ridge, LDA and the nearest centroid depend on the images only through the count, the class sums and the Gram matrix. So
 any number of workers may each sum a part, in any order, and images can be added to a head or removed from it without
@@ -9,29 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError
+from headstart.heads.integers import AnyVectors, IntegerVectors
 
 Array = NDArray[np.float64]
+ROWS = 4096  # of whole numbers below 2^15 in a block: sums of their products stay far below 2^53
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts [k] int64, class sums [k, d] float64 and Gram matrix [d, d] float64 of vectors [n, d]."""
+    """Counts [k] int64, class sums [k, d] and Gram matrix [d, d] of vectors [n, d].
+
+    Sums and Gram matrix are float64; or int64, in steps, of ``IntegerVectors``. Those are the same bits however the
+    images are ordered and cut into parts, up to 2^32 images; ``in_units`` turns them into those of real numbers.
+    """
 
     counts: NDArray[np.int64]
-    sums: Array
-    gram: Array
+    sums: NDArray[Any]
+    gram: NDArray[Any]
 
     @classmethod
-    def of(cls, x: NDArray[np.floating], labels: NDArray[np.integer], classes: int) -> Statistics:
+    def of(cls, x: AnyVectors, labels: NDArray[np.integer], classes: int) -> Statistics:
         """Compute the statistics of vectors x [n, d] with labels [n] in 0..classes-1."""
+        if isinstance(x, IntegerVectors):
+            return cls._of_integers(x.integers, labels, classes)
         vectors: Array = np.asarray(x, np.float64)
         counts = np.bincount(labels, minlength=classes)
         return cls(counts, class_sums(vectors, labels, classes), vectors.T @ vectors)
+
+    @classmethod
+    def _of_integers(cls, x: NDArray[np.int16], labels: NDArray[np.integer], classes: int) -> Statistics:
+        width = x.shape[1]
+        sums, gram = np.zeros((classes, width), np.int64), np.zeros((width, width), np.int64)
+        for start in range(0, len(x), ROWS):  # in float64, where products and their sums over a block are exact
+            block, of_block = x[start : start + ROWS].astype(np.float64), labels[start : start + ROWS]
+            sums += class_sums(block, of_block, classes).astype(np.int64)
+            gram += (block.T @ block).astype(np.int64)
+        return cls(np.bincount(labels, minlength=classes), sums, gram)
+
+    def in_units(self, steps: NDArray[np.floating]) -> Statistics:
+        """Return the statistics, in steps, as those of the vectors times ``steps`` [d]."""
+        return Statistics(self.counts, self.sums * steps, self.gram * np.outer(steps, steps))
 
     @classmethod
     def merged(cls, parts: Iterable[Statistics]) -> Statistics:
