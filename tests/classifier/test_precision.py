@@ -7,7 +7,8 @@ import pytest
 
 from headstart import Compute, FitOptions, backbones, fit_dataset, open_dataset
 from headstart.classifier import precision
-from headstart.classifier.precision import decide, is_worth_a_test
+from headstart.classifier.precision import decide, draw_by_content, is_worth_a_test
+from headstart.data import from_images
 from headstart.features import embed
 from headstart.features import runtime as runtimes
 
@@ -146,3 +147,15 @@ def test_a_measured_speed_is_remembered(monkeypatch):
     other = replace(backbone, sha256="0" * 64)
     assert precision._remembered_speed(other, compute) == 456.0
     assert precision._remembered_speed(backbone, replace(compute, workers=7)) == 789.0
+
+
+def test_images_are_drawn_by_their_contents():
+    arrays = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    order = RNG.permutation(40)
+    drawn = draw_by_content(from_images(list(arrays)), 10, seed=3)
+    from_others = draw_by_content(from_images([arrays[i] for i in order]), 10, seed=3)
+    contents = [drawn.read(i).tobytes() for i in range(10)]
+    assert contents == [from_others.read(i).tobytes() for i in range(10)]
+    assert len(set(contents)) == 10
+    with_other_seed = draw_by_content(from_images(list(arrays)), 10, seed=4)
+    assert {with_other_seed.read(i).tobytes() for i in range(10)} != set(contents)

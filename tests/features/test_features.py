@@ -223,3 +223,17 @@ def test_a_damaged_entry_is_computed_again(backbone, data, tmp_path, monkeypatch
         second = embed(dataset, backbone, ONNXRUNTIME, cache=cache)
     assert second.misses == 40
     np.testing.assert_array_equal(second.values["features"], first.values["features"])
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_row_depends_neither_on_its_neighbours_nor_on_its_place(data, runtime, precision):
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    dataset, backbone = open_dataset(data), backbones.load("headstart-s", precision=precision)
+    expected = embed(dataset, backbone, Compute(runtime, precision))
+    rows = np.random.default_rng(0).permutation(40)[:21]
+    for workers in (1, 2):
+        features = embed(dataset.select(rows.tolist()), backbone, Compute(runtime, precision, workers))
+        for tap, values in features.values.items():
+            np.testing.assert_array_equal(values.integers, expected.values[tap].integers[rows])

@@ -14,7 +14,7 @@ from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 
 MAX_CLASS_NOTES = 5
-MANY_COARSE = 0.25  # of the channels of a tap
+MANY_COARSE = 0.5  # of the channels of a tap
 
 
 def coverage_notes(thresholds: ConformalThresholds, index: NDArray[np.integer]) -> list[str]:

@@ -6,6 +6,7 @@ precision, and int8 is taken if the upper 95% bound of the increase in log-loss,
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +20,9 @@ from headstart.backbones import Backbone
 from headstart.backbones.int8 import int8_version
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset
-from headstart.errors import DataError
+from headstart.errors import DataError, ImageError
 from headstart.features import Compute, FeatureCache
+from headstart.features.extractor import content_hash
 from headstart.features.features import Extract
 from headstart.features.runtime import images_per_second
 from headstart.files import to_json, write_atomic
@@ -124,10 +126,9 @@ def choose_precision(
     if not is_worth_a_test(len(images), *speeds):
         reason = f"int8 is {speeds[1] / speeds[0]:.1f} times as fast here, too little for {len(images):,} images"
         return backbone, compute, PrecisionChoice(precision, reason, speeds)
-    rows = np.random.default_rng(options.seed).choice(len(training), len(training) // SHARE, replace=False)
-    sample = training.select(sorted(rows.tolist()))
+    sample = draw_by_content(training, len(training) // SHARE, options.seed)
     pair = ((backbone, compute), (quantised, int8_compute))
-    features = [extract(sample, *network, cache=cache) for network in pair]
+    features = [extract(sample, *network, cache=cache).by_content(sample) for network in pair]
     head_options = options.head_options
     if head_options.kind == "mlp":  # stands for it: a head in closed form
         head_options = HeadOptions(head_options.cut, "ridge", seed=options.seed)
@@ -142,6 +143,19 @@ def choose_precision(
         return backbone, compute, PrecisionChoice(precision, f"int8 cannot be tested: {error}", speeds)
     choice = decide(losses[0], losses[1], split.groups.index, precision, speeds)
     return (*(pair[1] if choice.precision == "int8" else pair[0]), choice)
+
+
+def draw_by_content(images: Dataset, count: int, seed: int) -> Dataset:
+    """Draw ``count`` images by the hashes of their contents, so that neither order nor names decide which.
+
+    Images that cannot be read are left out; the extraction names them.
+    """
+    drawn = []
+    for i in range(len(images)):
+        with suppress(ImageError):
+            content = content_hash(images.read(i))
+            drawn.append((hashlib.sha256(seed.to_bytes(8, "big") + content).digest(), i))
+    return images.select([i for _, i in sorted(drawn)[:count]])
 
 
 def _remembered_speed(backbone: Backbone, compute: Compute) -> float:

@@ -227,7 +227,7 @@ class FeatureExtractor:
                 continue
             size += _size(sources[i])
             if self.hashes:
-                result.hashes[i] = _content_hash(sources[i])
+                result.hashes[i] = content_hash(sources[i])
             if found := remarks(sources[i], self.backbone.preprocess.sample_range):
                 result.remarks[i] = found
         if self.cache is not None:
@@ -334,7 +334,8 @@ def _size(source: bytes | Pixels) -> int:
     return source.nbytes if isinstance(source, np.ndarray) else len(source)
 
 
-def _content_hash(source: bytes | Pixels) -> bytes:
+def content_hash(source: bytes | Pixels) -> bytes:
+    """Return the SHA-256 of the bytes of an image file, or of pixels and their shape."""
     if isinstance(source, bytes):
         return hashlib.sha256(source).digest()
     return hashlib.sha256(f"array {source.shape} ".encode() + np.ascontiguousarray(source).tobytes()).digest()

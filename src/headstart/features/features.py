@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -101,6 +101,28 @@ class Features:
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             selection = slice(int(rows[0]), int(rows[0]) + len(rows))
         return {tap: take_rows(value, selection) for tap, value in self.values.items()}
+
+    def by_content(self, dataset: Dataset) -> Features:
+        """Return them in the order of content hash, then label and path, training images before the others.
+
+        So that what is computed of them does not depend on how the dataset lists its images or calls its files.
+        """
+        items = [dataset.items[i] for i in self.index]
+        keys = [
+            (item.split != "train", bytes(content), str(item.label), item.path)
+            for item, content in zip(items, self.content_hashes, strict=True)
+        ]
+        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+        if np.array_equal(order, np.arange(len(order))):
+            return self
+        return replace(
+            self,
+            values=self.vectors(order),
+            tiny_images=self.tiny_images[order],
+            image_stats=self.image_stats[order],
+            content_hashes=self.content_hashes[order],
+            index=self.index[order],
+        )
 
     def matrix(self, taps: Sequence[str], rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the vectors of ``taps`` side by side of the images ``rows`` [m], [m, d] float32: a head's input."""

@@ -347,7 +347,7 @@ def _make_tuned_result(
     data, split = result.data, result.data.split
     head = network.to(memory_format=torch.contiguous_format).get_head(result.selected.head, temperature)
     backbone = network.export()
-    features = embed(data.dataset, backbone, result.options.compute)
+    features = embed(data.dataset, backbone, result.options.compute).by_content(data.dataset)
     if not np.array_equal(features.index, data.features.index):
         raise DataError(f"The images of {data.dataset.uri} changed while they were read; fit again.")
     ood = _fit_ood(setup, features.matrix(head.taps, split.train), np.arange(len(split.labels)))
