@@ -1,5 +1,6 @@
 """Features equal decoding, preprocessing and the graph in sequence; an image is computed once whatever its path."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from helpers.photos import write_photos
 from headstart import backbones
 from headstart.data import from_images, open_dataset
 from headstart.features import Compute, FeatureCache, embed
-from headstart.features.features import embed_exactly
+from headstart.features.features import embed_by_content, embed_exactly
 from headstart.images.decoding import decode
 
 ONNXRUNTIME = Compute("onnxruntime")
@@ -237,3 +238,20 @@ def test_a_row_depends_neither_on_its_neighbours_nor_on_its_place(data, runtime,
         features = embed(dataset.select(rows.tolist()), backbone, Compute(runtime, precision, workers))
         for tap, values in features.values.items():
             np.testing.assert_array_equal(values.integers, expected.values[tap].integers[rows])
+
+
+def test_rows_are_ordered_by_content_while_they_are_put_together_or_later(backbone, data):
+    (data / "disc" / "broken.jpg").write_bytes(b"no image")
+    dataset = open_dataset(data)
+    later = embed(dataset, backbone, ONNXRUNTIME).by_content(dataset)
+    at_once = embed_by_content(dataset, backbone, ONNXRUNTIME)
+    assert at_once.by_content(dataset) is at_once
+    assert len(at_once.index) == 40
+    contents = [hashlib.sha256(dataset.read(int(i))).digest() for i in at_once.index]
+    assert contents == sorted(contents) == [bytes(content) for content in at_once.content_hashes]
+    for name in ("index", "content_hashes", "tiny_images", "image_stats"):
+        np.testing.assert_array_equal(getattr(at_once, name), getattr(later, name))
+    expected = by_hand(dataset.select(at_once.index.tolist()), backbone)
+    for tap in at_once.values:
+        np.testing.assert_array_equal(at_once.values[tap].integers, later.values[tap].integers)
+        np.testing.assert_allclose(at_once.values[tap], expected[tap], atol=1e-3)

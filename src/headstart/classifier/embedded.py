@@ -91,7 +91,7 @@ def embed_images(
     with options.open_cache() as cache:
         backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
         features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
-        features = features.by_content(images)
+        features = features.by_content(images)  # where ``extract`` has not ordered them
         embedded = EmbeddedImages(images, options, backbone, features, (), (), opened.scaling, choice)
         training = images.select([int(i) for i in features.index[embedded.training_rows]])
         view_features = tuple(

@@ -32,8 +32,8 @@ from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice
 from headstart.classifier.run_info import RunInfo
 from headstart.data import Dataset
-from headstart.features import Features, embed
-from headstart.features.features import Extract, Progress
+from headstart.features import Features
+from headstart.features.features import Extract, Progress, embed_by_content
 from headstart.features.input_scaling import InputScaling
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.learning_curve import LearningCurve, learning_curve
@@ -114,7 +114,7 @@ class FitResult:
 def fit_dataset(
     dataset: Dataset,
     options: FitOptions | None = None,
-    extract: Extract = embed,
+    extract: Extract = embed_by_content,
     *,
     thumbnails: bool = False,
     progress: Progress | None = None,

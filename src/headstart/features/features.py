@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.data import Dataset, Quarantined
+from headstart.data import Dataset, Item, Quarantined
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.extractor import (
     IMAGE_STATS,
@@ -107,12 +107,7 @@ class Features:
 
         So that what is computed of them does not depend on how the dataset lists its images or calls its files.
         """
-        items = [dataset.items[i] for i in self.index]
-        keys = [
-            (item.split != "train", bytes(content), str(item.label), item.path)
-            for item, content in zip(items, self.content_hashes, strict=True)
-        ]
-        order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
+        order = _content_order([dataset.items[i] for i in self.index], self.content_hashes)
         if np.array_equal(order, np.arange(len(order))):
             return self
         return replace(
@@ -164,6 +159,23 @@ def embed(
     return _run(extractor, progress)
 
 
+def embed_by_content(
+    dataset: Dataset,
+    backbone: Backbone,
+    compute: Compute | None = None,
+    *,
+    cache: FeatureCache | None = None,
+    view: View | None = None,
+    thumbnails: bool = False,
+    load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
+    progress: Progress | None = None,
+) -> Features:
+    """Do as ``embed``, in the order of ``Features.by_content``, for which features are held once and not twice."""
+    thumbnails = thumbnails and cache is not None
+    extractor = FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails, load)
+    return _run(extractor, progress, by_content=True)
+
+
 def embed_exactly(
     dataset: Dataset,
     backbone: Backbone,
@@ -186,7 +198,7 @@ def embed_exactly(
     )
 
 
-def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
+def _run(extractor: FeatureExtractor, progress: Progress | None, by_content: bool = False) -> Features:
     start = time.perf_counter()
     count, cache = len(extractor.dataset), extractor.cache
     arrays = _FeatureArrays(count)
@@ -207,7 +219,7 @@ def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
     finally:  # also when it is interrupted: the next run continues from here
         if cache is not None and unsaved:
             cache.put_many(unsaved)
-    features = arrays.features(extractor, time.perf_counter() - start)
+    features = arrays.features(extractor, time.perf_counter() - start, by_content)
     logger.info(
         "%s: %d images, %d from the cache, %d computed, %d could not be read",
         *(extractor.dataset.uri, count, features.hits, features.misses, len(features.quarantined)),
@@ -215,6 +227,15 @@ def _run(extractor: FeatureExtractor, progress: Progress | None) -> Features:
     for image in features.quarantined:
         logger.debug("could not be read: %r: %s", image.path, image.reason)
     return features
+
+
+def _content_order(items: Sequence[Item], content_hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the places [n] of items in the order of ``Features.by_content``."""
+    keys = [
+        (item.split != "train", bytes(content), str(item.label), item.path)
+        for item, content in zip(items, content_hashes, strict=True)
+    ]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
 def thumbnail_key(content_hash: bytes) -> bytes:
@@ -261,10 +282,13 @@ class _FeatureArrays:
         self.decode_seconds += result.decode_seconds
         self.run_seconds += result.run_seconds
 
-    def features(self, extractor: FeatureExtractor, total_seconds: float) -> Features:
-        """Return the features of the images that could be read."""
+    def features(self, extractor: FeatureExtractor, total_seconds: float, by_content: bool) -> Features:
+        """Return the features of the images that could be read, in the order of the dataset or of their contents."""
+        items = extractor.dataset.items
         index = np.flatnonzero(self.is_done)
-        is_whole = len(index) == len(self.is_done)
+        if by_content:
+            index = index[_content_order([items[i] for i in index], self.hashes[index])]
+        is_whole = np.array_equal(index, np.arange(len(self.is_done)))
 
         def take(name: str, width: int, dtype: type[np.generic]) -> NDArray[Any]:
             array = self.arrays.pop(name, None)  # one after the other: at most one is held twice
@@ -272,7 +296,6 @@ class _FeatureArrays:
                 return np.empty((0, width), dtype)
             return array if is_whole else array[index]
 
-        items = extractor.dataset.items
         values: dict[str, AnyVectors] = {}
         for tap in extractor.backbone.taps:
             value = take(tap.name, tap.channels, np.float32 if extractor.exact else np.int16)
