@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import io
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,21 @@ from types import ModuleType
 CPUINFO = Path("/proc/cpuinfo")
 CPUINFO_CHARACTERS = 8192  # the first processor of maybe hundreds, whose lines would take longer to read than a command
 AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's kernels for it use
+VECTOR_INSTRUCTIONS = (  # of those in /proc/cpuinfo
+    *(
+        "avx2",
+        "fma",
+        "avx_vnni",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "amx_tile",
+        "amx_bf16",
+        "amx_int8",
+    ),
+    *("asimd", "asimddp", "bf16", "i8mm", "sve"),
+)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 
 
@@ -40,6 +56,16 @@ def processor() -> tuple[str, frozenset[str]]:
         return "", frozenset()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
     return fields.get("vendor_id", ""), frozenset(fields.get("flags", "").split())
+
+
+def instruction_set() -> str:
+    """Return the parts of the processor's instruction set on which libraries choose how they multiply.
+
+    Features of one image that two machines compute with the same library are the same only where this is.
+    """
+    flags = processor()[1]
+    found = [name for name in VECTOR_INSTRUCTIONS if name in flags]
+    return " ".join([platform.machine(), *found])
 
 
 def has_bf16() -> bool:

@@ -1,5 +1,8 @@
 """Fit a classifier.
 
+kept_rows.py       rows that are kept in the place of images, and what a fit needs from them
+refit.py           fit_features: a fit to kept rows, which records its options to be repeated
+rendered_golden.py the golden images of such a model, which are nobody's
 options.py         FitOptions: how a classifier is fitted
 fit.py             fit_dataset: a dataset and FitOptions in, a FitResult out; fit_rows, its step that needs no image
 embedded.py        embed_images, the step before that needs them: backbone and features of the images of a fit

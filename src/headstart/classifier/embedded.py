@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice, choose_precision
+from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset, concatenate, open_dataset
 from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
-from headstart.features import Features
+from headstart.features import Compute, FeatureCache, Features
 from headstart.features.features import Extract, Progress
 from headstart.features.input_scaling import InputScaling, open_backbone
 from headstart.heads.integers import AnyVectors, stack_rows, take_rows
@@ -28,7 +29,8 @@ class EmbeddedImages:
 
     ``dataset`` holds the images for training and validation; its reader is not needed. ``options`` are those of the fit
     with the id and the input of the backbone as it was opened. ``views`` are the features of further views of the n
-    images of the split "train" that could be read, in the order of ``features``. ``notes`` are lines that the user must
+    images of the split "train" that could be read, in the order of ``features``. ``golden`` are features by tap of the
+    images of the golden sample, where those are rendered (``rendered_golden``). ``notes`` are lines that the user must
     see; ``scaling`` is that of the backbone where it was open; ``precision_choice`` is None where "auto" had none to
     make.
     """
@@ -41,6 +43,7 @@ class EmbeddedImages:
     notes: tuple[str, ...] = ()
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
+    golden: Mapping[str, NDArray[np.float32]] | None = None
 
     @property
     def training_rows(self) -> NDArray[np.int64]:
@@ -66,13 +69,48 @@ def embed_images(
     extract: Extract,
     *,
     thumbnails: bool = False,
+    rendered: bool = False,
     progress: Progress | None = None,
 ) -> EmbeddedImages:
     """Open the backbone for the training images and compute the features of all ``images``.
 
-    The parameters are those of ``fit_dataset``; ``images`` are those of ``training_and_validation_images``. Raises
-    HeadstartError.
+    The parameters are those of ``fit_dataset``; ``images`` are those of ``training_and_validation_images``. With
+    ``rendered`` the golden sample is of rendered images. Raises HeadstartError.
     """
+    with options.open_cache() as cache:
+        opened = open_images(images, options, extract, cache)
+        options, backbone, compute = opened.options, opened.backbone, opened.compute
+        features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
+        features = features.by_content(images)  # where ``extract`` has not ordered them
+        golden = rendered_features(backbone, compute, extract) if rendered else None
+        embedded = EmbeddedImages(images, options, backbone, features, (), (), opened.scaling, opened.choice, golden)
+        training = images.select([int(i) for i in features.index[embedded.training_rows]])
+        view_features = tuple(
+            extract(training, backbone, compute, cache=cache, view=view, progress=progress)
+            for view in views(options.augmentation, options.views)
+        )
+        cache_notes = [] if cache is None else list(cache.notes)
+    notes = (*images.notes, *opened.notes, *features.notes, *cache_notes)
+    return replace(embedded, views=view_features, notes=notes)
+
+
+@dataclass(frozen=True)
+class OpenedImages:
+    """What computes the features of images: the backbone and what runs it, and the options with the backbone's input.
+
+    ``notes`` are lines about them that the user must see; the rest is that of ``EmbeddedImages``.
+    """
+
+    options: FitOptions
+    backbone: Backbone
+    compute: Compute
+    notes: tuple[str, ...]
+    scaling: InputScaling | None
+    choice: PrecisionChoice | None
+
+
+def open_images(images: Dataset, options: FitOptions, extract: Extract, cache: FeatureCache | None) -> OpenedImages:
+    """Open the backbone for the training images among ``images``. Raises HeadstartError."""
     training = images.split("train")
     sample_range, sample_notes = _sample_range(training)
     opened = open_backbone(
@@ -88,20 +126,9 @@ def embed_images(
     backbone = replace(opened.backbone, preprocess=preprocess)
     if opened.scaling is not None:
         sample_notes = [opened.scaling.note, *sample_notes]
-    with options.open_cache() as cache:
-        backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
-        features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
-        features = features.by_content(images)  # where ``extract`` has not ordered them
-        embedded = EmbeddedImages(images, options, backbone, features, (), (), opened.scaling, choice)
-        training = images.select([int(i) for i in features.index[embedded.training_rows]])
-        view_features = tuple(
-            extract(training, backbone, compute, cache=cache, view=view, progress=progress)
-            for view in views(options.augmentation, options.views)
-        )
-        cache_notes = [] if cache is None else list(cache.notes)
-    backbone_notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
-    notes = (*images.notes, *backbone_notes, *features.notes, *cache_notes)
-    return replace(embedded, views=view_features, notes=notes)
+    backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
+    notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
+    return OpenedImages(options, backbone, compute, notes, opened.scaling, choice)
 
 
 def check_has_labels(dataset: Dataset) -> None:

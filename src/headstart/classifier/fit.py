@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.classifier.class_settings import ClassSettings
@@ -20,6 +21,7 @@ from headstart.classifier.embedded import (
     embed_images,
     training_and_validation_images,
 )
+from headstart.classifier.kept_rows import check_options
 from headstart.classifier.make_model import golden_images, make_model
 from headstart.classifier.notes import (
     class_notes,
@@ -35,6 +37,8 @@ from headstart.data import Dataset
 from headstart.features import Features
 from headstart.features.features import Extract, Progress, embed_by_content
 from headstart.features.input_scaling import InputScaling
+from headstart.features.rows import FeatureRows
+from headstart.features.rows_folder import import_pyarrow
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.selection import SelectedHead, select_head
@@ -59,7 +63,8 @@ class TrainingData:
 
     ``notes`` are lines about them that the user must see. ``scaling`` is that of the backbone where it was open;
     ``precision_choice`` is None where "auto" had none to make; ``settings`` are what is set for the classes;
-    ``coarse_channels`` are the shares of ``Features.coarse_channels``.
+    ``coarse_channels`` are the shares of ``Features.coarse_channels``; ``golden`` are the features of a rendered golden
+    sample (None: training images make it).
     """
 
     dataset: Dataset
@@ -71,6 +76,7 @@ class TrainingData:
     precision_choice: PrecisionChoice | None = None
     settings: ClassSettings = field(default_factory=ClassSettings)
     coarse_channels: Mapping[str, float] = field(default_factory=dict)
+    golden: Mapping[str, NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class FitResult:
     ``selected`` is the head with the evidence for it. ``evaluations`` hold predictions and their quality: "validation",
     where there are such images, and "leave_group_out", the training images, each predicted with its group left out.
     ``learning_curve`` is None where there are too few groups for one. ``model`` is the finished model, whose ``run`` is
-    the content of ``run.json``. ``notes`` are lines that the user must see.
+    the content of ``run.json``. ``notes`` are lines that the user must see. ``kept`` are the rows that the model folder
+    is to keep, None where it keeps none.
     """
 
     options: FitOptions
@@ -90,6 +97,7 @@ class FitResult:
     learning_curve: LearningCurve | None
     model: Model
     notes: tuple[str, ...]
+    kept: FeatureRows | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> dict[str, Accuracy]:
@@ -108,7 +116,7 @@ class FitResult:
 
         Raises OptionError, ModelError.
         """
-        return str(write_model(self.model, folder, self.left_out, overwrite=overwrite))
+        return str(write_model(self.model, folder, self.left_out, overwrite=overwrite, rows=self.kept))
 
 
 def fit_dataset(
@@ -117,14 +125,17 @@ def fit_dataset(
     extract: Extract = embed_by_content,
     *,
     thumbnails: bool = False,
+    keep_features: bool = False,
     progress: Progress | None = None,
     log: Callable[[str], None] = logger.info,
 ) -> FitResult:
     """Fit a classifier to the training images of a dataset.
 
     ``extract`` computes features and has the parameters of ``features.embed``. With ``thumbnails`` what a report shows
-    of an image is kept in the cache while the image is decoded. ``progress(done, total)`` counts images; ``log``
-    receives lines of text about the trainings of an mlp head, before the first what all cost. Raises HeadstartError.
+    of an image is kept in the cache while the image is decoded. With ``keep_features`` the model keeps the features of
+    the images, and holds no image; what it is depends on the contents of the images alone. ``progress(done, total)``
+    counts images; ``log`` receives lines of text about the trainings of an mlp head, before the first what all cost.
+    Raises HeadstartError.
     """
     options = options or FitOptions()
     start = time.perf_counter()
@@ -132,7 +143,14 @@ def fit_dataset(
     check_has_labels(dataset)
     images = training_and_validation_images(dataset, options)
     settings = options.class_settings(images)
-    embedded = embed_images(images, options, extract, thumbnails=thumbnails, progress=progress)
+    if keep_features:
+        check_options(options)
+        import_pyarrow()  # before the work, not behind it
+    embedded = embed_images(images, options, extract, thumbnails=thumbnails, rendered=keep_features, progress=progress)
+    if keep_features:
+        from headstart.classifier.refit import fit_and_keep  # which fits with this module
+
+        return fit_and_keep(embedded, settings, start=start, log=log)
     return fit_rows(embedded, settings, start=start, log=log)
 
 
@@ -143,7 +161,7 @@ def fit_rows(
     start: float | None = None,
     log: Callable[[str], None] = logger.info,
 ) -> FitResult:
-    """Fit a classifier to features: the second step of a fit, which reads no image but those of the golden sample.
+    """Fit a classifier to features: the second step of a fit, which reads no image where the golden sample is rendered.
 
     ``settings`` are what is set for the classes. ``start`` is when the fit began, by ``time.perf_counter`` (None: now);
     ``log`` is that of ``fit_dataset``. Raises HeadstartError.
@@ -171,6 +189,7 @@ def fit_rows(
         embedded.precision_choice,
         settings,
         coarse,
+        embedded.golden,
     )
     result = make_result(options, data, selected, FitTimes(head_start if start is None else start, head_start))
     for note in result.notes:

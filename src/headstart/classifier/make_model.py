@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.classifier.rendered_golden import rendered_images
 from headstart.heads.selection import SelectedHead
 from headstart.images.decoding import decode
 from headstart.model.golden import GoldenImages
@@ -48,14 +49,22 @@ def make_model(
 
 
 def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
-    """Return a few images, spread over the training images, and the fit's predictions for them."""
-    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
-    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
-    sources = (data.dataset.read(int(i)) for i in features.index[rows])
+    """Return a few images and the fit's predictions for them.
+
+    They are spread over the training images, or rendered where the model is one of rows, which has no images.
+    """
+    features, train, preprocess, taps = data.features, data.split.train, data.backbone.preprocess, selected.head.taps
+    if data.golden is None:
+        rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
+        sources = [data.dataset.read(int(i)) for i in features.index[rows]]
+        vectors = features.matrix(taps, rows)
+    else:
+        images = rendered_images()
+        sources = [images.read(i) for i in range(len(images))]
+        vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
     size, samples = preprocess.min_size, preprocess.sample_range
     scaled = preprocess.is_scaled
     pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
-    vectors = features.matrix(selected.head.taps, rows)
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
     )

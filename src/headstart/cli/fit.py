@@ -99,6 +99,9 @@ class DataFlags(DecodeFlags):
 
     views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
     augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
+    keep_features: Annotated[
+        bool, data_option("--keep-features", help="Keep the features of the images in MODEL, for update and forget.")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ def fit(
     if dry_run:
         _preview(data, reading, options, flags, run)
     else:
-        fit_and_write(data, reading, options, flags, messages, run)
+        fit_and_write(data, reading, options, flags, messages, run, keep_features=reading.keep_features)
 
 
 def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlags, run: FitRunOptions) -> None:
@@ -294,6 +297,7 @@ def fit_and_write(
     messages: Messages,
     run: FitRunOptions,
     *,
+    keep_features: bool = False,
     refine: Callable[[FitResult], FitResult] | None = None,
 ) -> None:
     """Fit, ``refine`` the result, write the model and the report, and print what was found."""
@@ -302,18 +306,24 @@ def fit_and_write(
     later = ["headstart.report"] if flags.report else []
     import_in_background([info.name, "onnxruntime", *later])  # needed for the features and behind them
     from headstart.classifier import fit_dataset
-    from headstart.model.folder import write_model
 
     output = flags.output_for(data)
     dataset = _open_for(output, data, reading, options, run)
     save_memory(len(dataset))
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:
-            result = fit_dataset(dataset, options, thumbnails=flags.report, progress=bar, log=messages.log)
+            result = fit_dataset(
+                dataset,
+                options,
+                thumbnails=flags.report,
+                keep_features=keep_features,
+                progress=bar,
+                log=messages.log,
+            )
         if refine is not None:
             result = refine(result)
     result = _with_sources(result)
-    folder = write_model(result.model, output, result.left_out, overwrite=run.overwrite)
+    folder = Path(result.save(output, overwrite=run.overwrite))
     from headstart import report
 
     curves = report.write_training_curves(result.model.run, folder)

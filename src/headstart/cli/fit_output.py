@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cli.evaluation_output import print_baseline, print_cost, print_weak_classes
@@ -11,6 +12,7 @@ from headstart.cli.terminal import NAME_WIDTH, counted, fitted, line, listed, nu
 if TYPE_CHECKING:
     from headstart.classifier import FitResult
     from headstart.classifier.preview import Preview
+    from headstart.features.rows import FeatureRows
 
 MAX_CLASSES = 6  # names in a line
 MAX_SKIPPED = 3  # names of a reason
@@ -39,7 +41,18 @@ def print_fit(result: FitResult, folder: str, seconds: float, *, by_default: boo
         f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: "
         f"{cache['misses']} computed, {cache['hits']} from the cache"
     )
+    if result.kept is not None:
+        print_kept(result.kept, folder)
     print(line(f"Model       {folder}"))
+
+
+def print_kept(kept: FeatureRows, folder: str) -> None:
+    """Print how many rows a model keeps, and what they take."""
+    from headstart.model.folder_files import FEATURES
+
+    place = Path(folder) / FEATURES
+    size = sum(path.stat().st_size for path in place.iterdir())
+    print(line(f"Features    {len(kept.rows):,} images, {size / 1e6:.1f} MB in {place}"))
 
 
 def _print_data(run: Mapping[str, Any]) -> None:

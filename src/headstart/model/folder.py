@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, untrusted
+from headstart.features.rows import FeatureRows
+from headstart.features.rows_folder import write_rows
 from headstart.files import encode, recover_folder, replace_folder, table_path, table_row, table_text, to_json
 from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
@@ -21,6 +23,7 @@ from headstart.images.preprocess import Preprocess
 from headstart.images.snippet import SNIPPET_FILE, preprocess_source
 from headstart.model.card import model_card
 from headstart.model.folder_files import (
+    FEATURES,
     LIBRARY,
     check_output_folder,
     check_same_data,
@@ -45,12 +48,13 @@ def write_model(
     left_out: Sequence[tuple[str, str]] = (),
     *,
     overwrite: bool = False,
+    rows: FeatureRows | None = None,
 ) -> Path:
     """Write the model folder. It appears whole or not at all.
 
     A model of the same data is replaced: of the same classes, and of the same source or at least half of the training
     images; one of other data only with ``overwrite``. ``left_out`` are the paths that the model was not fitted to, and
-    why; they are written to ``skipped.csv``.
+    why; they are written to ``skipped.csv``. ``rows`` are kept in the folder ``features/`` within.
 
     Raises OptionError where anything lies there that Headstart did not write, or a model of other data; ModelError when
     it cannot be written.
@@ -61,7 +65,7 @@ def write_model(
     size = model.preprocess.height, model.preprocess.width
     remember(graph_key(model.sha256, size, model.batch))
     try:
-        replace_folder(target, lambda new: _write_files(new, model, left_out))
+        replace_folder(target, lambda new: _write_files(new, model, left_out, rows))
     except OSError as error:
         raise ModelError(
             f"Cannot write the model to {target}: {error.strerror or error}; nothing was changed."
@@ -69,8 +73,13 @@ def write_model(
     return target
 
 
-def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]) -> None:
+def _write_files(
+    folder: Path, model: Model, left_out: Sequence[tuple[str, str]], kept: FeatureRows | None = None
+) -> None:
     from safetensors.numpy import save
+
+    if kept is not None:
+        write_rows(folder / FEATURES, kept)
 
     head, golden = model.head, model.golden
     config: dict[str, Any] = {
@@ -87,7 +96,9 @@ def _write_files(folder: Path, model: Model, left_out: Sequence[tuple[str, str]]
         "sha256": {"model.onnx": model.sha256},
         **model.thresholds.to_dict(),
     }
-    config |= {name: model.run[name] for name in ("version", "author", "date") if model.run.get(name)}
+    # Where rows are kept the file depends on them and on the options alone: the date is in run.json.
+    about = ("version", "author", "date") if kept is None else ("version", "author")
+    config |= {name: model.run[name] for name in about if model.run.get(name)}
     if model.rule is not None:
         config["decision"] = model.rule.to_dict()
     tensors = {"weights": head.weights, "bias": head.bias}

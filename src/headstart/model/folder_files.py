@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
+from headstart.features.rows_folder import is_rows_folder
 from headstart.files import TEMPORARY, check_can_write, read_json, recover_folder
 from headstart.images.snippet import SNIPPET_FILE
 from headstart.model.model import HASH_BYTES, Model
@@ -26,6 +27,7 @@ LIMITS = {
 LIBRARY = "headstart"  # library_name of config.json: it says that a folder was written by this library
 # All files that are ever written into a model folder.
 OUR_FILES = frozenset({*LIMITS, "README.md", SNIPPET_FILE, "report.html", "report.json", "skipped.csv", "training.svg"})
+FEATURES = "features"  # the folder within that holds the rows of a model that keeps them
 MIN_COMMON_IMAGES = 0.5  # share of a model's training images that make another one its successor
 
 
@@ -44,7 +46,8 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
         raise OptionError(f"{target} holds files that are not a Headstart model; give another name for the model.")
     # A run that was killed while it wrote a report has left an unfinished file.
     ours = {name for name in names if name in OUR_FILES or name.startswith(TEMPORARY)}
-    foreign = [name for name in names if name not in ours or (target / name).is_dir()]
+    ours |= {FEATURES} if is_rows_folder(target / FEATURES) else set()
+    foreign = [name for name in names if name not in ours or ((target / name).is_dir() and name != FEATURES)]
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
         raise OptionError(

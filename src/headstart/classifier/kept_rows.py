@@ -1,0 +1,219 @@
+"""From the images of a fit to rows that are kept, and from rows back to what a fit needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart import backbones
+from headstart.backbones import Backbone
+from headstart.classifier.embedded import EmbeddedImages
+from headstart.classifier.options import FitOptions
+from headstart.data import Dataset, Quarantined
+from headstart.data.dataset import Item, ReadImage, Skipped
+from headstart.errors import DataError, ImageError, OptionError
+from headstart.features import Features
+from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
+from headstart.features.runtime import RuntimeInfo
+from headstart.machine import instruction_set
+from headstart.model.model import describe_backbone
+from headstart.splits.named import parse_group_by
+
+MAX_NAMED = 3  # images in a note
+
+
+def check_options(options: FitOptions) -> None:
+    """Raise OptionError for options of a fit that rows cannot repeat."""
+    why = ""
+    if options.head == "mlp":
+        why = "an mlp head is trained in steps whose order is part of the result; give another --head"
+    elif options.views > 1:
+        why = "views are made of the images; leave --views out"
+    elif parse_group_by(options.group_by).kind == "exif":
+        why = "the times at which images were taken are not kept; give --group-by auto, folder or name:PATTERN"
+    if why:
+        raise OptionError(f"A model of kept features cannot be made this way: {why}.")
+
+
+def rows_of(features: Features, dataset: Dataset) -> Rows:
+    """Return the rows of the images of a dataset that could be read, in its order."""
+    items = [dataset.items[i] for i in features.index]
+    return Rows(
+        features.content_hashes,
+        tuple(item.path for item in items),
+        tuple(item.label for item in items),
+        tuple(item.split for item in items),
+        tuple(item.group for item in items),
+        tuple(item.folder for item in items),
+        features.tiny_images,
+        features.image_stats,
+        features.values,
+    )
+
+
+def unread_of(features: Features, dataset: Dataset) -> tuple[Unread, ...]:
+    """Return the images of a dataset that could not be read, with the SHA-256 of those that have bytes."""
+    reasons = {image.path: image.reason for image in features.quarantined}
+    unread = []
+    for i in np.setdiff1d(np.arange(len(dataset)), features.index).tolist():
+        item = dataset.items[i]
+        content_hash = image_hash(dataset, i)
+        unread.append(Unread(item.path, reasons.get(item.path, ""), item.label or "", item.split, content_hash))
+    return tuple(unread)
+
+
+def image_hash(dataset: Dataset, index: int) -> str:
+    """Return the SHA-256 of the bytes of an image in hexadecimal, empty where it cannot be read."""
+    try:
+        source = dataset.read(index)
+    except ImageError:
+        return ""
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else ""
+
+
+def describe_source(
+    backbone: Backbone, options: FitOptions, runtime: RuntimeInfo, golden: Mapping[str, NDArray[np.float32]]
+) -> Source:
+    """Describe what computes rows here, without what is known of the images."""
+    return Source(
+        {**describe_backbone(backbone), "id": options.backbone},
+        {tap.name: tap.channels for tap in backbone.taps},
+        options.input_options,
+        backbone.preprocess,
+        (Machine(runtime, instruction_set(), golden),),
+    )
+
+
+def with_dataset(source: Source, dataset: Dataset, notes: Sequence[str], unread: Sequence[Unread]) -> Source:
+    """Return the source with what is known of its images, in an order that is always the same."""
+    refused = [Unread(image.path, image.reason) for image in dataset.quarantined]
+    return replace(
+        source,
+        uri=dataset.uri,
+        layout=dataset.layout,
+        class_names=dataset.class_names,
+        notes=tuple(sorted({*notes})),
+        skipped=tuple(sorted({*dataset.skipped}, key=lambda item: (item.path, item.reason))),
+        unread=tuple(sorted({*refused, *unread}, key=lambda image: (image.path, image.reason))),
+    )
+
+
+def keep_rows(embedded: EmbeddedImages) -> FeatureRows:
+    """Return the rows of the images of a fit, in the order of all kept rows."""
+    dataset, features = embedded.dataset, embedded.features
+    assert embedded.golden is not None
+    source = describe_source(embedded.backbone, embedded.options, features.runtime, embedded.golden)
+    source = with_dataset(source, dataset, embedded.notes, unread_of(features, dataset))
+    return FeatureRows(source, rows_of(features, dataset).in_order())
+
+
+def load_backbone(source: Source) -> Backbone:
+    """Load the backbone by which rows were computed.
+
+    Raises BackboneError, and OptionError where it is another one here.
+    """
+    id, precision = source.backbone.get("id", ""), source.backbone.get("precision", "fp32")
+    backbone = backbones.load(id, options=source.input_options, precision=precision)
+    if {*source.taps} - {tap.name for tap in backbone.taps}:  # those that a cut has named
+        backbone = backbones.load(id, options=source.input_options, taps=[*source.taps], precision=precision)
+    if backbone.sha256 != source.backbone.get("sha256"):
+        raise OptionError(
+            f"The features were computed by another {id} (its sha256 begins with "
+            f"{source.backbone.get('sha256', '')[:12]}, that of the one here with {backbone.sha256[:12]}); use the "
+            "version of Headstart, and the file, that they were computed with."
+        )
+    channels = {tap.name: tap.channels for tap in backbone.taps}
+    if any(channels.get(tap) != count for tap, count in source.taps.items()):
+        raise OptionError(f"The features do not fit {id}: they are {dict(source.taps)}; compute them again.")
+    taps = tuple(tap for tap in backbone.taps if tap.name in source.taps)
+    return replace(backbone, taps=taps, preprocess=source.preprocess, notes=(), assumption=None)
+
+
+def embedded_from(
+    features: FeatureRows, options: FitOptions, backbone: Backbone | None = None, reader: ReadImage | None = None
+) -> EmbeddedImages:
+    """Return what a fit needs from rows: those of training images, then of validation images, in their order.
+
+    The backbone is loaded where it is not given; ``reader`` may read images by the number of the row. What is left out
+    is named in ``dataset.skipped``, and counted in the notes. Raises OptionError, DataError, BackboneError.
+    """
+    check_options(options)
+    source, rows = features.source, features.rows
+    kept, left_out = usable_rows(rows)
+    if not any(rows.splits[i] == "train" for i in kept):
+        raise DataError(f"{source.uri} has no features of training images with a label; compute some.")
+    kept = [i for split in ("train", "validation") for i in kept if rows.splits[i] == split]
+    usable = rows.select(kept)
+    items = [
+        Item(usable.paths[i], usable.labels[i], usable.splits[i], usable.groups[i], kept[i], usable.folders[i])
+        for i in range(len(usable))
+    ]
+    listed = [image for image in source.unread if image.label and image.split != "test"]
+    items += [Item(image.path, image.label, image.split, key=-1) for image in listed]
+    reasons: dict[str, int] = {}
+    for item in left_out:
+        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    notes = [f"Left out: {count:,} images, {reason}; skipped.csv names them." for reason, count in reasons.items()]
+    dataset = Dataset(
+        source.uri,
+        tuple(items),
+        tuple(sorted({str(item.label) for item in items})),
+        (*source.skipped, *left_out),
+        tuple(Quarantined(image.path, image.reason) for image in source.unread if not image.label),
+        reader or _no_images,
+        layout=source.layout,
+        class_names=source.class_names,
+    )
+    machine = source.machines[0]
+    values = Features(
+        usable.values,
+        usable.tiny_images,
+        usable.image_stats,
+        usable.content_hashes,
+        np.arange(len(usable)),
+        tuple(Quarantined(image.path, image.reason) for image in listed),
+        machine.runtime,
+        0,
+        0,
+        {"total": 0.0, "decode": 0.0, "features": 0.0},
+    )
+    backbone = load_backbone(source) if backbone is None else backbone
+    options = replace(options, backbone=source.backbone["id"], input_options=source.input_options)
+    return EmbeddedImages(
+        dataset, options, backbone, values, notes=(*source.notes, *notes), golden=dict(machine.golden)
+    )
+
+
+def _no_images(key: int) -> bytes:
+    raise ImageError(f"Row {key} has features alone, no image.")
+
+
+def usable_rows(rows: Rows) -> tuple[list[int], list[Skipped]]:
+    """Return the indices of the rows to fit to, in their order, and the images that are left out, and why.
+
+    An image counts once, however many rows it has: the first of them. One that has rows of different labels or splits
+    is left out, since none can be trusted; so are test images and those without a label.
+    """
+    by_hash: dict[bytes, list[int]] = {}
+    left_out = []
+    for i, content_hash in enumerate(rows.hashes):
+        if rows.labels[i] is None:
+            left_out.append(Skipped(rows.paths[i], "without a label"))
+        elif rows.splits[i] == "test":
+            left_out.append(Skipped(rows.paths[i], "for tests, not for a fit"))
+        else:
+            by_hash.setdefault(content_hash, []).append(i)
+    kept = []
+    for same in by_hash.values():
+        if len({rows.labels[i] for i in same}) > 1:
+            left_out += [Skipped(rows.paths[i], "the same image with another label") for i in same]
+        elif len({rows.splits[i] for i in same}) > 1:
+            left_out += [Skipped(rows.paths[i], "the same image in training and validation") for i in same]
+        else:
+            kept.append(same[0])
+            left_out += [Skipped(rows.paths[i], "the same image as another one") for i in same[1:]]
+    return kept, sorted(left_out, key=lambda item: (item.reason, item.path))

@@ -1,0 +1,117 @@
+"""Fit to kept rows, and record the options, so that the fit can be repeated with other rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from headstart.classifier.class_settings import ClassSettings
+from headstart.classifier.embedded import EmbeddedImages
+from headstart.classifier.fit import FitResult, fit_rows
+from headstart.classifier.kept_rows import embedded_from, keep_rows
+from headstart.classifier.options import FitOptions
+from headstart.errors import ModelError, untrusted
+from headstart.features import Compute
+from headstart.features.rows import FeatureRows
+
+logger = logging.getLogger(__name__)
+
+# Of FitOptions: what is not here is known from the rows, or changes nothing in a fit to them.
+RECORDED = (
+    "cut",
+    "head",
+    "dropout",
+    "group_by",
+    "coverage",
+    "false_alarms",
+    "seed",
+    "model_version",
+    "author",
+    "decode",
+)
+
+
+def fit_features(
+    features: FeatureRows,
+    options: FitOptions,
+    settings: ClassSettings | None = None,
+    *,
+    embedded: EmbeddedImages | None = None,
+    start: float | None = None,
+    log: Callable[[str], None] = logger.info,
+) -> FitResult:
+    """Fit a classifier to kept rows, which the result keeps as well. No image is needed.
+
+    The rows are in the order of ``Rows.in_order``, and the result depends on them and on the options alone. ``options``
+    are those of ``fit_dataset``; those that say how features are computed are not used. ``settings`` are what is set
+    for the classes (None: what the options say); ``embedded`` is what ``embedded_from`` returns, where it is known.
+    Raises HeadstartError.
+    """
+    embedded = embedded_from(features, options) if embedded is None else embedded
+    settings = options.class_settings(embedded.dataset) if settings is None else settings
+    result = fit_rows(embedded, settings, start=start, log=log)
+    run = {**result.model.run, "options": options_to_dict(options, settings)}
+    return replace(result, model=replace(result.model, run=run), kept=features)
+
+
+def fit_and_keep(
+    embedded: EmbeddedImages, settings: ClassSettings, *, start: float, log: Callable[[str], None]
+) -> FitResult:
+    """Fit to images as ``fit_features`` does to their rows, which the result keeps. Raises HeadstartError."""
+    features, images, dataset = keep_rows(embedded), embedded.features, embedded.dataset
+    places = {(bytes(images.content_hashes[n]), dataset.items[i].path): int(i) for n, i in enumerate(images.index)}
+    rows = features.rows
+    of_row = [places[content_hash, path] for content_hash, path in zip(rows.hashes, rows.paths, strict=True)]
+    kept = embedded_from(features, embedded.options, embedded.backbone, lambda key: dataset.read(of_row[key]))
+    measured = replace(kept.features, hits=images.hits, misses=images.misses, seconds=images.seconds)
+    kept = replace(
+        kept,
+        dataset=replace(kept.dataset, folder=dataset.folder),
+        features=measured,
+        scaling=embedded.scaling,
+        precision_choice=embedded.precision_choice,
+    )
+    return fit_features(features, embedded.options, settings, embedded=kept, start=start, log=log)
+
+
+def options_to_dict(options: FitOptions, settings: ClassSettings) -> dict[str, Any]:
+    """Return what ``run.json`` holds of the options of a fit, to repeat it with other rows."""
+    share = options.validation if isinstance(options.validation, float | int) else None
+    return {
+        **{name: getattr(options, name) for name in RECORDED},
+        "cut": options.cut if isinstance(options.cut, str) else list(options.cut),
+        "validation": share,
+        "class_weight": settings.weights,
+        "costs": settings.costs,
+        "thresholds": settings.thresholds,
+        "costs_source": settings.source,
+    }
+
+
+def options_from_dict(
+    value: Mapping[str, Any], classes: Collection[str], compute: Compute
+) -> tuple[FitOptions, ClassSettings]:
+    """Return the options of a fit from the form of ``options_to_dict``, which may come from anyone.
+
+    What was set for classes that are not among ``classes`` is left out. Raises ModelError, OptionError.
+    """
+    with untrusted("run.json: options", ModelError):
+        given = {name: value[name] for name in (*RECORDED, "validation")}
+        if not isinstance(given["cut"], str):
+            given["cut"] = tuple(map(str, given["cut"]))
+        weights, costs, thresholds = value["class_weight"], value["costs"], value["thresholds"]
+        if isinstance(weights, dict):
+            weights = {name: weight for name, weight in weights.items() if name in classes}
+        elif weights not in (None, "balanced"):
+            raise ValueError(f"class_weight is {str(weights)[:40]!r}")
+        if costs is not None:
+            costs = {
+                t: {p: cost for p, cost in row.items() if p in classes} for t, row in costs.items() if t in classes
+            }
+        if thresholds is not None:
+            thresholds = {name: number for name, number in thresholds.items() if name in classes} or None
+        options = FitOptions(**given, compute=compute)
+        settings = ClassSettings.of(weights, costs, thresholds, classes)
+        return options, replace(settings, source=str(value["costs_source"]))

@@ -1,0 +1,293 @@
+"""Rows: the features of images with what a fit needs beside them, kept without the images, to be put together later."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.backbones import InputOptions
+from headstart.data.dataset import SPLITS, Skipped
+from headstart.errors import OptionError
+from headstart.features.runtime import RuntimeInfo
+from headstart.images.preprocess import Preprocess
+
+TEXTS = ("paths", "labels", "splits", "groups", "folders")
+MAX_TEXT = 8192  # bytes of a path, a label, a group or a folder
+MAX_MIXED = 1000  # machines
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of n images, each with what is known of its image.
+
+    ``content_hashes`` [n, 32] uint8 are the SHA-256 of the images' bytes; ``paths``, ``labels`` (None: unlabelled),
+    ``splits``, ``groups`` (named ones; None: no name) and ``folders`` are those of ``data.dataset.Item``.
+    ``tiny_images`` [n, 768] uint8, ``image_stats`` [n, 4] float32 and ``values``, by tap [n, channels] float16 or
+    float32, are those of ``features.Features``.
+    """
+
+    content_hashes: NDArray[np.uint8]
+    paths: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    splits: tuple[str, ...]
+    groups: tuple[str | None, ...]
+    folders: tuple[str, ...]
+    tiny_images: NDArray[np.uint8]
+    image_stats: NDArray[np.float32]
+    values: Mapping[str, NDArray[np.floating]]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """The SHA-256 of each image."""
+        return [row.tobytes() for row in self.content_hashes]
+
+    def select(self, index: Sequence[int] | NDArray[np.integer]) -> Rows:
+        """Return the rows at ``index``, in that order."""
+        rows = np.asarray(index, np.int64)
+        texts = {name: tuple(getattr(self, name)[i] for i in rows.tolist()) for name in TEXTS}
+        return Rows(
+            self.content_hashes[rows],
+            tiny_images=self.tiny_images[rows],
+            image_stats=self.image_stats[rows],
+            values={tap: value[rows] for tap, value in self.values.items()},
+            **texts,
+        )
+
+    def in_order(self) -> Rows:
+        """Return the rows in the order of content hashes, then of paths; of rows that are equal in all texts one."""
+        kept: dict[tuple[object, ...], int] = {}
+        for i, content_hash in enumerate(self.hashes):
+            kept.setdefault((content_hash, *(getattr(self, name)[i] for name in TEXTS)), i)
+        order = sorted(kept, key=lambda key: tuple((part is not None, part) for part in key))
+        return self.select([kept[key] for key in order])
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts, which have the same taps, one after the other."""
+    texts = {name: tuple(text for part in parts for text in getattr(part, name)) for name in TEXTS}
+    return Rows(
+        np.concatenate([part.content_hashes for part in parts]),
+        tiny_images=np.concatenate([part.tiny_images for part in parts]),
+        image_stats=np.concatenate([part.image_stats for part in parts]),
+        values={tap: np.concatenate([part.values[tap] for part in parts]) for tap in parts[0].values},
+        **texts,
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a feature depends on beside the image and the backbone, and features of images that are the same everywhere.
+
+    ``instruction_set`` is that of ``machine.instruction_set``; ``golden`` has by tap the features [8, channels] float32
+    of the rendered images that a model made of rows proves itself with.
+    """
+
+    runtime: RuntimeInfo
+    instruction_set: str
+    golden: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.runtime.name} {self.runtime.version} {self.runtime.precision} on {self.instruction_set}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: numbers as little-endian float32 in base64."""
+        golden = {tap: base64.b64encode(value.astype("<f4").tobytes()).decode() for tap, value in self.golden.items()}
+        return {"runtime": self.runtime.to_dict(), "instruction_set": self.instruction_set, "golden": golden}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any], taps: Mapping[str, int]) -> Machine:
+        """Build from the form of ``to_dict``. Raises ValueError, KeyError, TypeError."""
+        golden = {}
+        for tap, channels in taps.items():
+            data = base64.b64decode(value["golden"][tap], validate=True)
+            numbers = np.frombuffer(data, "<f4").astype(np.float32)
+            if len(numbers) == 0 or len(numbers) % channels or not np.isfinite(numbers).all():
+                raise ValueError(f"golden features of {tap} cannot be used")
+            golden[tap] = numbers.reshape(-1, channels)
+        if len({len(vectors) for vectors in golden.values()}) != 1:
+            raise ValueError("golden features are of different numbers of images")
+        runtime = RuntimeInfo(*(_text(value["runtime"][name]) for name in ("name", "version", "precision")))
+        return cls(runtime, _text(value["instruction_set"]), golden)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An image that could not be read: why, and what is known of it.
+
+    ``content_hash`` is the SHA-256 of its bytes in hexadecimal, empty where there are none; ``label`` and ``split`` are
+    empty for one that was refused while its folder was listed.
+    """
+
+    path: str
+    reason: str
+    label: str = ""
+    split: str = ""
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What rows were computed from and by.
+
+    ``backbone`` has id, sha256, licence, source and precision; ``taps`` the channels of each tap, shallow to deep;
+    ``machines`` are several only where a mix was allowed. ``uri``, ``layout``, ``class_names``, ``notes`` and
+    ``skipped`` are those of the dataset, ``unread`` the images that could not be read.
+    """
+
+    backbone: Mapping[str, str]
+    taps: Mapping[str, int]
+    input_options: InputOptions | None
+    preprocess: Preprocess
+    machines: tuple[Machine, ...]
+    uri: str = ""
+    layout: str = ""
+    class_names: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    unread: tuple[Unread, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "backbone": dict(self.backbone),
+            "taps": dict(self.taps),
+            "input_options": None if self.input_options is None else asdict(self.input_options),
+            "preprocess": self.preprocess.to_dict(),
+            "machines": [machine.to_dict() for machine in self.machines],
+            "uri": self.uri,
+            "layout": self.layout,
+            "class_names": [list(pair) for pair in self.class_names],
+            "notes": list(self.notes),
+            "skipped": [asdict(item) for item in self.skipped],
+            "unread": [asdict(image) for image in self.unread],
+        }
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Source:
+        """Build from the form of ``to_dict``, which may come from anyone.
+
+        Raises OptionError, ValueError, KeyError, TypeError, AttributeError.
+        """
+        taps = {_text(name): channels for name, channels in value["taps"].items()}
+        if not taps or not all(type(channels) is int and 0 < channels <= 2**20 for channels in taps.values()):
+            raise ValueError(f"taps are {str(value['taps'])[:100]}; expected the channels of each")
+        machines = tuple(Machine.from_dict(machine, taps) for machine in value["machines"])
+        if not 0 < len(machines) <= MAX_MIXED:
+            raise ValueError(f"{len(machines)} machines")
+        return cls(
+            {_text(name): _text(text) for name, text in value["backbone"].items()},
+            taps,
+            _input_options(value["input_options"]),
+            Preprocess.from_dict(value["preprocess"]),
+            machines,
+            _text(value["uri"]),
+            _text(value["layout"]),
+            tuple((_text(old), _text(new)) for old, new in value["class_names"]),
+            tuple(_text(note) for note in value["notes"]),
+            tuple(Skipped(_text(item["path"]), _text(item["reason"])) for item in value["skipped"]),
+            tuple(unread_from_dict(image) for image in value["unread"]),
+        )
+
+
+def unread_from_dict(value: Mapping[str, Any]) -> Unread:
+    """Build from the JSON form. Raises ValueError, KeyError, TypeError."""
+    image = Unread(**{field.name: _text(value[field.name]) for field in fields(Unread)})
+    if image.split and image.split not in SPLITS:
+        raise ValueError(f"{image.split[:40]!r} is no split")
+    return image
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError(f"{str(value)[:40]!r} is not a text of at most {MAX_TEXT:,} characters")
+    return value
+
+
+def _input_options(value: Mapping[str, Any] | None) -> InputOptions | None:
+    if value is None:
+        return None
+    known = {field.name for field in fields(InputOptions)}
+    if unknown := set(value) - known:
+        raise ValueError(f"unknown options {sorted(unknown)[:3]}")
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return InputOptions(**values)
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Rows with what they were computed from and by."""
+
+    source: Source
+    rows: Rows
+
+
+def merge(parts: Sequence[FeatureRows], names: Sequence[str], *, mixed: bool = False) -> FeatureRows:
+    """Put parts together: the same result for any cut of the images into parts, and any order of those.
+
+    ``names`` are those of the parts, for messages. Rows that are in several parts count once. With ``mixed`` parts may
+    be computed by different runtimes, versions, precisions and instruction sets. Raises OptionError for parts that were
+    not computed alike.
+    """
+    first = parts[0].source
+    for part, name in zip(parts[1:], names[1:], strict=True):
+        _check_alike(first, part.source, names[0], name)
+    machines = {_key(machine): machine for part in parts for machine in part.source.machines}
+    if len(machines) > 1 and not mixed:
+        told = ", ".join(sorted({machine.name for machine in machines.values()}))
+        what = f"computed by {told}" if ", " in told else f"of different values for the same images, all by {told}"
+        raise OptionError(
+            f"The features are {what}: an image's features differ a little between them, and the model would depend on "
+            "which image came from where; compute them alike, or give --mixed."
+        )
+    # An image that several parts have is taken from the same one, whatever the order of the parts.
+    parts = sorted(parts, key=lambda part: [_key(machine) for machine in part.source.machines])
+    sources = [part.source for part in parts]
+    source = replace(
+        first,
+        backbone=min((source.backbone for source in sources), key=lambda backbone: sorted(backbone.items())),
+        machines=tuple(machine for _, machine in sorted(machines.items())),
+        uri=", ".join(sorted({source.uri for source in sources}))[:MAX_TEXT],
+        layout=", ".join(sorted({source.layout for source in sources if source.layout}))[:MAX_TEXT],
+        class_names=tuple(sorted({pair for source in sources for pair in source.class_names})),
+        notes=tuple(sorted({note for source in sources for note in source.notes})),
+        skipped=tuple(sorted({item for s in sources for item in s.skipped}, key=lambda i: (i.path, i.reason))),
+        unread=tuple(sorted({image for s in sources for image in s.unread}, key=lambda i: (i.path, i.reason))),
+    )
+    return FeatureRows(source, joined([part.rows for part in parts]).in_order())
+
+
+def _check_alike(first: Source, other: Source, first_name: str, name: str) -> None:
+    """Raise OptionError where two parts have another backbone, or other images for it."""
+    one, two = ((s.backbone["id"], s.backbone["sha256"][:12], s.backbone["precision"]) for s in (first, other))
+    if one[1:] != two[1:]:
+        told = [f"{id} in {precision} ({sha256})" for id, sha256, precision in (one, two)]
+        raise OptionError(
+            f"{first_name} has features of {told[0]}, {name} of {told[1]}; compute them with one backbone."
+        )
+    if [*first.taps.items()] != [*other.taps.items()]:
+        raise OptionError(
+            f"{first_name} has features of {', '.join(first.taps)}, {name} of {', '.join(other.taps)}; compute both at "
+            "the same taps."
+        )
+    ours, theirs = first.preprocess.to_dict(), other.preprocess.to_dict()
+    names = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    if names:
+        differing = ", ".join(f"{key} {ours.get(key)} and {theirs.get(key)}" for key in names)
+        raise OptionError(
+            f"The images of {first_name} and {name} were not prepared alike ({differing}); compute them with the same "
+            "options (sample_range comes from training images of more than 8 bits: turn those into 8 bits first)."
+        )
+
+
+def _key(machine: Machine) -> str:
+    return f"{machine.name} {machine.to_dict()['golden']}"

@@ -1,0 +1,253 @@
+"""Rows of features: written and read back exactly, merged in any order alike, and refused where they are damaged."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstart.backbones import InputOptions
+from headstart.data.dataset import Skipped
+from headstart.errors import DataError, OptionError
+from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread, merge
+from headstart.features.rows_folder import FILE, parse_shard, read_rows, shard_bytes, write_rows
+from headstart.features.runtime import RuntimeInfo
+from headstart.images.preprocess import Preprocess
+
+pytest.importorskip("pyarrow")
+TAPS = {"stage4": 3, "features": 2}
+BACKBONE = {"id": "headstart-s", "sha256": "ab" * 32, "licence": "", "source": "", "precision": "fp32"}
+
+
+def make_rows(count, seed=0, dtype=np.float16):
+    rng = np.random.default_rng(seed)
+    return Rows(
+        rng.integers(0, 256, (count, 32), np.uint8),
+        tuple(f"photos/caf\udce9 \u00e9/{i}.jpg" for i in range(count)),
+        tuple(None if i % 5 == 4 else ("cat", "dog")[i % 2] for i in range(count)),
+        tuple("validation" if i % 3 == 2 else "train" for i in range(count)),
+        tuple(None if i % 2 else f"scene {i}" for i in range(count)),
+        tuple("" if i % 2 else "deep/down" for i in range(count)),
+        rng.integers(0, 256, (count, 768), np.uint8),
+        rng.normal(size=(count, 4)).astype(np.float32),
+        {tap: rng.normal(size=(count, channels)).astype(dtype) for tap, channels in TAPS.items()},
+    )
+
+
+def make_source(**changes):
+    golden = {tap: np.arange(2 * channels, dtype=np.float32).reshape(2, channels) for tap, channels in TAPS.items()}
+    machine = Machine(RuntimeInfo("onnxruntime", "1.20", "fp32"), "x86_64 avx2", golden)
+    source = Source(
+        BACKBONE,
+        TAPS,
+        InputOptions(mean=(0.5, 0.5, 0.5), channels="BGR"),
+        Preprocess(96, 128, sample_range=(0.0, 4095.0)),
+        (machine,),
+        "photos",
+        "class/image",
+        (("a", "b"),),
+        ("A note.",),
+        (Skipped("notes.txt", "no image"),),
+        (Unread("bad.jpg", "cut off", "cat", "train", "cd" * 32),),
+    )
+    return replace(source, **changes)
+
+
+def assert_equal(first, second):
+    for name in ("paths", "labels", "splits", "groups", "folders"):
+        assert getattr(first, name) == getattr(second, name), name
+    for name in ("content_hashes", "tiny_images", "image_stats"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert [*first.values] == [*second.values]
+    for tap, value in first.values.items():
+        assert value.dtype == second.values[tap].dtype
+        np.testing.assert_array_equal(value, second.values[tap])
+
+
+def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.features.rows_folder.SHARD_ROWS", 7)
+    features = FeatureRows(make_source(), make_rows(20))
+    size = write_rows(tmp_path / "f", features)
+    assert size == sum(path.stat().st_size for path in (tmp_path / "f").iterdir())
+    assert len([*(tmp_path / "f").glob("*.parquet")]) == 3
+    again = read_rows(tmp_path / "f")
+    assert_equal(again.rows, features.rows)
+    assert again.source.to_dict() == features.source.to_dict()
+    assert again.source.preprocess == features.source.preprocess
+    assert again.source.input_options == features.source.input_options
+
+
+def test_unreadable_images_and_wide_numbers_are_part_of_a_shard():
+    unread = (Unread("x.jpg", "cut off", "cat", "train"),)
+    rows = make_rows(3, dtype=np.float32)
+    again, found = parse_shard(shard_bytes(rows, unread), TAPS, "shard")
+    assert_equal(again, rows)
+    assert found == unread
+    empty, found = parse_shard(shard_bytes(rows.select([]), unread), TAPS, "shard")
+    assert (len(empty), found) == (0, unread)
+    assert empty.values["features"].shape == (0, 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_cut_and_any_order_of_parts_give_the_same_rows(data):
+    rows = make_rows(12)
+    whole = merge([FeatureRows(make_source(), rows)], ["all"])
+    cut = data.draw(st.lists(st.integers(0, 3), min_size=12, max_size=12))
+    twice = data.draw(st.lists(st.integers(0, 11), max_size=4))
+    index = [[i for i in range(12) if cut[i] == part] for part in range(4)]
+    index[0] = index[0] + twice
+    parts = [FeatureRows(make_source(), rows.select(data.draw(st.permutations(part)))) for part in index if part]
+    merged = merge(data.draw(st.permutations(parts)), ["part"] * len(parts))
+    assert_equal(merged.rows, whole.rows)
+    assert merged.source.to_dict() == whole.source.to_dict()
+    assert merged.rows.hashes == sorted(rows.hashes)  # SHA-256 compare as bytes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": {**BACKBONE, "sha256": "00" * 32}}, "compute them with one backbone"),
+        ({"backbone": {**BACKBONE, "precision": "int8"}}, "headstart-s in int8"),
+        ({"preprocess": Preprocess(96, 96)}, r"not prepared alike \(sample_range .*width 128 and 96\)"),
+        ({"taps": {"features": 2}}, "the same taps"),
+    ],
+)
+def test_parts_that_were_not_computed_alike_are_refused(changes, message):
+    parts = [FeatureRows(make_source(), make_rows(2)), FeatureRows(make_source(**changes), make_rows(2))]
+    with pytest.raises(OptionError, match=message):
+        merge(parts, ["a", "b"], mixed=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runtime": RuntimeInfo("openvino", "2026.1", "bf16")}, "openvino 2026.1 bf16 on x86_64 avx2"),
+        ({"instruction_set": "x86_64 avx512f"}, "fp32 on x86_64 avx512f"),
+        ({"golden": {"stage4": np.ones((2, 3), np.float32), "features": np.ones((2, 2), np.float32)}}, "all by onnx"),
+    ],
+)
+def test_a_mix_of_machines_is_named_and_needs_leave(changes, message):
+    other = make_source(machines=(replace(make_source().machines[0], **changes),))
+    parts = [FeatureRows(make_source(), make_rows(4)), FeatureRows(other, make_rows(4, dtype=np.float32))]
+    with pytest.raises(OptionError, match=message):
+        merge(parts, ["a", "b"])
+    both = [merge(order, ["a", "b"], mixed=True) for order in (parts, parts[::-1])]
+    assert_equal(both[0].rows, both[1].rows)
+    assert len(both[0].source.machines) == 2
+    assert both[0].source.to_dict() == both[1].source.to_dict()
+
+
+def rewritten(folder, change):
+    """Change features.json."""
+    value = json.loads((folder / FILE).read_bytes())
+    change(value)
+    (folder / FILE).write_text(json.dumps(value))
+
+
+def with_shard(folder, data, rows):
+    """Put a shard into the place of the only one."""
+    shard = next(folder.glob("*.parquet"))
+    shard.write_bytes(data)
+    changed = {"rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    rewritten(folder, lambda value: (value["shards"][0].update(changed), value.update(images=rows)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_rows(tmp_path / "f", FeatureRows(make_source(), make_rows(6)))
+    return tmp_path / "f"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.update(format=2),
+        lambda value: value.update(images=7),
+        lambda value: value["shards"][0].update(name="../../etc.parquet"),
+        lambda value: value["shards"][0].update(rows=10**6),
+        lambda value: value["shards"][0].update(rows=-1),
+        lambda value: value["shards"][0].update(sha256="00"),
+        lambda value: value["shards"].append(value["shards"][0]),
+        lambda value: value["taps"].update(stage4=4),
+        lambda value: value["taps"].update(stage4=2**40),
+        lambda value: value["machines"].clear(),
+        lambda value: value["machines"][0]["golden"].update(features="AAAA"),
+        lambda value: value["preprocess"].update(height=10**9),
+        lambda value: value["input_options"].update(evil=1),
+        lambda value: value.pop("taps"),
+        lambda value: value.update(notes=[1]),
+    ],
+)
+def test_a_damaged_listing_is_refused(folder, change):
+    rewritten(folder, change)
+    with pytest.raises((DataError, OptionError)):
+        read_rows(folder)
+
+
+def test_a_link_out_of_the_folder_and_a_cut_off_shard_are_refused(folder, tmp_path):
+    shard = next(folder.glob("*.parquet"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(DataError, match=r"bytes, not the"):
+        read_rows(folder)
+    shard.unlink()
+    (tmp_path / "elsewhere").write_bytes(data)
+    shard.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="link out of the folder"):
+        read_rows(folder)
+
+
+def test_an_unfinished_folder_says_so(folder):
+    (folder / FILE).unlink()
+    with pytest.raises(DataError, match="run the same headstart embed again"):
+        read_rows(folder)
+
+
+@pytest.mark.parametrize("kind", ["nan", "split", "label", "long", "null", "columns", "claims"])
+def test_a_shard_with_impossible_content_is_refused(folder, kind):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = make_rows(6)
+    if kind == "nan":
+        rows = replace(rows, values={**rows.values, "features": np.full((6, 2), np.nan, np.float16)})
+    elif kind == "split":
+        rows = replace(rows, splits=("other",) * 6)
+    elif kind == "label":
+        rows = replace(rows, labels=("",) * 6)
+    elif kind == "long":
+        rows = replace(rows, paths=("x" * 10_000,) * 6)
+    data = shard_bytes(rows)
+    if kind in ("null", "columns", "claims"):
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+        names = table.column_names
+        if kind == "null":
+            place = names.index("tiny_image")
+            table = table.set_column(place, table.field(place), pyarrow.nulls(6, table.field(place).type))
+        elif kind == "columns":
+            table = table.select(names[::-1])
+        else:  # a small file of many equal rows
+            table = pyarrow.concat_tables([table.slice(0, 1)] * 60_000).combine_chunks()
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+    with_shard(folder, data, 60_000 if kind == "claims" else 6)
+    with pytest.raises(DataError):
+        read_rows(folder)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(0, 255))
+def test_whatever_byte_is_changed_the_answer_is_rows_or_an_error(place, byte):
+    data = bytearray(shard_bytes(make_rows(3)))
+    data[place % len(data)] = byte
+    try:
+        rows, _ = parse_shard(bytes(data), TAPS, "shard")
+    except DataError:
+        return
+    assert len(rows) == 3
+    assert rows.values["features"].shape == (3, 2)
