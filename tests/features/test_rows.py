@@ -13,7 +13,7 @@ from headstart.backbones import InputOptions
 from headstart.data.dataset import Skipped
 from headstart.errors import DataError, OptionError
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread, merge
-from headstart.features.rows_folder import FILE, parse_shard, read_rows, shard_bytes, write_rows
+from headstart.features.rows_folder import FILE, Shard, parse_shard, read_rows, shard_bytes, write_rows
 from headstart.features.runtime import RuntimeInfo
 from headstart.images.preprocess import Preprocess
 
@@ -81,14 +81,14 @@ def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
 
 
 def test_unreadable_images_and_wide_numbers_are_part_of_a_shard():
-    unread = (Unread("x.jpg", "cut off", "cat", "train"),)
+    unread = (Unread("x\udce9.jpg", r"begins with b'\xff'", "cat", "train"),)
     rows = make_rows(3, dtype=np.float32)
-    again, found = parse_shard(shard_bytes(rows, unread), TAPS, "shard")
-    assert_equal(again, rows)
-    assert found == unread
-    empty, found = parse_shard(shard_bytes(rows.select([]), unread), TAPS, "shard")
-    assert (len(empty), found) == (0, unread)
-    assert empty.values["features"].shape == (0, 2)
+    again = parse_shard(shard_bytes(Shard(rows, unread, {"{count} images": 2})), TAPS, "shard")
+    assert_equal(again.rows, rows)
+    assert (again.unread, again.remarks) == (unread, {"{count} images": 2})
+    empty = parse_shard(shard_bytes(Shard(rows.select([]), unread)), TAPS, "shard")
+    assert (len(empty.rows), empty.unread) == (0, unread)
+    assert empty.rows.values["features"].shape == (0, 2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -221,7 +221,7 @@ def test_a_shard_with_impossible_content_is_refused(folder, kind):
         rows = replace(rows, labels=("",) * 6)
     elif kind == "long":
         rows = replace(rows, paths=("x" * 10_000,) * 6)
-    data = shard_bytes(rows)
+    data = shard_bytes(Shard(rows))
     if kind in ("null", "columns", "claims"):
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         names = table.column_names
@@ -243,10 +243,10 @@ def test_a_shard_with_impossible_content_is_refused(folder, kind):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9), st.integers(0, 255))
 def test_whatever_byte_is_changed_the_answer_is_rows_or_an_error(place, byte):
-    data = bytearray(shard_bytes(make_rows(3)))
+    data = bytearray(shard_bytes(Shard(make_rows(3))))
     data[place % len(data)] = byte
     try:
-        rows, _ = parse_shard(bytes(data), TAPS, "shard")
+        rows = parse_shard(bytes(data), TAPS, "shard").rows
     except DataError:
         return
     assert len(rows) == 3

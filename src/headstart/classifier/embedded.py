@@ -75,10 +75,13 @@ def embed_images(
     """Open the backbone for the training images and compute the features of all ``images``.
 
     The parameters are those of ``fit_dataset``; ``images`` are those of ``training_and_validation_images``. With
-    ``rendered`` the golden sample is of rendered images. Raises HeadstartError.
+    ``rendered`` the golden sample is of rendered images, and precision "auto" takes no int8, which would depend on the
+    images. Raises HeadstartError.
     """
     with options.open_cache() as cache:
-        opened = open_images(images, options, extract, cache)
+        opened = open_images(images, options)
+        if not rendered:
+            opened = opened.with_precision(images, extract, cache)
         options, backbone, compute = opened.options, opened.backbone, opened.compute
         features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
         features = features.by_content(images)  # where ``extract`` has not ordered them
@@ -106,10 +109,16 @@ class OpenedImages:
     compute: Compute
     notes: tuple[str, ...]
     scaling: InputScaling | None
-    choice: PrecisionChoice | None
+    choice: PrecisionChoice | None = None
+
+    def with_precision(self, images: Dataset, extract: Extract, cache: FeatureCache | None) -> OpenedImages:
+        """Return the same in int8 where the precision is open, and int8 pays."""
+        backbone, compute, choice = choose_precision(images, self.backbone, self.options, extract, cache)
+        notes = (*self.notes, *(() if choice is None else choice.notes))
+        return replace(self, backbone=backbone, compute=compute, notes=notes, choice=choice)
 
 
-def open_images(images: Dataset, options: FitOptions, extract: Extract, cache: FeatureCache | None) -> OpenedImages:
+def open_images(images: Dataset, options: FitOptions) -> OpenedImages:
     """Open the backbone for the training images among ``images``. Raises HeadstartError."""
     training = images.split("train")
     sample_range, sample_notes = _sample_range(training)
@@ -126,9 +135,7 @@ def open_images(images: Dataset, options: FitOptions, extract: Extract, cache: F
     backbone = replace(opened.backbone, preprocess=preprocess)
     if opened.scaling is not None:
         sample_notes = [opened.scaling.note, *sample_notes]
-    backbone, compute, choice = choose_precision(images, backbone, options, extract, cache)
-    notes = (*backbone.notes, *sample_notes, *(() if choice is None else choice.notes))
-    return OpenedImages(options, backbone, compute, notes, opened.scaling, choice)
+    return OpenedImages(options, backbone, options.compute, (*backbone.notes, *sample_notes), opened.scaling)
 
 
 def check_has_labels(dataset: Dataset) -> None:

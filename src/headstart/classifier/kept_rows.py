@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from headstart.data import Dataset, Quarantined
 from headstart.data.dataset import Item, ReadImage, Skipped
 from headstart.errors import DataError, ImageError, OptionError
 from headstart.features import Features
+from headstart.features.extractor import content_hash
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
 from headstart.features.runtime import RuntimeInfo
 from headstart.machine import instruction_set
@@ -39,8 +39,8 @@ def check_options(options: FitOptions) -> None:
         raise OptionError(f"A model of kept features cannot be made this way: {why}.")
 
 
-def rows_of(features: Features, dataset: Dataset) -> Rows:
-    """Return the rows of the images of a dataset that could be read, in its order."""
+def rows_of(features: Features, dataset: Dataset, taps: Mapping[str, int]) -> Rows:
+    """Return the rows of the images of a dataset that could be read, in its order; ``taps`` has their channels."""
     items = [dataset.items[i] for i in features.index]
     return Rows(
         features.content_hashes,
@@ -51,7 +51,7 @@ def rows_of(features: Features, dataset: Dataset) -> Rows:
         tuple(item.folder for item in items),
         features.tiny_images,
         features.image_stats,
-        features.values,
+        {tap: features.values[tap].reshape(len(items), channels) for tap, channels in taps.items()},
     )
 
 
@@ -61,8 +61,9 @@ def unread_of(features: Features, dataset: Dataset) -> tuple[Unread, ...]:
     unread = []
     for i in np.setdiff1d(np.arange(len(dataset)), features.index).tolist():
         item = dataset.items[i]
-        content_hash = image_hash(dataset, i)
-        unread.append(Unread(item.path, reasons.get(item.path, ""), item.label or "", item.split, content_hash))
+        unread.append(
+            Unread(item.path, reasons.get(item.path, ""), item.label or "", item.split, image_hash(dataset, i))
+        )
     return tuple(unread)
 
 
@@ -72,7 +73,7 @@ def image_hash(dataset: Dataset, index: int) -> str:
         source = dataset.read(index)
     except ImageError:
         return ""
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else ""
+    return content_hash(source).hex()
 
 
 def describe_source(
@@ -108,7 +109,7 @@ def keep_rows(embedded: EmbeddedImages) -> FeatureRows:
     assert embedded.golden is not None
     source = describe_source(embedded.backbone, embedded.options, features.runtime, embedded.golden)
     source = with_dataset(source, dataset, embedded.notes, unread_of(features, dataset))
-    return FeatureRows(source, rows_of(features, dataset).in_order())
+    return FeatureRows(source, rows_of(features, dataset, source.taps).in_order())
 
 
 def load_backbone(source: Source) -> Backbone:
@@ -144,7 +145,7 @@ def embedded_from(
     check_options(options)
     source, rows = features.source, features.rows
     kept, left_out = usable_rows(rows)
-    if not any(rows.splits[i] == "train" for i in kept):
+    if len(rows) and not any(rows.splits[i] == "train" for i in kept):
         raise DataError(f"{source.uri} has no features of training images with a label; compute some.")
     kept = [i for split in ("train", "validation") for i in kept if rows.splits[i] == split]
     usable = rows.select(kept)
@@ -200,13 +201,13 @@ def usable_rows(rows: Rows) -> tuple[list[int], list[Skipped]]:
     """
     by_hash: dict[bytes, list[int]] = {}
     left_out = []
-    for i, content_hash in enumerate(rows.hashes):
+    for i, image in enumerate(rows.hashes):
         if rows.labels[i] is None:
             left_out.append(Skipped(rows.paths[i], "without a label"))
         elif rows.splits[i] == "test":
             left_out.append(Skipped(rows.paths[i], "for tests, not for a fit"))
         else:
-            by_hash.setdefault(content_hash, []).append(i)
+            by_hash.setdefault(image, []).append(i)
     kept = []
     for same in by_hash.values():
         if len({rows.labels[i] for i in same}) > 1:

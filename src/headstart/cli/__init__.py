@@ -26,10 +26,12 @@ from headstart.cli.check import check
 from headstart.cli.compare import compare
 from headstart.cli.diff import diff
 from headstart.cli.download import download
+from headstart.cli.embed import embed
 from headstart.cli.evaluate import evaluate
 from headstart.cli.export import export
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
+from headstart.cli.merge import merge
 from headstart.cli.open_report import open_report
 from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
 from headstart.cli.predict import predict
@@ -53,6 +55,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     diff,
     compare,
     fine_tune,
+    embed,
+    merge,
     export,
     serve,
     studio,

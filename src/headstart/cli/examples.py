@@ -33,6 +33,13 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("headstart compare photos --backbones headstart-s,headstart-m", "which network for these images?"),
     ],
     "fine-tune": [("headstart fine-tune photos -o model", "train the network too, and keep it if that is better")],
+    "embed": [
+        ("headstart embed photos -o features", "Parquet files; run again, it goes on where it was stopped"),
+    ],
+    "merge": [
+        ("headstart merge features -o model", "a model of features, without the images"),
+        ("headstart merge site-a site-b model-c -o model", "as one fit to the images of all"),
+    ],
     "export": [
         ("headstart export model --to web", "a page that answers on the visitor's device"),
         ("headstart export model --to openvino --precision fp16", "half the size, proven on your images"),

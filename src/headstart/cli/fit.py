@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.config import option_sources
-from headstart.cli.fit_output import print_fit, print_preview
+from headstart.cli.fit_output import print_fit, print_preview, summary
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.open_report import show
 from headstart.cli.options import (
@@ -262,8 +262,11 @@ def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlag
 def _open_for(output: Path, data: str, reading: LabelFlags, options: FitOptions, run: FitRunOptions) -> Dataset:
     """Open the data of a model that may be written to ``output``. Raises OptionError where it may not."""
     from headstart.data import open_dataset
+    from headstart.features.rows_folder import is_rows_folder
     from headstart.model.folder_files import check_output_folder, check_same_classes
 
+    if is_rows_folder(Path(data)):
+        raise OptionError(f"{data} holds features, not images; make a model of it: headstart merge {data} -o MODEL")
     check_output_folder(output)  # before the work, not behind it
     dataset = open_dataset(data, reading.read_options(options.group_by))
     if not run.overwrite:
@@ -338,7 +341,7 @@ def fit_and_write(
         with options.open_cache() as cache:
             page = str(report.write_report(result, folder, cache=cache))
     if flags.as_json:
-        print_json({**_summary(result.model.run, str(folder)), "report": page})
+        print_json({**summary(result.model.run, str(folder)), "report": page})
     elif page is not None:
         print(line(f"Report      {page}"))
     if flags.open_page and page is not None:
@@ -363,31 +366,3 @@ def _parse_validation(value: str | None) -> str | float | None:
         return float(value)
     except ValueError:
         return value
-
-
-def _summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
-    keys = (
-        "version",
-        "author",
-        "date",
-        "groups",
-        "backbone",
-        "cut",
-        "head",
-        "runtime",
-        "accuracy",
-        "metrics",
-        "weak_classes",
-        "learning_curve",
-        "seconds",
-        "cache",
-    )
-    optional = {key: run[key] for key in ("class_weight", "decision", "cost", "fine_tuning") if key in run}
-    return {
-        "model": folder,
-        "classes": run["classes"],
-        "images": images,
-        **{key: run[key] for key in keys},
-        **optional,
-    }

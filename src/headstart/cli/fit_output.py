@@ -37,10 +37,10 @@ def print_fit(result: FitResult, folder: str, seconds: float, *, by_default: boo
         _print_default_backbone()
     print(line(f"Head        {_describe_head(run)} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     cache, runtime = run["cache"], run["runtime"]
-    print(
-        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: "
-        f"{cache['misses']} computed, {cache['hits']} from the cache"
-    )
+    counts = f"{cache['misses']} computed, {cache['hits']} from the cache"
+    if not cache["misses"] + cache["hits"]:
+        counts = "kept, none computed"
+    print(f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: {counts}")
     if result.kept is not None:
         print_kept(result.kept, folder)
     print(line(f"Model       {folder}"))
@@ -151,3 +151,32 @@ def _expectation(expected: Mapping[str, Any]) -> str:
         f"with {counted(expected['more'], 'more image')} expect {expected['accuracy']:.1%} "
         f"({low:.1%} to {high:.1%}), leaving one group out at a time"
     )
+
+
+def summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return what ``fit --json`` prints of a model beside its report, from the content of ``run.json``."""
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    keys = (
+        "version",
+        "author",
+        "date",
+        "groups",
+        "backbone",
+        "cut",
+        "head",
+        "runtime",
+        "accuracy",
+        "metrics",
+        "weak_classes",
+        "learning_curve",
+        "seconds",
+        "cache",
+    )
+    optional = {key: run[key] for key in ("class_weight", "decision", "cost", "fine_tuning") if key in run}
+    return {
+        "model": folder,
+        "classes": run["classes"],
+        "images": images,
+        **{key: run[key] for key in keys},
+        **optional,
+    }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import SPLITS
 from headstart.errors import DataError, missing_extra, untrusted
 from headstart.features.rows import MAX_TEXT, FeatureRows, Rows, Source, Unread, joined, unread_from_dict
-from headstart.files import TEMPORARY, escape_name, open_regular, read_json, to_json, unescape_name
+from headstart.files import TEMPORARY, escape_name, open_regular, parse_json, read_json, to_json, unescape_name
 
 FORMAT = 1
 FILE = "features.json"
@@ -34,21 +33,32 @@ KEY = b"headstart"
 
 
 def import_pyarrow() -> Any:
-    """Import pyarrow with its parquet module. Raises MissingExtraError."""
+    """Import pyarrow with its modules for Parquet. Raises MissingExtraError."""
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.parquet
     except ImportError:
         raise missing_extra("Features are kept as Parquet, which needs pyarrow", "tables") from None
     return pyarrow
 
 
-def shard_bytes(rows: Rows, unread: Sequence[Unread] = ()) -> bytes:
-    """Return rows as the content of a Parquet file, not compressed, with the images that could not be read.
+@dataclass(frozen=True)
+class Shard:
+    """What a Parquet file holds: rows, the images that could not be read, and how many images a remark is about."""
+
+    rows: Rows
+    unread: tuple[Unread, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
+
+
+def shard_bytes(shard: Shard) -> bytes:
+    """Return the content of a Parquet file, not compressed.
 
     The same rows give the same bytes with the same version of pyarrow. Raises MissingExtraError.
     """
     pyarrow = import_pyarrow()
+    rows = shard.rows
     arrays = {"content_hash": _binary(rows.content_hashes)}
     for column, name in COLUMNS.items():
         texts = [None if text is None else escape_name(text) for text in getattr(rows, name)]
@@ -58,7 +68,11 @@ def shard_bytes(rows: Rows, unread: Sequence[Unread] = ()) -> bytes:
     dtypes = {tap: value.dtype.name for tap, value in rows.values.items()}
     for tap, value in rows.values.items():
         arrays[f"tap:{tap}"] = _binary(value.astype(DTYPES[value.dtype.name]))
-    about = {"dtypes": dtypes, "unread": [asdict(image) for image in unread]}
+    about = {
+        "dtypes": dtypes,
+        "unread": [asdict(image) for image in shard.unread],
+        "remarks": dict(shard.remarks),
+    }
     table = pyarrow.table(arrays).replace_schema_metadata({KEY: to_json(about)})
     stream = io.BytesIO()
     pyarrow.parquet.write_table(
@@ -83,7 +97,7 @@ def write_rows(folder: Path, features: FeatureRows) -> int:
     shards, size = [], 0
     for start in range(0, len(features.rows), SHARD_ROWS):
         rows = features.rows.select(range(start, min(start + SHARD_ROWS, len(features.rows))))
-        data = shard_bytes(rows)
+        data = shard_bytes(Shard(rows))
         name = hashlib.sha256(rows.content_hashes.tobytes() + repr(rows.paths).encode("utf-8", "backslashreplace"))
         shards.append(shard_entry(f"{name.hexdigest()[:32]}.parquet", len(rows), data))
         (folder / shards[-1]["name"]).write_bytes(data)
@@ -120,7 +134,7 @@ def read_rows(folder: Path) -> FeatureRows:
     """Read the rows in a folder; nothing of it is trusted. Raises DataError with what is wrong, MissingExtraError."""
     import_pyarrow()
     source, shards = read_listing(folder)
-    parts = [read_shard(folder, shard, source.taps)[0] for shard in shards]
+    parts = [read_shard(folder, shard, source.taps).rows for shard in shards]
     if not parts:
         raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
     return FeatureRows(source, joined(parts))
@@ -173,8 +187,8 @@ def _check_size(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int])
         raise DataError(f"{folder}: {shard['name']} is too small for {shard['rows']:,} rows; copy it again.")
 
 
-def read_shard(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int]) -> tuple[Rows, tuple[Unread, ...]]:
-    """Read a shard: rows of ``taps``, and the images that could not be read. Raises DataError."""
+def read_shard(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int]) -> Shard:
+    """Read a shard that ``features.json`` names, with rows of ``taps``. Raises DataError."""
     path = _check_inside(folder, shard["name"])
     with open_regular(path) as stream:
         data = stream.read(MAX_SHARD + 1)
@@ -183,7 +197,7 @@ def read_shard(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int]) 
     return parse_shard(data, taps, str(path))
 
 
-def parse_shard(data: bytes, taps: Mapping[str, int], what: str) -> tuple[Rows, tuple[Unread, ...]]:
+def parse_shard(data: bytes, taps: Mapping[str, int], what: str) -> Shard:
     """Read the content of a shard. Raises DataError, which calls it ``what``."""
     pyarrow = import_pyarrow()
     with untrusted(what, DataError):
@@ -192,7 +206,7 @@ def parse_shard(data: bytes, taps: Mapping[str, int], what: str) -> tuple[Rows, 
         about_text = (schema.metadata or {}).get(KEY, b"")
         if len(about_text) > MAX_UNREAD:
             raise ValueError("it says too much of images that could not be read")
-        about = json.loads(about_text)
+        about = parse_json(about_text)
         dtypes = {tap: DTYPES[about["dtypes"][tap]] for tap in taps}
         widths = {"content_hash": 32, "tiny_image": 768, "image_stats": 16}
         widths |= {f"tap:{tap}": channels * dtypes[tap].itemsize for tap, channels in taps.items()}
@@ -216,7 +230,8 @@ def parse_shard(data: bytes, taps: Mapping[str, int], what: str) -> tuple[Rows, 
             **texts,
         )
         _check_rows(rows)
-        return rows, tuple(unread_from_dict(image) for image in about["unread"])
+        remarks = {remark: count for remark, count in about["remarks"].items() if type(count) is int}
+        return Shard(rows, tuple(unread_from_dict(image) for image in about["unread"]), remarks)
 
 
 def _check_schema(schema: Any, names: Sequence[str], widths: Mapping[str, int]) -> None:

@@ -359,7 +359,8 @@ def _make_tuned_result(
     seconds = result.model.run["seconds"]
     times = FitTimes(now - seconds["total"], now - seconds["head"])
     coarse = features.coarse_channels(split.train)
-    tuned_data = replace(data, backbone=backbone, features=features, coarse_channels=coarse)
+    # A rendered golden sample has features of the frozen backbone: training images take its place.
+    tuned_data = replace(data, backbone=backbone, features=features, coarse_channels=coarse, golden=None)
     return make_result(result.options, tuned_data, selected, times, fine_tuning=record)
 
 

@@ -1,0 +1,167 @@
+"""``headstart embed``: the features of the images of a dataset as a folder of rows, shard by shard, to be continued."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from headstart.backbones import Backbone
+from headstart.classifier.embedded import OpenedImages, open_images
+from headstart.classifier.kept_rows import describe_source, image_hash, rows_of, unread_of, with_dataset
+from headstart.classifier.options import FitOptions
+from headstart.classifier.rendered_golden import rendered_features
+from headstart.data import Dataset
+from headstart.errors import DataError, OptionError
+from headstart.features import Compute, FeatureCache, embed
+from headstart.features.extractor import load_backbone_graph
+from headstart.features.features import Progress, remark_notes
+from headstart.features.rows import Source, Unread
+from headstart.features.rows_folder import (
+    FILE,
+    MAX_SHARD,
+    SHARD,
+    Shard,
+    import_pyarrow,
+    is_rows_folder,
+    listing,
+    parse_shard,
+    shard_bytes,
+    shard_entry,
+)
+from headstart.features.runtime import Graph
+from headstart.files import json_text, open_regular, write_atomic
+from headstart.splits.named import parse_group_by
+
+SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
+
+
+@dataclass(frozen=True)
+class EmbeddedFolder:
+    """What ``embed_to_folder`` has written: the source, rows, bytes, and how many of the shards were there before."""
+
+    source: Source
+    rows: int
+    bytes: int
+    shards: int
+    found: int
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines that the user must see."""
+        return self.source.notes
+
+
+def embed_to_folder(
+    dataset: Dataset,
+    folder: Path,
+    options: FitOptions,
+    *,
+    shard_images: int = SHARD_IMAGES,
+    progress: Progress | None = None,
+) -> EmbeddedFolder:
+    """Compute the features of all images of a dataset, of all splits and without a label, too, into a folder.
+
+    The listing is cut into shards of ``shard_images``, each a file that appears whole; ``features.json`` comes last. A
+    shard that is there, of the same images with the same contents and computed alike, is not computed again. Of
+    ``options`` only those count that say how features are computed, and a column of groups that the dataset was opened
+    with. ``progress(done, total)`` counts images. Raises HeadstartError, OSError.
+    """
+    import_pyarrow()
+    options.compute.resolve()
+    if parse_group_by(options.group_by).kind == "exif":
+        raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
+    if not len(dataset):
+        raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
+    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with options.open_cache() as cache:
+        opened = open_images(dataset, options)
+        golden = rendered_features(opened.backbone, opened.compute, embed)
+        source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
+        work = _Work(dataset, folder, opened, source, cache)
+        shards, found, unread, remarks = [], 0, list[Unread](), Counter[str]()
+        cuts = [range(i, min(i + shard_images, len(dataset))) for i in range(0, len(dataset), shard_images)]
+        for index in cuts:
+            data, shard, was_there = work.shard(index, progress)
+            shards.append(shard_entry(work.name(index), len(shard.rows), data))
+            found += was_there
+            unread += shard.unread
+            remarks.update(shard.remarks)
+        notes = [*dataset.notes, *opened.notes, *remark_notes(remarks), *(() if cache is None else cache.notes)]
+    source = with_dataset(source, dataset, notes, unread)
+    about = listing(source, shards)
+    write_atomic(folder / FILE, about)
+    _delete_others(folder, {shard["name"] for shard in shards})
+    size = len(about) + sum(shard["bytes"] for shard in shards)
+    return EmbeddedFolder(source, sum(shard["rows"] for shard in shards), size, len(shards), found)
+
+
+class _Work:
+    """The shards of a dataset, each looked up in the folder or computed; a graph is loaded once."""
+
+    def __init__(
+        self, dataset: Dataset, folder: Path, opened: OpenedImages, source: Source, cache: FeatureCache | None
+    ) -> None:
+        self.dataset, self.folder, self.opened, self.source, self.cache = dataset, folder, opened, source, cache
+        self._key = json_text(source.to_dict())
+        self._graphs: dict[Compute, Graph] = {}
+
+    def name(self, index: range) -> str:
+        """Return the name of the file of the images at ``index``: a hash of their listing, and of what computes."""
+        items = [self.dataset.items[i] for i in index]
+        texts = [(item.path, item.label, item.split, item.group, item.folder) for item in items]
+        return hashlib.sha256(f"{self._key}{texts!r}".encode("utf-8", "backslashreplace")).hexdigest()[:32] + ".parquet"
+
+    def shard(self, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
+        """Return the content of the shard of the images at ``index``, and whether it was there."""
+        path = self.folder / self.name(index)
+        images = self.dataset.select(index)
+        found = self._read(path, images)
+        if found is not None:
+            if progress is not None:
+                progress(index.stop, len(self.dataset))
+            return (*found, True)
+        features = embed(
+            images,
+            self.opened.backbone,
+            self.opened.compute,
+            cache=self.cache,
+            load=self._load,
+            progress=None if progress is None else lambda done, _: progress(index.start + done, len(self.dataset)),
+        )
+        shard = Shard(rows_of(features, images, self.source.taps), unread_of(features, images), features.remarks)
+        data = shard_bytes(shard)
+        if path.exists():  # of images that have changed: what describes the old one must not stay beside the new one
+            (self.folder / FILE).unlink(missing_ok=True)
+        write_atomic(path, data)
+        return data, shard, False
+
+    def _read(self, path: Path, images: Dataset) -> tuple[bytes, Shard] | None:
+        """Return a shard that is there and of these images as they are now, else None."""
+        if not path.is_file() or path.is_symlink():
+            return None
+        with open_regular(path) as stream:
+            data = stream.read(MAX_SHARD + 1)
+        try:
+            shard = parse_shard(data, self.source.taps, str(path))
+        except DataError:  # damaged: it is computed again
+            return None
+        known = dict(zip(shard.rows.paths, (content.hex() for content in shard.rows.hashes), strict=True))
+        known |= {image.path: image.content_hash for image in shard.unread}
+        current = {item.path: image_hash(images, i) for i, item in enumerate(images.items)}
+        return (data, shard) if known == current else None
+
+    def _load(self, backbone: Backbone, compute: Compute) -> Graph:
+        if compute not in self._graphs:
+            self._graphs[compute] = load_backbone_graph(backbone, compute)
+        return self._graphs[compute]
+
+
+def _delete_others(folder: Path, names: set[str]) -> None:
+    """Delete the shards of another listing, which ``features.json`` no longer names."""
+    for path in folder.iterdir():
+        if SHARD.fullmatch(path.name) and path.name not in names:
+            path.unlink()

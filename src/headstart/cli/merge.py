@@ -1,0 +1,103 @@
+"""headstart merge"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.fit import EvaluationFlags
+from headstart.cli.fit_output import print_fit, summary
+from headstart.cli.options import JsonOption, Messages, SeedOption, common, head_option, run_option
+from headstart.cli.terminal import print_json, print_notes
+from headstart.machine import quiet_frameworks
+
+
+@dataclass(frozen=True)
+class MergeFlags:
+    """What may be merged, and the most common options of the fit."""
+
+    mixed: Annotated[
+        bool, common("--mixed", help="Allow features of several runtimes, versions, precisions, instruction sets.")
+    ] = False
+    validation: Annotated[
+        float | None, common(metavar="SHARE", help="Share of the groups to hold out, if no images are for validation.")
+    ] = None
+    group_by: Annotated[
+        str, common(metavar="RULE", help="Images to keep together: auto, none, folder, name:PATTERN or a column.")
+    ] = "auto"
+    head: Annotated[str, common(metavar="KIND", help="auto, ridge, lda, centroid or logistic.")] = "auto"
+    cut: Annotated[str, common(metavar="TAPS", help="auto, a tap, or several with commas.")] = "auto"
+
+
+@dataclass(frozen=True)
+class MergeRunOptions:
+    """Options of the run."""
+
+    seed: SeedOption = 0
+    workers: Annotated[
+        int | None, run_option(min=1, metavar="N", help="Number of threads; one per core by default.")
+    ] = None
+    overwrite: Annotated[bool, run_option("--overwrite", help="Replace a model of other data or classes, too.")] = False
+    model_version: Annotated[str, run_option(metavar="VERSION", help="Version of the model, for its card.")] = ""
+    author: Annotated[str, run_option(metavar="NAME", help="Who made the model, for its card.")] = ""
+
+
+def merge(
+    parts: Annotated[
+        list[Path], typer.Argument(metavar="PART...", help="Folders of headstart embed, or models that keep features.")
+    ],
+    output: Annotated[Path, common("-o", "--output", metavar="MODEL", help="Model folder to write.")],
+    flags: MergeFlags = MergeFlags(),
+    class_weight: Annotated[
+        str | None,
+        head_option(
+            metavar="balanced|FILE", help="Factors of the classes' frequencies: rows of class,weight (CSV, JSON)."
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")
+    ] = None,
+    targets: EvaluationFlags = EvaluationFlags(),
+    run: MergeRunOptions = MergeRunOptions(),
+    as_json: JsonOption = False,
+    messages: Messages = Messages(),
+) -> None:
+    """Fit a model to features, of one part or of several."""
+    from headstart.classifier import FitOptions
+    from headstart.classifier.parts import merge_parts
+    from headstart.classifier.refit import fit_features
+    from headstart.features import Compute
+    from headstart.model.folder_files import check_output_folder
+
+    start = time.perf_counter()
+    options = FitOptions(
+        cut=flags.cut,
+        head=flags.head,
+        dropout=dropout,
+        group_by=flags.group_by,
+        validation=flags.validation,
+        coverage=targets.coverage,
+        false_alarms=targets.false_alarms,
+        costs=targets.costs,
+        thresholds=targets.thresholds,
+        class_weight=class_weight,
+        compute=Compute(workers=run.workers),
+        seed=run.seed,
+        model_version=run.model_version,
+        author=run.author,
+    )
+    check_output_folder(output)
+    with quiet_frameworks():
+        features = merge_parts(parts, mixed=flags.mixed)
+        options = replace(options, decode=features.source.preprocess.decode)
+        result = fit_features(features, options, log=messages.log)
+    folder = result.save(output, overwrite=run.overwrite)
+    if as_json:
+        print_json({**summary(result.model.run, folder), "report": None})
+    else:
+        print_fit(result, folder, time.perf_counter() - start, by_default=False)
+    print_notes(result.notes)
