@@ -123,7 +123,7 @@ def rows_of_texts(*rows):
         ("",) * count,
         np.zeros((count, 768), np.uint8),
         np.zeros((count, 4), np.float32),
-        {"features": np.arange(count, dtype=np.float16)[:, None]},
+        {"features": np.arange(count, dtype=np.int16)[:, None]},
     )
 
 

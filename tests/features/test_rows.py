@@ -18,11 +18,12 @@ from headstart.features.runtime import RuntimeInfo
 from headstart.images.preprocess import Preprocess
 
 pytest.importorskip("pyarrow")
-TAPS = {"stage4": 3, "features": 2}
+TAPS = {"stage4": (-3, 0, 5), "features": (-12, 1)}
+CHANNELS = {"stage4": 3, "features": 2}
 BACKBONE = {"id": "headstart-s", "sha256": "ab" * 32, "licence": "", "source": "", "precision": "fp32"}
 
 
-def make_rows(count, seed=0, dtype=np.float16):
+def make_rows(count, seed=0):
     rng = np.random.default_rng(seed)
     return Rows(
         rng.integers(0, 256, (count, 32), np.uint8),
@@ -33,12 +34,12 @@ def make_rows(count, seed=0, dtype=np.float16):
         tuple("" if i % 2 else "deep/down" for i in range(count)),
         rng.integers(0, 256, (count, 768), np.uint8),
         rng.normal(size=(count, 4)).astype(np.float32),
-        {tap: rng.normal(size=(count, channels)).astype(dtype) for tap, channels in TAPS.items()},
+        {tap: rng.integers(-32767, 32768, (count, channels)).astype(np.int16) for tap, channels in CHANNELS.items()},
     )
 
 
 def make_source(**changes):
-    golden = {tap: np.arange(2 * channels, dtype=np.float32).reshape(2, channels) for tap, channels in TAPS.items()}
+    golden = {tap: np.arange(2 * channels, dtype=np.float32).reshape(2, channels) for tap, channels in CHANNELS.items()}
     machine = Machine(RuntimeInfo("onnxruntime", "1.20", "fp32"), "x86_64 avx2", golden)
     source = Source(
         BACKBONE,
@@ -80,13 +81,13 @@ def test_rows_come_back_as_they_were(tmp_path, monkeypatch):
     assert again.source.input_options == features.source.input_options
 
 
-def test_unreadable_images_and_wide_numbers_are_part_of_a_shard():
+def test_unreadable_images_are_part_of_a_shard():
     unread = (Unread("x\udce9.jpg", r"begins with b'\xff'", "cat", "train"),)
-    rows = make_rows(3, dtype=np.float32)
-    again = parse_shard(shard_bytes(Shard(rows, unread, {"{count} images": 2})), TAPS, "shard")
+    rows = make_rows(3)
+    again = parse_shard(shard_bytes(Shard(rows, unread, {"{count} images": 2})), CHANNELS, "shard")
     assert_equal(again.rows, rows)
     assert (again.unread, again.remarks) == (unread, {"{count} images": 2})
-    empty = parse_shard(shard_bytes(Shard(rows.select([]), unread)), TAPS, "shard")
+    empty = parse_shard(shard_bytes(Shard(rows.select([]), unread)), CHANNELS, "shard")
     assert (len(empty.rows), empty.unread) == (0, unread)
     assert empty.rows.values["features"].shape == (0, 2)
 
@@ -113,7 +114,8 @@ def test_any_cut_and_any_order_of_parts_give_the_same_rows(data):
         ({"backbone": {**BACKBONE, "sha256": "00" * 32}}, "compute them with one backbone"),
         ({"backbone": {**BACKBONE, "precision": "int8"}}, "headstart-s in int8"),
         ({"preprocess": Preprocess(96, 96)}, r"not prepared alike \(sample_range .*width 128 and 96\)"),
-        ({"taps": {"features": 2}}, "the same taps"),
+        ({"taps": {"features": (-12, 1)}}, "the same taps"),
+        ({"taps": {**TAPS, "features": (-12, 2)}}, "rounded to other steps"),
     ],
 )
 def test_parts_that_were_not_computed_alike_are_refused(changes, message):
@@ -132,7 +134,9 @@ def test_parts_that_were_not_computed_alike_are_refused(changes, message):
 )
 def test_a_mix_of_machines_is_named_and_needs_leave(changes, message):
     other = make_source(machines=(replace(make_source().machines[0], **changes),))
-    parts = [FeatureRows(make_source(), make_rows(4)), FeatureRows(other, make_rows(4, dtype=np.float32))]
+    rows = make_rows(4)
+    other_rows = replace(rows, values={tap: value ^ 1 for tap, value in rows.values.items()})
+    parts = [FeatureRows(make_source(), rows), FeatureRows(other, other_rows)]
     with pytest.raises(OptionError, match=message):
         merge(parts, ["a", "b"])
     both = [merge(order, ["a", "b"], mixed=True) for order in (parts, parts[::-1])]
@@ -172,8 +176,8 @@ def folder(tmp_path):
         lambda value: value["shards"][0].update(rows=-1),
         lambda value: value["shards"][0].update(sha256="00"),
         lambda value: value["shards"].append(value["shards"][0]),
-        lambda value: value["taps"].update(stage4=4),
-        lambda value: value["taps"].update(stage4=2**40),
+        lambda value: value["taps"].update(stage4="1 2 3 4"),
+        lambda value: value["taps"].update(stage4="1 2 300"),
         lambda value: value["machines"].clear(),
         lambda value: value["machines"][0]["golden"].update(features="AAAA"),
         lambda value: value["preprocess"].update(height=10**9),
@@ -214,7 +218,7 @@ def test_a_shard_with_impossible_content_is_refused(folder, kind):
 
     rows = make_rows(6)
     if kind == "nan":
-        rows = replace(rows, values={**rows.values, "features": np.full((6, 2), np.nan, np.float16)})
+        rows = replace(rows, image_stats=np.full((6, 4), np.nan, np.float32))
     elif kind == "split":
         rows = replace(rows, splits=("other",) * 6)
     elif kind == "label":
@@ -246,7 +250,7 @@ def test_whatever_byte_is_changed_the_answer_is_rows_or_an_error(place, byte):
     data = bytearray(shard_bytes(Shard(make_rows(3))))
     data[place % len(data)] = byte
     try:
-        rows = parse_shard(bytes(data), TAPS, "shard").rows
+        rows = parse_shard(bytes(data), CHANNELS, "shard").rows
     except DataError:
         return
     assert len(rows) == 3

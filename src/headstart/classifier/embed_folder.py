@@ -132,7 +132,7 @@ class _Work:
             load=self._load,
             progress=None if progress is None else lambda done, _: progress(index.start + done, len(self.dataset)),
         )
-        shard = Shard(rows_of(features, images, self.source.taps), unread_of(features, images), features.remarks)
+        shard = Shard(rows_of(features, images, self.source), unread_of(features, images), features.remarks)
         data = shard_bytes(shard)
         if path.exists():  # of images that have changed: what describes the old one must not stay beside the new one
             (self.folder / FILE).unlink(missing_ok=True)
@@ -146,7 +146,7 @@ class _Work:
         with open_regular(path) as stream:
             data = stream.read(MAX_SHARD + 1)
         try:
-            shard = parse_shard(data, self.source.taps, str(path))
+            shard = parse_shard(data, self.source.channels, str(path))
         except DataError:  # damaged: it is computed again
             return None
         known = dict(zip(shard.rows.paths, (content.hex() for content in shard.rows.hashes), strict=True))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import Backbone
+from headstart.backbones.steps import with_steps
 from headstart.classifier.embedded import EmbeddedImages
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, Quarantined
@@ -19,6 +20,7 @@ from headstart.features import Features
 from headstart.features.extractor import content_hash
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
 from headstart.features.runtime import RuntimeInfo
+from headstart.heads.integers import AnyVectors, IntegerVectors
 from headstart.machine import instruction_set
 from headstart.model.model import describe_backbone
 from headstart.splits.named import parse_group_by
@@ -39,8 +41,8 @@ def check_options(options: FitOptions) -> None:
         raise OptionError(f"A model of kept features cannot be made this way: {why}.")
 
 
-def rows_of(features: Features, dataset: Dataset, taps: Mapping[str, int]) -> Rows:
-    """Return the rows of the images of a dataset that could be read, in its order; ``taps`` has their channels."""
+def rows_of(features: Features, dataset: Dataset, source: Source) -> Rows:
+    """Return the rows of the images of a dataset that could be read, in its order, as ``source`` describes them."""
     items = [dataset.items[i] for i in features.index]
     return Rows(
         features.content_hashes,
@@ -51,8 +53,13 @@ def rows_of(features: Features, dataset: Dataset, taps: Mapping[str, int]) -> Ro
         tuple(item.folder for item in items),
         features.tiny_images,
         features.image_stats,
-        {tap: features.values[tap].reshape(len(items), channels) for tap, channels in taps.items()},
+        {tap: _integers(features.values[tap], count) for tap, count in source.channels.items()},
     )
+
+
+def _integers(vectors: AnyVectors, channels: int) -> NDArray[np.int16]:
+    """Return the whole numbers [n, channels] of the vectors of a tap, where there are no images, too."""
+    return vectors.integers if isinstance(vectors, IntegerVectors) else np.empty((0, channels), np.int16)
 
 
 def unread_of(features: Features, dataset: Dataset) -> tuple[Unread, ...]:
@@ -82,7 +89,7 @@ def describe_source(
     """Describe what computes rows here, without what is known of the images."""
     return Source(
         {**describe_backbone(backbone), "id": options.backbone},
-        {tap.name: tap.channels for tap in backbone.taps},
+        {tap.name: tap.exponents or () for tap in with_steps(backbone).taps},
         options.input_options,
         backbone.preprocess,
         (Machine(runtime, instruction_set(), golden),),
@@ -109,7 +116,7 @@ def keep_rows(embedded: EmbeddedImages) -> FeatureRows:
     assert embedded.golden is not None
     source = describe_source(embedded.backbone, embedded.options, features.runtime, embedded.golden)
     source = with_dataset(source, dataset, embedded.notes, unread_of(features, dataset))
-    return FeatureRows(source, rows_of(features, dataset, source.taps).in_order())
+    return FeatureRows(source, rows_of(features, dataset, source).in_order())
 
 
 def load_backbone(source: Source) -> Backbone:
@@ -127,9 +134,10 @@ def load_backbone(source: Source) -> Backbone:
             f"{source.backbone.get('sha256', '')[:12]}, that of the one here with {backbone.sha256[:12]}); use the "
             "version of Headstart, and the file, that they were computed with."
         )
-    channels = {tap.name: tap.channels for tap in backbone.taps}
-    if any(channels.get(tap) != count for tap, count in source.taps.items()):
-        raise OptionError(f"The features do not fit {id}: they are {dict(source.taps)}; compute them again.")
+    backbone = with_steps(backbone)
+    steps = {tap.name: tap.exponents for tap in backbone.taps}
+    if any(steps.get(tap) != exponents for tap, exponents in source.taps.items()):
+        raise OptionError(f"The features were rounded to other steps than those of {id} here; compute them again.")
     taps = tuple(tap for tap in backbone.taps if tap.name in source.taps)
     return replace(backbone, taps=taps, preprocess=source.preprocess, notes=(), assumption=None)
 
@@ -171,7 +179,7 @@ def embedded_from(
     )
     machine = source.machines[0]
     values = Features(
-        usable.values,
+        {tap: IntegerVectors(usable.values[tap], np.array(steps, np.int8)) for tap, steps in source.taps.items()},
         usable.tiny_images,
         usable.image_stats,
         usable.content_hashes,

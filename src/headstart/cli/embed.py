@@ -61,7 +61,7 @@ def embed(
     unread = [{"path": image.path, "reason": image.reason} for image in result.source.unread]
     if as_json:
         value = {"images": result.rows, "bytes": result.bytes, "shards": result.shards, "found": result.found}
-        source = {"backbone": dict(result.source.backbone), "taps": dict(result.source.taps)}
+        source = {"backbone": dict(result.source.backbone), "taps": result.source.channels}
         print_json({"features": str(output), **value, **source, "quarantined": unread})
     else:
         found = f", {result.found} of them there before" if result.found else ""

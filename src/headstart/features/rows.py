@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import InputOptions
+from headstart.backbones.steps import EXPONENTS
 from headstart.data.dataset import SPLITS, Skipped
 from headstart.errors import OptionError
 from headstart.features.runtime import RuntimeInfo
@@ -27,8 +28,8 @@ class Rows:
 
     ``content_hashes`` [n, 32] uint8 are the SHA-256 of the images' bytes; ``paths``, ``labels`` (None: unlabelled),
     ``splits``, ``groups`` (named ones; None: no name) and ``folders`` are those of ``data.dataset.Item``.
-    ``tiny_images`` [n, 768] uint8, ``image_stats`` [n, 4] float32 and ``values``, by tap [n, channels] float16 or
-    float32, are those of ``features.Features``.
+    ``tiny_images`` [n, 768] uint8 and ``image_stats`` [n, 4] float32 are those of ``features.Features``; ``values``, by
+    tap [n, channels] int16, are whole numbers of the steps of its channels (``heads.integers``).
     """
 
     content_hashes: NDArray[np.uint8]
@@ -39,7 +40,7 @@ class Rows:
     folders: tuple[str, ...]
     tiny_images: NDArray[np.uint8]
     image_stats: NDArray[np.float32]
-    values: Mapping[str, NDArray[np.floating]]
+    values: Mapping[str, NDArray[np.int16]]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -139,13 +140,14 @@ class Unread:
 class Source:
     """What rows were computed from and by.
 
-    ``backbone`` has id, sha256, licence, source and precision; ``taps`` the channels of each tap, shallow to deep;
+    ``backbone`` has id, sha256, licence, source and precision; ``taps`` the exponents of the steps of the channels of
+    each tap (``backbones.steps``), shallow to deep;
     ``machines`` are several only where a mix was allowed. ``uri``, ``layout``, ``class_names``, ``notes`` and
     ``skipped`` are those of the dataset, ``unread`` the images that could not be read.
     """
 
     backbone: Mapping[str, str]
-    taps: Mapping[str, int]
+    taps: Mapping[str, tuple[int, ...]]
     input_options: InputOptions | None
     preprocess: Preprocess
     machines: tuple[Machine, ...]
@@ -156,11 +158,16 @@ class Source:
     skipped: tuple[Skipped, ...] = ()
     unread: tuple[Unread, ...] = ()
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """The number of channels of each tap, shallow to deep."""
+        return {tap: len(exponents) for tap, exponents in self.taps.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "backbone": dict(self.backbone),
-            "taps": dict(self.taps),
+            "taps": {tap: " ".join(map(str, exponents)) for tap, exponents in self.taps.items()},
             "input_options": None if self.input_options is None else asdict(self.input_options),
             "preprocess": self.preprocess.to_dict(),
             "machines": [machine.to_dict() for machine in self.machines],
@@ -178,10 +185,12 @@ class Source:
 
         Raises OptionError, ValueError, KeyError, TypeError, AttributeError.
         """
-        taps = {_text(name): channels for name, channels in value["taps"].items()}
-        if not taps or not all(type(channels) is int and 0 < channels <= 2**20 for channels in taps.values()):
-            raise ValueError(f"taps are {str(value['taps'])[:100]}; expected the channels of each")
-        machines = tuple(Machine.from_dict(machine, taps) for machine in value["machines"])
+        taps = {_text(name): tuple(map(int, str(steps).split())) for name, steps in value["taps"].items()}
+        low, high = EXPONENTS
+        if not taps or not all(steps and all(low <= step <= high for step in steps) for steps in taps.values()):
+            raise ValueError(f"taps are {str(value['taps'])[:100]}; expected the exponents of the steps of each")
+        channels = {tap: len(steps) for tap, steps in taps.items()}
+        machines = tuple(Machine.from_dict(machine, channels) for machine in value["machines"])
         if not 0 < len(machines) <= MAX_MIXED:
             raise ValueError(f"{len(machines)} machines")
         return cls(
@@ -274,10 +283,15 @@ def _check_alike(first: Source, other: Source, first_name: str, name: str) -> No
         raise OptionError(
             f"{first_name} has features of {told[0]}, {name} of {told[1]}; compute them with one backbone."
         )
-    if [*first.taps.items()] != [*other.taps.items()]:
+    if first.channels != other.channels or [*first.taps] != [*other.taps]:
         raise OptionError(
             f"{first_name} has features of {', '.join(first.taps)}, {name} of {', '.join(other.taps)}; compute both at "
             "the same taps."
+        )
+    if dict(first.taps) != dict(other.taps):
+        raise OptionError(
+            f"The features of {first_name} and {name} were rounded to other steps; compute both with one version of "
+            "Headstart."
         )
     ours, theirs = first.preprocess.to_dict(), other.preprocess.to_dict()
     names = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
