@@ -2,7 +2,9 @@
 
 kept_rows.py       rows that are kept in the place of images, and what a fit needs from them
 embed_folder.py    embed_to_folder: the rows of a dataset as a folder, shard by shard
-parts.py           reading folders of features and models that keep theirs
+parts.py           reading folders of features and models that keep theirs, and fitting those anew
+update.py          update_model: the same model with further images
+forget.py          forget_images: the same model without some images, and the cache too
 refit.py           fit_features: a fit to kept rows, which records its options to be repeated
 rendered_golden.py the golden images of such a model, which are nobody's
 options.py         FitOptions: how a classifier is fitted

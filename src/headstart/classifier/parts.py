@@ -1,14 +1,20 @@
-"""Parts of a model: folders of features, and models that keep theirs."""
+"""Parts of a model: folders of features, and models that keep theirs, to be made anew."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from headstart.errors import OptionError
+from headstart.classifier.fit import FitResult
+from headstart.classifier.refit import fit_features, options_from_dict
+from headstart.errors import ModelError, OptionError, untrusted
+from headstart.features import Compute
 from headstart.features.rows import FeatureRows, merge
 from headstart.features.rows_folder import read_rows
 from headstart.files import recover_folder
+from headstart.model.folder import read_model
 from headstart.model.folder_files import FEATURES
 
 
@@ -35,3 +41,54 @@ def read_part(path: Path) -> FeatureRows:
 def merge_parts(paths: Sequence[Path], *, mixed: bool = False) -> FeatureRows:
     """Read parts and put them together, as ``features.rows.merge`` does. Raises what ``read_part`` and that raise."""
     return merge([read_part(path) for path in paths], [str(path) for path in paths], mixed=mixed)
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A model that keeps its features, as it is read to be made anew.
+
+    ``run`` is the content of ``run.json``, ``forgotten`` what that says of images that were forgotten before.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    features: FeatureRows
+    run: Mapping[str, Any]
+    forgotten: Mapping[str, Any]
+    has_report: bool
+    compute: Compute
+
+
+def open_kept(folder: Path, workers: int | None = None) -> KeptModel:
+    """Read a model that keeps its features. Raises ModelError, DataError; OptionError for another model, with why."""
+    if not (folder / "config.json").exists():
+        recover_folder(folder)
+    model = read_model(folder)
+    if model.head.kind == "mlp":
+        raise OptionError(f"{folder} has an mlp head, which is trained on the images: fit again with those you want.")
+    with untrusted(f"{folder}: run.json", ModelError):
+        if (model.run.get("fine_tuning") or {}).get("kept") == "fine-tuned":
+            raise OptionError(
+                f"{folder} was fine-tuned: its backbone was trained on the images; fine-tune again with those you want."
+            )
+        features = read_part(folder)
+        given = model.run.get("forgotten") or {"images": 0, "times": []}
+        times = [{"date": str(time["date"]), "images": int(time["images"])} for time in given["times"]]
+        forgotten = {"images": int(given["images"]), "times": times}
+    has_report = (folder / "report.html").exists()
+    return KeptModel(folder, model.classes, features, model.run, forgotten, has_report, Compute(workers=workers))
+
+
+def refit(model: KeptModel, features: FeatureRows, *, forgotten: Mapping[str, Any] | None) -> FitResult:
+    """Fit to other rows with the options of a model. ``forgotten`` is what ``run.json`` is to say of that.
+
+    Raises ModelError, OptionError, DataError.
+    """
+    usable = zip(features.rows.labels, features.rows.splits, strict=True)
+    classes = {str(label) for label, split in usable if label is not None and split == "train"}
+    if not isinstance(model.run.get("options"), dict):
+        raise ModelError(f"{model.folder}: run.json has no options of the fit; fit again with --keep-features.")
+    options, settings = options_from_dict(model.run["options"], classes, model.compute)
+    result = fit_features(features, options, settings)
+    run = dict(result.model.run) if forgotten is None else {**result.model.run, "forgotten": dict(forgotten)}
+    return replace(result, model=replace(result.model, run=run))

@@ -31,6 +31,7 @@ from headstart.cli.evaluate import evaluate
 from headstart.cli.export import export
 from headstart.cli.fine_tune import fine_tune
 from headstart.cli.fit import fit
+from headstart.cli.forget import forget
 from headstart.cli.merge import merge
 from headstart.cli.open_report import open_report
 from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
@@ -39,6 +40,7 @@ from headstart.cli.report import report
 from headstart.cli.sample import sample
 from headstart.cli.serve import serve
 from headstart.cli.studio import studio
+from headstart.cli.update import update
 from headstart.cli.verify import verify
 from headstart.errors import HeadstartError
 from headstart.machine import tune_process
@@ -57,6 +59,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     fine_tune,
     embed,
     merge,
+    update,
+    forget,
     export,
     serve,
     studio,

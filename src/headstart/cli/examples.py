@@ -40,6 +40,11 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
         ("headstart merge features -o model", "a model of features, without the images"),
         ("headstart merge site-a site-b model-c -o model", "as one fit to the images of all"),
     ],
+    "update": [("headstart update model new-photos", "the model of a fit that always had them")],
+    "forget": [
+        ("headstart forget model customer-17/*.jpg", "the model of a fit that never had them"),
+        ("headstart forget model 'customer-17/*.jpg'", "by their paths, where the files are gone"),
+    ],
     "export": [
         ("headstart export model --to web", "a page that answers on the visitor's device"),
         ("headstart export model --to openvino --precision fp16", "half the size, proven on your images"),

@@ -40,10 +40,16 @@ CREATE TABLE IF NOT EXISTS entries (
 def entry_key(content: bytes, backbone_sha256: str, preprocess: str, runtime: str, view: str, tap: str) -> bytes:
     """Return the key [32 bytes] of a tap of a view of an image with hash ``content``; view "0" is the image itself.
 
-    Everything that can change the numbers is part of it, the runtime's precision too.
+    Everything that can change the numbers is part of it, the runtime's precision too. Keys of one image begin alike, so
+    that all its entries can be found.
     """
     text = "\0".join([backbone_sha256, preprocess, runtime, view, tap]).encode()
-    return hashlib.sha256(content + text).digest()
+    return _prefix(content) + hashlib.sha256(content + text).digest()[:16]
+
+
+def _prefix(content: bytes) -> bytes:
+    """Return how the keys of an image begin [16 bytes], from which nobody can tell its hash."""
+    return hashlib.sha256(content).digest()[:16]
 
 
 class FeatureCache:
@@ -136,6 +142,30 @@ class FeatureCache:
                     deleted = self._connection.execute("DELETE FROM entries WHERE used <= ?", (unused_since,)).rowcount
                 self._connection.execute("VACUUM")
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                return deleted
+            except sqlite3.DatabaseError as error:
+                self._handle(error)
+                return 0
+
+    def forget(self, contents: Iterable[bytes]) -> int:
+        """Delete all entries of images with these hashes, of whatever network, and count them.
+
+        Nothing of them stays in the file: what is deleted is overwritten, and the file written anew. Where that is not
+        possible ``notes`` says why.
+        """
+        with self._lock:
+            if self._connection is None:
+                return 0
+            try:
+                self._connection.execute("PRAGMA secure_delete=ON")
+                deleted = 0
+                with self._connection:
+                    for prefix in map(_prefix, contents):
+                        query = "DELETE FROM entries WHERE key BETWEEN ? AND ?"
+                        deleted += self._connection.execute(query, (prefix, prefix + b"\xff" * 16)).rowcount
+                self._connection.execute("VACUUM")
+                if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    self._note(f"Another process has {self.path} open, which may still hold deleted entries beside it.")
                 return deleted
             except sqlite3.DatabaseError as error:
                 self._handle(error)

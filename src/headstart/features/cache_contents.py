@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,13 @@ class Kind:
 
 OF_SQLITE = r"\.sqlite(-wal|-shm|-journal|\.damaged-[\d-]+)?"
 FEATURES = Kind("features", "features and thumbnails of images", "", rf"features-v{VERSION}{OF_SQLITE}")
+OLD_FEATURES = Kind(
+    "old-features", "features of earlier versions, not used", "", rf"features-v(?!{VERSION}\.)\d+{OF_SQLITE}"
+)
 BACKBONES = Kind("backbones", "prepared backbones", "backbones", HEX32)
 KINDS = (
     FEATURES,
-    Kind("old-features", "features of earlier versions, not used", "", rf"features-v(?!{VERSION}\.)\d+{OF_SQLITE}"),
+    OLD_FEATURES,
     BACKBONES,
     Kind("hub", "downloads from the Hugging Face Hub", "hub", rf"{HEX32}(\.json)?"),
     Kind("toolchains", "converters of headstart export", "toolchains", r"[a-z0-9_-]+-[0-9a-f]{16}"),
@@ -107,6 +110,23 @@ def clear(names: Sequence[str], unused_days: int = 0) -> tuple[Cleared, ...]:
     kinds = KINDS if "all" in names else [kind for kind in KINDS if kind.name in names]
     before = max(-1, time.time() - unused_days * DAY)  # earlier there is nothing, and SQLite has 64 bits
     return tuple(_clear_features(kind, before) if kind is FEATURES else _clear(kind, before) for kind in kinds)
+
+
+def forget(content_hashes: Iterable[bytes]) -> tuple[int, tuple[str, ...]]:
+    """Delete all features, thumbnails and maps of images with these SHA-256, and count entries; and what failed, why.
+
+    Caches of earlier versions and damaged ones, in which no image can be looked up, are deleted whole.
+    """
+    entries, failed = 0, []
+    for kind in (FEATURES, OLD_FEATURES):
+        for path in list(_paths(kind)):
+            if kind is OLD_FEATURES or ".damaged-" in path.name:
+                failed += _delete(path)
+    if (cache_folder() / FeatureCache.file_name()).is_file():
+        with FeatureCache() as cache:
+            entries = cache.forget(content_hashes)
+            failed += cache.notes
+    return entries, tuple(failed)
 
 
 def _clear_features(kind: Kind, before: float) -> Cleared:
