@@ -84,9 +84,10 @@ def forget_images(
         "images": before["images"] + len(paths),
         "times": [*before["times"], {"date": now, "images": len(paths)}],
     }
+    # First, so that a run that is killed can be repeated: the images are still in the model.
+    entries, failed = cache_contents.forget(sorted(found.hashes))
     result = refit(model, left, forgotten=record)
     saved = result.save(folder if output is None else output, overwrite=output is None)
-    entries, failed = cache_contents.forget(sorted(found.hashes))
     return Forgotten(result, saved, tuple(paths), entries, tuple(_notes(model, found, result, output)), failed)
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headstart.classifier.class_settings import ClassSettings
 from headstart.classifier.embedded import EmbeddedImages
 from headstart.classifier.fit import FitResult, fit_rows
 from headstart.classifier.kept_rows import embedded_from, keep_rows
 from headstart.classifier.options import FitOptions
-from headstart.errors import ModelError, untrusted
+from headstart.errors import ImageError, ModelError, untrusted
 from headstart.features import Compute
 from headstart.features.rows import FeatureRows
 
@@ -63,8 +66,15 @@ def fit_and_keep(
     features, images, dataset = keep_rows(embedded), embedded.features, embedded.dataset
     places = {(bytes(images.content_hashes[n]), dataset.items[i].path): int(i) for n, i in enumerate(images.index)}
     rows = features.rows
-    of_row = [places[content_hash, path] for content_hash, path in zip(rows.hashes, rows.paths, strict=True)]
-    kept = embedded_from(features, embedded.options, embedded.backbone, lambda key: dataset.read(of_row[key]))
+    # The last one is of images that could not be read.
+    of_row = [places[content_hash, path] for content_hash, path in zip(rows.hashes, rows.paths, strict=True)] + [-1]
+
+    def read(key: int) -> bytes | NDArray[np.uint8]:
+        if of_row[key] < 0:
+            raise ImageError("It could not be read when its features were computed.")
+        return dataset.read(of_row[key])
+
+    kept = embedded_from(features, embedded.options, embedded.backbone, read)
     measured = replace(kept.features, hits=images.hits, misses=images.misses, seconds=images.seconds)
     kept = replace(
         kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -213,6 +214,8 @@ def unread_from_dict(value: Mapping[str, Any]) -> Unread:
     image = Unread(**{field.name: _text(value[field.name]) for field in fields(Unread)})
     if image.split and image.split not in SPLITS:
         raise ValueError(f"{image.split[:40]!r} is no split")
+    if image.content_hash and not re.fullmatch("[0-9a-f]{64}", image.content_hash):
+        raise ValueError(f"{image.content_hash[:80]!r} is no SHA-256")
     return image
 
 
