@@ -175,6 +175,7 @@ def folder(tmp_path):
         lambda value: value["shards"][0].update(rows=10**6),
         lambda value: value["shards"][0].update(rows=-1),
         lambda value: value["shards"][0].update(sha256="00"),
+        lambda value: value["shards"][0].pop("sha256"),
         lambda value: value["shards"].append(value["shards"][0]),
         lambda value: value["taps"].update(stage4="1 2 3 4"),
         lambda value: value["taps"].update(stage4="1 2 300"),

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fuzz import archives, caches, graphs, images, models, tables
+from fuzz import archives, caches, graphs, images, models, rows, tables
 from fuzz.images import seeds
-from headstart import Compute, Predictor, open_dataset
+from headstart import Compute, FitOptions, Predictor, open_dataset
 from headstart.backbones import load
+from headstart.classifier.kept_rows import embedded_from
+from headstart.classifier.parts import merge_parts
 from headstart.data import Dataset, from_images
 from headstart.features import FeatureCache, Features, embed
 from headstart.report import rewrite_report
@@ -40,7 +42,8 @@ def prepare(folder: Path) -> None:
     """Write what the kinds start from: photographs, a model of them with its report, and a cache of their features."""
     from helpers.photos import write_photos
 
-    from headstart import FitOptions, fit_dataset
+    from headstart import fit_dataset
+    from headstart.classifier.embed_folder import embed_to_folder
     from headstart.model.folder import write_model
     from headstart.report import write_report
 
@@ -55,6 +58,7 @@ def prepare(folder: Path) -> None:
     result = fit_dataset(open_dataset(photos), options)
     write_model(result.model, folder / "model", [("notes.txt", "not an image")])
     write_report(result, folder / "model")
+    embed_to_folder(open_dataset(photos), folder / "rows", options)
     with FeatureCache(folder / "features") as cache:
         features = embed(open_dataset(photos), load("headstart-s"), Compute("onnxruntime"), cache=cache)
     np.savez(folder / "expected.npz", **features.values)
@@ -74,6 +78,11 @@ def kinds(prepared: Path) -> dict[str, Kind]:
             partial(_with, models.write, prepared / "model"),
             partial(_use_model, photo),
             lambda path: [*HEADSTART, "predict", str(path), photo, "--json"],
+        ),
+        "rows": Kind(
+            partial(_with, rows.write, prepared / "rows"),
+            _use_rows,
+            lambda path: [*HEADSTART, "merge", str(path), "-o", str(path.parent / "new"), "--json"],
         ),
         "backbones": Kind(graphs.write, _use_graph, lambda path: [*HEADSTART, "backbones", "import", f"onnx:{path}"]),
         "cache": Kind(
@@ -120,6 +129,14 @@ def _use_model(photo: str, path: Path, compute: Compute) -> str:
     predictor.verify()
     rewrite_report(path, path.parent / "page.html")
     return "answered"
+
+
+def _use_rows(path: Path, compute: Compute) -> str:
+    embedded = embedded_from(merge_parts([path]), FitOptions(compute=compute))
+    for tap, values in embedded.features.values.items():
+        assert np.isfinite(values[:]).all(), f"values of {tap} are not finite"
+        assert len(values) == len(embedded.features.index), "a row is missing"
+    return "quarantined" if embedded.features.quarantined else "answered"
 
 
 def _use_graph(path: Path, compute: Compute) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENTRY = Path(__file__).parent
-KINDS = ("images", "archives", "tables", "models", "backbones", "cache")
+KINDS = ("images", "archives", "tables", "models", "rows", "backbones", "cache")
 OUTCOMES = ("answered", "quarantined", "refused", "crashed", "hung", "over memory")
 FAILURES = OUTCOMES[3:]
 MAX_SECONDS = 20.0

@@ -153,6 +153,7 @@ def read_listing(folder: Path) -> tuple[Source, list[dict[str, Any]]]:
         for shard in shards:
             numbers = (shard["rows"], shard["bytes"])
             fits = all(type(number) is int and number >= 0 for number in numbers) and SHARD.fullmatch(shard["name"])
+            fits = fits and re.fullmatch("[0-9a-f]{64}", shard["sha256"])
             if not fits or shard["rows"] > MAX_SHARD_ROWS or shard["bytes"] > MAX_SHARD:
                 raise ValueError(f"a shard cannot be read: {str(shard)[:100]}")
         if len({shard["name"] for shard in shards}) != len(shards):
