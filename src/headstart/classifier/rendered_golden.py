@@ -28,6 +28,7 @@ def rendered_images() -> Dataset:
 
 
 def rendered_features(backbone: Backbone, compute: Compute, extract: Extract) -> Mapping[str, NDArray[np.float32]]:
-    """Return their features by tap, [8, channels] float32."""
+    """Return their features by tap, [8, channels] float32, in the order of the images."""
     features = extract(rendered_images(), backbone, compute)
-    return {tap: np.asarray(value, np.float32) for tap, value in features.values.items()}
+    order = np.argsort(features.index)  # ``extract`` may have its own
+    return {tap: np.asarray(value, np.float32)[order] for tap, value in features.values.items()}
