@@ -4,18 +4,20 @@
 # make docs    the documentation site, in site/
 # make fuzz    hostile inputs, SEED=0 COUNT=10000 (hours: COUNT=100000)
 # make zoo     the tests that need PyTorch, timm and Keras, in an environment of their own
+# make scale   the tests that need Ray and a server of S3, in an environment of their own
 # make notebooks  the notebooks in examples/, executed where Headstart was installed by pip, outside the repository
 # make exports the tests that need the converters of export formats, which are installed in .toolchains
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ZOO ?= .venv-zoo
+SCALE ?= .venv-scale
 NOTEBOOKS ?= .notebooks
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 SEED ?= 0
 COUNT ?= 10000
 
-.PHONY: setup test fast lint docs fuzz zoo notebooks exports demo clean
+.PHONY: setup test fast lint docs fuzz zoo scale notebooks exports demo clean
 
 setup: $(VENV)/.ready
 
@@ -64,6 +66,14 @@ $(ZOO)/.ready: pyproject.toml
 zoo: $(ZOO)/.ready
 	$(ZOO)/bin/pytest -m zoo
 
+$(SCALE)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(SCALE)
+	$(SCALE)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,openvino,tables,ray,s3]' 'moto[server]>=5'
+	touch $@
+
+scale: $(SCALE)/.ready
+	$(SCALE)/bin/pytest tests/scale
+
 # Two environments, with PyTorch and without. The present state is installed each time, as a wheel, not as a link to src.
 $(NOTEBOOKS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(NOTEBOOKS)/full
@@ -97,4 +107,4 @@ demo: $(VENV)/.core
 	@$(BIN)/headstart open demo/model
 
 clean:
-	rm -rf $(VENV) $(ZOO) $(NOTEBOOKS) .toolchains demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ZOO) $(SCALE) $(NOTEBOOKS) .toolchains demo site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

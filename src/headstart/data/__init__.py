@@ -11,6 +11,7 @@ parquet.py        rows of Parquet files, and the images in them
 table_paths.py    the files that a table names
 fetch.py          files behind https addresses
 tables.py         datasets that a table lists
+webdataset.py     archives in which a file beside each image holds its label
 class_names.py    classes renamed, merged and left out
 class_values.py   weights and costs of classes in a file
 download.py       public datasets by name
@@ -86,6 +87,7 @@ def _open(text: str, options: ReadOptions) -> Dataset:
     from headstart.data.sources import open_source
     from headstart.data.table_files import is_table
     from headstart.data.tables import from_table
+    from headstart.data.webdataset import from_webdataset, is_webdataset
 
     if is_table(text):
         return from_table(text, options)
@@ -93,6 +95,8 @@ def _open(text: str, options: ReadOptions) -> Dataset:
     tables = find_tables(text, source.names) if options.layout == "auto" else {}
     if tables:
         return _from_tables(text, source, tables, options)
+    if options.layout == "auto" and not source.is_folder and is_webdataset(source.names):
+        return from_webdataset(text, source, options)
     for column in (options.path_column, options.label_column, options.split_column, options.group_column):
         if column is not None:
             mend = (

@@ -61,7 +61,7 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
     for below the folder of the table. Columns are found by name, in any case, unless ``options`` give them. Raises
     DataError.
     """
-    return _dataset(uri, read_table(uri), DiskFiles(uri, options.follow_links), options)
+    return from_rows(uri, read_table(uri), DiskFiles(uri, options.follow_links), options)
 
 
 def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
@@ -72,10 +72,11 @@ def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
     key = source.names.index(name)
     uri = source.display_path(key)
     table = read_table(uri, lambda: io.BytesIO(source.read(key)))
-    return _dataset(uri, table, MemberFiles(uri, source, name), options)
+    return from_rows(uri, table, MemberFiles(uri, source, name), options)
 
 
-def _dataset(uri: str, table: Table, files: DiskFiles | MemberFiles, options: ReadOptions) -> Dataset:
+def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: ReadOptions) -> Dataset:
+    """Build the dataset that the rows of a table list, whose images are found by ``files``. Raises DataError."""
     if not table.rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
     columns = _find_columns(uri, table, options)

@@ -89,12 +89,13 @@ def load_backbone_graph(backbone: Backbone, compute: Compute) -> Graph:
     return graph
 
 
-def run_backbone(graph: Graph, backbone: Backbone, images: Pixels) -> Outputs:
+def run_backbone(graph: Graph, backbone: Backbone, images: Pixels, batch: int | None = None) -> Outputs:
     """Return the values [n, channels] of each tap of a backbone for images [n, height, width, 3].
 
-    Raises BackboneError, also where the graph gives values of another shape than its description says.
+    Batches are filled up to ``batch`` images, where the backbone does not itself ask for a size. Raises BackboneError,
+    also where the graph gives values of another shape than its description says.
     """
-    outputs = run_padded(graph, images, backbone.batch)
+    outputs = run_padded(graph, images, backbone.batch or batch)
     for tap in backbone.taps:
         size = outputs[tap.name].size
         if size != len(images) * tap.channels:
@@ -210,7 +211,8 @@ class FeatureExtractor:
         """Load the backbone's graph, with all taps. Raises BackboneError."""
         batches = -(-len(self.dataset) // BATCH_SIZE)
         info = self.compute.resolve()
-        return self.load(self.backbone, Compute(info.name, info.precision, min(self.compute.threads, batches)))
+        threads = min(self.compute.threads, batches)
+        return self.load(self.backbone, Compute(info.name, info.precision, threads, self.compute.fixed))
 
     def look_up(self, start: int) -> tuple[BatchResult, list[PendingImage], int]:
         """Read images from the place ``start`` on and get from the cache what it holds; the other images are pending.
@@ -288,7 +290,8 @@ class FeatureExtractor:
         if pixels:
             network = load()
             start = time.perf_counter()
-            outputs = run_backbone(network, self.backbone, np.stack(list(pixels.values())))
+            batch = BATCH_SIZE if self.compute.fixed else None
+            outputs = run_backbone(network, self.backbone, np.stack(list(pixels.values())), batch)
             result.run_seconds = time.perf_counter() - start
             result.misses = len(pixels)
             paths = [self.dataset.items[i].path for i in pixels]

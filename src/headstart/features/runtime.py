@@ -59,11 +59,14 @@ class Compute:
     """What runs networks, and on how many threads.
 
     ``runtime`` is one of ``RUNTIMES``, ``precision`` one of ``PRECISIONS``; ``workers`` threads, or one for each core.
+    With ``fixed`` nothing varies that a runtime's sums may depend on: each batch is filled up to the same size, and
+    runs on one thread; so an image's features are the same bytes whatever lies beside it, and however many work.
     """
 
     runtime: str = "auto"
     precision: str = "auto"
     workers: int | None = None
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
@@ -152,25 +155,27 @@ class Graph:
 def load_graph(model: Path | bytes, compute: Compute | None = None) -> Graph:
     """Load an ONNX graph whose one input is ``pixels``, from a file or its bytes.
 
-    ``compute.workers`` is how many threads will call ``run`` at once, each on one core. Raises OptionError,
+    ``compute.workers`` is how many threads will call ``run`` at once, each on one core; a single one uses all cores,
+    unless ``compute.fixed``. Raises OptionError,
     MissingExtraError, BackboneError.
     """
     compute = compute or Compute()
     info = compute.resolve()
     try:
         if info.name == "openvino":
-            return _load_openvino(model, info, compute.threads)
-        return _load_onnxruntime(model, info, compute.threads)
+            return _load_openvino(model, info, compute)
+        return _load_onnxruntime(model, info, compute)
     except BackboneError:
         raise
     except Exception as error:  # neither library's exceptions share a base class of their own
         raise BackboneError(f"{info.name} cannot run the graph: {one_line(error)}") from None
 
 
-def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
+def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, compute: Compute) -> Graph:
     onnxruntime = import_onnxruntime()
+    workers = compute.threads
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1 if workers > 1 else cores()
+    options.intra_op_num_threads = 1 if workers > 1 or compute.fixed else cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -193,9 +198,10 @@ def _load_onnxruntime(model: Path | bytes, info: RuntimeInfo, workers: int) -> G
     return Graph(info, tuple(output.name for output in session.get_outputs()), workers, call)
 
 
-def _load_openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Graph:
+def _load_openvino(model: Path | bytes, info: RuntimeInfo, compute: Compute) -> Graph:
     import openvino
 
+    workers = compute.threads
     # Its binding to NumPy starts with the first array that it is given, and two threads that do so at once can wait for
     # each other for ever (seen in 2026.4): here it starts in one, while others that load a graph wait.
     with _OPENVINO_START:
@@ -203,9 +209,9 @@ def _load_openvino(model: Path | bytes, info: RuntimeInfo, workers: int) -> Grap
     core = openvino.Core()
     network = core.read_model(model) if isinstance(model, bytes) else core.read_model(os.fspath(model))
     settings = {
-        "PERFORMANCE_HINT": "THROUGHPUT" if workers > 1 else "LATENCY",
+        "PERFORMANCE_HINT": "THROUGHPUT" if workers > 1 or compute.fixed else "LATENCY",
         "NUM_STREAMS": workers,
-        "INFERENCE_NUM_THREADS": workers if workers > 1 else cores(),
+        "INFERENCE_NUM_THREADS": workers if workers > 1 or compute.fixed else cores(),
         "INFERENCE_PRECISION_HINT": "bf16" if info.precision == "bf16" else "f32",
         "ENABLE_CPU_PINNING": False,
     }
