@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart.backbones import Backbone
 from headstart.classifier.embedded import OpenedImages, open_images
-from headstart.classifier.kept_rows import describe_source, image_hash, rows_of, unread_of, with_dataset
+from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset
@@ -17,6 +17,7 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.features import Progress, remark_notes
+from headstart.features.image_rows import image_hash, rows_of, unread_of
 from headstart.features.rows import Source, Unread
 from headstart.features.rows_folder import (
     FILE,
@@ -68,15 +69,9 @@ def embed_to_folder(
     ``options`` only those count that say how features are computed, and a column of groups that the dataset was opened
     with. ``progress(done, total)`` counts images. Raises HeadstartError, OSError.
     """
-    import_pyarrow()
-    options.compute.resolve()
-    if parse_group_by(options.group_by).kind == "exif":
-        raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
-    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder, options)
     with options.open_cache() as cache:
         opened = open_images(dataset, options)
         golden = rendered_features(opened.backbone, opened.compute, embed)
@@ -94,7 +89,7 @@ def embed_to_folder(
     source = with_dataset(source, dataset, notes, unread)
     about = listing(source, shards)
     write_atomic(folder / FILE, about)
-    _delete_others(folder, {shard["name"] for shard in shards})
+    delete_others(folder, {shard["name"] for shard in shards})
     size = len(about) + sum(shard["bytes"] for shard in shards)
     return EmbeddedFolder(source, sum(shard["rows"] for shard in shards), size, len(shards), found)
 
@@ -160,7 +155,18 @@ class _Work:
         return self._graphs[compute]
 
 
-def _delete_others(folder: Path, names: set[str]) -> None:
+def check_folder(folder: Path, options: FitOptions) -> None:
+    """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
+    import_pyarrow()
+    options.compute.resolve()
+    if parse_group_by(options.group_by).kind == "exif":
+        raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
+    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def delete_others(folder: Path, names: set[str]) -> None:
     """Delete the shards of another listing, which ``features.json`` no longer names."""
     for path in folder.iterdir():
         if SHARD.fullmatch(path.name) and path.name not in names:

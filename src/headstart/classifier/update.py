@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.classifier.embedded import check_has_labels
 from headstart.classifier.fit import FitResult
-from headstart.classifier.kept_rows import describe_source, load_backbone, rows_of, unread_of, with_dataset
+from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import KeptModel, open_kept, refit
 from headstart.classifier.rendered_golden import rendered_features
@@ -16,6 +16,7 @@ from headstart.data.class_names import with_class_names
 from headstart.errors import OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
+from headstart.features.image_rows import load_backbone, rows_of, unread_of
 from headstart.features.rows import FeatureRows, merge
 from headstart.images.samples import measure_sample_range
 

@@ -33,6 +33,15 @@ def embed(
         str, common(metavar="TAPS", help="Further taps, with commas; auto: those of the backbone.")
     ] = "auto",
     group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
+    on: Annotated[
+        str | None,
+        common(
+            metavar="processes|ray", help="Cut the data into shards, and work on them in several processes or on Ray."
+        ),
+    ] = None,
+    address: Annotated[
+        str | None, common(metavar="HOST:PORT|auto", help="Ray cluster; by default Ray is started here. With --on ray.")
+    ] = None,
     reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
@@ -42,8 +51,10 @@ def embed(
 ) -> None:
     """Write the features of images, to fit later without them."""
     from headstart.classifier import FitOptions
-    from headstart.classifier.embed_folder import embed_to_folder
+    from headstart.classifier.embed_folder import EmbeddedFolder, embed_to_folder
+    from headstart.classifier.embed_sharded import Where, embed_sharded
     from headstart.data import open_dataset
+    from headstart.scale.addresses import has_braces
 
     options = FitOptions(
         backbone=backbone,
@@ -54,10 +65,17 @@ def embed(
         cache=run.cache,
         decode=reading.decode,
     )
-    dataset = open_dataset(data, reading.read_options(group_by))
-    save_memory(len(dataset))
-    with quiet_frameworks(), messages.bar("Reading features") as bar:
-        result = embed_to_folder(dataset, output, options, progress=bar)
+    result: EmbeddedFolder
+    if on is not None or address is not None or has_braces(data):
+        where = Where(on or "processes", run.workers, address)
+        with quiet_frameworks(), messages.bar("Reading features") as bar:
+            told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
+            result = embed_sharded(data, output, options, reading.read_options(group_by), where, progress=told)
+    else:
+        dataset = open_dataset(data, reading.read_options(group_by))
+        save_memory(len(dataset))
+        with quiet_frameworks(), messages.bar("Reading features") as bar:
+            result = embed_to_folder(dataset, output, options, progress=bar)
     unread = [{"path": image.path, "reason": image.reason} for image in result.source.unread]
     if as_json:
         value = {"images": result.rows, "bytes": result.bytes, "shards": result.shards, "found": result.found}

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "fine-tune": [("headstart fine-tune photos -o model", "train the network too, and keep it if that is better")],
     "embed": [
         ("headstart embed photos -o features", "Parquet files; run again, it goes on where it was stopped"),
+        ("headstart embed photos -o features --on processes", "shards, by a process for each core"),
     ],
     "merge": [
         ("headstart merge features -o model", "a model of features, without the images"),

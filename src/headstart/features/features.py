@@ -320,4 +320,4 @@ class _FeatureArrays:
 
 def remark_notes(counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return each remark of ``images.remarks`` as a note, with the number of images that it is about."""
-    return tuple(remark.format(count=f"{count:,}") for remark, count in counts.items())
+    return tuple(remark.replace("{count}", f"{count:,}") for remark, count in counts.items())
