@@ -218,3 +218,17 @@ def test_groups_that_a_column_names_are_kept(data, tmp_path):
     unnamed = merge_parts([tmp_path / "g"])
     with pytest.raises(OptionError, match="no column"):
         fit_features(unnamed, options)
+
+
+@pytest.mark.slow
+def test_a_hundred_parts_of_real_images_give_the_model_of_one_fit(shared, tmp_path):
+    dataset = hs.open_dataset(shared / "data" / "ants-bees")
+    options = hs.FitOptions(compute=OPTIONS.compute)
+    hs.fit_dataset(dataset, options, keep_features=True).save(tmp_path / "whole")
+    order = np.random.default_rng(0).permutation(len(dataset))
+    for count in (7, 100):
+        parts = [tmp_path / f"{count}-{i}" for i in range(count)]
+        for i, part in enumerate(parts):
+            embed_to_folder(dataset.select(order[i::count].tolist()), part, options, shard_images=50)
+        fit_features(merge_parts(parts[::-1]), options).save(tmp_path / f"merged-{count}")
+        assert contents(tmp_path / f"merged-{count}") == contents(tmp_path / "whole")
