@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from helpers.archives import write_zip
 
-from headstart.data import open_dataset
+from headstart.data import ReadOptions, open_dataset
 from headstart.data.table_files import read_table
 from headstart.errors import DataError, ImageError
 
@@ -195,10 +195,56 @@ def test_a_table_without_rows(tmp_path):
         open_dataset(tmp_path / "t.parquet")
 
 
-def test_a_column_of_lists_of_labels_is_an_error(tmp_path):
-    table = pyarrow.table({"file_name": ["a.jpg", "b.jpg"], "labels": [["cat", "dog"], ["cat"]]})
+def test_a_column_of_structures_of_labels_is_an_error(tmp_path):
+    table = pyarrow.table({"file_name": ["a.jpg", "b.jpg"], "labels": [[{"name": "cat"}], []]})
     parquet.write_table(table, tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="'labels' holds lists; images with several labels are not supported yet"):
+    with pytest.raises(DataError, match="'labels' holds structures; expected texts, numbers or lists"):
+        open_dataset(tmp_path / "t.parquet")
+
+
+def test_lists_of_the_hub_have_the_names_of_their_classes(tmp_path):
+    """Sequence(ClassLabel) of Hugging Face's datasets; a list of an unknown class is an unlabelled image."""
+    table = pyarrow.table({"file_name": [f"{i}.jpg" for i in range(5)], "objects": [[0, 2], [1], [], [-1], None]})
+    for kind in ("Sequence", "List"):
+        features = {"objects": {"feature": {"names": ["ant", "bee", "wasp"], "_type": "ClassLabel"}, "_type": kind}}
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "t.parquet")
+        dataset = open_dataset(tmp_path / "t.parquet", ReadOptions(label_column="objects"))
+        assert {item.path: item.labels for item in dataset.items} == {
+            "0.jpg": ("ant", "wasp"),
+            "1.jpg": ("bee",),
+            "2.jpg": (),
+        }
+        assert dataset.skip_counts == {"no label": 2}
+
+
+@pytest.mark.parametrize("kind", [pyarrow.list_, pyarrow.large_list])
+def test_lists_of_texts(tmp_path, kind):
+    column = pyarrow.array([["cat", "dog"], None, [], ["cat"]], kind(pyarrow.string()))
+    table = pyarrow.table({"file_name": [f"{i}.jpg" for i in range(4)], "labels": column})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=3)
+    dataset = open_dataset(tmp_path / "t.parquet")
+    assert [item.labels for item in dataset.items] == [("cat", "dog"), (), ("cat",)]
+
+
+def test_lists_of_other_columns_are_left_alone(tmp_path):
+    table = pyarrow.table({"file_name": ["a.jpg"], "label": ["cat"], "embedding": [[0.5] * 1000]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    dataset = open_dataset(tmp_path / "t.parquet")
+    assert dataset.items[0].label == "cat"
+    assert "embedding" in dataset.notes[0]
+
+
+def test_lists_that_unpack_to_too_much_are_refused(tmp_path):
+    """A text of 30 KB that is repeated in lists takes a few bytes in the file each time."""
+    table = pyarrow.table({"file_name": ["a.jpg"], "labels": [["x" * 30_000] * 10_000]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    assert (tmp_path / "t.parquet").stat().st_size < 100_000
+    with pytest.raises(DataError, match="all lists 300,000,000 bytes"):
+        open_dataset(tmp_path / "t.parquet")
+    table = pyarrow.table({"file_name": ["a.jpg"], "labels": [[1] * 5_000_000]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="5,000,000 values, more than the limit of 4,000,000"):
         open_dataset(tmp_path / "t.parquet")
 
 

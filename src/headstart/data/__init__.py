@@ -12,6 +12,8 @@ table_paths.py    the files that a table names
 fetch.py          files behind https addresses
 tables.py         datasets that a table lists
 webdataset.py     archives in which a file beside each image holds its label
+label_cells.py    one label or several in the cells of a table
+label_sets.py     several labels as Python programs hold them
 class_names.py    classes renamed, merged and left out
 class_values.py   weights and costs of classes in a file
 download.py       public datasets by name
@@ -32,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate
+from headstart.data.label_sets import label_list, label_sets
 from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
 from headstart.data.layout import LAYOUTS, find_tables, from_listing
 from headstart.data.reading import ReadOptions, Source, read_file
@@ -71,15 +74,19 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     dataset = _open(os.fspath(uri), options)
     if options.classes is not None:
         dataset = rename_classes(dataset, options.classes)
+    if dataset.is_multi_label is False and (options.multi_label or options.label_separator):
+        raise DataError(f"{dataset.uri} is read by its folders, one label an image; several labels need a table.")
     images, skipped = len(dataset) + len(dataset.quarantined), len(dataset.skipped)
     logger.info(
         "%s read as %s: %d images of %d classes, %d %s skipped",
-        *(dataset.uri, dataset.layout or "images", images, len(dataset.classes)),
+        *(dataset.uri, dataset.layout or "images", images, len(dataset.classes or dataset.label_names)),
         *(skipped, "file" if skipped == 1 else "files"),
     )
+    if dataset.is_multi_label:
+        logger.info("%s: %s", dataset.uri, dataset.label_summary)
     for file in dataset.skipped:
         logger.debug("skipped %r: %s", file.path, file.reason)
-    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(dataset.classes)))
+    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(dataset.classes or dataset.label_names)))
 
 
 def _open(text: str, options: ReadOptions) -> Dataset:
@@ -110,29 +117,50 @@ def _open(text: str, options: ReadOptions) -> Dataset:
 
 def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
     """Open a folder or an archive by the tables in it, each of which may be of one split."""
-    from headstart.data.tables import NO_PATH, from_member, from_table
-
-    datasets = []
-    for table, split in tables.items():
-        if source.is_folder:
-            dataset, root = from_table(f"{uri}/{table}", options), ""
-        else:
-            dataset, root = from_member(source, table, options), f"{source.root.rstrip('/')}/"
-        folder = root + table[: table.rfind("/") + 1]
-        items = tuple(
-            replace(item, path=_below(folder, item.path), split=split or item.split) for item in dataset.items
-        )
-        skipped = tuple(
-            row if row.reason == NO_PATH else replace(row, path=_below(folder, row.path)) for row in dataset.skipped
-        )
-        place = uri if source.is_folder else ""
-        datasets.append(replace(dataset, uri=uri, items=items, skipped=skipped, folder=place))
+    datasets = _read_tables(uri, source, tables, options)
     joined = concatenate(*datasets)
     first, *more = tables
     names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
     has_images = any(is_image_name(name) for name in source.names)
     notes = [f"{uri} was read by {names}; to read its folders instead, give --layout."] if has_images else []
-    return replace(joined, classes=tuple(sorted(joined.classes)), notes=(*notes, *joined.notes))
+    return replace(
+        joined,
+        classes=tuple(sorted(joined.classes)),
+        label_names=tuple(sorted(joined.label_names)),
+        notes=(*notes, *joined.notes),
+    )
+
+
+def _read_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> list[Dataset]:
+    """Read each table of a folder or an archive, with paths from its root. One that is multi-label makes all so."""
+    datasets: list[Dataset] = []
+    failure: DataError | None = None
+    for table, split in tables.items():
+        try:
+            datasets.append(_read_table_of(uri, source, table, split, options))
+        except DataError as error:  # which may be that no image has a label, or one of several tables
+            failure = failure or error
+    if any(dataset.is_multi_label for dataset in datasets) and options.multi_label is None:
+        if failure is not None or not all(dataset.is_multi_label for dataset in datasets):
+            return _read_tables(uri, source, tables, replace(options, multi_label=True))
+    elif failure is not None:
+        raise failure
+    return datasets
+
+
+def _read_table_of(uri: str, source: Source, table: str, split: str | None, options: ReadOptions) -> Dataset:
+    from headstart.data.tables import NO_PATH, from_member, from_table
+
+    if source.is_folder:
+        dataset, root = from_table(f"{uri}/{table}", options), ""
+    else:
+        dataset, root = from_member(source, table, options), f"{source.root.rstrip('/')}/"
+    folder = root + table[: table.rfind("/") + 1]
+    items = tuple(replace(item, path=_below(folder, item.path), split=split or item.split) for item in dataset.items)
+    skipped = tuple(
+        row if row.reason == NO_PATH else replace(row, path=_below(folder, row.path)) for row in dataset.skipped
+    )
+    return replace(dataset, uri=uri, items=items, skipped=skipped, folder=uri if source.is_folder else "")
 
 
 def _below(folder: str, path: str) -> str:
@@ -160,7 +188,7 @@ def as_dataset(
         raise DataError(f"Expected a list of images, got {images!r}.")
     return from_images(
         as_list(images, "images"),
-        None if labels is None else as_list(labels, "labels"),
+        None if labels is None else label_list(labels),
         None if groups is None else as_list(groups, "groups"),
     )
 
@@ -170,6 +198,7 @@ def from_images(
 ) -> Dataset:
     """Build a dataset from paths, file bytes, PIL images or arrays, with one label and group for each.
 
+    With several labels an image, ``labels`` are lists of them, or a matrix [n, k] of zeros and ones (``label_sets``).
     Arrays are [height, width], [height, width, 1], [height, width, 3] or, with opacity, [height, width, 4]: uint8, or
     floating point in 0..1 or 0..255, which is decided by the largest value of all arrays together. An image that cannot
     be read raises ImageError only when it is read. Raises DataError if the lengths differ, a label is missing, labels
@@ -180,6 +209,9 @@ def from_images(
     for name, values in (("labels", labels), ("groups", groups)):
         if values is not None and len(values) != len(images):
             raise DataError(f"{len(images)} images but {len(values)} {name}; give one for each image.")
+    sets = None if labels is None else label_sets(labels)
+    if sets is not None:
+        labels = None
     if labels is not None:
         check_labels(labels)
     scale = float_scale(images)
@@ -188,7 +220,8 @@ def from_images(
         path = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {i}"
         label = None if labels is None else class_name(labels[i])
         group = None if groups is None or is_missing(groups[i]) else str(groups[i])
-        items.append(Item(path, label, "train", group, key=i, folder=dirname(path)))
+        item = Item(path, label, "train", group, key=i, folder=dirname(path))
+        items.append(item if sets is None else replace(item, labels=sets.present[i], unknown=sets.unknown[i]))
 
     def read(key: int) -> bytes | NDArray[np.uint8]:
         image = images[key]
@@ -196,4 +229,5 @@ def from_images(
             return read_file(items[key].path)
         return image if isinstance(image, bytes) else to_pixels(image, scale)
 
-    return Dataset("images", tuple(items), tuple(labels_by_class(labels or ())), (), (), read)
+    names = () if sets is None else sets.names
+    return Dataset("images", tuple(items), tuple(labels_by_class(labels or ())), (), (), read, label_names=names)

@@ -58,22 +58,25 @@ def rename_classes(dataset: Dataset, path: str) -> Dataset:
     where no class is left.
     """
     names = read_class_names(path)
-    if not dataset.classes:
+    classes = dataset.classes or dataset.label_names
+    if not classes:
         raise DataError(f"{dataset.uri} has no classes; leave --classes out.")
     for name in names:
-        if name not in dataset.classes:
-            similar = difflib.get_close_matches(name, dataset.classes, n=3, cutoff=0.5)
-            known = " or ".join(map(repr, similar)) or _listed(dataset.classes)
+        if name not in classes:
+            similar = difflib.get_close_matches(name, classes, n=3, cutoff=0.5)
+            known = " or ".join(map(repr, similar)) or _listed(classes)
             mend = "did you mean" if similar else "it has"
             raise DataError(f"{path}: {dataset.uri} has no class {name!r}; {mend} {known}{'?' if similar else '.'}")
     renamed = with_class_names(dataset, names)
-    if not renamed.classes:
+    if not (renamed.classes or renamed.label_names):
         raise DataError(f"{path} leaves out every class of {dataset.uri}; keep at least two.")
     return replace(renamed, notes=(*dataset.notes, *_notes(dataset, names, path)))
 
 
 def with_class_names(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     """Rename the classes of a dataset; images of one with an empty name are skipped. Others keep their names."""
+    if dataset.is_multi_label:
+        return _with_label_names(dataset, names)
     items, skipped = [], list(dataset.skipped)
     for item in dataset.items:
         label = item.label if item.label is None else names.get(item.label, item.label)
@@ -87,21 +90,42 @@ def with_class_names(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     )
 
 
+def _with_label_names(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
+    """Rename the labels of a multi-label dataset; those with an empty name are left out, and no image with them.
+
+    Of labels that are merged one holds where any of them does, and is unknown where none does and one is unknown.
+    """
+
+    def renamed(labels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted({names.get(label, label) for label in labels} - {""}))
+
+    items = []
+    for item in dataset.items:
+        labels = None if item.labels is None else renamed(item.labels)
+        unknown = tuple(name for name in renamed(item.unknown) if name not in (labels or ()))
+        items.append(replace(item, labels=labels, unknown=unknown))
+    return replace(
+        dataset, items=tuple(items), label_names=renamed(dataset.label_names), class_names=tuple(names.items())
+    )
+
+
 def _notes(dataset: Dataset, names: Mapping[str, str], path: str) -> list[str]:
     """Say which classes were left out and merged, and which are not in the file."""
-    counts = Counter(item.label for item in dataset.items)
+    classes = dataset.classes or dataset.label_names
+    counts = Counter(label for item in dataset.items for label in (item.labels or (item.label,)))
     sources: dict[str, list[str]] = defaultdict(list)
-    for name in dataset.classes:
+    for name in classes:
         sources[names.get(name, name)].append(name)
     notes = []
     left_out = sources.pop("", [])
     if left_out:
         parts = [f"{name} ({counts[name]})" for name in left_out]
-        notes.append(f"{path} leaves out {_listed(parts)}: {sum(counts[name] for name in left_out)} images.")
+        what = "labels" if dataset.is_multi_label else "images"
+        notes.append(f"{path} leaves out {_listed(parts)}: {sum(counts[name] for name in left_out)} {what}.")
     merged = [f"{_listed(old)} as {new}" for new, old in sources.items() if len(old) > 1]
     if merged:
         notes.append(f"{path} merges classes: {_listed(merged, '; ')}.")
-    kept = [name for name in dataset.classes if name not in names]
+    kept = [name for name in classes if name not in names]
     if kept:
         notes.append(f"Not in {path}, and so named as before: {_listed(kept)}.")
     return notes

@@ -23,7 +23,8 @@ class Item:
     ``path`` is shown to people. ``label`` is the name of the class (None: unlabelled), ``group`` the name of what the
     image shares with others, such as a scene (None: unknown). ``key`` is the number by which the reader of the data
     set finds the image. ``folder`` is the folder in which the image lies, relative to that of its class where there are
-    class folders, and empty where it lies right in that.
+    class folders, and empty where it lies right in that. In a multi-label dataset ``label`` is None, and ``labels`` are
+    the labels that hold of the image, ``unknown`` those of which it is not known (None and empty: unlabelled).
     """
 
     path: str
@@ -32,6 +33,8 @@ class Item:
     group: str | None = None
     key: int = 0
     folder: str = ""
+    labels: tuple[str, ...] | None = None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class Dataset:
     Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete. ``layout``
     says how the source was read, ``notes`` are lines about it that the user must see, and ``class_names`` the pairs of
     a class and its new name by which classes were renamed, merged and left out (an empty name).
+
+    A multi-label dataset has no ``classes`` but ``label_names``, the names of its labels in the order of the columns of
+    an indicator matrix: what knows of one label alone takes its images for unlabelled ones.
     """
 
     uri: str
@@ -81,6 +87,7 @@ class Dataset:
     layout: str = ""
     notes: tuple[str, ...] = ()
     class_names: tuple[tuple[str, str], ...] = ()
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -93,6 +100,25 @@ class Dataset:
     def skip_counts(self) -> dict[str, int]:
         """The number of files, folders, links or rows that were skipped, by reason."""
         return {reason: len(paths) for reason, paths in paths_by_reason(self.skipped).items()}
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return bool(self.label_names)
+
+    @property
+    def label_summary(self) -> str:
+        """How many labels there are, in one line: "multi-label: 5 labels, 1.7 an image, 12 images without any"."""
+        labelled = [item for item in self.items if item.labels is not None]
+        each = sum(len(item.labels or ()) for item in labelled) / max(1, len(labelled))
+        without = sum(not item.labels for item in labelled)
+        unknown = sum(len(item.unknown) for item in labelled)
+        cells = f", {unknown} unknown cells" if unknown else ""
+        labels, images = len(self.label_names), "image" if without == 1 else "images"
+        return (
+            f"multi-label: {labels} label{'' if labels == 1 else 's'}, {each:.1f} an image, {without} {images} without "
+            f"any{cells}"
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -165,4 +191,5 @@ def concatenate(first: Dataset, *more: Dataset) -> Dataset:
         quarantined=joined("quarantined"),
         notes=joined("notes"),
         class_names=joined("class_names"),
+        label_names=joined("label_names"),
     )

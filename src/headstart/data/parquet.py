@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,7 @@ from headstart.images.decoding import MAX_BYTES
 MAX_ROWS = 1_000_000  # of a file
 MAX_DECODED = 2**28  # bytes of all cells but images, in Arrow's memory
 MAX_CELL = 2**15  # bytes
+MAX_LISTED = 4_000_000  # values in the lists of a column
 MAX_BATCH = 2**26  # bytes of the paths of images
 ROWS_AT_ONCE = 4096  # that are decoded at a time
 MAX_KEPT = 2**24  # bytes of images before the last one read that are kept, to be read again
@@ -48,11 +49,11 @@ class ArrowRows(Sequence[Row]):
                 yield row
 
 
-def read_parquet(open_stream: OpenStream) -> Table:
+def read_parquet(open_stream: OpenStream, lists: Collection[str] = ()) -> Table:
     """Read a Parquet table. Images inside it, as the Hugging Face Hub stores them, stay there until they are read.
 
-    Raises ValueError where it cannot be read, or is beyond ``MAX_ROWS``, ``MAX_CELL`` or ``MAX_DECODED``;
-    MissingExtraError.
+    Lists of texts or numbers are read in columns whose name in lower case is among ``lists``. Raises ValueError where
+    it cannot be read, or is beyond ``MAX_ROWS``, ``MAX_CELL``, ``MAX_LISTED`` or ``MAX_DECODED``; MissingExtraError.
     """
     try:
         import pyarrow
@@ -68,11 +69,15 @@ def read_parquet(open_stream: OpenStream) -> Table:
             columns = {  # by the name in the table, the path in the file
                 field.name: f"{field.name}.path" if field.name == image_column else field.name
                 for field in schema
-                if field.name == image_column or _is_flat(field.type)
+                if field.name == image_column
+                or _is_flat(field.type)
+                or (field.name.strip().lower() in lists and _is_list(field.type))
             }
-            _check_claims(metadata, set(columns.values()))
+            paths = _leaf_paths(metadata, columns)
+            _check_claims(metadata, {path for found in paths.values() for path in found})
             # What is repeated stays a number until its length is known.
-            file = pyarrow.parquet.ParquetFile(stream, read_dictionary=[*columns.keys() - {image_column}])
+            leaves = [path for name, found in paths.items() if name != image_column for path in found]
+            file = pyarrow.parquet.ParquetFile(stream, read_dictionary=leaves)
             table = pyarrow.Table.from_batches([*_decode(file, columns)]) if metadata.num_rows else None
             groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except (pyarrow.ArrowException, OSError, OverflowError) as error:
@@ -105,6 +110,23 @@ def _is_flat(column_type: Any) -> bool:
     )
 
 
+def _is_list(column_type: Any) -> bool:
+    """Return whether a column holds lists of texts or of numbers."""
+    from pyarrow import types
+
+    is_list = types.is_list(column_type) or types.is_large_list(column_type)
+    return is_list and _is_flat(column_type.value_type)
+
+
+def _leaf_paths(metadata: Any, columns: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the paths in the file of the values of each column: of lists it is "labels.list.element"."""
+    schema = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return {
+        name: {path for path in schema if path == place or path.startswith(f"{place}.")} or {place}
+        for name, place in columns.items()
+    }
+
+
 def _check_claims(metadata: Any, columns: Set[str]) -> None:
     """Raise ValueError for a table that is too large by its own words, before any of it is decoded."""
     if metadata.num_rows > MAX_ROWS:
@@ -113,7 +135,10 @@ def _check_claims(metadata: Any, columns: Set[str]) -> None:
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
         for part in map(group.column, range(group.num_columns)):
-            size += max(part.total_uncompressed_size, 0) if part.path_in_schema in columns else 0
+            if part.path_in_schema in columns:
+                size += max(part.total_uncompressed_size, 0)
+                if part.num_values > max(MAX_LISTED, MAX_ROWS):
+                    raise ValueError(f"a column has {part.num_values:,} values, more than the limit of {MAX_LISTED:,}")
     if size > MAX_DECODED:
         raise ValueError(f"its cells have {size:,} bytes, more than the limit of {MAX_DECODED:,}")
 
@@ -150,12 +175,34 @@ def _flat(array: Any) -> Any:
 
     if types.is_struct(array.type):
         array = pyarrow.compute.struct_field(array, "path")
+    if types.is_list(array.type) or types.is_large_list(array.type):
+        return _flat_lists(array)
     values = array.dictionary if types.is_dictionary(array.type) else array
     if types.is_string(values.type) or types.is_large_string(values.type):
         length = pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0
         if length > MAX_CELL:
             raise ValueError(f"a cell has {length:,} bytes, more than the limit of {MAX_CELL:,}")
     return array.dictionary_decode() if types.is_dictionary(array.type) else array
+
+
+def _flat_lists(array: Any) -> Any:
+    """Return a column of lists of values. Raises ValueError for texts that are too long, alone or together."""
+    import pyarrow.compute
+    from pyarrow import types
+
+    values = array.flatten()  # of the lists that are not null
+    if types.is_dictionary(values.type):
+        texts = values.dictionary
+        if types.is_string(texts.type) or types.is_large_string(texts.type):
+            lengths = pyarrow.compute.binary_length(texts)
+            size = pyarrow.compute.sum(pyarrow.compute.take(lengths, values.indices)).as_py() or 0
+            if size > MAX_DECODED or (pyarrow.compute.max(lengths).as_py() or 0) > MAX_CELL:
+                raise ValueError(f"a list holds texts of more than {MAX_CELL:,} bytes, or all lists {size:,} bytes")
+        values = values.dictionary_decode()
+    lengths = pyarrow.compute.fill_null(pyarrow.compute.list_value_length(array), 0)
+    offsets = pyarrow.concat_arrays([pyarrow.array([0], lengths.type), pyarrow.compute.cumulative_sum(lengths)])
+    kind = pyarrow.LargeListArray if types.is_large_list(array.type) else pyarrow.ListArray
+    return kind.from_arrays(offsets, values, mask=array.is_null() if array.null_count else None)
 
 
 class _StoredImages:
@@ -213,10 +260,18 @@ def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
     """Return the names of the classes of each ClassLabel column, which datasets of the Hub store as numbers."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {
-            str(name): [str(label) for label in feature["names"]]
-            for name, feature in features.items()
-            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-        }
+        labels = {name: _class_label(feature) for name, feature in features.items()}
+        return {str(name): names for name, names in labels.items() if names is not None}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _class_label(feature: Any) -> list[str] | None:
+    """Return the names of a ClassLabel, or of a list of them; None for another feature."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return _class_label(feature[0])
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel":
+        return [str(label) for label in feature["names"]]
+    return _class_label(feature.get("feature")) if feature.get("_type") in ("Sequence", "List", "LargeList") else None

@@ -47,6 +47,10 @@ class ReadOptions:
     ``split_column`` and ``group_column``. ``classes`` is a file with the class and its new name in each row, by which
     classes are renamed, merged and, where the name is empty, left out. With ``fetch`` images behind https addresses in
     a table are read.
+
+    Whether the images of a table have one label or several is found from its cells (``data.label_cells``), unless
+    ``multi_label`` says so: True for several labels, False to refuse them. ``label_separator`` is the text between the
+    labels of a cell, where it is not found: a comma.
     """
 
     layout: str = "auto"
@@ -57,6 +61,8 @@ class ReadOptions:
     group_column: str | None = None
     classes: str | None = None
     fetch: bool = False
+    multi_label: bool | None = None
+    label_separator: str | None = None
 
 
 def read_file(path: str) -> bytes:

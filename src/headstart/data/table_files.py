@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -45,17 +45,18 @@ def is_table(name: str) -> bool:
     return name.split("?")[0].lower().endswith(TABLES)
 
 
-def read_table(uri: str, open_stream: OpenStream | None = None) -> Table:
+def read_table(uri: str, open_stream: OpenStream | None = None, *, lists: Collection[str] = ()) -> Table:
     """Read a table by its ending, from a file, an address, or what ``open_stream`` opens.
 
-    Raises DataError, MissingExtraError.
+    Columns of lists in a Parquet file are read where their name in lower case is among ``lists``. Raises DataError,
+    MissingExtraError.
     """
     name = uri.split("?")[0].lower()  # an address may have a query
     try:
         if name.endswith(".parquet"):
             from headstart.data.parquet import read_parquet
 
-            return read_parquet(open_stream or _opener(uri))
+            return read_parquet(open_stream or _opener(uri), lists)
         text, notes = _decode(_read_bytes(uri, open_stream=open_stream))
         rows = _parse_json_lines(text) if name.endswith((".jsonl", ".ndjson")) else _parse_csv(text)
         return Table(tuple(dict.fromkeys(column for row in rows for column in row)), rows, notes=notes)

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import io
-import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from posixpath import dirname
 from typing import TYPE_CHECKING
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
+from headstart.data.label_cells import (
+    NO,
+    YES,
+    LabelCell,
+    LabelColumns,
+    cell_text,
+    check_numbers,
+    check_single,
+    columns_of,
+    find_separator,
+    is_one_hot,
+    resolve,
+)
 from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import ReadOptions, Source
 from headstart.data.table_files import Row, Table, read_table
@@ -35,9 +47,6 @@ COLUMNS = {  # names of the columns in lower case, by role
     "split": ("split", "subset", "set", "partition", "is_valid", "is_validation", "is_test"),
     "group": ("group", "group_id", "scene"),
 }
-MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
-YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
-SEPARATORS = "|;,"
 MAX_NAMED = 20  # columns
 NO_PATH = "no path"
 ELSEWHERE = "address of a file elsewhere"
@@ -61,7 +70,7 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
     for below the folder of the table. Columns are found by name, in any case, unless ``options`` give them. Raises
     DataError.
     """
-    return from_rows(uri, read_table(uri), DiskFiles(uri, options.follow_links), options)
+    return from_rows(uri, read_table(uri, lists=_list_columns(options)), DiskFiles(uri, options.follow_links), options)
 
 
 def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
@@ -71,7 +80,7 @@ def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
     """
     key = source.names.index(name)
     uri = source.display_path(key)
-    table = read_table(uri, lambda: io.BytesIO(source.read(key)))
+    table = read_table(uri, lambda: io.BytesIO(source.read(key)), lists=_list_columns(options))
     return from_rows(uri, table, MemberFiles(uri, source, name), options)
 
 
@@ -83,14 +92,21 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     if options.layout == "image":  # to predict on: rows without a label are inputs as well
         columns = replace(columns, label="", one_hot=())
     fetcher = _new_fetcher() if options.fetch else None
+    label_columns = columns_of(uri, table, columns.label, columns.one_hot)
+    separator = find_separator(label_columns, table.rows, options)
+    cells: list[LabelCell] = []  # of the items, where the table is multi-label
     skipped: list[Skipped] = []
     items: list[Item] = []
     readers: list[Callable[[], bytes]] = []
     for index, row in enumerate(table.rows):
         number = index + 2  # the header is row 1
-        path = _text(row.get(columns.path))
-        label = _label(uri, number, row, columns, table.class_names)
-        reason = NO_PATH if not path else "no label" if label is None else ""
+        path = cell_text(row.get(columns.path))
+        label, cell = None, None
+        if separator is None:
+            label = label_columns.single(number, row)
+        else:
+            cell = label_columns.several(number, row, separator)
+        reason = NO_PATH if not path else "no label" if label is None and cell is None else ""
         is_address = table.images is None and "://" in path
         if not reason and is_address:
             reason = _address_problem(path, fetcher)
@@ -108,20 +124,24 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
                 skipped.append(Skipped(path, "not an image"))
                 continue
             readers.append(read)
-        group = from_table_text(_text(row.get(columns.group))) if columns.group else ""
+        group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
         label = to_nfc(label) if label else None
         items.append(Item(path, label, split, group or None, key=len(readers) - 1, folder=dirname(path)))
+        if cell is not None:
+            cells.append(cell)
     if not items:
         by_reason = paths_by_reason(skipped)
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in by_reason.items())
         mend = "give --fetch to read https addresses" if ELSEWHERE in by_reason else "check its columns"
         first = f"; the first is {skipped[0].path}" if skipped else ""
         raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); {mend}.")
-    labels = Counter(item.label for item in items if item.label is not None)
-    _check_labels(uri, labels)
     notes = (*table.notes, *_skipped_notes(uri, skipped))
-    if options.layout != "image":
-        notes = (*notes, *_missing_label_notes(uri, table, columns))
+    labels: Counter[str] = Counter(item.label for item in items if item.label is not None)
+    label_names: tuple[str, ...] = ()
+    if separator is not None:
+        label_names, items = _with_labels(label_columns, items, cells)
+    elif options.layout != "image":
+        notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
     return Dataset(
         uri,
         tuple(items),  # in the order of the rows, so that predictions can be put beside them
@@ -130,9 +150,23 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         (),
         lambda key: readers[key](),
         "" if table.images is not None else files.folder,
-        _describe(columns),
+        _describe(columns, separator),
         notes,
+        label_names=label_names,
     )
+
+
+def _with_labels(
+    columns: LabelColumns, items: Sequence[Item], cells: Sequence[LabelCell]
+) -> tuple[tuple[str, ...], list[Item]]:
+    """Return the names of the labels of a multi-label table, and its items with their labels. Raises DataError."""
+    names, unknown = resolve(columns, cells)
+    check_numbers(columns.uri, names)
+    labelled = [
+        replace(item, labels=tuple(sorted(cell.present)), unknown=lacking)
+        for item, cell, lacking in zip(items, cells, unknown, strict=True)
+    ]
+    return names, labelled
 
 
 def _new_fetcher() -> Fetcher:
@@ -181,11 +215,10 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
         listed = [name for name in table.unread if name.strip().lower() in COLUMNS["label"]]
         if listed and options.layout != "image":
             raise DataError(
-                f"{uri}: the column {listed[0]!r} holds lists; images with several labels are not supported yet: give "
-                "each image one label."
+                f"{uri}: the column {listed[0]!r} holds structures; expected texts, numbers or lists of these."
             )
         rest = [name for name in table.columns if name and name not in found.values()]
-        if len(rest) > 1 and all(_text(row.get(name)) in YES | NO for row in table.rows for name in rest):
+        if len(rest) > 1 and is_one_hot(table.rows, rest):
             one_hot = tuple(rest)
     return Columns(**found, one_hot=one_hot)
 
@@ -195,50 +228,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMED]) + more
 
 
-def _label(uri: str, number: int, row: Row, columns: Columns, class_names: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the label of a row, None where it is missing, "" where the table has no labels. Raises DataError."""
-    if columns.one_hot:
-        names = [name for name in columns.one_hot if _text(row.get(name)) in YES]
-        if len(names) > 1:
-            raise _several(uri, number, " and ".join(names))
-        return names[0] if names else None
-    if not columns.label:
-        return ""
-    value = row.get(columns.label)
-    if isinstance(value, list):
-        if len(value) > 1:
-            raise _several(uri, number, str(value))
-        value = value[0] if value else None
-    known = class_names.get(columns.label)
-    if known is not None and isinstance(value, int) and not isinstance(value, bool):
-        if value < 0:
-            return None  # the Hub's -1: not labelled
-        if value >= len(known):
-            raise DataError(f"{uri}, row {number}: class {value} has no name; the table names {len(known)} classes.")
-        return known[value]
-    text = from_table_text(_text(value))
-    return None if text.lower() in MISSING else text
-
-
-def _several(uri: str, number: int, labels: str) -> DataError:
-    return DataError(
-        f"{uri}, row {number} has several labels ({labels}); images with several labels are not supported yet: give "
-        "each image one label, or leave these rows out."
-    )
-
-
-def _text(value: object) -> str:
-    """Return the text of a cell; a whole number is written without a fraction, a missing value is empty."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    return str(value).strip()
-
-
 def _split(uri: str, number: int, column: str, row: Row) -> str:
     """Return the split of a row. A column such as fastai's is_valid says whether a row is of that split."""
-    text = _text(row.get(column)) if column else ""
+    text = cell_text(row.get(column)) if column else ""
     if not text:
         return "train"
     lower = column.lower()
@@ -252,29 +244,6 @@ def _split(uri: str, number: int, column: str, row: Row) -> str:
     if split is None:
         raise DataError(f"{uri}, row {number}: unknown split {text!r}; expected train, validation or test.")
     return split
-
-
-def _check_labels(uri: str, labels: Counter[str]) -> None:
-    """Raise DataError for labels of which several may be in one cell, and for one number written in two ways."""
-    for label, count in labels.items():
-        for separator in SEPARATORS:
-            parts = [part.strip() for part in label.split(separator)]
-            if len(parts) > 1 and any(part in labels for part in parts):
-                raise DataError(
-                    f"{uri}: the label {label!r} (of {count} rows) seems to hold several labels, since "
-                    f"{next(part for part in parts if part in labels)!r} is a label too; images with several labels "
-                    "are not supported yet: give each image one label."
-                )
-    numbers: dict[float, str] = {}
-    for label in labels:
-        value = {"true": 1.0, "false": 0.0}.get(label.lower())
-        try:
-            value = float(label) if value is None else value
-        except ValueError:
-            continue
-        if value in numbers:
-            raise DataError(f"{uri}: the labels {numbers[value]!r} and {label!r} may mean the same; write them alike.")
-        numbers[value] = label
 
 
 def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
@@ -295,7 +264,15 @@ def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
     return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
 
 
-def _describe(columns: Columns) -> str:
+def _list_columns(options: ReadOptions) -> frozenset[str]:
+    """Return the names, in lower case, that a column of lists must have to be read: those of labels."""
+    return frozenset({*COLUMNS["label"], (options.label_column or "").lower()})
+
+
+def _describe(columns: Columns, separator: str | None) -> str:
     label = f"one-hot {', '.join(columns.one_hot)}" if columns.one_hot else columns.label or "none"
+    if separator is not None:
+        between = f", separated by {separator!r}" if separator else ""
+        label = f"{label}{between}, several an image"
     split = f", split {columns.split}" if columns.split else ""
     return f"table (path {columns.path}, label {label}{split})"
