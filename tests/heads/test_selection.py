@@ -292,9 +292,9 @@ def test_of_many_images_those_with_a_weight_in_few_directions_are_solved_in_all(
     monkeypatch.setattr(eigenbasis, "OVERSAMPLING", 2)
     training_set = TrainingSet.of(values, labels, groups)
     for count in (60, 80):
-        rows = selection._evaluated_rows(training_set, count)
+        rows = selection.some_rows(training_set, count)
         assert (len(rows), len(np.unique(groups[rows]))) == (count, count // 2)
-    assert selection._evaluated_rows(training_set, 120) is None
+    assert selection.some_rows(training_set, 120) is None
     by_some = rank(values, labels, groups)
     assert len({(part.candidate.taps, part.candidate.scaling) for part in by_some.parts}) <= selection.MAX_VECTORS
     assert {len(part.losses) for part in by_some.parts} == {len(by_some.average.scores)} == {120}

@@ -17,5 +17,7 @@ ood.py                  OodDetector: how far an image is from the training image
 training_set.py         TrainingSet: what a head learns from
 candidates.py           the kinds of heads, and the held-out loss of each candidate
 selection.py            try taps, kinds and penalties, and average the best by held-out log-loss
+label_ridge.py          ridge on several labels an image, exact with unknown cells
+label_selection.py      the head for several labels an image
 learning_curve.py       accuracy expected of more images
 """

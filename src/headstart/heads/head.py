@@ -1,4 +1,4 @@
-"""A head: an affine map from the taps' vectors to class scores, a temperature, a softmax."""
+"""A head: an affine map from the taps' vectors to class scores, a temperature, a softmax; or labels and a sigmoid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headstart.stats.platt import sigmoid
+
+SOFTMAX, SIGMOID = "softmax", "sigmoid"  # what turns scores into probabilities: of one class, of each label by itself
 
 
 def softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -34,7 +38,8 @@ class Head:
 
     ``probabilities = softmax((x @ weights + bias) / temperature)`` where ``x`` [n, d] float32 holds the vectors of
     ``taps`` side by side and ``weights`` is [d, k]. With a ``hidden_layer`` (weights [d, h], bias [h]) ``x`` is first
-    replaced by ``relu(x @ hidden_weights + hidden_bias)`` and ``weights`` is [h, k].
+    replaced by ``relu(x @ hidden_weights + hidden_bias)`` and ``weights`` is [h, k]. A head for several labels an image
+    has ``activation`` "sigmoid" in the place of the softmax, and a temperature of 1.
     """
 
     kind: str
@@ -44,6 +49,7 @@ class Head:
     temperature: float
     hidden_layer: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     settings: Mapping[str, float | str] = field(default_factory=dict)
+    activation: str = SOFTMAX
 
     def on_taps(self, taps: tuple[str, ...], channels: Mapping[str, int]) -> Head:
         """Return the same head on more taps, with weights of 0 on those that it does not take.
@@ -74,5 +80,6 @@ class Head:
         return scores
 
     def probabilities(self, x: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Compute class probabilities [n, k], float64, rows summing to 1."""
-        return softmax(self.scores(x).astype(np.float64) / self.temperature)
+        """Compute class probabilities [n, k], float64, rows summing to 1; of labels each from 0 to 1 by itself."""
+        scores = self.scores(x).astype(np.float64) / self.temperature
+        return sigmoid(scores) if self.activation == SIGMOID else softmax(scores)

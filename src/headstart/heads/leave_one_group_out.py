@@ -37,7 +37,7 @@ def group_batches(problem: LinearProblem, *, all_sizes: bool = False) -> Iterato
     A number is the position of an image in ``problem.rows``. With ``all_sizes`` large groups are among them.
     """
     width = max(len(problem.basis.eigenvalues), problem.targets.classes)
-    for rows in _rows_by_group_size(problem.groups):
+    for rows in rows_by_group_size(problem.groups):
         size = rows.shape[1]
         if all_sizes or not _is_large(size, problem):
             step = max(1, CHUNK_SIZE // (size * max(size, width)))
@@ -52,7 +52,7 @@ def large_groups(problem: LinearProblem) -> Iterator[tuple[list[NDArray[np.int64
     """
     eigenvalues, labels, classes = problem.basis.eigenvalues, problem.labels, problem.targets.classes
     sums = problem.counts[:, None] * problem.means
-    large = (rows for rows in _rows_by_group_size(problem.groups) if _is_large(rows.shape[1], problem))
+    large = (rows for rows in rows_by_group_size(problem.groups) if _is_large(rows.shape[1], problem))
     for rows in (group for same_size in large for group in same_size):
         blocks = np.array_split(rows, len(rows) * len(eigenvalues) // CHUNK_SIZE + 1)
         left_out = Statistics.merged(Statistics.of(problem.points[block], labels[block], classes) for block in blocks)
@@ -162,7 +162,7 @@ def identity_minus(matrices: Array) -> Array:
     return add_to_diagonal(np.negative(matrices, out=matrices), 1)
 
 
-def _rows_by_group_size(groups: Labels) -> Iterator[NDArray[np.int64]]:
+def rows_by_group_size(groups: Labels) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of all groups of one size [groups, size], for each size."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0])

@@ -159,7 +159,7 @@ def select_head(
         return _train_mlp(training_set, options, log)
     result = rank_candidates(training_set, options, workers=workers)
     with ThreadPoolExecutor(1) as pool:
-        ood = pool.submit(_fit_ood, training_set, result.average.candidate.taps, result.deepest)
+        ood = pool.submit(fit_detector, training_set, result.average.candidate.taps, result.deepest)
         head = _fit_average(training_set, result)
         probabilities = softmax(result.average.scores / result.average.candidate.temperature)
         return SelectedHead(head, probabilities, result.candidates, *ood.result(), main=result.parts[0])
@@ -177,14 +177,14 @@ def rank_candidates(
     has_closed_form = kinds[0].solve_statistics is not None
     scalings = ("dropout",) if options.dropout is not None else SCALINGS if has_closed_form else ("tap",)
     many = has_closed_form and len(training_set) >= MANY_IMAGES
-    rows = _evaluated_rows(training_set, FEW_EVALUATED) if many else None
+    rows = some_rows(training_set, FEW_EVALUATED) if many else None
     first, *others = [(tap_set, scaling) for tap_set in together for scaling in scalings]
     trials = _try_all(training_set, [first], kinds, rows, workers, in_all_directions=not many)
     if _leaves_enough_errors(min((trial.best for trial in trials), key=_log_loss), training_set, rows):
         trials += _try_all(training_set, others, kinds, rows, workers, in_all_directions=not many)
     parts = _weighted([trial.best for trial in trials], training_set, rows)
     if many:
-        rows = _evaluated_rows(training_set, MAX_EVALUATED)
+        rows = some_rows(training_set, MAX_EVALUATED)
         parts = _weighted(_in_all_directions(training_set, parts, kinds, rows), training_set, rows)
     parts = tuple(score_all_images(training_set, part) for part in parts)
     weighted = {_key(part.candidate): part.candidate for part in parts}
@@ -218,7 +218,7 @@ def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[
     taps = tuple(training_set.values)
     tap_sets = [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
     vectors = [(tap_set, scaling) for tap_set in tap_sets for scaling in SCALINGS]
-    rows = _evaluated_rows(training_set, MAX_EVALUATED)
+    rows = some_rows(training_set, MAX_EVALUATED)
     trials = _try_all(training_set, vectors, _kinds(training_set, HeadOptions()), rows, workers)
     best = {
         tap_set: min((trial.best for trial in trials if trial.best.candidate.taps == tap_set), key=_log_loss)
@@ -237,7 +237,7 @@ def _kinds(training_set: TrainingSet, options: HeadOptions) -> tuple[HeadKind, .
     return (RIDGE,) if training_set.targets.classes == 2 else (RIDGE, LDA)
 
 
-def _evaluated_rows(training_set: TrainingSet, count: int) -> NDArray[np.int64] | None:
+def some_rows(training_set: TrainingSet, count: int) -> NDArray[np.int64] | None:
     """Return the rows of about ``count`` images by which candidates are compared, of whole groups; None for all."""
     if len(training_set) <= count:
         return None
@@ -358,7 +358,7 @@ def _train_mlp(training_set: TrainingSet, options: HeadOptions, log: Log) -> Sel
     candidate = replace(scored.candidate, settings={**scored.candidate.settings, "epochs": len(history)})
     hidden_layer = (layers.hidden_weights, layers.hidden_bias)
     head = Head("mlp", taps, layers.weights, layers.bias, temperature, hidden_layer, dict(candidate.settings))
-    ood, curve = _fit_ood(training_set, taps), tuple(held_out.add_to(history))
+    ood, curve = fit_detector(training_set, taps), tuple(held_out.add_to(history))
     return SelectedHead(head, softmax(scored.scores / temperature), (candidate,), *ood, history=curve)
 
 
@@ -375,7 +375,7 @@ def _check_options(training_set: TrainingSet, options: HeadOptions) -> None:
         )
 
 
-def _fit_ood(
+def fit_detector(
     training_set: TrainingSet, taps: tuple[str, ...], problem: LinearProblem | None = None
 ) -> tuple[OodDetector, Array]:
     """Fit the OOD detector to the deepest of the head's taps, and compute the held-out OOD scores.
