@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.labels import write_labelled
 from helpers.photos import ROOT, write_photos
 
 if TYPE_CHECKING:
@@ -62,3 +63,23 @@ def fit_report(fitted: "FitResult") -> "Report":
     from headstart.report.gather import gather
 
     return gather(fitted)
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 80 training and 30 validation images with several labels, or none. Read only."""
+    folder = tmp_path_factory.mktemp("labelled")
+    rows = [*write_labelled(folder, 80), *write_labelled(folder, 30, seed=1, split="validation")]
+    (folder / "labels.csv").write_text("\n".join(["path,labels,split", *rows]), "utf-8")
+    return folder / "labels.csv"
+
+
+@pytest.fixture(scope="session")
+def label_model_folder(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of those images on the fast built-in backbone, as ``fit`` writes it. Read only."""
+    from headstart import Compute, FitOptions, fit_multi_label, open_dataset
+
+    options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False, group_by="none", target_recall=0.9)
+    folder = tmp_path_factory.mktemp("label_model") / "model"
+    fit_multi_label(open_dataset(labelled), options).save(folder)
+    return folder

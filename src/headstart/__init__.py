@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headstart.backbones import InputOptions
-    from headstart.classifier import FitOptions, FitResult, ImageClassifier, fit_dataset, load
+    from headstart.classifier import FitOptions, FitResult, ImageClassifier, fit_dataset, fit_multi_label, load
     from headstart.data import Dataset, ReadOptions, open_dataset
     from headstart.errors import HeadstartError
     from headstart.features import Compute
@@ -36,6 +36,7 @@ _MODULES = {
     "Predictor": "model",
     "ReadOptions": "data",
     "fit_dataset": "classifier",
+    "fit_multi_label": "classifier",
     "load": "classifier",
     "open_dataset": "data",
     "preprocess": "images.standalone",
@@ -54,6 +55,7 @@ __all__ = [
     "Predictor",
     "ReadOptions",
     "fit_dataset",
+    "fit_multi_label",
     "load",
     "open_dataset",
     "preprocess",

@@ -53,6 +53,7 @@ def check_dataset(
     Features and image statistics are computed in one pass, or read from ``cache``. Images that could be crops of others
     are read a second time. Raises DataError if no image can be read, and what ``features.embed`` raises.
     """
+    dataset.require_one_label("check")
     compute = compute or Compute()
     opened = open_backbone(backbone, None, (), dataset, precision=compute.precision)
     network = opened.backbone

@@ -10,6 +10,7 @@ rendered_golden.py the golden images of such a model, which are nobody's
 options.py         FitOptions: how a classifier is fitted
 fit.py             fit_dataset: a dataset and FitOptions in, a FitResult out; fit_rows, its step that needs no image
 embedded.py        embed_images, the step before that needs them: backbone and features of the images of a fit
+fit_labels.py      fit_multi_label: the same for several labels an image
 precision.py       what --precision auto takes: int8 where it pays
 class_settings.py  class weights, costs and thresholds, checked against the classes
 make_model.py      the model of a fit, and its golden images
@@ -21,6 +22,15 @@ estimator.py       ImageClassifier, a scikit-learn estimator; load, for a model 
 
 from headstart.classifier.estimator import ImageClassifier, load
 from headstart.classifier.fit import FitResult, fit_dataset
+from headstart.classifier.fit_labels import MultiLabelFitResult, fit_multi_label
 from headstart.classifier.options import FitOptions
 
-__all__ = ["FitOptions", "FitResult", "ImageClassifier", "fit_dataset", "load"]
+__all__ = [
+    "FitOptions",
+    "FitResult",
+    "ImageClassifier",
+    "MultiLabelFitResult",
+    "fit_dataset",
+    "fit_multi_label",
+    "load",
+]

@@ -12,7 +12,7 @@ from headstart.backbones import Backbone
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice, choose_precision
 from headstart.classifier.rendered_golden import rendered_features
-from headstart.data import Dataset, concatenate, open_dataset
+from headstart.data import Dataset, ReadOptions, concatenate, open_dataset
 from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, Features
@@ -139,7 +139,8 @@ def open_images(images: Dataset, options: FitOptions) -> OpenedImages:
 
 
 def check_has_labels(dataset: Dataset) -> None:
-    """Raise DataError for a dataset of unlabelled images."""
+    """Raise DataError for a dataset of unlabelled images, and for one of several labels an image."""
+    dataset.require_one_label("this kind of fit")
     if not dataset.classes:
         mend = "; ".join(dataset.notes) or "put the images in one folder per class"
         raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
@@ -165,10 +166,19 @@ def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dat
         if isinstance(validation, Dataset):
             validation_images = validation
         else:  # its classes have the names that those of the training images had
-            validation_images = with_class_names(open_dataset(validation), dict(dataset.class_names))
+            read_options = ReadOptions(multi_label=True) if dataset.is_multi_label else None
+            validation_images = with_class_names(open_dataset(validation, read_options), dict(dataset.class_names))
+        if not dataset.is_multi_label:
+            validation_images.require_one_label("the validation of a model of one class an image")
+        elif not validation_images.is_multi_label:
+            raise DataError(
+                f"{validation_images.uri} has one class an image, the training images several labels; give a table "
+                "with the labels of each validation image."
+            )
         if "validation" in validation_images.splits:
             validation_images = validation_images.split("validation")
-    unlabelled = sum(item.label is None for item in validation_images.items)
+    is_multi_label = dataset.is_multi_label
+    unlabelled = sum((item.labels if is_multi_label else item.label) is None for item in validation_images.items)
     if unlabelled:
         raise DataError(
             f"{validation_images.uri} has {unlabelled} validation images without a label, which measure nothing; put "

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE, InputOptions
 from headstart.classifier.class_settings import ClassWeight, Costs, Thresholds
-from headstart.classifier.fit import fit_dataset
+from headstart.classifier.fit import FitResult, fit_dataset
+from headstart.classifier.fit_labels import MultiLabelFitResult, fit_multi_label
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, ReadOptions, as_dataset
+from headstart.data.label_sets import MatrixRow, label_list, label_sets
 from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
 from headstart.errors import DataError, ModelError, NotFittedError, OptionError
 from headstart.features import Compute
@@ -25,6 +27,7 @@ from headstart.features.features import Progress
 from headstart.heads.mlp import MlpConfig
 from headstart.model.folder import write_model
 from headstart.model.golden import Verification
+from headstart.model.label_predictions import MultiLabelEvaluation, MultiLabelPredictions
 from headstart.model.notebook import model_html
 from headstart.model.predictions import Evaluation, Predictions
 from headstart.model.predictor import Predictor, check_all_read
@@ -39,6 +42,10 @@ class ImageClassifier:
     ``X`` is a dataset (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8 arrays
     [height, width, 3]; with a list, ``y`` holds the label of each. The parameters are those of ``FitOptions``;
     ``runtime``, ``precision`` and ``workers`` are those of ``Compute``.
+
+    With several labels an image ``y`` is a list of lists, or a matrix [n, k] of zeros and ones; ``classes_`` are the
+    labels in the order of scikit-learn's ``MultiLabelBinarizer``, or the columns of the matrix, and ``predict`` returns
+    an indicator matrix.
 
     After ``fit``: ``classes_``, ``model_``, and ``result_`` (a ``FitResult``, not pickled); ``accuracy_`` and ``run_``
     (the content of ``run.json``) are known of a loaded model too.
@@ -71,6 +78,8 @@ class ImageClassifier:
         model_version: str = "",
         author: str = "",
         decode: str = "scaled",
+        target_recall: float | None = None,
+        target_precision: float | None = None,
     ) -> None:
         self.backbone = backbone
         self.cut = cut
@@ -95,6 +104,8 @@ class ImageClassifier:
         self.model_version = model_version
         self.author = author
         self.decode = decode
+        self.target_recall = target_recall
+        self.target_precision = target_precision
 
     @property
     def options(self) -> FitOptions:
@@ -124,9 +135,13 @@ class ImageClassifier:
                 "ImageClassifier requires y to be passed, but the target y is None; give the label of each image, or "
                 "a dataset that has them."
             )
-        y = None if y is None else as_list(y, "labels")
+        y = None if y is None else label_list(y)
         dataset = as_dataset(X, y, groups, ReadOptions(group_column=self.options.group_column))
-        self.result_ = fit_dataset(dataset, self.options, progress=progress, log=log)
+        self.result_: FitResult | MultiLabelFitResult
+        if dataset.is_multi_label:
+            self.result_ = fit_multi_label(dataset, self.options, progress=progress)
+        else:
+            self.result_ = fit_dataset(dataset, self.options, progress=progress, log=log)
         self.model_ = self.result_.model
         self.classes_ = _classes(self.model_.classes, y)
         return self
@@ -134,15 +149,18 @@ class ImageClassifier:
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class [n] of each image: the most probable one, or the one that costs or thresholds decide for.
 
+        With several labels an image it is an indicator matrix [n, k] of 0 and 1, int64, in the order of ``classes_``.
         Raises DataError if an image cannot be read.
         """
         predictions = self.predict_dataset(X)
         check_all_read(predictions.quarantined)
+        if isinstance(predictions, MultiLabelPredictions):
+            return predictions.decisions.astype(np.int64)
         labels: NDArray[Any] = self.classes_[predictions.predicted]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Return probabilities [n, k] in the order of ``classes_``; rows sum to 1.
+        """Return probabilities [n, k] in the order of ``classes_``; rows sum to 1, but not those of several labels.
 
         Raises DataError if an image cannot be read.
         """
@@ -169,20 +187,27 @@ class ImageClassifier:
         return np.array([f"imageclassifier{i}" for i in range(width)], object)
 
     def score(self, X: Any, y: Sequence[object] | None = None) -> float:
-        """Return the accuracy, 0 to 1, on labelled images."""
-        return self.evaluate(X, y).accuracy.value
+        """Return the accuracy, 0 to 1, on labelled images; of several labels the share with all labels right."""
+        evaluation = self.evaluate(X, y)
+        if isinstance(evaluation, MultiLabelEvaluation):
+            return evaluation.metrics.exact_match.value or 0.0
+        return evaluation.accuracy.value
 
     def predict_dataset(self, X: Any, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image, with prediction set and OOD score; the others are quarantined."""
         return self._predictor().predict(X, progress=progress)
 
-    def evaluate(self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None) -> Evaluation:
+    def evaluate(
+        self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None
+    ) -> Evaluation | MultiLabelEvaluation:
         """Evaluate on labelled images that had no part in training.
 
         Of a dataset with splits the validation images count, or the test images where there are none. Labels ``y`` are
         matched by their value (1.0 is 1), then by name. Raises DataError where there are no labels.
         """
         predictor = self._predictor()
+        if y is not None and predictor.model.is_multi_label:
+            return predictor.evaluate(as_dataset(X, self._named(y)), progress=progress)
         if y is not None:
             labels = as_list(y, "labels")
             check_labels(labels)
@@ -208,6 +233,8 @@ class ImageClassifier:
             raise OptionError(
                 "A loaded model has no images to report on; headstart open FOLDER shows the report in its folder."
             )
+        if isinstance(self.result_, MultiLabelFitResult):
+            raise OptionError("There is no report of several labels an image yet; evaluate has their metrics.")
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -263,6 +290,15 @@ class ImageClassifier:
             requires_fit=True,
         )
 
+    def _named(self, labels: Any) -> list[Any]:
+        """Return several labels an image by the names of the labels of the model. Raises DataError."""
+        rows, names = label_list(labels), self._predictor().model.classes
+        if not any(isinstance(row, MatrixRow) for row in rows):
+            return rows
+        if any(len(row.values) != len(names) for row in rows):
+            raise DataError(f"The labels have {len(rows[0].values)} columns, the model {len(names)} labels.")
+        return [MatrixRow(names, row.values) if row.columns == tuple(range(len(names))) else row for row in rows]
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what travels to another process: all but the images and features, whose files stay open here."""
         return {name: value for name, value in vars(self).items() if name not in ("result_", "_last_predictor")}
@@ -284,6 +320,10 @@ def _classes(names: Sequence[str], labels: Sequence[object] | None) -> NDArray[A
     """Return the classes [k] in the type of the labels that they came as."""
     if labels is None:
         return np.array(names)
+    sets = label_sets(labels)
+    if sets is not None:
+        of_name = dict(zip(sets.names, sets.classes, strict=True))
+        return np.array([of_name[name] for name in names])
     original = labels_by_class(labels)
     return np.array([original[name] for name in names])
 

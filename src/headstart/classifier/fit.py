@@ -141,6 +141,7 @@ def fit_dataset(
     start = time.perf_counter()
     options.compute.resolve()
     check_has_labels(dataset)
+    options.require_single_label_options()
     images = training_and_validation_images(dataset, options)
     settings = options.class_settings(images)
     if keep_features:

@@ -7,8 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.backbones import Backbone
 from headstart.classifier.rendered_golden import rendered_images
+from headstart.data import Dataset
+from headstart.features import Features
+from headstart.heads.head import Head
+from headstart.heads.ood import OodDetector
 from headstart.heads.selection import SelectedHead
 from headstart.images.decoding import decode
 from headstart.model.golden import GoldenImages
@@ -55,16 +61,31 @@ def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
     """
     features, train, preprocess, taps = data.features, data.split.train, data.backbone.preprocess, selected.head.taps
     if data.golden is None:
-        rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
-        sources = [data.dataset.read(int(i)) for i in features.index[rows]]
-        vectors = features.matrix(taps, rows)
-    else:
-        images = rendered_images()
-        sources = [images.read(i) for i in range(len(images))]
-        vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
+        return golden_images_of(data.dataset, features, data.backbone, train, (selected.head, selected.ood))
+    images = rendered_images()
+    sources = [images.read(i) for i in range(len(images))]
+    vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
     size, samples = preprocess.min_size, preprocess.sample_range
     scaled = preprocess.is_scaled
     pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
     )
+
+
+def golden_images_of(
+    dataset: Dataset,
+    features: Features,
+    backbone: Backbone,
+    train: NDArray[np.int64],
+    parts: tuple[Head, OodDetector],
+) -> GoldenImages:
+    """Return a few images, spread over the ``train`` rows of the features, and what a head and detector predict."""
+    preprocess, (head, ood) = backbone.preprocess, parts
+    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
+    sources = (dataset.read(int(i)) for i in features.index[rows])
+    size, samples = preprocess.min_size, preprocess.sample_range
+    scaled = preprocess.is_scaled
+    pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
+    vectors = features.matrix(head.taps, rows)
+    return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), features.runtime.precision)

@@ -12,6 +12,8 @@ from headstart.model.predictions import Evaluation
 from headstart.stats.accuracy import disjoint
 from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
+from headstart.stats.label_metrics import MultiLabelMetrics
+from headstart.stats.label_thresholds import LabelThresholds, groups_needed_for_recall
 
 MAX_CLASS_NOTES = 5
 MANY_COARSE = 0.5  # of the channels of a tap
@@ -98,3 +100,66 @@ def contradiction_notes(evaluations: Mapping[str, Evaluation]) -> list[str]:
         "accuracy. The validation images may differ from the training images, or related images were not grouped; name "
         "their groups (--group-by)."
     ]
+
+
+def label_notes(
+    metrics: MultiLabelMetrics,
+    label_thresholds: LabelThresholds,
+    thresholds: ConformalThresholds,
+    index: NDArray[np.integer],
+) -> list[str]:
+    """Say of which labels nothing can be promised, which are never found, and where nothing is rejected.
+
+    ``index`` [n] are the groups of the training images.
+    """
+    notes = []
+    few = [
+        f"{label.name} ({label.groups})"
+        for label, least in zip(metrics.per_label, thresholds.set_thresholds, strict=True)
+        if label.groups < groups_needed_for_recall(thresholds.coverage) and not least
+    ]
+    if few:
+        notes.append(
+            f"Too few groups of images have {_listed(few)} to promise that a prediction set holds it: it is in every "
+            f"set; {groups_needed_for_recall(thresholds.coverage)} groups are needed for {thresholds.coverage:.0%}."
+        )
+    target, share = label_thresholds.target, label_thresholds.share
+    unpromised = [
+        f"{label.name} ({label.groups})"
+        for label, promised in zip(metrics.per_label, label_thresholds.is_promised, strict=True)
+        if target and not promised
+    ]
+    if unpromised:
+        needed = f"; {groups_needed_for_recall(share)} groups are needed" if target == "recall" else ""
+        notes.append(
+            f"Too few positives of {_listed(unpromised)} to promise a {target} of {share:.0%}: each holds from a "
+            f"probability of 0.5 on{needed} (in brackets the groups of images that have it)."
+        )
+    single = [label.name for label in metrics.per_label if label.groups == 1]
+    if single:
+        notes.append(
+            f"All images with {_listed(single)} are in one group each, and cannot be recognised when that is left out; "
+            "add images of other scenes."
+        )
+    never = [
+        f"{label.name} ({label.support} images)"
+        for label in metrics.per_label
+        if label.groups > 1 and not label.recall.value
+    ]
+    if never:
+        notes.append(
+            f"Of {_listed(never)} no image is found, leaving one group out: add images, or give --target-recall to "
+            "find more of them at the price of false ones."
+        )
+    if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
+        needed_groups = groups_needed(1 - thresholds.false_alarms)
+        notes.append(
+            f"{len(np.unique(index))} groups of images are too few for a false-rejection rate of "
+            f"{thresholds.false_alarms:.0%}: no image is rejected as unknown; {needed_groups} groups are needed."
+        )
+    return notes
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_CLASS_NOTES} more" if len(names) > MAX_CLASS_NOTES else ""
+    return ", ".join(names[:MAX_CLASS_NOTES]) + more

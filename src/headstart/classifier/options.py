@@ -23,6 +23,7 @@ from headstart.images.augment import views
 from headstart.images.preprocess import DECODINGS
 from headstart.splits.named import parse_group_by
 from headstart.stats.conformal import check_targets
+from headstart.stats.label_thresholds import check_target
 
 MAX_TEXT = 200  # characters of a version and of an author
 
@@ -48,6 +49,9 @@ class FitOptions:
 
     ``decode`` "full" reads large JPEG files whole, for a model that will be used where they cannot be read at a
     fraction of their size, such as a browser; it is slower.
+
+    ``target_recall`` or ``target_precision``, shares in (0, 1), are what the thresholds of several labels an image are
+    to keep; without either a label holds from a probability of 0.5 on.
     """
 
     backbone: str = DEFAULT_BACKBONE
@@ -71,6 +75,8 @@ class FitOptions:
     model_version: str = ""
     author: str = ""
     decode: str = "scaled"
+    target_recall: float | None = None
+    target_precision: float | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
@@ -82,6 +88,9 @@ class FitOptions:
         check_targets(self.coverage, self.false_alarms)
         views(self.augmentation, self.views)
         check_decision_options(self.costs, self.thresholds)
+        check_target(*self.label_target)
+        if self.target_recall is not None and self.target_precision is not None:
+            raise OptionError("A recall and a precision cannot both be kept by one threshold; give one target.")
         for name, text in (("version", self.model_version), ("author", self.author)):
             if not (isinstance(text, str) and len(text) <= MAX_TEXT and (text.isprintable() or not text)):
                 raise OptionError(
@@ -99,6 +108,38 @@ class FitOptions:
         return HeadOptions(
             cut if isinstance(cut, str) else tuple(cut), self.head, self.dropout, self.seed, self.mlp or MlpConfig()
         )
+
+    @property
+    def label_target(self) -> tuple[str, float]:
+        """What the thresholds of several labels are to keep, "recall", "precision" or "", and the share."""
+        if self.target_recall is not None:
+            return "recall", self.target_recall
+        return ("", 0.0) if self.target_precision is None else ("precision", self.target_precision)
+
+    def require_single_label_options(self) -> None:
+        """Raise OptionError for a target of several labels an image, which have no meaning for one class."""
+        target, _ = self.label_target
+        if target:
+            raise OptionError(
+                f"A target {target} is for several labels an image, and these images have one class; leave it out."
+            )
+
+    def require_multi_label_options(self) -> None:
+        """Raise OptionError for options that have no meaning, or are not built, for several labels an image."""
+        given = {
+            "--head": self.head not in ("auto", "ridge"),
+            "--dropout": self.dropout is not None,
+            "--hidden and the other options of the mlp head": self.mlp is not None,
+            "--class-weight": self.class_weight is not None,
+            "--costs": self.costs is not None,
+            "--threshold": self.thresholds is not None,
+        }
+        names = [name for name, is_given in given.items() if is_given]
+        if names:
+            raise OptionError(
+                "With several labels an image, the head is ridge and thresholds follow a target recall or precision; "
+                f"leave {' and '.join(names)} out."
+            )
 
     @property
     def group_column(self) -> str | None:

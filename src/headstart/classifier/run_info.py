@@ -26,6 +26,7 @@ from headstart.features.runtime import onnxruntime_version
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
 from headstart.model.predictions import Evaluation
+from headstart.splits.label_split import LabelSplit
 from headstart.splits.split import Split
 
 MAX_NAMED = 100  # of what was skipped, for each reason
@@ -76,16 +77,9 @@ class RunInfo:
             **self.about,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "classes": list(split.classes),
-            "images": self._images(),
+            "images": images_used(self.dataset, features, split),
             "groups": split.groups.to_dict(),
-            "backbone": {
-                "id": self.backbone.id,
-                "sha256": self.backbone.sha256,
-                "licence": self.backbone.licence,
-                "precision": self.backbone.precision,
-                "steps_sha256": steps_sha256(self.backbone.taps),
-                "scaling": None if self.scaling is None else self.scaling.to_dict(),
-            },
+            "backbone": backbone_used(self.backbone, self.scaling),
             "cut": list(selected.head.taps),
             "head": {
                 "kind": selected.head.kind,
@@ -116,10 +110,10 @@ class RunInfo:
             "views": dict(self.views),
             "data": {
                 "uri": self.dataset.uri,
-                "fingerprint": _fingerprint(features),
+                "fingerprint": fingerprint(features),
                 "class_names": dict(self.dataset.class_names),
             },
-            "versions": _versions(),
+            "versions": versions(),
             "training": [*self.training] or [asdict(epoch) for epoch in selected.history],
             "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],
         }
@@ -128,26 +122,41 @@ class RunInfo:
         info |= {"cost": costs} if costs else {}
         return info if self.fine_tuning is None else {**info, "fine_tuning": dict(self.fine_tuning)}
 
-    def _images(self) -> dict[str, Any]:
-        dataset = self.dataset
-        quarantined = (*dataset.quarantined, *self.features.quarantined)
-        return {
-            "train": len(self.split.train),
-            "validation": len(self.split.validation),
-            "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
-            "skipped": dataset.skip_counts,
-            "skipped_files": {  # skipped.csv has all
-                reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(dataset.skipped).items()
-            },
-            "layout": dataset.layout,
-        }
+
+def images_used(dataset: Dataset, features: Features, split: Split | LabelSplit) -> dict[str, Any]:
+    """Return which images took part in a fit, and which did not and why."""
+    quarantined = (*dataset.quarantined, *features.quarantined)
+    return {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "quarantined": [{"path": image.path, "reason": image.reason} for image in quarantined],
+        "skipped": dataset.skip_counts,
+        "skipped_files": {  # skipped.csv has all
+            reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(dataset.skipped).items()
+        },
+        "layout": dataset.layout,
+    }
 
 
-def _fingerprint(features: Features) -> str:
+def backbone_used(backbone: Backbone, scaling: InputScaling | None) -> dict[str, Any]:
+    """Return what is recorded of the backbone, and of its scaling where that was open."""
+    return {
+        "id": backbone.id,
+        "sha256": backbone.sha256,
+        "licence": backbone.licence,
+        "precision": backbone.precision,
+        "steps_sha256": steps_sha256(backbone.taps),
+        "scaling": None if scaling is None else scaling.to_dict(),
+    }
+
+
+def fingerprint(features: Features) -> str:
+    """Return a hash of the contents of all images, in any order."""
     return hashlib.sha256(np.sort(features.content_hashes, axis=0).tobytes()).hexdigest()[:16]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of Python, Headstart and the libraries that a fit used."""
     used = [name for module, name in OPTIONAL_LIBRARIES.items() if module in sys.modules]
     libraries = {name: metadata.version(name) for name in (*LIBRARIES, *used)} | {"onnxruntime": onnxruntime_version()}
     return {"python": platform.python_version(), "headstart": __version__, **libraries}

@@ -14,11 +14,13 @@ from headstart.cli.evaluation_output import (
     print_evaluation,
     print_model_comparison,
 )
+from headstart.cli.label_output import evaluate_labels
 from headstart.cli.options import (
     CONDITION_FAILED,
     GROUP_BY_HELP,
     Format,
     LabelFlags,
+    LabelSeparatorOption,
     Messages,
     ModelArgument,
     RunOptions,
@@ -41,6 +43,7 @@ class EvaluateFlags(LabelFlags):
     group_by: Annotated[
         str, evaluation_option(metavar="RULE", help=f"To compare models, images that count together: {GROUP_BY_HELP}")
     ] = "auto"
+    label_separator: LabelSeparatorOption = None
     min_accuracy: Annotated[
         float | None,
         evaluation_option(min=0, max=1, metavar="SHARE", help="Exit with status 1 if the accuracy is below this."),
@@ -72,8 +75,16 @@ def evaluate(
     if form.as_csv and (form.as_json or other_models):
         raise OptionError("--csv prints the classes of one model; leave --json and further models out.")
     from headstart.data import open_dataset
+    from headstart.model import Predictor
+    from headstart.model.label_predictions import MultiLabelEvaluation
 
-    dataset = open_dataset(data, flags.read_options(flags.group_by if other_models else "auto"))
+    predictor = None if other_models else Predictor.load(model, run.compute)
+    options = flags.read_options(flags.group_by if other_models else "auto")
+    if predictor is not None and predictor.model.is_multi_label:
+        evaluate_labels(model, predictor, data, options, flags.min_accuracy, form, strict, messages)
+        return
+    dataset = open_dataset(data, options)
+    dataset.require_one_label("a model of one class an image")
     print_notes(dataset.notes)
     comparison: ModelComparison | None = None
     with messages.bar("Predicting") as bar:
@@ -86,9 +97,10 @@ def evaluate(
             evaluations = comparison.evaluations
             print_notes(comparison.groups.notes)
         else:
-            from headstart.model import Predictor
-
-            evaluations = (Predictor.load(model, run.compute).evaluate(dataset, progress=bar),)
+            assert predictor is not None
+            evaluation = predictor.evaluate(dataset, progress=bar)
+            assert not isinstance(evaluation, MultiLabelEvaluation)
+            evaluations = (evaluation,)
     quarantined = evaluations[0].predictions.quarantined
     print_quarantined([vars(image) for image in quarantined])
     _print_training_images([model, *other_models], evaluations)

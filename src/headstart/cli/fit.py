@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.config import option_sources
+from headstart.cli.fit_labels import LabelTargetFlags, fit_labels
 from headstart.cli.fit_output import print_fit, print_preview, summary
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.open_report import show
@@ -22,7 +23,9 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     LabelFlags,
+    LabelSeparatorOption,
     Messages,
+    MultiLabelOption,
     SeedOption,
     StrictOption,
     common,
@@ -102,6 +105,8 @@ class DataFlags(DecodeFlags):
     keep_features: Annotated[
         bool, data_option("--keep-features", help="Keep the features of the images in MODEL, for update and forget.")
     ] = False
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,7 @@ def fit(
     input_flags: InputFlags = InputFlags(),
     head: HeadFlags = HeadFlags(),
     targets: EvaluationFlags = EvaluationFlags(),
+    label_targets: LabelTargetFlags = LabelTargetFlags(),
     run: FitRunOptions = FitRunOptions(),
     messages: Messages = Messages(),
     dry_run: Annotated[
@@ -236,6 +242,7 @@ def fit(
         seed=run.seed,
         model_version=run.model_version,
         author=run.author,
+        **vars(label_targets),
     )
     if dry_run:
         _preview(data, reading, options, flags, run)
@@ -249,6 +256,7 @@ def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlag
 
     options.compute.resolve()
     dataset = _open_for(flags.output_for(data), data, reading, options, run)
+    dataset.require_one_label("--dry-run")
     with quiet_frameworks():
         result = preview(dataset, options)
     print_notes(result.notes)
@@ -270,7 +278,8 @@ def _open_for(output: Path, data: str, reading: LabelFlags, options: FitOptions,
     check_output_folder(output)  # before the work, not behind it
     dataset = open_dataset(data, reading.read_options(options.group_by))
     if not run.overwrite:
-        check_same_classes(output, {str(item.label) for item in dataset.split("train").items}, are_final=False)
+        classes = dataset.label_names or {str(item.label) for item in dataset.split("train").items}
+        check_same_classes(output, {*classes}, are_final=False)
     return dataset
 
 
@@ -313,6 +322,11 @@ def fit_and_write(
     output = flags.output_for(data)
     dataset = _open_for(output, data, reading, options, run)
     save_memory(len(dataset))
+    if dataset.is_multi_label:
+        if refine is not None:
+            dataset.require_one_label("fine-tuning")
+        fit_labels(dataset, options, flags, messages, run, start)
+        return
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:
             result = fit_dataset(

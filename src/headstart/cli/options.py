@@ -256,6 +256,15 @@ SeedOption = Annotated[int, run_option(metavar="N", help="Random seed.")]
 StrictOption = Annotated[bool, run_option("--strict", help="Exit with status 1 if an image could not be read.")]
 
 
+MultiLabelOption = Annotated[
+    bool | None,
+    data_option("--multi-label/--single-label", help="Read a table as one of several labels an image, or refuse that."),
+]
+LabelSeparatorOption = Annotated[
+    str | None, data_option(metavar="TEXT", help="What separates several labels in a cell; ; and | are found.")
+]
+
+
 @dataclass(frozen=True)
 class ReadFlags:
     """How DATA is read."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headstart.cli.label_output import print_labels
 from headstart.cli.options import (
     CONDITION_FAILED,
     WRONG_INPUT,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headstart.data import Dataset, Quarantined
     from headstart.model import Predictions, Predictor
     from headstart.model.explain import Explainer
+    from headstart.model.model import Model
     from headstart.model.prediction_file import PredictionFile
 
 
@@ -75,6 +77,8 @@ def predict(
         raise OptionError("The form of a file is that of its name; leave --json and --csv out, or -o.")
     _check_places([flags.output, flags.explain, flags.copy_to], images)
     predictor = Predictor.load(model, run.compute)
+    if predictor.model.is_multi_label:
+        _check_flags_of_labels(flags)
     explainer = None if flags.explain is None else _explainer(predictor)
     dataset = _open_inputs(images, reading)
     save_memory(len(dataset))
@@ -84,7 +88,7 @@ def predict(
     notes: list[str] = [*dataset.notes]
     quarantined: list[Quarantined] = []
     if file is None and form.as_csv:
-        print(_csv_header(min(flags.top, len(predictor.model.classes))), end="")
+        print(_csv_header(predictor.model, flags.top), end="")
     with messages.bar("Predicting") as bar:
         for part, predictions in predictor.predict_in_parts(dataset, start=start, progress=bar):
             _write_images(explainer, part, predictions, flags)
@@ -104,6 +108,16 @@ def predict(
     print_quarantined([vars(image) for image in quarantined])
     if errors:
         raise typer.Exit(WRONG_INPUT if errors == count else CONDITION_FAILED)
+
+
+def _check_flags_of_labels(flags: PredictFlags) -> None:
+    """Raise OptionError for what is of one class an image."""
+    given = {"--top": flags.top != 1, "--explain": flags.explain is not None, "--copy-to": flags.copy_to is not None}
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        raise OptionError(
+            f"This model gives an image several labels, and every one is named; leave {' and '.join(names)} out."
+        )
 
 
 def _begin_file(
@@ -190,10 +204,22 @@ def _unreadable(path: str, reason: str) -> Dataset:
 
 def _print_rows(part: Dataset, predictions: Predictions, form: Format, top: int) -> None:
     """Print predictions as they come; whoever reads them has them at once."""
+    from headstart.model import label_rows
+    from headstart.model.label_predictions import MultiLabelPredictions
     from headstart.model.prediction_rows import json_objects
 
     count = min(top, len(predictions.classes))
-    if form.as_json:
+    if isinstance(predictions, MultiLabelPredictions):
+        if form.as_json:
+            for value in label_rows.json_objects(part, predictions):
+                print_json(value)
+        elif form.as_csv:
+            for row in label_rows.csv_rows(part, predictions):
+                print(_shown(row), end="")
+        else:
+            for i in range(len(predictions)):
+                print_labels(predictions, i)
+    elif form.as_json:
         for value in json_objects(part, predictions, count):
             print_json(value)
     elif form.as_csv:
@@ -204,9 +230,18 @@ def _print_rows(part: Dataset, predictions: Predictions, form: Format, top: int)
     sys.stdout.flush()
 
 
-def _csv_header(count: int) -> str:
-    from headstart.files import table_row
+def _shown(row: str) -> str:
+    """Return a row of a table as it is, on a terminal without control characters, which could steer it."""
+    return f"{line(row.rstrip())}\n" if sys.stdout.isatty() else row
 
+
+def _csv_header(model: Model, top: int) -> str:
+    from headstart.files import table_row, table_text
+    from headstart.model import label_rows
+
+    if model.is_multi_label:
+        return _shown(table_row([table_text(name) for name in label_rows.table_columns(model.classes)]))
+    count = min(top, len(model.classes))
     columns = [f"{kind}_{i + 1}" for i in range(count) for kind in ("class", "probability")]
     return table_row(["path", *columns, "none_of_these", "set", "error"])
 

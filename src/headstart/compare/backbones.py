@@ -135,6 +135,7 @@ def compare_backbones(
     ``progress(label, done, total)`` counts the images of an entry; ``log`` receives lines of text about the trainings
     of mlp heads. Raises OptionError, DataError, BackboneError.
     """
+    dataset.require_one_label("compare")
     options = options or CompareOptions()
     budget = _Budget(time.perf_counter(), options.time_limit, options.max_size)
     train = dataset.split("train")

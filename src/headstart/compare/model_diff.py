@@ -60,8 +60,10 @@ class ModelDiff:
 def diff_models(first: Model, second: Model) -> ModelDiff:
     """Compare what two models say of themselves: settings, classes, training images and accuracies.
 
-    Raises ModelError where their ``run.json`` is damaged.
+    Raises ModelError where their ``run.json`` is damaged, or one gives an image several labels.
     """
+    for model in (first, second):
+        model.require_one_label("diff")
     with untrusted("run.json of a model", ModelError):
         settings = [dict(_flat(_settings(model))) for model in (first, second)]
         fingerprints = [model.run.get("data", {}).get("fingerprint") for model in (first, second)]

@@ -72,8 +72,17 @@ def compare_models(
     if len(models) < 2:
         raise OptionError("A comparison needs two models or more.")
     options = replace(read_options or ReadOptions(), group_column=parse_group_by(group_by).column)
-    dataset = labelled_part(as_dataset(data, options=options))
-    evaluations = tuple(Predictor.load(model, compute).evaluate(dataset, progress=progress) for model in models)
+    dataset = as_dataset(data, options=options)
+    dataset.require_one_label("the comparison of models")
+    dataset = labelled_part(dataset)
+    predictors = [Predictor.load(model, compute) for model in models]
+    for predictor in predictors:
+        predictor.model.require_one_label("the comparison of models")
+    evaluations = tuple(
+        evaluation
+        for predictor in predictors
+        if isinstance(evaluation := predictor.evaluate(dataset, progress=progress), Evaluation)
+    )
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")

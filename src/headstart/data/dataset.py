@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.errors import DataError
+
 SPLITS = ("train", "validation", "test")
 
 ReadImage = Callable[[int], bytes | NDArray[np.uint8]]
@@ -119,6 +121,14 @@ class Dataset:
             f"multi-label: {labels} label{'' if labels == 1 else 's'}, {each:.1f} an image, {without} {images} without "
             f"any{cells}"
         )
+
+    def require_one_label(self, what: str) -> None:
+        """Raise DataError for a multi-label dataset, which ``what`` cannot use."""
+        if self.is_multi_label:
+            raise DataError(
+                f"{self.uri} has several labels an image ({self.label_summary}), and {what} needs one class an image; "
+                "fit, predict, evaluate and verify know several labels."
+            )
 
     @property
     def splits(self) -> tuple[str, ...]:

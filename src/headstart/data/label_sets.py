@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from headstart.data.dataset import Item
 from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
 from headstart.errors import DataError
 
@@ -96,3 +98,13 @@ def _of_matrix(rows: Sequence[MatrixRow]) -> LabelSets:
         present.append(tuple(sorted(name for name, value in cells.items() if value)))
         unknown.append(tuple(name for name, value in cells.items() if value is None))
     return LabelSets(names, tuple(present), tuple(unknown), rows[0].columns)
+
+
+def label_matrix(items: Sequence[Item], names: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which labels ``names`` [k] hold of each item [n, k], and of which it is known; others are ignored."""
+    place = {name: i for i, name in enumerate(names)}
+    values, known = np.zeros((len(items), len(names)), bool), np.ones((len(items), len(names)), bool)
+    for row, item in enumerate(items):
+        values[row, [place[name] for name in item.labels or () if name in place]] = True
+        known[row, [place[name] for name in item.unknown if name in place]] = False
+    return values, known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from posixpath import dirname
 from typing import TYPE_CHECKING
@@ -91,44 +91,10 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     columns = _find_columns(uri, table, options)
     if options.layout == "image":  # to predict on: rows without a label are inputs as well
         columns = replace(columns, label="", one_hot=())
-    fetcher = _new_fetcher() if options.fetch else None
     label_columns = columns_of(uri, table, columns.label, columns.one_hot)
     separator = find_separator(label_columns, table.rows, options)
-    cells: list[LabelCell] = []  # of the items, where the table is multi-label
-    skipped: list[Skipped] = []
-    items: list[Item] = []
-    readers: list[Callable[[], bytes]] = []
-    for index, row in enumerate(table.rows):
-        number = index + 2  # the header is row 1
-        path = cell_text(row.get(columns.path))
-        label, cell = None, None
-        if separator is None:
-            label = label_columns.single(number, row)
-        else:
-            cell = label_columns.several(number, row, separator)
-        reason = NO_PATH if not path else "no label" if label is None and cell is None else ""
-        is_address = table.images is None and "://" in path
-        if not reason and is_address:
-            reason = _address_problem(path, fetcher)
-        if reason:
-            skipped.append(Skipped(path or f"{uri}, row {number}", reason))
-            continue
-        split = _split(uri, number, columns.split, row)
-        if table.images is not None:
-            readers.append(_stored_image(table.images, index))
-        elif is_address and fetcher is not None:
-            readers.append(partial(fetcher.read, path))
-        else:
-            path, read = files.locate(path, number)
-            if not is_image_name(path):
-                skipped.append(Skipped(path, "not an image"))
-                continue
-            readers.append(read)
-        group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
-        label = to_nfc(label) if label else None
-        items.append(Item(path, label, split, group or None, key=len(readers) - 1, folder=dirname(path)))
-        if cell is not None:
-            cells.append(cell)
+    rows = _read_rows(uri, table, files, columns, _RowReader(label_columns, separator, options.fetch))
+    skipped, items = rows.skipped, rows.items
     if not items:
         by_reason = paths_by_reason(skipped)
         counts = ", ".join(f"{len(paths)} {reason}" for reason, paths in by_reason.items())
@@ -139,9 +105,10 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     labels: Counter[str] = Counter(item.label for item in items if item.label is not None)
     label_names: tuple[str, ...] = ()
     if separator is not None:
-        label_names, items = _with_labels(label_columns, items, cells)
+        label_names, items = _with_labels(label_columns, items, rows.cells)
     elif options.layout != "image":
         notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
+    readers = rows.readers
     return Dataset(
         uri,
         tuple(items),  # in the order of the rows, so that predictions can be put beside them
@@ -154,6 +121,62 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         notes,
         label_names=label_names,
     )
+
+
+@dataclass(frozen=True)
+class _RowReader:
+    """How a row is read: its labels, what separates several of them (None: one an image), and addresses."""
+
+    labels: LabelColumns
+    separator: str | None
+    fetch: bool
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table that are images, with a reader and, where it is multi-label, a cell each; and the others."""
+
+    items: list[Item] = field(default_factory=list)
+    readers: list[Callable[[], bytes]] = field(default_factory=list)
+    cells: list[LabelCell] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: Columns, reader: _RowReader) -> _Rows:
+    fetcher = _new_fetcher() if reader.fetch else None
+    rows = _Rows()
+    for index, row in enumerate(table.rows):
+        number = index + 2  # the header is row 1
+        path = cell_text(row.get(columns.path))
+        label, cell = None, None
+        if reader.separator is None:
+            label = reader.labels.single(number, row)
+        else:
+            cell = reader.labels.several(number, row, reader.separator)
+        reason = NO_PATH if not path else "no label" if label is None and cell is None else ""
+        is_address = table.images is None and "://" in path
+        if not reason and is_address:
+            reason = _address_problem(path, fetcher)
+        if reason:
+            rows.skipped.append(Skipped(path or f"{uri}, row {number}", reason))
+            continue
+        split = _split(uri, number, columns.split, row)
+        if table.images is not None:
+            rows.readers.append(_stored_image(table.images, index))
+        elif is_address and fetcher is not None:
+            rows.readers.append(partial(fetcher.read, path))
+        else:
+            path, read = files.locate(path, number)
+            if not is_image_name(path):
+                rows.skipped.append(Skipped(path, "not an image"))
+                continue
+            rows.readers.append(read)
+        group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
+        label = to_nfc(label) if label else None
+        rows.items.append(Item(path, label, split, group or None, key=len(rows.readers) - 1, folder=dirname(path)))
+        if cell is not None:
+            rows.cells.append(cell)
+    return rows
 
 
 def _with_labels(

@@ -75,6 +75,9 @@ def export_model(
     to, where those are still there. Raises OptionError, MissingExtraError; VerifyError where the export does not answer
     as the model does, or has fewer bits and there are no labelled images to count them on, unless ``force``.
     """
+    model.require_one_label("export")
+    if data is not None:
+        data.require_one_label("the proof of an export")
     options = options or ExportOptions()
     format = find_format(to)
     precision = check_options(format, model, options)

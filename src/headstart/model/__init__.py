@@ -8,6 +8,8 @@ graph_check.py  what model.onnx may hold, checked before it is run
 folder.py       write a model folder whole or not at all; read one as untrusted data
 card.py         the model card
 predictions.py  Predictions and Evaluation
+label_predictions.py  the same of several labels an image
+label_rows.py   predictions of several labels as rows and objects
 predictor.py    Predictor: model folder in, predictions out
 prediction_rows.py  predictions as rows of tables and objects of JSON
 prediction_file.py  a file of predictions that grows in pieces and can be continued

@@ -14,6 +14,7 @@ TITLES = {
     "validation": "On validation images",
     "leave_group_out": "On training images, each predicted with its group left out",
 }
+TARGETS_HOLD = "- The targets hold for images of new groups (scenes, subjects) that come from where these came from."
 USE = (
     "    import json, numpy, onnxruntime",
     "    from preprocess import preprocess",
@@ -23,6 +24,13 @@ USE = (
     '    pixels = preprocess("new.jpg")[numpy.newaxis]',
     '    probabilities, distance = session.run(["probabilities", "distance"], {"pixels": pixels})',
     '    print(about["classes"][probabilities[0].argmax()], probabilities[0].max())',
+)
+
+
+LABEL_USE = (
+    *USE[:-1],
+    '    thresholds = about["label_thresholds"]["thresholds"]',
+    '    print([name for name, p, t in zip(about["classes"], probabilities[0], thresholds) if p >= t])',
 )
 
 
@@ -55,21 +63,33 @@ def model_card(model: Model) -> str:
     if len(model.classes) > MAX_CLASSES:
         names.append(f"and {len(model.classes) - MAX_CLASSES} more")
     height, width = model.preprocess.height, model.preprocess.width
+    what = (
+        f"It says which of {len(model.classes)} labels an image has, any number or none: {', '.join(names)}."
+        if model.is_multi_label
+        else f"It distinguishes {len(model.classes)} classes: {', '.join(names)}."
+    )
+    quality = (
+        _label_quality(model)
+        if model.is_multi_label
+        else [
+            *_accuracy(model.run.get("accuracy", {})),
+            *_weak_classes(model.run.get("weak_classes", {})),
+            *_decision(model),
+        ]
+    )
     lines = [
         "# An image classifier made with Headstart",
         "",
-        f"It distinguishes {len(model.classes)} classes: {', '.join(names)}.",
+        what,
         *_origin(model.run),
         "",
         "## Accuracy",
         "",
-        *_accuracy(model.run.get("accuracy", {})),
-        *_weak_classes(model.run.get("weak_classes", {})),
-        *_decision(model),
+        *quality,
         "",
         "## Prediction sets and rejection",
         "",
-        *_thresholds(model.thresholds),
+        *(_label_sets(model) if model.is_multi_label else _thresholds(model.thresholds)),
         "",
         "## Parts",
         "",
@@ -87,7 +107,7 @@ def model_card(model: Model) -> str:
         "file, with NumPy and Pillow alone, and gives the same `probabilities` `[batch, classes]` and OOD score,",
         "`distance` `[batch]`.",
         "",
-        *USE,
+        *(LABEL_USE if model.is_multi_label else USE),
         "",
         "`golden.npz` holds up to 8 of the training images, shrunk to the input size and without metadata, with the",
         "predictions that they must have on every machine. To leave them out, delete that file and the `golden` entry",
@@ -130,9 +150,53 @@ def _decision(model: Model) -> list[str]:
     return lines
 
 
+def _label_quality(model: Model) -> list[str]:
+    """Say how well labels are found, and from which probability on each holds."""
+    lines, metrics = [], model.run.get("metrics", {})
+    names = {
+        "mean_average_precision": "mean average precision",
+        "micro_f1": "micro F1",
+        "exact_match": "all labels right",
+    }
+    for key, title in TITLES.items():
+        parts = [
+            f"{name} {value['value']:.1%} ({value['interval'][0]:.1%} to {value['interval'][1]:.1%})"
+            for metric, name in names.items()
+            if (value := metrics.get(key, {}).get(metric)) and value["value"] is not None
+        ]
+        lines += [f"- {title}, with 95% intervals: {', '.join(parts)}"] if parts else []
+    thresholds = model.label_thresholds
+    assert thresholds is not None
+    lines = lines or ["- Not measured."]
+    lines.append(
+        "- Each label has a probability by itself, and holds where that is at least its number in `label_thresholds` "
+        "of `config.json`; probabilities do not sum to 1."
+    )
+    if thresholds.target:
+        kept = [escape_markdown(n) for n, is_kept in zip(model.classes, thresholds.is_promised, strict=True) if is_kept]
+        labels = ", ".join(kept[:MAX_CLASSES]) or "no label, for want of images"
+        lines.append(
+            f"- A {thresholds.target} of {_percent(thresholds.share)} is promised for {labels}"
+            f"{' (confidence 90%)' if thresholds.target == 'precision' and kept else ''}."
+        )
+    return lines
+
+
+def _label_sets(model: Model) -> list[str]:
+    """Explain what prediction sets and rejection of a model of several labels promise."""
+    thresholds = model.thresholds
+    return [
+        TARGETS_HOLD,
+        f"- Prediction sets hold {_percent(thresholds.coverage)} of the images' labels: a label is in the set where "
+        "its probability is at least its number in `set_thresholds` of `config.json`, which is 0 for a label of too "
+        "few groups.",
+        *_rejection(thresholds),
+    ]
+
+
 def _thresholds(thresholds: ConformalThresholds) -> list[str]:
     """Explain, to somebody who only has ``model.onnx``, what to compare with which number of ``config.json``."""
-    lines = ["- The targets hold for images of new groups (scenes, subjects) that come from where these came from."]
+    lines = [TARGETS_HOLD]
     if any(thresholds.set_thresholds):
         lines.append(
             f"- Prediction sets hold the true class of {_percent(thresholds.coverage)} of images. A class is in the "
@@ -141,15 +205,17 @@ def _thresholds(thresholds: ConformalThresholds) -> list[str]:
         )
     else:
         lines.append("- Prediction sets hold every class: there were too few groups for smaller ones.")
-    if math.isfinite(thresholds.reject_threshold):
-        lines.append(
-            f"- An image belongs to none of these classes where its OOD score, `distance` (0 to 1), is above "
-            f"{thresholds.reject_threshold:.6g} (`reject_threshold`); "
-            f"{_percent(thresholds.false_alarms)} of images of these classes are rejected wrongly."
-        )
-    else:
-        lines.append("- No image is rejected as none of these classes.")
-    return lines
+    return [*lines, *_rejection(thresholds)]
+
+
+def _rejection(thresholds: ConformalThresholds) -> list[str]:
+    if not math.isfinite(thresholds.reject_threshold):
+        return ["- No image is rejected as none of these classes."]
+    return [
+        f"- An image belongs to none of these classes where its OOD score, `distance` (0 to 1), is above "
+        f"{thresholds.reject_threshold:.6g} (`reject_threshold`); "
+        f"{_percent(thresholds.false_alarms)} of images of these classes are rejected wrongly."
+    ]
 
 
 def _percent(share: float) -> str:

@@ -14,7 +14,7 @@ from headstart.backbones import Backbone, Tap, cut
 from headstart.backbones.onnx.external_data import parse_graph
 from headstart.backbones.onnx.graph import producers, prune, rename_tensors
 from headstart.errors import BackboneError, ModelError
-from headstart.heads.head import Head
+from headstart.heads.head import SIGMOID, Head
 from headstart.heads.ood import EPSILON, OodDetector
 from headstart.model.model import Model
 from headstart.stats.decision import DecisionRule
@@ -34,7 +34,8 @@ def compose(
 ) -> bytes:
     """Build ``model.onnx``: uint8 RGB ``pixels`` [batch, height, width, 3] in, two outputs, with a rule three.
 
-    ``probabilities`` [batch, k] float32, and ``distance`` [batch] float32, the OOD score, 0 to 1; with a
+    ``probabilities`` [batch, k] float32, by a softmax or, of several labels, a sigmoid, as the head says, and
+    ``distance`` [batch] float32, the OOD score, 0 to 1; with a
     ``rule`` also ``decision`` [batch] int64, the number of the class that it decides for. The images are already
     resized; everything else, from normalisation to temperature, is inside. ``metadata`` are the texts of
     ``model.metadata``, by key, that the file carries for other programs.
@@ -57,7 +58,10 @@ def compose(
         nodes.append(helper.make_node("Relu", ["head.expanded"], ["head.bent"]))
         inputs = "head.bent"
     nodes.append(helper.make_node("Gemm", [inputs, "head.weights", "head.bias"], ["head.scores"]))
-    nodes.append(helper.make_node("Softmax", ["head.scores"], ["probabilities"], axis=1))
+    if head.activation == SIGMOID:
+        nodes.append(helper.make_node("Sigmoid", ["head.scores"], ["probabilities"]))
+    else:
+        nodes.append(helper.make_node("Softmax", ["head.scores"], ["probabilities"], axis=1))
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     ood_nodes, ood_tensors = _ood_score(ood, features)
     graph.node.extend([*nodes, *ood_nodes])

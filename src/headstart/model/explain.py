@@ -39,6 +39,7 @@ class Explainer:
     @classmethod
     def of(cls, model: Model) -> Explainer:
         """Load the maps of a model. Raises OptionError where its scores are not sums over locations."""
+        model.require_one_label("a class activation map")
         if model.head.hidden_layer is not None:
             raise OptionError(
                 "This model has no class activation maps: its head is not linear, so its scores are not sums over "

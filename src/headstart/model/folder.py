@@ -7,6 +7,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from headstart.errors import ModelError, OptionError, untrusted
 from headstart.features.rows import FeatureRows
 from headstart.features.rows_folder import write_rows
 from headstart.files import encode, recover_folder, replace_folder, table_path, table_row, table_text, to_json
-from headstart.heads.head import Head
+from headstart.heads.head import SIGMOID, Head
 from headstart.heads.ood import OodDetector
 from headstart.images.preprocess import Preprocess
 from headstart.images.snippet import SNIPPET_FILE, preprocess_source
@@ -33,11 +34,14 @@ from headstart.model.folder_files import (
     within_limit,
 )
 from headstart.model.graph_check import check_graph, graph_key, remember
+from headstart.model.metadata import MULTI_LABEL
 from headstart.model.model import GoldenSample, Model
 from headstart.stats.conformal import ConformalThresholds, check_targets
 from headstart.stats.decision import DecisionRule
+from headstart.stats.label_thresholds import LabelThresholds
 
 FORMAT = 3
+MULTI_LABEL_FORMAT = 4  # of a model of several labels: a version that does not know them must not read it
 MAX_CLASSES = 100_000
 OOD_TENSORS = ("centre", "scales", "factor")
 
@@ -84,7 +88,7 @@ def _write_files(
     head, golden = model.head, model.golden
     config: dict[str, Any] = {
         "library_name": LIBRARY,
-        "format": FORMAT,
+        "format": MULTI_LABEL_FORMAT if model.is_multi_label else FORMAT,
         "id2label": {str(i): name for i, name in enumerate(model.classes)},
         "label2id": {name: i for i, name in enumerate(model.classes)},
         "preprocess": model.preprocess.to_dict(),
@@ -101,6 +105,8 @@ def _write_files(
     config |= {name: model.run[name] for name in about if model.run.get(name)}
     if model.rule is not None:
         config["decision"] = model.rule.to_dict()
+    if model.label_thresholds is not None:
+        config |= {"problem_type": MULTI_LABEL, "label_thresholds": model.label_thresholds.to_dict()}
     tensors = {"weights": head.weights, "bias": head.bias}
     if head.hidden_layer is not None:
         tensors |= {"hidden.weights": head.hidden_layer[0], "hidden.bias": head.hidden_layer[1]}
@@ -145,6 +151,10 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
             ood = _ood(path, tensors, head)
             thresholds = _thresholds(config, len(classes))
             rule = DecisionRule.from_dict(config["decision"], len(classes)) if "decision" in config else None
+            label_thresholds = None
+            if config["format"] == MULTI_LABEL_FORMAT:
+                label_thresholds = LabelThresholds.from_dict(config["label_thresholds"], len(classes))
+                head = replace(head, activation=SIGMOID)
             backbone = {str(k): str(v) for k, v in config["backbone"].items()}
             batch = config.get("batch")
             if batch is not None and not (type(batch) is int and 1 <= batch <= 4096):
@@ -169,6 +179,7 @@ def read_model(folder: str | os.PathLike[str]) -> Model:
         _run(path),
         read_training_hashes(path),
         rule,
+        label_thresholds,
     )
 
 
@@ -190,9 +201,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     version = config.get("format")
     if not isinstance(version, int) or isinstance(version, bool):
         raise ModelError(f"{folder}: config.json has no format number; it is damaged or not Headstart's.")
-    if version > FORMAT:
+    if version > MULTI_LABEL_FORMAT:
         raise ModelError(
-            f"{folder} is of format {version}, newer than the {FORMAT} that this version reads; upgrade headstart."
+            f"{folder} is of format {version}, newer than the {MULTI_LABEL_FORMAT} that this version reads; upgrade "
+            "headstart."
+        )
+    if (version == MULTI_LABEL_FORMAT) != (config.get("problem_type") == MULTI_LABEL):
+        raise ModelError(
+            f"{folder}: config.json is of format {version} with problem_type {str(config.get('problem_type'))[:40]!r}; "
+            f"{MULTI_LABEL} is of format {MULTI_LABEL_FORMAT}, and nothing else is."
         )
     if version < FORMAT:
         raise ModelError(
@@ -213,7 +230,8 @@ def _read_graph(folder: Path, expected_hash: object) -> bytes:
 
 def _classes(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config["id2label"]
-    if not 1 < len(names) <= MAX_CLASSES:
+    fewest = 1 if config["format"] == MULTI_LABEL_FORMAT else 2
+    if not fewest <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes")
     classes = tuple(names[str(i)] for i in range(len(names)))
     if not all(isinstance(name, str) for name in classes) or len(set(classes)) != len(classes):

@@ -110,7 +110,7 @@ def verify(model: Model, runtime: RuntimeInfo) -> Verification:
         _difference(probabilities, golden.probabilities, tolerance, "a probability", runtime),
         tolerance,
         _difference(outputs["distance"][:, 0], golden.ood_scores, ood_tolerance, "an OOD score", runtime),
-        int((model.decide(probabilities) != model.decide(golden.probabilities)).sum()),
+        model.count_changed(probabilities, golden.probabilities),
         runtime,
     )
 

@@ -15,10 +15,12 @@ from headstart.files import escape_name, json_text
 from headstart.images.preprocess import Preprocess
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule
+from headstart.stats.label_thresholds import LabelThresholds
 
 KEY = "headstart"
 MODEL_INFO = "model_info "  # Model API's keys are paths, whose parts a blank separates
 FORMAT = 1
+MULTI_LABEL = "multi_label_classification"  # Hugging Face's name of the problem
 RESIZE_TYPES = {"shortest": "crop", "squash": "standard"}  # the nearest that Model API has
 
 
@@ -27,6 +29,7 @@ def graph_metadata(
     preprocess: Preprocess,
     thresholds: ConformalThresholds,
     rule: DecisionRule | None = None,
+    label_thresholds: LabelThresholds | None = None,
 ) -> dict[str, str]:
     """Return the texts by key that say what the outputs of a model mean and how its images are prepared."""
     own: dict[str, Any] = {
@@ -38,11 +41,14 @@ def graph_metadata(
     }
     if rule is not None:
         own["decision"] = rule.to_dict()
+    if label_thresholds is not None:
+        own |= {"problem_type": MULTI_LABEL, "label_thresholds": label_thresholds.to_dict()}
     info = {
         "model_type": "Classification",
         "labels": " ".join(labels_without_blanks(classes)),
         "resize_type": RESIZE_TYPES[preprocess.resize],
         "output_raw_scores": "True",
+        **({} if label_thresholds is None else {"multilabel": "True"}),
     }
     return {KEY: json_text(own), **{MODEL_INFO + name: value for name, value in info.items()}}
 

@@ -18,6 +18,7 @@ from headstart.images.preprocess import Preprocess
 from headstart.stats.accuracy import Accuracy
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule, decide
+from headstart.stats.label_thresholds import LabelThresholds
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ class Model:
     ``run.json``.
     ``training_hashes`` [n, 16] uint8 are the first bytes of the SHA-256 of the training images (None: not known).
     ``rule`` decides which class is predicted (None: the most probable one).
+
+    Where an image may have several labels, ``label_thresholds`` decide which hold (None: one class an image), and
+    ``classes`` are the labels.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +71,20 @@ class Model:
     run: Mapping[str, Any] = field(default_factory=dict, repr=False)
     training_hashes: NDArray[np.uint8] | None = field(default=None, repr=False)
     rule: DecisionRule | None = None
+    label_thresholds: LabelThresholds | None = None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.label_thresholds is not None
+
+    def require_one_label(self, what: str) -> None:
+        """Raise ModelError for a model that gives an image several labels, which ``what`` cannot handle."""
+        if self.is_multi_label:
+            raise ModelError(
+                f"This model gives an image several labels ({', '.join(self.classes[:3])}, ...), and {what} needs a "
+                "model of one class an image; predict, evaluate and verify know several labels."
+            )
 
     @property
     def accuracy(self) -> dict[str, Accuracy]:
@@ -78,8 +96,16 @@ class Model:
             return {str(name): _read_accuracy(value) for name, value in self.run.get("accuracy", {}).items()}
 
     def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Return the predicted class [n] from probabilities [n, k]."""
+        """Return the predicted class [n] from probabilities [n, k]. Raises ModelError where there may be several."""
+        self.require_one_label("a prediction of one class")
         return decide(probabilities, self.rule)
+
+    def count_changed(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> int:
+        """Return of how many images two sets of probabilities [n, k] give other classes or labels."""
+        if self.label_thresholds is None:
+            return int((self.decide(first) != self.decide(second)).sum())
+        changed = self.label_thresholds.decide(first) != self.label_thresholds.decide(second)
+        return int(changed.any(axis=1).sum())
 
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,8 @@ from headstart.files import (
     to_json,
     write_atomic,
 )
+from headstart.model import label_rows
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.prediction_rows import arrow_columns, csv_rows, json_objects, table_columns
 from headstart.model.predictions import Predictions
@@ -49,6 +51,7 @@ class PredictionFile:
     path: Path
     classes: tuple[str, ...]
     about: Mapping[str, str]
+    is_multi_label: bool = False
 
     @property
     def part(self) -> Path:
@@ -81,13 +84,17 @@ class PredictionFile:
         """Write the piece of a part of the inputs, which begins at input ``start``. Raises OSError."""
         suffix, errors = self.path.suffix.lower(), len(predictions.quarantined)
         name = f"{start:010}-{start + len(dataset):010}-{errors}{suffix}"
+        labels = predictions if isinstance(predictions, MultiLabelPredictions) else None
         if suffix == ".csv":
-            data = encode("".join(csv_rows(dataset, predictions)))
+            rows = csv_rows(dataset, predictions) if labels is None else label_rows.csv_rows(dataset, labels)
+            data = encode("".join(rows))
         elif suffix == ".jsonl":
-            objects = json_objects(dataset, predictions, len(self.classes))
-            data = encode("".join(f"{json_text(value)}\n" for value in objects))
+            data = encode("".join(f"{json_text(value)}\n" for value in _objects(dataset, predictions)))
         else:
-            data = _parquet(arrow_columns(dataset, predictions))
+            values = (
+                arrow_columns(dataset, predictions) if labels is None else label_rows.arrow_columns(dataset, labels)
+            )
+            data = _parquet(values)
         write_atomic(self.part / name, data)
 
     def finish(self) -> int:
@@ -98,7 +105,8 @@ class PredictionFile:
                 _join_parquet(pieces, stream)
             else:
                 if self.path.suffix.lower() == ".csv":
-                    stream.write(encode(table_row([table_text(name) for name in table_columns(self.classes)])))
+                    columns = label_rows.table_columns if self.is_multi_label else table_columns
+                    stream.write(encode(table_row([table_text(name) for name in columns(self.classes)])))
                 for piece in pieces:
                     with piece.open("rb") as source:
                         shutil.copyfileobj(source, stream)
@@ -136,22 +144,29 @@ def prediction_file(path: Path, inputs: Sequence[str], dataset: Dataset, model: 
     if os.path.lexists(path) and not _is_ours(path):
         raise OptionError(f"{path} exists and does not hold predictions of Headstart; give another name.")
     about = {"model": _model_identity(model), "set of inputs": _inputs_identity(inputs, dataset), "runtime": runtime}
-    return PredictionFile(path, model.classes, about)
+    return PredictionFile(path, model.classes, about, model.is_multi_label)
+
+
+def _objects(dataset: Dataset, predictions: Predictions) -> Iterator[dict[str, Any]]:
+    if isinstance(predictions, MultiLabelPredictions):
+        return label_rows.json_objects(dataset, predictions)
+    return json_objects(dataset, predictions, len(predictions.classes))
 
 
 def _is_ours(path: Path) -> bool:
     """Return whether a file holds predictions, by what it begins with: it may be replaced then."""
-    first = table_columns(())
+    headers = (table_columns(()), label_rows.table_columns(()))
     try:
         if path.suffix.lower() == ".parquet":
             columns = _pyarrow().parquet.read_schema(path).names
-            return bool(columns[: len(first)] == first)
+            return any(columns[: len(first)] == first for first in headers)
         with open_regular(path) as stream:
             line = stream.readline(MAX_LINE_BYTES)
         if path.suffix.lower() == ".csv":
-            return line.decode("utf-8").rstrip("\r\n").split(",")[: len(first)] == first
+            names = line.decode("utf-8").rstrip("\r\n").split(",")
+            return any(names[: len(first)] == first for first in headers)
         value = json.loads(line)
-        return isinstance(value, dict) and "path" in value and bool({"classes", "error"} & value.keys())
+        return isinstance(value, dict) and "path" in value and bool({"classes", "labels", "error"} & value.keys())
     except (OSError, ValueError):  # PyArrow's errors are ValueErrors
         return False
 
@@ -159,7 +174,8 @@ def _is_ours(path: Path) -> bool:
 def _model_identity(model: Model) -> str:
     """Return a hash of all that decides what a model says of an image."""
     rule = None if model.rule is None else model.rule.to_dict()
-    value = repr((model.sha256, model.classes, model.preprocess.fingerprint, model.thresholds, rule))
+    decides = rule if model.label_thresholds is None else model.label_thresholds.to_dict()
+    value = repr((model.sha256, model.classes, model.preprocess.fingerprint, model.thresholds, decides))
     return hashlib.sha256(encode(value)).hexdigest()
 
 
@@ -193,6 +209,7 @@ def _parquet(columns: Mapping[str, list[Any]]) -> bytes:
         "probability": pyarrow.float64(),
         "none_of_these": pyarrow.bool_(),
         "set": pyarrow.list_(pyarrow.string()),
+        "labels": pyarrow.list_(pyarrow.string()),
         "distance": pyarrow.float64(),
         "error": pyarrow.string(),
     }
@@ -201,9 +218,9 @@ def _parquet(columns: Mapping[str, list[Any]]) -> bytes:
     for name, values in columns.items():
         if name in texts:
             values = [None if value is None else escape_name(value) for value in values]
-        elif name == "set":
+        elif name in ("set", "labels"):
             values = [None if value is None else [*map(escape_name, value)] for value in values]
-        kind = kinds.get(name, pyarrow.float64())
+        kind = kinds.get(name, pyarrow.bool_() if name.startswith("has_") else pyarrow.float64())
         fields.append(pyarrow.field(escape_name(name), kind))
         arrays.append(pyarrow.array(values, kind))
     sink = pyarrow.BufferOutputStream()

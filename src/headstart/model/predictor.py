@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.data import Dataset, Quarantined, as_dataset
+from headstart.data import Dataset, Quarantined, ReadOptions, as_dataset
+from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, Features
 from headstart.features.extractor import BATCH_SIZE, load_backbone_graph
@@ -21,6 +22,12 @@ from headstart.features.features import Progress, embed_exactly, remark_notes
 from headstart.features.runtime import Graph
 from headstart.model.folder import read_model
 from headstart.model.golden import Verification, verify
+from headstart.model.label_predictions import (
+    MultiLabelEvaluation,
+    MultiLabelPredictions,
+    check_labels_to_compare,
+    evaluate_labels,
+)
 from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
 
@@ -85,7 +92,8 @@ class Predictor:
             is_last = end == len(dataset)
             part = replace(
                 dataset,
-                items=tuple(replace(item, label=None) for item in dataset.items[start:end]),
+                items=tuple(replace(item, label=None, labels=None, unknown=()) for item in dataset.items[start:end]),
+                label_names=(),
                 quarantined=dataset.quarantined if is_last else (),
             )
             predictions, features = self._predict(part, False, _shifted(progress, start, len(dataset)))
@@ -95,6 +103,8 @@ class Predictor:
 
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image of a dataset."""
+        if self.model.is_multi_label:
+            return self._predict_labels(dataset, progress)
         is_labelled = all(item.label is not None for item in dataset.items)
         predictions, features = self._predict(dataset, is_labelled, progress)
         if not is_labelled:
@@ -103,6 +113,17 @@ class Predictor:
         truth, unknown = encode_truth(self.model.classes, labels)
         known = self.model.is_training_image(features.content_hashes)
         return replace(predictions, truth=truth, unknown_classes=unknown, is_training_image=known)
+
+    def _predict_labels(self, dataset: Dataset, progress: Progress | None) -> MultiLabelPredictions:
+        """Predict several labels an image, with the true labels where all images have them."""
+        is_labelled = dataset.is_multi_label and all(item.labels is not None for item in dataset.items)
+        predictions, features = self._predict(dataset, is_labelled, progress)
+        assert isinstance(predictions, MultiLabelPredictions)
+        if not is_labelled:
+            return predictions
+        values, known = label_matrix([dataset.items[i] for i in features.index], self.model.classes)
+        is_training_image = self.model.is_training_image(features.content_hashes)
+        return replace(predictions, label_truth=values, label_known=known, is_training_image=is_training_image)
 
     def _predict(
         self, dataset: Dataset, hashes: bool, progress: Progress | None = None
@@ -124,13 +145,15 @@ class Predictor:
             model.classes,
             tuple(item.path for item in items),
             features.index,
-            values / values.sum(axis=1, keepdims=True),
+            values if model.is_multi_label else values / values.sum(axis=1, keepdims=True),
             quarantined=(*dataset.quarantined, *features.quarantined),
             thresholds=model.thresholds,
             ood_scores=np.asarray(features.values["distance"], np.float64).reshape(-1),
             notes=features.notes,
             rule=model.rule,
         )
+        if model.is_multi_label:
+            predictions = MultiLabelPredictions(**vars(predictions), label_thresholds=model.label_thresholds)
         return predictions, features
 
     def features(self, images: Any, *, progress: Progress | None = None) -> NDArray[np.float32]:
@@ -145,13 +168,24 @@ class Predictor:
         check_all_read((*dataset.quarantined, *features.quarantined))
         return np.asarray(features.deepest, np.float32).reshape(-1, backbone.taps[0].channels)
 
-    def evaluate(self, images: Any, *, progress: Progress | None = None) -> Evaluation:
+    def evaluate(self, images: Any, *, progress: Progress | None = None) -> Evaluation | MultiLabelEvaluation:
         """Evaluate the model on labelled images that had no part in training.
 
         Of a dataset with splits the validation images count, or the test images where there are none. Classes are
-        matched by name. Raises DataError where there are no labels, or no image can be read.
+        matched by name. A model of several labels gives a ``MultiLabelEvaluation``, and a table is read for it as one
+        of several labels. Raises DataError where there are no labels, or no image can be read.
         """
-        dataset = labelled_part(as_dataset(images))
+        is_multi_label = self.model.is_multi_label
+        dataset = as_dataset(images, options=ReadOptions(multi_label=True) if is_multi_label else None)
+        if is_multi_label:
+            notes = check_labels_to_compare(dataset, self.model.classes)
+            dataset = labelled_part(dataset)
+            found = self._predict_labels(dataset, progress)
+            if not len(found):
+                raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read.")
+            return evaluate_labels(replace(found, notes=(*found.notes, *notes)))
+        dataset.require_one_label("a model of one class an image")
+        dataset = labelled_part(dataset)
         predictions = self.predict_dataset(dataset, progress=progress)
         if not len(predictions):
             raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read.")
@@ -203,7 +237,9 @@ def labelled_part(dataset: Dataset) -> Dataset:
         if name in dataset.splits:
             dataset = dataset.split(name)
             break
-    labelled = [i for i, item in enumerate(dataset.items) if item.label is not None]
+    labelled = [
+        i for i, item in enumerate(dataset.items) if (item.labels if dataset.is_multi_label else item.label) is not None
+    ]
     if not labelled:
         raise DataError(f"{dataset.uri} has no labels to compare with; put the images in one folder per class.")
     return dataset.select(labelled)

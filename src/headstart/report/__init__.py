@@ -62,6 +62,7 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
     """
     source = Path(folder)
     model = read_model(source)
+    model.require_one_label("the report")
     report = read_data(source)
     if report.known_classes != len(model.classes):
         raise ModelError(

@@ -100,6 +100,7 @@ class Engine:
         Raises ModelError, VerifyError, BackboneError, OptionError.
         """
         predictor = Predictor.load(folder, compute)
+        predictor.model.require_one_label("serve")
         verification = predictor.verify()
         model, backbone = predictor.model, predictor.model.as_backbone()
         settings = predictor.compute_of_model

@@ -111,7 +111,7 @@ class Models:
             name = model_name(path)
             if name in served:
                 raise OptionError(f"{path} and {served[name].folder} are both named {name}; rename one of the folders.")
-            read_model(path)
+            read_model(path).require_one_label("serve")
             served[name] = Served(name, path)
         return cls(served, compute, Pools.of(compute.threads), max_batch)
 

@@ -6,4 +6,5 @@ scenes.py  images of one scene, by what features have beyond those of the class
 groups.py  groups of images that are not independent: copies, near duplicates, frames of one scene
 named.py   groups that people know: columns, folders, file names, EXIF times
 split.py   Split: training and validation rows, labels and groups
+label_split.py  LabelSplit: the same where an image may have several labels
 """

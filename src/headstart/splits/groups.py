@@ -32,7 +32,7 @@ from headstart.splits.pairs import (
     tiles,
     unit_vectors,
 )
-from headstart.splits.scenes import compare_scenes, copy_edges
+from headstart.splits.scenes import Labels, compare_scenes, copy_edges
 
 DUPLICATE_CORRELATION = 0.98  # of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
 MIN_CONTRAST = 30.0  # norm of 768 centred pixel values; below it an image is a plain area with noise
@@ -66,16 +66,16 @@ def find_groups(
     content_hashes: NDArray[np.uint8],
     tiny_images: NDArray[np.uint8],
     features: AnyVectors,
-    labels: NDArray[np.integer],
+    labels: Labels,
     tile: int = TILE,
 ) -> Groups:
     """Find the groups of n images.
 
     ``content_hashes`` [n, 32] are SHA-256 of the files, ``tiny_images`` [n, 768] 16 x 16 RGB pixels, ``features``
-    [n, d] the vectors of the deepest tap, ``labels`` [n] the classes, from 0 on. A link of a copy or a scene is skipped
-    if it would make a group of more than a tenth of the images or of more than half of a class. Groups that are too
-    large cost a little data; groups that are too small make the measured accuracy too high. All pairs are compared,
-    ``tile`` x ``tile`` at a time.
+    [n, d] the vectors of the deepest tap, ``labels`` [n] the classes, from 0 on, or [n, k] which labels each has. A
+    link of a copy or a scene is skipped if it would make a group of more than a tenth of the images or of more than
+    half of a class. Groups that are too large cost a little data; groups that are too small make the measured accuracy
+    too high. All pairs are compared, ``tile`` x ``tile`` at a time.
     """
     sets = duplicate_sets(content_hashes, tiny_images, tile)
     scenes = compare_scenes(features, labels, tile)
@@ -159,32 +159,38 @@ def nearest_neighbours(
     return indices, np.maximum(cosines, -1)
 
 
-def merge(sets: DisjointSets, edges: NDArray[np.float64], labels: NDArray[np.integer]) -> None:
+def merge(sets: DisjointSets, edges: NDArray[np.float64], labels: Labels) -> None:
     """Merge sets along ``edges`` (first, second, cosine) [m, 3], most similar first, if the result is small enough.
 
-    It may hold MAX_SCENE_SHARE of all images and half of a class, or two images and one of a class if that is more.
+    It may hold MAX_SCENE_SHARE of all images and half of those of a class or label, or two images and one of a class if
+    that is more.
     """
     max_size = max(2, int(MAX_SCENE_SHARE * len(labels)))
-    max_per_class = np.maximum(1, np.bincount(labels) // 2).tolist()
-    classes: list[int] = labels.tolist()
-    class_counts: dict[int, Counter[int]] = {}  # by representative, of the sets of several images
+    images: list[list[int]] = (
+        [[label] for label in labels.tolist()] if labels.ndim == 1 else [np.flatnonzero(row).tolist() for row in labels]
+    )
+    totals = np.bincount(labels) if labels.ndim == 1 else labels.sum(axis=0)
+    max_per_class = np.maximum(1, totals // 2).tolist()
+    sizes: dict[int, int] = {}  # by representative, of the sets of several images
+    class_counts: dict[int, Counter[int]] = {}
 
     def count_classes(root: int) -> Counter[int]:
-        return class_counts.get(root) or Counter([classes[root]])
+        return class_counts.get(root) or Counter(images[root])
 
-    for image, label in enumerate(classes):
+    for image, own in enumerate(images):
         root = sets.find(image)
         if root != image:
-            class_counts[root] = count_classes(root) + Counter([label])
+            class_counts[root] = count_classes(root) + Counter(own)
+            sizes[root] = sizes.get(root, 1) + 1
     order = np.argsort(-edges[:, 2], kind="stable")
     for first, second in edges[order, :2].astype(int).tolist():
         a, b = sets.find(first), sets.find(second)
         if a == b:
             continue
-        merged = count_classes(a) + count_classes(b)
-        if merged.total() <= max_size and all(n <= max_per_class[label] for label, n in merged.items()):
+        merged, size = count_classes(a) + count_classes(b), sizes.get(a, 1) + sizes.get(b, 1)
+        if size <= max_size and all(n <= max_per_class[label] for label, n in merged.items()):
             sets.union(a, b)
-            class_counts[sets.find(a)] = merged
+            class_counts[sets.find(a)], sizes[sets.find(a)] = merged, size
 
 
 def _normalised_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -3,6 +3,10 @@
 The features of an image are those of its class, and what is its own: its residual. Frames of one scene have nearly the
 same residual. How similar residuals are by chance is measured on images of different classes, which cannot be of one
 scene unless the classes were photographed in the same places.
+
+Where an image may have several labels, its features are those of its labels together, by least squares. Images may then
+be of one scene where they have a label in common or one has none, as the frame that an animal has left; chance is
+measured on images that have labels and none in common.
 """
 
 from __future__ import annotations
@@ -22,8 +26,12 @@ CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
 MAX_COSINE = 0.8  # from here on two images are of one scene, whatever chance does
 NEIGHBOURS = 5  # of each image are compared as copies
 COPY_CORRELATION = 0.88  # of an augmented copy's 16 x 16 pixels with the image
+LABEL_PENALTY = 1.0  # images: so much the features of a label are drawn to those of all images
 CHANCE_PAIRS = 500  # of images of different classes, on which the correlation by chance is measured
 CHANCE_SHARE = 0.95  # of these pairs correlate less than what counts as chance
+
+
+Labels = NDArray[np.integer] | NDArray[np.bool_]  # the classes [n], or which of k labels each image has, [n, k]
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,10 @@ class Scenes:
     others: NDArray[np.int64]
 
 
-def compare_scenes(features: AnyVectors, labels: NDArray[np.integer], tile: int) -> Scenes:
-    """Compare the residuals of images with ``features`` [n, d] of the classes ``labels`` [n], a tile at a time.
+def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
+    """Compare the residuals of images with ``features`` [n, d], a tile at a time.
+
+    ``labels`` are their classes [n], or which of k labels each has, [n, k] bool.
 
     An image's residual is its feature vector, of length 1, less the mean of those of its class. Chance is the median
     over images of the largest cosine with an image of another class; images of a class are linked from CHANCE_FACTOR
@@ -60,7 +70,7 @@ def compare_scenes(features: AnyVectors, labels: NDArray[np.integer], tile: int)
             left = residuals[first]
             right = left if first == second else residuals[second]
             cosine = left @ right.T
-            is_same = labels[first][:, None] == labels[second][None, :]
+            is_same = may_be_one_scene(labels[first], labels[second])
             nearest.add(cosine, is_same, first, second)
             if first != second:
                 nearest.add(cosine.T, is_same.T, second, first)
@@ -68,7 +78,7 @@ def compare_scenes(features: AnyVectors, labels: NDArray[np.integer], tile: int)
             yield edges_above(np.where(is_same, cosine, -2), bound, first, second)
 
     forest = spanning_forest(edges(), count)
-    chance = _chance(nearest.other_cosines)
+    chance = _chance(nearest.other_cosines[nearest.others >= 0])
     threshold = min(CHANCE_FACTOR * chance, MAX_COSINE) if chance > 0 else MAX_COSINE
     candidates = _candidates(nearest, labels, threshold)
     others = np.stack([np.arange(count), nearest.others], axis=1)[nearest.others >= 0]
@@ -95,11 +105,26 @@ def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.
     return np.column_stack([candidates[is_copy], correlations[is_copy]])
 
 
+def may_be_one_scene(first: Labels, second: Labels) -> NDArray[np.bool_]:
+    """Return which pairs [m, p] of images with these labels may be of one scene.
+
+    They are of one class, or have a label in common, or one of them has none.
+    """
+    if first.ndim == 1:
+        return np.asarray(first[:, None] == second[None, :])
+    common = first.astype(np.float32) @ second.T.astype(np.float32) > 0
+    has_none, other_has_none = (np.asarray(~labels.any(axis=1), bool) for labels in (first, second))
+    return np.asarray(common | has_none[:, None] | other_has_none[None, :])
+
+
 class _Residuals:
     """The residuals [n, d] of features, of length 1, computed a block at a time: a float32 copy would cost memory."""
 
-    def __init__(self, features: AnyVectors, labels: NDArray[np.integer], tile: int) -> None:
+    def __init__(self, features: AnyVectors, labels: Labels, tile: int) -> None:
         self.features, self.labels = features, labels
+        if labels.ndim == 2:
+            self.means = _label_effects(features, labels, tile)
+            return
         counts = np.bincount(labels, minlength=1)
         self.means = np.zeros((len(counts), features.shape[1]))
         for block in blocks(len(labels), tile):
@@ -108,8 +133,25 @@ class _Residuals:
         self.means /= np.maximum(counts, 1)[:, None]
 
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> NDArray[np.float32]:
-        vectors = unit_vectors(self.features[rows], np.zeros(1))
-        return unit_vectors(vectors, self.means[self.labels[rows]])
+        vectors, labels = unit_vectors(self.features[rows], np.zeros(1)), self.labels[rows]
+        if labels.ndim == 2:
+            return unit_vectors(vectors, _with_ones(labels) @ self.means)
+        return unit_vectors(vectors, self.means[labels])
+
+
+def _with_ones(labels: Labels) -> NDArray[np.float64]:
+    return np.column_stack([np.ones(len(labels)), labels])
+
+
+def _label_effects(features: AnyVectors, labels: Labels, tile: int) -> NDArray[np.float64]:
+    """Return what all images have in common and what each label adds to it, [1 + k, d], by least squares."""
+    width = 1 + labels.shape[1]
+    gram, cross = np.diag(np.r_[0.0, np.full(width - 1, LABEL_PENALTY)]), np.zeros((width, features.shape[1]))
+    for block in blocks(len(labels), tile):
+        design = _with_ones(labels[block])
+        gram += design.T @ design
+        cross += design.T @ unit_vectors(features[block], np.zeros(1))
+    return np.asarray(np.linalg.solve(gram, cross), np.float64)
 
 
 class _Nearest:
@@ -142,13 +184,13 @@ class _Nearest:
 
 
 def _largest_of_other_classes(
-    residuals: _Residuals, labels: NDArray[np.integer], sample: NDArray[np.integer], tile: int
+    residuals: _Residuals, labels: Labels, sample: NDArray[np.integer], tile: int
 ) -> NDArray[np.float32]:
     """Return the largest cosine [n] of each image with those of other classes in ``sample``, -2 if there are none."""
     columns = residuals[sample].T
     largest = np.full(len(labels), -2, np.float32)
     for rows in blocks(len(labels), tile):
-        is_same = labels[rows][:, None] == labels[sample][None, :]
+        is_same = may_be_one_scene(labels[rows], labels[sample])
         largest[rows] = np.where(is_same, -2, residuals[rows] @ columns).max(axis=1, initial=-2)
     return largest
 
@@ -158,21 +200,37 @@ def _chance(largest: NDArray[np.float32]) -> float:
     return float(np.median(largest)) if len(largest) else -2.0
 
 
-def _candidates(nearest: _Nearest, labels: NDArray[np.integer], threshold: float) -> NDArray[np.int64]:
+def _candidates(nearest: _Nearest, labels: Labels, threshold: float) -> NDArray[np.int64]:
     """Return the pairs [m, 2] of each image and its nearest neighbours that may be copies.
 
     They are as similar as images are by chance, and not linked as one scene. In a class of few images residuals point
     away from each other whatever the images show; there all pairs are taken. Pairs are in the order of their second
     image, whose templates are then cut only once.
     """
-    is_linked = (nearest.cosines >= threshold) & (labels[nearest.indices] == labels[:, None])
+    is_linked = (nearest.cosines >= threshold) & _neighbours_may_be_one_scene(labels, nearest.indices)
     is_candidate = (nearest.cosines >= threshold / CHANCE_FACTOR) & (nearest.indices >= 0) & ~is_linked
     rows, ranks = np.nonzero(is_candidate)
     pairs = [np.stack([rows, nearest.indices[rows, ranks]], axis=1)]
+    for members in _members(labels):
+        if 1 < len(members) <= NEIGHBOURS + 1:
+            pairs.append(members[np.stack(np.triu_indices(len(members), 1), axis=1)])
+    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)[:, ::-1]
+
+
+def _neighbours_may_be_one_scene(labels: Labels, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return whether each image and its neighbours ``indices`` [n, m] may be of one scene."""
+    if labels.ndim == 1:
+        return np.asarray(labels[indices] == labels[:, None])
+    has_none = np.asarray(~labels.any(axis=1), bool)
+    columns = [(labels & labels[index]).any(axis=1) | has_none | has_none[index] for index in indices.T]
+    return np.stack(columns, axis=1)
+
+
+def _members(labels: Labels) -> Iterator[NDArray[np.int64]]:
+    """Yield the images of each class, or with each label, in order."""
+    if labels.ndim == 2:
+        yield from (np.flatnonzero(column) for column in labels.T)
+        return
     order = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels, minlength=1)
-    for end, size in zip(np.cumsum(sizes), sizes, strict=True):
-        if 1 < size <= NEIGHBOURS + 1:
-            members = order[end - size : end]
-            pairs.append(members[np.stack(np.triu_indices(size, 1), axis=1)])
-    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)[:, ::-1]
+    yield from (order[end - size : end] for end, size in zip(np.cumsum(sizes), sizes, strict=True))

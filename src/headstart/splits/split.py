@@ -21,6 +21,7 @@ from headstart.splits.groups import (
     ungrouped,
 )
 from headstart.splits.named import GroupBy, group_names, parse_group_by
+from headstart.splits.scenes import Labels
 
 Rows = NDArray[np.int64]
 
@@ -65,7 +66,7 @@ def split_features(
         *groups.notes,
         *_lost_images_notes(features, dataset),
         *_unknown_class_notes(classes, [str(items[i].label) for i in held_out]),
-        *_leak_notes(features, dataset, train, held_out),
+        *leak_notes(features, dataset, train, held_out),
     ]
     if validation is not None and not len(held_out):
         is_held_out = _hold_out_share(groups.index, labels, float(validation), seed)
@@ -77,8 +78,8 @@ def split_features(
     return Split(classes, train, held_out, labels, groups, tuple(notes))
 
 
-def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Rows, group_by: str) -> Groups:
-    """Group the images ``rows`` [n] with ``labels`` [n].
+def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Labels, group_by: str) -> Groups:
+    """Group the images ``rows`` [n] with ``labels`` [n], their classes, or [n, k], which labels each has.
 
     ``group_by`` is one of the forms of ``splits.named``; "auto" takes the groups that the dataset names, else those
     that near duplicates and features show. Copies join the groups that are named, too. Images that a folder, a pattern
@@ -148,7 +149,8 @@ def _unknown_class_notes(classes: Sequence[str], validation_labels: Sequence[str
     ]
 
 
-def _leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Rows) -> list[str]:
+def leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Rows) -> list[str]:
+    """Name validation images that are copies of training images."""
     leaked = held_out[duplicates_between(features.tiny_images[train], features.tiny_images[held_out])]
     if not len(leaked):
         return []

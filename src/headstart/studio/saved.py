@@ -131,6 +131,7 @@ def _predict_now(engine: Engine, saved: SavedModel, ids: list[str]) -> dict[str,
     if not records:
         return {}
     predictor = Predictor.load(model_folder(engine.project), engine.options.compute)
+    predictor.model.require_one_label("the studio")
     if predictor.model.sha256 != saved.sha256:
         raise HeadstartError("the model folder was written by something else since.")
     predictions = predictor.predict_dataset(dataset_of(engine.project, records))

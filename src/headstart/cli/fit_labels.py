@@ -1,0 +1,62 @@
+"""headstart fit, where images have several labels"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headstart.cli.config import option_sources
+from headstart.cli.label_output import fit_summary, print_label_fit
+from headstart.cli.options import CONDITION_FAILED, Messages, evaluation_option
+from headstart.cli.terminal import print_json, print_notes, print_quarantined
+from headstart.errors import OptionError
+from headstart.machine import quiet_frameworks
+
+if TYPE_CHECKING:
+    from headstart.classifier import FitOptions
+    from headstart.cli.fit import FitFlags, FitRunOptions
+    from headstart.data import Dataset
+
+
+@dataclass(frozen=True)
+class LabelTargetFlags:
+    """What the thresholds of several labels an image are to keep."""
+
+    target_recall: Annotated[
+        float | None,
+        evaluation_option(metavar="SHARE", help="Several labels: of the images with a label, the share to find."),
+    ] = None
+    target_precision: Annotated[
+        float | None,
+        evaluation_option(metavar="SHARE", help="Several labels: of the images it is said of, the share to have it."),
+    ] = None
+
+
+def fit_labels(
+    dataset: Dataset, options: FitOptions, flags: FitFlags, messages: Messages, run: FitRunOptions, start: float
+) -> None:
+    """Fit a model of several labels an image, write it, and print what was found. Raises HeadstartError."""
+    from headstart.classifier import fit_multi_label
+
+    if flags.open_page:
+        raise OptionError("There is no report of several labels an image yet; leave --open out.")
+    with quiet_frameworks(), messages.bar("Reading features") as bar:
+        result = fit_multi_label(dataset, options, progress=bar)
+    sources = option_sources.get()
+    if sources:
+        fitted = {**result.model.run, "options_from": dict(sources)}
+        result = replace(result, model=replace(result.model, run=fitted))
+    folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
+    quarantined = result.model.run["images"]["quarantined"]
+    if not flags.as_json:
+        print_label_fit(result, folder, time.perf_counter() - start)
+    report_note = ["There is no report of several labels an image yet."] if flags.report else []
+    print_notes([*result.notes, *report_note])
+    print_quarantined(quarantined)
+    if flags.as_json:
+        print_json(fit_summary(result.model.run, folder))
+    if run.strict and quarantined:
+        raise typer.Exit(CONDITION_FAILED)

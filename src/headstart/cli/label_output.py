@@ -1,0 +1,205 @@
+"""What commands print of models that give an image several labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from headstart.cli.terminal import (
+    MAX_SET,
+    NAME_WIDTH,
+    fitted,
+    line,
+    listed,
+    print_json,
+    print_notes,
+    print_quarantined,
+    reasons,
+    share_text,
+    unexpected,
+)
+from headstart.errors import OptionError
+
+if TYPE_CHECKING:
+    from headstart.classifier import MultiLabelFitResult
+    from headstart.cli.options import Format, Messages
+    from headstart.data import ReadOptions
+    from headstart.model import Predictor
+    from headstart.model.label_predictions import MultiLabelEvaluation, MultiLabelPredictions
+    from headstart.stats.label_metrics import MultiLabelMetrics
+    from headstart.stats.label_thresholds import LabelThresholds
+
+TITLES = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
+MAX_ROWS = 50  # labels of the table that fit prints; evaluate prints all
+
+
+def print_labels(predictions: MultiLabelPredictions, i: int) -> None:
+    """Print the path of an image, its labels with their probabilities, and those that it could have besides."""
+    fields = [predictions.paths[i]]
+    if predictions.is_rejected is not None and predictions.is_rejected[i]:
+        fields += ["unlike the training images", "nearest:"]
+    names, decided = predictions.names(i), predictions.decisions[i]
+    for c in predictions.ranking(i):
+        fields += [predictions.classes[c], f"{predictions.probabilities[i, c]:.1%}"] if decided[c] else []
+    if not names:
+        fields.append("no label")
+    thresholds = predictions.thresholds
+    if thresholds is not None:
+        # A label of which nothing can be promised is in every set, and named for none.
+        least = dict(zip(predictions.classes, thresholds.set_thresholds, strict=True))
+        further = [name for name in predictions.prediction_set(i) or [] if least[name] > 0 and name not in names]
+        if further:
+            fields.append(f"could have {', '.join(further[:MAX_SET])}" + (", ..." if len(further) > MAX_SET else ""))
+    print(line("\t".join(fields)))
+
+
+def print_label_fit(result: MultiLabelFitResult, folder: str, seconds: float) -> None:
+    """Print what a fit found, first, and what it used."""
+    run = result.model.run
+    print(line(f"Labels      {run['labels']}"))
+    for key, title in TITLES.items():
+        if key in result.evaluations:
+            _print_means(result.evaluations[key].metrics, title)
+    thresholds = result.model.label_thresholds
+    assert thresholds is not None
+    print(f"Thresholds  {_describe(thresholds)}")
+    _print_table(result.evaluations["leave_group_out"].metrics, thresholds, MAX_ROWS)
+    images = run["images"]
+    print(f"Images      {images['train']} for training, {images['validation']} for validation")
+    print(line(f"Read as     {images['layout'] or 'images with labels'}"))
+    if skipped := unexpected(images["skipped"]):
+        print(line(f"Skipped     {reasons(skipped)}"))
+    groups = run["groups"]
+    print(line(f"Groups      {groups['count']}, the largest of {groups['largest']} images; by {groups['method']}"))
+    print(line(f"Head        {run['head']['kind']} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    cache, runtime = run["cache"], run["runtime"]
+    print(
+        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: "
+        f"{cache['misses']} computed, {cache['hits']} from the cache"
+    )
+    print(line(f"Model       {folder}"))
+
+
+def fit_summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return what ``fit --json`` prints."""
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    keys = ("version", "author", "date", "problem_type", "label_thresholds", "groups", "backbone", "cut", "head")
+    rest = ("runtime", "metrics", "seconds", "cache")
+    return {
+        "model": folder,
+        "labels": run["classes"],
+        "images": images,
+        **{key: run[key] for key in (*keys, *rest)},
+        "report": None,
+    }
+
+
+def evaluate_labels(
+    model: str,
+    predictor: Predictor,
+    data: str,
+    options: ReadOptions,
+    min_accuracy: float | None,
+    form: Format,
+    strict: bool,
+    messages: Messages,
+) -> None:
+    """Measure the model of several labels in the folder ``model`` on labelled images. Raises OptionError, DataError."""
+    from dataclasses import replace
+
+    from headstart.cli.options import CONDITION_FAILED
+    from headstart.data import open_dataset
+
+    if min_accuracy is not None:
+        raise OptionError("--min-accuracy is for models of one class an image; leave it out.")
+    dataset = open_dataset(data, replace(options, multi_label=True))
+    print_notes(dataset.notes)
+    with messages.bar("Predicting") as bar:
+        evaluation: Any = predictor.evaluate(dataset, progress=bar)
+    quarantined = evaluation.predictions.quarantined
+    print_quarantined([vars(image) for image in quarantined])
+    if evaluation.training_images:
+        count, total = evaluation.training_images, len(evaluation.predictions)
+        which = "All" if count == total else str(count)
+        print_notes(
+            [
+                f"{which} of these {total} images are training images of the model; how well it predicts them says "
+                "nothing about new images."
+            ]
+        )
+    print_notes([*evaluation.predictions.notes, *evaluation.missed_targets])
+    if form.as_json:
+        print_json({"model": model, **evaluation.to_dict()})
+    elif form.as_csv:
+        _write_csv(evaluation.metrics)
+    else:
+        _print_evaluation(evaluation, dataset.label_summary)
+    if strict and quarantined:
+        import typer
+
+        raise typer.Exit(CONDITION_FAILED)
+
+
+def _print_evaluation(evaluation: MultiLabelEvaluation, summary: str) -> None:
+    print(line(f"Labels      {summary}"))
+    _print_means(evaluation.metrics, f"on {len(evaluation.predictions)} images")
+    thresholds, of_model = evaluation.predictions.label_thresholds, evaluation.predictions.thresholds
+    assert thresholds is not None
+    print(f"Thresholds  {_describe(thresholds)}")
+    if of_model is not None and evaluation.coverage is not None:
+        print(
+            f"Sets        {evaluation.coverage} of the labels that hold are in them (target {of_model.coverage:.0%}); "
+            f"{evaluation.set_size:.2f} labels per set"
+        )
+    if of_model is not None and evaluation.false_rejections is not None:
+        print(f"Rejected    {evaluation.false_rejections} (target {of_model.false_alarms:.0%})")
+    _print_table(evaluation.metrics, thresholds, len(thresholds.thresholds))
+
+
+def _print_means(metrics: MultiLabelMetrics, title: str) -> None:
+    print(f"mAP         {metrics.mean_average_precision} {title}")
+    print(f"            micro F1 {metrics.micro_f1}, macro F1 {share_text(metrics.macro_f1.value)}")
+    print(f"            every label right: {metrics.exact_match}")
+
+
+def _describe(thresholds: LabelThresholds) -> str:
+    if not thresholds.target:
+        return "a label holds from a probability of 0.5 on; --target-recall or --target-precision promises more"
+    promised = sum(thresholds.is_promised)
+    confidence = ", with a confidence of 90%" if thresholds.target == "precision" else ""
+    return (
+        f"a {thresholds.target} of {thresholds.share:.0%} is promised for {promised} of "
+        f"{len(thresholds.is_promised)} labels{confidence}"
+    )
+
+
+def _print_table(metrics: MultiLabelMetrics, thresholds: LabelThresholds, rows: int) -> None:
+    """Print the metrics of each label as a table; * marks a label of which the target is promised."""
+    heads = f"{'AP':>7} {'precision':>9} {'recall':>7} {'F1':>7} {'from':>6} {'images':>8} {'groups':>7}"
+    print(f"{'label':{NAME_WIDTH}} {heads}")
+    table = [*zip(metrics.per_label, thresholds.thresholds, thresholds.is_promised, strict=True)]
+    for label, threshold, promised in table[:rows]:
+        mark = "*" if promised else " "
+        print(
+            f"{fitted(label.name, NAME_WIDTH):{NAME_WIDTH}} {share_text(label.average_precision.value):>7} "
+            f"{share_text(label.precision.value):>9} {share_text(label.recall.value):>7} "
+            f"{share_text(label.f1.value):>7} {threshold:5.2f}{mark} {label.support:7} {label.groups:7}"
+        )
+    if len(metrics.per_label) > rows:
+        print(line(f"and {listed([label.name for label in metrics.per_label[rows:]], 3)}: see run.json"))
+
+
+def _write_csv(metrics: MultiLabelMetrics) -> None:
+    """Print the metrics of each label with their intervals as comma-separated values; undefined ones are empty."""
+    from headstart.files import table_row, table_text  # every start would pay for its imports
+
+    names = ("average_precision", "precision", "recall", "f1")
+    columns = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
+    sys.stdout.write(table_row(["label", *columns, "support", "groups", "unknown"]))
+    for label in metrics.per_label:
+        cells: list[object] = [table_text(label.name)]
+        for name in names:
+            estimate = getattr(label, name)
+            cells += [estimate.value, *(estimate.interval or (None, None))]
+        sys.stdout.write(table_row([*cells, label.support, label.groups, label.unknown]))
