@@ -93,7 +93,7 @@ def test_the_precision_is_too_low_in_at_most_a_tenth_of_200_splits(sizes):
         shares = hits[totals > 0] / totals[totals > 0]
         failures += shares.mean() < 0.75
     assert failures <= 20
-    assert found >= 150  # it does not keep its promise by promising nothing
+    assert found >= 100  # it does not keep its promise by promising nothing
 
 
 @settings(max_examples=50, deadline=None)
@@ -123,10 +123,10 @@ def test_labels_of_too_few_groups_are_promised_nothing():
     found = fit_label_thresholds(p, values, known, index, "recall", 0.9)
     assert found.is_promised == (True, False)
     assert found.thresholds[1] == 0.5
-    assert found.thresholds[0] == recall_threshold(probabilities[truth], index[truth], 0.9)
+    assert found.thresholds[0] == min(recall_threshold(probabilities[truth], index[truth], 0.9), 0.5)
     assert fit_label_thresholds(p, values, known, index, "precision", 0.7).is_promised == (True, False)
     assert fit_label_thresholds(p, values, known, index, "", 0.0) == LabelThresholds((0.5, 0.5), (False, False))
-    assert set_thresholds(p, values, known, index, 0.9) == (found.thresholds[0], 0.0)
+    assert set_thresholds(p, values, known, index, 0.9, found) == (found.thresholds[0], 0.0)
 
 
 def test_unknown_cells_take_no_part():
@@ -159,3 +159,14 @@ def test_decisions_and_the_json_form():
 def test_targets_that_cannot_be_met(target, share):
     with pytest.raises(OptionError):
         check_target(target, share)
+
+
+def test_a_target_that_a_half_keeps_is_kept_by_a_half():
+    """With a higher threshold the recall, and with a lower one the precision, would be worse for nothing."""
+    truth = np.arange(400) % 2 == 0
+    probabilities = np.where(truth, np.linspace(0.8, 0.9, 400), np.linspace(0.05, 0.1, 400))[:, None]
+    for target in ("recall", "precision"):
+        arrays = (probabilities, truth[:, None], np.ones((400, 1), bool), np.arange(400))
+        found = fit_label_thresholds(*arrays, target, 0.9)
+        assert found == LabelThresholds((0.5,), (True,), target, 0.9)
+        assert set_thresholds(*arrays, 0.9, found) == (0.5,)

@@ -15,9 +15,9 @@ import numpy as np
 
 from headstart.classifier.embedded import EmbeddedImages, embed_images, training_and_validation_images
 from headstart.classifier.make_model import golden_images_of
-from headstart.classifier.notes import label_notes
+from headstart.classifier.notes import label_notes, rounding_notes
 from headstart.classifier.options import FitOptions
-from headstart.classifier.run_info import backbone_used, fingerprint, images_used, versions
+from headstart.classifier.run_info import backbone_used, fingerprint, images_used, rounding_of, versions
 from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features import embed
@@ -127,7 +127,7 @@ def _result(
     label_thresholds = fit_label_thresholds(*held_out, *options.label_target)
     thresholds = ConformalThresholds(
         options.coverage,
-        set_thresholds(*held_out, options.coverage),
+        set_thresholds(*held_out, options.coverage, label_thresholds),
         options.false_alarms,
         group_quantile(selected.ood_scores, targets.groups, 1 - options.false_alarms),
     )
@@ -156,7 +156,10 @@ def _result(
         label_thresholds=label_thresholds,
     )
     metrics = evaluations["leave_group_out"].metrics
-    notes = (*embedded.notes, *split.notes, *label_notes(metrics, label_thresholds, thresholds, targets.groups))
+    notes = (
+        *(*embedded.notes, *split.notes, *rounding_notes(embedded.features.coarse_channels(split.train))),
+        *label_notes(metrics, label_thresholds, thresholds, targets.groups),
+    )
     return MultiLabelFitResult(options, embedded, split, selected, evaluations, model, notes)
 
 
@@ -215,6 +218,7 @@ def _run_info(
         "cut": list(head.taps),
         "head": {"kind": head.kind, **head.settings, "temperature": head.temperature},
         "runtime": features.runtime.to_dict(),
+        "rounding": rounding_of(features, features.coarse_channels(split.train)),
         "precision_choice": None if choice is None else choice.to_dict(),
         "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in evaluations.items()},
         "seconds": {

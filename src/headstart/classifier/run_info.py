@@ -87,10 +87,7 @@ class RunInfo:
                 "temperature": selected.head.temperature,
             },
             "runtime": features.runtime.to_dict(),
-            "rounding": {
-                "cut_off": {tap: count for tap, count in features.cut_off.items() if count},
-                "coarse_channels": dict(self.coarse_channels),
-            },
+            "rounding": rounding_of(features, self.coarse_channels),
             "precision_choice": None if self.precision_choice is None else self.precision_choice.to_dict(),
             "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
             "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
@@ -148,6 +145,12 @@ def backbone_used(backbone: Backbone, scaling: InputScaling | None) -> dict[str,
         "steps_sha256": steps_sha256(backbone.taps),
         "scaling": None if scaling is None else scaling.to_dict(),
     }
+
+
+def rounding_of(features: Features, coarse_channels: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the rounding of features changed: values that were cut off, and shares of coarse channels, by tap."""
+    cut_off = {tap: count for tap, count in features.cut_off.items() if count}
+    return {"cut_off": cut_off, "coarse_channels": dict(coarse_channels)}
 
 
 def fingerprint(features: Features) -> str:

@@ -104,24 +104,26 @@ def recall_threshold(probabilities: Array, groups: NDArray[np.integer], recall: 
 def precision_threshold(
     probabilities: Array, truth: NDArray[np.bool_], groups: NDArray[np.integer], precision: float
 ) -> float | None:
-    """Return the lowest threshold of ``GRID`` whose precision is at least ``precision`` with confidence ``CONFIDENCE``.
+    """Return a threshold of ``GRID`` whose precision is at least ``precision``, with confidence ``CONFIDENCE``.
 
     ``probabilities`` and ``truth`` [n] are those of all images whose cell is known, with their group left out. The
     precision is the mean, over groups of which an image is said to have the label, of the share of such images that do.
-    From two starts that depend on the target alone, thresholds are tested downwards, as long as the hypothesis that the
-    precision is too low is rejected; each start has half of the error. None where not even the first is rejected.
+    From three starts that do not depend on the data, thresholds are tested downwards, as long as the hypothesis that
+    the precision is too low is rejected; each start has a third of the error. Of those that pass it is ``DEFAULT``, or
+    else the lowest; None where none does.
     """
     index = np.unique(groups, return_inverse=True)[1]
+    starts = ((1 + precision) / 2, precision, DEFAULT)
     certified = []
-    for start in (precision, (1 + precision) / 2):
+    for start in starts:
         for threshold in GRID[start + 1e-9 >= GRID][::-1]:
             chosen = probabilities >= threshold
             totals = np.bincount(index[chosen])
             hits = np.bincount(index[chosen], truth[chosen])[totals > 0]
-            if _too_low(hits / totals[totals > 0], precision) > (1 - CONFIDENCE) / 2:
+            if _too_low(hits / totals[totals > 0], precision) > (1 - CONFIDENCE) / len(starts):
                 break
             certified.append(float(threshold))
-    return min(certified, default=None)
+    return DEFAULT if DEFAULT in certified else min(certified, default=None)
 
 
 def _too_low(shares: Array, target: float) -> float:
@@ -166,7 +168,8 @@ def fit_label_thresholds(
     """Fit thresholds to the probabilities [n, k] of images whose group was left out.
 
     ``values`` [n, k] says which labels hold, where ``known`` [n, k]; ``groups`` [n]. ``target`` and ``share`` are those
-    of ``LabelThresholds``. Raises OptionError.
+    of ``LabelThresholds``. A target is kept where ``DEFAULT`` keeps it: a threshold above it for a recall, or below it
+    for a precision, would only make more mistakes. Raises OptionError.
     """
     check_target(target, share)
     found: list[float | None] = []
@@ -174,7 +177,8 @@ def fit_label_thresholds(
         rows = np.flatnonzero(known[:, label])
         positive = rows[values[rows, label]]
         if target == "recall":
-            found.append(recall_threshold(probabilities[positive, label], groups[positive], share))
+            highest = recall_threshold(probabilities[positive, label], groups[positive], share)
+            found.append(None if highest is None else min(highest, DEFAULT))
         elif target == "precision":
             found.append(precision_threshold(probabilities[rows, label], values[rows, label], groups[rows], share))
         else:
@@ -189,14 +193,16 @@ def set_thresholds(
     known: NDArray[np.bool_],
     groups: NDArray[np.integer],
     coverage: float,
+    decisions: LabelThresholds,
 ) -> tuple[float, ...]:
     """Return the threshold of each label [k] from which on it is in the prediction set of an image.
 
-    Each has the recall ``coverage``, as ``recall_threshold`` promises it; 0 where there are too few groups. The arrays
-    are those of ``fit_label_thresholds``.
+    Each has the recall ``coverage``, as ``recall_threshold`` promises it; 0 where there are too few groups. A label
+    that is said to hold by ``decisions`` is always in the set. The arrays are those of ``fit_label_thresholds``.
     """
     thresholds = []
     for label in range(values.shape[1]):
         positive = np.flatnonzero(known[:, label] & values[:, label])
-        thresholds.append(recall_threshold(probabilities[positive, label], groups[positive], coverage) or 0.0)
+        highest = recall_threshold(probabilities[positive, label], groups[positive], coverage) or 0.0
+        thresholds.append(min(highest, decisions.thresholds[label]))
     return tuple(thresholds)
