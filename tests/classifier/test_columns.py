@@ -79,14 +79,16 @@ def test_an_image_without_a_group_is_a_group_of_its_own(column):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_a_table_of_one_column_is_that_column_and_one_of_several_an_error(library):
+def test_a_table_of_one_column_is_that_column_and_one_of_several_has_zeros_and_ones(library):
     module = pytest.importorskip(library)
     images = module.DataFrame({"path": ["a.jpg", "b.jpg"]})
     assert [item.path for item in as_dataset(images, ["x", "y"]).items] == ["a.jpg", "b.jpg"]
     with pytest.raises(DataError, match="The images are a table of 2 columns; give the column that holds them"):
         as_dataset(module.DataFrame({"path": ["a.jpg"], "label": ["x"]}), ["x"])
-    with pytest.raises(DataError, match="The labels are a table of 2 columns"):
-        as_dataset(["a.jpg"], module.DataFrame({"a": [1], "b": [0]}))
+    with pytest.raises(DataError, match="Image 0 has 'x' in the column a; expected 0 or 1"):
+        as_dataset(["a.jpg"], module.DataFrame({"a": ["x"], "b": ["y"]}))
+    several = as_dataset(["a.jpg"], module.DataFrame({"a": [1], "b": [0]}))
+    assert (several.label_names, several.items[0].labels) == (("a", "b"), ("a",))
     with pytest.warns(UserWarning, match=r"A column-vector y was passed .* of shape \(2, 1\)"):
         dataset = as_dataset(images, module.DataFrame({"label": ["x", "y"]}))
     assert [item.label for item in dataset.items] == ["x", "y"]

@@ -163,8 +163,8 @@ def test_scorers_of_scikit_learn_work_with_integers():
     ("labels", "message"),
     [
         ([0.0, float("nan")], r"Image 1 has no label \(nan\)"),
-        ([[0], [1]], r"Image 0 has the label \[0\]; expected one name or number"),
-        (np.array([[0, 1], [1, 0]]), "expected one name or number"),
+        ([[0], 1], "Image 1 has 1, others have lists of labels"),
+        (np.array([[0, 2], [1, 0]]), "Image 0 has 2 in the column 1; expected 0 or 1"),
         (["1", 1], "The labels '1' and 1 are of two types, texts and whole numbers"),
         ([True, 1], "of two types, booleans and whole numbers"),
         ([1, 1.0], "of two types, whole numbers and floating-point numbers"),

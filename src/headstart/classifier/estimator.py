@@ -20,7 +20,7 @@ from headstart.classifier.fit_labels import MultiLabelFitResult, fit_multi_label
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, ReadOptions, as_dataset
 from headstart.data.label_sets import MatrixRow, label_list, label_sets
-from headstart.data.labels import as_list, check_labels, class_name, labels_by_class
+from headstart.data.labels import check_labels, class_name, labels_by_class
 from headstart.errors import DataError, ModelError, NotFittedError, OptionError
 from headstart.features import Compute
 from headstart.features.features import Progress
@@ -209,7 +209,7 @@ class ImageClassifier:
         if y is not None and predictor.model.is_multi_label:
             return predictor.evaluate(as_dataset(X, self._named(y)), progress=progress)
         if y is not None:
-            labels = as_list(y, "labels")
+            labels = label_list(y)
             check_labels(labels)
             names = dict(zip(self.classes_.tolist(), predictor.model.classes, strict=True))
             y = [names.get(label, class_name(label)) for label in labels]

@@ -49,7 +49,7 @@ def _warn_of_a_column(shape: Sequence[int]) -> None:
     exceptions = sys.modules.get("sklearn.exceptions")
     category = UserWarning if exceptions is None else exceptions.DataConversionWarning
     message = f"A column-vector y was passed when a 1d array was expected: of shape {tuple(shape)}, taken as (n,)."
-    warnings.warn(message, category, stacklevel=4)  # where fit was called
+    warnings.warn(message, category, stacklevel=5)  # where fit was called
 
 
 def is_missing(value: object) -> bool:
