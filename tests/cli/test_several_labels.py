@@ -126,6 +126,9 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
         ("fine-tune", "--quiet"),
         ("check", "--quiet"),
         ("compare", "--quiet"),
+        ("embed", "-o", "features", "--quiet"),
+        ("embed", "-o", "features", "--on", "processes", "--quiet"),
+        ("fit", "--keep-features", *FAST),
         ("fit", "--dry-run", "--backbone", "headstart-s"),
     ],
 )

@@ -69,6 +69,7 @@ def embed_to_folder(
     ``options`` only those count that say how features are computed, and a column of groups that the dataset was opened
     with. ``progress(done, total)`` counts images. Raises HeadstartError, OSError.
     """
+    dataset.require_one_label("embed")
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
     check_folder(folder, options)

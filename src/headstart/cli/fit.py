@@ -325,6 +325,8 @@ def fit_and_write(
     if dataset.is_multi_label:
         if refine is not None:
             dataset.require_one_label("fine-tuning")
+        if keep_features:
+            dataset.require_one_label("--keep-features")
         fit_labels(dataset, options, flags, messages, run, start)
         return
     with quiet_frameworks():

@@ -44,6 +44,7 @@ class EmbedShard:
         """Write the file of a shard. Raises HeadstartError, OSError."""
         backbone, graph = _loaded(self)
         dataset = shard.open()
+        dataset.require_one_label("embed")
         features = embed(
             dataset, backbone, self.compute, load=lambda *_: graph, progress=lambda done, _total: report(done)
         )
