@@ -84,6 +84,7 @@ def test_one_label_an_image_can_be_forced_to_be_a_multi_label_set(tmp_path):
         ("path\n0.jpg\n", {"multi_label": True}, "has no labels; expected a column of labels"),
         ("path,a,b\n0.jpg,1,\n", {"multi_label": True}, "has no labels; expected a column of labels"),
         ("path,a,b\n0.jpg,1,1\n", {"label_separator": ";"}, "leave the label separator out"),
+        (table("a;b"), {"label_separator": ""}, "An empty text separates no labels"),
         (table("", ""), {"multi_label": True}, "no label holds of any image"),
         (table("1;2", "1", "1.0"), {}, "the labels '1' and '1.0' may mean the same"),
     ],
@@ -106,7 +107,7 @@ def test_columns_with_ones_for_several_labels(tmp_path):
     assert labels(dataset) == [("cat", "dog"), (), ()]
     assert [item.unknown for item in dataset.items] == [(), (), ("dog",)]
     assert dataset.skip_counts == {"no label": 1}
-    assert dataset.label_summary.endswith("2 images without any, 1 unknown cells")
+    assert dataset.label_summary.endswith("2 images without any, 1 unknown cell")
 
 
 def test_unknown_labels_in_a_text(tmp_path):

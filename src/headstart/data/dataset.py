@@ -115,7 +115,7 @@ class Dataset:
         each = sum(len(item.labels or ()) for item in labelled) / max(1, len(labelled))
         without = sum(not item.labels for item in labelled)
         unknown = sum(len(item.unknown) for item in labelled)
-        cells = f", {unknown} unknown cells" if unknown else ""
+        cells = f", {unknown} unknown cell{'' if unknown == 1 else 's'}" if unknown else ""
         labels, images = len(self.label_names), "image" if without == 1 else "images"
         return (
             f"multi-label: {labels} label{'' if labels == 1 else 's'}, {each:.1f} an image, {without} {images} without "

@@ -122,6 +122,8 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
     Raises DataError where several labels are refused, and where what separates them is not clear.
     """
     declared = options.label_separator
+    if declared == "":
+        raise DataError("An empty text separates no labels; give a comma, or whatever stands between them.")
     if options.layout == "image" or not (columns.label or columns.one_hot):
         if options.multi_label or declared:
             raise DataError(
