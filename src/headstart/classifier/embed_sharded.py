@@ -71,7 +71,6 @@ def embed_sharded(
     pattern, the input of the backbone is found by the images of the first file. ``options`` are those that
     ``embed_to_folder`` takes, without the cache. Raises HeadstartError, OSError.
     """
-    check_folder(folder, options)
     pieces = cut(uri, reading)
     if not pieces.shards:
         raise DataError(f"{uri} has no images; expected some to compute features of.")
@@ -79,6 +78,7 @@ def embed_sharded(
     compute = Compute(runtime.name, runtime.precision, 1, fixed=True)
     first = pieces.dataset or pieces.shards[0].open()
     first.require_one_label("embed")
+    check_folder(folder, options)
     opened = open_images(first, options)
     golden = rendered_features(opened.backbone, compute, embed)
     source = describe_source(opened.backbone, opened.options, runtime, golden)
