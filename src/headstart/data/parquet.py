@@ -66,14 +66,13 @@ def read_parquet(open_stream: OpenStream, lists: Collection[str] = ()) -> Table:
             schema, metadata = file.schema_arrow, file.metadata
             check_columns(schema.names)
             image_column = next((field.name for field in schema if _holds_images(field.type)), "")
+            of_lists = {field.name for field in schema if field.name.strip().lower() in lists and _is_list(field.type)}
             columns = {  # by the name in the table, the path in the file
                 field.name: f"{field.name}.path" if field.name == image_column else field.name
                 for field in schema
-                if field.name == image_column
-                or _is_flat(field.type)
-                or (field.name.strip().lower() in lists and _is_list(field.type))
+                if field.name == image_column or _is_flat(field.type) or field.name in of_lists
             }
-            paths = _leaf_paths(metadata, columns)
+            paths = _leaf_paths(metadata, columns, of_lists)
             _check_claims(metadata, {path for found in paths.values() for path in found})
             # What is repeated stays a number until its length is known.
             leaves = [path for name, found in paths.items() if name != image_column for path in found]
@@ -118,13 +117,15 @@ def _is_list(column_type: Any) -> bool:
     return is_list and _is_flat(column_type.value_type)
 
 
-def _leaf_paths(metadata: Any, columns: Mapping[str, str]) -> dict[str, set[str]]:
-    """Return the paths in the file of the values of each column: of lists it is "labels.list.element"."""
-    schema = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    return {
-        name: {path for path in schema if path == place or path.startswith(f"{place}.")} or {place}
-        for name, place in columns.items()
-    }
+def _leaf_paths(metadata: Any, columns: Mapping[str, str], lists: Set[str]) -> dict[str, set[str]]:
+    """Return the paths in the file of the values of each column: of ``lists`` it is "labels.list.element"."""
+    paths = {name: {place} for name, place in columns.items()}
+    for i in range(metadata.num_columns if lists else 0):
+        path = metadata.schema.column(i).path
+        for end in (place for place, character in enumerate(path) if character == "."):
+            if path[:end] in lists:
+                paths[path[:end]].add(path)
+    return paths
 
 
 def _check_claims(metadata: Any, columns: Set[str]) -> None:
