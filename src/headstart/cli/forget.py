@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headstart.cli.fit_output import TITLES
 from headstart.cli.options import CONDITION_FAILED, JsonOption, ModelArgument, common, run_option
 from headstart.cli.terminal import counted, line, print_json, print_notes
 from headstart.machine import quiet_frameworks
@@ -55,8 +56,9 @@ def forget(
         for path in done.paths:
             print(line(f"Forgotten   {path}"))
         print(line(f"Cache       {counted(done.cache_entries, 'entry')} deleted".replace("entrys", "entries")))
-        for name, accuracy in done.result.accuracy.items():
-            print(f"Accuracy    {accuracy} ({name})")
+        for name, title in TITLES.items():
+            if name in done.result.accuracy:
+                print(f"Accuracy    {done.result.accuracy[name]} {title}")
         print(line(f"Images      {run['images']['train']} for training, {run['images']['validation']} for validation"))
         print(line(f"Model       {done.folder}"))
     print_notes((*done.result.notes, *done.notes, *done.failed))

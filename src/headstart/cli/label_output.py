@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headstart.cli.fit_output import TITLES
 from headstart.cli.terminal import (
     MAX_SET,
     NAME_WIDTH,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from headstart.stats.label_metrics import MultiLabelMetrics
     from headstart.stats.label_thresholds import LabelThresholds
 
-TITLES = {"validation": "on validation images", "leave_group_out": "leaving one group out at a time"}
 MAX_ROWS = 50  # labels of the table that fit prints; evaluate prints all
 
 

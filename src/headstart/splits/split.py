@@ -157,7 +157,7 @@ def leak_notes(features: Features, dataset: Dataset, train: Rows, held_out: Rows
     paths = [dataset.items[features.index[i]].path for i in leaked[:3]] + ["..."] * (len(leaked) > 3)
     return [
         f"Validation images that are copies of training images: {len(leaked)} ({', '.join(paths)}). "
-        "The validation accuracy is too high; headstart check names them all."
+        "The validation accuracy is too high" + ("." if dataset.is_multi_label else "; headstart check names them all.")
     ]
 
 
