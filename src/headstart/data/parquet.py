@@ -119,7 +119,7 @@ def _is_list(column_type: Any) -> bool:
 
 def _leaf_paths(metadata: Any, columns: Mapping[str, str], lists: Set[str]) -> dict[str, set[str]]:
     """Return the paths in the file of the values of each column: of ``lists`` it is "labels.list.element"."""
-    paths = {name: {place} for name, place in columns.items()}
+    paths = {name: set() if name in lists else {place} for name, place in columns.items()}
     for i in range(metadata.num_columns if lists else 0):
         path = metadata.schema.column(i).path
         for end in (place for place, character in enumerate(path) if character == "."):
