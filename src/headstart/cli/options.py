@@ -261,7 +261,7 @@ MultiLabelOption = Annotated[
     data_option("--multi-label/--single-label", help="Read a table as one of several labels an image, or refuse that."),
 ]
 LabelSeparatorOption = Annotated[
-    str | None, data_option(metavar="TEXT", help="What separates several labels in a cell; ; and | are found.")
+    str | None, data_option(metavar="SEPARATOR", help="What separates several labels in a cell; ; and | are found.")
 ]
 
 
