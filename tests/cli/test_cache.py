@@ -142,14 +142,14 @@ def test_a_folder_that_is_a_link_is_not_swept(folder, tmp_path):
 
 
 def test_a_damaged_database_is_named_and_what_is_left_is_counted(folder, run):
-    path = folder / "features-v1.sqlite"
+    path = folder / FeatureCache.file_name()
     path.write_bytes(b"no database at all" * 1000)
     status, out, err = run("cache")
     assert status == 0
     assert re.fullmatch(
         r"note: The feature cache was damaged \(.+\); it was moved to (\S+) and a new one was started\.\n", err
     )
-    (moved,) = folder.glob("features-v1.sqlite.damaged-*")
+    (moved,) = folder.glob(f"{path.name}.damaged-*")
     assert moved.name in err
     assert moved.read_bytes() == b"no database at all" * 1000
     assert out.startswith(f"Folder      {folder}: {size(folder)}\n")

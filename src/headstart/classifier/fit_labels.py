@@ -20,8 +20,7 @@ from headstart.classifier.options import FitOptions
 from headstart.classifier.run_info import backbone_used, fingerprint, images_used, rounding_of, versions
 from headstart.data import Dataset
 from headstart.errors import DataError
-from headstart.features import embed
-from headstart.features.features import Extract, Progress
+from headstart.features.features import Extract, Progress, embed_by_content
 from headstart.heads.label_ridge import LabelTargets
 from headstart.heads.label_selection import SelectedLabels, select_labels
 from headstart.heads.training_set import TrainingSet
@@ -74,7 +73,7 @@ class MultiLabelFitResult:
 def fit_multi_label(
     dataset: Dataset,
     options: FitOptions | None = None,
-    extract: Extract = embed,
+    extract: Extract = embed_by_content,
     *,
     progress: Progress | None = None,
 ) -> MultiLabelFitResult:

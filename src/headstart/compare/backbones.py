@@ -21,7 +21,8 @@ from headstart.compare.ranking import ComparedCut, rank
 from headstart.compare.variants import Variant
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
-from headstart.features import Compute, FeatureCache, Features, embed
+from headstart.features import Compute, FeatureCache, Features
+from headstart.features.features import embed_by_content
 from headstart.features.input_scaling import open_backbone
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
@@ -252,7 +253,7 @@ def _read(
     try:
         if budget.is_spent(READING_SHARE):
             raise _TimeLimitReached
-        return embed(train, backbone, options.compute, cache=cache, progress=report)
+        return embed_by_content(train, backbone, options.compute, cache=cache, progress=report)
     except _TimeLimitReached:
         read = f" after {done} of {len(train)} images, which are cached" if done and cache is not None else ""
         budget.skipped.append((entry.label, f"the time limit of {budget.time_limit:g} s{read}"))
@@ -260,14 +261,15 @@ def _read(
 
 
 def _with_common_images(loaded_backbones: Sequence[_LoadedBackbone]) -> list[_LoadedBackbone]:
-    """Restrict all features to the images that every backbone could read."""
+    """Restrict all features to the images that every backbone could read, in the order of the first."""
     common = loaded_backbones[0].features.index
     for loaded in loaded_backbones[1:]:
-        common = np.intersect1d(common, loaded.features.index)
+        common = common[np.isin(common, loaded.features.index)]
     restricted = []
     for loaded in loaded_backbones:
         features = loaded.features
-        rows = np.searchsorted(features.index, common)
+        order = np.argsort(features.index)
+        rows = order[np.searchsorted(features.index, common, sorter=order)]
         features = replace(
             features,
             values=features.vectors(rows),
