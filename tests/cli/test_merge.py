@@ -233,3 +233,17 @@ def test_a_hundred_parts_of_real_images_give_the_model_of_one_fit(shared, tmp_pa
             embed_to_folder(dataset.select(order[i::count].tolist()), part, options, shard_images=50)
         fit_features(merge_parts(parts[::-1]), options).save(tmp_path / f"merged-{count}")
         assert contents(tmp_path / f"merged-{count}") == contents(tmp_path / "whole")
+
+
+def test_kept_features_are_not_replaced_by_a_model_without(run, data, tmp_path):
+    model = tmp_path / "model"
+    assert run("fit", data, "-o", model, *COMMON, "--keep-features", "--no-report")[0] == 0
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    status, out, err = run("fit", data, "-o", model, *COMMON, "--no-report")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"headstart: {model} keeps the features of its images")
+    with pytest.raises(OptionError, match="keeps the features of its images"):
+        hs.ImageClassifier("headstart-s").fit(data).save(model)
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    assert run("fit", data, "-o", model, *COMMON, "--no-report", "--overwrite")[0] == 0
+    assert not (model / "features").exists()

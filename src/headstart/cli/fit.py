@@ -318,9 +318,12 @@ def fit_and_write(
     later = ["headstart.report"] if flags.report else []
     import_in_background([info.name, "onnxruntime", *later])  # needed for the features and behind them
     from headstart.classifier import fit_dataset
+    from headstart.model.folder_files import check_keeps_none
 
     output = flags.output_for(data)
     dataset = _open_for(output, data, reading, options, run)
+    if not (keep_features or run.overwrite):
+        check_keeps_none(output)
     save_memory(len(dataset))
     if dataset.is_multi_label:
         if refine is not None:

@@ -26,6 +26,7 @@ from headstart.model.card import model_card
 from headstart.model.folder_files import (
     FEATURES,
     LIBRARY,
+    check_keeps_none,
     check_output_folder,
     check_same_data,
     read_bytes,
@@ -57,15 +58,18 @@ def write_model(
     """Write the model folder. It appears whole or not at all.
 
     A model of the same data is replaced: of the same classes, and of the same source or at least half of the training
-    images; one of other data only with ``overwrite``. ``left_out`` are the paths that the model was not fitted to, and
-    why; they are written to ``skipped.csv``. ``rows`` are kept in the folder ``features/`` within.
+    images; one of other data, or one that keeps rows by one that keeps none, only with ``overwrite``. ``left_out`` are
+    the paths that the model was not fitted to, and why; they are written to ``skipped.csv``. ``rows`` are kept in the
+    folder ``features/`` within.
 
-    Raises OptionError where anything lies there that Headstart did not write, or a model of other data; ModelError when
-    it cannot be written.
+    Raises OptionError where anything lies there that Headstart did not write, or such a model; ModelError when it
+    cannot be written.
     """
     target = check_output_folder(folder)
     if not overwrite:
         check_same_data(target, model)
+        if rows is None:
+            check_keeps_none(target)
     size = model.preprocess.height, model.preprocess.width
     remember(graph_key(model.sha256, size, model.batch))
     try:

@@ -107,6 +107,15 @@ def check_same_data(target: Path, model: Model) -> None:
         )
 
 
+def check_keeps_none(target: Path) -> None:
+    """Raise OptionError if a folder holds a model that keeps features, which one that keeps none would delete."""
+    if is_rows_folder(target / FEATURES):
+        raise OptionError(
+            f"{target} keeps the features of its images, and a model that keeps none would delete them; fit it with "
+            "--keep-features, give --overwrite to replace it, or another name for the model."
+        )
+
+
 def _stored_classes(folder: Path) -> set[str]:
     """Return the classes of the model in a folder; none if it cannot be read."""
     try:
