@@ -76,12 +76,12 @@ def test_the_golden_sample_is_rendered_and_verifies(kept):
 
 def test_the_folder_is_replaced_and_the_rows_go_with_it(kept, tmp_path):
     shutil.copytree(kept[1], tmp_path / "model")
-    hs.fit_dataset(hs.open_dataset(kept[0]), OPTIONS).save(tmp_path / "model")
+    hs.fit_dataset(hs.open_dataset(kept[0]), OPTIONS).save(tmp_path / "model", overwrite=True)
     assert not (tmp_path / "model" / "features").exists()
     (tmp_path / "model" / "features").mkdir()
     (tmp_path / "model" / "features" / "mine.txt").write_text("mine")
     with pytest.raises(OptionError, match="also holds features"):
-        hs.fit_dataset(hs.open_dataset(kept[0]), OPTIONS).save(tmp_path / "model")
+        hs.fit_dataset(hs.open_dataset(kept[0]), OPTIONS).save(tmp_path / "model", overwrite=True)
 
 
 @pytest.mark.parametrize(
