@@ -63,6 +63,27 @@ def test_update_gives_the_model_that_always_had_them(run, setting, tmp_path):
     assert contents(tmp_path / "new") == contents(setting / "all-model")
 
 
+def test_a_model_that_may_only_be_read_is_changed_elsewhere(run, setting, tmp_path, monkeypatch):
+    """With -o nothing is written beside the model; without it that is refused before the work."""
+    shutil.copytree(setting / "few-model", tmp_path / "read-only" / "model")
+    shutil.copytree(setting / "customer", tmp_path / "customer")
+    access, model = os.access, tmp_path / "read-only" / "model"
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: access(path, mode) and not (Path(path) == model.parent and mode & os.W_OK)
+    )
+    status, _, err = run("update", model, tmp_path / "customer", "-o", tmp_path / "more")
+    assert status == 0, err
+    assert contents(tmp_path / "more") == contents(setting / "all-model")
+    status, _, err = run("forget", tmp_path / "more", tmp_path / "customer", "-o", tmp_path / "fewer")
+    assert status == 0, err
+    assert contents(tmp_path / "fewer") == contents(setting / "few-model")
+    for command in (("update", model, tmp_path / "customer"), ("forget", model, "*.jpg"), ("embed", setting / "few")):
+        output = () if command[0] != "embed" else ("-o", model.parent / "features")
+        status, _, err = run(*command, *output)
+        assert status == 2
+        assert f": nothing can be written in {model.parent}" in err
+
+
 def test_a_new_class_is_told(run, setting, tmp_path):
     write_photos(tmp_path / "more", 4, ("disc", "stripes", "dots"), seed=5)
     shutil.rmtree(tmp_path / "more" / "disc")

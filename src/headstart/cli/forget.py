@@ -34,9 +34,7 @@ def forget(
     from headstart.classifier.forget import forget_images
     from headstart.model.folder_files import check_output_folder
 
-    check_output_folder(model)
-    if output is not None:
-        check_output_folder(output)
+    check_output_folder(model if output is None else output)
     with quiet_frameworks():
         done = forget_images(Path(model), images, output, workers=workers)
     run = done.result.model.run

@@ -54,9 +54,7 @@ def update(
     from headstart.model.folder_files import check_output_folder
 
     start = time.perf_counter()
-    check_output_folder(model)
-    if output is not None:
-        check_output_folder(output)
+    check_output_folder(model if output is None else output)
     options = open_kept(Path(model)).run.get("options") or {}
     dataset = open_dataset(data, reading.read_options(str(options.get("group_by", "auto"))))
     save_memory(len(dataset))
