@@ -115,6 +115,14 @@ def test_images_are_labelled_accepted_and_undone_by_keys(page, studio):
     assert studio.undos == []
 
 
+def test_a_change_is_undone_before_the_page_has_read_anew(page, studio):
+    click(page, tile(page, 0))
+    keys(page, "2", "u")
+    wait_for(lambda: heard(page).startswith("Undone"))
+    assert labels_are(studio, n0="ants")
+    assert studio.undos == []
+
+
 def test_ranges_and_single_images_are_selected_and_labelled_at_once(page, studio):
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
