@@ -161,6 +161,14 @@ def test_an_indicator_matrix_keeps_its_columns(images):
     assert classifier.score(paths, matrix) > 0.8
 
 
+def test_a_matrix_with_a_column_that_the_fit_left_out_is_evaluated(images):
+    paths, labels = images[0], images[1]
+    matrix = np.array([["stripes" in held, False, "disc" in held] for held in labels]).astype(int)
+    classifier = ImageClassifier(**OPTIONS).fit(paths, matrix)
+    assert classifier.classes_.tolist() == [0, 2]
+    assert classifier.score(paths, matrix) == classifier.score(paths, matrix[:, [0, 2]])
+
+
 def test_a_table_is_found_to_be_multi_label(labelled):
     classifier = ImageClassifier(**OPTIONS, target_precision=0.8).fit(labelled)
     assert classifier.classes_.tolist() == ["disc", "square", "stripes"]

@@ -13,7 +13,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from headstart.data import ReadOptions, as_dataset, concatenate, from_images, open_dataset
 from headstart.data.class_names import with_class_names
 from headstart.data.label_cells import LabelColumns
-from headstart.data.label_sets import label_sets
+from headstart.data.label_sets import label_matrix, label_sets
 from headstart.errors import DataError
 
 
@@ -113,7 +113,11 @@ def test_columns_with_ones_for_several_labels(tmp_path):
 def test_unknown_labels_in_a_text(tmp_path):
     dataset = read(tmp_path, table("a;b", "a;?", "?b;c", "?", "a;?a;b"))
     assert labels(dataset) == [("a", "b"), ("a",), ("c",), ("a", "b")]
-    assert [item.unknown for item in dataset.items] == [(), ("b", "c"), ("b",), ()]
+    assert [item.unknown for item in dataset.items] == [(), (), ("b",), ()]
+    assert [item.is_rest_unknown for item in dataset.items] == [False, True, False, False]
+    _, known = label_matrix(dataset.items, ("a", "b", "d"))  # d is named elsewhere
+    assert known.tolist() == [[True] * 3, [True, False, False], [True, False, True], [True] * 3]
+    assert dataset.label_summary.endswith("3 unknown cells")
     assert dataset.skip_counts == {"no label": 1}
 
 
@@ -159,7 +163,8 @@ def test_labels_are_renamed_merged_and_left_out(tmp_path):
     renamed = with_class_names(dataset, {"tabby": "cat", "siamese": "cat", "noise": ""})
     assert renamed.label_names == ("cat", "dog")
     assert labels(renamed) == [("cat", "dog"), ("cat",), (), ("cat",)]
-    assert [item.unknown for item in renamed.items] == [(), ("dog",), ("cat",), ()]
+    assert [item.unknown for item in renamed.items] == [(), (), ("cat",), ()]
+    assert [item.is_rest_unknown for item in renamed.items] == [False, True, False, False]
     (tmp_path / "names.csv").write_text("noise,\ntabby,cat\nsiamese,cat\n", "utf-8")
     opened = read(tmp_path, text, multi_label=True, classes=str(tmp_path / "names.csv"))
     assert labels(opened) == labels(renamed)

@@ -295,8 +295,11 @@ class ImageClassifier:
         rows, names = label_list(labels), self._predictor().model.classes
         if not any(isinstance(row, MatrixRow) for row in rows):
             return rows
-        if any(len(row.values) != len(names) for row in rows):
-            raise DataError(f"The labels have {len(rows[0].values)} columns, the model {len(names)} labels.")
+        columns = rows[0].columns
+        if len(columns) != len(names):
+            if set(names) <= {*map(class_name, columns)}:
+                return rows  # as fitted, with the columns that the fit left out
+            raise DataError(f"The labels have {len(columns)} columns, the model {len(names)} labels.")
         return [MatrixRow(names, row.values) if row.columns == tuple(range(len(names))) else row for row in rows]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from headstart.model.folder_files import FEATURES
 def read_part(path: Path) -> FeatureRows:
     """Read the rows in a folder of features, or those that a model keeps.
 
-    Raises OptionError for a model that keeps none, DataError for features that cannot be read, MissingExtraError.
+    Raises OptionError for a model that keeps none, ModelError for one of several labels, DataError for features that
+    cannot be read, MissingExtraError.
     """
     recover_folder(path)
     if not path.is_dir():
@@ -31,6 +32,7 @@ def read_part(path: Path) -> FeatureRows:
     if not (path / "config.json").exists():
         return read_rows(path)
     if not (path / FEATURES).is_dir() or (path / FEATURES).is_symlink():
+        read_model(path).require_one_label("making a model anew")
         raise OptionError(
             f"{path} keeps no features, so it cannot be made anew without its images; fit it again with "
             "headstart fit DATA --keep-features."

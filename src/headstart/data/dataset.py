@@ -26,7 +26,8 @@ class Item:
     image shares with others, such as a scene (None: unknown). ``key`` is the number by which the reader of the data
     set finds the image. ``folder`` is the folder in which the image lies, relative to that of its class where there are
     class folders, and empty where it lies right in that. In a multi-label dataset ``label`` is None, and ``labels`` are
-    the labels that hold of the image, ``unknown`` those of which it is not known (None and empty: unlabelled).
+    the labels that hold of the image, ``unknown`` those of which it is not known (None and empty: unlabelled);
+    ``is_rest_unknown`` says that of all others it is not known either, whichever table or model names them.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Item:
     folder: str = ""
     labels: tuple[str, ...] | None = None
     unknown: tuple[str, ...] = ()
+    is_rest_unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ class Dataset:
         labelled = [item for item in self.items if item.labels is not None]
         each = sum(len(item.labels or ()) for item in labelled) / max(1, len(labelled))
         without = sum(not item.labels for item in labelled)
-        unknown = sum(len(item.unknown) for item in labelled)
+        unknown = sum(
+            len(self.label_names) - len(item.labels or ()) if item.is_rest_unknown else len(item.unknown)
+            for item in labelled
+        )
         cells = f", {unknown} unknown cell{'' if unknown == 1 else 's'}" if unknown else ""
         labels, images = len(self.label_names), "image" if without == 1 else "images"
         return (

@@ -148,8 +148,8 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
     return separator if number is not None or options.multi_label or declared else None
 
 
-def resolve(columns: LabelColumns, cells: Sequence[LabelCell]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the names of all labels, sorted, and of each cell the labels that are not known. Raises DataError."""
+def label_names(columns: LabelColumns, cells: Sequence[LabelCell]) -> tuple[str, ...]:
+    """Return the names of all labels, sorted. Raises DataError."""
     uri = columns.uri
     in_cells = {name for cell in cells for name in (*cell.present, *cell.unknown)}
     names = sorted(in_cells.union(map(to_nfc, columns.one_hot)))
@@ -159,10 +159,7 @@ def resolve(columns: LabelColumns, cells: Sequence[LabelCell]) -> tuple[tuple[st
         raise DataError(f"{uri} is read as multi-label, and no label holds of any image; check its label column.")
     if len(names) * len(cells) > MAX_CELLS:
         raise DataError(f"{uri} has {len(cells):,} images of {len(names):,} labels, more than {MAX_CELLS:,} cells.")
-    unknown = [
-        tuple(name for name in names if name not in cell.present) if cell.rest else cell.unknown for cell in cells
-    ]
-    return tuple(names), unknown
+    return tuple(names)
 
 
 def check_single(uri: str, labels: Counter[str]) -> list[str]:

@@ -107,4 +107,6 @@ def label_matrix(items: Sequence[Item], names: Sequence[str]) -> tuple[NDArray[n
     for row, item in enumerate(items):
         values[row, [place[name] for name in item.labels or () if name in place]] = True
         known[row, [place[name] for name in item.unknown if name in place]] = False
+        if item.is_rest_unknown:
+            known[row] = values[row]
     return values, known

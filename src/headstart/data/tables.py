@@ -22,7 +22,7 @@ from headstart.data.label_cells import (
     columns_of,
     find_separator,
     is_one_hot,
-    resolve,
+    label_names,
 )
 from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import ReadOptions, Source
@@ -103,9 +103,9 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         raise DataError(f"No row of {uri} names an image and its label ({counts}{first}); {mend}.")
     notes = (*table.notes, *_skipped_notes(uri, skipped))
     labels: Counter[str] = Counter(item.label for item in items if item.label is not None)
-    label_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     if separator is not None:
-        label_names, items = _with_labels(label_columns, items, rows.cells)
+        names, items = _with_labels(label_columns, items, rows.cells)
     elif options.layout != "image":
         notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
     readers = rows.readers
@@ -119,7 +119,7 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         "" if table.images is not None else files.folder,
         _describe(columns, separator),
         notes,
-        label_names=label_names,
+        label_names=names,
     )
 
 
@@ -183,11 +183,11 @@ def _with_labels(
     columns: LabelColumns, items: Sequence[Item], cells: Sequence[LabelCell]
 ) -> tuple[tuple[str, ...], list[Item]]:
     """Return the names of the labels of a multi-label table, and its items with their labels. Raises DataError."""
-    names, unknown = resolve(columns, cells)
+    names = label_names(columns, cells)
     check_numbers(columns.uri, names)
     labelled = [
-        replace(item, labels=tuple(sorted(cell.present)), unknown=lacking)
-        for item, cell, lacking in zip(items, cells, unknown, strict=True)
+        replace(item, labels=tuple(sorted(cell.present)), unknown=cell.unknown, is_rest_unknown=cell.rest)
+        for item, cell in zip(items, cells, strict=True)
     ]
     return names, labelled
 
