@@ -32,7 +32,7 @@ from headstart.classifier.notes import (
 )
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice
-from headstart.classifier.run_info import RunInfo
+from headstart.classifier.run_info import RunInfo, left_out
 from headstart.data import Dataset
 from headstart.features import Features
 from headstart.features.features import Extract, Progress, embed_by_content
@@ -107,9 +107,7 @@ class FitResult:
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """The path of all that was skipped or could not be read, and why: the rows of ``skipped.csv``."""
-        dataset, features = self.data.dataset, self.data.features
-        skipped = tuple((item.path, item.reason) for item in dataset.skipped)
-        return skipped + tuple((image.path, image.reason) for image in (*dataset.quarantined, *features.quarantined))
+        return left_out(self.data.dataset, self.data.features)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
         """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too.

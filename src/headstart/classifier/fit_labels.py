@@ -17,7 +17,7 @@ from headstart.classifier.embedded import EmbeddedImages, embed_images, training
 from headstart.classifier.make_model import golden_images_of
 from headstart.classifier.notes import label_notes, rounding_notes
 from headstart.classifier.options import FitOptions
-from headstart.classifier.run_info import backbone_used, fingerprint, images_used, rounding_of, versions
+from headstart.classifier.run_info import backbone_used, fingerprint, images_used, left_out, rounding_of, versions
 from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features.features import Extract, Progress, embed_by_content
@@ -58,9 +58,7 @@ class MultiLabelFitResult:
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
         """The path of all that was skipped or could not be read, and why: the rows of ``skipped.csv``."""
-        dataset, features = self.images.dataset, self.images.features
-        skipped = tuple((item.path, item.reason) for item in dataset.skipped)
-        return skipped + tuple((image.path, image.reason) for image in (*dataset.quarantined, *features.quarantined))
+        return left_out(self.images.dataset, self.images.features)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
         """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector
 from headstart.heads.selection import SelectedHead
 from headstart.images.decoding import decode
+from headstart.images.preprocess import Preprocess
 from headstart.model.golden import GoldenImages
 from headstart.model.model import HASH_BYTES, GoldenSample, Model, describe_backbone
 from headstart.stats.conformal import ConformalThresholds
@@ -65,9 +66,7 @@ def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
     images = rendered_images()
     sources = [images.read(i) for i in range(len(images))]
     vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
-    size, samples = preprocess.min_size, preprocess.sample_range
-    scaled = preprocess.is_scaled
-    pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
+    pixels = _pixels(sources, preprocess)
     return GoldenImages(
         pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
     )
@@ -84,8 +83,12 @@ def golden_images_of(
     preprocess, (head, ood) = backbone.preprocess, parts
     rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
     sources = (dataset.read(int(i)) for i in features.index[rows])
-    size, samples = preprocess.min_size, preprocess.sample_range
-    scaled = preprocess.is_scaled
-    pixels = [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]
+    pixels = _pixels(sources, preprocess)
     vectors = features.matrix(head.taps, rows)
     return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), features.runtime.precision)
+
+
+def _pixels(sources: Iterable[bytes | NDArray[np.uint8]], preprocess: Preprocess) -> list[NDArray[np.uint8]]:
+    """Decode and prepare images as a model gets them."""
+    size, samples, scaled = preprocess.min_size, preprocess.sample_range, preprocess.is_scaled
+    return [preprocess(decode(source, min_size=size, sample_range=samples, scaled=scaled)) for source in sources]

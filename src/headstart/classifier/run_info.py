@@ -135,6 +135,12 @@ def images_used(dataset: Dataset, features: Features, split: Split | LabelSplit)
     }
 
 
+def left_out(dataset: Dataset, features: Features) -> tuple[tuple[str, str], ...]:
+    """Return the path of all that was skipped or could not be read, and why: the rows of ``skipped.csv``."""
+    skipped = tuple((item.path, item.reason) for item in dataset.skipped)
+    return skipped + tuple((image.path, image.reason) for image in (*dataset.quarantined, *features.quarantined))
+
+
 def backbone_used(backbone: Backbone, scaling: InputScaling | None) -> dict[str, Any]:
     """Return what is recorded of the backbone, and of its scaling where that was open."""
     return {

@@ -13,6 +13,7 @@ from headstart.cli.evaluation_output import (
     print_confusion,
     print_evaluation,
     print_model_comparison,
+    training_image_notes,
 )
 from headstart.cli.label_output import evaluate_labels
 from headstart.cli.options import (
@@ -141,15 +142,7 @@ def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
 def _print_training_images(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:
     """Warn of images that a model was trained on."""
     for name, evaluation in zip(models, evaluations, strict=True):
-        if evaluation.training_images:
-            count, total = evaluation.training_images, len(evaluation.predictions)
-            print(
-                line(
-                    f"note: {'All' if count == total else count} of these {total} images are training images of "
-                    f"{name}; how well it predicts them says nothing about new images."
-                ),
-                file=sys.stderr,
-            )
+        print_notes(training_image_notes(name, evaluation))
 
 
 def _print_unknown_classes(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:

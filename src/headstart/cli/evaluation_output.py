@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from headstart.compare import ModelComparison
     from headstart.compare.models import ModelDifference
     from headstart.model import Evaluation
+    from headstart.model.label_predictions import MultiLabelEvaluation
     from headstart.stats.classification import ClassificationMetrics
 
 MAX_ERRORS = 10
 MAX_WEAK = 3
+
+
+def training_image_notes(model: str, evaluation: Evaluation | MultiLabelEvaluation) -> list[str]:
+    """Warn of images that a model was trained on."""
+    count, total = evaluation.training_images, len(evaluation.predictions)
+    if not count:
+        return []
+    return [
+        f"{'All' if count == total else count} of these {total} images are training images of {model}; how well it "
+        "predicts them says nothing about new images."
+    ]
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.config import option_sources
-from headstart.cli.fit_labels import LabelTargetFlags, fit_labels
+from headstart.cli.fit_labels import LabelTargetFlags, fit_labels, with_sources
 from headstart.cli.fit_output import print_fit, print_preview, summary
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.open_report import show
@@ -344,7 +343,7 @@ def fit_and_write(
             )
         if refine is not None:
             result = refine(result)
-    result = _with_sources(result)
+    result = replace(result, model=with_sources(result.model))
     folder = Path(result.save(output, overwrite=run.overwrite))
     from headstart import report
 
@@ -367,14 +366,6 @@ def fit_and_write(
         show(Path(page))
     if run.strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)
-
-
-def _with_sources(result: FitResult) -> FitResult:
-    """Record which options came from a file or from the environment."""
-    sources = option_sources.get()
-    if not sources:
-        return result
-    return replace(result, model=replace(result.model, run={**result.model.run, "options_from": dict(sources)}))
 
 
 def _parse_validation(value: str | None) -> str | float | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from headstart.classifier import FitOptions
     from headstart.cli.fit import FitFlags, FitRunOptions
     from headstart.data import Dataset
+    from headstart.model.model import Model
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class LabelTargetFlags:
     ] = None
 
 
+def with_sources(model: Model) -> Model:
+    """Record in a model which options came from a file or from the environment."""
+    sources = option_sources.get()
+    return replace(model, run={**model.run, "options_from": dict(sources)}) if sources else model
+
+
 def fit_labels(
     dataset: Dataset, options: FitOptions, flags: FitFlags, messages: Messages, run: FitRunOptions, start: float
 ) -> None:
@@ -45,10 +52,7 @@ def fit_labels(
         raise OptionError("There is no report of several labels an image yet; leave --open out.")
     with quiet_frameworks(), messages.bar("Reading features") as bar:
         result = fit_multi_label(dataset, options, progress=bar)
-    sources = option_sources.get()
-    if sources:
-        fitted = {**result.model.run, "options_from": dict(sources)}
-        result = replace(result, model=replace(result.model, run=fitted))
+    result = replace(result, model=with_sources(result.model))
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
     quarantined = result.model.run["images"]["quarantined"]
     if not flags.as_json:

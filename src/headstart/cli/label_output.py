@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from headstart.cli.evaluation_output import training_image_notes
 from headstart.cli.fit_output import TITLES
 from headstart.cli.terminal import (
     MAX_SET,
@@ -119,16 +120,7 @@ def evaluate_labels(
         evaluation: Any = predictor.evaluate(dataset, progress=bar)
     quarantined = evaluation.predictions.quarantined
     print_quarantined([vars(image) for image in quarantined])
-    if evaluation.training_images:
-        count, total = evaluation.training_images, len(evaluation.predictions)
-        which = "All" if count == total else str(count)
-        print_notes(
-            [
-                f"{which} of these {total} images are training images of the model; how well it predicts them says "
-                "nothing about new images."
-            ]
-        )
-    print_notes([*evaluation.predictions.notes, *evaluation.missed_targets])
+    print_notes([*training_image_notes(model, evaluation), *evaluation.predictions.notes, *evaluation.missed_targets])
     if form.as_json:
         print_json({"model": model, **evaluation.to_dict()})
     elif form.as_csv:

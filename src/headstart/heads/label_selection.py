@@ -152,18 +152,15 @@ class _Trial:
         rows = rows[rows < images]
         values, known = self.targets.values[rows], self.targets.known[rows]
         smoothed = platt_targets(values, known, self.targets.groups[rows])
-        best: list[tuple[Array, Platt]] = []
-        losses = np.empty((len(PENALTIES), values.shape[1]))
-        for i, of_penalty in enumerate(scores):
-            platt = fit_platt(of_penalty, smoothed, known)
-            losses[i] = _mean_loss(platt.logits(of_penalty), smoothed, known)
-            best.append((of_penalty, platt))
+        platts = [fit_platt(of_penalty, smoothed, known) for of_penalty in scores]
+        logits = (platt.logits(of_penalty) for platt, of_penalty in zip(platts, scores, strict=True))
+        losses = np.stack([_mean_loss(of_penalty, smoothed, known) for of_penalty in logits])
         chosen, columns = losses.argmin(axis=0), np.arange(values.shape[1])
         platt = Platt(
-            np.array([best[i][1].slopes[c] for c, i in enumerate(chosen)]),
-            np.array([best[i][1].offsets[c] for c, i in enumerate(chosen)]),
+            np.stack([platt.slopes for platt in platts])[chosen, columns],
+            np.stack([platt.offsets for platt in platts])[chosen, columns],
         )
-        own = np.stack([best[i][0][:, c] for c, i in enumerate(chosen)], axis=1)
+        own = np.ascontiguousarray(scores[chosen, :, columns].T)
         is_right = ((platt.logits(own) > 0) == values) & known
         accuracies = is_right.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         penalties = np.array(PENALTIES)[chosen]

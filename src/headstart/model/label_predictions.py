@@ -54,7 +54,8 @@ class MultiLabelPredictions(Predictions):
 
     def names(self, i: int) -> list[str]:
         """Return the labels that are said to hold of image ``i``, most probable first."""
-        holds = self.decisions[i]
+        assert self.label_thresholds is not None
+        holds = self.label_thresholds.decide(self.probabilities[i])  # of one image: ``decisions`` are those of all
         return [self.classes[c] for c in self.ranking(i) if holds[c]]
 
     def prediction_set(self, i: int) -> list[str] | None:

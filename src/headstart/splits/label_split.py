@@ -12,7 +12,7 @@ from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.heads.label_ridge import LabelTargets
-from headstart.splits.groups import Groups
+from headstart.splits.groups import Groups, to_groups
 from headstart.splits.split import group_images, leak_notes
 
 Rows = NDArray[np.int64]
@@ -56,9 +56,7 @@ def split_labels(
     if validation is not None and not len(held_out):
         is_held_out = _hold_out_share(groups.index, values[train], float(validation), seed)
         held_out, train = train[is_held_out], train[~is_held_out]
-        index = np.unique(groups.index[~is_held_out], return_inverse=True)[1]
-        sizes = np.bincount(index)
-        groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
+        groups = to_groups(groups.index[~is_held_out], groups.method)
     chosen, left_out = _labels_to_learn(dataset, values[train] & known[train], ~values[train] & known[train])
     names = tuple(dataset.label_names[i] for i in chosen)
     targets = LabelTargets(values[np.ix_(train, chosen)], known[np.ix_(train, chosen)], groups.index)

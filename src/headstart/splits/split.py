@@ -71,9 +71,7 @@ def split_features(
     if validation is not None and not len(held_out):
         is_held_out = _hold_out_share(groups.index, labels, float(validation), seed)
         held_out, train, labels = train[is_held_out], train[~is_held_out], labels[~is_held_out]
-        index = np.unique(groups.index[~is_held_out], return_inverse=True)[1]
-        sizes = np.bincount(index)
-        groups = Groups(index, len(sizes), int(sizes.max()), groups.method)
+        groups = to_groups(groups.index[~is_held_out], groups.method)
     notes += _single_group_notes(classes, labels, groups.index)
     return Split(classes, train, held_out, labels, groups, tuple(notes))
 
