@@ -47,11 +47,18 @@ def test_maker_and_flags_are_those_of_the_first_processor(cpuinfo, maker, flags,
 
 def test_nothing_is_assumed_of_an_unknown_processor(cpuinfo, tmp_path):
     assert machine.processor() == ("", frozenset())  # no such file
-    (tmp_path / "cpuinfo").write_bytes(b"Features\t: fp asimd\xff\n")
+    (tmp_path / "cpuinfo").write_bytes(b"flags\t: fp ne\xff\n")
     machine.processor.cache_clear()
-    assert machine.processor() == ("", frozenset())
+    assert machine.processor() == ("", frozenset(["fp", "ne\ufffd"]))
     assert not machine.has_bf16()
     assert not machine.openblas_misses_avx512()
+
+
+def test_the_instructions_of_an_arm_processor_are_told_apart(cpuinfo, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd asimddp bf16 sve\n\nprocessor\t: 1\n")
+    assert machine.instruction_set() == "aarch64 asimd asimddp bf16 sve"
+    assert not machine.has_bf16()  # only that of x86 was measured
 
 
 @pytest.mark.skipif(not machine.openblas_misses_avx512(), reason="the processor has no AVX-512, or OpenBLAS knows it")

@@ -47,7 +47,8 @@ def cores() -> int:
 def processor() -> tuple[str, frozenset[str]]:
     """Return the processor's vendor, such as "AuthenticAMD", and its flags, such as "avx512f".
 
-    Read from /proc/cpuinfo; on other systems than Linux the vendor is empty and there are no flags.
+    Read from /proc/cpuinfo, which calls the flags "Features" on ARM and names no vendor there; on other systems than
+    Linux the vendor is empty and there are no flags.
     """
     try:
         with CPUINFO.open(encoding="utf-8", errors="replace") as file:
@@ -55,7 +56,7 @@ def processor() -> tuple[str, frozenset[str]]:
     except OSError:
         return "", frozenset()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
-    return fields.get("vendor_id", ""), frozenset(fields.get("flags", "").split())
+    return fields.get("vendor_id", ""), frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
 def instruction_set() -> str:

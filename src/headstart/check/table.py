@@ -9,7 +9,7 @@ from pathlib import Path
 from headstart.check.finding import Finding
 from headstart.data import Dataset
 from headstart.errors import OptionError
-from headstart.files import check_can_write, table_path, table_row, table_text, write_atomic
+from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -25,10 +25,8 @@ def check_table_file(file: str | os.PathLike[str]) -> str:
         raise OptionError(f"{file} must end in .csv or .tsv, so that headstart fit reads it as a table.")
     if os.path.lexists(file):
         raise OptionError(f"{file} exists, and may hold your corrections; give the table another name.")
-    try:
-        check_can_write(Path(file))
-    except PermissionError as error:
-        raise OptionError(f"Cannot write {file}: {error.strerror}; give the table another name.") from None
+    if reason := why_not_writable(Path(file)):
+        raise OptionError(f"Cannot write {file}: {reason}; give the table another name.")
     return delimiter
 
 

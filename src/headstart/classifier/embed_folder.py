@@ -32,7 +32,7 @@ from headstart.features.rows_folder import (
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import check_can_write, json_text, open_regular, write_atomic
+from headstart.files import json_text, open_regular, why_not_writable, write_atomic
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -164,10 +164,8 @@ def check_folder(folder: Path, options: FitOptions) -> None:
         raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
     if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
-    try:
-        check_can_write(folder)
-    except PermissionError as error:
-        raise OptionError(f"Cannot write features to {folder}: {error.strerror}; give another folder.") from None
+    if reason := why_not_writable(folder):
+        raise OptionError(f"Cannot write features to {folder}: {reason}; give another folder.")
     folder.mkdir(parents=True, exist_ok=True)
 
 

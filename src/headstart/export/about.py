@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ModelError, OptionError, untrusted
-from headstart.files import TEMPORARY, check_can_write, read_json, recover_folder
+from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
 from headstart.images.preprocess import Preprocess
 from headstart.model.model import Model
 from headstart.stats.decision import DecisionRule
@@ -133,11 +133,8 @@ def check_output_folder(folder: Path) -> Path:
     recover_folder(folder)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise OptionError(f"{folder} is not a folder; give another name with -o.")
-    try:
-        check_can_write(folder)
-    except PermissionError as error:
-        reason = f"{error.strerror}; give another name with -o"
-        raise OptionError(f"Cannot write the export to {folder}: {reason}.") from None
+    if reason := why_not_writable(folder):
+        raise OptionError(f"Cannot write the export to {folder}: {reason}; give another name with -o.")
     if not folder.exists() or not any(folder.iterdir()):
         return folder
     if not is_export(folder):

@@ -19,7 +19,6 @@ from headstart.export.formats import Format, Target
 from headstart.export.proof_set import ProofSet
 from headstart.export.skews import name_skew
 from headstart.model.model import GoldenSample
-from headstart.stats.decision import decide
 
 MAX_NAMED = 5  # files that cannot be read
 BATCH = 16  # files that are in memory at a time
@@ -166,9 +165,3 @@ def prove_on_data(
     if predict_decoded_in_full is not None:
         decoding = compare("decoding in full", names, joined["expected"], joined["full"], about.rule)
     return DataProof(dataset.uri, comparison, decoding, rows, joined["expected"], joined["found"], not_files)
-
-
-def changed_answers(proof: DataProof, about: About) -> list[int]:
-    """Return the rows of the dataset whose class changes."""
-    first, second = (decide(answers.probabilities, about.rule) for answers in (proof.expected, proof.found))
-    return [proof.rows[i] for i in np.flatnonzero(first != second).tolist()]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headstart.errors import ModelError, OptionError, one_line
 from headstart.features.rows_folder import is_rows_folder
-from headstart.files import TEMPORARY, check_can_write, read_json, recover_folder
+from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
 from headstart.images.snippet import SNIPPET_FILE
 from headstart.model.model import HASH_BYTES, Model
 
@@ -54,10 +54,8 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
             f"{target} is a model, but also holds {', '.join(foreign[:3])}{more}, which Headstart did not write; "
             "move that elsewhere, or give another name for the model."
         )
-    try:
-        check_can_write(target)
-    except PermissionError as error:
-        raise ModelError(f"Cannot write the model to {target}: {error.strerror}.") from None
+    if reason := why_not_writable(target):
+        raise ModelError(f"Cannot write the model to {target}: {reason}.")
     return target
 
 

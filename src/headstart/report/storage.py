@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ModelError, OptionError
-from headstart.files import check_can_write, open_regular, read_json, to_json, write_atomic
+from headstart.files import open_regular, read_json, to_json, why_not_writable, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
     SETS,
@@ -58,10 +58,8 @@ def check_page_file(file: str | os.PathLike[str]) -> Path:
         raise OptionError(f"{page} does not end in .html; give the report the name of a page.")
     if os.path.lexists(page) and not is_report_page(page):
         raise OptionError(f"{page} exists and is not a report of Headstart; give another name.")
-    try:
-        check_can_write(page)
-    except PermissionError as error:
-        raise OptionError(f"Cannot write {page}: {error.strerror}; give another name.") from None
+    if reason := why_not_writable(page):
+        raise OptionError(f"Cannot write {page}: {reason}; give another name.")
     return page
 
 

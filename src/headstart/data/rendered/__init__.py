@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Thread
 
 from headstart.errors import OptionError
-from headstart.files import TEMPORARY, check_can_write, sweep_unfinished
+from headstart.files import TEMPORARY, sweep_unfinished, why_not_writable
 
 NAMES = ("horses-or-humans",)
 CLASSES = ("horses", "humans")
@@ -76,10 +76,8 @@ def render(
         )
     if not 0 <= seed < 2**32:
         raise OptionError(f"Seed {seed} cannot be used; give a number from 0 to 4294967295.")
-    try:
-        check_can_write(target)
-    except PermissionError as error:
-        raise OptionError(f"Cannot write the sample to {target}: {error.strerror}; give another name.") from None
+    if reason := why_not_writable(target):
+        raise OptionError(f"Cannot write the sample to {target}: {reason}; give another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
