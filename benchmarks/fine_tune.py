@@ -1,12 +1,12 @@
 """Fine-tuning beside the frozen model: accuracy on images that had no part in it, and seconds.
 
-    python benchmarks/fine_tune.py [--seeds 5] [--epochs 5] [--tasks ants-bees,horse-or-human,rotation]
+    python benchmarks/fine_tune.py [--seeds 5] [--epochs 5] [--tasks ants-bees,horse-or-human,rotation] [--no-loops]
 
 MobileNetV2 (``timm:``, the shared weights). ``rotation`` is a task at which frozen features are weak: by how many
 quarter turns was the image rotated? (200 images of horse-or-human to train on, 100 others to evaluate on.) Arms: the
 frozen model; a plain PyTorch loop over all layers from a random head; the same loop from the frozen head; ``fine_tune``
-with its defaults but for the epochs (and without flips for the rotation), which may keep the frozen model. Needs the
-extras ``torch`` and ``timm``.
+with its defaults but for the epochs (and without flips for the rotation), which may keep the frozen model.
+``--no-loops`` leaves the plain loops out. Needs the extras ``torch`` and ``timm``.
 """
 
 from __future__ import annotations
@@ -146,8 +146,10 @@ def correct_predictions(result: hs.FitResult, dataset: hs.Dataset) -> np.ndarray
     return hs.Predictor(result.model).predict_dataset(dataset).is_correct
 
 
-def run_arms(data: Path, weights: Path, seed: int, epochs: int, *, flip: bool) -> tuple[dict[str, Run], str]:
-    """Run all arms with a seed; return them, and whether ``fine_tune`` kept the fine-tuned or the frozen model."""
+def run_arms(
+    data: Path, weights: Path, seed: int, epochs: int, *, flip: bool, loops: bool
+) -> tuple[dict[str, Run], str]:
+    """Run the arms with a seed; return them, and whether ``fine_tune`` kept the fine-tuned or the frozen model."""
     start = time.perf_counter()
     frozen = fit_frozen(data, weights, seed)
     fit_seconds = time.perf_counter() - start
@@ -156,12 +158,13 @@ def run_arms(data: Path, weights: Path, seed: int, epochs: int, *, flip: bool) -
     runs = {"frozen": Run(correct_predictions(frozen, held_out), fit_seconds)}
 
     classes, preprocess = frozen.model.classes, frozen.model.preprocess
-    train = load_images(dataset.split("train"), classes, preprocess)
-    validation = load_images(held_out, classes, preprocess)
-    for name, head in (("all layers, random head", None), ("all layers, frozen head", frozen.selected.head)):
-        torch.manual_seed(seed)
-        network = load_network(weights, len(classes), head)
-        runs[name] = run_plain_loop(network, train, validation, epochs, flip=flip)
+    if loops:
+        train = load_images(dataset.split("train"), classes, preprocess)
+        validation = load_images(held_out, classes, preprocess)
+        for name, head in (("all layers, random head", None), ("all layers, frozen head", frozen.selected.head)):
+            torch.manual_seed(seed)
+            network = load_network(weights, len(classes), head)
+            runs[name] = run_plain_loop(network, train, validation, epochs, flip=flip)
 
     start = time.perf_counter()
     config = FineTuneConfig(epochs=epochs, augmentation="light" if flip else "none")
@@ -171,12 +174,12 @@ def run_arms(data: Path, weights: Path, seed: int, epochs: int, *, flip: bool) -
     return runs, tuned.model.run["fine_tuning"]["kept"]
 
 
-def run_task(task: str, data: Path, weights: Path, seeds: int, epochs: int) -> list[dict[str, object]]:
-    """Run all arms with every seed, and print a JSON line for each; return a row for each arm."""
+def run_task(task: str, data: Path, weights: Path, seeds: int, epochs: int, *, loops: bool) -> list[dict[str, object]]:
+    """Run the arms with every seed, and print a JSON line for each; return a row for each arm."""
     arms: dict[str, list[Run]] = {}
     kept = []
     for seed in range(seeds):
-        runs, kept_model = run_arms(data, weights, seed, epochs, flip=task != "rotation")
+        runs, kept_model = run_arms(data, weights, seed, epochs, flip=task != "rotation", loops=loops)
         kept.append(kept_model)
         for name, run in runs.items():
             arms.setdefault(name, []).append(run)
@@ -217,12 +220,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--tasks", default="ants-bees,horse-or-human,rotation")
+    parser.add_argument("--no-loops", action="store_true", help="leave the plain loops out")
     arguments = parser.parse_args()
     weights = shared() / "weights" / "mobilenetv2-imagenet.safetensors"
     with Scratch() as scratch:
         for task in arguments.tasks.split(","):
             data = task_folder(task, scratch.path)
-            print_table(run_task(task, data, weights, arguments.seeds, arguments.epochs))
+            print_table(run_task(task, data, weights, arguments.seeds, arguments.epochs, loops=not arguments.no_loops))
 
 
 if __name__ == "__main__":
