@@ -20,6 +20,7 @@ from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
 from headstart.features.input_scaling import open_backbone
 from headstart.splits.groups import find_groups
+from headstart.splits.nearest import LIMIT, missing_index_notes
 from headstart.splits.pairs import DisjointSets
 
 MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")  # an image is unlike the others for that reason
@@ -51,7 +52,8 @@ def check_dataset(
     """Find the issues of a dataset.
 
     Features and image statistics are computed in one pass, or read from ``cache``. Images that could be crops of others
-    are read a second time. Raises DataError if no image can be read, and what ``features.embed`` raises.
+    are read a second time. Of more than ``splits.nearest.LIMIT`` images each is compared with its nearest neighbours
+    alone, which an index finds. Raises DataError if no image can be read, and what ``features.embed`` raises.
     """
     dataset.require_one_label("check")
     compute = compute or Compute()
@@ -60,6 +62,8 @@ def check_dataset(
     features = embed(dataset, network, compute, cache=cache, progress=progress)
     if not len(features.index):
         raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read; check the files.")
+    if len(features.index) > LIMIT:  # what an index finds depends on the order
+        features = features.by_content(dataset)
     duplicates, duplicate_sets = find_duplicates(dataset, features)
     groups = _find_groups(dataset, features, duplicate_sets)
     poor = list(find_quality_issues(dataset, features, network.preprocess.min_size))
@@ -73,6 +77,7 @@ def check_dataset(
     ]
     paths = [dataset.items[i].path for i in features.index]
     notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
+    notes = (*notes, *missing_index_notes(len(paths)))
     return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), features, notes)
 
 

@@ -10,18 +10,23 @@ if any of these holds, and images that are linked, directly or through others, f
    different classes ever are by chance (``splits.scenes``).
 
 Links of the last two kinds are followed from the most similar pair on, until a group is full.
+
+All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which an index
+finds (``splits.nearest``).
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
+from headstart.splits.nearest import METHOD, NearestIndex, is_searched, missing_index_notes, without
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -32,11 +37,12 @@ from headstart.splits.pairs import (
     tiles,
     unit_vectors,
 )
-from headstart.splits.scenes import Labels, compare_scenes, copy_edges
+from headstart.splits.scenes import Labels, compare_scenes, copy_edges, search_scenes
 
 DUPLICATE_CORRELATION = 0.98  # of 16 x 16 pixels; re-encoding and resizing keep it above 0.99
 MIN_CONTRAST = 30.0  # norm of 768 centred pixel values; below it an image is a plain area with noise
 MAX_SCENE_SHARE = 0.1  # a group that is linked by features holds at most this share of all images
+PIXEL_NEIGHBOURS = 8  # of each image that are compared by their pixels, where an index finds them
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,20 @@ def find_groups(
     [n, d] the vectors of the deepest tap, ``labels`` [n] the classes, from 0 on, or [n, k] which labels each has. A
     link of a copy or a scene is skipped if it would make a group of more than a tenth of the images or of more than
     half of a class. Groups that are too large cost a little data; groups that are too small make the measured accuracy
-    too high. All pairs are compared, ``tile`` x ``tile`` at a time.
+    too high. All pairs are compared, ``tile`` x ``tile`` at a time, up to ``nearest.LIMIT`` images; beyond, what is
+    found depends on the order of the images a little.
     """
     sets = duplicate_sets(content_hashes, tiny_images, tile)
-    scenes = compare_scenes(features, labels, tile)
+    is_indexed = is_searched(len(labels))
+    if is_indexed:
+        distinct = np.sort(np.unique(content_hashes, axis=0, return_index=True)[1])  # of equal files one
+        scenes = search_scenes(features, labels, distinct, tile)
+    else:
+        scenes = compare_scenes(features, labels, tile)
     merge(sets, copy_edges(tiny_images, scenes, sets.labels()), labels)
     merge(sets, scenes.edges, labels)
-    return to_groups(sets.labels(), f"pixels and features (cosine {scenes.threshold:.2f})")
+    method = f"pixels and features (cosine {scenes.threshold:.2f})" + METHOD * is_indexed
+    return replace(to_groups(sets.labels(), method), notes=missing_index_notes(len(labels)))
 
 
 def duplicate_sets(content_hashes: NDArray[np.uint8], tiny_images: NDArray[np.uint8], tile: int = TILE) -> DisjointSets:
@@ -100,6 +113,8 @@ def duplicate_pairs(tiny_images: NDArray[np.uint8], tile: int = TILE) -> NDArray
     all such pairs, which are n^2 / 2 for frames of a film, those of a maximum spanning forest are returned.
     """
     images = tiny_images.reshape(-1, 16, 16, 3)
+    if is_searched(len(images)):
+        return spanning_forest(_searched_duplicates(images), len(images))
 
     def edges() -> Iterator[NDArray[np.float64]]:
         for first, second in tiles(len(images), tile):
@@ -118,6 +133,12 @@ def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile
     """
     references, candidates = first.reshape(-1, 16, 16, 3), second.reshape(-1, 16, 16, 3)
     is_duplicate = np.zeros(len(second), bool)
+    if is_searched(len(first)) and len(second):
+        index = NearestIndex(_Pixels(references), _equal_pixels(references)[1])
+        for is_mirrored in (False, True):
+            cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1)[1]
+            is_duplicate |= cosines[:, 0] >= DUPLICATE_CORRELATION
+        return np.flatnonzero(is_duplicate)
     for columns in blocks(len(second), tile):
         pixels = _normalised_pixels(candidates[columns]).T
         for rows in blocks(len(first), tile):
@@ -138,9 +159,12 @@ def nearest_neighbours(
     """Return the indices [n, count] and cosine similarities [n, count] of the nearest images of other groups.
 
     The similarity is that of the vectors ``features`` [n, d], less their mean if ``centred``. Nearest first; where
-    there are fewer than ``count`` images of other groups, both are -1.
+    there are fewer than ``count`` images of other groups, both are -1. Where an index searches, the first image of each
+    group stands for it.
     """
     mean = mean_vector(features, tile) if centred else np.zeros(features.shape[1])
+    if is_searched(len(features)):
+        return _searched_neighbours(_UnitVectors(features, mean), groups, count)
     indices = np.full((len(features), count), -1)
     cosines = np.full((len(features), count), -1, np.float32)
     for rows in blocks(len(features), tile):
@@ -157,6 +181,66 @@ def nearest_neighbours(
             indices[rows] = np.take_along_axis(candidate_indices, order, axis=1)
     indices[cosines < -1] = -1
     return indices, np.maximum(cosines, -1)
+
+
+def _searched_neighbours(
+    vectors: _UnitVectors, groups: NDArray[np.integer], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what ``nearest_neighbours`` does, as an index finds it."""
+    rows = np.sort(np.unique(groups, return_index=True)[1])
+    found, similarity = NearestIndex(vectors, rows).search(vectors, np.arange(len(groups)), count + 1)
+    is_own = groups[found] == groups[:, None]  # at most once: that which stands for the image's group
+    indices, cosines = without(found, similarity, is_own)
+    return indices, np.maximum(cosines, -1)
+
+
+class _UnitVectors:
+    """Features [n, d] less ``mean``, of length 1."""
+
+    def __init__(self, features: AnyVectors, mean: NDArray[np.float64]) -> None:
+        self.features, self.mean = features, mean
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        return unit_vectors(self.features[rows], self.mean)
+
+
+class _Pixels:
+    """The pixels of images [n, 16, 16, 3] as vectors whose products are correlations; mirrored if ``is_mirrored``."""
+
+    def __init__(self, images: NDArray[np.uint8], is_mirrored: bool = False) -> None:
+        self.images = images[:, :, ::-1] if is_mirrored else images
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        return _normalised_pixels(self.images[rows])
+
+
+def _equal_pixels(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a number [n] for each distinct image of [n, 16, 16, 3], mirrored or not, and the first image of each.
+
+    The number of plain images, which correlate with nothing, is -1; they are not among the first.
+    """
+    hashes = np.empty((len(images), 16), np.uint8)
+    is_plain = np.zeros(len(images), bool)
+    for block in blocks(len(images), TILE):
+        is_plain[block] = ~_normalised_pixels(images[block]).any(axis=1)
+        for i, image in zip(range(block.start, block.stop), images[block], strict=True):
+            pixels = min(image.tobytes(), image[:, ::-1].tobytes())
+            hashes[i] = np.frombuffer(hashlib.blake2b(pixels, digest_size=16).digest(), np.uint8)
+    _, first, ids = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
+    return np.where(is_plain, -1, ids.reshape(-1)), np.sort(first[~is_plain[first]])
+
+
+def _searched_duplicates(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
+    """Yield edges (first, second, correlation) [m, 3] between near duplicates: of equal pixels, then by an index."""
+    ids, rows = _equal_pixels(images)
+    order = np.argsort(ids, kind="stable")
+    is_equal = (ids[order[1:]] == ids[order[:-1]]) & (ids[order[1:]] >= 0)
+    yield np.stack([order[:-1], order[1:], np.ones(len(order) - 1)], axis=1)[is_equal]
+    index = NearestIndex(_Pixels(images), rows)
+    for is_mirrored in (False, True):
+        found, cosines = index.search(_Pixels(images, is_mirrored), rows, PIXEL_NEIGHBOURS)
+        places, ranks = np.nonzero((cosines >= DUPLICATE_CORRELATION) & (found != rows[:, None]))
+        yield np.stack([rows[places], found[places, ranks], cosines[places, ranks]], axis=1)
 
 
 def merge(sets: DisjointSets, edges: NDArray[np.float64], labels: Labels) -> None:
@@ -201,6 +285,13 @@ def _normalised_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     # A nearly uniform image (a placeholder, a black frame) correlates with nothing: its pattern is noise.
     normalised: NDArray[np.float32] = np.where(norm > MIN_CONTRAST, pixels / np.maximum(norm, 1), 0)
     return normalised
+
+
+def group_members(groups: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+    """Return the images of each of the ``groups`` [n], in order."""
+    order = np.argsort(groups, kind="stable")
+    names, starts = np.unique(groups[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
 
 
 def to_groups(ids: NDArray[np.integer], method: str) -> Groups:

@@ -12,7 +12,7 @@ from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.heads.label_ridge import LabelTargets
-from headstart.splits.groups import Groups, to_groups
+from headstart.splits.groups import Groups, group_members, to_groups
 from headstart.splits.split import group_images, leak_notes
 
 Rows = NDArray[np.int64]
@@ -97,12 +97,13 @@ def _hold_out_share(groups: Rows, values: NDArray[np.bool_], share: float, seed:
     is_held_out = np.zeros(len(groups), bool)
     cells = np.column_stack([values, np.ones(len(values), bool)]).astype(np.int64)  # and of all images
     totals, taken = cells.sum(axis=0), np.zeros(cells.shape[1], np.int64)
+    members_of = group_members(groups)
     for group in np.random.default_rng(seed).permutation(np.unique(groups)):
-        members = groups == group
+        members = members_of[int(group)]
         new = cells[members].sum(axis=0)
         has = new > 0
         if (taken + new <= np.maximum(share * totals, 1))[has].all() and (taken + new < totals)[has].all():
-            is_held_out |= members
+            is_held_out[members] = True
             taken += new
     if not is_held_out.any():
         raise DataError(f"No group of images is small enough to hold out {share:.0%}; give --validation a dataset.")

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
 from headstart.splits.copies import copy_correlations
+from headstart.splits.nearest import NearestIndex
 from headstart.splits.pairs import blocks, edges_above, spanning_forest, tiles, unit_vectors
 
 # How these were chosen, and on what: docs/explanation/honest-accuracy.md.
 CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
 MAX_COSINE = 0.8  # from here on two images are of one scene, whatever chance does
 NEIGHBOURS = 5  # of each image are compared as copies
+LINKED = 16  # nearest neighbours of each image that may be linked, where an index finds them
 COPY_CORRELATION = 0.88  # of an augmented copy's 16 x 16 pixels with the image
 LABEL_PENALTY = 1.0  # images: so much the features of a label are drawn to those of all images
 CHANCE_PAIRS = 500  # of images of different classes, on which the correlation by chance is measured
@@ -78,11 +80,29 @@ def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
             yield edges_above(np.where(is_same, cosine, -2), bound, first, second)
 
     forest = spanning_forest(edges(), count)
-    chance = _chance(nearest.other_cosines[nearest.others >= 0])
-    threshold = min(CHANCE_FACTOR * chance, MAX_COSINE) if chance > 0 else MAX_COSINE
-    candidates = _candidates(nearest, labels, threshold)
+    threshold = _threshold(nearest.other_cosines[nearest.others >= 0])
+    candidates = _candidates(nearest.indices, nearest.cosines, labels, threshold)
     others = np.stack([np.arange(count), nearest.others], axis=1)[nearest.others >= 0]
     return Scenes(threshold, forest[forest[:, 2] >= threshold], candidates, others)
+
+
+def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64], tile: int) -> Scenes:
+    """Compare the residuals of the images ``rows`` [m] with those of their nearest neighbours alone, found by an index.
+
+    Chance is measured on ``tile`` of them, each compared with all. Else this is ``compare_scenes``.
+    """
+    residuals = _Residuals(features, labels, tile)
+    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), tile)).astype(int))]
+    others, other_cosines = _nearest_of_other_classes(residuals, labels, sample, rows, tile)
+    threshold = _threshold(other_cosines[others >= 0])
+    indices, cosines = np.full((len(labels), LINKED), -1), np.full((len(labels), LINKED), -2, np.float32)
+    indices[rows], cosines[rows] = NearestIndex(residuals, rows).neighbours(LINKED)
+    is_linked = (cosines >= threshold) & _neighbours_may_be_one_scene(labels, indices)
+    images, ranks = np.nonzero(is_linked)
+    edges = np.stack([images, indices[images, ranks], cosines[images, ranks]], axis=1)
+    candidates = _candidates(indices[:, :NEIGHBOURS], cosines[:, :NEIGHBOURS], labels, threshold)
+    pairs = np.stack([sample, others], axis=1)[others >= 0]
+    return Scenes(threshold, spanning_forest([edges], len(labels)), candidates, pairs)
 
 
 def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -195,22 +215,46 @@ def _largest_of_other_classes(
     return largest
 
 
+def _nearest_of_other_classes(
+    residuals: _Residuals, labels: Labels, sample: NDArray[np.int64], rows: NDArray[np.int64], tile: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the nearest image of another class among ``rows`` of each in ``sample`` [m], or -1, and its cosine."""
+    vectors = residuals[sample]
+    nearest, cosines = np.full(len(sample), -1), np.full(len(sample), -2, np.float32)
+    for block in blocks(len(rows), tile):
+        is_same = may_be_one_scene(labels[sample], labels[rows[block]])
+        cosine = np.where(is_same, -2, vectors @ residuals[rows[block]].T)
+        best = cosine.argmax(axis=1)
+        value = np.take_along_axis(cosine, best[:, None], axis=1)[:, 0]
+        is_nearer = value > cosines
+        nearest, cosines = np.where(is_nearer, rows[block][best], nearest), np.where(is_nearer, value, cosines)
+    return nearest, cosines
+
+
+def _threshold(largest: NDArray[np.float32]) -> float:
+    """Return the cosine from which on images are of one scene, from those with the nearest image of another class."""
+    chance = _chance(largest)
+    return min(CHANCE_FACTOR * chance, MAX_COSINE) if chance > 0 else MAX_COSINE
+
+
 def _chance(largest: NDArray[np.float32]) -> float:
     """Return the cosine of chance, from the largest cosine [n] of each image with an image of another class."""
     return float(np.median(largest)) if len(largest) else -2.0
 
 
-def _candidates(nearest: _Nearest, labels: Labels, threshold: float) -> NDArray[np.int64]:
-    """Return the pairs [m, 2] of each image and its nearest neighbours that may be copies.
+def _candidates(
+    indices: NDArray[np.int64], cosines: NDArray[np.float32], labels: Labels, threshold: float
+) -> NDArray[np.int64]:
+    """Return the pairs [m, 2] of each image and its nearest neighbours ``indices`` [n, NEIGHBOURS] that may be copies.
 
     They are as similar as images are by chance, and not linked as one scene. In a class of few images residuals point
     away from each other whatever the images show; there all pairs are taken. Pairs are in the order of their second
     image, whose templates are then cut only once.
     """
-    is_linked = (nearest.cosines >= threshold) & _neighbours_may_be_one_scene(labels, nearest.indices)
-    is_candidate = (nearest.cosines >= threshold / CHANCE_FACTOR) & (nearest.indices >= 0) & ~is_linked
+    is_linked = (cosines >= threshold) & _neighbours_may_be_one_scene(labels, indices)
+    is_candidate = (cosines >= threshold / CHANCE_FACTOR) & (indices >= 0) & ~is_linked
     rows, ranks = np.nonzero(is_candidate)
-    pairs = [np.stack([rows, nearest.indices[rows, ranks]], axis=1)]
+    pairs = [np.stack([rows, indices[rows, ranks]], axis=1)]
     for members in _members(labels):
         if 1 < len(members) <= NEIGHBOURS + 1:
             pairs.append(members[np.stack(np.triu_indices(len(members), 1), axis=1)])

@@ -17,10 +17,12 @@ from headstart.splits.groups import (
     duplicate_sets,
     duplicates_between,
     find_groups,
+    group_members,
     to_groups,
     ungrouped,
 )
 from headstart.splits.named import GroupBy, group_names, parse_group_by
+from headstart.splits.nearest import missing_index_notes
 from headstart.splits.scenes import Labels
 
 Rows = NDArray[np.int64]
@@ -98,10 +100,10 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     sets = duplicate_sets(hashes, tiny_images)
     known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
     ids = np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)])
-    method = "column" if by.kind == "auto" else by.method
+    method, missing = "column" if by.kind == "auto" else by.method, missing_index_notes(len(rows))
     if by.kind in ("auto", "column") or not is_unnamed.any():
         sets.union_equal_rows(ids[:, None])
-        return to_groups(sets.labels(), method)
+        return replace(to_groups(sets.labels(), method), notes=missing)
     found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
     ids[is_unnamed] = len(known) + found.index
     sets.union_equal_rows(ids[:, None])
@@ -109,7 +111,7 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     why = what.get(by.kind, "have no EXIF time")
     note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
     method = f"{method}; others {found.method}" if known else found.method
-    return replace(to_groups(sets.labels(), method), notes=(note,))
+    return replace(to_groups(sets.labels(), method), notes=(note, *missing))
 
 
 def _why_unnamed(by: GroupBy, path: str) -> str:
@@ -177,13 +179,14 @@ def _hold_out_share(groups: Rows, labels: Rows, share: float, seed: int) -> NDAr
     is_held_out = np.zeros(len(groups), bool)
     totals = np.bincount(labels)
     held_out_counts = np.zeros(len(totals))
+    members_of = group_members(groups)
     for group in np.random.default_rng(seed).permutation(np.unique(groups)):
-        members = groups == group
+        members = members_of[int(group)]
         counts = np.bincount(labels[members], minlength=len(totals))
         present = counts > 0
         new_counts = held_out_counts[present] + counts[present]
         if (new_counts <= np.maximum(share * totals[present], 1)).all() and (new_counts < totals[present]).all():
-            is_held_out |= members
+            is_held_out[members] = True
             held_out_counts += counts
     if not is_held_out.any():
         raise DataError(f"No group of images is small enough to hold out {share:.0%}; give --validation a dataset.")

@@ -1,0 +1,188 @@
+"""Nearest neighbours of many images by an index, beside the comparison of all pairs."""
+
+import numpy as np
+import pytest
+
+from headstart.heads.integers import IntegerVectors
+from headstart.splits import nearest
+from headstart.splits.groups import duplicate_pairs, duplicates_between, find_groups, nearest_neighbours
+from headstart.splits.nearest import NearestIndex
+from headstart.splits.pairs import DisjointSets
+from headstart.splits.split import _hold_out_share
+
+COUNT, WIDTH, BURSTS = 1200, 320, 100  # images, channels, and images with two more of their scene
+
+
+@pytest.fixture
+def indexed(monkeypatch):
+    """Take the index from 100 images on."""
+    pytest.importorskip("faiss", reason="needs faiss (extra index)")
+    monkeypatch.setattr(nearest, "LIMIT", 100)
+
+
+def random_images(count, seed=0):
+    """Images of 16 x 16 pixels [n, 768] without anything in common."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 768), np.uint8)
+
+
+def scenes(seed=0):
+    """Features, classes [n], tiny images and hashes of images, some of one scene and some copies of one another.
+
+    Returned in a random order, with the scene [n] of each.
+    """
+    rng = np.random.default_rng(seed)
+    spread = np.geomspace(1, 0.05, WIDTH)
+    own = rng.normal(size=(COUNT, WIDTH)) * spread
+    scene = np.arange(COUNT)
+    for further in (1, 2):
+        rows = np.arange(BURSTS) + further * BURSTS
+        own[rows] = own[:BURSTS] + 0.4 * own[rows]
+        scene[rows] = np.arange(BURSTS)
+    labels = scene % 6
+    features = (own + rng.normal(size=(6, WIDTH))[labels] * spread).astype(np.float32)
+    tiny = random_images(COUNT)
+    tiny[BURSTS : BURSTS + 20] = tiny[:20]  # equal pixels
+    tiny[BURSTS + 20 : BURSTS + 40] = tiny[20:40].reshape(-1, 16, 16, 3)[:, :, ::-1].reshape(20, 768)
+    tiny[BURSTS + 40 : BURSTS + 60] = np.clip(tiny[40:60].astype(int) + rng.integers(-6, 7, (20, 768)), 0, 255)
+    tiny[-5:] = 128  # plain
+    order = rng.permutation(COUNT)
+    hashes = rng.integers(0, 256, (COUNT, 32), np.uint8)
+    return features[order], labels[order], tiny[order], hashes, scene[order]
+
+
+def partition(index):
+    """The sets of images as a set of tuples."""
+    return {tuple(np.flatnonzero(index == i)) for i in np.unique(index)}
+
+
+class Rows:
+    """Vectors that are all in memory."""
+
+    def __init__(self, vectors):
+        self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    def __getitem__(self, rows):
+        return self.vectors[rows]
+
+
+def test_what_is_near_is_found_with_its_full_cosine_and_every_time(indexed):
+    features = scenes()[0]
+    vectors, rows = Rows(features), np.arange(COUNT)[::3]
+    indices, cosines = NearestIndex(vectors, rows).neighbours(4)
+    exact = vectors[rows] @ vectors[rows].T
+    np.fill_diagonal(exact, -2)
+    np.testing.assert_allclose(cosines, np.einsum("nd,nkd->nk", vectors[rows], vectors[indices]), atol=1e-6)
+    assert (np.diff(cosines, axis=1) <= 0).all()
+    assert not (indices == rows[:, None]).any()
+    near = exact.max(axis=1) > 0.7
+    assert near.sum() > 20
+    np.testing.assert_array_equal(indices[near, 0], rows[exact.argmax(axis=1)][near])
+    again = NearestIndex(vectors, rows).neighbours(4)
+    np.testing.assert_array_equal(again[0], indices)
+    np.testing.assert_array_equal(again[1], cosines)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_index_of_few_vectors_finds_what_there_is(indexed, count):
+    vectors = Rows(np.eye(8))
+    indices, cosines = NearestIndex(vectors, np.arange(count)).search(vectors, np.arange(8), 5)
+    assert (np.sort(indices, axis=1)[:, ::-1][:, :count] == np.arange(count)[::-1]).all()
+    assert (indices[:, count:] == -1).all()
+    assert (cosines[:, count:] == -2).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_by_an_index_are_those_of_all_pairs(indexed, monkeypatch, seed):
+    features, labels, tiny, hashes, scene = scenes(seed)
+    by_index = find_groups(hashes, tiny, features, labels)
+    assert by_index.method.endswith("by an index")
+    assert by_index.notes == ()
+    monkeypatch.setattr(nearest, "LIMIT", COUNT)
+    exact = find_groups(hashes, tiny, features, labels)
+    assert "index" not in exact.method
+    assert partition(by_index.index) == partition(exact.index)
+    assert len([group for group in partition(exact.index) if len(group) > 1]) >= BURSTS
+    assert all(len({scene[i] for i in group}) == 1 for group in partition(exact.index))
+
+
+def test_groups_of_several_labels_and_of_whole_numbers(indexed, monkeypatch):
+    features, labels, tiny, hashes, _ = scenes()
+    several = np.eye(6, dtype=bool)[labels] | (np.random.default_rng(0).random((COUNT, 6)) < 0.05)
+    integers = IntegerVectors(np.rint(features * 1024).astype(np.int16), np.full(WIDTH, -10))
+    found = find_groups(hashes, tiny, integers, several)
+    monkeypatch.setattr(nearest, "LIMIT", COUNT)
+    assert partition(found.index) == partition(find_groups(hashes, tiny, integers, several).index)
+
+
+def test_duplicates_are_those_of_all_pairs_mirrored_or_not(indexed, monkeypatch):
+    _, _, tiny, _, _ = scenes()
+    references, candidates = tiny[: COUNT // 2], tiny[COUNT // 2 :]
+
+    def sets():
+        found = DisjointSets(COUNT)
+        for first, second in duplicate_pairs(tiny)[:, :2].astype(int):
+            found.union(first, second)
+        return partition(found.labels())
+
+    by_index = sets(), duplicates_between(references, candidates)
+    monkeypatch.setattr(nearest, "LIMIT", COUNT)
+    exact = sets(), duplicates_between(references, candidates)
+    assert by_index[0] == exact[0]
+    assert len([group for group in exact[0] if len(group) > 1]) == 60
+    np.testing.assert_array_equal(by_index[1], exact[1])
+    assert len(exact[1]) > 10
+
+
+def test_plain_images_are_no_duplicates(indexed):
+    plain = np.full((150, 768), 100, np.uint8)
+    assert len(duplicate_pairs(plain)) == 0
+    assert len(duplicates_between(plain, plain)) == 0
+
+
+def test_a_thousand_equal_images_are_one_set(indexed):
+    tiny = np.concatenate([np.repeat(random_images(1), 1000, axis=0), random_images(200, seed=1)])
+    pairs = duplicate_pairs(tiny)
+    assert len(pairs) == 999
+    assert pairs[:, :2].max() == 999
+
+
+def test_neighbours_of_other_groups(indexed, monkeypatch):
+    features, _, _, _, scene = scenes()
+    groups = np.where(scene < 30, 0, np.arange(COUNT))
+    indices, cosines = nearest_neighbours(features, groups, 3)
+    assert not (groups[indices] == groups[:, None]).any()
+    assert (indices >= 0).all()
+    monkeypatch.setattr(nearest, "LIMIT", COUNT)
+    exact_indices, exact_cosines = nearest_neighbours(features, groups, 3)
+    alike = exact_cosines[:, 0] > 0.85  # by chance it is 0.62
+    assert alike.sum() > 100
+    np.testing.assert_array_equal(indices[alike, 0], exact_indices[alike, 0])
+    assert np.abs(cosines - exact_cosines).mean() < 0.02
+
+
+def test_without_faiss_all_pairs_are_compared_and_that_is_said(monkeypatch):
+    features, labels, tiny, hashes, _ = scenes()
+    exact = find_groups(hashes, tiny, features, labels)
+    monkeypatch.setattr(nearest, "LIMIT", COUNT - 1)
+    monkeypatch.setattr(nearest, "_faiss", lambda: None)
+    found = find_groups(hashes, tiny, features, labels)
+    np.testing.assert_array_equal(found.index, exact.index)
+    assert found.method == exact.method
+    assert exact.notes == ()
+    assert found.notes == (
+        "All pairs of 1,200 images were compared, which takes long. pip install 'headstart[index]' for an index, which "
+        "finds the same links in a fraction of the time.",
+    )
+
+
+def test_up_to_the_limit_nothing_is_searched(monkeypatch):
+    monkeypatch.setattr(nearest, "_faiss", lambda: pytest.fail("the index was taken"))
+    assert not nearest.is_searched(nearest.LIMIT)
+    assert nearest.missing_index_notes(nearest.LIMIT) == ()
+
+
+def test_a_share_is_held_out_of_many_groups_as_of_few():
+    groups = np.random.default_rng(0).integers(0, 30_000, 100_000)
+    is_held_out = _hold_out_share(groups, groups % 7, 0.2, 0)
+    assert 0.19 < is_held_out.mean() <= 0.2
+    assert not set(groups[is_held_out]) & set(groups[~is_held_out])
