@@ -22,6 +22,7 @@ from headstart.cli.options import (
     save_memory,
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
+from headstart.cli.worker_flags import WorkerFlags
 from headstart.machine import quiet_frameworks
 
 
@@ -33,15 +34,7 @@ def embed(
         str, common(metavar="TAPS", help="Further taps, with commas; auto: those of the backbone.")
     ] = "auto",
     group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
-    on: Annotated[
-        str | None,
-        common(
-            metavar="processes|ray", help="Cut the data into shards, and work on them in several processes or on Ray."
-        ),
-    ] = None,
-    address: Annotated[
-        str | None, common(metavar="HOST:PORT|auto", help="Ray cluster; by default Ray is started here. With --on ray.")
-    ] = None,
+    sharing: WorkerFlags = WorkerFlags(),
     reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
@@ -52,9 +45,8 @@ def embed(
     """Write the features of images, to fit later without them."""
     from headstart.classifier import FitOptions
     from headstart.classifier.embed_folder import EmbeddedFolder, embed_to_folder
-    from headstart.classifier.embed_sharded import Where, embed_sharded
+    from headstart.classifier.embed_sharded import embed_sharded
     from headstart.data import open_dataset
-    from headstart.scale.addresses import has_braces
 
     options = FitOptions(
         backbone=backbone,
@@ -66,8 +58,8 @@ def embed(
         decode=reading.decode,
     )
     result: EmbeddedFolder
-    if on is not None or address is not None or has_braces(data):
-        where = Where(on or "processes", run.workers, address)
+    where = sharing.where(data, run.workers)
+    if where is not None:
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
             result = embed_sharded(data, output, options, reading.read_options(group_by), where, progress=told)

@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli.fit_labels import LabelTargetFlags, fit_labels, with_sources
 from headstart.cli.fit_output import print_fit, print_preview, summary
+from headstart.cli.fit_sharded import fit_by_workers
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.open_report import show
 from headstart.cli.options import (
@@ -35,6 +36,7 @@ from headstart.cli.options import (
     save_memory,
 )
 from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
+from headstart.cli.worker_flags import WorkerFlags
 from headstart.errors import OptionError
 from headstart.machine import import_in_background, quiet_frameworks
 
@@ -213,6 +215,7 @@ class FitRunOptions(CachedRunOptions):
 def fit(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
+    sharing: WorkerFlags = WorkerFlags(),
     reading: DataFlags = DataFlags(),
     input_flags: InputFlags = InputFlags(),
     head: HeadFlags = HeadFlags(),
@@ -243,7 +246,14 @@ def fit(
         author=run.author,
         **vars(label_targets),
     )
-    if dry_run:
+    where = sharing.where(data, run.workers)
+    if where is not None and dry_run:
+        raise OptionError(
+            "--dry-run looks at the data in this process; leave --on and --address out, and give one file."
+        )
+    if where is not None:
+        fit_by_workers(data, reading, options, flags, messages, run, where)
+    elif dry_run:
         _preview(data, reading, options, flags, run)
     else:
         fit_and_write(data, reading, options, flags, messages, run, keep_features=reading.keep_features)

@@ -1,0 +1,130 @@
+"""``headstart fit --on``: the model of a fit by one process, whoever computes the features."""
+
+import json
+import tarfile
+
+import pytest
+from helpers.photos import write_photos
+from typer.testing import CliRunner
+
+from headstart.classifier import fit_sharded
+from headstart.classifier.embed_sharded import embed_sharded
+from headstart.classifier.fit_sharded import unfinished_folder
+from headstart.cli import app
+
+pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'headstart[tables]'")
+FIT = ("--backbone", "headstart-s", "--runtime", "onnxruntime")
+
+
+def fit(*arguments):
+    result = CliRunner().invoke(app, ["fit", *map(str, arguments), *FIT])
+    return result.exit_code, result.output
+
+
+def contents(model):
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config.pop("date", None)  # a model that keeps features has none
+    return (model / "model.onnx").read_bytes(), (model / "head.safetensors").read_bytes(), config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """24 images for training, 8 for validation, one of which is damaged."""
+    folder = tmp_path_factory.mktemp("fit") / "photos"
+    write_photos(folder / "train", 12)
+    write_photos(folder / "validation", 4, seed=1)
+    (folder / "validation" / "disc" / "000.jpg").write_bytes(b"damaged")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    model = tmp_path_factory.mktemp("whole") / "model"
+    status, output = fit(data, "-o", model, "--no-report", "--no-cache", "--keep-features")
+    assert status == 0, output
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--on", "processes", "--workers", "1"),
+        ("--on", "processes", "--workers", "2"),
+        pytest.param(("--on", "ray", "--workers", "2"), marks=pytest.mark.ray),
+    ],
+)
+def test_the_model_is_that_of_one_process(data, whole, more, tmp_path):
+    if "ray" in more:
+        pytest.importorskip("ray", reason="needs Ray: make scale installs it")
+    status, output = fit(data, "-o", tmp_path / "model", *more)
+
+    assert status == 0, output
+    assert "Report      none: the images are read by the workers alone" in output
+    assert "31 computed, 0 from the cache" in output
+    assert contents(tmp_path / "model") == contents(whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}  # nothing is left of the features
+    run, expected = (json.loads((m / "run.json").read_text("utf-8")) for m in (tmp_path / "model", whole))
+    for name in ("images", "groups", "classes", "accuracy", "candidates"):
+        assert run[name] == expected[name], name
+
+
+@pytest.mark.slow
+def test_archives_are_fitted_to_and_features_kept(data, whole, tmp_path):
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            for path in sorted(data.rglob("*.jpg"))[number::2]:
+                archive.add(path, path.relative_to(data))
+    status, output = fit(f"{tmp_path}/{{0..1}}.tar", "-o", tmp_path / "model", "--keep-features")
+
+    assert status == 0, output
+    assert contents(tmp_path / "model") == contents(whole)
+    assert (tmp_path / "model" / "features" / "features.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_fit_that_failed_goes_on_from_its_features(data, tmp_path, monkeypatch):
+    found = []
+
+    def embed(*args, **kwargs):
+        result = embed_sharded(*args, **kwargs)
+        found.append((result.found, result.shards))
+        return result
+
+    monkeypatch.setattr(fit_sharded, "embed_sharded", embed)
+    model = tmp_path / "model"
+    status, output = fit(data, "-o", model, "--on", "processes", "--group-by", "name:no-such-name-{#}")
+    assert status == 2, output
+    assert not model.exists()
+    (unfinished_folder(model) / "features.json").unlink()  # as if the driver had been killed
+    status, output = fit(data, "-o", model, "--on", "processes")
+
+    assert status == 0, output
+    assert found == [(0, found[0][1]), (found[0][1], found[0][1])]
+    assert not unfinished_folder(model).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--open",), "leave out --open"),
+        (("--dry-run",), "leave --on and --address out"),
+        (("--validation", "elsewhere"), "cannot be read by workers"),
+        (("--head", "mlp"), "give another --head"),
+        (("--views", "2"), "leave --views out"),
+        (("--group-by", "exif"), "are not kept"),
+        (("--target-recall", "0.9"), "leave it out"),
+        (("--on", "pigeons"), "choose one of processes, ray"),
+        (("--address", "auto"), "give --on ray too"),
+    ],
+)
+def test_what_workers_cannot_do_is_refused_before_the_work(data, tmp_path, more, told):
+    status, output = fit(data, "-o", tmp_path / "model", "--on", "processes", *more)
+
+    assert status == 2
+    assert told in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_a_pattern_needs_a_name():
+    assert "give one: -o MODEL" in fit("shards/{0..1}.tar")[1]
