@@ -60,16 +60,20 @@ def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
 
     They are spread over the training images, or rendered where the model is one of rows, which has no images.
     """
-    features, train, preprocess, taps = data.features, data.split.train, data.backbone.preprocess, selected.head.taps
+    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
     if data.golden is None:
         return golden_images_of(data.dataset, features, data.backbone, train, (selected.head, selected.ood))
-    images = rendered_images()
-    sources = [images.read(i) for i in range(len(images))]
-    vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
-    pixels = _pixels(sources, preprocess)
-    return GoldenImages(
-        pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
-    )
+    return rendered_golden(data.golden, (selected.head, selected.ood), preprocess, features.runtime.precision)
+
+
+def rendered_golden(
+    golden: Mapping[str, NDArray[np.float32]], parts: tuple[Head, OodDetector], preprocess: Preprocess, precision: str
+) -> GoldenImages:
+    """Return the rendered images, whose features by tap are ``golden``, and what a head and detector predict."""
+    images, (head, ood) = rendered_images(), parts
+    pixels = _pixels([images.read(i) for i in range(len(images))], preprocess)
+    vectors = np.concatenate([golden[tap] for tap in head.taps], axis=1)
+    return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), precision)
 
 
 def golden_images_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,11 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
 from headstart.cli.worker_flags import WorkerFlags
+from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
+
+if TYPE_CHECKING:
+    from headstart.classifier import FitOptions
 
 
 def embed(
@@ -34,6 +38,10 @@ def embed(
         str, common(metavar="TAPS", help="Further taps, with commas; auto: those of the backbone.")
     ] = "auto",
     group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
+    statistics: Annotated[
+        bool,
+        common("--statistics", help="Write sums over the images alone, nothing of any single one; of the deepest tap."),
+    ] = False,
     sharing: WorkerFlags = WorkerFlags(),
     reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
@@ -59,17 +67,25 @@ def embed(
     )
     result: EmbeddedFolder
     where = sharing.where(data, run.workers)
+    rows = _place_of_rows(output) if statistics else output
     if where is not None:
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
-            result = embed_sharded(data, output, options, reading.read_options(group_by), where, progress=told)
+            result = embed_sharded(data, rows, options, reading.read_options(group_by), where, progress=told)
     else:
         dataset = open_dataset(data, reading.read_options(group_by))
         save_memory(len(dataset))
         with quiet_frameworks(), messages.bar("Reading features") as bar:
-            result = embed_to_folder(dataset, output, options, progress=bar)
+            result = embed_to_folder(dataset, rows, options, progress=bar)
     unread = [{"path": image.path, "reason": image.reason} for image in result.source.unread]
-    if as_json:
+    summed = _sum(rows, output, options) if statistics else None
+    if as_json and summed is not None:
+        print_json({"statistics": str(output), **summed, "quarantined": unread})
+    elif summed is not None:
+        what = f"{counted(summed['images'], 'image')} in {len(summed['classes'])} classes"
+        print(line(f"Statistics  {what}, {summed['bytes'] / 1e6:.1f} MB: {output}"))
+        print(line(f"To fit:     headstart merge {output} -o MODEL"))
+    elif as_json:
         value = {"images": result.rows, "bytes": result.bytes, "shards": result.shards, "found": result.found}
         source = {"backbone": dict(result.source.backbone), "taps": result.source.channels}
         print_json({"features": str(output), **value, **source, "quarantined": unread})
@@ -82,3 +98,27 @@ def embed(
     print_quarantined(unread)
     if strict and unread:
         raise typer.Exit(CONDITION_FAILED)
+
+
+def _place_of_rows(output: Path) -> Path:
+    """Return where features lie until they are summed: beside the statistics. Raises OptionError."""
+    from headstart.classifier.fit_sharded import unfinished_folder
+    from headstart.features.statistics_folder import is_statistics_folder
+
+    if output.exists() and not is_statistics_folder(output) and (not output.is_dir() or any(output.iterdir())):
+        raise OptionError(f"{output} holds other files than statistics; give another name for the folder.")
+    return unfinished_folder(output)
+
+
+def _sum(rows: Path, output: Path, options: FitOptions) -> dict[str, Any]:
+    """Sum the rows in a folder, write the statistics and delete the rows. Raises HeadstartError, OSError."""
+    from headstart.classifier.fit_sharded import forget_unfinished
+    from headstart.features.statistics_folder import sum_folder, write_statistics
+
+    part = sum_folder(rows, options.head_options.taps)
+    size = write_statistics(output, part)
+    forget_unfinished(rows)
+    counts = dict(zip(part.classes, part.of_taps.statistics.counts.tolist(), strict=True))
+    taps = {tap: len(exponents) for tap, exponents in part.of_taps.taps.items()}
+    about = {"images": part.images, "bytes": size, "classes": counts, "not_summed": dict(part.left_out)}
+    return {**about, "backbone": dict(part.source.backbone), "taps": taps}

@@ -46,6 +46,27 @@ def print_fit(result: FitResult, folder: str, seconds: float, *, by_default: boo
     print(line(f"Model       {folder}"))
 
 
+def print_statistics_fit(run: Mapping[str, Any], folder: str, seconds: float) -> None:
+    """Print what a fit to statistics alone gave, and that nothing is measured."""
+    head, tried = run["head"], len(run["generalised_cross_validation"])
+    chosen = f"chosen of {tried} by generalised cross-validation" if tried else "given"
+    setting, value = next((name, number) for name, number in head.items() if name not in ("kind", "temperature"))
+    print("Accuracy    not measured: the model was made of statistics alone")
+    print(line(f"Images      {run['images']['train']:,} for training; classes: {listed(run['classes'], MAX_CLASSES)}"))
+    print("Groups      not measured: every image counts by itself")
+    what = f"{head['kind']} ({setting} {number_text(value)}, {chosen})"
+    print(line(f"Head        {what} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    print(f"Time        {seconds:.1f} s")
+    print(line(f"Model       {folder}"))
+
+
+def statistics_summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Return what ``merge --json`` prints of a model of statistics, from the content of ``run.json``."""
+    images = {**run["images"], "quarantined": len(run["images"]["quarantined"])}
+    left_out = ("versions", "data", "images")
+    return {"model": folder, "images": images, **{key: run[key] for key in run if key not in left_out}}
+
+
 def print_kept(kept: FeatureRows, folder: str) -> None:
     """Print how many rows a model keeps, and what they take."""
     from headstart.model.folder_files import FEATURES

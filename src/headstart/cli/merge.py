@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.fit import EvaluationFlags
-from headstart.cli.fit_output import print_fit, summary
+from headstart.cli.fit_output import print_fit, print_statistics_fit, statistics_summary, summary
 from headstart.cli.options import JsonOption, Messages, SeedOption, common, head_option, run_option
 from headstart.cli.terminal import print_json, print_notes
 from headstart.machine import quiet_frameworks
+
+if TYPE_CHECKING:
+    from headstart.classifier import FitOptions
+    from headstart.features.statistics_folder import StatisticsPart
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class MergeRunOptions:
 
 def merge(
     parts: Annotated[
-        list[Path], typer.Argument(metavar="PART...", help="Folders of headstart embed, or models that keep features.")
+        list[Path],
+        typer.Argument(metavar="PART...", help="Folders of headstart embed, or models that keep features."),
     ],
     output: Annotated[Path, common("-o", "--output", metavar="MODEL", help="Model folder to write.")],
     flags: MergeFlags = MergeFlags(),
@@ -68,6 +73,7 @@ def merge(
 ) -> None:
     """Fit a model to features, of one part or of several."""
     from headstart.classifier import FitOptions
+    from headstart.classifier.fit_statistics import read_statistics_parts
     from headstart.classifier.parts import merge_parts
     from headstart.classifier.refit import fit_features
     from headstart.features import Compute
@@ -91,6 +97,10 @@ def merge(
         author=run.author,
     )
     check_output_folder(output)
+    summed = read_statistics_parts(parts, mixed=flags.mixed)
+    if summed is not None:
+        _merge_statistics(summed, output, options, start, run, as_json)
+        return
     with quiet_frameworks():
         features = merge_parts(parts, mixed=flags.mixed)
         options = replace(options, decode=features.source.preprocess.decode)
@@ -100,4 +110,20 @@ def merge(
         print_json({**summary(result.model.run, folder), "report": None})
     else:
         print_fit(result, folder, time.perf_counter() - start, by_default=False)
+    print_notes(result.notes)
+
+
+def _merge_statistics(
+    part: StatisticsPart, output: Path, options: FitOptions, start: float, run: MergeRunOptions, as_json: bool
+) -> None:
+    """Fit to statistics alone, write the model, and print what is known and what is not."""
+    from headstart.classifier.fit_statistics import fit_to_statistics
+
+    with quiet_frameworks():
+        result = fit_to_statistics(part, options)
+    folder = result.save(output, overwrite=run.overwrite)
+    if as_json:
+        print_json({**statistics_summary(result.model.run, folder), "report": None})
+    else:
+        print_statistics_fit(result.model.run, folder, time.perf_counter() - start)
     print_notes(result.notes)

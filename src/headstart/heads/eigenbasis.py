@@ -73,8 +73,23 @@ class Eigenbasis:
         coordinates = coordinates @ rotation
         return cls(vectors, mean, eigenvalues, eigenvectors @ rotation, coordinates, total)
 
+    @classmethod
+    def of_scatter(cls, scales: Array, mean: Array, scatter: Array) -> Eigenbasis:
+        """Compute the basis from the ``scatter`` [d, d] and ``mean`` [d] alone of vectors scaled by ``scales``.
+
+        It has no vectors: what is computed of rows is not to be asked for.
+        """
+        eigenvalues, eigenvectors = _positive(*np.linalg.eigh(scatter))
+        return cls(Vectors((), scales), mean, eigenvalues, eigenvectors, None, float(np.trace(scatter)))
+
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def directions(self) -> Array:
+        """The eigenvectors [d, r], of a basis that has them."""
+        assert self.eigenvectors is not None
+        return self.eigenvectors
 
     @property
     def mean_squared_length(self) -> float:

@@ -27,6 +27,17 @@ USE = (
 )
 
 
+_GOLDEN = (
+    "`golden.npz` holds up to 8 of the training images, shrunk to the input size and without metadata, with the",
+    "predictions that they must have on every machine. To leave them out, delete that file and the `golden` entry",
+    "of `config.json`. `report.html` and `report.json` show small copies of the training and validation images:",
+    "delete both before you give the model to anyone who must not see them.",
+)
+_RENDERED_GOLDEN = (
+    "`golden.npz` holds 8 rendered images with the predictions that they must have on every machine. The model was",
+    "made of sums over its training images, and holds nothing of any single one. Its temperature is not measured, so",
+    "that a probability says which class is the likeliest, not how often that is right.",
+)
 LABEL_USE = (
     *USE[:-1],
     '    thresholds = about["label_thresholds"]["thresholds"]',
@@ -109,10 +120,7 @@ def model_card(model: Model) -> str:
         "",
         *(LABEL_USE if model.is_multi_label else USE),
         "",
-        "`golden.npz` holds up to 8 of the training images, shrunk to the input size and without metadata, with the",
-        "predictions that they must have on every machine. To leave them out, delete that file and the `golden` entry",
-        "of `config.json`. `report.html` and `report.json` show small copies of the training and validation images:",
-        "delete both before you give the model to anyone who must not see them.",
+        *(_GOLDEN if model.thresholds.is_measured else _RENDERED_GOLDEN),
         "",
     ]
     return "\n".join(lines)
@@ -196,6 +204,8 @@ def _label_sets(model: Model) -> list[str]:
 
 def _thresholds(thresholds: ConformalThresholds) -> list[str]:
     """Explain, to somebody who only has ``model.onnx``, what to compare with which number of ``config.json``."""
+    if not thresholds.is_measured:
+        return ["- Not measured: the model was made of sums over images, without the features of any single one."]
     lines = [TARGETS_HOLD]
     if any(thresholds.set_thresholds):
         lines.append(

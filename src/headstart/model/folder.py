@@ -104,8 +104,9 @@ def _write_files(
         "sha256": {"model.onnx": model.sha256},
         **model.thresholds.to_dict(),
     }
-    # Where rows are kept the file depends on them and on the options alone: the date is in run.json.
-    about = ("version", "author", "date") if kept is None else ("version", "author")
+    # Of rows that are kept, and of statistics, the file depends on them and on the options alone: no date.
+    is_dated = kept is None and model.thresholds.is_measured
+    about = ("version", "author", "date") if is_dated else ("version", "author")
     config |= {name: model.run[name] for name in about if model.run.get(name)}
     if model.rule is not None:
         config["decision"] = model.rule.to_dict()
@@ -307,11 +308,15 @@ def _thresholds(config: Mapping[str, Any], classes: int) -> ConformalThresholds:
         if type(value) not in (int, float) or not 0 <= value <= 1:
             raise ValueError(f"{name} is {str(value)[:40]!r}, not a number from 0 to 1")
     check_targets(numbers["coverage"], numbers["false_alarms"])
+    is_measured = config.get("measured", True)
+    if type(is_measured) is not bool or not (is_measured or (reject is None and not any(set_thresholds))):
+        raise ValueError("measured is no truth value, or there are thresholds that were not measured")
     return ConformalThresholds(
         float(numbers["coverage"]),
         tuple(map(float, set_thresholds)),
         float(numbers["false_alarms"]),
         float("inf") if reject is None else float(reject),
+        is_measured,
     )
 
 

@@ -30,6 +30,7 @@ from headstart.model.label_predictions import (
 )
 from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
+from headstart.stats.conformal import NOT_MEASURED
 
 PART = 256  # images whose results are given together: less than 3 seconds of work, and seldom a pause between two
 
@@ -98,7 +99,8 @@ class Predictor:
             )
             predictions, features = self._predict(part, False, _shifted(progress, start, len(dataset)))
             remarks.update(features.remarks)
-            yield part, replace(predictions, notes=remark_notes(remarks) if is_last else ())
+            notes = (*remark_notes(remarks), *self._unmeasured_notes) if is_last else ()
+            yield part, replace(predictions, notes=notes)
             start = end
 
     def predict_dataset(self, dataset: Dataset, *, progress: Progress | None = None) -> Predictions:
@@ -147,14 +149,19 @@ class Predictor:
             features.index,
             values if model.is_multi_label else values / values.sum(axis=1, keepdims=True),
             quarantined=(*dataset.quarantined, *features.quarantined),
-            thresholds=model.thresholds,
+            thresholds=model.thresholds if model.thresholds.is_measured else None,
             ood_scores=np.asarray(features.values["distance"], np.float64).reshape(-1),
-            notes=features.notes,
+            notes=(*features.notes, *self._unmeasured_notes),
             rule=model.rule,
         )
         if model.is_multi_label:
             predictions = MultiLabelPredictions(**vars(predictions), label_thresholds=model.label_thresholds)
         return predictions, features
+
+    @property
+    def _unmeasured_notes(self) -> tuple[str, ...]:
+        """What is to be said of a model for which nothing was measured."""
+        return () if self.model.thresholds.is_measured else (NOT_MEASURED,)
 
     def features(self, images: Any, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Return the features [n, d] of images that the head turns into probabilities: the vectors of its taps.

@@ -33,6 +33,7 @@ from headstart.report.storage import check_page_file, read_data, write_data, wri
 from headstart.report.training_curves import curves_svg, curves_text
 from headstart.report.view.run_values import RunValues
 from headstart.report.view.training import read_training_curves
+from headstart.stats.conformal import NOT_MEASURED
 
 __all__ = ["rewrite_report", "training_svg", "write_report", "write_training_curves"]
 
@@ -63,6 +64,8 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
     source = Path(folder)
     model = read_model(source)
     model.require_one_label("the report")
+    if not model.thresholds.is_measured:
+        raise ModelError(f"{source} has no report. {NOT_MEASURED}")
     report = read_data(source)
     if report.known_classes != len(model.classes):
         raise ModelError(

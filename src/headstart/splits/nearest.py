@@ -26,7 +26,7 @@ CONNECTIONS = 16
 BUILD_WIDTH, SEARCH_WIDTH = 100, 64  # candidates that are followed at a time
 SAMPLE = 20_000  # vectors, whose principal components are those of all
 ADDED = 16_384  # vectors at a time
-COMPARED = 256  # vectors at a time, each with all its candidates
+COMPARED = 64  # vectors at a time, each with all its candidates
 
 Rows = NDArray[np.int64]
 METHOD = ", nearest neighbours by an index"  # in the name of a method
@@ -123,7 +123,7 @@ def _principal_axes(vectors: Vectors, rows: Rows) -> NDArray[np.float32]:
     """Return the axes [d, WIDTH] along which vectors of length 1 are longest, of a sample spread evenly over all."""
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
     gram = np.zeros(())
-    for block in blocks(len(sample), COMPARED * 4):
+    for block in blocks(len(sample), 1024):
         part = vectors[sample[block]]
         gram = gram + (part.T @ part).astype(np.float64)
     axes: NDArray[np.float32] = np.linalg.eigh(gram)[1][:, ::-1][:, :WIDTH].astype(np.float32)

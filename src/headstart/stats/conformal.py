@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from headstart.errors import OptionError
 
 Array = NDArray[np.float64]
+NOT_MEASURED = (
+    "This model was made of statistics alone: its accuracy, temperature, prediction sets, rejection, groups and "
+    "learning curve are not measured. headstart evaluate measures its accuracy on labelled images it has not seen."
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,19 @@ class ConformalThresholds:
     set then holds the true class of a share ``coverage`` of images. An image whose OOD score is above
     ``reject_threshold`` is rejected as none of the classes; that happens to a share ``false_alarms`` of images that do
     belong to a class. A set threshold of 0 and a reject threshold of infinity mean that there are too few groups to
-    meet the target otherwise.
+    meet the target otherwise. Where nothing was measured, ``is_measured`` is false, and the thresholds are these two.
     """
 
     coverage: float
     set_thresholds: tuple[float, ...]
     false_alarms: float
     reject_threshold: float
+    is_measured: bool = True
+
+    @classmethod
+    def not_measured(cls, coverage: float, classes: int, false_alarms: float) -> ConformalThresholds:
+        """Return the thresholds of a model for which none could be measured."""
+        return cls(coverage, (0.0,) * classes, false_alarms, float("inf"), is_measured=False)
 
     def sets(self, probabilities: Array) -> NDArray[np.bool_]:
         """Return which classes [n, k] are in the prediction set of each image; the most probable one always is."""
@@ -52,6 +62,7 @@ class ConformalThresholds:
             "set_thresholds": list(self.set_thresholds),
             "false_alarms": self.false_alarms,
             "reject_threshold": reject if np.isfinite(reject) else None,
+            **({} if self.is_measured else {"measured": False}),
         }
 
 

@@ -1,0 +1,227 @@
+"""A folder of statistics: sums over the features of images, and nothing of any single one. Read as untrusted data.
+
+``statistics.json`` says what was summed, ``statistics.safetensors`` has the sums. They add, exactly: the statistics of
+all images are those of their parts, however the images are cut into these. Whatever the parts, an image that lies in
+the data twice is summed twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headstart.errors import DataError, OptionError, untrusted
+from headstart.features.rows import MAX_TEXT, FeatureRows, Rows, Source, merge
+from headstart.features.rows_folder import MAX_FILE, read_listing, read_shard
+from headstart.files import open_regular, read_json, replace_folder, to_json
+from headstart.heads.from_statistics import TapStatistics
+from headstart.heads.integers import LIMIT, IntegerVectors
+from headstart.heads.statistics import Statistics
+
+FORMAT = 1
+FILE, SUMS = "statistics.json", "statistics.safetensors"
+MAX_CHANNELS = 16_384  # whose products take a gigabyte
+MAX_CLASSES = 65_536
+MAX_SUMS = 2**31  # bytes of the class sums
+MAX_IMAGES = 2**32  # up to which no sum is beyond int64
+HASHES = 2**256
+
+
+@dataclass(frozen=True)
+class StatisticsPart:
+    """Statistics of the training images with a label, and what they were computed by.
+
+    ``classes`` [k] are sorted; ``left_out`` counts other images by what they are; ``fingerprint`` is the sum of the
+    SHA-256 of the images, modulo 2^256: that of all parts is the sum of theirs.
+    """
+
+    source: Source
+    classes: tuple[str, ...]
+    of_taps: TapStatistics
+    left_out: Mapping[str, int]
+    fingerprint: int
+
+    @property
+    def images(self) -> int:
+        """How many images were summed."""
+        return self.of_taps.statistics.count
+
+
+def sum_folder(folder: Path, taps: Sequence[str] | None = None) -> StatisticsPart:
+    """Sum the rows in a folder of features, a shard at a time; ``taps`` are the deepest one where none are named.
+
+    Raises DataError, OptionError for a tap that is not there, MissingExtraError.
+    """
+    source, shards = read_listing(folder)
+    names = [*source.taps][-1:] if taps is None else [tap for tap in source.taps if tap in taps]
+    if unknown := {*(taps or ())} - {*source.taps}:
+        raise OptionError(f"Unknown cut {min(unknown)!r}; the features are of {', '.join(source.taps)}.")
+    parts = [sum_rows(FeatureRows(source, read_shard(folder, shard, source.channels).rows), names) for shard in shards]
+    if not parts:
+        raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
+    return merge_statistics(parts, [str(folder)] * len(parts))
+
+
+def sum_rows(features: FeatureRows, taps: Sequence[str]) -> StatisticsPart:
+    """Sum rows: every one of a training image with a label."""
+    source, rows = features.source, features.rows
+    kinds = [
+        "without a label" if label is None else split for label, split in zip(rows.labels, rows.splits, strict=True)
+    ]
+    used = [i for i, kind in enumerate(kinds) if kind == "train"]
+    labels = [str(rows.labels[i]) for i in used]
+    classes = tuple(sorted({*labels}))
+    number = {name: c for c, name in enumerate(classes)}
+    exponents = {tap: source.taps[tap] for tap in taps}
+    values = np.concatenate([rows.values[tap][used] for tap in taps], axis=1)
+    vectors = IntegerVectors(values, np.concatenate([np.array(steps) for steps in exponents.values()]))
+    statistics = Statistics.of(vectors, np.array([number[label] for label in labels], np.int64), len(classes))
+    left_out = Counter(kind for kind in kinds if kind != "train")
+    fingerprint = sum(int.from_bytes(rows.content_hashes[i].tobytes(), "big") for i in used) % HASHES
+    return StatisticsPart(source, classes, TapStatistics(exponents, statistics), dict(left_out), fingerprint)
+
+
+def merge_statistics(parts: Sequence[StatisticsPart], names: Sequence[str], *, mixed: bool = False) -> StatisticsPart:
+    """Add parts up: the same result for any cut of the images into parts, and any order of those.
+
+    ``names`` and ``mixed`` are those of ``features.rows.merge``. Raises OptionError for parts that were not computed
+    alike, and for one that is given twice.
+    """
+    taps = parts[0].of_taps.taps
+    for part, name in zip(parts, names, strict=True):
+        if dict(part.of_taps.taps) != dict(taps):
+            raise OptionError(
+                f"{names[0]} has statistics of {', '.join(taps)}, {name} of {', '.join(part.of_taps.taps)}; sum both "
+                "at the same taps."
+            )
+    source = merge([FeatureRows(part.source, _no_rows(part.source)) for part in parts], names, mixed=mixed).source
+    classes = tuple(sorted({name for part in parts for name in part.classes}))
+    total = Statistics.merged(_among(part, classes) for part in parts)
+    if total.count > MAX_IMAGES:
+        raise OptionError(f"{total.count:,} images are more than {MAX_IMAGES:,}, whose sums are exact; merge fewer.")
+    left_out = sum((Counter(part.left_out) for part in parts), Counter[str]())
+    fingerprint = sum(part.fingerprint for part in parts) % HASHES
+    return StatisticsPart(source, classes, TapStatistics(taps, total), dict(sorted(left_out.items())), fingerprint)
+
+
+def check_distinct(parts: Sequence[StatisticsPart], names: Sequence[str]) -> None:
+    """Raise OptionError for two parts of the same images, which would count twice."""
+    known: dict[int, str] = {}
+    for part, name in zip(parts, names, strict=True):
+        if part.images and part.fingerprint in known:
+            first = known[part.fingerprint]
+            raise OptionError(f"{first} and {name} are of the same images, which would count twice; give one of them.")
+        known[part.fingerprint] = name
+
+
+def _among(part: StatisticsPart, classes: Sequence[str]) -> Statistics:
+    """Return the statistics of a part among the classes of all."""
+    statistics, number = part.of_taps.statistics, {name: c for c, name in enumerate(classes)}
+    rows = [number[name] for name in part.classes]
+    counts = np.zeros(len(classes), np.int64)
+    sums = np.zeros((len(classes), statistics.sums.shape[1]), np.int64)
+    counts[rows], sums[rows] = statistics.counts, statistics.sums
+    return Statistics(counts, sums, statistics.gram)
+
+
+def _no_rows(source: Source) -> Rows:
+    values = {tap: np.empty((0, channels), np.int16) for tap, channels in source.channels.items()}
+    empty = np.empty((0, 32), np.uint8), np.empty((0, 768), np.uint8), np.empty((0, 4), np.float32)
+    return Rows(empty[0], (), (), (), (), (), empty[1], empty[2], values)
+
+
+def is_statistics_folder(folder: Path) -> bool:
+    """Return whether a folder holds statistics."""
+    return (folder / FILE).is_file() and not (folder / "config.json").exists()
+
+
+def write_statistics(folder: Path, part: StatisticsPart) -> int:
+    """Write statistics into a folder, whole or not at all, and return their bytes. Raises OSError."""
+    from safetensors.numpy import save
+
+    statistics = part.of_taps.statistics
+    about = {
+        "format": FORMAT,
+        "images": part.images,
+        "classes": dict(zip(part.classes, statistics.counts.tolist(), strict=True)),
+        "summed": [*part.of_taps.taps],
+        "left_out": dict(part.left_out),
+        "fingerprint": f"{part.fingerprint:064x}",
+        **part.source.to_dict(),
+    }
+    upper = np.triu_indices(len(statistics.gram))
+    tensors = {"sums": np.ascontiguousarray(statistics.sums), "gram": np.ascontiguousarray(statistics.gram[upper])}
+    data = {FILE: to_json(about, indent=1), SUMS: save(tensors)}
+
+    def fill(new: Path) -> None:
+        for name, content in data.items():
+            (new / name).write_bytes(content)
+
+    replace_folder(folder, fill)
+    return sum(map(len, data.values()))
+
+
+def read_statistics(folder: Path) -> StatisticsPart:
+    """Read the statistics in a folder; nothing of it is trusted. Raises DataError with what is wrong."""
+    with untrusted(str(folder / FILE), DataError):
+        value = read_json(folder / FILE, MAX_FILE)
+        if value["format"] != FORMAT:
+            raise DataError(f"{folder / FILE} is of format {str(value['format'])[:20]}; this version reads {FORMAT}.")
+        source = Source.from_dict(value)
+        counts = value["classes"]
+        fits = all(type(n) is int and 0 <= n <= MAX_IMAGES and 0 < len(name) <= MAX_TEXT for name, n in counts.items())
+        if not fits or len(counts) > MAX_CLASSES or [*counts] != sorted(counts):
+            raise ValueError("classes are no sorted names with numbers of images")
+        if not sum(counts.values()) == value["images"] <= MAX_IMAGES:
+            raise ValueError("images is not the sum of those of the classes")
+        summed, left_out = value["summed"], value["left_out"]
+        if not summed or summed != [tap for tap in source.taps if tap in summed]:
+            raise ValueError(f"{str(summed)[:100]} are not taps of the backbone, shallow to deep")
+        if not all(type(n) is int and n >= 0 and len(name) <= MAX_TEXT for name, n in left_out.items()):
+            raise ValueError("left_out are no numbers of images")
+        if len(value["fingerprint"]) != 64:
+            raise ValueError("fingerprint is no SHA-256")
+        fingerprint = int(value["fingerprint"], 16)
+    taps = {tap: source.taps[tap] for tap in summed}
+    statistics = _read_sums(folder / SUMS, np.array([*counts.values()], np.int64), sum(map(len, taps.values())))
+    return StatisticsPart(source, tuple(counts), TapStatistics(taps, statistics), left_out, fingerprint)
+
+
+def _read_sums(path: Path, counts: NDArray[np.int64], width: int) -> Statistics:
+    """Read the sums of vectors [n, width]. Raises DataError."""
+    from safetensors.numpy import load
+
+    products = width * (width + 1) // 2
+    size = 8 * (len(counts) * width + products)
+    with untrusted(str(path), DataError):
+        if width > MAX_CHANNELS or 8 * len(counts) * width > MAX_SUMS:
+            raise ValueError(f"sums of {width:,} channels and {len(counts):,} classes are too large")
+        with open_regular(path) as stream:
+            data = stream.read(size + 4097)
+        if not size < len(data) <= size + 4096:
+            raise ValueError(f"it has not the {size:,} bytes of its sums")
+        tensors: Mapping[str, NDArray[Any]] = load(data)
+        sums, upper = tensors["sums"], tensors["gram"]
+        if (
+            sums.shape != (len(counts), width)
+            or upper.shape != (products,)
+            or {sums.dtype, upper.dtype} != {np.dtype("i8")}
+        ):
+            raise ValueError("its arrays have other shapes or numbers")
+        gram = np.zeros((width, width), np.int64)
+        rows = np.triu_indices(width)
+        gram[rows] = upper
+        gram.T[rows] = upper
+        count = int(counts.sum())
+        most = np.sqrt(np.maximum(np.diag(gram), 0).astype(np.float64))
+        fits = (np.abs(sums.astype(np.float64)) <= counts[:, None] * float(LIMIT)).all()
+        fits = fits and (np.diag(gram) >= 0).all() and (most <= np.sqrt(count) * LIMIT + 1).all()
+        if not fits or (np.abs(gram.astype(np.float64)) > np.outer(most, most) * (1 + 1e-9) + 1).any():
+            raise ValueError("its sums are not those of any vectors")
+    return Statistics(counts, sums, gram)
