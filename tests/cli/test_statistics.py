@@ -149,7 +149,8 @@ def test_the_card_and_the_files_say_so(run, summed, model, tmp_path):
     assert "of the training images" not in card
     config, about = (json.loads((model / name).read_text("utf-8")) for name in ("config.json", "run.json"))
     assert config["measured"] is False
-    assert (about["accuracy"], about["groups"], about["learning_curve"], about["measured"]) == ({}, None, None, False)
+    assert (about["accuracy"], about["learning_curve"], about["measured"]) == ({}, None, False)
+    assert about["groups"] == {"count": None, "largest": None, "method": "not measured"}
     read = read_model(model)
     assert not read.thresholds.is_measured
     assert read.accuracy == {}

@@ -160,7 +160,7 @@ def _run_info(
             "not_summed": dict(part.left_out),
         },
         "measured": False,
-        "groups": None,
+        "groups": {"count": None, "largest": None, "method": "not measured"},
         "backbone": backbone_used(backbone, None),
         "cut": list(head.taps),
         "head": {"kind": head.kind, **head.settings, "temperature": head.temperature},
