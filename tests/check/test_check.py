@@ -18,6 +18,7 @@ from headstart.check import check_dataset
 from headstart.cli import main
 from headstart.data import from_images, open_dataset
 from headstart.errors import DataError
+from headstart.splits import nearest
 
 
 def test_a_clean_set_has_next_to_no_findings(clean):
@@ -48,6 +49,28 @@ def test_a_backbone_whose_scaling_nobody_names_is_checked_by_its_batch_norms(pho
     (note,) = check_dataset(dataset, backbone=id).notes
     assert f"its batch norms fit {scaling}, which is taken" in note
     assert not check_dataset(dataset, backbone="headstart-s").notes
+
+
+@pytest.mark.parametrize("has_faiss", [True, False])
+def test_many_images_are_checked_by_an_index_with_the_same_findings(photos, monkeypatch, has_faiss):
+    """Or, where there is none, by all pairs, which is said."""
+    if has_faiss:
+        pytest.importorskip("faiss", reason="needs faiss (extra index)")
+    else:
+        monkeypatch.setattr(nearest, "_faiss", lambda: None)
+    shutil.copy(image_path(photos, number=3), photos / "train" / "humans" / "again.jpg")
+    with Image.open(image_path(photos, number=5)) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photos / "train" / "horses" / "mirrored.jpg", quality=80)
+    dataset = open_dataset(photos)
+    exact = check_dataset(dataset, backbone="headstart-s")
+    for module in (nearest, check_module):
+        monkeypatch.setattr(module, "LIMIT", 50)
+    found = check_dataset(dataset, backbone="headstart-s")
+
+    assert [(one.kind, set(one.files)) for one in found.findings] == [(o.kind, set(o.files)) for o in exact.findings]
+    assert {"conflicting_labels", "near_duplicate"} <= {one.kind for one in exact.findings}
+    assert exact.notes == ()
+    assert [("All pairs of 122 images were compared" in note) for note in found.notes] == [True] * (not has_faiss)
 
 
 def test_a_poor_image_is_not_called_an_outlier_as_well(photos):
