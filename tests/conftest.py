@@ -9,7 +9,7 @@ from helpers.labels import write_labelled
 from helpers.photos import ROOT, write_photos
 
 if TYPE_CHECKING:
-    from headstart import FitResult
+    from headstart import FitResult, MultiLabelFitResult
     from headstart.report.data import Report
 
 # selenium brings trio, whose plugin for Hypothesis warns as it is loaded, which here is an error.
@@ -75,11 +75,17 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def label_model_folder(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of those images on the fast built-in backbone, as ``fit`` writes it. Read only."""
+def label_fit(labelled: Path) -> "MultiLabelFitResult":
+    """The result of a fit to those images, on the fast built-in backbone."""
     from headstart import Compute, FitOptions, fit_multi_label, open_dataset
 
     options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False, group_by="none", target_recall=0.9)
+    return fit_multi_label(open_dataset(labelled), options)
+
+
+@pytest.fixture(scope="session")
+def label_model_folder(label_fit: "MultiLabelFitResult", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of that fit, as ``fit`` writes it without a report. Read only."""
     folder = tmp_path_factory.mktemp("label_model") / "model"
-    fit_multi_label(open_dataset(labelled), options).save(folder)
+    label_fit.save(folder)
     return folder

@@ -20,8 +20,8 @@ def test_fit_predict_evaluate_and_verify(run, labelled, tmp_path):
     assert "a precision of 80% is promised for 3 of 3 labels, with a confidence of 90%" in out
     assert "leaving one group out at a time" in out
     assert "on validation images" in out
-    assert "no report of several labels" in err
-    assert not (model / "report.html").exists()
+    assert out.splitlines()[-1] == f"Report      {model / 'report.html'}"
+    assert "Label perhaps missing" in (model / "report.html").read_text("utf-8")
     config = json.loads((model / "config.json").read_text("utf-8"))
     assert (config["format"], config["problem_type"]) == (4, "multi_label_classification")
     assert list(config["id2label"].values()) == ["disc", "square", "stripes"]
@@ -158,8 +158,24 @@ def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folde
     refused(run("evaluate", label_model_folder, labelled, "--min-accuracy", 0.5), "--min-accuracy is for models of one")
 
 
-def test_a_report_is_refused(run, label_model_folder):
-    refused(run("report", label_model_folder), "the report needs a model of one class an image")
+def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or True)
+    monkeypatch.setenv("DISPLAY", ":0")
+    model, page = tmp_path / "model", tmp_path / "model" / "report.html"
+    status, out, err = run("fit", labelled, "-o", model, *FAST, "--group-by", "none", "--open", "--json")
+    assert status == 0, err
+    assert json.loads(out)["report"] == str(page)
+    status, out, err = run("report", model, "-o", tmp_path / "again.html")
+    assert (status, out) == (0, f"{tmp_path / 'again.html'}\n"), err
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+    assert run("open", model)[0] == 0
+    assert shown == [page.as_uri()] * 2
+    status, out, err = run("fit", labelled, "-o", tmp_path / "none", *FAST, "--group-by", "none", "--no-report")
+    assert status == 0, err
+    assert "Report" not in out
+    assert not list((tmp_path / "none").glob("report.*"))
+    refused(run("report", tmp_path / "none"), "fit again without --no-report")
 
 
 def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model_folder, labelled, photos):
@@ -174,7 +190,6 @@ def test_options_of_one_class_an_image_are_refused(run, labelled, photos, tmp_pa
     for option in (("--head", "lda"), ("--dropout", 0.2), ("--class-weight", "balanced"), ("--threshold", "disc=0.2")):
         refused(run("fit", labelled, *output, *FAST, *option), f"leave {option[0]} out")
     refused(run("fit", labelled, *output, *FAST, "--single-label"), "is multi-label, row 3 has several")
-    refused(run("fit", labelled, *output, *FAST, "--open"), "no report of several labels")
     refused(run("fit", labelled, *output, *FAST, "--target-recall", 0.9, "--target-precision", 0.9), "give one target")
     refused(run("fit", photos, *output, *FAST, "--target-recall", 0.9), "these images have one class")
     refused(run("fit", photos, *output, *FAST, "--multi-label"), "several labels need a table")

@@ -12,8 +12,9 @@ from headstart.data import Dataset, from_images, open_dataset
 from headstart.features import Compute
 from headstart.model import Predictor
 from headstart.report.data import MAX_IMAGES
-from headstart.report.gather import _AllPredictions, _individually_shown, _Paths, gather
+from headstart.report.gather import _AllPredictions, _individually_shown, gather
 from headstart.report.page import render
+from headstart.report.shown import Paths
 from headstart.stats.classification import confusion_matrix
 
 ONNXRUNTIME = Compute("onnxruntime")
@@ -185,7 +186,7 @@ def test_the_common_folder_of_all_paths_is_left_out():
         (["/one.jpg"], ["one.jpg"]),
     ):
         dataset = from_images(paths)
-        assert list(_Paths(dataset, FeaturesStub(paths), np.arange(len(paths))).short_paths) == expected
+        assert list(Paths(dataset, FeaturesStub(paths), np.arange(len(paths))).short_paths) == expected
 
 
 def test_images_of_a_table_are_named_by_their_paths(tmp_path):

@@ -233,8 +233,6 @@ class ImageClassifier:
             raise OptionError(
                 "A loaded model has no images to report on; headstart open FOLDER shows the report in its folder."
             )
-        if isinstance(self.result_, MultiLabelFitResult):
-            raise OptionError("There is no report of several labels an image yet; evaluate has their metrics.")
         try:
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -73,6 +73,7 @@ def fit_multi_label(
     options: FitOptions | None = None,
     extract: Extract = embed_by_content,
     *,
+    thumbnails: bool = False,
     progress: Progress | None = None,
 ) -> MultiLabelFitResult:
     """Fit a classifier of several labels an image to the training images of a multi-label dataset.
@@ -90,7 +91,7 @@ def fit_multi_label(
             "(ReadOptions(multi_label=True))."
         )
     embedded = embed_images(
-        training_and_validation_images(dataset, options), options, extract, thumbnails=False, progress=progress
+        training_and_validation_images(dataset, options), options, extract, thumbnails=thumbnails, progress=progress
     )
     options, features = embedded.options, embedded.features
     head_start = time.perf_counter()

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.fit_labels import LabelTargetFlags, fit_labels, with_sources
+from headstart.cli.fit_labels import LabelTargetFlags, finish_fit, fit_labels, with_sources
 from headstart.cli.fit_output import print_fit, print_preview, summary
 from headstart.cli.fit_sharded import fit_by_workers
 from headstart.cli.input_flags import InputFlags
-from headstart.cli.open_report import show
 from headstart.cli.options import (
     BACKBONE_HELP,
-    CONDITION_FAILED,
     DEFAULT_BACKBONE,
     GROUP_BY_HELP,
     CachedRunOptions,
@@ -35,7 +33,7 @@ from headstart.cli.options import (
     run_option,
     save_memory,
 )
-from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
+from headstart.cli.terminal import print_json, print_notes, print_quarantined
 from headstart.cli.worker_flags import WorkerFlags
 from headstart.errors import OptionError
 from headstart.machine import import_in_background, quiet_frameworks
@@ -358,24 +356,10 @@ def fit_and_write(
     from headstart import report
 
     curves = report.write_training_curves(result.model.run, folder)
-    quarantined = result.model.run["images"]["quarantined"]
     if not flags.as_json:
         print_fit(result, str(folder), time.perf_counter() - start, by_default=flags.backbone is None)
         print(curves, end="", flush=True)  # the result waits neither for the notes nor for the report
-    print_notes(result.notes)
-    print_quarantined(quarantined)
-    page = None
-    if flags.report:
-        with options.open_cache() as cache:
-            page = str(report.write_report(result, folder, cache=cache))
-    if flags.as_json:
-        print_json({**summary(result.model.run, str(folder)), "report": page})
-    elif page is not None:
-        print(line(f"Report      {page}"))
-    if flags.open_page and page is not None:
-        show(Path(page))
-    if run.strict and quarantined:
-        raise typer.Exit(CONDITION_FAILED)
+    finish_fit(result, summary(result.model.run, str(folder)), options, flags, run)
 
 
 def _parse_validation(value: str | None) -> str | float | None:

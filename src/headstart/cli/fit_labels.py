@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.config import option_sources
 from headstart.cli.label_output import fit_summary, print_label_fit
+from headstart.cli.open_report import show
 from headstart.cli.options import CONDITION_FAILED, Messages, evaluation_option
-from headstart.cli.terminal import print_json, print_notes, print_quarantined
-from headstart.errors import OptionError
+from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitOptions
+    from headstart.classifier import FitOptions, FitResult, MultiLabelFitResult
     from headstart.cli.fit import FitFlags, FitRunOptions
     from headstart.data import Dataset
     from headstart.model.model import Model
@@ -48,19 +48,40 @@ def fit_labels(
     """Fit a model of several labels an image, write it, and print what was found. Raises HeadstartError."""
     from headstart.classifier import fit_multi_label
 
-    if flags.open_page:
-        raise OptionError("There is no report of several labels an image yet; leave --open out.")
     with quiet_frameworks(), messages.bar("Reading features") as bar:
-        result = fit_multi_label(dataset, options, progress=bar)
+        result = fit_multi_label(dataset, options, thumbnails=flags.report, progress=bar)
     result = replace(result, model=with_sources(result.model))
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
-    quarantined = result.model.run["images"]["quarantined"]
     if not flags.as_json:
         print_label_fit(result, folder, time.perf_counter() - start)
-    report_note = ["There is no report of several labels an image yet."] if flags.report else []
-    print_notes([*result.notes, *report_note])
+    finish_fit(result, fit_summary(result.model.run, folder), options, flags, run)
+
+
+def finish_fit(
+    result: FitResult | MultiLabelFitResult,
+    values: dict[str, Any],
+    options: FitOptions,
+    flags: FitFlags,
+    run: FitRunOptions,
+) -> None:
+    """Print the notes, write the report into the folder ``values["model"]`` and show it, and print the JSON ``values``.
+
+    Raises ModelError, and Exit where images could not be read and the run is strict.
+    """
+    from headstart.report import write_report
+
+    quarantined = result.model.run["images"]["quarantined"]
+    print_notes(result.notes)
     print_quarantined(quarantined)
+    page = None
+    if flags.report:
+        with options.open_cache() as cache:
+            page = write_report(result, values["model"], cache=cache)
     if flags.as_json:
-        print_json(fit_summary(result.model.run, folder))
+        print_json({**values, "report": None if page is None else str(page)})
+    elif page is not None:
+        print(line(f"Report      {page}"))
+    if flags.open_page and page is not None:
+        show(page)
     if run.strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)

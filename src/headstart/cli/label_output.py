@@ -92,7 +92,6 @@ def fit_summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "labels": run["classes"],
         "images": images,
         **{key: run[key] for key in (*keys, *rest)},
-        "report": None,
     }
 
 

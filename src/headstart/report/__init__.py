@@ -2,12 +2,15 @@
 
 gather            collects the content of a report from the result of a fit
 data              the content of a report
+labels            the same for several labels an image: content, gathering, storage, variables
+shown             which images are shown one by one, and which of them show one scene
 storage           ``report.json``: written beside the model, read back with every value checked
+values            checks of single values that were read
 reliability       reliability diagram and risk-coverage curve
 thresholds        precision and recall of each class by threshold
 projection        two-dimensional map of the images
 thumbnails        small images
-page              the HTML page, from ``page.html.j2``, ``style.css`` and ``scripts``
+page              the HTML page, from ``page.html.j2`` or ``labels.html.j2``, ``style.css`` and ``scripts``
 check_page        the page of ``headstart check``, on which its findings are corrected
 view              the variables of the page's template
 charts            charts as SVG
@@ -22,13 +25,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headstart.classifier import FitResult
+from headstart.classifier import FitResult, MultiLabelFitResult
 from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
 from headstart.model.folder_files import read_json_file
+from headstart.model.model import Model
 from headstart.report.gather import gather
-from headstart.report.page import render
+from headstart.report.labels.data import LabelReport
+from headstart.report.labels.gather import gather_labels
+from headstart.report.labels.storage import read_label_data, write_label_data
+from headstart.report.page import render, render_labels
+from headstart.report.shown import MAX_TEXT
 from headstart.report.storage import check_page_file, read_data, write_data, write_file
 from headstart.report.training_curves import curves_svg, curves_text
 from headstart.report.view.run_values import RunValues
@@ -41,17 +49,25 @@ PAGE = "report.html"
 CURVES = "training.svg"
 
 
-def write_report(result: FitResult, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
+def write_report(
+    result: FitResult | MultiLabelFitResult, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None
+) -> Path:
     """Write ``report.html`` and ``report.json`` of a fit into its model folder.
 
     Returns the path of the page. ``cache`` keeps small images for the next report. Raises ModelError when the folder
     cannot be written.
     """
     target = Path(folder)
-    report = gather(result, cache)
-    write_data(report, target)
+    if isinstance(result, MultiLabelFitResult):
+        of_labels = gather_labels(result, cache)
+        write_label_data(of_labels, target)
+        html = _label_page(of_labels, result.model, result.model.run, target)
+    else:
+        report = gather(result, cache)
+        write_data(report, target)
+        html = render(report, result.model.run, _title(target))
     page = target / PAGE
-    write_file(page, render(report, result.model.run, _title(target)))
+    write_file(page, html)
     return page
 
 
@@ -63,18 +79,24 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
     """
     source = Path(folder)
     model = read_model(source)
-    model.require_one_label("the report")
-    if not model.thresholds.is_measured:
+    if not model.is_multi_label and not model.thresholds.is_measured:
         raise ModelError(f"{source} has no report. {NOT_MEASURED}")
-    report = read_data(source)
-    if report.known_classes != len(model.classes):
-        raise ModelError(
-            f"{source}: report.json has {report.known_classes} classes, but the model has {len(model.classes)}; "
-            "fit again."
-        )
     page = source / PAGE if output is None else check_page_file(output)
     run = read_json_file(source, "run.json") if (source / "run.json").exists() else {}
-    write_file(page, render(report, run, _title(source)))
+    if model.is_multi_label:
+        of_labels = read_label_data(source)
+        if of_labels.labels != tuple(name[:MAX_TEXT] for name in model.classes):
+            raise ModelError(f"{source}: report.json has other labels than the model; fit again.")
+        html = _label_page(of_labels, model, run, source)
+    else:
+        report = read_data(source)
+        if report.known_classes != len(model.classes):
+            raise ModelError(
+                f"{source}: report.json has {report.known_classes} classes, but the model has {len(model.classes)}; "
+                "fit again."
+            )
+        html = render(report, run, _title(source))
+    write_file(page, html)
     return page
 
 
@@ -100,6 +122,11 @@ def training_svg(run: Mapping[str, Any]) -> str:
     if curves is None:
         raise OptionError("This model was solved, not trained, so it has no training curves; use the mlp head.")
     return curves_svg(curves)
+
+
+def _label_page(report: LabelReport, model: Model, run: Mapping[str, Any], folder: Path) -> str:
+    assert model.label_thresholds is not None
+    return render_labels(report, model.label_thresholds, run, _title(folder))
 
 
 def _title(folder: Path) -> str:

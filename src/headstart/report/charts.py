@@ -14,6 +14,7 @@ from headstart.report.text import percent
 WIDTH, HEIGHT = 440, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 46  # margins
 MAX_TICKS = 7  # of the learning curve
+Point = tuple[float, float]
 QUARTERS = [(share, f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)]  # ticks
 
 
@@ -79,14 +80,29 @@ def scale_start(lows: Sequence[float]) -> float:
     return 0.9 if lowest >= 0.9 else 0.5 if lowest >= 0.5 else 0.0
 
 
-def reliability_diagram(series: Sequence[Sequence[ReliabilityBin]]) -> Markup:
-    """Return accuracy against confidence with intervals; calibrated predictions lie on the diagonal."""
-    axes = Axes("probability that the model gives", "accuracy", (0, 1), (0, 1), QUARTERS, QUARTERS)
+def reliability_diagram(series: Sequence[Sequence[ReliabilityBin]], share: str = "accuracy") -> Markup:
+    """Return a share, of what is predicted so, against probability with intervals; calibrated ones are on the diagonal.
+
+    ``share`` names it.
+    """
+    axes = Axes("probability that the model gives", share, (0, 1), (0, 1), QUARTERS, QUARTERS)
     parts = [f'<line class="ideal" x1="{axes.x(0)}" y1="{axes.y(0)}" x2="{axes.x(1)}" y2="{axes.y(1)}"/>']
     for number, bins in enumerate(series):
         parts += [_whisker(axes, b.mean_confidence, b.low, b.high, number) for b in bins]
         parts += [_marker(axes, b.mean_confidence, b.accuracy, number) for b in bins]
-    return _chart(axes, "Reliability diagram: accuracy against probability", parts)
+    return _chart(axes, f"Reliability diagram: {share} against probability", parts)
+
+
+def precision_recall_curve(series: Sequence[tuple[Sequence[Point], Point | None]]) -> Markup:
+    """Return precision against recall, for each series its points and, as a ring, that of the threshold."""
+    axes = Axes("recall", "precision", (0, 1), (0, 1), QUARTERS, QUARTERS)
+    parts = [_line(axes, points, number) for number, (points, _) in enumerate(series)]
+    parts += [
+        f'<circle class="ring s{number}" cx="{axes.x(at[0]):.1f}" cy="{axes.y(at[1]):.1f}" r="6"/>'
+        for number, (_, at) in enumerate(series)
+        if at is not None
+    ]
+    return _chart(axes, "Precision-recall curve", parts)
 
 
 def risk_coverage_curve(series: Sequence[Sequence[tuple[float, float]]]) -> Markup:

@@ -15,16 +15,14 @@ from PIL import Image
 from headstart.check import Finding, check_from_features
 from headstart.classifier import FitResult
 from headstart.classifier.fit import TrainingData
-from headstart.data import Dataset
-from headstart.errors import ImageError, OptionError
-from headstart.features import FeatureCache, Features
+from headstart.errors import ImageError
+from headstart.features import FeatureCache
 from headstart.heads.head import Head
 from headstart.images.decoding import decode
 from headstart.machine import single_threaded_blas
 from headstart.model import cam
 from headstart.report import projection, reliability, thumbnails
 from headstart.report.data import (
-    MAX_IMAGES,
     SETS,
     ActivationMap,
     EvaluationSummary,
@@ -35,19 +33,14 @@ from headstart.report.data import (
     lowest_margin,
     most_confident_errors,
 )
+from headstart.report.shown import COLUMNS, MAX_TEXT, MAX_THUMBNAILS, Paths, choose, tile_side, validation_groups
 from headstart.report.thresholds import class_thresholds
-from headstart.splits.split import group_images
 from headstart.stats.classification import confusion_matrix
 
 MAX_FINDINGS = 60  # of a kind
-MAX_GROUPED = 5_000  # validation images: all pairs are compared
 MAX_FILES = 6  # of a finding
-MAX_THUMBNAILS = 320
 MAX_ERROR_MAPS = 12  # errors with an activation map
 TYPICAL_IMAGES, TYPICAL_CLASSES = 2, 8  # typical images of a class, and classes, with an activation map
-MAX_TEXT = 2_000  # characters of a name
-MANY_IMAGES = 3_000  # beyond, a tile is 32 pixels wide, not 48
-COLUMNS = 50  # of the sprite sheet
 Rows = NDArray[np.int64]
 
 
@@ -59,8 +52,8 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
     predictions = _all_predictions(result)
     rows = predictions.rows[_individually_shown(predictions)]
     index_of = {int(row): i for i, row in enumerate(rows)}
-    paths = _Paths(dataset, features, rows)
-    side = 48 if len(rows) <= MANY_IMAGES else 32
+    paths = Paths(dataset, features, rows)
+    side = tile_side(len(rows))
     # Two threads, each with one thread of linear algebra: threads of a BLAS wait for each other by spinning.
     with single_threaded_blas(), ThreadPoolExecutor(1) as pool:
         findings_future = pool.submit(_findings, data, predictions)
@@ -141,22 +134,11 @@ def _all_predictions(result: FitResult) -> _AllPredictions:
 
 
 def _groups_by_row(result: FitResult, predictions: _AllPredictions) -> dict[int, int]:
-    """Return the group of each training image as the fit left it out, and that of each validation image, by row.
-
-    Validation images are grouped as the training images were, or by themselves where those are named by what
-    validation images lack. Those of very many have none.
-    """
     split, data = result.data.split, result.data
-    groups = dict(zip(split.train.tolist(), split.groups.index.tolist(), strict=True))
     is_validation = predictions.set_index == SETS.index("validation")
     rows, truth = predictions.rows[is_validation], predictions.truth[is_validation]
-    if 0 < len(rows) <= MAX_GROUPED:
-        try:
-            found = group_images(data.features, data.dataset, rows, truth, result.options.group_by)
-        except OptionError:
-            found = group_images(data.features, data.dataset, rows, truth, "auto")
-        groups.update(zip(rows.tolist(), found.index.tolist(), strict=True))
-    return groups
+    groups = dict(zip(split.train.tolist(), split.groups.index.tolist(), strict=True))
+    return groups | validation_groups(data.features, data.dataset, rows, truth, result.options.group_by)
 
 
 def _individually_shown(predictions: _AllPredictions) -> Rows:
@@ -165,32 +147,8 @@ def _individually_shown(predictions: _AllPredictions) -> Rows:
     Half of the choice are the errors, most confident first, and the least confident correct predictions; the other half
     is spread evenly over the rest.
     """
-    count = len(predictions.rows)
-    if count <= MAX_IMAGES:
-        return np.arange(count)
     is_correct, confidence = predictions.is_correct, predictions.confidence
-    order = np.lexsort((np.where(is_correct, confidence, -confidence), is_correct))
-    first = order[: MAX_IMAGES // 2]
-    rest = np.setdiff1d(np.arange(count), first)
-    spread = rest[np.linspace(0, len(rest) - 1, MAX_IMAGES - len(first)).round().astype(int)]
-    return np.sort(np.concatenate([first, spread]))
-
-
-class _Paths:
-    """Paths without the folders that all have in common, and the index of each image that is shown."""
-
-    def __init__(self, dataset: Dataset, features: Features, rows: Rows) -> None:
-        paths = [dataset.items[int(i)].path for i in features.index]
-        first, last = min(paths, default=""), max(paths, default="")  # what these share, all between them share
-        differing = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
-        shared = next(differing, min(len(first), len(last)))
-        self._prefix = first[: first.rfind("/", 0, shared) + 1]
-        self.index_of = {paths[row]: i for i, row in enumerate(rows)}
-        self.short_paths = tuple(self.shorten(paths[row]) for row in rows)
-
-    def shorten(self, path: str) -> str:
-        """Return a path without the common folders."""
-        return path.removeprefix(self._prefix)[:MAX_TEXT]
+    return choose(np.lexsort((np.where(is_correct, confidence, -confidence), is_correct)))
 
 
 def _findings(data: TrainingData, predictions: _AllPredictions) -> tuple[Finding, ...]:
@@ -200,7 +158,7 @@ def _findings(data: TrainingData, predictions: _AllPredictions) -> tuple[Finding
     )
 
 
-def _finding_summaries(findings: Sequence[Finding], paths: _Paths) -> tuple[FindingSummary, ...]:
+def _finding_summaries(findings: Sequence[Finding], paths: Paths) -> tuple[FindingSummary, ...]:
     summaries, counts = [], Counter[str]()
     for finding in findings:
         counts[finding.kind] += 1

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headstart.errors import ModelError, OptionError
 from headstart.files import open_regular, read_json, to_json, why_not_writable, write_atomic
@@ -27,16 +24,24 @@ from headstart.report.data import (
     SpriteSheet,
 )
 from headstart.report.thresholds import THRESHOLDS
+from headstart.report.values import (
+    MAX_COUNT,
+    MAX_ENTRIES,
+    integer,
+    jpeg,
+    list_of,
+    number,
+    object_of,
+    text_of,
+    to_base64,
+)
 
 FORMAT = 4
 FILE = "report.json"
 MAX_BYTES = 64 * 2**20
 GENERATOR = b'<meta name="generator" content="Headstart">'  # in every page
 MAX_CLASSES = 100_000
-MAX_ENTRIES = 1_000  # findings, thumbnails, activation maps
-MAX_TEXT = 8_192  # characters of a name or a path
-MAX_COUNT = 10**9
-JPEG_MAGIC = b"\xff\xd8\xff"
+Content = TypeVar("Content")
 
 
 def write_file(path: Path, data: bytes | str) -> None:
@@ -89,11 +94,11 @@ def write_data(report: Report, folder: Path) -> None:
             for summary in report.evaluations
         ],
         "projections": [vars(projection) for projection in report.projections],
-        "sprite": _with_base64(report.sprite),
-        "thumbnails": {str(index): _to_base64(jpeg) for index, jpeg in report.thumbnails.items()},
+        "sprite": with_base64(report.sprite),
+        "thumbnails": {str(index): to_base64(jpeg) for index, jpeg in report.thumbnails.items()},
         "findings": [vars(finding) for finding in report.findings],
         "finding_counts": dict(report.finding_counts),
-        "activation_maps": [_with_base64(activation_map) for activation_map in report.activation_maps],
+        "activation_maps": [with_base64(activation_map) for activation_map in report.activation_maps],
         "maps_unavailable": report.maps_unavailable,
         "seconds": report.seconds,
         "date": report.date,
@@ -103,6 +108,11 @@ def write_data(report: Report, folder: Path) -> None:
 
 def read_data(folder: str | os.PathLike[str]) -> Report:
     """Read the report of a model folder. Raises ModelError if it is missing, damaged or of another format."""
+    return read_checked(folder, _report)
+
+
+def read_checked(folder: str | os.PathLike[str], read: Callable[[Mapping[str, Any]], Content]) -> Content:
+    """Return what ``read`` makes of the ``report.json`` of a model folder. Raises ModelError as ``read_data``."""
     path = Path(folder) / FILE
     if not path.is_file():
         raise ModelError(f"{folder} has no {FILE}; fit again without --no-report to create it.")
@@ -111,7 +121,7 @@ def read_data(folder: str | os.PathLike[str]) -> Report:
     try:
         value = read_json(path, MAX_BYTES)
         _check_format(value["format"], folder)
-        return _report(value)
+        return read(value)
     except OSError as error:
         raise ModelError(f"Cannot read {path}: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -135,56 +145,55 @@ def _check_format(version: Any, folder: str | os.PathLike[str]) -> None:
 
 
 def _report(value: Mapping[str, Any]) -> Report:
-    classes = tuple(_text(name) for name in _list(value["classes"], MAX_CLASSES))
-    known_classes = _integer(value["known_classes"], 2, len(classes) + 1)
+    classes = tuple(text_of(name) for name in list_of(value["classes"], MAX_CLASSES))
+    known_classes = integer(value["known_classes"], 2, len(classes) + 1)
     images = _images(value["images"], len(classes), known_classes)
-    thumbnails = {int(index): _jpeg(text) for index, text in _object(value["thumbnails"]).items()}
-    if not all(0 <= index < len(images) for index in thumbnails):
-        raise ValueError("a thumbnail of an image that is not in the report")
+    thumbnails = read_thumbnails(value["thumbnails"], len(images))
     return Report(
         classes=classes,
         known_classes=known_classes,
-        total_images=_integer(value["total_images"], len(images), MAX_COUNT),
+        total_images=integer(value["total_images"], len(images), MAX_COUNT),
         images=images,
         evaluations=tuple(
-            _evaluation(entry, len(classes), known_classes) for entry in _list(value["evaluations"], len(SETS))
+            _evaluation(entry, len(classes), known_classes) for entry in list_of(value["evaluations"], len(SETS))
         ),
-        projections=tuple(_projection(entry, len(images)) for entry in _list(value["projections"], 4)),
-        sprite=_sprite(value["sprite"]),
+        projections=tuple(_projection(entry, len(images)) for entry in list_of(value["projections"], 4)),
+        sprite=read_sprite(value["sprite"]),
         thumbnails=thumbnails,
-        findings=tuple(_finding(entry, len(images)) for entry in _list(value["findings"], MAX_ENTRIES)),
+        findings=tuple(_finding(entry, len(images)) for entry in list_of(value["findings"], MAX_ENTRIES)),
         finding_counts={
-            _text(kind): _integer(count, 0, MAX_COUNT) for kind, count in _object(value["finding_counts"]).items()
+            text_of(kind): integer(count, 0, MAX_COUNT) for kind, count in object_of(value["finding_counts"]).items()
         },
         activation_maps=tuple(
-            _activation_map(entry, len(images), known_classes) for entry in _list(value["activation_maps"], MAX_ENTRIES)
+            _activation_map(entry, len(images), known_classes)
+            for entry in list_of(value["activation_maps"], MAX_ENTRIES)
         ),
-        maps_unavailable=_text(value["maps_unavailable"]),
-        seconds=_number(value["seconds"], 0, 1e9),
-        date=_text(value["date"]),
+        maps_unavailable=text_of(value["maps_unavailable"]),
+        seconds=number(value["seconds"], 0, 1e9),
+        date=text_of(value["date"]),
     )
 
 
 def _images(columns: Mapping[str, Any], classes: int, known_classes: int) -> tuple[ImageResult, ...]:
     def known_class(value: Any) -> int:
-        return _integer(value, 0, known_classes)
+        return integer(value, 0, known_classes)
 
     def probability(value: Any) -> float:
-        return _number(value, 0, 1)
+        return number(value, 0, 1)
 
     readers: dict[str, Callable[[Any], Any]] = {
-        "path": _text,
-        "set_index": lambda value: _integer(value, 0, len(SETS)),
-        "true_class": lambda value: _integer(value, 0, classes),
+        "path": text_of,
+        "set_index": lambda value: integer(value, 0, len(SETS)),
+        "true_class": lambda value: integer(value, 0, classes),
         "predicted_class": known_class,
         "second_class": known_class,
         "confidence": probability,
         "second_confidence": probability,
         "true_class_confidence": probability,
-        "group": lambda value: _integer(value, -1, MAX_COUNT),
+        "group": lambda value: integer(value, -1, MAX_COUNT),
     }
     names = [f.name for f in fields(ImageResult)]
-    values = [[readers[name](value) for value in _list(columns[name], MAX_IMAGES)] for name in names]
+    values = [[readers[name](value) for value in list_of(columns[name], MAX_IMAGES)] for name in names]
     return tuple(ImageResult(*row) for row in zip(*values, strict=True))
 
 
@@ -192,116 +201,81 @@ def _evaluation(value: Mapping[str, Any], classes: int, known_classes: int) -> E
     if value["name"] not in SETS:
         raise ValueError(f"unknown evaluation {value['name']!r}")
     confusion = tuple(
-        (_integer(truth, 0, classes), _integer(prediction, 0, known_classes), _integer(count, 0, MAX_COUNT))
-        for truth, prediction, count in _list(value["confusion"], 10**6)
+        (integer(truth, 0, classes), integer(prediction, 0, known_classes), integer(count, 0, MAX_COUNT))
+        for truth, prediction, count in list_of(value["confusion"], 10**6)
     )
-    reliability = tuple(_reliability_bin(entry) for entry in _list(value["reliability"], 100))
-    risk_coverage = tuple((_number(x, 0, 1), _number(y, 0, 1)) for x, y in _list(value["risk_coverage"], 1_000))
-    thresholds = tuple(_thresholds(entry, known_classes) for entry in _list(value["thresholds"], MAX_CLASSES))
+    reliability = tuple(read_reliability_bin(entry) for entry in list_of(value["reliability"], 100))
+    risk_coverage = tuple((number(x, 0, 1), number(y, 0, 1)) for x, y in list_of(value["risk_coverage"], 1_000))
+    thresholds = tuple(_thresholds(entry, known_classes) for entry in list_of(value["thresholds"], MAX_CLASSES))
     return EvaluationSummary(value["name"], confusion, reliability, risk_coverage, thresholds)
 
 
 def _thresholds(value: Mapping[str, Any], known_classes: int) -> ClassThresholds:
-    count = _integer(value["count"], 0, MAX_COUNT)
+    count = integer(value["count"], 0, MAX_COUNT)
     found, false_alarms = (
-        tuple(_integer(number, 0, limit) for number in _list(value[name], len(THRESHOLDS)))
+        tuple(integer(number, 0, limit) for number in list_of(value[name], len(THRESHOLDS)))
         for name, limit in (("found", count + 1), ("false_alarms", MAX_COUNT))
     )
     if not len(found) == len(false_alarms) == len(THRESHOLDS):
         raise ValueError(f"counts of {len(found)} thresholds where {len(THRESHOLDS)} were expected")
-    return ClassThresholds(_integer(value["class_index"], 0, known_classes), count, found, false_alarms)
+    return ClassThresholds(integer(value["class_index"], 0, known_classes), count, found, false_alarms)
 
 
-def _reliability_bin(value: Mapping[str, Any]) -> ReliabilityBin:
-    shares = [_number(value[name], 0, 1) for name in ("mean_confidence", "accuracy", "low", "high")]
-    return ReliabilityBin(_integer(value["count"], 1, MAX_COUNT), *shares)
+def read_reliability_bin(value: Mapping[str, Any]) -> ReliabilityBin:
+    """Read a bin of a reliability diagram. Raises ValueError."""
+    shares = [number(value[name], 0, 1) for name in ("mean_confidence", "accuracy", "low", "high")]
+    return ReliabilityBin(integer(value["count"], 1, MAX_COUNT), *shares)
 
 
 def _projection(value: Mapping[str, Any], images: int) -> Projection:
-    x, y = (tuple(_integer(v, 0, 1001) for v in _list(value[axis], MAX_IMAGES)) for axis in ("x", "y"))
+    x, y = (tuple(integer(v, 0, 1001) for v in list_of(value[axis], MAX_IMAGES)) for axis in ("x", "y"))
     if not len(x) == len(y) == images:
         raise ValueError(f"a map of {len(x)} images where {images} were expected")
-    return Projection(_text(value["name"]), _text(value["description"]), x, y)
+    return Projection(text_of(value["name"]), text_of(value["description"]), x, y)
 
 
-def _sprite(value: Mapping[str, Any]) -> SpriteSheet:
-    side = _integer(value["side"], 1, 257)
-    columns = _integer(value["columns"], 1, MAX_IMAGES + 1)
-    return SpriteSheet(side, columns, _jpeg(value["jpeg"]))
+def read_thumbnails(value: Any, images: int) -> dict[int, bytes]:
+    """Read the larger small images of a report of so many images, by their index. Raises ValueError."""
+    thumbnails = {int(index): jpeg(text) for index, text in object_of(value).items()}
+    if not all(0 <= index < images for index in thumbnails):
+        raise ValueError("a thumbnail of an image that is not in the report")
+    return thumbnails
+
+
+def read_sprite(value: Mapping[str, Any]) -> SpriteSheet:
+    """Read the small images of a report. Raises ValueError."""
+    side = integer(value["side"], 1, 257)
+    columns = integer(value["columns"], 1, MAX_IMAGES + 1)
+    return SpriteSheet(side, columns, jpeg(value["jpeg"]))
 
 
 def _finding(value: Mapping[str, Any], images: int) -> FindingSummary:
     return FindingSummary(
-        kind=_text(value["kind"]),
-        files=tuple(_text(path) for path in _list(value["files"], MAX_ENTRIES)),
-        images=tuple(_integer(index, 0, images) for index in _list(value["images"], MAX_ENTRIES)),
-        certainty=_text(value["certainty"]),
-        confidence=_number(value["confidence"], 0, 1),
-        action=_text(value["action"]),
-        why=_text(value["why"]),
+        kind=text_of(value["kind"]),
+        files=tuple(text_of(path) for path in list_of(value["files"], MAX_ENTRIES)),
+        images=tuple(integer(index, 0, images) for index in list_of(value["images"], MAX_ENTRIES)),
+        certainty=text_of(value["certainty"]),
+        confidence=number(value["confidence"], 0, 1),
+        action=text_of(value["action"]),
+        why=text_of(value["why"]),
     )
 
 
 def _activation_map(value: Mapping[str, Any], images: int, known_classes: int) -> ActivationMap:
-    grid = tuple(tuple(_number(v, -1e9, 1e9) for v in _list(row, 512)) for row in _list(value["grid"], 512))
+    grid = tuple(tuple(number(v, -1e9, 1e9) for v in list_of(row, 512)) for row in list_of(value["grid"], 512))
     if not grid or not grid[0] or len({len(row) for row in grid}) != 1:
         raise ValueError("an activation map that is not a rectangle")
     return ActivationMap(
-        image=_integer(value["image"], 0, images),
-        positive=_integer(value["positive"], 0, known_classes),
-        negative=_integer(value["negative"], 0, known_classes),
+        image=integer(value["image"], 0, images),
+        positive=integer(value["positive"], 0, known_classes),
+        negative=integer(value["negative"], 0, known_classes),
         grid=grid,
-        bias=_number(value["bias"], -1e9, 1e9),
-        score=_number(value["score"], -1e9, 1e9),
-        jpeg=_jpeg(value["jpeg"]),
+        bias=number(value["bias"], -1e9, 1e9),
+        score=number(value["score"], -1e9, 1e9),
+        jpeg=jpeg(value["jpeg"]),
     )
 
 
-def _list(value: Any, limit: int) -> list[Any]:
-    if not isinstance(value, list) or len(value) > limit:
-        raise ValueError(f"expected a list of at most {limit}")
-    return value
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict) or len(value) > MAX_ENTRIES:
-        raise ValueError(f"expected an object of at most {MAX_ENTRIES} entries")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise ValueError(f"expected a text of at most {MAX_TEXT} characters")
-    return value
-
-
-def _integer(value: Any, low: int, end: int) -> int:
-    """Check an integer in the half-open range [low, end)."""
-    if type(value) is not int or not low <= value < end:
-        raise ValueError(f"{str(value)[:20]!r} where an integer from {low} to {end - 1} was expected")
-    return value
-
-
-def _number(value: Any, low: float, high: float) -> float:
-    """Check a finite number in the closed range [low, high]."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
-        raise ValueError(f"{str(value)[:20]!r} where a number from {low:g} to {high:g} was expected")
-    return float(value)
-
-
-def _jpeg(value: Any) -> bytes:
-    try:
-        data = base64.b64decode(value, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"an image is not base64: {error}") from None
-    if data and not data.startswith(JPEG_MAGIC):
-        raise ValueError("an image is not a JPEG")
-    return data
-
-
-def _to_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
-
-
-def _with_base64(value: SpriteSheet | ActivationMap) -> dict[str, Any]:
-    return {**vars(value), "jpeg": _to_base64(value.jpeg)}
+def with_base64(value: SpriteSheet | ActivationMap) -> dict[str, Any]:
+    """Return the fields of a value with its JPEG as text."""
+    return {**vars(value), "jpeg": to_base64(value.jpeg)}

@@ -1,27 +1,10 @@
-// The images of the report: cards, the dialog of a cell of the confusion matrix, and the search.
+// The images of the report: cards, the dialog of a cell of a matrix, and the search. The page defines isError(i),
+// captionOf(i), a line of text, and describeImage(i), which returns a title and lines of text.
 const data = JSON.parse(document.getElementById("report-data").textContent);
 const count = data.paths.length;
 const sprite = document.getElementById("sprite");
 const CARDS_PER_PAGE = 120;
 const FOUND_PER_PAGE = 24;
-const isError = (i) => data.trueClass[i] !== data.predictedClass[i];
-const className = (c) => data.classNames[c];
-
-function describe(i) {
-  const verdict = isError(i) ? `taken for ${className(data.predictedClass[i])}` : "classified correctly";
-  return `${className(data.trueClass[i])}, ${verdict}`;
-}
-
-// Each percentage stands beside the class whose probability it is.
-function probabilities(i) {
-  const first = `${className(data.predictedClass[i])} ${data.confidence[i].toFixed(1)}%`;
-  return `${first}, ${className(data.secondClass[i])} ${data.secondConfidence[i].toFixed(1)}%`;
-}
-
-function describeImage(i) {
-  const lines = [`Probabilities: ${probabilities(i)}`, data.setLabels[data.setIndex[i]], data.paths[i]];
-  return { title: describe(i), lines };
-}
 
 // An image: its thumbnail if the page has one, else its tile of the sprite sheet.
 const thumbnailUrls = new Map();
@@ -60,12 +43,12 @@ function createCard(i) {
   button.append(createImage(i, true));
   button.setAttribute("aria-label", `Enlarge ${data.paths[i]}`);
   const caption = createElement("figcaption");
-  caption.append(createElement("bdi", probabilities(i), "confidence"), createElement("bdi", data.paths[i], "path"));
+  caption.append(createElement("bdi", captionOf(i), "confidence"), createElement("bdi", data.paths[i], "path"));
   card.append(button, caption);
   return card;
 }
 
-// A cell of the confusion matrix opens its images in a dialog.
+// A cell of a matrix opens its images in a dialog.
 const dialog = document.getElementById("image-dialog");
 const cards = document.getElementById("dialog-cards");
 const moreButton = document.getElementById("more");
@@ -93,51 +76,24 @@ function showMore() {
   moreButton.textContent = `Show more (${remaining.length.toLocaleString("en")} left)`;
 }
 
-function openCell(button) {
-  const [trueClass, predictedClass] = [+button.dataset.true, +button.dataset.predicted];
-  const set = +button.closest("[data-set]").dataset.set;
-  const isCorrect = trueClass === predictedClass;
-  const images = [];
-  for (let i = 0; i < count; i++) {
-    const isInCell = data.trueClass[i] === trueClass && data.predictedClass[i] === predictedClass;
-    if (isInCell && data.setIndex[i] === set) images.push(i);
-  }
-  const byConfidence = (a, b) => data.confidence[a] - data.confidence[b];
-  images.sort((a, b) => (isCorrect ? byConfidence(a, b) : byConfidence(b, a)));
-  const total = Number(button.textContent.replace(/[^0-9]/g, "").slice(0, 12));
-  const isPartial = images.length < total && button.closest(".matrix");
-  const number = isPartial ? `${images.length} of ${total}` : `${images.length}`;
-  const noun = (isPartial ? total : images.length) === 1 ? "image" : "images";
-  const verdict = isCorrect ? "classified correctly" : `taken for ${className(predictedClass)}`;
-  const title = `${className(trueClass)} ${verdict} (${data.setLabels[set]}): ${number} ${noun}`;
-  const order = isCorrect ? ", least sure first" : ", surest first";
-  openDialog(images.length > 1 ? title + order : title, images);
-}
-
 moreButton.addEventListener("click", showMore);
 document.getElementById("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-true]");
-  if (button) openCell(button);
-});
 
-// The search.
-{
-  const field = (name) => document.getElementById(`filter-${name}`);
+// The number that a cell of a matrix shows, of all images, also those that are not in the report.
+function cellCount(button) {
+  return Number(button.textContent.replace(/[^0-9]/g, "").slice(0, 12));
+}
+
+// The search. isWanted(i, wanted) looks at the values of the fields of the page, by name; those that every page has, the
+// file name, the set and errors, are looked at here.
+function makeSearch(isWanted) {
   const found = document.getElementById("found");
   const foundMore = document.getElementById("find-more");
   const foundCount = document.getElementById("find-count");
+  const form = document.getElementById("filters");
   const hint = foundCount.textContent;
   let rest = [];
-
-  for (const [name, column] of [["true", data.trueClass], ["predicted", data.predictedClass]]) {
-    for (const c of [...new Set(column)].sort((a, b) => a - b)) {
-      const option = createElement("option", className(c));
-      option.value = c;
-      field(name).append(option);
-    }
-  }
 
   const showFound = () => {
     appendCards(found, rest.slice(0, FOUND_PER_PAGE));
@@ -147,28 +103,39 @@ document.addEventListener("click", (event) => {
   };
 
   const search = () => {
-    const text = field("text").value.trim().toLowerCase();
-    const value = (name) => (field(name) ? field(name).value : "");
-    const onlyErrors = field("errors").checked;
+    const wanted = {};
+    for (const field of form.elements) {
+      const value = field.type === "checkbox" ? field.checked : field.value.trim();
+      if (value) wanted[field.id.replace("filter-", "")] = value;
+    }
     found.replaceChildren();
     rest = [];
     foundMore.hidden = true;
-    if (!text && !value("true") && !value("predicted") && !value("set") && !onlyErrors) {
+    if (!Object.keys(wanted).length) {
       foundCount.textContent = hint;
       return;
     }
-    const columns = [["true", data.trueClass], ["predicted", data.predictedClass], ["set", data.setIndex]];
-    const chosen = columns.filter(([name]) => value(name) !== "").map(([name, column]) => [+value(name), column]);
+    const text = (wanted.text || "").toLowerCase();
     for (let i = 0; i < count; i++) {
       if (text && !data.paths[i].toLowerCase().includes(text)) continue;
-      if (onlyErrors && !isError(i)) continue;
-      if (chosen.every(([wanted, column]) => column[i] === wanted)) rest.push(i);
+      if (wanted.errors && !isError(i)) continue;
+      if (wanted.set && data.setIndex[i] !== +wanted.set) continue;
+      if (isWanted(i, wanted)) rest.push(i);
     }
     const noun = rest.length === 1 ? "image" : "images";
     foundCount.textContent = `${rest.length.toLocaleString("en")} of ${count.toLocaleString("en")} ${noun} found.`;
     showFound();
   };
-  onNewValues(document.getElementById("filters"), search);
-  document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
+  onNewValues(form, search);
+  form.addEventListener("submit", (event) => event.preventDefault());
   foundMore.addEventListener("click", showFound);
+}
+
+// Offer numbers of classes or labels, with their names, in a field of the search.
+function addOptions(field, numbers, name) {
+  for (const c of [...new Set(numbers)].sort((a, b) => a - b)) {
+    const option = createElement("option", name(c));
+    option.value = c;
+    document.getElementById(`filter-${field}`).append(option);
+  }
 }

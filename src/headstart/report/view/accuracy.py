@@ -84,10 +84,15 @@ def _costs(run: RunValues) -> list[tuple[str, str]]:
 
 def facts(report: Report, run: RunValues) -> list[tuple[str, str]]:
     """Return titles and values of the key facts: classes, images, groups, backbone, head, time."""
+    return [("Classes", f"{report.known_classes:,}"), *run_facts(run)]
+
+
+def run_facts(run: RunValues) -> list[tuple[str, str]]:
+    """Return titles and values of the key facts that ``run.json`` has of every fit."""
     training, validation = run.number("images", "train"), run.number("images", "validation")
     groups, largest = run.number("groups", "count"), run.number("groups", "largest")
     seconds = run.number("seconds", "total")
-    rows = [("Classes", f"{report.known_classes:,}")]
+    rows = []
     if training is not None:
         rows.append(("Images", f"{training:,.0f} training" + (f", {validation:,.0f} validation" if validation else "")))
     if groups is not None and largest is not None:

@@ -14,13 +14,16 @@ MAX_ROWS = 25
 
 @dataclass(frozen=True)
 class Candidate:
-    """Head that was compared: its leave-one-group-out log-loss and accuracy, and its weight in the model's head."""
+    """Head that was compared: its leave-one-group-out log-loss and accuracy, and its weight in the model's head.
+
+    Of several labels the log-loss and the weight are means over the labels, and ``accuracy`` is None.
+    """
 
     taps: str
     head: str
     settings: str
     log_loss: float
-    accuracy: float
+    accuracy: float | None
     weight: float
 
 
@@ -41,7 +44,7 @@ def _candidate(entry: Any) -> Candidate | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("taps"), list):
         return None
     log_loss, accuracy = finite_number(entry.get("log_loss")), finite_number(entry.get("accuracy"))
-    if log_loss is None or accuracy is None:
+    if log_loss is None:
         return None
     fields = ("taps", "kind", "scaling", "log_loss", "accuracy", "weight")
     settings = {key: value for key, value in entry.items() if key not in fields}

@@ -111,5 +111,9 @@ def by_similarity(classes: Sequence[int], counts: Mapping[tuple[int, int], int],
 
 
 def _cell(true_class: int, predicted_class: int, count: int, row_count: int) -> Cell:
-    shade = min(5, math.ceil(5 * count / row_count)) if count else 0
-    return Cell(true_class, predicted_class, count, shade)
+    return Cell(true_class, predicted_class, count, shade(count, row_count))
+
+
+def shade(count: int, row_count: int) -> int:
+    """Return the share of a row that a cell has in five steps, 0 if it is empty."""
+    return min(5, math.ceil(5 * count / row_count)) if count else 0

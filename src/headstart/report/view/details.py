@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from headstart.report.data import Report
+from headstart.report.labels.data import LabelReport
 from headstart.report.text import clip
 from headstart.report.view.run_values import RunValues
 
 Rows = list[tuple[str, str]]
 
 
-def detail_tables(report: Report, run: RunValues) -> list[tuple[str, Rows]]:
+def detail_tables(report: Report | LabelReport, run: RunValues) -> list[tuple[str, Rows]]:
     """Return the tables with their titles; rows without a value are left out."""
     tables = [
         ("Data", _data(run)),
@@ -49,7 +50,7 @@ def _model(run: RunValues) -> Rows:
     ]
 
 
-def _timings(report: Report, run: RunValues) -> Rows:
+def _timings(report: Report | LabelReport, run: RunValues) -> Rows:
     return [
         ("Fit, total", _seconds(run, "total")),
         ("Decoding, all threads", _seconds(run, "decode")),

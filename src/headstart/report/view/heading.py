@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from headstart.report.data import Report
+from headstart.report.labels.data import LabelReport
 from headstart.report.text import clip, plain
 from headstart.report.view.run_values import RunValues
 
 
-def heading(report: Report, run: RunValues) -> list[tuple[str, str]]:
+def heading(report: Report | LabelReport, run: RunValues) -> list[tuple[str, str]]:
     """Return names and values for the head of the page; what is not known is left out."""
     rows = [
         ("Data", PurePosixPath(run.text("data", "uri").rstrip("/")).name),
