@@ -151,11 +151,11 @@ def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folde
     refused(run("update", label_model_folder, photos), needs)
     refused(run("forget", label_model_folder, "a.jpg"), needs)
     refused(run("diff", label_model_folder, label_model_folder), needs)
-    refused(run("evaluate", label_model_folder, label_model_folder, photos, "--quiet"), needs)
     image = next(labelled.parent.glob("*.png"))
     for option in (("--explain", tmp_path / "maps"), ("--copy-to", tmp_path / "sorted"), ("--top", 2)):
         refused(run("predict", label_model_folder, image, *option), f"leave {option[0]} out")
-    refused(run("evaluate", label_model_folder, labelled, "--min-accuracy", 0.5), "--min-accuracy is for models of one")
+    for models in ([label_model_folder], [label_model_folder] * 2):
+        refused(run("evaluate", *models, labelled, "--min-accuracy", 0.5, "--quiet"), "is for models of one class")
 
 
 def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, monkeypatch):
@@ -181,6 +181,10 @@ def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, 
 def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model_folder, labelled, photos):
     refused(run("evaluate", model_folder, labelled, "--quiet"), SEVERAL)
     refused(run("evaluate", model_folder, model_folder, labelled, "--quiet"), SEVERAL)
+    refused(run("evaluate", label_model_folder, label_model_folder, photos, "--quiet"), "several labels need a table")
+    for pair in ((model_folder, label_model_folder), (label_model_folder, model_folder)):
+        one = f"{model_folder} gives an image one class, and {label_model_folder} several labels"
+        refused(run("evaluate", *pair, labelled, "--quiet"), one, "compare models of one kind")
     refused(run("evaluate", label_model_folder, photos, "--quiet"), "several labels need a table")
     refused(run("export", model_folder, "--to", "onnx", "--data", labelled, "--quiet"), SEVERAL)
 

@@ -15,7 +15,7 @@ from headstart.cli.evaluation_output import (
     print_model_comparison,
     training_image_notes,
 )
-from headstart.cli.label_output import evaluate_labels
+from headstart.cli.label_output import MIN_ACCURACY, evaluate_labels
 from headstart.cli.options import (
     CONDITION_FAILED,
     GROUP_BY_HELP,
@@ -32,7 +32,6 @@ from headstart.cli.terminal import line, print_json, print_notes, print_quaranti
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
-    from headstart.compare import ModelComparison
     from headstart.model import Evaluation
     from headstart.stats.classification import ClassificationMetrics
 
@@ -79,46 +78,26 @@ def evaluate(
     from headstart.model import Predictor
     from headstart.model.label_predictions import MultiLabelEvaluation
 
-    predictor = None if other_models else Predictor.load(model, run.compute)
-    options = flags.read_options(flags.group_by if other_models else "auto")
-    if predictor is not None and predictor.model.is_multi_label:
+    if other_models:
+        _compare([model, *other_models], data, flags, form, run, strict, messages)
+        return
+    predictor = Predictor.load(model, run.compute)
+    options = flags.read_options("auto")
+    if predictor.model.is_multi_label:
         evaluate_labels(model, predictor, data, options, flags.min_accuracy, form, strict, messages)
         return
     dataset = open_dataset(data, options)
     dataset.require_one_label("a model of one class an image")
     print_notes(dataset.notes)
-    comparison: ModelComparison | None = None
     with messages.bar("Predicting") as bar:
-        if other_models:
-            from headstart.compare import compare_models
-
-            comparison = compare_models(
-                [model, *other_models], dataset, run.compute, group_by=flags.group_by, progress=bar
-            )
-            evaluations = comparison.evaluations
-            print_notes(comparison.groups.notes)
-        else:
-            assert predictor is not None
-            evaluation = predictor.evaluate(dataset, progress=bar)
-            assert not isinstance(evaluation, MultiLabelEvaluation)
-            evaluations = (evaluation,)
-    quarantined = evaluations[0].predictions.quarantined
+        evaluation = predictor.evaluate(dataset, progress=bar)
+    assert not isinstance(evaluation, MultiLabelEvaluation)
+    quarantined = evaluation.predictions.quarantined
     print_quarantined([vars(image) for image in quarantined])
-    _print_training_images([model, *other_models], evaluations)
-    _print_unknown_classes([model, *other_models], evaluations)
-    print_notes(evaluations[0].predictions.notes)
-    if comparison is None:
-        print_notes(evaluations[0].missed_targets)
-    _print_result(model, evaluations[0], comparison, form)
-    is_too_low = _report_low_accuracy([model, *other_models], evaluations, flags.min_accuracy)
-    if is_too_low or (strict and quarantined):
-        raise typer.Exit(CONDITION_FAILED)
-
-
-def _print_result(model: str, evaluation: Evaluation, comparison: ModelComparison | None, form: Format) -> None:
-    if comparison is not None:
-        print_json(comparison.to_dict()) if form.as_json else print_model_comparison(comparison)
-    elif form.as_json:
+    print_notes(training_image_notes(model, evaluation))
+    _print_unknown_classes(model, evaluation)
+    print_notes([*evaluation.predictions.notes, *evaluation.missed_targets])
+    if form.as_json:
         print_json({"model": model, **evaluation.to_dict()})
     elif form.as_csv:
         _write_class_csv(evaluation.metrics, sys.stdout)
@@ -126,6 +105,51 @@ def _print_result(model: str, evaluation: Evaluation, comparison: ModelCompariso
         print_evaluation(evaluation)
         print_class_table(evaluation.metrics)
         print_confusion(evaluation.confusion, evaluation.predictions.classes)
+    is_too_low = _report_low_accuracy(model, evaluation, flags.min_accuracy)
+    if is_too_low or (strict and quarantined):
+        raise typer.Exit(CONDITION_FAILED)
+
+
+def _compare(
+    models: list[str],
+    data: str,
+    flags: EvaluateFlags,
+    form: Format,
+    run: RunOptions,
+    strict: bool,
+    messages: Messages,
+) -> None:
+    """Compare models on the same images, and print what was found."""
+    from headstart.compare import compare_models
+    from headstart.model.label_predictions import MultiLabelEvaluation
+
+    with messages.bar("Predicting") as bar:
+        comparison = compare_models(
+            models,
+            data,
+            run.compute,
+            group_by=flags.group_by,
+            read_options=flags.read_options(flags.group_by),
+            progress=bar,
+        )
+    evaluations = comparison.evaluations
+    if flags.min_accuracy is not None and isinstance(evaluations[0], MultiLabelEvaluation):
+        raise OptionError(MIN_ACCURACY)
+    quarantined = evaluations[0].predictions.quarantined
+    print_notes([*comparison.notes, *comparison.groups.notes])
+    print_quarantined([vars(image) for image in quarantined])
+    is_too_low = False
+    for name, evaluation in zip(models, evaluations, strict=True):
+        print_notes(training_image_notes(name, evaluation))
+    for name, evaluation in zip(models, evaluations, strict=True):
+        if not isinstance(evaluation, MultiLabelEvaluation):
+            _print_unknown_classes(name, evaluation)
+    print_json(comparison.to_dict()) if form.as_json else print_model_comparison(comparison)
+    for name, evaluation in zip(models, evaluations, strict=True):
+        if not isinstance(evaluation, MultiLabelEvaluation):
+            is_too_low |= _report_low_accuracy(name, evaluation, flags.min_accuracy)
+    if is_too_low or (strict and quarantined):
+        raise typer.Exit(CONDITION_FAILED)
 
 
 def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
@@ -139,26 +163,16 @@ def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
         stream.write(table_row([values[column] for column in columns]))
 
 
-def _print_training_images(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:
-    """Warn of images that a model was trained on."""
-    for name, evaluation in zip(models, evaluations, strict=True):
-        print_notes(training_image_notes(name, evaluation))
+def _print_unknown_classes(model: str, evaluation: Evaluation) -> None:
+    if evaluation.predictions.unknown_classes:
+        unknown = ", ".join(evaluation.predictions.unknown_classes)
+        print(line(f"note: {model} does not know {unknown}; those images count as wrong."), file=sys.stderr)
 
 
-def _print_unknown_classes(models: list[str], evaluations: tuple[Evaluation, ...]) -> None:
-    for name, evaluation in zip(models, evaluations, strict=True):
-        if evaluation.predictions.unknown_classes:
-            unknown = ", ".join(evaluation.predictions.unknown_classes)
-            print(line(f"note: {name} does not know {unknown}; those images count as wrong."), file=sys.stderr)
-
-
-def _report_low_accuracy(models: list[str], evaluations: tuple[Evaluation, ...], min_accuracy: float | None) -> bool:
-    """Name the models whose accuracy is below the limit; return whether there is one."""
-    low = [
-        (name, evaluation.accuracy.value)
-        for name, evaluation in zip(models, evaluations, strict=True)
-        if min_accuracy is not None and evaluation.accuracy.value < min_accuracy
-    ]
-    for name, value in low:
-        print(line(f"{name}: accuracy {value:.1%} is below the {min_accuracy:.1%} required."), file=sys.stderr)
-    return bool(low)
+def _report_low_accuracy(model: str, evaluation: Evaluation, min_accuracy: float | None) -> bool:
+    """Return whether the accuracy is below the limit, and then say so."""
+    value = evaluation.accuracy.value
+    if min_accuracy is None or value >= min_accuracy:
+        return False
+    print(line(f"{model}: accuracy {value:.1%} is below the {min_accuracy:.1%} required."), file=sys.stderr)
+    return True

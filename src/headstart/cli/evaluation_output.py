@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headstart.model import Evaluation
     from headstart.model.label_predictions import MultiLabelEvaluation
     from headstart.stats.classification import ClassificationMetrics
+    from headstart.stats.paired import MetricDifference, PairedDifference
 
 MAX_ERRORS = 10
 MAX_WEAK = 3
@@ -77,28 +78,57 @@ def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None
 
 
 def print_model_comparison(comparison: ModelComparison) -> None:
-    """Print the accuracy of each model, and for each pair whether the difference is significant."""
+    """Print how good each model is, and for each pair whether the difference is significant."""
+    from headstart.model.label_predictions import MultiLabelEvaluation  # every start would pay for its imports
+
     width = max(len(name) for name in comparison.models)
     for name, evaluation in zip(comparison.models, comparison.evaluations, strict=True):
-        print(line(f"{name:{width}}  {evaluation.accuracy}"))
+        if isinstance(evaluation, MultiLabelEvaluation):
+            print(line(f"{name:{width}}  mAP {evaluation.metrics.mean_average_precision}"))
+            print(f"{'':{width}}  every label right: {evaluation.metrics.exact_match}")
+        else:
+            print(line(f"{name:{width}}  {evaluation.accuracy}"))
     for pair in comparison.differences:
-        print(line(_difference(comparison, pair)))
+        if pair.mean_average_precision is None:
+            assert pair.paired is not None
+            print(line(f"{_verdict(comparison, pair, pair.paired)}: {_paired(comparison, pair, 'correct')}"))
+        else:
+            mean = pair.mean_average_precision
+            by = f"{_points(comparison, pair, mean)}, p {mean.p_value:.2g})"
+            print(line(f"{_verdict(comparison, pair, mean)} by mAP: {by}"))
+            if pair.paired is not None:
+                print(line(f"every label right: {_paired(comparison, pair, 'right')}"))
 
 
-def _difference(comparison: ModelComparison, pair: ModelDifference) -> str:
-    first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
-    points = 100 * paired.difference
-    low, high = (100 * bound for bound in paired.interval)
-    detail = (
-        f"{second} is {points:+.1f} points from {first} (95% interval {low:+.1f} to {high:+.1f}, "
-        f"{comparison.groups.count} groups resampled); only {second} is correct on "
-        f"{counted(paired.only_second, 'image')}, only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
-    )
-    if paired.significant:
-        better, worse = (second, first) if points > 0 else (first, second)
-        return f"{better} is better than {worse}: {detail}"
+def _verdict(
+    comparison: ModelComparison, pair: ModelDifference, difference: PairedDifference | MetricDifference
+) -> str:
+    """Say which of two models is better, or that the images do not show it."""
+    first, second = comparison.models[pair.first], comparison.models[pair.second]
+    if difference.significant:
+        better, worse = (second, first) if difference.difference > 0 else (first, second)
+        return f"{better} is better than {worse}"
     images = len(comparison.evaluations[0].predictions)
-    return f"{counted(images, 'image')} do not show whether {first} or {second} is better: {detail}"
+    return f"{counted(images, 'image')} do not show whether {first} or {second} is better"
+
+
+def _points(comparison: ModelComparison, pair: ModelDifference, difference: PairedDifference | MetricDifference) -> str:
+    """Say how far the second model is from the first, in an open bracket."""
+    low, high = (100 * bound for bound in difference.interval)
+    return (
+        f"{comparison.models[pair.second]} is {100 * difference.difference:+.1f} points from "
+        f"{comparison.models[pair.first]} (95% interval {low:+.1f} to {high:+.1f}, {comparison.groups.count} groups "
+        "resampled"
+    )
+
+
+def _paired(comparison: ModelComparison, pair: ModelDifference, right: str) -> str:
+    first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
+    assert paired is not None
+    return (
+        f"{_points(comparison, pair, paired)}); only {second} is {right} on {counted(paired.only_second, 'image')}, "
+        f"only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
+    )
 
 
 def print_weak_classes(evaluation: Evaluation) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headstart.stats.label_metrics import MultiLabelMetrics
     from headstart.stats.label_thresholds import LabelThresholds
 
+MIN_ACCURACY = "--min-accuracy is for models of one class an image; leave it out."
 MAX_ROWS = 50  # labels of the table that fit prints; evaluate prints all
 
 
@@ -112,7 +113,7 @@ def evaluate_labels(
     from headstart.data import open_dataset
 
     if min_accuracy is not None:
-        raise OptionError("--min-accuracy is for models of one class an image; leave it out.")
+        raise OptionError(MIN_ACCURACY)
     dataset = open_dataset(data, replace(options, multi_label=True))
     print_notes(dataset.notes)
     with messages.bar("Predicting") as bar:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,30 +16,53 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
 from headstart.model import Evaluation, Predictor
+from headstart.model.label_predictions import MultiLabelEvaluation, evaluate_labels
 from headstart.model.predictor import labelled_part
 from headstart.splits.groups import Groups
 from headstart.splits.named import parse_group_by
+from headstart.splits.scenes import Labels
 from headstart.splits.split import group_images
-from headstart.stats.paired import PairedDifference, holm, paired_difference
+from headstart.stats.label_metrics import mean_average_precision_difference
+from headstart.stats.paired import MetricDifference, PairedDifference, holm, paired_difference
+
+MAX_NAMED = 5  # labels in a note
+Difference = TypeVar("Difference", PairedDifference, MetricDifference)
 
 
 @dataclass(frozen=True)
 class ModelDifference:
-    """The difference between two models, which are given by their places among the models compared."""
+    """The difference between two models, which are given by their places among the models compared.
+
+    ``paired`` is that in accuracy, of several labels that in the share of images of which every label is right; None
+    where of no image all labels are known. ``mean_average_precision`` is that of several labels.
+    """
 
     first: int
     second: int
-    paired: PairedDifference
+    paired: PairedDifference | None
+    mean_average_precision: MetricDifference | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form, without the models."""
+        paired = None if self.paired is None else self.paired.to_dict()
+        if self.mean_average_precision is None:
+            return paired or {}
+        return {"mean_average_precision": self.mean_average_precision.to_dict(), "exact_match": paired}
 
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """The evaluations of several models, the groups of the images, and the difference of each pair of models."""
+    """The evaluations of several models, all of one class or all of several labels an image.
+
+    ``groups`` are those of the images, ``differences`` those of each pair of models. ``notes`` are lines about the data
+    that the user must see.
+    """
 
     models: tuple[str, ...]
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation | MultiLabelEvaluation, ...]
     groups: Groups
     differences: tuple[ModelDifference, ...]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -49,7 +73,7 @@ class ModelComparison:
             ],
             "groups": self.groups.to_dict(),
             "differences": [
-                {"first": self.models[pair.first], "second": self.models[pair.second], **pair.paired.to_dict()}
+                {"first": self.models[pair.first], "second": self.models[pair.second], **pair.to_dict()}
                 for pair in self.differences
             ],
         }
@@ -66,53 +90,103 @@ def compare_models(
 ) -> ModelComparison:
     """Compare model folders on the same labelled images.
 
+    All are of one class an image, or all of several labels; then the labels that all of them know are compared.
     ``group_by`` is that of ``FitOptions``; "auto" is by the features of the default backbone.
     A dataset as ``data`` is taken as it was read. Raises HeadstartError.
     """
     if len(models) < 2:
         raise OptionError("A comparison needs two models or more.")
-    options = replace(read_options or ReadOptions(), group_column=parse_group_by(group_by).column)
-    dataset = as_dataset(data, options=options)
-    dataset.require_one_label("the comparison of models")
-    dataset = labelled_part(dataset)
     predictors = [Predictor.load(model, compute) for model in models]
-    for predictor in predictors:
-        predictor.model.require_one_label("the comparison of models")
-    evaluations = tuple(
-        evaluation
-        for predictor in predictors
-        if isinstance(evaluation := predictor.evaluate(dataset, progress=progress), Evaluation)
-    )
+    is_multi_label = predictors[0].model.is_multi_label
+    for model, predictor in zip(models, predictors, strict=True):
+        if predictor.model.is_multi_label != is_multi_label:
+            one, several = (model, models[0]) if is_multi_label else (models[0], model)
+            raise OptionError(
+                f"{one} gives an image one class, and {several} several labels; compare models of one kind."
+            )
+    options = replace(read_options or ReadOptions(), group_column=parse_group_by(group_by).column)
+    if is_multi_label:
+        options = replace(options, multi_label=True)
+    dataset = as_dataset(data, options=options)
+    evaluations = tuple(predictor.evaluate(dataset, progress=progress) for predictor in predictors)
+    notes = (*dataset.notes, *dict.fromkeys(note for e in evaluations for note in e.predictions.notes))
+    dataset = labelled_part(dataset)
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
-    groups = _group(dataset, evaluations[0], group_by, compute, progress)
-    return ModelComparison(tuple(models), evaluations, groups, compare_pairs(evaluations, groups))
+    if is_multi_label:
+        labelled, label_notes = _of_common_labels([e for e in evaluations if isinstance(e, MultiLabelEvaluation)])
+        truth, known = labelled[0].predictions.label_truth, labelled[0].predictions.label_known
+        assert truth is not None
+        assert known is not None
+        groups = _group(dataset, truth & known, group_by, compute, progress)
+        differences = compare_label_pairs(labelled, groups)
+        return ModelComparison(tuple(models), tuple(labelled), groups, differences, (*notes, *label_notes))
+    classified = [e for e in evaluations if isinstance(e, Evaluation)]
+    classes = classified[0].predictions.truth
+    assert classes is not None
+    groups = _group(dataset, np.unique(classes, return_inverse=True)[1], group_by, compute, progress)
+    return ModelComparison(tuple(models), evaluations, groups, compare_pairs(classified, groups), notes)
+
+
+def _of_common_labels(evaluations: Sequence[MultiLabelEvaluation]) -> tuple[list[MultiLabelEvaluation], list[str]]:
+    """Return the evaluations for the labels that all models know, and a note about the others. Raises OptionError."""
+    names = [evaluation.predictions.classes for evaluation in evaluations]
+    common = [name for name in names[0] if all(name in others for others in names)]
+    if not common:
+        raise OptionError("These models have no label in common; there is nothing to compare.")
+    left_out = sorted({name for known in names for name in known} - set(common))
+    if not left_out and all(known == names[0] for known in names):
+        return [*evaluations], []
+    more = f" and {len(left_out) - MAX_NAMED} more" if len(left_out) > MAX_NAMED else ""
+    notes = [f"Not compared, since not every model knows them: {', '.join(left_out[:MAX_NAMED])}{more}."]
+    found = [evaluate_labels(evaluation.predictions.of_labels(common)) for evaluation in evaluations]
+    return found, notes if left_out else []
 
 
 def compare_pairs(evaluations: Sequence[Evaluation], groups: Groups) -> tuple[ModelDifference, ...]:
     """Compare every pair of evaluations of the same images."""
     correct = [evaluation.predictions.is_correct for evaluation in evaluations]
-    pairs = [
-        (i, j, paired_difference(correct[i], correct[j], groups.index)) for i, j in combinations(range(len(correct)), 2)
+    places = [*combinations(range(len(correct)), 2)]
+    found = _adjusted([paired_difference(correct[i], correct[j], groups.index) for i, j in places])
+    return tuple(ModelDifference(i, j, paired) for (i, j), paired in zip(places, found, strict=True))
+
+
+def compare_label_pairs(evaluations: Sequence[MultiLabelEvaluation], groups: Groups) -> tuple[ModelDifference, ...]:
+    """Compare every pair of evaluations of the same labels of the same images."""
+    predictions = [evaluation.predictions for evaluation in evaluations]
+    truth, known = predictions[0].label_truth, predictions[0].label_known
+    assert truth is not None
+    assert known is not None
+    places = [*combinations(range(len(predictions)), 2)]
+    probabilities = [one.probabilities for one in predictions]
+    means = [
+        mean_average_precision_difference(probabilities[i], probabilities[j], truth, known, groups.index)
+        for i, j in places
     ]
-    p_values = holm([paired.p_value for _, _, paired in pairs])
-    return tuple(
-        ModelDifference(i, j, replace(paired, p_value=p_value))
-        for (i, j, paired), p_value in zip(pairs, p_values, strict=True)
-    )
+    whole = known.all(axis=1)
+    right, index = [one.is_right[whole] for one in predictions], groups.index[whole]
+    exact: list[PairedDifference | None] = [None] * len(places)
+    if whole.any():
+        exact = [*_adjusted([paired_difference(right[i], right[j], index) for i, j in places])]
+    pairs = zip(places, _adjusted(means), exact, strict=True)
+    return tuple(ModelDifference(i, j, paired, mean) for (i, j), mean, paired in pairs)
+
+
+def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    """Return the differences of all pairs with p-values that allow for their number."""
+    p_values = holm([difference.p_value for difference in differences])
+    return [replace(one, p_value=p_value) for one, p_value in zip(differences, p_values, strict=True)]
 
 
 def _group(
-    dataset: Dataset, evaluation: Evaluation, group_by: str, compute: Compute | None, progress: Progress | None
+    dataset: Dataset, labels: Labels, group_by: str, compute: Compute | None, progress: Progress | None
 ) -> Groups:
+    """Group the images of which predictions were compared; ``labels`` are those of ``group_images``."""
     # The models may be of any precision; the grouping is that of the default backbone at its own.
     compute = replace(compute or Compute(), precision="auto")
     with FeatureCache() as cache:
         features = embed(dataset, backbones.load(DEFAULT_BACKBONE), compute, cache=cache, progress=progress)
-    truth = evaluation.predictions.truth
-    assert truth is not None
-    if len(features.index) != len(truth):
+    if len(features.index) != len(labels):
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
-    labels = np.unique(truth, return_inverse=True)[1]
     return group_images(features, dataset, np.arange(len(labels)), labels, group_by)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,34 @@ class MultiLabelPredictions(Predictions):
         if self.thresholds is None:
             return None
         return np.asarray(self.probabilities >= np.array(self.thresholds.set_thresholds))
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Of which images [n] every label that is known is said rightly; the true labels must be known."""
+        assert self.label_truth is not None
+        assert self.label_known is not None
+        return np.asarray(((self.decisions == self.label_truth) | ~self.label_known).all(axis=1))
+
+    def of_labels(self, names: Sequence[str]) -> MultiLabelPredictions:
+        """Return the predictions of some of the labels, in the order of ``names``, with the truth about them."""
+        places = [self.classes.index(name) for name in names]
+        assert self.label_thresholds is not None
+        decide, in_sets = self.label_thresholds, self.thresholds
+        return replace(
+            self,
+            classes=tuple(names),
+            probabilities=self.probabilities[:, places],
+            label_thresholds=replace(
+                decide,
+                thresholds=tuple(decide.thresholds[c] for c in places),
+                is_promised=tuple(decide.is_promised[c] for c in places),
+            ),
+            thresholds=None
+            if in_sets is None
+            else replace(in_sets, set_thresholds=tuple(in_sets.set_thresholds[c] for c in places)),
+            label_truth=None if self.label_truth is None else self.label_truth[:, places],
+            label_known=None if self.label_known is None else self.label_known[:, places],
+        )
 
     def ranking(self, i: int) -> list[int]:
         """Return the labels of image ``i``, most probable first."""

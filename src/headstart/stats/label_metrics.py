@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.stats.accuracy import wilson
+from headstart.stats.paired import MetricDifference
 
 Array = NDArray[np.float64]
 RESAMPLES = 500
@@ -181,6 +182,33 @@ def multi_label_metrics(
     every = np.ones(len(truth), bool)
     mean_average, micro, macro = (estimate("overall", i, every) for i in range(3))
     return MultiLabelMetrics(per_label, mean_average, micro, macro, estimate("overall", 3, whole))
+
+
+def mean_average_precision_difference(
+    first: Array,
+    second: Array,
+    truth: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    groups: NDArray[np.integer],
+    *,
+    seed: int = 0,
+) -> MetricDifference:
+    """Compare two models by their probabilities [n, k] of the same images, of groups [n], for the same labels.
+
+    A resample has the same groups for both models, and its mean is over the labels that an image of it has.
+    """
+    index = np.unique(groups, return_inverse=True)[1]
+    count, truth = int(index.max()) + 1, truth & known
+    precisions = [_AveragePrecision(probabilities, truth, known) for probabilities in (first, second)]
+
+    def difference(weights: Array) -> float:
+        values = precisions[1](weights) - precisions[0](weights)  # NaN for a label that no image has
+        return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else 0.0
+
+    draws = int(np.clip(CELLS_AT_ALL / (2 * truth.size), 2 * FEWEST, 4 * RESAMPLES)) if count > 1 else 0
+    generator, equal = np.random.default_rng(seed), np.full(count, 1 / count)
+    resampled = [difference(generator.multinomial(count, equal).astype(np.float64)[index]) for _ in range(draws)]
+    return MetricDifference.of(difference(np.ones(len(truth))), np.array(resampled))
 
 
 def _all_metrics(
