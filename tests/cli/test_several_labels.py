@@ -150,7 +150,6 @@ def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folde
     refused(run("merge", label_model_folder, label_model_folder, "-o", tmp_path / "merged"), needs)
     refused(run("update", label_model_folder, photos), needs)
     refused(run("forget", label_model_folder, "a.jpg"), needs)
-    refused(run("diff", label_model_folder, label_model_folder), needs)
     image = next(labelled.parent.glob("*.png"))
     for option in (("--explain", tmp_path / "maps"), ("--copy-to", tmp_path / "sorted"), ("--top", 2)):
         refused(run("predict", label_model_folder, image, *option), f"leave {option[0]} out")
@@ -185,6 +184,7 @@ def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model
     for pair in ((model_folder, label_model_folder), (label_model_folder, model_folder)):
         one = f"{model_folder} gives an image one class, and {label_model_folder} several labels"
         refused(run("evaluate", *pair, labelled, "--quiet"), one, "compare models of one kind")
+        refused(run("diff", *pair), "one class, the other several labels")
     refused(run("evaluate", label_model_folder, photos, "--quiet"), "several labels need a table")
     refused(run("export", model_folder, "--to", "onnx", "--data", labelled, "--quiet"), SEVERAL)
 

@@ -7,10 +7,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from headstart import Compute, Predictor
+from headstart.cli import main
 from headstart.compare.model_diff import diff_models
-from headstart.errors import ModelError
+from headstart.errors import ModelError, OptionError
 from headstart.model.folder import read_model
 from headstart.stats.accuracy import wilson
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Run ``headstart ARGS`` in this process; return standard output."""
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["headstart", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+        assert exit_info.value.code in (0, None)
+        return capsys.readouterr().out
+
+    return call
 
 
 @pytest.fixture
@@ -79,8 +95,6 @@ def test_a_damaged_record_is_said(model, run):
 
 
 def test_the_command_prints_what_differs(model_folder, tmp_path, capsys, monkeypatch):
-    from headstart.cli import main
-
     other = tmp_path / "other"
     shutil.copytree(model_folder, other)
     run = json.loads((other / "run.json").read_text("utf-8"))
@@ -97,3 +111,115 @@ def test_the_command_prints_what_differs(model_folder, tmp_path, capsys, monkeyp
     assert lines["seed"].endswith("0 -> 5")
     assert "of different images" in lines["Accuracy"]
     assert f"headstart evaluate {model_folder} {other} DATA" in err
+
+
+@pytest.fixture
+def label_model(label_model_folder):
+    return read_model(label_model_folder)
+
+
+def test_models_of_several_labels_differ_in_map_target_and_thresholds(label_model, label_fit):
+    same = diff_models(label_model, label_model)
+    assert (same.settings, same.same_data, same.decisions) == ({}, True, None)
+    found = same.accuracy["validation"][0]
+    assert found == label_fit.evaluations["validation"].metrics.mean_average_precision
+    assert same.verdict("validation") == "the intervals overlap"
+    thresholds = replace(label_model.label_thresholds, thresholds=(0.5, 0.25, 0.125), target="", share=0.0)
+    other = replace(label_model, classes=("disc", "square", "moon"), label_thresholds=thresholds)
+    result = diff_models(label_model, other)
+    assert result.settings["target"] == ("recall 90%", None)
+    assert result.settings["threshold.square"][1] == 0.25
+    assert result.settings["threshold.moon"] == (None, 0.125)
+    assert (result.only_first, result.only_second) == (("stripes",), ("moon",))
+    value = json.loads(json.dumps(result.to_dict()))
+    assert value["labels"] == {"only_first": ["stripes"], "only_second": ["moon"]}
+    assert set(value["mean_average_precision"]) == {"validation", "leave_group_out"}
+    assert "accuracy" not in value
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        None,
+        {},
+        {"value": 0.5, "interval": None},
+        {"value": 0.5, "interval": [0.6, 0.7]},
+        {"value": 1.5, "interval": [0, 2]},
+        {"value": "x", "interval": [0, 1]},
+        {"value": 0.5, "interval": [0, "1"]},
+        {"value": float("nan"), "interval": [0, 1]},
+    ],
+)
+def test_a_damaged_record_of_several_labels_is_said(label_model, estimate):
+    run = {**label_model.run, "metrics": {"validation": {"mean_average_precision": estimate}}}
+    with pytest.raises(ModelError, match=r"run\.json: metrics"):
+        diff_models(label_model, replace(label_model, run=run))
+
+
+def test_an_estimate_that_is_not_defined_is_read(label_model):
+    run = {**label_model.run, "metrics": {"validation": {"mean_average_precision": {"value": None, "interval": None}}}}
+    result = diff_models(label_model, replace(label_model, run=run))
+    assert str(result.accuracy["validation"][1]) == "-"
+    assert result.verdict("validation") == "measured for one model only"
+
+
+def test_models_of_two_kinds_are_refused(label_model, model):
+    for pair in ((model, label_model), (label_model, model)):
+        with pytest.raises(OptionError, match="one class, the other several labels"):
+            diff_models(*pair)
+
+
+def test_the_labels_that_one_model_alone_predicts_are_named_by_image(label_model, labelled):
+    compute = Compute("onnxruntime")
+    shifted = replace(label_model.label_thresholds, thresholds=(0.99, 0.01, 0.5))
+    other = replace(label_model, label_thresholds=shifted)
+    found = diff_models(label_model, other, str(labelled), compute).decisions
+    predictions = Predictor(label_model, compute).predict(str(labelled))
+    first, second = predictions.decisions, shifted.decide(predictions.probabilities)
+    assert found.images == 110
+    names = np.array(label_model.classes)
+    expected = [
+        (path, tuple(names[a & ~b].tolist()), tuple(names[b & ~a].tolist()))
+        for path, a, b in zip(predictions.paths, first, second, strict=True)
+        if (a != b).any()
+    ]
+    assert [(one.path, one.only_first, one.only_second) for one in found.changed] == expected
+    assert len(expected) > 5
+    counts = {n: (int((first & ~second)[:, c].sum()), int((second & ~first)[:, c].sum())) for c, n in enumerate(names)}
+    assert found.by_label == {name: pair for name, pair in counts.items() if any(pair)}
+    renamed = replace(other, classes=("disc", "moon", "stripes"))
+    only_common = diff_models(label_model, renamed, str(labelled), compute).decisions
+    assert {name for one in only_common.changed for name in one.only_first + one.only_second} <= {"disc", "stripes"}
+
+
+def test_the_classes_that_two_models_predict_are_compared(model, photos):
+    other = replace(model, classes=model.classes[::-1])
+    found = diff_models(model, other, str(photos), Compute("onnxruntime")).decisions
+    assert found.images == len(found.changed) == 40
+    assert all({*one.only_first, *one.only_second} == {"disc", "stripes"} for one in found.changed)
+    assert sum(map(sum, found.by_label.values())) == 80
+
+
+def test_the_command_names_what_two_models_predict_differently(label_model_folder, labelled, tmp_path, run_main):
+    other = tmp_path / "other"
+    shutil.copytree(label_model_folder, other)
+    config = json.loads((other / "config.json").read_text("utf-8"))
+    config["label_thresholds"]["thresholds"] = [1.0, 0.0, 0.5]
+    (other / "config.json").write_text(json.dumps(config), "utf-8")
+    options = ("--runtime", "onnxruntime", "--quiet")
+    out = run_main("diff", label_model_folder, other, labelled, *options)
+    lines = out.splitlines()
+    assert lines[0].startswith("mAP         validation: ")
+    place = next(i for i, text in enumerate(lines) if text.startswith("Predicted   differently: "))
+    value = json.loads(run_main("diff", label_model_folder, other, labelled, *options, "--json"))["decisions"]
+    assert lines[place] == f"Predicted   differently: {len(value['changed'])} of 110 images"
+    only_second = sum("square" in one["only_second"] for one in value["changed"])
+    row = next(text.split() for text in lines[place:] if text.split()[:1] == ["square"])
+    assert row == ["square", "0", str(only_second)]
+    first = value["changed"][0]
+    expected = f"{first['path']}: {', '.join(first['only_first']) or '-'} -> {', '.join(first['only_second']) or '-'}"
+    assert expected in [text.strip() for text in lines]
+    assert f"and {len(value['changed']) - 10} more images: see --json" in out
+    out = run_main("diff", label_model_folder, label_model_folder, labelled, *options)
+    assert "Predicted   differently: 0 of 110 images" in out
+    assert "No difference in settings and labels." in out

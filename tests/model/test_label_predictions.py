@@ -143,7 +143,6 @@ def test_a_model_of_one_class_does_not_become_one_of_several_by_its_config(model
 
 
 def test_what_needs_one_class_an_image_refuses_the_model(label_model_folder, tmp_path):
-    from headstart.compare.model_diff import diff_models
     from headstart.export import export_model
     from headstart.model.explain import Explainer
 
@@ -151,7 +150,6 @@ def test_what_needs_one_class_an_image_refuses_the_model(label_model_folder, tmp
     calls = [
         lambda: export_model(model, "onnx", tmp_path / "export"),
         lambda: Explainer.of(model),
-        lambda: diff_models(model, model),
     ]
     for call in calls:
         with pytest.raises(HeadstartError, match="several labels"):

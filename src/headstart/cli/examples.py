@@ -28,7 +28,10 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     ],
     "report": [("headstart report model -o page.html", "the report, elsewhere")],
     "open": [("headstart open model", "the report, in a browser")],
-    "diff": [("headstart diff old new", "what changed between two models")],
+    "diff": [
+        ("headstart diff old new", "what changed between two models"),
+        ("headstart diff old new photos", "and which of these images they predict differently"),
+    ],
     "compare": [
         ("headstart compare photos --backbones headstart-s,headstart-m", "which network for these images?"),
     ],

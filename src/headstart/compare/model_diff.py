@@ -1,17 +1,70 @@
-"""What differs between two models, by what their folders say; no image is read."""
+"""What differs between two models, by what their folders say, and by what they predict for images."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from headstart.errors import ModelError, untrusted
+import numpy as np
+
+from headstart.data import Dataset, as_dataset
+from headstart.errors import DataError, ModelError, OptionError, untrusted
+from headstart.features import Compute
+from headstart.features.features import Progress
+from headstart.model import Predictor
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
+from headstart.model.predictions import Predictions
 from headstart.stats.accuracy import Accuracy, disjoint
+from headstart.stats.label_metrics import Estimate
+from headstart.stats.label_thresholds import LabelThresholds
 
 OF_RUN = ("seed", "views", "class_weight", "runtime", "versions")
 Pair = tuple[Any, Any]
+Quality = Accuracy | Estimate
+
+
+@dataclass(frozen=True)
+class ChangedImage:
+    """An image that two models predict differently, with the classes or labels that only one of them predicts."""
+
+    path: str
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What two models predict for the same images: how many, those that differ, and notes for the user.
+
+    Of several labels, the labels that both models know are compared.
+    """
+
+    images: int
+    changed: tuple[ChangedImage, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def by_label(self) -> dict[str, tuple[int, int]]:
+        """Of how many images only the first model predicts a class or label, and only the second, most first."""
+        first, second = (
+            Counter(name for image in self.changed for name in getattr(image, which))
+            for which in ("only_first", "only_second")
+        )
+        names = sorted(first | second, key=lambda name: (-first[name] - second[name], name))
+        return {name: (first[name], second[name]) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "images": self.images,
+            "changed": [
+                {"path": one.path, "only_first": list(one.only_first), "only_second": list(one.only_second)}
+                for one in self.changed
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -19,23 +72,25 @@ class ModelDiff:
     """The differences of two models.
 
     ``settings`` are pairs of the values that differ, by name, None where a model has none. ``only_first`` and
-    ``only_second`` are classes of one model. ``training_images`` counts training images of both models, of the first
-    only, and of the second only (None: a model does not know its own). ``accuracy`` has, by what it was measured on,
-    that of both models, None where it was not measured. ``same_data`` says whether both were fitted and validated on
-    the same images.
+    ``only_second`` are classes or labels of one model. ``training_images`` counts training images of both models, of
+    the first only, and of the second only (None: a model does not know its own). ``accuracy``, of several labels their
+    mAP, has, by what it was measured on, that of both models, None where it was not measured. ``same_data`` says
+    whether both were fitted and validated on the same images. ``decisions`` are on images that were given, else None.
     """
 
     settings: Mapping[str, Pair]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     training_images: tuple[int, int, int] | None
-    accuracy: Mapping[str, tuple[Accuracy | None, Accuracy | None]]
+    accuracy: Mapping[str, tuple[Quality | None, Quality | None]]
     same_data: bool
+    is_multi_label: bool = False
+    decisions: Decisions | None = None
 
     def verdict(self, name: str) -> str:
         """Return in a few words what the two accuracies on ``name`` say."""
         first, second = self.accuracy[name]
-        if first is None or second is None:
+        if first is None or second is None or first.interval is None or second.interval is None:
             return "measured for one model only"
         if not self.same_data:
             return "of different images"
@@ -46,28 +101,42 @@ class ModelDiff:
         images = self.training_images
         return {
             "settings": [{"name": name, "first": a, "second": b} for name, (a, b) in self.settings.items()],
-            "classes": {"only_first": list(self.only_first), "only_second": list(self.only_second)},
+            "labels" if self.is_multi_label else "classes": {
+                "only_first": list(self.only_first),
+                "only_second": list(self.only_second),
+            },
             "training_images": None
             if images is None
             else dict(zip(("both", "only_first", "only_second"), images, strict=True)),
-            "accuracy": {
+            "mean_average_precision" if self.is_multi_label else "accuracy": {
                 name: [None if one is None else one.to_dict() for one in pair] for name, pair in self.accuracy.items()
             },
             "same_data": self.same_data,
+            **({} if self.decisions is None else {"decisions": self.decisions.to_dict()}),
         }
 
 
-def diff_models(first: Model, second: Model) -> ModelDiff:
-    """Compare what two models say of themselves: settings, classes, training images and accuracies.
+def diff_models(
+    first: Model,
+    second: Model,
+    data: str | Dataset | None = None,
+    compute: Compute | None = None,
+    *,
+    progress: Progress | None = None,
+) -> ModelDiff:
+    """Compare what two models say of themselves: settings, classes or labels, training images and accuracies.
 
-    Raises ModelError where their ``run.json`` is damaged, or one gives an image several labels.
+    With ``data``, images with labels or without, also what both predict for them. Raises ModelError where a
+    ``run.json`` is damaged, OptionError for models of two kinds, DataError.
     """
-    for model in (first, second):
-        model.require_one_label("diff")
+    if first.is_multi_label != second.is_multi_label:
+        raise OptionError("One of these models gives an image one class, the other several labels; diff one kind.")
     with untrusted("run.json of a model", ModelError):
         settings = [dict(_flat(_settings(model))) for model in (first, second)]
         fingerprints = [model.run.get("data", {}).get("fingerprint") for model in (first, second)]
-    accuracies = [first.accuracy, second.accuracy]
+    qualities: list[Mapping[str, Quality]] = [
+        model.mean_average_precision if model.is_multi_label else model.accuracy for model in (first, second)
+    ]
     names = dict.fromkeys((*settings[0], *settings[1]))
     pairs = {name: (settings[0].get(name), settings[1].get(name)) for name in names}
     return ModelDiff(
@@ -75,14 +144,43 @@ def diff_models(first: Model, second: Model) -> ModelDiff:
         tuple(name for name in first.classes if name not in second.classes),
         tuple(name for name in second.classes if name not in first.classes),
         _training_images(first, second),
-        {name: (accuracies[0].get(name), accuracies[1].get(name)) for name in accuracies[0] | accuracies[1]},
+        {name: (qualities[0].get(name), qualities[1].get(name)) for name in {**qualities[0], **qualities[1]}},
         fingerprints[0] is not None and fingerprints[0] == fingerprints[1],
+        first.is_multi_label,
+        None if data is None else _decisions(first, second, as_dataset(data), compute or Compute(), progress),
     )
+
+
+def _decisions(first: Model, second: Model, dataset: Dataset, compute: Compute, progress: Progress | None) -> Decisions:
+    """Predict images with both models, and return those that they predict differently."""
+    items = tuple(replace(item, label=None, labels=None, unknown=()) for item in dataset.items)
+    dataset = replace(dataset, items=items, label_names=())  # what the images show is not looked at
+    found = [Predictor(model, compute).predict(dataset, progress=progress) for model in (first, second)]
+    if found[0].paths != found[1].paths:
+        raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
+    common = {*first.classes} & {*second.classes}
+    predicted = [_predicted(predictions) for predictions in found]
+    changed = []
+    for path, a, b in zip(found[0].paths, *predicted, strict=True):
+        only = [tuple(name for name in one if name not in other) for one, other in ((a, b), (b, a))]
+        if first.is_multi_label:
+            only = [tuple(name for name in names if name in common) for names in only]
+        if any(only):
+            changed.append(ChangedImage(path, *only))
+    quarantined = [f"{image.path} could not be read: {image.reason}" for image in found[0].quarantined]
+    return Decisions(len(found[0]), tuple(changed), (*dataset.notes, *found[0].notes, *quarantined))
+
+
+def _predicted(predictions: Predictions) -> list[list[str]]:
+    """Return the labels that are said to hold of each image, or its class."""
+    if isinstance(predictions, MultiLabelPredictions):
+        return [[predictions.classes[c] for c in np.flatnonzero(row)] for row in predictions.decisions]
+    return [[predictions.classes[c]] for c in predictions.predicted]
 
 
 def _settings(model: Model) -> dict[str, Any]:
     run = model.run
-    thresholds = model.thresholds
+    thresholds, of_labels = model.thresholds, model.label_thresholds
     return {
         **{key: run[key] for key in ("version", "author", "date") if run.get(key)},
         "backbone": dict(model.backbone),
@@ -92,11 +190,18 @@ def _settings(model: Model) -> dict[str, Any]:
         "coverage": thresholds.coverage,
         "false_alarms": thresholds.false_alarms,
         "decision": None if model.rule is None else model.rule.describe(model.classes),
+        **({} if of_labels is None else _label_settings(model.classes, of_labels)),
         "groups": {key: value for key, value in run.get("groups", {}).items() if key in ("method", "count")},
         "images": {key: value for key, value in run.get("images", {}).items() if key in ("train", "validation")},
         "data": {key: value for key, value in run.get("data", {}).items() if key in ("uri", "fingerprint")},
         **{key: run[key] for key in OF_RUN if key in run},
     }
+
+
+def _label_settings(labels: tuple[str, ...], thresholds: LabelThresholds) -> dict[str, Any]:
+    target = f"{thresholds.target} {thresholds.share:.0%}" if thresholds.target else None
+    rounded = (round(threshold, 4) for threshold in thresholds.thresholds)
+    return {"target": target, "threshold": dict(zip(labels, rounded, strict=True))}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

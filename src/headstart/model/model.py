@@ -18,6 +18,7 @@ from headstart.images.preprocess import Preprocess
 from headstart.stats.accuracy import Accuracy
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule, decide
+from headstart.stats.label_metrics import Estimate
 from headstart.stats.label_thresholds import LabelThresholds
 
 
@@ -94,6 +95,18 @@ class Model:
         """
         with untrusted("run.json: accuracy", ModelError):
             return {str(name): _read_accuracy(value) for name, value in self.run.get("accuracy", {}).items()}
+
+    @property
+    def mean_average_precision(self) -> dict[str, Estimate]:
+        """The mAP of the fit of several labels by what it was measured on, as ``accuracy`` is that of one class.
+
+        Raises ModelError where ``run.json``, from which it is, is damaged.
+        """
+        with untrusted("run.json: metrics", ModelError):
+            return {
+                str(name): Estimate.from_dict(value["mean_average_precision"])
+                for name, value in self.run.get("metrics", {}).items()
+            }
 
     def decide(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
         """Return the predicted class [n] from probabilities [n, k]. Raises ModelError where there may be several."""

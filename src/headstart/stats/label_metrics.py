@@ -7,7 +7,7 @@ number of independent images that would spread as much, and Wilson's interval is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,19 @@ class Estimate:
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return {"value": self.value, "interval": None if self.interval is None else list(self.interval)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> Estimate:
+        """Read the JSON form; raise ValueError for numbers that are no shares, or contradict each other."""
+        number, interval = value["value"], value["interval"]
+        if number is None and interval is None:
+            return UNDEFINED
+        if not isinstance(interval, list) or len(interval) != 2:
+            raise ValueError(f"{interval!r} is no interval")
+        numbers = [one for one in (interval[0], number, interval[1]) if isinstance(one, int | float)]
+        if len(numbers) != 3 or not 0 <= numbers[0] <= numbers[1] <= numbers[2] <= 1:
+            raise ValueError(f"{number!r} in {interval!r} is no share")
+        return cls(float(numbers[1]), (float(numbers[0]), float(numbers[2])))
 
     def __str__(self) -> str:
         if self.value is None or self.interval is None:
