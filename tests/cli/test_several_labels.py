@@ -125,7 +125,6 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
     [
         ("fine-tune", "--quiet"),
         ("check", "--quiet"),
-        ("compare", "--quiet"),
         ("embed", "-o", "features", "--quiet"),
         ("embed", "-o", "features", "--on", "processes", "--quiet"),
         ("fit", "--keep-features", *FAST),

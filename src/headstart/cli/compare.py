@@ -18,7 +18,9 @@ from headstart.cli.options import (
     DataArgument,
     JsonOption,
     LabelFlags,
+    LabelSeparatorOption,
     Messages,
+    MultiLabelOption,
     SeedOption,
     StrictOption,
     head_option,
@@ -66,6 +68,8 @@ class CompareFlags(LabelFlags):
     time_limit: Annotated[
         float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
     ] = None
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
     max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None
     seed: SeedOption = 0
 

@@ -131,19 +131,21 @@ def print_prediction(predictions: Predictions, i: int, count: int) -> None:
 def print_backbone_comparison(comparison: BackboneComparison) -> None:
     """Print the rows of a comparison as a table, at most 80 columns wide."""
     groups, runtime = comparison.groups, comparison.runtime
-    classes = len(comparison.classes)
-    print(line(f"Images    {comparison.images} of {classes} classes, in {groups.count} groups ({groups.method})"))
-    print(f"{'':3}{'backbone':24} {'cut':15} {'loss':>6} {'':6} {'acc.':>6}  {'img/s':>7}  {'MB':>5}")
+    classes, is_multi_label = len(comparison.classes), comparison.is_multi_label
+    kinds, quality = ("labels", "mAP") if is_multi_label else ("classes", "acc.")
+    print(line(f"Images    {comparison.images} of {classes} {kinds}, in {groups.count} groups ({groups.method})"))
+    print(f"{'':3}{'backbone':24} {'cut':15} {'loss':>6} {'':6} {quality:>6}  {'img/s':>7}  {'MB':>5}")
     for row in comparison.rows:
         marks = "".join(mark if holds else " " for mark, holds in zip(">=*", _properties(row), strict=True))
         half_width = (row.interval[1] - row.interval[0]) / 2
         speed = "-" if row.images_per_second is None else f"{row.images_per_second:,.0f}"
         name, cut = fitted(comparison.name_of(row), 23), fitted("+".join(row.cut), 15)
         print(
-            f"{marks}{name:24} {cut:15} {row.log_loss:6.3f} ±{half_width:<5.3f} {row.accuracy.value:6.1%}  "
+            f"{marks}{name:24} {cut:15} {row.log_loss:6.3f} ±{half_width:<5.3f} {share_text(row.accuracy.value):>6}  "
             f"{speed:>7}  {row.bytes / 1e6:5.1f}"
         )
-    print("loss: log-loss leaving one group out at a time, with its 95% interval; acc.: accuracy")
+    meaning = "mAP: mean average precision" if is_multi_label else "acc.: accuracy"
+    print(f"loss: log-loss leaving one group out at a time, with its 95% interval; {meaning}")
     print(f"img/s: a short timed run of the network alone here, {runtime.name} {runtime.precision}")
     print("= as good as the best within the noise   * none is better in loss, speed and size")
     recommended = comparison.recommended

@@ -1,6 +1,7 @@
 """Comparisons: backbones and cuts on one dataset, and models on the same images.
 
 backbones.py  rank backbones, cuts and variants by leave-one-group-out log-loss, with speed and size
+scores.py     how well heads on one backbone predict images of a group left out, of classes and of several labels
 entries.py    what is compared: ids of backbones, and their files of weights
 variants.py   what is compared: values of a head's options
 models.py     paired tests of finished models

@@ -18,6 +18,7 @@ from headstart import backbones
 from headstart.backbones import Backbone, InputOptions
 from headstart.compare.entries import Entry
 from headstart.compare.ranking import ComparedCut, rank
+from headstart.compare.scores import Scored, require_label_variants, score_heads
 from headstart.compare.variants import Variant
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
@@ -27,12 +28,11 @@ from headstart.features.input_scaling import open_backbone
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
 from headstart.heads.mlp import Log, no_log
-from headstart.heads.selection import HeadOptions, rank_candidates, rank_mlp, rank_tap_sets
-from headstart.heads.training_set import TrainingSet
+from headstart.heads.selection import HeadOptions
 from headstart.machine import single_threaded_blas
 from headstart.splits.groups import Groups
+from headstart.splits.label_split import LabelSplit, split_labels
 from headstart.splits.split import Split, split_features
-from headstart.stats.accuracy import leave_one_group_out_accuracy
 
 CUTS = ("auto", "all")
 READING_SHARE = 0.7  # of a time limit; the heads need the rest
@@ -72,6 +72,7 @@ class CompareOptions:
 class BackboneComparison:
     """Result of a comparison: ``rows``, the least loss first, and the ``reason`` for the one recommended.
 
+    With several labels an image, ``is_multi_label``, ``classes`` are these, and the accuracy of a row is its mAP.
     ``skipped`` are pairs of what was not compared and why. ``images`` counts those that every backbone could read;
     ``hits`` and ``misses`` are of the cache.
     """
@@ -88,6 +89,7 @@ class BackboneComparison:
     misses: int
     seconds: float
     notes: tuple[str, ...]
+    is_multi_label: bool = False
 
     @property
     def recommended(self) -> ComparedCut:
@@ -104,7 +106,7 @@ class BackboneComparison:
         recommended = self.recommended
         return {
             "images": {"count": self.images, "quarantined": len(self.quarantined)},
-            "classes": list(self.classes),
+            "labels" if self.is_multi_label else "classes": list(self.classes),
             "groups": self.groups.to_dict(),
             "runtime": self.runtime.to_dict(),
             "speed": "a short timed run of the network alone on this machine, all cores",
@@ -136,11 +138,12 @@ def compare_backbones(
     ``progress(label, done, total)`` counts the images of an entry; ``log`` receives lines of text about the trainings
     of mlp heads. Raises OptionError, DataError, BackboneError.
     """
-    dataset.require_one_label("compare")
     options = options or CompareOptions()
+    if dataset.is_multi_label:
+        require_label_variants(options.variants)
     budget = _Budget(time.perf_counter(), options.time_limit, options.max_size)
     train = dataset.split("train")
-    if not dataset.classes or not len(train):
+    if not (dataset.classes or dataset.is_multi_label) or not len(train):
         raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
     precision = options.compute.precision
     opened = [
@@ -173,7 +176,7 @@ def compare_backbones(
         reason,
         tuple(budget.skipped),
         len(split.train),
-        split.classes,
+        split.names if isinstance(split, LabelSplit) else split.classes,
         split.groups,
         (*dataset.quarantined, *quarantined.values()),
         options.compute.resolve(),
@@ -181,6 +184,7 @@ def compare_backbones(
         misses,
         time.perf_counter() - budget.start,
         tuple(dict.fromkeys([*notes, *split.notes])),
+        dataset.is_multi_label,
     )
 
 
@@ -282,13 +286,14 @@ def _with_common_images(loaded_backbones: Sequence[_LoadedBackbone]) -> list[_Lo
     return restricted
 
 
-def _split(loaded_backbones: Sequence[_LoadedBackbone], train: Dataset, options: CompareOptions) -> Split:
+def _split(loaded_backbones: Sequence[_LoadedBackbone], train: Dataset, options: CompareOptions) -> Split | LabelSplit:
     """Compute labels and groups, the same for all backbones."""
     features = loaded_backbones[0].features
     if len(loaded_backbones) > 1:
         average = _average_directions([loaded.features for loaded in loaded_backbones])
         features = replace(features, values={"average": average})
-    return split_features(features, train, options.group_by, None, options.seed)
+    split = split_labels if train.is_multi_label else split_features
+    return split(features, train, options.group_by, None, options.seed)
 
 
 def _average_directions(features: Sequence[Features]) -> NDArray[np.float32]:
@@ -302,7 +307,11 @@ def _average_directions(features: Sequence[Features]) -> NDArray[np.float32]:
 
 
 def _score(
-    loaded_backbones: Sequence[_LoadedBackbone], split: Split, options: CompareOptions, budget: _Budget, log: Log
+    loaded_backbones: Sequence[_LoadedBackbone],
+    split: Split | LabelSplit,
+    options: CompareOptions,
+    budget: _Budget,
+    log: Log,
 ) -> list[tuple[ComparedCut, ScoredCandidate]]:
     """Return a row for every cut or variant of every backbone, with its candidate, the least loss first."""
     scored = []
@@ -310,48 +319,31 @@ def _score(
     for loaded in loaded_backbones:
         vectors = loaded.features.vectors(split.train)
         values = {tap: vectors[tap] for tap in loaded.taps}
-        training_set = TrainingSet.of(values, split.labels, split.groups.index)
         for variant in variants:
             if budget.is_spent():
                 what = ", ".join(filter(None, (loaded.entry.label, variant.label)))
                 budget.skipped.append((what, f"the time limit of {budget.time_limit:g} s, before its heads"))
                 continue
             with single_threaded_blas():
-                selected, candidates = _candidates(training_set, variant, options, log)
-            for candidate in candidates:
-                row = replace(_row(loaded, candidate, split), variant=variant.values, variant_label=variant.label)
-                scored.append((replace(row, fit_cut=row.cut == selected.candidate.taps), candidate))
+                found = score_heads(values, split, variant, options.cuts, options.compute.threads, log)
+            for one in found:
+                row = replace(_row(loaded, one, split), variant=variant.values, variant_label=variant.label)
+                scored.append((replace(row, fit_cut=one.fit_cut), one.candidate))
     scored.sort(key=lambda pair: pair[0].log_loss)
     return _with_size_and_speed(scored, loaded_backbones, options.compute, budget)
 
 
-def _candidates(
-    training_set: TrainingSet, variant: Variant, options: CompareOptions, log: Log
-) -> tuple[ScoredCandidate, list[ScoredCandidate]]:
-    """Return what ``fit`` would choose, and what is compared: that, or the best head of each set of taps."""
-    threads = options.compute.threads
-    if variant.options.kind == "mlp":
-        log(f"{variant.label}:")
-        selected, _ = rank_mlp(training_set, variant.options, log)
-        return selected, [selected]
-    selected = rank_candidates(training_set, variant.options, workers=threads).average
-    if options.cuts == "all":
-        return selected, list(rank_tap_sets(training_set, workers=threads).values())
-    return selected, [selected]
-
-
-def _row(loaded: _LoadedBackbone, scored: ScoredCandidate, split: Split) -> ComparedCut:
-    candidate, groups = scored.candidate, split.groups.index
-    accuracy = leave_one_group_out_accuracy(scored.scores.argmax(axis=1) == split.labels, groups)
+def _row(loaded: _LoadedBackbone, scored: Scored, split: Split | LabelSplit) -> ComparedCut:
+    candidate = scored.candidate.candidate
     return ComparedCut.of(
         loaded.entry.backbone,
         loaded.entry.weights,
         loaded.backbone,
-        scored.losses,
-        groups,
+        scored.candidate.losses,
+        split.groups.index,
         cut=candidate.taps,
         head={"kind": candidate.kind, **candidate.settings},
-        accuracy=accuracy,
+        accuracy=scored.accuracy,
     )
 
 

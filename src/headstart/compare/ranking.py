@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from headstart.backbones import Backbone
 from headstart.heads.candidates import ScoredCandidate, tied_with_best
 from headstart.stats.accuracy import Z95, Accuracy
+from headstart.stats.label_metrics import Estimate
 from headstart.stats.paired import grouped_difference
 
 
@@ -19,11 +20,12 @@ class ComparedCut:
     """A backbone at a cut: the leave-one-group-out loss of its best head, and what it costs on this machine.
 
     ``weights`` is the file it was given, None with the published weights. ``log_loss`` in nats with its 95%
-    ``interval``; ``behind`` is how much it is above that of the best row, with an interval; ``tied``: that difference
-    is within the noise. ``bytes`` of the graph up to the cut; ``images_per_second`` of it, None if there was no time to
-    measure. ``pareto``: no row is at least as good in loss, speed and size and better in one. ``fit_cut``: the cut that
-    ``fit`` would choose of this backbone. ``variant`` are the values of the options that vary, by their names, and
-    ``variant_label`` the same for people; empty where none do.
+    ``interval``; ``accuracy`` is the mAP where an image may have several labels. ``behind`` is how much the loss is
+    above that of the best row, with an interval; ``tied``: that difference is within the noise. ``bytes`` of the graph
+    up to the cut; ``images_per_second`` of it, None if there was no time to measure. ``pareto``: no row is at least as
+    good in loss, speed and size and better in one. ``fit_cut``: the cut that ``fit`` would choose of this backbone.
+    ``variant`` are the values of the options that vary, by their names, and ``variant_label`` the same for people;
+    empty where none do.
     """
 
     backbone: str
@@ -34,7 +36,7 @@ class ComparedCut:
     head: Mapping[str, object]
     log_loss: float
     interval: tuple[float, float]
-    accuracy: Accuracy
+    accuracy: Accuracy | Estimate
     bytes: int = 0
     images_per_second: float | None = None
     behind: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -56,7 +58,7 @@ class ComparedCut:
         *,
         cut: tuple[str, ...],
         head: Mapping[str, object],
-        accuracy: Accuracy,
+        accuracy: Accuracy | Estimate,
     ) -> ComparedCut:
         """Make a row from the held-out losses [n] and groups [n] of the images; size and speed are not known yet."""
         loss, error = grouped_difference(losses, np.zeros(len(losses)), groups)
@@ -80,7 +82,7 @@ class ComparedCut:
             "variant": dict(self.variant),
             "head": dict(self.head),
             "log_loss": {"value": self.log_loss, "interval": list(self.interval)},
-            "accuracy": self.accuracy.to_dict(),
+            "mean_average_precision" if isinstance(self.accuracy, Estimate) else "accuracy": self.accuracy.to_dict(),
             "bytes": self.bytes,
             "pictures_per_second": self.images_per_second,
             "behind_best": {"value": self.behind[0], "interval": list(self.behind[1:])},

@@ -38,7 +38,7 @@ from headstart.heads.lda import LDA
 from headstart.heads.mlp import Epoch, HeldOut, Log, MlpConfig, check_mlp, fit_mlp, no_log
 from headstart.heads.ood import OodDetector, fit_ood, held_out_ood_scores
 from headstart.heads.ridge import RIDGE, check_dropout_rate
-from headstart.heads.training_set import MANY_IMAGES, SCALINGS, TrainingSet
+from headstart.heads.training_set import MANY_IMAGES, SCALINGS, TrainingSet, tap_sets
 
 CHOICES = ("auto", *KINDS, "mlp")
 PACKAGES = {  # that some kinds need: modules, what they are called, and the extra that brings them
@@ -215,14 +215,13 @@ def _in_all_directions(
 def rank_tap_sets(training_set: TrainingSet, *, workers: int = 1) -> dict[tuple[str, ...], ScoredCandidate]:
     """Return the best candidate of each tap alone and of the deepest two and three together. Raises DataError."""
     _check_options(training_set, HeadOptions())
-    taps = tuple(training_set.values)
-    tap_sets = [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
-    vectors = [(tap_set, scaling) for tap_set in tap_sets for scaling in SCALINGS]
+    sets = tap_sets(tuple(training_set.values))
+    vectors = [(tap_set, scaling) for tap_set in sets for scaling in SCALINGS]
     rows = some_rows(training_set, MAX_EVALUATED)
     trials = _try_all(training_set, vectors, _kinds(training_set, HeadOptions()), rows, workers)
     best = {
         tap_set: min((trial.best for trial in trials if trial.best.candidate.taps == tap_set), key=_log_loss)
-        for tap_set in tap_sets
+        for tap_set in sets
     }
     return {tap_set: score_all_images(training_set, scored) for tap_set, scored in best.items()}
 

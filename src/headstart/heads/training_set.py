@@ -160,3 +160,8 @@ def deepest_basis(values: Mapping[str, AnyVectors]) -> Eigenbasis:
     """Return the basis of the deepest tap of ``values``, which needs no labels and which heads are first tried on."""
     count = len(next(iter(values.values())))
     return TrainingSet.of(values, np.zeros(count, np.int64), np.arange(count)).basis(tuple(values)[-1:], "tap")
+
+
+def tap_sets(taps: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return each tap alone, and the deepest two and three together."""
+    return [(tap,) for tap in reversed(taps)] + [taps[-count:] for count in range(2, min(3, len(taps)) + 1)]
