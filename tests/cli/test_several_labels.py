@@ -128,7 +128,6 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
         ("embed", "-o", "features", "--quiet"),
         ("embed", "-o", "features", "--on", "processes", "--quiet"),
         ("fit", "--keep-features", *FAST),
-        ("fit", "--dry-run", "--backbone", "headstart-s"),
     ],
 )
 def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path, monkeypatch, command):
@@ -202,3 +201,45 @@ def test_options_of_one_class_an_image_are_refused(run, labelled, photos, tmp_pa
 
 def test_a_model_of_one_class_an_image_is_not_replaced_by_one_of_several(run, labelled, model_folder):
     refused(run("fit", labelled, "-o", model_folder, *FAST), "holds a model of other classes")
+
+
+def test_a_dry_run_counts_the_images_with_each_label(run, labelled, tmp_path):
+    rows = [row.split(",") for row in labelled.read_text("utf-8").splitlines()[1:]]
+    options = ("--dry-run", "--backbone", "headstart-s", "--runtime", "onnxruntime", "-o", tmp_path / "model")
+    status, out, err = run("fit", labelled, *options)
+    assert status == 0, err
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert any(line.startswith("Labels multi-label: 3 labels, 1.3 an image, ") for line in lines)
+    assert "Images 80 train, 30 validation" in lines
+    assert "label train validation" in lines
+    status, out, _ = run("fit", labelled, *options, "--json")
+    value = json.loads(out)
+    assert value["images"] == {"train": 80, "validation": 30}
+    for found in value["labels"]:
+        for split in ("train", "validation"):
+            assert found[split] == sum(found["label"] in labels.split(";") for _, labels, s in rows if s == split)
+        assert f"{found['label']} {found['train']} {found['validation']}" in lines
+    assert "classes" not in value
+    assert value["cost"]["images"] == 110
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_dry_run_refuses_and_names_what_the_fit_would(run, labelled, photos, tmp_path):
+    options = ("--dry-run", "--backbone", "headstart-s", "-o", tmp_path / "model")
+    refused(run("fit", labelled, *options, "--head", "lda"), "leave --head out")
+    refused(run("fit", photos, *options, "--target-recall", 0.9), "these images have one class")
+    header, *rows = labelled.read_text("utf-8").splitlines()
+    lists = [row.split(",") for row in rows]
+    with_both = [f"{path},{';'.join(filter(None, [labels, 'photo']))},{split}" for path, labels, split in lists]
+    star = with_both[-1].replace(",validation", ";star,validation")
+    assert star.endswith(",validation")
+    table = labelled.with_name("left_out.csv")
+    table.write_text("\n".join([header, *with_both[:-1], star]), "utf-8")
+    status, _, err = run("fit", table, *options)
+    assert status == 0, err
+    assert "left out, since no readable training image has them: star" in err
+    assert "left out, since every one has them: photo" in err
+    unknown = [f"{path},{'?disc' if i % 3 else labels},{split}" for i, (path, labels, split) in enumerate(lists)]
+    table = labelled.with_name("mostly_unknown.csv")
+    table.write_text("\n".join([header, *unknown]), "utf-8")
+    refused(run("fit", table, *options), "it is not known whether 'disc' holds")

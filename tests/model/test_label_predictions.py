@@ -159,12 +159,10 @@ def test_what_needs_one_class_an_image_refuses_the_model(label_model_folder, tmp
 def test_what_needs_one_class_an_image_refuses_the_data(labelled):
     from headstart import FitOptions, fit_dataset
     from headstart.check import check_dataset
-    from headstart.classifier.preview import preview
 
     dataset = open_dataset(labelled, ReadOptions())
     calls = [
         lambda: fit_dataset(dataset, FitOptions("headstart-s")),
-        lambda: preview(dataset),
         lambda: check_dataset(dataset, backbone="headstart-s"),
     ]
     for call in calls:

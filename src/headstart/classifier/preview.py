@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,10 +19,13 @@ from headstart.classifier.embedded import check_has_labels, training_and_validat
 from headstart.classifier.options import FitOptions
 from headstart.classifier.run_info import MAX_NAMED
 from headstart.data import SPLITS, Dataset
-from headstart.data.dataset import paths_by_reason
+from headstart.data.dataset import Item, paths_by_reason
+from headstart.data.label_sets import label_matrix
 from headstart.errors import ImageError
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.features import embed_exactly
+from headstart.heads.label_ridge import LabelTargets
+from headstart.splits.label_split import labels_to_learn
 from headstart.splits.named import group_names, parse_group_by
 
 TRIAL_IMAGES = 8
@@ -49,7 +52,8 @@ class Cost:
 class Preview:
     """How a fit would read a dataset.
 
-    ``counts`` are the images of each class by split, of all splits that have images; ``groups`` the count,
+    ``counts`` are the images of each class, or with each label, by split, of all splits that have images, and
+    ``images`` those of all; ``groups`` the count,
     largest and method of the groups of training images, None where only the fit finds them. ``endings_read`` and
     ``endings_skipped`` count files by ending. ``cost`` is None where it cannot be measured yet, with the reason in
     ``notes``.
@@ -57,26 +61,21 @@ class Preview:
 
     dataset: Dataset
     counts: dict[str, dict[str, int]]
+    images: dict[str, int]
     groups: dict[str, Any] | None
     endings_read: dict[str, int]
     endings_skipped: dict[str, int]
     cost: Cost | None
     notes: tuple[str, ...]
 
-    @property
-    def images(self) -> dict[str, int]:
-        """The number of images of each split that has images."""
-        splits = [split for split in SPLITS if any(split in counts for counts in self.counts.values())]
-        return {split: sum(counts[split] for counts in self.counts.values()) for split in splits}
-
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        dataset = self.dataset
+        dataset, kind = self.dataset, "label" if self.dataset.is_multi_label else "class"
         return {
             "data": dataset.uri,
             "layout": dataset.layout,
             "images": self.images,
-            "classes": [{"class": name, **counts} for name, counts in self.counts.items()],
+            "labels" if kind == "label" else "classes": [{kind: name, **n} for name, n in self.counts.items()],
             "groups": self.groups,
             "skipped": dataset.skip_counts,
             "skipped_files": {reason: paths[:MAX_NAMED] for reason, paths in paths_by_reason(dataset.skipped).items()},
@@ -94,36 +93,63 @@ def preview(dataset: Dataset, options: FitOptions | None = None) -> Preview:
     """
     options = options or FitOptions()
     options.compute.resolve()
-    check_has_labels(dataset)
+    if dataset.is_multi_label:
+        options.require_multi_label_options()
+    else:
+        options.require_single_label_options()
+        check_has_labels(dataset)
     images = training_and_validation_images(dataset, options)
-    options.class_settings(images)
-    counts = {
-        name: {split: 0 for split in SPLITS if split in images.splits or split in dataset.splits}
-        for name in images.classes
-    }
-    for item in (*images.items, *dataset.split("test").items):
-        if item.label is not None:
-            counts[item.label][item.split] += 1
+    splits = [split for split in SPLITS if split in images.splits or split in dataset.splits]
+    counts, image_counts = _counts((*images.items, *dataset.split("test").items), images, splits)
     backbone = _prepared(options.backbone)
     if backbone is not None and options.compute.precision == "int8":
         backbone = require_int8(backbone, options.backbone)
-    notes = list(images.notes)
+    notes = [*images.notes, *_label_notes(images, options)]
     if backbone is None:
         notes.append(f"{options.backbone} is not prepared yet, so the time and memory it needs are not known.")
-    if len({item.label for item in images.split("train").items}) < 2:
-        notes.append("A classifier needs training images of at least two classes; a fit would refuse these.")
     if isinstance(options.validation, float | int):
         notes.append(f"The fit holds out {options.validation:.0%} of the groups of training images for validation.")
     cost = None if backbone is None else _cost(images, backbone, options, notes)
     return Preview(
         dataset,
         counts,
+        image_counts,
         _groups(images.split("train"), options.group_by),
         _endings(item.path for item in dataset.items),
         _endings(skipped.path for skipped in dataset.skipped if skipped.reason == "not an image"),
         cost,
         tuple(notes),
     )
+
+
+def _counts(
+    items: Sequence[Item], images: Dataset, splits: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Return the numbers of images of each class, or with each label, and of all, by split."""
+    counts = {name: dict.fromkeys(splits, 0) for name in images.label_names or images.classes}
+    image_counts = dict.fromkeys(splits, 0)
+    for item in items:
+        names = item.labels if images.is_multi_label else None if item.label is None else (item.label,)
+        if names is not None:
+            image_counts[item.split] += 1
+            for name in names:
+                counts[name][item.split] += 1
+    return counts, image_counts
+
+
+def _label_notes(images: Dataset, options: FitOptions) -> list[str]:
+    """Check the classes and what is set for them, or the labels, and return notes. Raises OptionError, DataError."""
+    train = images.split("train")
+    if images.is_multi_label:
+        values, known = label_matrix(train.items, images.label_names)
+        chosen, notes = labels_to_learn(images, values & known, ~values & known)
+        targets = LabelTargets(values[:, chosen], known[:, chosen], np.arange(len(values)))
+        targets.check([images.label_names[i] for i in chosen])
+        return notes
+    options.class_settings(images)
+    if len({item.label for item in train.items}) < 2:
+        return ["A classifier needs training images of at least two classes; a fit would refuse these."]
+    return []
 
 
 def _groups(images: Dataset, group_by: str) -> dict[str, Any] | None:

@@ -263,7 +263,6 @@ def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlag
 
     options.compute.resolve()
     dataset = _open_for(flags.output_for(data), data, reading, options, run)
-    dataset.require_one_label("--dry-run")
     with quiet_frameworks():
         result = preview(dataset, options)
     print_notes(result.notes)

@@ -131,6 +131,8 @@ def print_preview(preview: Preview) -> None:
 
     dataset, images = preview.dataset, preview.images
     print(line(f"Read as     {dataset.layout or 'images with labels'}"))
+    if dataset.is_multi_label:
+        print(line(f"Labels      {dataset.label_summary}"))
     print(line(f"Images      {', '.join(f'{count} {split}' for split, count in images.items())}"))
     print(line(f"Endings     {_endings(preview.endings_read)}"))
     if preview.groups is None:
@@ -149,7 +151,7 @@ def print_preview(preview: Preview) -> None:
         )
         print(f"Memory      about {cost.bytes / 2**20:,.0f} MiB")
     width = max(NAME_WIDTH, 12)
-    print(f"{'class':{width}}" + "".join(f"{split:>12}" for split in images))
+    print(f"{'label' if dataset.is_multi_label else 'class':{width}}" + "".join(f"{split:>12}" for split in images))
     for name, counts in preview.counts.items():
         print(f"{fitted(name, width):{width}}" + "".join(f"{count:12}" for count in counts.values()))
     print("Nothing was written. To fit, leave --dry-run out.")

@@ -57,7 +57,7 @@ def split_labels(
         is_held_out = _hold_out_share(groups.index, values[train], float(validation), seed)
         held_out, train = train[is_held_out], train[~is_held_out]
         groups = to_groups(groups.index[~is_held_out], groups.method)
-    chosen, left_out = _labels_to_learn(dataset, values[train] & known[train], ~values[train] & known[train])
+    chosen, left_out = labels_to_learn(dataset, values[train] & known[train], ~values[train] & known[train])
     names = tuple(dataset.label_names[i] for i in chosen)
     targets = LabelTargets(values[np.ix_(train, chosen)], known[np.ix_(train, chosen)], groups.index)
     targets.check(names)
@@ -73,10 +73,13 @@ def split_labels(
     )
 
 
-def _labels_to_learn(
+def labels_to_learn(
     dataset: Dataset, yes: NDArray[np.bool_], no: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the labels that some training images have and others do not, and notes about the rest."""
+    """Return the labels that some training images have and others do not, and notes about the rest.
+
+    ``yes`` and ``no`` [n, k] say of which it is known that they hold, and that they do not. Raises DataError.
+    """
     has_yes, has_no = yes.any(axis=0), no.any(axis=0)
     notes = []
     for is_left_out, which in ((~has_yes, "no readable training image has"), (has_yes & ~has_no, "every one has")):
