@@ -32,7 +32,7 @@ from headstart.classifier.notes import (
 )
 from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice
-from headstart.classifier.run_info import RunInfo, left_out
+from headstart.classifier.run_info import FitRecord, RunInfo, left_out
 from headstart.data import Dataset
 from headstart.features import Features
 from headstart.features.features import Extract, Progress, embed_by_content
@@ -40,6 +40,7 @@ from headstart.features.input_scaling import InputScaling
 from headstart.features.rows import FeatureRows
 from headstart.features.rows_folder import import_pyarrow
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.head import Head
 from headstart.heads.learning_curve import LearningCurve, learning_curve
 from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import MANY_IMAGES, TrainingSet, deepest_basis
@@ -227,6 +228,23 @@ class FineTuningRecord:
     training: tuple[Mapping[str, Any], ...] = ()
 
 
+def _record(options: FitOptions, data: TrainingData, head: Head, times: FitTimes) -> FitRecord:
+    """Return what ``run.json`` holds of every fit, for one that ends now."""
+    end = time.perf_counter()
+    return FitRecord(
+        data.dataset,
+        data.features,
+        data.split,
+        data.backbone,
+        head,
+        options,
+        {"total": end - times.start, "head": end - times.head_start},
+        data.scaling,
+        data.precision_choice,
+        data.coarse_channels,
+    )
+
+
 def make_result(
     options: FitOptions,
     data: TrainingData,
@@ -259,25 +277,15 @@ def make_result(
         metadata = graph_metadata(split.classes, backbone.preprocess, thresholds, rule)
         graph = compose(backbone, selected.head, selected.ood, rule, metadata)
         golden = make_golden(graph, backbone.preprocess, backbone.batch, images.result())
-    end = time.perf_counter()
+    record = _record(options, data, selected.head, times)
     info = RunInfo(
-        data.dataset,
-        data.features,
-        split,
-        backbone,
+        record,
         selected,
         evaluations.result(),
         curve.result(),
-        seconds={"total": end - times.start, "head": end - times.head_start},
-        seed=options.seed,
-        scaling=data.scaling,
-        views={"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
-        fine_tuning=None if fine_tuning is None else fine_tuning.info,
-        training=() if fine_tuning is None else fine_tuning.training,
-        precision_choice=data.precision_choice,
-        settings=data.settings,
-        about={"version": options.model_version, "author": options.author},
-        coarse_channels=data.coarse_channels,
+        None if fine_tuning is None else fine_tuning.info,
+        () if fine_tuning is None else fine_tuning.training,
+        data.settings,
     )
     model = make_model(data, selected, thresholds, graph, golden, info.to_dict())
     metrics = info.evaluations["leave_group_out"].metrics

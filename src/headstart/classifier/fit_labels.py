@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from headstart.classifier.embedded import EmbeddedImages, embed_images, training
 from headstart.classifier.make_model import golden_images_of
 from headstart.classifier.notes import label_notes, rounding_notes
 from headstart.classifier.options import FitOptions
-from headstart.classifier.run_info import backbone_used, fingerprint, images_used, left_out, rounding_of, versions
+from headstart.classifier.run_info import FitRecord, left_out
 from headstart.data import Dataset
 from headstart.errors import DataError
 from headstart.features.features import Extract, Progress, embed_by_content
@@ -137,7 +136,20 @@ def _result(
     evaluations = _evaluate(embedded, split, selected, label_thresholds)
     end = time.perf_counter()
     seconds = {"total": end - starts["start"], "head": end - starts["head"]}
-    run = _run_info(embedded, split, selected, evaluations, label_thresholds, seconds)
+    coarse_channels = embedded.features.coarse_channels(split.train)
+    record = FitRecord(
+        embedded.dataset,
+        embedded.features,
+        split,
+        backbone,
+        selected.head,
+        options,
+        seconds,
+        embedded.scaling,
+        embedded.precision_choice,
+        coarse_channels,
+    )
+    run = _run_info(record, selected, evaluations, label_thresholds)
     model = Model(
         split.names,
         backbone.preprocess,
@@ -155,7 +167,7 @@ def _result(
     )
     metrics = evaluations["leave_group_out"].metrics
     notes = (
-        *(*embedded.notes, *split.notes, *rounding_notes(embedded.features.coarse_channels(split.train))),
+        *(*embedded.notes, *split.notes, *rounding_notes(coarse_channels)),
         *label_notes(metrics, label_thresholds, thresholds, targets.groups),
     )
     return MultiLabelFitResult(options, embedded, split, selected, evaluations, model, notes)
@@ -192,47 +204,17 @@ def _evaluate(
 
 
 def _run_info(
-    embedded: EmbeddedImages,
-    split: LabelSplit,
+    record: FitRecord,
     selected: SelectedLabels,
     evaluations: Mapping[str, MultiLabelEvaluation],
     label_thresholds: LabelThresholds,
-    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return what ``run.json`` holds."""
-    dataset, features, options = embedded.dataset, embedded.features, embedded.options
-    choice, head = embedded.precision_choice, selected.head
     return {
-        "version": options.model_version,
-        "author": options.author,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **record.to_dict(),
         "problem_type": MULTI_LABEL,
-        "classes": list(split.names),
-        "labels": dataset.label_summary,
+        "labels": record.dataset.label_summary,
         "label_thresholds": label_thresholds.to_dict(),
-        "images": images_used(dataset, features, split),
-        "groups": split.groups.to_dict(),
-        "backbone": backbone_used(embedded.backbone, embedded.scaling),
-        "cut": list(head.taps),
-        "head": {"kind": head.kind, **head.settings, "temperature": head.temperature},
-        "runtime": features.runtime.to_dict(),
-        "rounding": rounding_of(features, features.coarse_channels(split.train)),
-        "precision_choice": None if choice is None else choice.to_dict(),
         "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in evaluations.items()},
-        "seconds": {
-            "total": seconds["total"],
-            "decode": features.seconds["decode"],
-            "features": features.seconds["features"],
-            "head": seconds["head"],
-        },
-        "cache": {"hits": features.hits, "misses": features.misses},
-        "seed": options.seed,
-        "views": {"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
-        "data": {
-            "uri": dataset.uri,
-            "fingerprint": fingerprint(features),
-            "class_names": dict(dataset.class_names),
-        },
-        "versions": versions(),
         "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: float(c.losses.mean()))],
     }

@@ -13,7 +13,7 @@ from headstart.stats.accuracy import disjoint
 from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 from headstart.stats.label_metrics import MultiLabelMetrics
-from headstart.stats.label_thresholds import LabelThresholds, groups_needed_for_recall
+from headstart.stats.label_thresholds import DEFAULT, LabelThresholds, groups_needed_for_recall
 
 MAX_CLASS_NOTES = 5
 MANY_COARSE = 0.5  # of the channels of a tap
@@ -133,7 +133,7 @@ def label_notes(
         needed = f"; {groups_needed_for_recall(share)} groups are needed" if target == "recall" else ""
         notes.append(
             f"Too few positives of {_listed(unpromised)} to promise a {target} of {share:.0%}: each holds from a "
-            f"probability of 0.5 on{needed} (in brackets the groups of images that have it)."
+            f"probability of {DEFAULT} on{needed} (in brackets the groups of images that have it)."
         )
     single = [label.name for label in metrics.per_label if label.groups == 1]
     if single:

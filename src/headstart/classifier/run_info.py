@@ -17,12 +17,14 @@ from headstart import __version__
 from headstart.backbones import Backbone
 from headstart.backbones.steps import steps_sha256
 from headstart.classifier.class_settings import ClassSettings
+from headstart.classifier.options import FitOptions
 from headstart.classifier.precision import PrecisionChoice
 from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
 from headstart.features.input_scaling import InputScaling
 from headstart.features.runtime import onnxruntime_version
+from headstart.heads.head import Head
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
 from headstart.model.predictions import Evaluation
@@ -42,60 +44,40 @@ OPTIONAL_LIBRARIES = {  # by the module whose import tells that the fit used it
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """The parts of a fit that ``run.json`` records.
+class FitRecord:
+    """The parts of every fit that ``run.json`` records, of one class or of several labels an image.
 
-    ``seconds`` has "total" and "head"; ``views`` their count and augmentation; ``fine_tuning`` is the record of a
-    fine-tuning, and ``training`` the epochs of the training that made the model, both empty where there was none;
-    ``scaling`` is that of the backbone's input, where it was open; ``settings`` are what is set for the classes;
-    ``about`` is what the model says of itself, "version" and "author"; ``coarse_channels`` are the shares of
-    ``Features.coarse_channels``.
+    ``seconds`` has "total" and "head"; ``scaling`` is that of the backbone's input, where it was open;
+    ``coarse_channels`` are the shares of ``Features.coarse_channels``.
     """
 
     dataset: Dataset
     features: Features
-    split: Split
+    split: Split | LabelSplit
     backbone: Backbone
-    selected: SelectedHead
-    evaluations: Mapping[str, Evaluation]
-    learning_curve: LearningCurve | None
+    head: Head
+    options: FitOptions
     seconds: Mapping[str, float]
-    seed: int
-    views: Mapping[str, Any]
-    fine_tuning: Mapping[str, Any] | None = None
-    training: tuple[Mapping[str, Any], ...] = ()
     scaling: InputScaling | None = None
     precision_choice: PrecisionChoice | None = None
-    settings: ClassSettings = field(default_factory=ClassSettings)
-    about: Mapping[str, str] = field(default_factory=dict)
     coarse_channels: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        features, split, selected = self.features, self.split, self.selected
-        info = {
-            **self.about,
+        features, split, head, options = self.features, self.split, self.head, self.options
+        return {
+            "version": options.model_version,
+            "author": options.author,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "classes": list(split.classes),
+            "classes": list(split.names if isinstance(split, LabelSplit) else split.classes),
             "images": images_used(self.dataset, features, split),
             "groups": split.groups.to_dict(),
             "backbone": backbone_used(self.backbone, self.scaling),
-            "cut": list(selected.head.taps),
-            "head": {
-                "kind": selected.head.kind,
-                **selected.head.settings,
-                "temperature": selected.head.temperature,
-            },
+            "cut": list(head.taps),
+            "head": {"kind": head.kind, **head.settings, "temperature": head.temperature},
             "runtime": features.runtime.to_dict(),
             "rounding": rounding_of(features, self.coarse_channels),
             "precision_choice": None if self.precision_choice is None else self.precision_choice.to_dict(),
-            "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
-            "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
-            "weak_classes": {
-                name: [weak.to_dict() for weak in evaluation.weak_classes]
-                for name, evaluation in self.evaluations.items()
-            },
-            "learning_curve": None if self.learning_curve is None else self.learning_curve.to_dict(),
             "seconds": {
                 "total": self.seconds["total"],
                 "decode": features.seconds["decode"],
@@ -103,14 +85,46 @@ class RunInfo:
                 "head": self.seconds["head"],
             },
             "cache": {"hits": features.hits, "misses": features.misses},
-            "seed": self.seed,
-            "views": dict(self.views),
+            "seed": options.seed,
+            "views": {"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
             "data": {
                 "uri": self.dataset.uri,
                 "fingerprint": fingerprint(features),
                 "class_names": dict(self.dataset.class_names),
             },
             "versions": versions(),
+        }
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The parts of a fit of one class an image that ``run.json`` records.
+
+    ``record`` are those of every fit. ``fine_tuning`` is the record of a fine-tuning, and ``training`` the epochs of
+    the training that made the model, both empty where there was none; ``settings`` are what is set for the classes.
+    """
+
+    record: FitRecord
+    selected: SelectedHead
+    evaluations: Mapping[str, Evaluation]
+    learning_curve: LearningCurve | None
+    fine_tuning: Mapping[str, Any] | None = None
+    training: tuple[Mapping[str, Any], ...] = ()
+    settings: ClassSettings = field(default_factory=ClassSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        split, selected = self.record.split, self.selected
+        assert isinstance(split, Split)
+        info = {
+            **self.record.to_dict(),
+            "accuracy": {name: evaluation.accuracy.to_dict() for name, evaluation in self.evaluations.items()},
+            "metrics": {name: evaluation.metrics.to_dict() for name, evaluation in self.evaluations.items()},
+            "weak_classes": {
+                name: [weak.to_dict() for weak in evaluation.weak_classes]
+                for name, evaluation in self.evaluations.items()
+            },
+            "learning_curve": None if self.learning_curve is None else self.learning_curve.to_dict(),
             "training": [*self.training] or [asdict(epoch) for epoch in selected.history],
             "candidates": [c.to_dict() for c in sorted(selected.candidates, key=lambda c: c.log_loss)],
         }

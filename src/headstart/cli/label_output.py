@@ -156,10 +156,12 @@ def _print_means(metrics: MultiLabelMetrics, title: str) -> None:
 
 
 def _describe(thresholds: LabelThresholds) -> str:
+    from headstart.stats.label_thresholds import CONFIDENCE, DEFAULT  # every start would pay for its imports
+
     if not thresholds.target:
-        return "a label holds from a probability of 0.5 on; --target-recall or --target-precision promises more"
+        return f"a label holds from a probability of {DEFAULT} on; --target-recall or --target-precision promises more"
     promised = sum(thresholds.is_promised)
-    confidence = ", with a confidence of 90%" if thresholds.target == "precision" else ""
+    confidence = f", with a confidence of {CONFIDENCE:.0%}" if thresholds.target == "precision" else ""
     return (
         f"a {thresholds.target} of {thresholds.share:.0%} is promised for {promised} of "
         f"{len(thresholds.is_promised)} labels{confidence}"

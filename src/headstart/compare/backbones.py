@@ -139,12 +139,8 @@ def compare_backbones(
     of mlp heads. Raises OptionError, DataError, BackboneError.
     """
     options = options or CompareOptions()
-    if dataset.is_multi_label:
-        require_label_variants(options.variants)
     budget = _Budget(time.perf_counter(), options.time_limit, options.max_size)
-    train = dataset.split("train")
-    if not (dataset.classes or dataset.is_multi_label) or not len(train):
-        raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
+    train = _training_images(dataset, options)
     precision = options.compute.precision
     opened = [
         open_backbone(entry.backbone, InputOptions(weights=entry.weights), (), train, precision=precision)
@@ -186,6 +182,16 @@ def compare_backbones(
         tuple(dict.fromkeys([*notes, *split.notes])),
         dataset.is_multi_label,
     )
+
+
+def _training_images(dataset: Dataset, options: CompareOptions) -> Dataset:
+    """Return the images to compare on. Raises DataError where there are none, OptionError for heads they cannot have."""
+    if dataset.is_multi_label:
+        require_label_variants(options.variants)
+    train = dataset.split("train")
+    if not (dataset.classes or dataset.is_multi_label) or not len(train):
+        raise DataError(f"{dataset.uri} has no labelled training images; put the images in one folder per class.")
+    return train
 
 
 @dataclass(frozen=True)
