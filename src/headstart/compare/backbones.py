@@ -185,7 +185,7 @@ def compare_backbones(
 
 
 def _training_images(dataset: Dataset, options: CompareOptions) -> Dataset:
-    """Return the images to compare on. Raises DataError where there are none, OptionError for heads they cannot have."""
+    """Return the images to compare on. Raises DataError where there are none, OptionError for other heads."""
     if dataset.is_multi_label:
         require_label_variants(options.variants)
     train = dataset.split("train")
