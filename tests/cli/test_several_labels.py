@@ -124,7 +124,6 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
     "command",
     [
         ("fine-tune", "--quiet"),
-        ("check", "--quiet"),
         ("compare", "--quiet"),
         ("embed", "-o", "features", "--quiet"),
         ("embed", "-o", "features", "--on", "processes", "--quiet"),
@@ -138,6 +137,27 @@ def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path
         monkeypatch.setattr(f"headstart.finetune.{name}", lambda *_: None)
     refused(run(command[0], labelled, *command[1:]), SEVERAL, "needs one class an image")
     assert not [*tmp_path.iterdir()]
+
+
+def test_check_names_labels_that_are_missing_or_wrong(run, labelled, tmp_path):
+    lines = labelled.read_text("utf-8").splitlines()
+    path, labels, split = lines[9].split(",")
+    held = {name for name in labels.split(";") if name}
+    lines[9] = f"{path},{';'.join(sorted(held ^ {'disc'}))},{split}"
+    for image in labelled.parent.glob("*.png"):
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    (tmp_path / "labels.csv").write_text("\n".join(lines), "utf-8")
+    fixed, page = tmp_path / "fixed.csv", tmp_path / "check.html"
+    written = ("--fix-list", fixed, "--report", page)
+    status, out, err = run("check", tmp_path / "labels.csv", *FAST[:-1], *written)
+    assert status == 0, err
+    state = "missing" if "disc" in held else "wrong"
+    assert f"{path}: disc is probably {state} here: predicted with probability" in out
+    assert f"edit it, then: headstart fit {fixed} --multi-label" in err
+    assert "isMultiLabel" in page.read_text("utf-8")
+    rows = [*csv.DictReader(io.StringIO(fixed.read_text("utf-8")))]
+    assert len(rows) == len(lines) - 1
+    assert rows[0].keys() >= {"path", "label", "finding"}
 
 
 def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folder, labelled, photos, tmp_path):

@@ -68,7 +68,8 @@ def check(
     if fix_list is not None:
         rows = write_table(dataset, result.findings, result.groups, fix_list)
         if not messages.quiet:
-            print(line(f"{fix_list} lists {rows} images; edit it, then: headstart fit {fix_list}"), file=sys.stderr)
+            how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
+            print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
     if report is not None and not messages.quiet:
         print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):
