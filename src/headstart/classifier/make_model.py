@@ -55,36 +55,31 @@ def make_model(
     )
 
 
-def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
-    """Return a few images and the fit's predictions for them.
-
-    They are spread over the training images, or rendered where the model is one of rows, which has no images.
-    """
-    features, train, preprocess, taps = data.features, data.split.train, data.backbone.preprocess, selected.head.taps
-    if data.golden is None:
-        return golden_images_of(data.dataset, features, data.backbone, train, (selected.head, selected.ood))
-    images = rendered_images()
-    sources = [images.read(i) for i in range(len(images))]
-    vectors = np.concatenate([data.golden[tap] for tap in taps], axis=1)
-    pixels = _pixels(sources, preprocess)
-    return GoldenImages(
-        pixels, selected.head.probabilities(vectors), selected.ood.scores(vectors), features.runtime.precision
-    )
-
-
-def golden_images_of(
+def golden_images(
     dataset: Dataset,
     features: Features,
     backbone: Backbone,
     train: NDArray[np.int64],
     parts: tuple[Head, OodDetector],
+    *,
+    golden: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> GoldenImages:
-    """Return a few images, spread over the ``train`` rows of the features, and what a head and detector predict."""
+    """Return a few images, and what a head and a detector predict for them.
+
+    They are spread over the ``train`` rows of the features. Where the model is one of rows, which has no images, they
+    are rendered, and ``golden`` are their features by tap.
+    """
     preprocess, (head, ood) = backbone.preprocess, parts
-    rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
-    sources = (dataset.read(int(i)) for i in features.index[rows])
+    sources: Iterable[bytes | NDArray[np.uint8]]
+    if golden is None:
+        rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
+        sources = (dataset.read(int(i)) for i in features.index[rows])
+        vectors = features.matrix(head.taps, rows)
+    else:
+        images = rendered_images()
+        sources = [images.read(i) for i in range(len(images))]
+        vectors = np.concatenate([golden[tap] for tap in head.taps], axis=1)
     pixels = _pixels(sources, preprocess)
-    vectors = features.matrix(head.taps, rows)
     return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), features.runtime.precision)
 
 

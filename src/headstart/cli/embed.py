@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,23 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     JsonOption,
+    LabelSeparatorOption,
     Messages,
+    MultiLabelOption,
     StrictOption,
     common,
     save_memory,
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
 from headstart.machine import quiet_frameworks
+
+
+@dataclass(frozen=True)
+class EmbedFlags(DecodeFlags):
+    """How DATA is read, be it with one label an image or with several."""
+
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
 
 
 def embed(
@@ -42,7 +53,7 @@ def embed(
     address: Annotated[
         str | None, common(metavar="HOST:PORT|auto", help="Ray cluster; by default Ray is started here. With --on ray.")
     ] = None,
-    reading: DecodeFlags = DecodeFlags(),
+    reading: EmbedFlags = EmbedFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
     strict: StrictOption = False,
