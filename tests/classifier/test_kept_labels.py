@@ -292,10 +292,21 @@ def test_rows_of_one_image_know_together_what_any_of_them_knows(images):
             assert (found_values[0] == yes)[found_known[0]].all()
 
 
-def test_rows_of_the_same_image_are_one_in_a_fit(kept):
+def test_a_row_for_tests_tells_a_fit_nothing():
+    rows = rows_of((1, '[["a"],["b"],false]'), (1, '[["a"],[],false]'), (1, '[["b"],[],false]'))
+    rows = replace(rows, splits=("train", "train", "test"))
+    assert with_joint_labels(rows).labels == ('[["a"],[],false]', '[["a"],[],false]', '[["b"],[],false]')
+    assert usable_rows(with_joint_labels(rows))[0] == [0]
+
+
+def test_rows_of_the_same_image_are_one_in_a_fit(rows, kept):
     embedded = embedded_from(read_part(kept), OPTIONS)
     by_path = {item.path: item for item in embedded.dataset.items}
-    assert {"same.png", "less.png", "other.png"}.isdisjoint(by_path) or "train_008.png" not in by_path
+    table = {item.path: item for item in hs.open_dataset(rows[0] / "labels.csv", MULTI).items}
+    for copy, original in (("same.png", "train_008.png"), ("other.png", "train_010.png")):
+        (path,) = {copy, original} & {*by_path}
+        assert set(by_path[path].labels) == set(table[original].labels)
+        assert by_path[path].unknown == ()
     assert embedded.dataset.label_names == ("disc", "square", "stripes")
     assert embedded.dataset.classes == ()
 

@@ -158,11 +158,12 @@ def labels_to_learn(features: FeatureRows) -> set[str]:
 def with_joint_labels(rows: Rows) -> Rows:
     """Return the rows of images with several labels, those of one image with all that any of them knows.
 
-    A label is known of an image if it is known of one of its rows. Rows that contradict each other stay as they are.
+    A label is known of an image if it is known of one of its rows. Rows that contradict each other stay as they are;
+    so do those for tests.
     """
     by_hash: dict[bytes, list[int]] = {}
     for i, image in enumerate(rows.hashes):
-        if rows.labels[i] is not None:
+        if rows.labels[i] is not None and rows.splits[i] != "test":
             by_hash.setdefault(image, []).append(i)
     labels = [*rows.labels]
     for same in by_hash.values():
