@@ -124,10 +124,7 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
     "command",
     [
         ("fine-tune", "--quiet"),
-        ("check", "--quiet"),
-        ("embed", "-o", "features", "--quiet"),
-        ("embed", "-o", "features", "--on", "processes", "--quiet"),
-        ("fit", "--keep-features", *FAST),
+        ("embed", "-o", "features", "--statistics", "--quiet"),
     ],
 )
 def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path, monkeypatch, command):
@@ -138,6 +135,91 @@ def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
+def test_check_names_labels_that_are_missing_or_wrong(run, labelled, tmp_path):
+    lines = labelled.read_text("utf-8").splitlines()
+    path, labels, split = lines[9].split(",")
+    held = {name for name in labels.split(";") if name}
+    lines[9] = f"{path},{';'.join(sorted(held ^ {'disc'}))},{split}"
+    for image in labelled.parent.glob("*.png"):
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    (tmp_path / "labels.csv").write_text("\n".join(lines), "utf-8")
+    fixed, page = tmp_path / "fixed.csv", tmp_path / "check.html"
+    written = ("--fix-list", fixed, "--report", page)
+    status, out, err = run("check", tmp_path / "labels.csv", *FAST[:-1], *written)
+    assert status == 0, err
+    state = "missing" if "disc" in held else "wrong"
+    assert f"{path}: disc is probably {state} here: predicted with probability" in out
+    assert f"edit it, then: headstart fit {fixed} --multi-label" in err
+    assert "isMultiLabel" in page.read_text("utf-8")
+    rows = [*csv.DictReader(io.StringIO(fixed.read_text("utf-8")))]
+    assert len(rows) == len(lines) - 1
+    assert rows[0].keys() >= {"path", "label", "finding"}
+    status, out, err = run("check", fixed, "--multi-label", *FAST[:-1])
+    assert status == 0, err
+    assert f"{path}: disc is probably {state} here" in out
+
+
+def contents(model):
+    return {name: (model / name).read_bytes() for name in ("model.onnx", "head.safetensors", "config.json")}
+
+
+def test_features_are_kept_embedded_merged_updated_and_forgotten(run, labelled, photos, tmp_path):
+    header, *rows = labelled.read_text("utf-8").splitlines()
+    tables = {"whole": rows, "first": rows[:70], "second": rows[70:]}
+    for name, part in tables.items():
+        for image in labelled.parent.glob("*.png"):
+            (tmp_path / image.name).write_bytes(image.read_bytes())
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *part]), "utf-8")
+    keep = (*FAST, "--keep-features", "--multi-label", "--target-recall", 0.9)
+    for name in ("whole", "first"):
+        status, out, err = run("fit", tmp_path / f"{name}.csv", "-o", tmp_path / f"m-{name}", *keep)
+        assert status == 0, err
+        assert f"in {tmp_path / f'm-{name}' / 'features'}" in out
+    embed = FAST[:-1]
+    for name in ("first", "second"):
+        features = tmp_path / f"f-{name}"
+        status, out, err = run("embed", tmp_path / f"{name}.csv", "-o", features, "--multi-label", *embed)
+        assert status == 0, err
+        assert f"headstart merge {features} -o MODEL" in out
+    parts = (tmp_path / "f-second", tmp_path / "m-first")
+    status, out, err = run("merge", *parts, "-o", tmp_path / "merged", "--target-recall", 0.9, "--json")
+    assert status == 0, err
+    assert json.loads(out)["labels"] == ["disc", "square", "stripes"]
+    assert contents(tmp_path / "merged") == contents(tmp_path / "m-whole")
+
+    status, out, err = run("update", tmp_path / "m-first", tmp_path / "second.csv", "-o", tmp_path / "updated")
+    assert status == 0, err
+    assert out.startswith("Added       40 images\nLabels      multi-label: 3 labels")
+    assert "kept, none computed" in out
+    assert contents(tmp_path / "updated") == contents(tmp_path / "m-whole")
+
+    second = [row.split(",")[0] for row in tables["second"]]
+    status, out, err = run("forget", tmp_path / "m-whole", *second, "-o", tmp_path / "never")
+    assert status == 0, err
+    assert "Forgotten   " in out
+    assert "mAP         " in out
+    assert "entries deleted" in out
+    assert contents(tmp_path / "never") == contents(tmp_path / "m-first")
+    status, out, _ = run("forget", tmp_path / "updated", second[0], "--json")
+    assert status == 0
+    assert json.loads(out)["metrics"]["leave_group_out"]["mean_average_precision"]["value"] > 0.5
+
+    refused(run("update", tmp_path / "m-first", photos), "several labels need a table")
+    refused(run("update", tmp_path / "m-first", tmp_path / "second.csv", "--label-column", "nothing"), "nothing")
+    one = run("fit", photos, "-o", tmp_path / "classes", *FAST, "--keep-features", "--no-report")
+    assert one[0] == 0
+    mixed = run("merge", tmp_path / "classes", tmp_path / "f-first", "-o", tmp_path / "mixed")
+    refused(mixed, "has one class an image", "which are not fitted together")
+    refused(run("update", tmp_path / "classes", tmp_path / "second.csv"), SEVERAL)
+
+
+def test_models_without_features_cannot_be_made_anew(run, label_model_folder, labelled, tmp_path):
+    why = "keeps no features, so it cannot be made anew without its images"
+    refused(run("merge", label_model_folder, "-o", tmp_path / "merged"), why)
+    refused(run("update", label_model_folder, labelled), why)
+    refused(run("forget", label_model_folder, "a.jpg"), why)
+
+
 def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folder, labelled, photos, tmp_path):
     needs = "needs a model of one class an image"
     for to in ("onnx", "openvino", "web", "hub", "torch", "coreml", "litert", "savedmodel"):
@@ -145,9 +227,6 @@ def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folde
         refused(run("export", label_model_folder, "--to", to, "-o", output, "--no-install", "--quiet"), needs)
         assert not output.exists()
     refused(run("serve", label_model_folder, "--port", 0), needs)
-    refused(run("merge", label_model_folder, label_model_folder, "-o", tmp_path / "merged"), needs)
-    refused(run("update", label_model_folder, photos), needs)
-    refused(run("forget", label_model_folder, "a.jpg"), needs)
     image = next(labelled.parent.glob("*.png"))
     for option in (("--explain", tmp_path / "maps"), ("--copy-to", tmp_path / "sorted"), ("--top", 2)):
         refused(run("predict", label_model_folder, image, *option), f"leave {option[0]} out")

@@ -14,7 +14,7 @@ from helpers.photos import write_photos
 from headstart import backbones
 from headstart.data import from_images, open_dataset
 from headstart.features import Compute, FeatureCache, embed
-from headstart.features.features import embed_by_content, embed_exactly
+from headstart.features.features import embed_exactly
 from headstart.images.decoding import decode
 
 ONNXRUNTIME = Compute("onnxruntime")
@@ -244,7 +244,7 @@ def test_rows_are_ordered_by_content_while_they_are_put_together_or_later(backbo
     (data / "disc" / "broken.jpg").write_bytes(b"no image")
     dataset = open_dataset(data)
     later = embed(dataset, backbone, ONNXRUNTIME).by_content(dataset)
-    at_once = embed_by_content(dataset, backbone, ONNXRUNTIME)
+    at_once = embed(dataset, backbone, ONNXRUNTIME, by_content=True)
     assert at_once.by_content(dataset) is at_once
     assert len(at_once.index) == 40
     contents = [hashlib.sha256(dataset.read(int(i))).digest() for i in at_once.index]

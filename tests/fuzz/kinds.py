@@ -21,7 +21,7 @@ from headstart import Compute, FitOptions, Predictor, open_dataset
 from headstart.backbones import load
 from headstart.classifier.kept_rows import embedded_from
 from headstart.classifier.parts import merge_parts
-from headstart.data import Dataset, from_images
+from headstart.data import Dataset, ReadOptions, from_images
 from headstart.features import FeatureCache, Features, embed
 from headstart.report import rewrite_report
 
@@ -39,7 +39,11 @@ class Kind:
 
 
 def prepare(folder: Path) -> None:
-    """Write what the kinds start from: photographs, a model of them with its report, and a cache of their features."""
+    """Write what the kinds start from: photographs, a model of them with its report, and a cache of their features.
+
+    Beside it are features of images with several labels.
+    """
+    from helpers.labels import write_labelled
     from helpers.photos import write_photos
 
     from headstart import fit_dataset
@@ -59,6 +63,11 @@ def prepare(folder: Path) -> None:
     write_model(result.model, folder / "model", [("notes.txt", "not an image")])
     write_report(result, folder / "model")
     embed_to_folder(open_dataset(photos), folder / "rows", options)
+    table = folder / "labelled" / "labels.csv"
+    rows = write_labelled(table.parent, 8)
+    table.write_text("\n".join(["path,labels,split", *rows, "train_000.png,?disc;square,train"]), "utf-8")
+    several = FitOptions("headstart-s", cache=False, compute=Compute("onnxruntime"))
+    embed_to_folder(open_dataset(table, ReadOptions(multi_label=True)), folder / "label_rows", several)
     with FeatureCache(folder / "features") as cache:
         features = embed(open_dataset(photos), load("headstart-s"), Compute("onnxruntime"), cache=cache)
     np.savez(folder / "expected.npz", **features.values)
@@ -81,6 +90,11 @@ def kinds(prepared: Path) -> dict[str, Kind]:
         ),
         "rows": Kind(
             partial(_with, rows.write, prepared / "rows"),
+            _use_rows,
+            lambda path: [*HEADSTART, "merge", str(path), "-o", str(path.parent / "new"), "--json"],
+        ),
+        "label_rows": Kind(
+            partial(_with, rows.write, prepared / "label_rows"),
             _use_rows,
             lambda path: [*HEADSTART, "merge", str(path), "-o", str(path.parent / "new"), "--json"],
         ),

@@ -13,7 +13,8 @@ from headstart.features.rows import Unread
 from headstart.files import write_atomic
 from headstart.images.decoding import decode_with_size
 from headstart.scale.contract import Report, ShardResult
-from headstart.scale.shards import Shard
+from headstart.scale.shards import Cut, Shard, cut
+from helpers.photos import write_photos
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,17 @@ class HashRows:
 def rows_by_name(folder: Path) -> dict[str, bytes]:
     """Return the bytes of all files of rows by their names."""
     return {path.name: path.read_bytes() for path in sorted((folder / "rows").iterdir())}
+
+
+def cut_photos(folder: Path) -> Cut:
+    """Write 40 images, one of which is damaged, and return them in shards of about 5."""
+    photos = write_photos(folder, 20)
+    (photos / "disc" / "003.jpg").write_bytes(b"\xff\xd8 cut off")
+    return cut(photos, images=5)
+
+
+def rows_of_one_process(pieces: Cut, folder: Path) -> dict[str, bytes]:
+    """Return the files of rows that this process writes."""
+    for shard in pieces.shards:
+        HashRows(str(folder)).run(shard, lambda done: None)
+    return rows_by_name(folder)

@@ -8,10 +8,11 @@ import time
 
 import pytest
 from helpers.browser import accessibility_violations, click, element, elements, show, start
+from helpers.labels import write_labelled
 from helpers.photos import write_photos
 
 from headstart.check import check_dataset, write_table
-from headstart.data import open_dataset
+from headstart.data import ReadOptions, open_dataset
 from headstart.features import Compute
 from headstart.files import table_row
 from headstart.report.check_page import write_check_page
@@ -251,3 +252,53 @@ def test_images_without_findings_are_found_and_corrected(browser, checked, downl
     assert after[path_of[first]]["group"] == after[path_of[second]]["group"]
     unchanged = [row for row in before if row["path"] not in (path_of[name], path_of[first])]
     assert [after[row["path"]]["label"] for row in unchanged] == [row["label"] for row in unchanged]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """A page of images with several labels, two of which have hostile names."""
+    folder = tmp_path_factory.mktemp("several")
+    rows = [row.split(",") for row in write_labelled(folder, 40)]
+    names = {"disc": LABELS[0].replace(",", " "), "square": "=1+1", "stripes": "stripes"}
+    lines = [(path, ";".join(names[n] for n in cell.split(";") if n), split) for path, cell, split in rows]
+    lines[3] = (lines[3][0], "?=1+1;stripes", "train")
+    lines[4] = (lines[4][0], "stripes;?", "train")
+    text = "".join(table_row(row) for row in [("path", "labels", "split"), *lines])
+    (folder / "labels.csv").write_text(text, "utf-8")
+    dataset = open_dataset(folder / "labels.csv", ReadOptions(multi_label=True))
+    result = check_dataset(dataset, Compute("onnxruntime"), backbone="headstart-s")
+    return dataset, result, write_check_page(dataset, result, folder / "page.html")
+
+
+def test_labels_are_added_and_removed_one_by_one(driver, several, downloads):
+    from selenium.webdriver.support.ui import Select
+
+    dataset, _, page = several
+    show(driver, page)
+    before = saved_table(driver, downloads)
+    copy = page.with_name("before.csv")
+    copy.write_bytes(before)
+    items = {item.path: item for item in dataset.items}
+    read = ReadOptions(multi_label=True)
+    assert {item.path: set(item.labels) for item in open_dataset(copy, read).items} == {
+        path: set(item.labels) for path, item in items.items()
+    }
+    assert driver.title == "labels.csv: Headstart check"
+    for name in ("train_003", "train_004", "train_006"):
+        (card, *_) = cards_of(driver, name)
+        for c, label in enumerate(dataset.label_names):
+            Select(card.find_element("css selector", ".class-choice")).select_by_value(str(c))
+            box = card.find_element("css selector", ".relabel")
+            assert not box.is_selected()
+            if label != "stripes":
+                click(driver, box)
+    assert element(driver, "#summary").text.startswith("0 dropped, 3 relabelled, 0 grouped")
+    copy.write_bytes(saved_table(driver, downloads))
+    after = {item.path: item for item in open_dataset(copy, read).items}
+    for path, item in items.items():
+        is_turned = path[:9] in ("train_003", "train_004", "train_006")
+        turned = set(dataset.label_names) - {"stripes"} if is_turned else set()
+        assert set(after[path].labels) == set(item.labels) ^ turned, path
+        assert set(after[path].unknown) == set(item.unknown) - turned
+        assert after[path].is_rest_unknown == item.is_rest_unknown
+    assert [e["message"] for e in driver.get_log("browser") if "beforeunload" not in e["message"]] == []

@@ -17,8 +17,8 @@ ONNXRUNTIME = Compute("onnxruntime")
 def test_tiles_come_from_the_cache_and_damaged_entries_are_computed_again(tmp_path, monkeypatch):
     dataset = open_dataset(write_photos(tmp_path / "data", 8))
     backbone = load("headstart-s")
-    with FeatureCache(tmp_path / "cache") as cache:
-        features = embed(dataset, backbone, ONNXRUNTIME, cache=cache, thumbnails=True)
+    with FeatureCache(tmp_path / "cache", thumbnails=True) as cache:
+        features = embed(dataset, backbone, ONNXRUNTIME, cache=cache)
         rows = range(len(features.index))
 
         def tiles(side, cache=cache):

@@ -208,6 +208,13 @@ def test_without_ray_it_is_said_how_to_install_it(monkeypatch):
         Where("ray").open(None, 1)
 
 
+def test_without_ray_no_folder_is_left_behind(pattern, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(HeadstartError, match="Ray is not installed"):
+        embed_sharded(pattern, tmp_path / "features", OPTIONS, ReadOptions(), Where("ray"))
+    assert not (tmp_path / "features").exists()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_gives_the_same_files(pattern, expected, tmp_path):

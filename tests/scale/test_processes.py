@@ -12,30 +12,24 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.photos import write_photos
-from helpers.scale_work import HashRows, rows_by_name
+from helpers.scale_work import HashRows, cut_photos, rows_by_name, rows_of_one_process
 
 from headstart.errors import BackboneError, DataError
 from headstart.scale.processes import ProcessWorkers
 from headstart.scale.run import TRIES, Outcome, Progress, run_shards
-from headstart.scale.shards import Cut, cut
+from headstart.scale.shards import Cut
 
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory) -> Cut:
     """40 images, one of which is damaged, in shards of about 5."""
-    folder = write_photos(tmp_path_factory.mktemp("images"), 20)
-    (folder / "disc" / "003.jpg").write_bytes(b"\xff\xd8 cut off")
-    return cut(folder, images=5)
+    return cut_photos(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
 def expected(pieces, tmp_path_factory) -> dict[str, bytes]:
     """The files of rows that one process writes, this one."""
-    folder = tmp_path_factory.mktemp("expected")
-    for shard in pieces.shards:
-        HashRows(str(folder)).run(shard, lambda done: None)
-    return rows_by_name(folder)
+    return rows_of_one_process(pieces, tmp_path_factory.mktemp("expected"))
 
 
 def run(pieces: Cut, work: HashRows, count: int, **options) -> Outcome:

@@ -5,6 +5,7 @@ finding.py      what every check returns: the kind of issue, the files, how sure
 duplicates.py   identical files and near duplicates; those in several splits (leaks) or with several labels
 crops.py        near duplicates of which one image is a crop of the other
 labels.py       label issues by confident learning; outliers
+cells.py        label issues where images have several labels: which label is missing, or wrong, of which image
 quality.py      tiny, oddly shaped, empty, dark, bright, blurred and grey images
 classes.py      classes that are empty, small or far smaller than another
 table.py        a table of all images with their findings, to edit and to fit on

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE
+from headstart.check.cells import find_cell_issues
 from headstart.check.classes import find_class_issues
 from headstart.check.duplicates import find_duplicates
 from headstart.check.finding import CERTAINTIES, KINDS, Finding
 from headstart.check.labels import confident_learning, find_label_issues, find_outliers
 from headstart.check.quality import find_quality_issues
 from headstart.data import Dataset
+from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
@@ -49,13 +52,12 @@ def check_dataset(
     cache: FeatureCache | None = None,
     progress: Progress | None = None,
 ) -> CheckResult:
-    """Find the issues of a dataset.
+    """Find the issues of a dataset, in which an image may have several labels.
 
     Features and image statistics are computed in one pass, or read from ``cache``. Images that could be crops of others
     are read a second time. Of more than ``splits.nearest.LIMIT`` images each is compared with its nearest neighbours
     alone, which an index finds. Raises DataError if no image can be read, and what ``features.embed`` raises.
     """
-    dataset.require_one_label("check")
     compute = compute or Compute()
     opened = open_backbone(backbone, None, (), dataset, precision=compute.precision)
     network = opened.backbone
@@ -67,12 +69,13 @@ def check_dataset(
     duplicates, duplicate_sets = find_duplicates(dataset, features)
     groups = _find_groups(dataset, features, duplicate_sets)
     poor = list(find_quality_issues(dataset, features, network.preprocess.min_size))
+    find_issues = find_cell_issues if dataset.is_multi_label else find_label_issues
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
         *poor,
         *find_class_issues(dataset, features),
-        *_unexplained(find_label_issues(dataset, features, groups, compute.threads), poor, HIDES_CLASS),
+        *_unexplained(find_issues(dataset, features, groups, compute.threads), poor, HIDES_CLASS),
         *_unexplained(find_outliers(dataset, features, duplicate_sets), poor, MAKES_OUTLIERS),
     ]
     paths = [dataset.items[i].path for i in features.index]
@@ -130,7 +133,12 @@ def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _find_groups(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the group [n] of every image: duplicates, images of one scene, and the groups of the dataset itself."""
     items = [dataset.items[i] for i in features.index]
-    labels = np.unique([str(item.label) for item in items], return_inverse=True)[1]
+    labels: NDArray[Any]
+    if dataset.is_multi_label:
+        values, known = label_matrix(items, dataset.label_names)
+        labels = values & known
+    else:
+        labels = np.unique([str(item.label) for item in items], return_inverse=True)[1]
     scenes = find_groups(features.content_hashes, features.tiny_images, features.deepest, labels).index
     names = [f"group {item.group}" if item.group else f"{i}" for i, item in enumerate(items)]
     named_groups = np.unique(names, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Classes that are empty, small or far smaller than another."""
+"""Classes, or labels of which an image may have several, that are empty, small or far smaller than another."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ MAX_RATIO = 10  # of the sizes of the largest and the smallest class
 def find_class_issues(dataset: Dataset, features: Features) -> Iterator[Finding]:
     """Find classes without images in a split, with few images for training, or far smaller than the largest class.
 
-    Only images that can be read count.
+    Only images that can be read count. Labels of which an image may have several are of all sizes: they are found
+    where they have no or few images.
     """
     items = [dataset.items[i] for i in features.index]
     for split in dataset.splits:
-        counts = Counter(item.label for item in items if item.split == split)
-        for name in dataset.classes:
+        own = (item.labels or () if dataset.is_multi_label else (item.label,) for item in items if item.split == split)
+        counts = Counter(name for names in own for name in names)
+        for name in dataset.label_names or dataset.classes:
             count = counts[name]
             if count == 0:
                 yield Finding("empty_class", (), "certain", 1.0, "add images", f"{name} has no images in {split}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from headstart.check.crops import find_crops
 from headstart.check.finding import Finding
 from headstart.data import Dataset, Item
+from headstart.data.label_sets import label_matrix
 from headstart.features.features import Features
 from headstart.splits.groups import duplicate_pairs
 from headstart.splits.pairs import DisjointSets
@@ -62,15 +63,34 @@ def _describe(items: Sequence[Item], is_identical: bool, confidence: float) -> I
     """Yield the findings of one set of duplicates: a leak, conflicting labels or both, else that it is a duplicate."""
     files = tuple(item.path for item in items)
     splits = {item.split for item in items}
-    labels = {item.label for item in items}
+    conflict = _conflict(items)
     copies = "the same file" if is_identical else "nearly the same image"
     certainty = "certain" if is_identical else "likely"
     if len(splits) > 1:
         why = f"{copies} in {' and '.join(sorted(splits))}"
         yield Finding("leak", files, certainty, confidence, "remove it from all splits but one", why)
-    if len(labels) > 1:
-        why = f"{copies} labelled {' and '.join(sorted(map(str, labels)))}"
+    if conflict:
+        why = f"{copies} {conflict}"
         yield Finding("conflicting_labels", files, certainty, confidence, "correct the label or remove it", why)
-    if len(splits) == 1 and len(labels) == 1:
+    if len(splits) == 1 and not conflict:
         kind = "exact_duplicate" if is_identical else "near_duplicate"
         yield Finding(kind, files, certainty, confidence, "keep only one, or put them in one group", copies)
+
+
+def _conflict(items: Sequence[Item]) -> str:
+    """Return how the labels of copies contradict each other, empty where they do not.
+
+    Where images have several labels, a label contradicts if it holds of some copies and not of others; where it is not
+    known, it does not.
+    """
+    if all(item.labels is None for item in items):
+        labels = {item.label for item in items}
+        return f"labelled {' and '.join(sorted(map(str, labels)))}" if len(labels) > 1 else ""
+    labelled = [item for item in items if item.labels is not None]
+    names = sorted({name for item in labelled for name in item.labels or ()})
+    values, known = label_matrix(labelled, names)
+    differs = (values & known).any(axis=0) & (~values & known).any(axis=0)
+    if not differs.any():
+        return ""
+    sets = sorted({f"[{'; '.join(sorted(item.labels or ()))}]" for item in labelled})
+    return f"labelled {' and '.join(sets)}, which differ in {', '.join(names[i] for i in np.flatnonzero(differs))}"

@@ -25,6 +25,7 @@ KINDS = (  # those that cost most first
 # How sure a finding is. The share of the findings behind each word that are right is measured by
 # benchmarks/planted_faults.py and shown in docs/explanation/check-and-report.md.
 CERTAINTIES = ("certain", "likely", "possible")
+MISSING, WRONG = "missing", "wrong"  # what a label of an image with several may be
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Finding:
     """One issue: its kind (one of ``KINDS``), the files, how sure it is, what to do, and why.
 
     ``certainty`` is one of ``CERTAINTIES``; ``confidence`` (0 to 1) orders the findings of one kind. A label issue has
-    the ``suggested_label`` too.
+    the ``suggested_label`` too. Where images have several labels, that is the label in question, and ``state`` says
+    whether it is missing or wrong.
     """
 
     kind: str
@@ -42,9 +44,11 @@ class Finding:
     action: str
     why: str
     suggested_label: str = ""
+    state: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
+        cell = {"label": self.suggested_label, "state": self.state} if self.state else {}
         return {
             "kind": self.kind,
             "files": list(self.files),
@@ -52,4 +56,5 @@ class Finding:
             "confidence": round(self.confidence, 4),
             "action": self.action,
             "why": self.why,
+            **cell,
         }

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headstart.check.finding import Finding
-from headstart.data import Dataset
+from headstart.data import Dataset, Item
+from headstart.data.label_cells import cell_of, needs_lists
 from headstart.errors import OptionError
 from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
 
@@ -57,16 +58,23 @@ def table_rows(
     for finding in findings:
         for path in finding.files:
             findings_by_path.setdefault(path, []).append(finding)
+    as_lists = needs_lists(dataset.label_names)
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
-        if item.path not in groups or item.label is None:
+        if item.path not in groups or (item.label is None and item.labels is None):
             continue
+        label = table_text(item.label) if item.label is not None else label_text(item, as_lists)
         item_findings = findings_by_path.get(item.path, [])
-        row = [table_path(_name_from(file, dataset, item.path)), table_text(item.label), item.split]
+        row = [table_path(_name_from(file, dataset, item.path)), label, item.split]
         row.append(table_text(item.group or f"group {groups[item.path]}"))
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))
         row.append(table_text("; ".join(finding.why for finding in item_findings)))
         yield item.path, row
+
+
+def label_text(item: Item, as_list: bool) -> str:
+    """Return the labels of an image with several as the text of a cell."""
+    return cell_of(item, as_list=True) if as_list else table_text(cell_of(item))
 
 
 def _name_from(file: Path, dataset: Dataset, path: str) -> str:

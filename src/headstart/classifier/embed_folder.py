@@ -13,6 +13,7 @@ from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset
+from headstart.data.label_sets import label_text
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.extractor import load_backbone_graph
@@ -21,18 +22,17 @@ from headstart.features.image_rows import image_hash, rows_of, unread_of
 from headstart.features.rows import Source, Unread
 from headstart.features.rows_folder import (
     FILE,
-    MAX_SHARD,
     SHARD,
     Shard,
+    find_shard,
     import_pyarrow,
     is_rows_folder,
     listing,
-    parse_shard,
     shard_bytes,
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import json_text, open_regular, why_not_writable, write_atomic
+from headstart.files import json_text, why_not_writable, write_atomic
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -69,7 +69,6 @@ def embed_to_folder(
     ``options`` only those count that say how features are computed, and a column of groups that the dataset was opened
     with. ``progress(done, total)`` counts images. Raises HeadstartError, OSError.
     """
-    dataset.require_one_label("embed")
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
     check_folder(folder, options)
@@ -108,7 +107,7 @@ class _Work:
     def name(self, index: range) -> str:
         """Return the name of the file of the images at ``index``: a hash of their listing, and of what computes."""
         items = [self.dataset.items[i] for i in index]
-        texts = [(item.path, item.label, item.split, item.group, item.folder) for item in items]
+        texts = [(item.path, label_text(item), item.split, item.group, item.folder) for item in items]
         return hashlib.sha256(f"{self._key}{texts!r}".encode("utf-8", "backslashreplace")).hexdigest()[:32] + ".parquet"
 
     def shard(self, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
@@ -137,14 +136,10 @@ class _Work:
 
     def _read(self, path: Path, images: Dataset) -> tuple[bytes, Shard] | None:
         """Return a shard that is there and of these images as they are now, else None."""
-        if not path.is_file() or path.is_symlink():
+        found = find_shard(path, self.source.channels)
+        if found is None:
             return None
-        with open_regular(path) as stream:
-            data = stream.read(MAX_SHARD + 1)
-        try:
-            shard = parse_shard(data, self.source.channels, str(path))
-        except DataError:  # damaged: it is computed again
-            return None
+        data, shard = found
         known = dict(zip(shard.rows.paths, (content.hex() for content in shard.rows.hashes), strict=True))
         known |= {image.path: image.content_hash for image in shard.unread}
         current = {item.path: image_hash(images, i) for i, item in enumerate(images.items)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.classifier.embed_folder import EmbeddedFolder, check_folder, delete_others
@@ -20,6 +20,7 @@ from headstart.features.rows_folder import FILE, listing
 from headstart.files import write_atomic
 from headstart.scale.embed import EmbedShard
 from headstart.scale.processes import ProcessWorkers
+from headstart.scale.ray import RayWorkers, check_installed
 from headstart.scale.run import Outcome, Progress, Workers, run_shards
 from headstart.scale.shards import Cut, cut
 
@@ -50,8 +51,6 @@ class Where:
         """Return the workers for at most so many shards. Raises MissingExtraError, OptionError."""
         if self.on == "processes":
             return ProcessWorkers(work, self.workers, shards)
-        from headstart.scale.ray import RayWorkers
-
         return RayWorkers(work, self.workers, shards, self.address)
 
 
@@ -77,11 +76,13 @@ def embed_sharded(
     runtime = options.compute.resolve()
     compute = Compute(runtime.name, runtime.precision, 1, fixed=True)
     first = pieces.dataset or pieces.shards[0].open()
-    first.require_one_label("embed")
+    if where.on == "ray":
+        check_installed()  # before the folder is made
     check_folder(folder, options)
     opened = open_images(first, options)
     golden = rendered_features(opened.backbone, compute, embed)
     source = describe_source(opened.backbone, opened.options, runtime, golden)
+    source = replace(source, is_multi_label=first.is_multi_label)
     work = EmbedShard(str(folder.resolve()), source, compute)
     outcome = run_shards(pieces.shards, work, lambda shards: where.open(work, shards), progress=progress)
     by_hash = {shard.sha256: shard for shard in pieces.shards}
@@ -93,7 +94,7 @@ def embed_sharded(
     unread = [image for result in outcome.results for image in result.unread]
     remarks = sum((Counter(result.remarks) for result in outcome.results), Counter[str]())
     notes = [*pieces.notes, *opened.notes, *remark_notes(remarks), *_shard_notes(pieces, outcome)]
-    source = with_dataset(source, _listed(pieces, outcome), notes, unread)
+    source = replace(with_dataset(source, _listed(pieces, outcome), notes, unread), is_multi_label=first.is_multi_label)
     about = listing(source, entries)
     write_atomic(folder / FILE, about)
     delete_others(folder, {*files.values()})

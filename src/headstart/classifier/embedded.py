@@ -78,12 +78,12 @@ def embed_images(
     ``rendered`` the golden sample is of rendered images, and precision "auto" takes no int8, which would depend on the
     images. Raises HeadstartError.
     """
-    with options.open_cache() as cache:
+    with options.open_cache(thumbnails=thumbnails) as cache:
         opened = open_images(images, options)
         if not rendered:
             opened = opened.with_precision(images, extract, cache)
         options, backbone, compute = opened.options, opened.backbone, opened.compute
-        features = extract(images, backbone, compute, cache=cache, thumbnails=thumbnails, progress=progress)
+        features = extract(images, backbone, compute, cache=cache, by_content=True, progress=progress)
         features = features.by_content(images)  # where ``extract`` has not ordered them
         golden = rendered_features(backbone, compute, extract) if rendered else None
         embedded = EmbeddedImages(images, options, backbone, features, (), (), opened.scaling, opened.choice, golden)

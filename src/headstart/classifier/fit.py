@@ -35,7 +35,7 @@ from headstart.classifier.precision import PrecisionChoice
 from headstart.classifier.run_info import FitRecord, RunInfo, left_out
 from headstart.data import Dataset
 from headstart.features import Features
-from headstart.features.features import Extract, Progress, embed_by_content
+from headstart.features.features import Extract, Progress, embed
 from headstart.features.input_scaling import InputScaling
 from headstart.features.rows import FeatureRows
 from headstart.features.rows_folder import import_pyarrow
@@ -47,7 +47,7 @@ from headstart.heads.training_set import MANY_IMAGES, TrainingSet, deepest_basis
 from headstart.machine import single_threaded_blas
 from headstart.model.compose import compose
 from headstart.model.folder import write_model
-from headstart.model.golden import make_golden
+from headstart.model.golden import GoldenImages, make_golden
 from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 from headstart.model.predictions import Evaluation, Predictions, encode_truth, evaluate
@@ -121,7 +121,7 @@ class FitResult:
 def fit_dataset(
     dataset: Dataset,
     options: FitOptions | None = None,
-    extract: Extract = embed_by_content,
+    extract: Extract = embed,
     *,
     thumbnails: bool = False,
     keep_features: bool = False,
@@ -150,7 +150,9 @@ def fit_dataset(
     if keep_features:
         from headstart.classifier.refit import fit_and_keep  # which fits with this module
 
-        return fit_and_keep(embedded, settings, start=start, log=log)
+        result = fit_and_keep(embedded, settings, start=start, log=log)
+        assert isinstance(result, FitResult)
+        return result
     return fit_rows(embedded, settings, start=start, log=log)
 
 
@@ -269,7 +271,7 @@ def make_result(
         false_alarms=options.false_alarms,
     )
     with ThreadPoolExecutor(1) as pool:  # one: two threads of small steps would wait for each other
-        images = pool.submit(golden_images, data, selected)
+        images = pool.submit(_golden_images, data, selected)
         curve = pool.submit(_learning_curve, options, data, selected)
         evaluations = pool.submit(_evaluate, data, selected)
         backbone = data.backbone
@@ -295,6 +297,11 @@ def make_result(
     )
     # Without the basis: it holds all features.
     return FitResult(options, data, selected.without_arrays(), info.evaluations, curve.result(), model, notes)
+
+
+def _golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
+    parts = (selected.head, selected.ood)
+    return golden_images(data.dataset, data.features, data.backbone, data.split.train, parts, golden=data.golden)
 
 
 def _learning_curve(options: FitOptions, data: TrainingData, selected: SelectedHead) -> LearningCurve | None:

@@ -7,19 +7,22 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from headstart.classifier.embedded import EmbeddedImages, embed_images, training_and_validation_images
-from headstart.classifier.make_model import golden_images_of
+from headstart.classifier.kept_rows import check_options
+from headstart.classifier.make_model import golden_images
 from headstart.classifier.notes import label_notes, rounding_notes
 from headstart.classifier.options import FitOptions
 from headstart.classifier.run_info import FitRecord, left_out
 from headstart.data import Dataset
 from headstart.errors import DataError
-from headstart.features.features import Extract, Progress, embed_by_content
+from headstart.features.features import Extract, Progress, embed
+from headstart.features.rows import FeatureRows
+from headstart.features.rows_folder import import_pyarrow
 from headstart.heads.label_ridge import LabelTargets
 from headstart.heads.label_selection import SelectedLabels, select_labels
 from headstart.heads.training_set import TrainingSet
@@ -43,7 +46,8 @@ class MultiLabelFitResult:
 
     ``images`` are the embedded images, ``split`` says which were trained on. ``evaluations`` hold predictions and their
     quality: "validation", where there are such images, and "leave_group_out", the training images, each predicted with
-    its group left out. ``model`` is the finished model, ``notes`` are lines that the user must see.
+    its group left out. ``model`` is the finished model, ``notes`` are lines that the user must see; ``kept`` are the
+    rows that the model folder is to keep, None where it keeps none.
     """
 
     options: FitOptions
@@ -53,6 +57,7 @@ class MultiLabelFitResult:
     evaluations: Mapping[str, MultiLabelEvaluation]
     model: Model
     notes: tuple[str, ...]
+    kept: FeatureRows | None = field(default=None, repr=False)
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
@@ -64,15 +69,16 @@ class MultiLabelFitResult:
 
         Raises OptionError, ModelError.
         """
-        return str(write_model(self.model, folder, self.left_out, overwrite=overwrite))
+        return str(write_model(self.model, folder, self.left_out, overwrite=overwrite, rows=self.kept))
 
 
 def fit_multi_label(
     dataset: Dataset,
     options: FitOptions | None = None,
-    extract: Extract = embed_by_content,
+    extract: Extract = embed,
     *,
     thumbnails: bool = False,
+    keep_features: bool = False,
     progress: Progress | None = None,
 ) -> MultiLabelFitResult:
     """Fit a classifier of several labels an image to the training images of a multi-label dataset.
@@ -89,15 +95,29 @@ def fit_multi_label(
             f"{dataset.uri} has one class an image; fit it with fit_dataset, or read it as multi-label "
             "(ReadOptions(multi_label=True))."
         )
-    embedded = embed_images(
-        training_and_validation_images(dataset, options), options, extract, thumbnails=thumbnails, progress=progress
-    )
+    if keep_features:
+        check_options(options)
+        import_pyarrow()  # before the work, not behind it
+    images = training_and_validation_images(dataset, options)
+    embedded = embed_images(images, options, extract, thumbnails=thumbnails, rendered=keep_features, progress=progress)
+    if keep_features:
+        from headstart.classifier.refit import fit_and_keep  # which fits with this module
+
+        result = fit_and_keep(embedded, None, start=start)
+        assert isinstance(result, MultiLabelFitResult)
+        return result
+    return fit_label_rows(embedded, start=start)
+
+
+def fit_label_rows(embedded: EmbeddedImages, *, start: float | None = None) -> MultiLabelFitResult:
+    """Fit a classifier of several labels an image to features, as ``fit.fit_rows`` does for classes."""
     options, features = embedded.options, embedded.features
     head_start = time.perf_counter()
     share = options.validation if isinstance(options.validation, float | int) else None
     split = split_labels(features, embedded.dataset, options.group_by, share, options.seed)
     selected = _select(embedded, split)
-    result = _result(embedded, split, selected, {"start": start, "head": head_start})
+    starts = {"start": head_start if start is None else start, "head": head_start}
+    result = _result(embedded, split, selected, starts)
     for note in result.notes:
         logger.warning("%s", note)
     return result
@@ -131,7 +151,7 @@ def _result(
     metadata = graph_metadata(split.names, backbone.preprocess, thresholds, None, label_thresholds)
     graph = compose(backbone, selected.head, selected.ood, None, metadata)
     parts = (selected.head, selected.ood)
-    images = golden_images_of(embedded.dataset, embedded.features, backbone, split.train, parts)
+    images = golden_images(embedded.dataset, embedded.features, backbone, split.train, parts, golden=embedded.golden)
     golden = make_golden(graph, backbone.preprocess, backbone.batch, images)
     evaluations = _evaluate(embedded, split, selected, label_thresholds)
     end = time.perf_counter()

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from headstart.classifier.embed_sharded import Where, embed_sharded
-from headstart.classifier.fit import FitResult
 from headstart.classifier.kept_rows import check_options
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import merge_parts
-from headstart.classifier.refit import fit_features
+from headstart.classifier.refit import AnyFitResult, fit_features
 from headstart.data import ReadOptions
 from headstart.errors import OptionError
 from headstart.scale.run import Progress
@@ -36,16 +35,15 @@ def fit_sharded(
     *,
     progress: Callable[[Progress], None] | None = None,
     log: Callable[[str], None] = logger.info,
-) -> FitResult:
+) -> AnyFitResult:
     """Fit a classifier to the images at a path, URL or pattern of archives, whose features several workers compute.
 
     The features go into ``folder``, which is deleted by ``forget_unfinished``; a fit that is stopped goes on from those
-    that are there. The model is the same for any number and kind of workers: that of ``fit_dataset`` with
-    ``keep_features``. ``options.validation`` is None or a share. The others are those of ``embed_sharded``. Raises
-    HeadstartError, OSError.
+    that are there. The model is the same for any number and kind of workers: that of ``fit_dataset``, or of
+    ``fit_multi_label``, with ``keep_features``. ``options.validation`` is None or a share. The others are those of
+    ``embed_sharded``. Raises HeadstartError, OSError.
     """
     check_options(options)
-    options.require_single_label_options()
     if isinstance(options.validation, str):
         raise OptionError(
             f"--validation {options.validation} cannot be read by workers; give a share, or put the validation images "

@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from headstart.classifier.fit import FitResult
+from headstart.classifier.kept_rows import labels_to_learn
 from headstart.classifier.parts import KeptModel, open_kept, refit
+from headstart.classifier.refit import AnyFitResult
 from headstart.errors import OptionError
 from headstart.features import cache_contents
 from headstart.features.rows import FeatureRows, Source
@@ -31,7 +32,7 @@ class Forgotten:
     ``notes`` are lines that the user must see; ``failed`` says what may be left in the cache, and why.
     """
 
-    result: FitResult
+    result: AnyFitResult
     folder: str
     paths: tuple[str, ...]
     cache_entries: int
@@ -71,12 +72,13 @@ def forget_images(
     is_gone = np.array([content in found.hashes for content in rows.hashes], bool)
     paths = sorted({rows.paths[i] for i in np.flatnonzero(is_gone)} | found.paths)
     left = FeatureRows(_without(features.source, found, paths), rows.select(np.flatnonzero(~is_gone)))
-    labels = {str(label) for label, split in zip(left.rows.labels, left.rows.splits, strict=True) if split == "train"}
+    is_multi_label, labels = features.source.is_multi_label, labels_to_learn(left)
     classes = [name for name in model.classes if name in labels]
-    if len(classes) < 2:
+    if len(classes) < (1 if is_multi_label else 2):
+        what = "no label" if is_multi_label else f"{classes[0]} alone" if classes else "no class"
         raise OptionError(
-            f"Without these images {folder} would have {' alone'.join([*classes, '']) or 'no class'} to tell apart; "
-            "nothing was changed. Delete the whole model to forget them."
+            f"Without these images {folder} would have {what} to tell apart; nothing was changed. Delete the whole "
+            "model to forget them."
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     before = model.forgotten
@@ -157,10 +159,11 @@ def _without(source: Source, found: _Found, paths: Sequence[str]) -> Source:
     )
 
 
-def _notes(model: KeptModel, found: _Found, result: FitResult, output: Path | None) -> Iterator[str]:
+def _notes(model: KeptModel, found: _Found, result: AnyFitResult, output: Path | None) -> Iterator[str]:
     vanished = [name for name in model.classes if name not in result.model.classes]
     for name in vanished:
-        yield f"{name} has no training images left, and is no longer a class."
+        what = "label" if model.features.source.is_multi_label else "class"
+        yield f"{name} has no training images left, and is no longer a {what}."
     if found.unknown:
         more = ", ..." if len(found.unknown) > MAX_NAMED else ""
         names = ", ".join(found.unknown[:MAX_NAMED])
@@ -169,8 +172,8 @@ def _notes(model: KeptModel, found: _Found, result: FitResult, output: Path | No
         yield f"{model.folder} itself still holds them; delete it."
     if model.has_report:
         yield "The new model has no report, which would need the images; copies of the old one elsewhere show them."
-    if result.data.backbone.preprocess.sample_range is not None:
-        low, high = result.data.backbone.preprocess.sample_range
+    if result.model.preprocess.sample_range is not None:
+        low, high = result.model.preprocess.sample_range
         yield (
             f"The range {low:g} to {high:g} of images of more than 8 bits was measured with the forgotten ones, and "
             "stays; fit again if one of them was the brightest or the darkest."

@@ -14,6 +14,7 @@ from headstart.classifier.embedded import EmbeddedImages
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, Quarantined
 from headstart.data.dataset import Item, ReadImage, Skipped
+from headstart.data.label_sets import label_matrix, label_text, with_label_text
 from headstart.errors import DataError, ImageError, OptionError
 from headstart.features import Features
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
@@ -60,6 +61,7 @@ def with_dataset(source: Source, dataset: Dataset, notes: Sequence[str], unread:
         source,
         uri=dataset.uri,
         layout=dataset.layout,
+        is_multi_label=dataset.is_multi_label,
         class_names=dataset.class_names,
         notes=tuple(sorted({*notes})),
         skipped=tuple(sorted({*dataset.skipped}, key=lambda item: (item.path, item.reason))),
@@ -85,7 +87,8 @@ def embedded_from(
     is named in ``dataset.skipped``, and counted in the notes. Raises OptionError, DataError, BackboneError.
     """
     check_options(options)
-    source, rows = features.source, features.rows
+    source = features.source
+    rows = with_joint_labels(features.rows) if source.is_multi_label else features.rows
     kept, left_out = usable_rows(rows)
     if len(rows) and not any(rows.splits[i] == "train" for i in kept):
         raise DataError(f"{source.uri} has no features of training images with a label; compute some.")
@@ -97,6 +100,10 @@ def embedded_from(
     ]
     listed = [image for image in source.unread if image.label and image.split != "test"]
     items += [Item(image.path, image.label, image.split, key=-1) for image in listed]
+    classes, label_names = sorted({str(item.label) for item in items}), list[str]()
+    if source.is_multi_label:
+        items = [with_label_text(item, item.label) for item in items]
+        classes, label_names = [], sorted({name for item in items for name in (*(item.labels or ()), *item.unknown)})
     reasons: dict[str, int] = {}
     for item in left_out:
         reasons[item.reason] = reasons.get(item.reason, 0) + 1
@@ -104,12 +111,13 @@ def embedded_from(
     dataset = Dataset(
         source.uri,
         tuple(items),
-        tuple(sorted({str(item.label) for item in items})),
+        tuple(classes),
         (*source.skipped, *left_out),
         tuple(Quarantined(image.path, image.reason) for image in source.unread if not image.label),
         reader or _no_images,
         layout=source.layout,
         class_names=source.class_names,
+        label_names=tuple(label_names),
     )
     machine = source.machines[0]
     values = Features(
@@ -133,6 +141,47 @@ def embedded_from(
 
 def _no_images(key: int) -> bytes:
     raise ImageError(f"Row {key} has features alone, no image.")
+
+
+def labels_to_learn(features: FeatureRows) -> set[str]:
+    """Return the classes of the training images; where they may have several labels, those that some have, not all."""
+    rows = features.rows
+    train = [i for i, split in enumerate(rows.splits) if split == "train" and rows.labels[i] is not None]
+    if not features.source.is_multi_label:
+        return {str(rows.labels[i]) for i in train}
+    items = [with_label_text(Item(rows.paths[i], None, "train"), rows.labels[i]) for i in train]
+    names = sorted({name for item in items for name in item.labels or ()})
+    values, known = label_matrix(items, names)
+    return {names[c] for c in np.flatnonzero((~values & known).any(axis=0))}
+
+
+def with_joint_labels(rows: Rows) -> Rows:
+    """Return the rows of images with several labels, those of one image with all that any of them knows.
+
+    A label is known of an image if it is known of one of its rows. Rows that contradict each other stay as they are;
+    so do those for tests.
+    """
+    by_hash: dict[bytes, list[int]] = {}
+    for i, image in enumerate(rows.hashes):
+        if rows.labels[i] is not None and rows.splits[i] != "test":
+            by_hash.setdefault(image, []).append(i)
+    labels = [*rows.labels]
+    for same in by_hash.values():
+        if len({rows.labels[i] for i in same}) > 1:
+            items = [with_label_text(Item(rows.paths[i], None, rows.splits[i]), rows.labels[i]) for i in same]
+            names = sorted({name for item in items for name in (*(item.labels or ()), *item.unknown)})
+            values, known = label_matrix(items, names)
+            yes, no = (values & known).any(axis=0), (~values & known).any(axis=0)
+            if not (yes & no).any():
+                joint = replace(
+                    items[0],
+                    labels=tuple(names[c] for c in np.flatnonzero(yes)),
+                    unknown=tuple(names[c] for c in np.flatnonzero(~(yes | no))),
+                    is_rest_unknown=all(item.is_rest_unknown for item in items),
+                )
+                for i in same:
+                    labels[i] = label_text(joint)
+    return replace(rows, labels=tuple(labels))
 
 
 def usable_rows(rows: Rows) -> tuple[list[int], list[Skipped]]:

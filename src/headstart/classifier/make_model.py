@@ -55,17 +55,6 @@ def make_model(
     )
 
 
-def golden_images(data: TrainingData, selected: SelectedHead) -> GoldenImages:
-    """Return a few images and the fit's predictions for them.
-
-    They are spread over the training images, or rendered where the model is one of rows, which has no images.
-    """
-    features, train, preprocess = data.features, data.split.train, data.backbone.preprocess
-    if data.golden is None:
-        return golden_images_of(data.dataset, features, data.backbone, train, (selected.head, selected.ood))
-    return rendered_golden(data.golden, (selected.head, selected.ood), preprocess, features.runtime.precision)
-
-
 def rendered_golden(
     golden: Mapping[str, NDArray[np.float32]], parts: tuple[Head, OodDetector], preprocess: Preprocess, precision: str
 ) -> GoldenImages:
@@ -76,20 +65,27 @@ def rendered_golden(
     return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), precision)
 
 
-def golden_images_of(
+def golden_images(
     dataset: Dataset,
     features: Features,
     backbone: Backbone,
     train: NDArray[np.int64],
     parts: tuple[Head, OodDetector],
+    *,
+    golden: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> GoldenImages:
-    """Return a few images, spread over the ``train`` rows of the features, and what a head and detector predict."""
-    preprocess, (head, ood) = backbone.preprocess, parts
+    """Return a few images, and what a head and a detector predict for them.
+
+    They are spread over the ``train`` rows of the features. Where the model is one of rows, which has no images, they
+    are rendered, and ``golden`` are their features by tap.
+    """
+    precision, (head, ood) = features.runtime.precision, parts
+    if golden is not None:
+        return rendered_golden(golden, parts, backbone.preprocess, precision)
     rows = train[np.linspace(0, len(train) - 1, min(GOLDEN_IMAGES, len(train))).astype(int)]
-    sources = (dataset.read(int(i)) for i in features.index[rows])
-    pixels = _pixels(sources, preprocess)
+    pixels = _pixels((dataset.read(int(i)) for i in features.index[rows]), backbone.preprocess)
     vectors = features.matrix(head.taps, rows)
-    return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), features.runtime.precision)
+    return GoldenImages(pixels, head.probabilities(vectors), ood.scores(vectors), precision)
 
 
 def _pixels(sources: Iterable[bytes | NDArray[np.uint8]], preprocess: Preprocess) -> list[NDArray[np.uint8]]:

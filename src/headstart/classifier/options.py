@@ -151,6 +151,6 @@ class FitOptions:
         classes = {str(item.label) for item in images.items if item.split == "train"}
         return ClassSettings.of(self.class_weight, self.costs, self.thresholds, classes)
 
-    def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
-        """Open the feature cache, or nothing."""
-        return FeatureCache() if self.cache else nullcontext()
+    def open_cache(self, *, thumbnails: bool = False) -> AbstractContextManager[FeatureCache | None]:
+        """Open the feature cache, or nothing; with ``thumbnails`` it keeps what a report shows of an image."""
+        return FeatureCache(thumbnails=thumbnails) if self.cache else nullcontext()

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headstart.classifier.fit import FitResult
-from headstart.classifier.refit import fit_features, options_from_dict
+from headstart.classifier.kept_rows import labels_to_learn
+from headstart.classifier.refit import AnyFitResult, fit_features, options_from_dict
 from headstart.errors import ModelError, OptionError, untrusted
 from headstart.features import Compute
 from headstart.features.rows import FeatureRows, merge
@@ -21,8 +21,7 @@ from headstart.model.folder_files import FEATURES
 def read_part(path: Path) -> FeatureRows:
     """Read the rows in a folder of features, or those that a model keeps.
 
-    Raises OptionError for a model that keeps none, ModelError for one of several labels, DataError for features that
-    cannot be read, MissingExtraError.
+    Raises OptionError for a model that keeps none, DataError for features that cannot be read, MissingExtraError.
     """
     recover_folder(path)
     if not path.is_dir():
@@ -32,7 +31,6 @@ def read_part(path: Path) -> FeatureRows:
     if not (path / "config.json").exists():
         return read_rows(path)
     if not (path / FEATURES).is_dir() or (path / FEATURES).is_symlink():
-        read_model(path).require_one_label("making a model anew")
         raise OptionError(
             f"{path} keeps no features, so it cannot be made anew without its images; fit it again with "
             "headstart fit DATA --keep-features."
@@ -81,13 +79,12 @@ def open_kept(folder: Path, workers: int | None = None) -> KeptModel:
     return KeptModel(folder, model.classes, features, model.run, forgotten, has_report, Compute(workers=workers))
 
 
-def refit(model: KeptModel, features: FeatureRows, *, forgotten: Mapping[str, Any] | None) -> FitResult:
+def refit(model: KeptModel, features: FeatureRows, *, forgotten: Mapping[str, Any] | None) -> AnyFitResult:
     """Fit to other rows with the options of a model. ``forgotten`` is what ``run.json`` is to say of that.
 
     Raises ModelError, OptionError, DataError.
     """
-    usable = zip(features.rows.labels, features.rows.splits, strict=True)
-    classes = {str(label) for label, split in usable if label is not None and split == "train"}
+    classes = labels_to_learn(features)
     if not isinstance(model.run.get("options"), dict):
         raise ModelError(f"{model.folder}: run.json has no options of the fit; fit again with --keep-features.")
     options, settings = options_from_dict(model.run["options"], classes, model.compute)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headstart.classifier.class_settings import ClassSettings
 from headstart.classifier.embedded import EmbeddedImages
 from headstart.classifier.fit import FitResult, fit_rows
+from headstart.classifier.fit_labels import MultiLabelFitResult, fit_label_rows
 from headstart.classifier.kept_rows import embedded_from, keep_rows
 from headstart.classifier.options import FitOptions
 from headstart.errors import ImageError, ModelError, untrusted
@@ -34,6 +35,8 @@ RECORDED = (
     "author",
     "decode",
 )
+OF_LABELS = ("target_recall", "target_precision")  # recorded where images have several labels
+AnyFitResult = FitResult | MultiLabelFitResult
 
 
 def fit_features(
@@ -44,7 +47,7 @@ def fit_features(
     embedded: EmbeddedImages | None = None,
     start: float | None = None,
     log: Callable[[str], None] = logger.info,
-) -> FitResult:
+) -> AnyFitResult:
     """Fit a classifier to kept rows, which the result keeps as well. No image is needed.
 
     The rows are in the order of ``Rows.in_order``, and the result depends on them and on the options alone. ``options``
@@ -52,16 +55,33 @@ def fit_features(
     for the classes (None: what the options say); ``embedded`` is what ``embedded_from`` returns, where it is known.
     Raises HeadstartError.
     """
+    is_multi_label = features.source.is_multi_label
+    if is_multi_label:
+        options.require_multi_label_options()
+        settings = ClassSettings()
+    else:
+        options.require_single_label_options()
     embedded = embedded_from(features, options) if embedded is None else embedded
     settings = options.class_settings(embedded.dataset) if settings is None else settings
-    result = fit_rows(embedded, settings, start=start, log=log)
-    run = {**result.model.run, "options": options_to_dict(options, settings)}
+    result: AnyFitResult
+    if is_multi_label:
+        result = fit_label_rows(embedded, start=start)
+    else:
+        result = fit_rows(embedded, settings, start=start, log=log)
+    recorded = options_to_dict(options, settings)
+    if is_multi_label:
+        recorded |= {name: getattr(options, name) for name in OF_LABELS}
+    run = {**result.model.run, "options": recorded}
     return replace(result, model=replace(result.model, run=run), kept=features)
 
 
 def fit_and_keep(
-    embedded: EmbeddedImages, settings: ClassSettings, *, start: float, log: Callable[[str], None]
-) -> FitResult:
+    embedded: EmbeddedImages,
+    settings: ClassSettings | None,
+    *,
+    start: float,
+    log: Callable[[str], None] = logger.info,
+) -> AnyFitResult:
     """Fit to images as ``fit_features`` does to their rows, which the result keeps. Raises HeadstartError."""
     features, images, dataset = keep_rows(embedded), embedded.features, embedded.dataset
     places = {(bytes(images.content_hashes[n]), dataset.items[i].path): int(i) for n, i in enumerate(images.index)}
@@ -109,6 +129,7 @@ def options_from_dict(
     """
     with untrusted("run.json: options", ModelError):
         given = {name: value[name] for name in (*RECORDED, "validation")}
+        given |= {name: value.get(name) for name in OF_LABELS}
         if not isinstance(given["cut"], str):
             given["cut"] = tuple(map(str, given["cut"]))
         weights, costs, thresholds = value["class_weight"], value["costs"], value["thresholds"]

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.classifier.embedded import check_has_labels
-from headstart.classifier.fit import FitResult
 from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import KeptModel, open_kept, refit
+from headstart.classifier.refit import AnyFitResult
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset
 from headstart.data.class_names import with_class_names
-from headstart.errors import OptionError
+from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
@@ -25,7 +25,7 @@ from headstart.images.samples import measure_sample_range
 class Updated:
     """What ``update_model`` did: the new model, how many images it did not have before, and lines for the user."""
 
-    result: FitResult
+    result: AnyFitResult
     folder: str
     added: int
     notes: tuple[str, ...]
@@ -47,8 +47,11 @@ def update_model(
     may come from another machine than those that are kept. ``progress(done, total)`` counts new images. Raises
     OptionError for a model that keeps no features, and for images that need another preparation; HeadstartError.
     """
-    check_has_labels(dataset)
     model = open_kept(folder, workers)
+    if not model.features.source.is_multi_label:
+        check_has_labels(dataset)
+    elif not dataset.is_multi_label:
+        raise DataError(f"{folder} has several labels an image, {dataset.uri} one class; give a table of labels.")
     dataset = with_class_names(dataset, dict(model.features.source.class_names))
     new = _embed(model, dataset, cache, workers, progress)
     merged = merge([model.features, new], [str(folder), dataset.uri], mixed=mixed)
@@ -58,8 +61,9 @@ def update_model(
     notes = []
     for name in result.model.classes:
         if name not in model.classes:
-            count = sum(label == name for label in new.rows.labels)
-            notes.append(f"{name} is a new class, of {count:,} images.")
+            count = sum(name in (item.labels or (item.label,)) for item in dataset.items)
+            what = "label" if dataset.is_multi_label else "class"
+            notes.append(f"{name} is a new {what}, of {count:,} images.")
     if known := len({*new.rows.hashes}) - added:
         notes.append(f"{known:,} of the images were part of the model before.")
     if model.has_report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -15,12 +16,22 @@ from headstart.cli.options import (
     DataArgument,
     JsonOption,
     LabelFlags,
+    LabelSeparatorOption,
     Messages,
+    MultiLabelOption,
     StrictOption,
     save_memory,
 )
 from headstart.cli.terminal import line, print_findings, print_json, print_notes
 from headstart.machine import quiet_frameworks
+
+
+@dataclass(frozen=True)
+class CheckFlags(LabelFlags):
+    """How DATA is read, be it with one label an image or with several."""
+
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
 
 
 def check(
@@ -37,7 +48,7 @@ def check(
     ] = None,
     backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     as_json: JsonOption = False,
-    reading: LabelFlags = LabelFlags(),
+    reading: CheckFlags = CheckFlags(),
     run: CachedRunOptions = CachedRunOptions(),
     strict: StrictOption = False,
     messages: Messages = Messages(),
@@ -68,7 +79,8 @@ def check(
     if fix_list is not None:
         rows = write_table(dataset, result.findings, result.groups, fix_list)
         if not messages.quiet:
-            print(line(f"{fix_list} lists {rows} images; edit it, then: headstart fit {fix_list}"), file=sys.stderr)
+            how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
+            print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
     if report is not None and not messages.quiet:
         print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):

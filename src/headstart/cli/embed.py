@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,9 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     JsonOption,
+    LabelSeparatorOption,
     Messages,
+    MultiLabelOption,
     StrictOption,
     common,
     save_memory,
@@ -28,6 +31,14 @@ from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
+
+
+@dataclass(frozen=True)
+class EmbedFlags(DecodeFlags):
+    """How DATA is read, be it with one label an image or with several."""
+
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
 
 
 def embed(
@@ -43,7 +54,7 @@ def embed(
         common("--statistics", help="Write sums over the images alone, nothing of any single one; of the deepest tap."),
     ] = False,
     sharing: WorkerFlags = WorkerFlags(),
-    reading: DecodeFlags = DecodeFlags(),
+    reading: EmbedFlags = EmbedFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
     strict: StrictOption = False,
@@ -74,6 +85,8 @@ def embed(
             result = embed_sharded(data, rows, options, reading.read_options(group_by), where, progress=told)
     else:
         dataset = open_dataset(data, reading.read_options(group_by))
+        if statistics:
+            dataset.require_one_label("--statistics")
         save_memory(len(dataset))
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             result = embed_to_folder(dataset, rows, options, progress=bar)

@@ -334,9 +334,7 @@ def fit_and_write(
     if dataset.is_multi_label:
         if refine is not None:
             dataset.require_one_label("fine-tuning")
-        if keep_features:
-            dataset.require_one_label("--keep-features")
-        fit_labels(dataset, options, flags, messages, run, start)
+        fit_labels(dataset, options, flags, messages, run, start, keep_features=keep_features)
         return
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.config import option_sources
+from headstart.cli.fit_output import print_fit, summary
 from headstart.cli.label_output import fit_summary, print_label_fit
 from headstart.cli.open_report import show
 from headstart.cli.options import CONDITION_FAILED, Messages, evaluation_option
@@ -16,7 +17,8 @@ from headstart.cli.terminal import line, print_json, print_notes, print_quaranti
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitOptions, FitResult, MultiLabelFitResult
+    from headstart.classifier import FitOptions
+    from headstart.classifier.refit import AnyFitResult
     from headstart.cli.fit import FitFlags, FitRunOptions
     from headstart.data import Dataset
     from headstart.model.model import Model
@@ -42,14 +44,41 @@ def with_sources(model: Model) -> Model:
     return replace(model, run={**model.run, "options_from": dict(sources)}) if sources else model
 
 
+def print_refit(result: AnyFitResult, folder: str, seconds: float, *, by_default: bool = False) -> None:
+    """Print what a fit to kept features found, of one label an image or of several."""
+    from headstart.classifier import FitResult
+
+    if isinstance(result, FitResult):
+        print_fit(result, folder, seconds, by_default=by_default)
+    else:
+        print_label_fit(result, folder, seconds)
+
+
+def refit_summary(result: AnyFitResult, folder: str) -> dict[str, Any]:
+    """Return what ``--json`` prints of a fit to kept features."""
+    is_multi_label = result.model.label_thresholds is not None
+    return (
+        fit_summary(result.model.run, folder)
+        if is_multi_label
+        else {**summary(result.model.run, folder), "report": None}
+    )
+
+
 def fit_labels(
-    dataset: Dataset, options: FitOptions, flags: FitFlags, messages: Messages, run: FitRunOptions, start: float
+    dataset: Dataset,
+    options: FitOptions,
+    flags: FitFlags,
+    messages: Messages,
+    run: FitRunOptions,
+    start: float,
+    *,
+    keep_features: bool = False,
 ) -> None:
     """Fit a model of several labels an image, write it, and print what was found. Raises HeadstartError."""
     from headstart.classifier import fit_multi_label
 
     with quiet_frameworks(), messages.bar("Reading features") as bar:
-        result = fit_multi_label(dataset, options, thumbnails=flags.report, progress=bar)
+        result = fit_multi_label(dataset, options, thumbnails=flags.report, keep_features=keep_features, progress=bar)
     result = replace(result, model=with_sources(result.model))
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
     if not flags.as_json:
@@ -58,7 +87,7 @@ def fit_labels(
 
 
 def finish_fit(
-    result: FitResult | MultiLabelFitResult,
+    result: AnyFitResult,
     values: dict[str, Any],
     options: FitOptions,
     flags: FitFlags,

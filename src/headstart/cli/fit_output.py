@@ -36,14 +36,19 @@ def print_fit(result: FitResult, folder: str, seconds: float, *, by_default: boo
     if by_default:
         _print_default_backbone()
     print(line(f"Head        {_describe_head(run)} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
+    print_time(run, seconds)
+    if result.kept is not None:
+        print_kept(result.kept, folder)
+    print(line(f"Model       {folder}"))
+
+
+def print_time(run: Mapping[str, Any], seconds: float) -> None:
+    """Print how long a fit took, and where its features came from."""
     cache, runtime = run["cache"], run["runtime"]
     counts = f"{cache['misses']} computed, {cache['hits']} from the cache"
     if not cache["misses"] + cache["hits"]:
         counts = "kept, none computed"
     print(f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: {counts}")
-    if result.kept is not None:
-        print_kept(result.kept, folder)
-    print(line(f"Model       {folder}"))
 
 
 def print_statistics_fit(run: Mapping[str, Any], folder: str, seconds: float) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from headstart.cli.fit_labels import with_sources
-from headstart.cli.fit_output import print_fit, summary
+from headstart.cli.fit_labels import print_refit, refit_summary, with_sources
 from headstart.cli.options import CONDITION_FAILED, Messages
 from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
@@ -57,9 +56,9 @@ def fit_by_workers(
     forget_unfinished(unfinished)
     quarantined = result.model.run["images"]["quarantined"]
     if flags.as_json:
-        print_json({**summary(result.model.run, folder), "report": None})
+        print_json(refit_summary(result, folder))
     else:
-        print_fit(result, folder, time.perf_counter() - start, by_default=flags.backbone is None)
+        print_refit(result, folder, time.perf_counter() - start, by_default=flags.backbone is None)
         if flags.report:
             print(line("Report      none: the images are read by the workers alone"))
     print_notes(result.notes)

@@ -33,6 +33,7 @@ def forget(
     """Make the model that never had some images."""
     from headstart.classifier.forget import forget_images
     from headstart.model.folder_files import check_output_folder
+    from headstart.model.label_predictions import MultiLabelEvaluation
 
     check_output_folder(model if output is None else output)
     with quiet_frameworks():
@@ -46,17 +47,21 @@ def forget(
                 "cache_entries": done.cache_entries,
                 "classes": run["classes"],
                 "images": {"train": run["images"]["train"], "validation": run["images"]["validation"]},
-                "accuracy": run["accuracy"],
+                **({"accuracy": run["accuracy"]} if "accuracy" in run else {"metrics": run["metrics"]}),
                 "failed": list(done.failed),
             }
         )
     else:
         for path in done.paths:
             print(line(f"Forgotten   {path}"))
-        print(line(f"Cache       {counted(done.cache_entries, 'entry')} deleted".replace("entrys", "entries")))
+        print(line(f"Cache       {counted(done.cache_entries, 'entry', 'entries')} deleted"))
         for name, title in TITLES.items():
-            if name in done.result.accuracy:
-                print(f"Accuracy    {done.result.accuracy[name]} {title}")
+            if name in done.result.evaluations:
+                evaluation = done.result.evaluations[name]
+                if isinstance(evaluation, MultiLabelEvaluation):
+                    print(f"mAP         {evaluation.metrics.mean_average_precision} {title}")
+                else:
+                    print(f"Accuracy    {evaluation.accuracy} {title}")
         print(line(f"Images      {run['images']['train']} for training, {run['images']['validation']} for validation"))
         print(line(f"Model       {done.folder}"))
     print_notes((*done.result.notes, *done.notes, *done.failed))

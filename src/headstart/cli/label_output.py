@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headstart.cli.evaluation_output import training_image_notes
-from headstart.cli.fit_output import TITLES
+from headstart.cli.fit_output import TITLES, print_kept, print_time
 from headstart.cli.terminal import (
     MAX_SET,
     NAME_WIDTH,
@@ -75,11 +75,9 @@ def print_label_fit(result: MultiLabelFitResult, folder: str, seconds: float) ->
     groups = run["groups"]
     print(line(f"Groups      {groups['count']}, the largest of {groups['largest']} images; by {groups['method']}"))
     print(line(f"Head        {run['head']['kind']} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
-    cache, runtime = run["cache"], run["runtime"]
-    print(
-        f"Time        {seconds:.1f} s; features by {runtime['name']} {runtime['precision']}: "
-        f"{cache['misses']} computed, {cache['hits']} from the cache"
-    )
+    print_time(run, seconds)
+    if result.kept is not None:
+        print_kept(result.kept, folder)
     print(line(f"Model       {folder}"))
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.fit import EvaluationFlags
-from headstart.cli.fit_output import print_fit, print_statistics_fit, statistics_summary, summary
+from headstart.cli.fit_labels import LabelTargetFlags, print_refit, refit_summary
+from headstart.cli.fit_output import print_statistics_fit, statistics_summary
 from headstart.cli.options import JsonOption, Messages, SeedOption, common, head_option, run_option
 from headstart.cli.terminal import print_json, print_notes
 from headstart.machine import quiet_frameworks
@@ -67,6 +68,7 @@ def merge(
         float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")
     ] = None,
     targets: EvaluationFlags = EvaluationFlags(),
+    label_targets: LabelTargetFlags = LabelTargetFlags(),
     run: MergeRunOptions = MergeRunOptions(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),
@@ -95,6 +97,7 @@ def merge(
         seed=run.seed,
         model_version=run.model_version,
         author=run.author,
+        **vars(label_targets),
     )
     check_output_folder(output)
     summed = read_statistics_parts(parts, mixed=flags.mixed)
@@ -107,9 +110,9 @@ def merge(
         result = fit_features(features, options, log=messages.log)
     folder = result.save(output, overwrite=run.overwrite)
     if as_json:
-        print_json({**summary(result.model.run, folder), "report": None})
+        print_json(refit_summary(result, folder))
     else:
-        print_fit(result, folder, time.perf_counter() - start, by_default=False)
+        print_refit(result, folder, time.perf_counter() - start)
     print_notes(result.notes)
 
 

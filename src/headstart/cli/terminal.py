@@ -190,9 +190,9 @@ def listed(names: Sequence[str], count: int, separator: str = ", ") -> str:
     return separator.join(shorten(name, NAME_LENGTH) for name in names[:count]) + more
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 image, 2 images."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, whose ``plural`` has an "s" by default: 1 image, 2 images."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def number_text(value: object) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from headstart.cli.fit_output import print_fit, summary
+from headstart.cli.fit_labels import print_refit, refit_summary
 from headstart.cli.options import (
     CONDITION_FAILED,
     DataArgument,
@@ -55,22 +56,24 @@ def update(
 
     start = time.perf_counter()
     check_output_folder(model if output is None else output)
-    options = open_kept(Path(model)).run.get("options") or {}
-    dataset = open_dataset(data, reading.read_options(str(options.get("group_by", "auto"))))
+    kept = open_kept(Path(model))
+    options = kept.run.get("options") or {}
+    read = reading.read_options(str(options.get("group_by", "auto")))
+    dataset = open_dataset(data, replace(read, multi_label=kept.features.source.is_multi_label or None))
     save_memory(len(dataset))
     with (
         quiet_frameworks(),
         messages.bar("Reading features") as bar,
-        FeatureCache() if cache else nullcontext() as kept,
+        FeatureCache() if cache else nullcontext() as opened,
     ):
-        done = update_model(Path(model), dataset, output, mixed=mixed, cache=kept, workers=workers, progress=bar)
+        done = update_model(Path(model), dataset, output, mixed=mixed, cache=opened, workers=workers, progress=bar)
     new = {item.path for item in dataset.items}
     unread = [image for image in done.result.model.run["images"]["quarantined"] if image["path"] in new]
     if as_json:
-        print_json({**summary(done.result.model.run, done.folder), "report": None, "added": done.added})
+        print_json({**refit_summary(done.result, done.folder), "added": done.added})
     else:
         print(line(f"Added       {done.added:,} images"))
-        print_fit(done.result, done.folder, time.perf_counter() - start, by_default=False)
+        print_refit(done.result, done.folder, time.perf_counter() - start)
     print_notes((*done.result.notes, *done.notes))
     print_quarantined(unread)
     if strict and unread:

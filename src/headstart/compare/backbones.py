@@ -22,8 +22,7 @@ from headstart.compare.scores import Scored, require_label_variants, score_heads
 from headstart.compare.variants import Variant
 from headstart.data import Dataset, Quarantined
 from headstart.errors import DataError, OptionError
-from headstart.features import Compute, FeatureCache, Features
-from headstart.features.features import embed_by_content
+from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.input_scaling import open_backbone
 from headstart.features.runtime import RuntimeInfo, images_per_second
 from headstart.heads.candidates import ScoredCandidate
@@ -263,7 +262,7 @@ def _read(
     try:
         if budget.is_spent(READING_SHARE):
             raise _TimeLimitReached
-        return embed_by_content(train, backbone, options.compute, cache=cache, progress=report)
+        return embed(train, backbone, options.compute, cache=cache, by_content=True, progress=report)
     except _TimeLimitReached:
         read = f" after {done} of {len(train)} images, which are cached" if done and cache is not None else ""
         budget.skipped.append((entry.label, f"the time limit of {budget.time_limit:g} s{read}"))

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from headstart.data.dataset import Item
 from headstart.data.layout import to_nfc
 from headstart.data.reading import ReadOptions
 from headstart.data.table_files import Row, Table
@@ -146,6 +147,22 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
             )
         return None
     return separator if number is not None or options.multi_label or declared else None
+
+
+def needs_lists(names: Sequence[str]) -> bool:
+    """Return whether cells with these labels must be lists in JSON, since a text would be taken for other labels."""
+    return any(name.startswith("[") or any(separator in name for separator in SEPARATORS) for name in names)
+
+
+def cell_of(item: Item, *, as_list: bool = False) -> str:
+    """Return the labels of an image as the text of a cell, or as a list in JSON, which a multi-label table may have.
+
+    >>> cell_of(Item("a.jpg", None, "train", labels=("sunset", "beach"), unknown=("dog",)))
+    'beach;sunset;?dog'
+    """
+    parts = [*sorted(item.labels or ()), *(f"{UNKNOWN}{name}" for name in sorted(item.unknown))]
+    parts += [UNKNOWN] if item.is_rest_unknown else []
+    return json.dumps(parts) if as_list and parts else SEPARATORS[0].join(parts)
 
 
 def label_names(columns: LabelColumns, cells: Sequence[LabelCell]) -> tuple[str, ...]:

@@ -6,9 +6,10 @@ as they are.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,3 +111,33 @@ def label_matrix(items: Sequence[Item], names: Sequence[str]) -> tuple[NDArray[n
         if item.is_rest_unknown:
             known[row] = values[row]
     return values, known
+
+
+def label_text(item: Item) -> str | None:
+    """Return what is known of the labels of an item as one text: its one label, or a list in JSON; None for nothing.
+
+    >>> label_text(Item("a.jpg", None, "train", labels=("sunset", "beach"), unknown=("dog",)))
+    '[["beach","sunset"],["dog"],false]'
+    """
+    if item.labels is None:
+        return item.label
+    return json.dumps([sorted(item.labels), sorted(item.unknown), item.is_rest_unknown], separators=(",", ":"))
+
+
+def with_label_text(item: Item, text: str | None) -> Item:
+    """Return an item with the labels that ``label_text`` wrote of one that may have several.
+
+    Raises ValueError for anything else, which may come from anyone.
+    """
+    if text is None:
+        return replace(item, label=None)
+    try:
+        present, unknown, rest = json.loads(text)
+        labelled = replace(item, label=None, labels=tuple(present), unknown=tuple(unknown), is_rest_unknown=rest)
+        names = [*present, *unknown]
+        is_ours = all(isinstance(name, str) and name for name in names) and label_text(labelled) == text
+        if not is_ours or len(set(names)) != len(names) or not isinstance(rest, bool):
+            raise ValueError
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(f"{text[:60]!r} are no labels of an image") from None
+    return labelled

@@ -56,10 +56,12 @@ class FeatureCache:
     """Vectors on disk. Use it as a context manager; safe with several threads and processes.
 
     An error of the disk never stops a run, nor does another process that holds the file: the cache turns itself off,
-    and ``notes`` says why. A link, and a database of another program, are neither read nor written.
+    and ``notes`` says why. A link, and a database of another program, are neither read nor written. With ``thumbnails``
+    it keeps, of each image that ``embed`` decodes, the small square that a report shows.
     """
 
-    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES, *, thumbnails: bool = False) -> None:
+        self.thumbnails = thumbnails
         self.path = Path(self.file_name())
         self.max_bytes = max_bytes
         self.notes: list[str] = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Item, Quarantined
+from headstart.data.label_sets import label_text
 from headstart.features.cache import FeatureCache, entry_key
 from headstart.features.extractor import (
     IMAGE_STATS,
@@ -142,38 +143,21 @@ def embed(
     *,
     cache: FeatureCache | None = None,
     view: View | None = None,
-    thumbnails: bool = False,
+    by_content: bool = False,
     load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
     progress: Progress | None = None,
 ) -> Features:
     """Compute the features of every readable image of a dataset, or of a ``view`` of each, in its order.
 
-    Each number is rounded once, to an integer of the step of its channel (``backbones.steps``). With ``thumbnails`` the
-    cache keeps, of each image that is decoded, the small square that a report shows. ``load`` loads the backbone's
-    graph. ``progress(done, total)`` is called from this thread. Unreadable images are quarantined. The same image gives
-    the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError, OptionError,
+    Each number is rounded once, to an integer of the step of its channel (``backbones.steps``). With ``by_content`` the
+    order is that of ``Features.by_content``, for which features are held once and not twice. ``load`` loads the
+    backbone's graph. ``progress(done, total)`` is called from this thread. Unreadable images are quarantined. The same
+    image gives the same numbers whatever its batch, to the runtime's rounding. Raises BackboneError, OptionError,
     MissingExtraError.
     """
-    thumbnails = thumbnails and cache is not None
+    thumbnails = view is None and cache is not None and cache.thumbnails
     extractor = FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails, load)
-    return _run(extractor, progress)
-
-
-def embed_by_content(
-    dataset: Dataset,
-    backbone: Backbone,
-    compute: Compute | None = None,
-    *,
-    cache: FeatureCache | None = None,
-    view: View | None = None,
-    thumbnails: bool = False,
-    load: Callable[[Backbone, Compute], Graph] = load_backbone_graph,
-    progress: Progress | None = None,
-) -> Features:
-    """Do as ``embed``, in the order of ``Features.by_content``, for which features are held once and not twice."""
-    thumbnails = thumbnails and cache is not None
-    extractor = FeatureExtractor(dataset, backbone, compute or Compute(), cache, view, False, thumbnails, load)
-    return _run(extractor, progress, by_content=True)
+    return _run(extractor, progress, by_content)
 
 
 def embed_exactly(
@@ -232,7 +216,7 @@ def _run(extractor: FeatureExtractor, progress: Progress | None, by_content: boo
 def _content_order(items: Sequence[Item], content_hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the places [n] of items in the order of ``Features.by_content``."""
     keys = [
-        (item.split != "train", bytes(content), str(item.label), item.path)
+        (item.split != "train", bytes(content), str(label_text(item)), item.path)
         for item, content in zip(items, content_hashes, strict=True)
     ]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)

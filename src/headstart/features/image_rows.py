@@ -11,6 +11,7 @@ from headstart import backbones
 from headstart.backbones import Backbone
 from headstart.backbones.steps import with_steps
 from headstart.data import Dataset
+from headstart.data.label_sets import label_text
 from headstart.errors import ImageError, OptionError
 from headstart.features.extractor import content_hash
 from headstart.features.features import Features
@@ -24,7 +25,7 @@ def rows_of(features: Features, dataset: Dataset, source: Source) -> Rows:
     return Rows(
         features.content_hashes,
         tuple(item.path for item in items),
-        tuple(item.label for item in items),
+        tuple(label_text(item) for item in items),
         tuple(item.split for item in items),
         tuple(item.group for item in items),
         tuple(item.folder for item in items),
@@ -46,7 +47,7 @@ def unread_of(features: Features, dataset: Dataset) -> tuple[Unread, ...]:
     for i in np.setdiff1d(np.arange(len(dataset)), features.index).tolist():
         item = dataset.items[i]
         unread.append(
-            Unread(item.path, reasons.get(item.path, ""), item.label or "", item.split, image_hash(dataset, i))
+            Unread(item.path, reasons.get(item.path, ""), label_text(item) or "", item.split, image_hash(dataset, i))
         )
     return tuple(unread)
 

@@ -20,6 +20,7 @@ from headstart.images.preprocess import Preprocess
 
 TEXTS = ("paths", "labels", "splits", "groups", "folders")
 MAX_TEXT = 8192  # bytes of a path, a label, a group or a folder
+MAX_LABELS_TEXT = 2**20  # bytes of several labels of an image
 MAX_MIXED = 1000  # machines
 
 
@@ -27,8 +28,9 @@ MAX_MIXED = 1000  # machines
 class Rows:
     """The rows of n images, each with what is known of its image.
 
-    ``content_hashes`` [n, 32] uint8 are the SHA-256 of the images' bytes; ``paths``, ``labels`` (None: unlabelled),
-    ``splits``, ``groups`` (named ones; None: no name) and ``folders`` are those of ``data.dataset.Item``.
+    ``content_hashes`` [n, 32] uint8 are the SHA-256 of the images' bytes; ``paths``, ``labels`` (None: unlabelled;
+    where images may have several, texts of ``data.label_sets.label_text``), ``splits``, ``groups`` (named ones; None:
+    no name) and ``folders`` are those of ``data.dataset.Item``.
     ``tiny_images`` [n, 768] uint8 and ``image_stats`` [n, 4] float32 are those of ``features.Features``; ``values``, by
     tap [n, channels] int16, are whole numbers of the steps of its channels (``heads.integers``).
     """
@@ -144,7 +146,8 @@ class Source:
     ``backbone`` has id, sha256, licence, source and precision; ``taps`` the exponents of the steps of the channels of
     each tap (``backbones.steps``), shallow to deep;
     ``machines`` are several only where a mix was allowed. ``uri``, ``layout``, ``class_names``, ``notes`` and
-    ``skipped`` are those of the dataset, ``unread`` the images that could not be read.
+    ``skipped`` are those of the dataset, ``unread`` the images that could not be read. ``is_multi_label`` says that
+    images may have several labels.
     """
 
     backbone: Mapping[str, str]
@@ -158,6 +161,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     unread: tuple[Unread, ...] = ()
+    is_multi_label: bool = False
 
     @property
     def channels(self) -> dict[str, int]:
@@ -178,6 +182,7 @@ class Source:
             "notes": list(self.notes),
             "skipped": [asdict(item) for item in self.skipped],
             "unread": [asdict(image) for image in self.unread],
+            **({"multi_label": True} if self.is_multi_label else {}),
         }
 
     @classmethod
@@ -206,12 +211,14 @@ class Source:
             tuple(_text(note) for note in value["notes"]),
             tuple(Skipped(_text(item["path"]), _text(item["reason"])) for item in value["skipped"]),
             tuple(unread_from_dict(image) for image in value["unread"]),
+            value.get("multi_label") is True,
         )
 
 
 def unread_from_dict(value: Mapping[str, Any]) -> Unread:
     """Build from the JSON form. Raises ValueError, KeyError, TypeError."""
-    image = Unread(**{field.name: _text(value[field.name]) for field in fields(Unread)})
+    limits = {"label": MAX_LABELS_TEXT}
+    image = Unread(**{f.name: _text(value[f.name], limits.get(f.name, MAX_TEXT)) for f in fields(Unread)})
     if image.split and image.split not in SPLITS:
         raise ValueError(f"{image.split[:40]!r} is no split")
     if image.content_hash and not re.fullmatch("[0-9a-f]{64}", image.content_hash):
@@ -219,9 +226,9 @@ def unread_from_dict(value: Mapping[str, Any]) -> Unread:
     return image
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
-        raise ValueError(f"{str(value)[:40]!r} is not a text of at most {MAX_TEXT:,} characters")
+def _text(value: object, limit: int = MAX_TEXT) -> str:
+    if not isinstance(value, str) or len(value) > limit:
+        raise ValueError(f"{str(value)[:40]!r} is not a text of at most {limit:,} characters")
     return value
 
 
@@ -279,7 +286,15 @@ def merge(parts: Sequence[FeatureRows], names: Sequence[str], *, mixed: bool = F
 
 
 def _check_alike(first: Source, other: Source, first_name: str, name: str) -> None:
-    """Raise OptionError where two parts have another backbone, or other images for it."""
+    """Raise OptionError where two parts have another kind of labels or backbone, or other images for it."""
+    if first.is_multi_label != other.is_multi_label:
+        kinds = [
+            f"{name} has {'several labels' if s.is_multi_label else 'one class'} an image"
+            for name, s in ((first_name, first), (name, other))
+        ]
+        raise OptionError(
+            f"{' and '.join(kinds)}, which are not fitted together; read the tables of both with --multi-label."
+        )
     one, two = ((s.backbone["id"], s.backbone["sha256"][:12], s.backbone["precision"]) for s in (first, other))
     if one[1:] != two[1:]:
         told = [f"{id} in {precision} ({sha256})" for id, sha256, precision in (one, two)]

@@ -13,12 +13,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import SPLITS
+from headstart.data.dataset import SPLITS, Item
+from headstart.data.label_cells import MAX_CELLS, MAX_LABELS
+from headstart.data.label_sets import with_label_text
 from headstart.errors import DataError, missing_extra, untrusted
-from headstart.features.rows import MAX_TEXT, FeatureRows, Rows, Source, Unread, joined, unread_from_dict
+from headstart.features.rows import (
+    MAX_LABELS_TEXT,
+    MAX_TEXT,
+    FeatureRows,
+    Rows,
+    Source,
+    Unread,
+    joined,
+    unread_from_dict,
+)
 from headstart.files import TEMPORARY, escape_name, open_regular, parse_json, read_json, to_json, unescape_name
 
 FORMAT = 1
+FORMAT_OF_SEVERAL = 2  # labels an image: an earlier version must not take their texts for classes
 FILE = "features.json"
 SHARD = re.compile(r"[0-9a-f]{32}\.parquet")
 SHARD_ROWS = 4096  # of a file of rows that are kept; embed cuts by images
@@ -110,10 +122,16 @@ def shard_entry(name: str, rows: int, data: bytes) -> dict[str, Any]:
 def listing(source: Source, shards: Sequence[Mapping[str, Any]]) -> bytes:
     """Return the content of ``features.json``. Raises DataError where it is more than a reader takes."""
     images = sum(shard["rows"] for shard in shards)
-    data = to_json({"format": FORMAT, "images": images, **source.to_dict(), "shards": list(shards)}, indent=1)
+    value = {"format": format_of(source), "images": images, **source.to_dict(), "shards": list(shards)}
+    data = to_json(value, indent=1)
     if len(data) > MAX_FILE:
         raise DataError(f"{FILE} would have {len(data):,} bytes, more than {MAX_FILE:,}; skip fewer files.")
     return data
+
+
+def format_of(source: Source) -> int:
+    """Return the number of the format that rows of a source have."""
+    return FORMAT_OF_SEVERAL if source.is_multi_label else FORMAT
 
 
 def is_rows_folder(folder: Path) -> bool:
@@ -132,7 +150,25 @@ def read_rows(folder: Path) -> FeatureRows:
     parts = [read_shard(folder, shard, source.channels).rows for shard in shards]
     if not parts:
         raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
-    return FeatureRows(source, joined(parts))
+    rows = joined(parts)
+    with untrusted(str(folder), DataError):
+        _check_labels(source, rows)
+    return FeatureRows(source, rows)
+
+
+def _check_labels(source: Source, rows: Rows) -> None:
+    """Raise ValueError for labels that no image has, and for more than can be fitted to."""
+    if not source.is_multi_label:
+        lengths = [len(label.encode("utf-8", "surrogatepass")) for label in {*rows.labels} - {None} if label]
+        if max(lengths, default=0) > MAX_TEXT:
+            raise ValueError(f"a label has {max(lengths):,} bytes, more than {MAX_TEXT:,}")
+        return
+    names: set[str] = set()
+    for text in {*rows.labels, *(image.label or None for image in source.unread)}:
+        item = with_label_text(Item("", None, "train"), text)
+        names.update(item.labels or (), item.unknown)
+    if len(names) > MAX_LABELS or len(names) * len(rows) > MAX_CELLS:
+        raise ValueError(f"it has {len(names):,} labels of {len(rows):,} images, more than are possible")
 
 
 def read_listing(folder: Path) -> tuple[Source, list[dict[str, Any]]]:
@@ -144,9 +180,14 @@ def read_listing(folder: Path) -> tuple[Source, list[dict[str, Any]]]:
     _check_inside(folder, FILE)
     with untrusted(str(path), DataError):
         value = read_json(path, MAX_FILE)
-        if value["format"] != FORMAT:
-            raise DataError(f"{path} is of format {str(value['format'])[:20]}; this version reads format {FORMAT}.")
+        if value["format"] not in (FORMAT, FORMAT_OF_SEVERAL):
+            raise DataError(
+                f"{path} is of format {str(value['format'])[:20]}; this version reads formats {FORMAT} and "
+                f"{FORMAT_OF_SEVERAL}."
+            )
         source = Source.from_dict(value)
+        if value["format"] != format_of(source):
+            raise ValueError(f"format {value['format']} does not fit to what it says of labels")
         shards = value["shards"]
         if not isinstance(shards, list) or len(shards) > MAX_SHARDS:
             raise ValueError("shards are no list, or too many")
@@ -191,6 +232,18 @@ def read_shard(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int]) 
     if len(data) > MAX_SHARD or hashlib.sha256(data).hexdigest() != shard["sha256"]:
         raise DataError(f"{path} is not the file that {FILE} describes (its sha256 differs); copy or compute it again.")
     return parse_shard(data, taps, str(path))
+
+
+def find_shard(path: Path, taps: Mapping[str, int]) -> tuple[bytes, Shard] | None:
+    """Return the content of a shard that an earlier run wrote, None where it is not there, or damaged."""
+    if not path.is_file() or path.is_symlink():
+        return None
+    with open_regular(path) as stream:
+        data = stream.read(MAX_SHARD + 1)
+    try:
+        return data, parse_shard(data, taps, str(path))
+    except DataError:  # damaged: it is computed again
+        return None
 
 
 def parse_shard(data: bytes, taps: Mapping[str, int], what: str) -> Shard:
@@ -272,8 +325,8 @@ def _texts(column: Any, name: str) -> tuple[Any, ...]:
     texts: list[str | None] = []
     for chunk in column.chunks:
         lengths = pyarrow.compute.max(pyarrow.compute.binary_length(chunk.dictionary)).as_py() or 0
-        if lengths > MAX_TEXT:
-            raise ValueError(f"a {name} has {lengths:,} bytes, more than {MAX_TEXT:,}")
+        if lengths > (limit := MAX_LABELS_TEXT if name == "label" else MAX_TEXT):
+            raise ValueError(f"a {name} has {lengths:,} bytes, more than {limit:,}")
         known = [unescape_name(text) for text in chunk.dictionary.to_pylist()]
         texts += [None if i is None else known[i] for i in chunk.indices.to_pylist()]
     if name not in ("label", "group") and None in texts:

@@ -56,9 +56,11 @@ class StatisticsPart:
 def sum_folder(folder: Path, taps: Sequence[str] | None = None) -> StatisticsPart:
     """Sum the rows in a folder of features, a shard at a time; ``taps`` are the deepest one where none are named.
 
-    Raises DataError, OptionError for a tap that is not there, MissingExtraError.
+    Raises DataError, OptionError for a tap that is not there and for several labels an image, MissingExtraError.
     """
     source, shards = read_listing(folder)
+    if source.is_multi_label:
+        raise OptionError(f"Statistics are of one class an image, {folder} has several labels an image; keep its rows.")
     names = [*source.taps][-1:] if taps is None else [tap for tap in source.taps if tap in taps]
     if unknown := {*(taps or ())} - {*source.taps}:
         raise OptionError(f"Unknown cut {min(unknown)!r}; the features are of {', '.join(source.taps)}.")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headstart.classifier.fit import FineTuningRecord, FitResult, FitTimes, make_result
 from headstart.errors import DataError, OptionError
-from headstart.features.features import embed_by_content
+from headstart.features import embed
 from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
 from headstart.finetune.gradients import Recorder
@@ -347,7 +347,7 @@ def _make_tuned_result(
     data, split = result.data, result.data.split
     head = network.to(memory_format=torch.contiguous_format).get_head(result.selected.head, temperature)
     backbone = network.export()
-    features = embed_by_content(data.dataset, backbone, result.options.compute)
+    features = embed(data.dataset, backbone, result.options.compute, by_content=True)
     if not np.array_equal(features.index, data.features.index):
         raise DataError(f"The images of {data.dataset.uri} changed while they were read; fit again.")
     ood = _fit_ood(setup, features.matrix(head.taps, split.train), np.arange(len(split.labels)))

@@ -43,11 +43,17 @@ class LabelTargets:
     known: NDArray[np.bool_]
     groups: Labels
 
+    @property
+    def is_too_unknown(self) -> NDArray[np.bool_]:
+        """Of which labels [k] too many cells are not known."""
+        too_many: NDArray[np.bool_] = (~self.known).sum(axis=0) > min(MAX_UNKNOWN_SHARE * len(self.known), MAX_UNKNOWN)
+        return too_many
+
     def check(self, names: Sequence[str]) -> None:
         """Raise DataError for a label of which too many cells are not known."""
         unknown = (~self.known).sum(axis=0)
-        for name, count in zip(names, unknown.tolist(), strict=True):
-            if count > MAX_UNKNOWN_SHARE * len(self.known) or count > MAX_UNKNOWN:
+        for name, count, is_too_many in zip(names, unknown.tolist(), self.is_too_unknown.tolist(), strict=True):
+            if is_too_many:
                 raise DataError(
                     f"Of {count} of {len(self.known)} training images it is not known whether {name!r} holds; at most "
                     f"{MAX_UNKNOWN_SHARE:.0%}, and {MAX_UNKNOWN:,}, may be unknown: label more, or leave the label out "

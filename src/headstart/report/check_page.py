@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from headstart.check import CheckResult, Finding
 from headstart.check.table import COLUMNS, table_rows
 from headstart.data import Dataset
+from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
 from headstart.features import FeatureCache
-from headstart.files import table_row, table_text
+from headstart.files import escape_name, table_row, table_text
 from headstart.machine import single_threaded_blas
 from headstart.report import thumbnails
 from headstart.report.page import jpeg_url, json_element, render_template
@@ -64,7 +65,8 @@ def write_check_page(
         "kinds": _kinds(findings, shown.index_of),
         "images": shown.describe(jpegs, rows),
         "firstOther": shown.first_other,
-        "classes": [clip(plain(name)) for name in dataset.classes],
+        "classes": [clip(plain(name)) for name in dataset.label_names or dataset.classes],
+        "isMultiLabel": dataset.is_multi_label,
         "table": None if table is None else {"header": table_row(COLUMNS), **table.cells},
     }
     html = render_template(
@@ -78,6 +80,7 @@ def write_check_page(
         no_table=no_table,
         folder=plain(str(target.parent)),
         can_correct=table is not None,
+        is_multi_label=dataset.is_multi_label,
         hidden_others=shown.hidden_others,
         without_preview=len(shown.index_of) - len(jpegs),
         script_data=json_element(json.dumps(content, separators=(",", ":"))),
@@ -90,11 +93,13 @@ def write_check_page(
 class _Table:
     """The table that the page saves: rows and class labels quoted for CSV, so that its script has nothing to quote.
 
-    ``cells`` has "rows", of path, label, split, group and the rest of the line, and the "labels" of the classes.
-    ``row_of`` has the number of the row of an image by its path in the dataset.
+    ``cells`` has "rows", of path, label, split, group and the rest of the line, and the "labels" of the classes. Where
+    images have several, these are the parts of a cell, quoted by the script: "labels", and "starts" at its beginning;
+    "asLists" says that a cell is a list in JSON. ``row_of`` has the number of the row of an image by its path in the
+    dataset.
     """
 
-    cells: Mapping[str, Sequence[object]]
+    cells: Mapping[str, object]
     row_of: Mapping[str, int]
 
 
@@ -106,7 +111,12 @@ def _table(dataset: Dataset, result: CheckResult, target: Path) -> _Table:
         row_of[path] = len(rows)
         quoted = [_cell(cell) for cell in cells]
         rows.append([*quoted[:4], ",".join(quoted[4:])])
-    return _Table({"rows": rows, "labels": [_cell(table_text(name)) for name in dataset.classes]}, row_of)
+    names, as_lists = dataset.label_names, needs_lists(dataset.label_names)
+    if not dataset.is_multi_label:
+        return _Table({"rows": rows, "labels": [_cell(table_text(name)) for name in dataset.classes]}, row_of)
+    labels = [*names] if as_lists else [escape_name(name) for name in names]
+    starts = [table_text(name) for name in names]
+    return _Table({"rows": rows, "labels": labels, "starts": starts, "asLists": as_lists}, row_of)
 
 
 def _cell(text: str) -> str:
@@ -123,6 +133,7 @@ class _Images:
         self, dataset: Dataset, result: CheckResult, findings: Sequence[Finding], table_rows: Mapping[str, int]
     ) -> None:
         self._items = {item.path: item for item in dataset.items}
+        self._label_names = dataset.label_names
         paths = dict.fromkeys(path for finding in findings for path in finding.files[:MAX_FILES])
         in_findings = {path for finding in result.findings for path in finding.files}  # also in those beyond the limits
         others = [path for path in table_rows if path not in in_findings]
@@ -136,9 +147,10 @@ class _Images:
     def describe(self, jpegs: Mapping[int, bytes], table_row_of: Mapping[str, int]) -> list[dict[str, object]]:
         """Return what the page shows of each image; ``jpegs`` by row of the features."""
         images: list[dict[str, object]] = []
+        place = {name: c for c, name in enumerate(self._label_names)}
         for path in self.index_of:
             item, row = self._items.get(path), self._row_of.get(path)
-            label = "" if item is None or item.label is None else clip(plain(item.label))
+            label = "" if item is None else clip(plain(item.label or "; ".join(sorted(item.labels or ()))))
             images.append(
                 {
                     "path": clip_start(plain(path), MAX_PATH),
@@ -148,6 +160,12 @@ class _Images:
                     "jpeg": jpeg_url(jpegs[row]) if row is not None and row in jpegs else "",
                 }
             )
+            if item is not None and item.labels is not None:
+                images[-1] |= {
+                    "holds": [place[name] for name in item.labels],
+                    "unknown": sorted(place[name] for name in item.unknown),
+                    "isRestUnknown": item.is_rest_unknown,
+                }
         return images
 
 

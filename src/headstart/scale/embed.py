@@ -16,10 +16,10 @@ from headstart.features import Compute, embed
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
 from headstart.features.rows import Source, Unread
-from headstart.features.rows_folder import MAX_SHARD, parse_shard, shard_bytes
+from headstart.features.rows_folder import MAX_SHARD, find_shard, shard_bytes
 from headstart.features.rows_folder import Shard as FileContent
 from headstart.features.runtime import Graph
-from headstart.files import json_text, open_regular, write_atomic
+from headstart.files import json_text, write_atomic
 from headstart.machine import instruction_set
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.shards import Shard
@@ -44,7 +44,9 @@ class EmbedShard:
         """Write the file of a shard. Raises HeadstartError, OSError."""
         backbone, graph = _loaded(self)
         dataset = shard.open()
-        dataset.require_one_label("embed")
+        if shard.kind == "whole" and dataset.is_multi_label != self.source.is_multi_label:
+            kinds = ["several labels an image" if of.is_multi_label else "one class" for of in (dataset, self.source)]
+            raise OptionError(f"{shard.name} has {kinds[0]}, others have {kinds[1]}; read all with --multi-label.")
         features = embed(
             dataset, backbone, self.compute, load=lambda *_: graph, progress=lambda done, _total: report(done)
         )
@@ -59,16 +61,8 @@ class EmbedShard:
 
     def finished(self, shard: Shard) -> ShardResult | None:
         """Return the result of a shard whose file is there and whole."""
-        path = self.path(shard)
-        if not path.is_file() or path.is_symlink():
-            return None
-        with open_regular(path) as stream:
-            data = stream.read(MAX_SHARD + 1)
-        try:
-            content = parse_shard(data, self.source.channels, str(path))
-        except DataError:  # damaged: it is computed again
-            return None
-        return _result(shard, content, data)
+        found = find_shard(self.path(shard), self.source.channels)
+        return None if found is None else _result(shard, found[1], found[0])
 
     def path(self, shard: Shard) -> Path:
         """Return the file of a shard, named by what is computed and by what."""

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,6 +46,12 @@ ONLY_HERE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def check_installed() -> None:
+    """Raise MissingExtraError where Ray is not installed. It is not imported: its settings are read as it is."""
+    if find_spec("ray") is None:
+        raise missing_extra("Ray is not installed", "ray")
+
+
 class RayWorkers:
     """At most ``count`` tasks at once, each with one core: as many as the machine, or the cluster, has cores.
 
@@ -57,6 +64,7 @@ class RayWorkers:
     def __init__(
         self, work: Work, count: int | None = None, shards: int | None = None, address: str | None = None
     ) -> None:
+        check_installed()
         settings = SETTINGS
         if (
             address is None and "ray" not in sys.modules
@@ -64,10 +72,8 @@ class RayWorkers:
             settings = {**SETTINGS, **ONLY_HERE, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for name, value in settings.items():
             os.environ.setdefault(name, value)
-        try:
-            import ray
-        except ImportError:
-            raise missing_extra("Ray is not installed", "ray") from None
+        import ray
+
         self._ray = ray
         self._folder = ""
         self._is_ours = not ray.is_initialized()

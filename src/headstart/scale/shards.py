@@ -17,6 +17,7 @@ from stat import S_ISREG
 
 from headstart.data import Dataset, Item, Quarantined, ReadOptions, Skipped, open_dataset
 from headstart.data.archives import ARCHIVE_SUFFIXES
+from headstart.data.label_sets import label_text
 from headstart.data.reading import read_file
 from headstart.data.table_files import TABLES
 from headstart.errors import DataError, OptionError
@@ -122,7 +123,7 @@ def cut(uri: str | os.PathLike[str], options: ReadOptions | None = None, *, imag
     for part in parts:
         items = tuple(dataset.items[i] for i in part)
         rows = [
-            [short[i], item.label, item.split, item.group, item.folder, *versions[i]]
+            [short[i], label_text(item), item.split, item.group, item.folder, *versions[i]]
             for i, item in zip(part, items, strict=True)
         ]
         name = f"{short[part[0]]} and {len(part) - 1:,} more" if len(part) > 1 else short[part[0]]

@@ -5,7 +5,10 @@ const IMAGES_PER_FINDING = 6;
 const OTHERS_PER_PAGE = 24;
 const GROUPS = ["A", "B", "C", "D", "E", "F"];
 const byId = (id) => document.getElementById(id);
-// What was ticked, by number of the image: drop, relabel (index of a class or -1) and group (letter or "").
+// Where images have several labels, relabelling turns labels: one that an image has is removed, another one added.
+const isMultiLabel = data.isMultiLabel;
+// What was ticked, by number of the image: drop, relabel (the index of the new class, or those of the labels that are
+// turned) and group (letter or "").
 const changes = new Map();
 let isSaved = true;
 
@@ -23,11 +26,11 @@ function describeImage(i) {
   return { title: label || "no label", lines: [split, path] };
 }
 
-const changeOf = (i) => changes.get(i) || { drop: false, relabel: -1, group: "" };
+const changeOf = (i) => changes.get(i) || { drop: false, relabel: [], group: "" };
 
 function change(i, part) {
   const changed = { ...changeOf(i), ...part };
-  if (changed.drop || changed.relabel >= 0 || changed.group) changes.set(i, changed);
+  if (changed.drop || changed.relabel.length || changed.group) changes.set(i, changed);
   else changes.delete(i);
   isSaved = false;
   showChange(i);
@@ -40,8 +43,9 @@ function showChange(i) {
   for (const card of document.querySelectorAll(`[data-card="${i}"]`)) {
     card.classList.toggle("dropped", drop);
     card.querySelector(".drop").checked = drop;
-    card.querySelector(".relabel").checked = relabel >= 0;
-    if (relabel >= 0) card.querySelector(".class-choice").value = relabel;
+    const choice = card.querySelector(".class-choice");
+    if (relabel.length && !isMultiLabel) choice.value = relabel[0];
+    card.querySelector(".relabel").checked = relabel.includes(+choice.value);
     card.querySelector(".group").checked = group !== "";
     if (group) card.querySelector(".group-choice").value = group;
   }
@@ -68,18 +72,26 @@ function createChoice(className, options, name) {
 }
 
 function createControls(i, suggestion) {
-  const { path, label } = data.images[i];
+  const { path, label, holds } = data.images[i];
   const controls = createElement("div", undefined, "controls");
   const [dropLabel, drop] = createBox("drop", "drop", path);
   drop.addEventListener("change", () => change(i, { drop: drop.checked }));
-  const [relabelLabel, relabel] = createBox("relabel", "relabel", path);
-  const others = data.classes.map((name, c) => [c, name]).filter(([, name]) => name !== label);
-  const classChoice = createChoice("class-choice", others, `new class of ${path}`);
+  const [relabelLabel, relabel] = createBox("relabel", isMultiLabel ? "change" : "relabel", path);
+  const others = isMultiLabel
+    ? data.classes.map((name, c) => [c, `${holds.includes(c) ? "\u2212" : "+"} ${name}`])
+    : data.classes.map((name, c) => [c, name]).filter(([, name]) => name !== label);
+  const classChoice = createChoice("class-choice", others, `${isMultiLabel ? "change" : "new class"} of ${path}`);
   const suggested = data.classes.indexOf(suggestion);
   if (suggestion && others.some(([c]) => c === suggested)) classChoice.value = suggested;
   relabel.disabled = classChoice.disabled = !others.length;
-  relabel.addEventListener("change", () => change(i, { relabel: relabel.checked ? +classChoice.value : -1 }));
-  classChoice.addEventListener("change", () => change(i, { relabel: +classChoice.value }));
+  relabel.addEventListener("change", () => {
+    const rest = isMultiLabel ? changeOf(i).relabel.filter((c) => c !== +classChoice.value) : [];
+    change(i, { relabel: relabel.checked ? [...rest, +classChoice.value] : rest });
+  });
+  classChoice.addEventListener("change", () => {
+    if (isMultiLabel) showChange(i);
+    else change(i, { relabel: [+classChoice.value] });
+  });
   const [groupLabel, group] = createBox("group", "group", path);
   const groupChoice = createChoice("group-choice", GROUPS.map((letter) => [letter, letter]), `group of ${path}`);
   group.addEventListener("change", () => change(i, { group: group.checked ? groupChoice.value : "" }));
@@ -251,14 +263,26 @@ function groupCells() {
   return cells;
 }
 
+// The cell with the labels of an image of which those in ``turned`` change, as check.table would write it.
+function labelCell({ holds, unknown, isRestUnknown }, turned) {
+  const { labels, starts, asLists } = data.table;
+  const held = data.classes.map((_, c) => c).filter((c) => holds.includes(c) !== turned.includes(c));
+  const parts = held.map((c, place) => (place || asLists ? labels : starts)[c]);
+  parts.push(...unknown.filter((c) => !turned.includes(c)).map((c) => `?${labels[c]}`));
+  if (isRestUnknown) parts.push("?");
+  const text = asLists && parts.length ? JSON.stringify(parts) : parts.join(";");
+  return `"${text.replaceAll('"', '""')}"`;
+}
+
 function tableText() {
   const groups = groupCells();
-  const byRow = new Map([...changes].map(([i, value]) => [data.images[i].row, value]));
+  const byRow = new Map([...changes].map(([i, value]) => [data.images[i].row, { ...value, i }]));
   const lines = [data.table.header];
   data.table.rows.forEach(([path, label, split, , rest], row) => {
-    const { drop, relabel } = byRow.get(row) || { drop: false, relabel: -1 };
+    const { drop, relabel, i } = byRow.get(row) || { drop: false, relabel: [] };
     if (drop) return;
-    const cells = [path, relabel >= 0 ? data.table.labels[relabel] : label, split, groups[row], rest];
+    const newLabel = () => (isMultiLabel ? labelCell(data.images[i], relabel) : data.table.labels[relabel[0]]);
+    const cells = [path, relabel.length ? newLabel() : label, split, groups[row], rest];
     lines.push(`${cells.join(",")}\n`);
   });
   return lines.join("");
@@ -268,7 +292,7 @@ function summarise() {
   if (!byId("summary")) return;
   const values = [...changes.values()];
   const dropped = values.filter((value) => value.drop).length;
-  const relabelled = values.filter((value) => value.relabel >= 0 && !value.drop).length;
+  const relabelled = values.filter((value) => value.relabel.length && !value.drop).length;
   const grouped = values.filter((value) => value.group && !value.drop).length;
   const rows = data.table.rows.length - dropped;
   byId("summary").textContent =
