@@ -3,11 +3,20 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
+from scipy.special import logit
+
+from headstart import Compute, Predictor
+from headstart.data import as_dataset
+from headstart.model.explain import Explainer
+from headstart.model.folder import read_model
+from headstart.model.sorted_copies import copy_sorted
 
 FAST = ("--backbone", "headstart-s", "--runtime", "onnxruntime", "--no-cache", "--quiet")
 
@@ -142,16 +151,72 @@ def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path
 
 def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folder, labelled, photos, tmp_path):
     needs = "needs a model of one class an image"
-    refused(run("serve", label_model_folder, "--port", 0), needs)
     refused(run("merge", label_model_folder, label_model_folder, "-o", tmp_path / "merged"), needs)
     refused(run("update", label_model_folder, photos), needs)
     refused(run("forget", label_model_folder, "a.jpg"), needs)
     refused(run("diff", label_model_folder, label_model_folder), needs)
     refused(run("evaluate", label_model_folder, label_model_folder, photos, "--quiet"), needs)
     image = next(labelled.parent.glob("*.png"))
-    for option in (("--explain", tmp_path / "maps"), ("--copy-to", tmp_path / "sorted"), ("--top", 2)):
-        refused(run("predict", label_model_folder, image, *option), f"leave {option[0]} out")
+    refused(run("predict", label_model_folder, image, "--top", 2), "leave --top out")
     refused(run("evaluate", label_model_folder, labelled, "--min-accuracy", 0.5), "--min-accuracy is for models of one")
+
+
+def test_images_are_copied_to_the_folder_of_each_label(run, label_model_folder, labelled, tmp_path):
+    images = sorted(labelled.parent.glob("validation_*.png"))[:12]
+    target = tmp_path / "sorted"
+    found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
+    for _ in range(2):  # a second time: the same files
+        predictions(run, label_model_folder, images, "--copy-to", target)
+    expected = set()
+    for image, value in zip(images, found, strict=True):
+        folders = [label["label"] for label in value["labels"] if label["holds"]] or ["_no_label"]
+        folders = ["_none_of_these"] if value["none_of_these"] else folders
+        expected |= {(folder, image.name, image.read_bytes()) for folder in folders}
+    copies = [path for path in target.rglob("*") if path.is_file()]
+    assert {(path.parent.name, path.name, path.read_bytes()) for path in copies} == expected
+    assert len(copies) == len(expected) > len(images)
+    assert "_no_label" in {path.name for path in target.iterdir()}
+
+
+def test_a_rejected_image_of_several_labels_and_labels_with_hostile_names_stay_inside(
+    label_model_folder, labelled, tmp_path
+):
+    model = read_model(label_model_folder)
+    model = replace(model, classes=("../../up", "_no_label", "_none_of_these"))
+    images = sorted(labelled.parent.glob("validation_*.png"))[:12]
+    found = Predictor(model).predict(images)
+    far = replace(found, ood_scores=np.where(np.arange(len(images)) == 0, 1.0, 0.0))
+    copy_sorted(as_dataset(images), far, tmp_path / "in" / "sorted")
+    folders = {path.name: {copy.name for copy in path.iterdir()} for path in (tmp_path / "in" / "sorted").iterdir()}
+    assert set(folders) == {"%2E.%2F..%2Fup", "%5Fno_label", "%5Fnone_of_these", "_no_label", "_none_of_these"}
+    assert folders["_none_of_these"] == {images[0].name}
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):
+    images = sorted(labelled.parent.glob("validation_*.png"))[:6]
+    found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
+    predictions(run, label_model_folder, images, "--explain", tmp_path / "maps")
+    expected = {
+        (label["label"], f"{image.stem}.jpg")
+        for image, value in zip(images, found, strict=True)
+        for label in value["labels"]
+        if label["holds"]
+    }
+    written = [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
+    assert {(path.parent.name, path.name) for path in written} == expected
+    assert len(written) == len(expected) > 0
+    with Image.open(written[0]) as picture:
+        assert picture.size == (320, 160)
+
+    predictor = Predictor.load(label_model_folder, Compute("onnxruntime"))
+    model, probabilities = predictor.model, predictor.predict(images).probabilities
+    pixels = np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in images])
+    maps = Explainer.of(model).label_activations(pixels, [range(3)] * len(images))
+    for i, activations in enumerate(maps):
+        for label, activation in enumerate(activations):
+            score = activation.sum() + float(model.head.bias[label]) / model.head.temperature
+            assert score == pytest.approx(logit(probabilities[i, label]), abs=0.02)
 
 
 def test_an_export_is_written_and_verified(run, label_model_folder, tmp_path):

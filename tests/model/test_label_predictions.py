@@ -146,12 +146,10 @@ def test_a_model_of_one_class_does_not_become_one_of_several_by_its_config(model
 def test_what_needs_one_class_an_image_refuses_the_model(label_model_folder, labelled, photos):
     from headstart.compare import compare_models
     from headstart.compare.model_diff import diff_models
-    from headstart.model.explain import Explainer
     from headstart.report import rewrite_report
 
     model = read_model(label_model_folder)
     calls = [
-        lambda: Explainer.of(model),
         lambda: diff_models(model, model),
         lambda: rewrite_report(label_model_folder),
         lambda: compare_models([label_model_folder, label_model_folder], photos),
@@ -178,11 +176,3 @@ def test_what_needs_one_class_an_image_refuses_the_data(labelled):
     for call in calls:
         with pytest.raises(DataError, match="has several labels an image"):
             call()
-
-
-def test_a_server_refuses_the_model(label_model_folder):
-    pytest.importorskip("starlette")
-    from headstart.serve.models import Models
-
-    with pytest.raises(ModelError, match="serve needs a model of one class an image"):
-        Models.of([label_model_folder], COMPUTE, 4)

@@ -19,8 +19,8 @@ from headstart.export.answers import Answers
 from headstart.export.proof import DataProof
 from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import HASH_BYTES, Model
-from headstart.model.predictions import Predictions, encode_truth, evaluate
-from headstart.model.predictor import labelled_part
+from headstart.model.predictions import encode_truth, evaluate
+from headstart.model.predictor import labelled_part, predictions_of
 
 MAX_LOSS = 0.01  # of the images, and at least one of them
 
@@ -99,17 +99,15 @@ def _counts(
     """Return how many of the chosen images are correct, covered and rejected."""
     items = [dataset.items[proof.rows[i]] for i in chosen]
     chosen_answers = answers.rows(chosen)
-    predictions = Predictions(
-        model.classes,
+    predictions = predictions_of(
+        model,
         tuple(item.path for item in items),
         np.array([proof.rows[i] for i in chosen]),
         np.nan_to_num(chosen_answers.probabilities),
-        thresholds=model.thresholds,
-        ood_scores=np.nan_to_num(chosen_answers.ood_scores, nan=1.0),
-        rule=model.rule,
+        np.nan_to_num(chosen_answers.ood_scores, nan=1.0),
     )
-    if model.is_multi_label:
-        return _label_counts(MultiLabelPredictions(**vars(predictions), label_thresholds=model.label_thresholds), items)
+    if isinstance(predictions, MultiLabelPredictions):
+        return _label_counts(predictions, items)
     truth, _ = encode_truth(model.classes, [str(item.label) for item in items])
     found = evaluate(replace(predictions, truth=truth))
     correct, covered, rejected = (
