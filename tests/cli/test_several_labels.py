@@ -230,6 +230,15 @@ def test_an_export_is_written_and_verified(run, label_model_folder, tmp_path):
     assert not (tmp_path / "hub").exists()
 
 
+def test_the_studio_refuses_them_first_and_says_what_to_do(run, label_model_folder, labelled):
+    before = sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir()))
+    early = ("--no-open", "--port", 0, "--backbone", "nonsense")  # which is not looked at
+    refused(run("studio", labelled, *early), "has several labels an image, and the studio gives each image one class")
+    refused(run("studio", labelled.parent, *early), "by the table in it, has several labels", "headstart fit TABLE")
+    refused(run("studio", label_model_folder, *early), "holds a model, and the studio labels a folder of images")
+    assert sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir())) == before
+
+
 def test_a_report_is_refused(run, label_model_folder):
     refused(run("report", label_model_folder), "the report needs a model of one class an image")
 
