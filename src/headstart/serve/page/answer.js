@@ -1,6 +1,6 @@
 // An answer of a model as elements: class, bars, prediction set, "none of these", where it looked.
 
-import { make, percent } from "./dom.js";
+import { make, percent, plural } from "./dom.js";
 
 const SHOWN = 5;
 const FOR = [0, 90, 200],
@@ -105,7 +105,7 @@ function barsView(predictions, set) {
   list.append(...predictions.slice(0, shown).map(line));
   if (predictions.length <= shown) return list;
   const rest = predictions.slice(shown);
-  const more = make("button", { type: "button", className: "plain" }, `Show ${rest.length} more ${ofLabels ? "labels" : "classes"}`);
+  const more = make("button", { type: "button", className: "plain" }, `Show ${ofLabels ? plural(rest.length, "more label") : plural(rest.length, "more class", "more classes")}`);
   more.addEventListener("click", () => {
     list.append(...rest.map(line));
     more.remove();
