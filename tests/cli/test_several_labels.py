@@ -3,11 +3,20 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
+from scipy.special import logit
+
+from headstart import Compute, Predictor
+from headstart.data import as_dataset
+from headstart.model.explain import Explainer
+from headstart.model.folder import read_model
+from headstart.model.sorted_copies import copy_sorted
 
 FAST = ("--backbone", "headstart-s", "--runtime", "onnxruntime", "--no-cache", "--quiet")
 
@@ -220,16 +229,9 @@ def test_models_without_features_cannot_be_made_anew(run, label_model_folder, la
     refused(run("forget", label_model_folder, "a.jpg"), why)
 
 
-def test_commands_for_one_class_an_image_refuse_the_model(run, label_model_folder, labelled, photos, tmp_path):
-    needs = "needs a model of one class an image"
-    for to in ("onnx", "openvino", "web", "hub", "torch", "coreml", "litert", "savedmodel"):
-        output = tmp_path / to
-        refused(run("export", label_model_folder, "--to", to, "-o", output, "--no-install", "--quiet"), needs)
-        assert not output.exists()
-    refused(run("serve", label_model_folder, "--port", 0), needs)
+def test_options_for_one_class_an_image_refuse_the_model(run, label_model_folder, labelled):
     image = next(labelled.parent.glob("*.png"))
-    for option in (("--explain", tmp_path / "maps"), ("--copy-to", tmp_path / "sorted"), ("--top", 2)):
-        refused(run("predict", label_model_folder, image, *option), f"leave {option[0]} out")
+    refused(run("predict", label_model_folder, image, "--top", 2), "leave --top out")
     for models in ([label_model_folder], [label_model_folder] * 2):
         refused(run("evaluate", *models, labelled, "--min-accuracy", 0.5, "--quiet"), "is for models of one class")
 
@@ -252,6 +254,84 @@ def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, 
     assert "Report" not in out
     assert not list((tmp_path / "none").glob("report.*"))
     refused(run("report", tmp_path / "none"), "fit again without --no-report")
+
+
+def test_images_are_copied_to_the_folder_of_each_label(run, label_model_folder, labelled, tmp_path):
+    images = sorted(labelled.parent.glob("validation_*.png"))[:12]
+    target = tmp_path / "sorted"
+    found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
+    for _ in range(2):  # a second time: the same files
+        predictions(run, label_model_folder, images, "--copy-to", target)
+    expected = set()
+    for image, value in zip(images, found, strict=True):
+        folders = [label["label"] for label in value["labels"] if label["holds"]] or ["_no_label"]
+        folders = ["_none_of_these"] if value["none_of_these"] else folders
+        expected |= {(folder, image.name, image.read_bytes()) for folder in folders}
+    copies = [path for path in target.rglob("*") if path.is_file()]
+    assert {(path.parent.name, path.name, path.read_bytes()) for path in copies} == expected
+    assert len(copies) == len(expected) > len(images)
+    assert "_no_label" in {path.name for path in target.iterdir()}
+
+
+def test_a_rejected_image_of_several_labels_and_labels_with_hostile_names_stay_inside(
+    label_model_folder, labelled, tmp_path
+):
+    model = read_model(label_model_folder)
+    model = replace(model, classes=("../../up", "_no_label", "_none_of_these"))
+    images = sorted(labelled.parent.glob("validation_*.png"))[:12]
+    found = Predictor(model).predict(images)
+    far = replace(found, ood_scores=np.where(np.arange(len(images)) == 0, 1.0, 0.0))
+    copy_sorted(as_dataset(images), far, tmp_path / "in" / "sorted")
+    folders = {path.name: {copy.name for copy in path.iterdir()} for path in (tmp_path / "in" / "sorted").iterdir()}
+    assert set(folders) == {"%2E.%2F..%2Fup", "%5Fno_label", "%5Fnone_of_these", "_no_label", "_none_of_these"}
+    assert folders["_none_of_these"] == {images[0].name}
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):
+    images = sorted(labelled.parent.glob("validation_*.png"))[:6]
+    found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
+    predictions(run, label_model_folder, images, "--explain", tmp_path / "maps")
+    expected = {
+        (label["label"], f"{image.stem}.jpg")
+        for image, value in zip(images, found, strict=True)
+        for label in value["labels"]
+        if label["holds"]
+    }
+    written = [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
+    assert {(path.parent.name, path.name) for path in written} == expected
+    assert len(written) == len(expected) > 0
+    with Image.open(written[0]) as picture:
+        assert picture.size == (320, 160)
+
+    predictor = Predictor.load(label_model_folder, Compute("onnxruntime"))
+    model, probabilities = predictor.model, predictor.predict(images).probabilities
+    pixels = np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in images])
+    maps = Explainer.of(model).label_activations(pixels, [range(3)] * len(images))
+    for i, activations in enumerate(maps):
+        for label, activation in enumerate(activations):
+            score = activation.sum() + float(model.head.bias[label]) / model.head.temperature
+            assert score == pytest.approx(logit(probabilities[i, label]), abs=0.02)
+
+
+def test_an_export_is_written_and_verified(run, label_model_folder, tmp_path):
+    output = tmp_path / "out"
+    status, out, err = run("export", label_model_folder, "--to", "onnx", "-o", output, "--quiet")
+    assert status == 0, err
+    assert "Recount     30 images: " in out
+    assert run("verify", output, "--strict")[0] == 0
+    hub = run("export", label_model_folder, "--to", "hub", "-o", tmp_path / "hub", "--quiet")
+    refused(hub, "--to hub is for models of one class an image: transformers.js takes a softmax")
+    assert not (tmp_path / "hub").exists()
+
+
+def test_the_studio_refuses_them_first_and_says_what_to_do(run, label_model_folder, labelled):
+    before = sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir()))
+    early = ("--no-open", "--port", 0, "--backbone", "nonsense")  # which is not looked at
+    refused(run("studio", labelled, *early), "has several labels an image, and the studio gives each image one class")
+    refused(run("studio", labelled.parent, *early), "by the table in it, has several labels", "headstart fit TABLE")
+    refused(run("studio", label_model_folder, *early), "holds a model, and the studio labels a folder of images")
+    assert sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir())) == before
 
 
 def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model_folder, labelled, photos):

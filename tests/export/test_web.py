@@ -21,19 +21,6 @@ from headstart.model.folder import read_model
 
 
 @pytest.fixture(scope="session")
-def runtime_folder(tmp_path_factory):
-    """ONNX Runtime Web, fetched once; skipped where it cannot be had."""
-    folder = tmp_path_factory.mktemp("onnxruntime-web")
-    try:
-        files = web_runtime._download()
-    except DownloadError as error:
-        pytest.skip(f"needs the npm registry: {error}")
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def page(model_folder, photos, runtime_folder, tmp_path_factory):
     """The folder of a page, proven in Chromium. Read only."""
     try:

@@ -8,13 +8,13 @@ from PIL import Image
 SHAPES = {"disc": 0.5, "square": 0.4, "stripes": 0.4}  # with the share of images that have it
 
 
-def write_labelled(folder: Path, count: int, seed: int = 0, split: str = "train") -> list[str]:
+def write_labelled(folder: Path, count: int, seed: int = 0, split: str = "train", noise: float = 25) -> list[str]:
     """Write images and return the rows of a table: path, labels with semicolons, split."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(count):
-        image = np.clip(rng.integers(90, 160, 3) + rng.normal(0, 25, (64, 64, 3)), 0, 255).astype(np.uint8)
+        image = np.clip(rng.integers(90, 160, 3) + rng.normal(0, noise, (64, 64, 3)), 0, 255).astype(np.uint8)
         has = {name: rng.random() < share for name, share in SHAPES.items()}
         y, x = rng.integers(4, 34, 2)
         if has["square"]:

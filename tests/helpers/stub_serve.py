@@ -27,6 +27,8 @@ class StubModel:
     drift: dict | None = None
     explains: bool = True
     error: str = ""  # why it is not ready
+    thresholds: tuple[float, ...] = ()  # from which on labels hold, where an image may have several
+    could_have: tuple[str, ...] = ()
 
 
 @dataclass
@@ -99,6 +101,8 @@ def about(model):
     if model.error:
         return {"name": model.name, "ready": False, "error": model.error}
     keys = {"name": model.name, "classes": list(model.classes), "explains": model.explains, "drift": model.drift}
+    if model.thresholds:
+        keys["label_thresholds"] = {"thresholds": list(model.thresholds)}
     return {**keys, "sha256": "5f" * 32, "version": None, "coverage": 0.95, "reject_rate": 0.05, "ready": True}
 
 
@@ -106,13 +110,23 @@ def prediction(model):
     pairs = sorted(zip(model.classes, model.scores, strict=True), key=lambda pair: -pair[1])
     values = [[(3 - abs(x - 3)) * (2 - abs(y - 2)) - 1.0 for x in range(7)] for y in range(5)]
     activation = {"box": [0.1, 0.05, 0.8, 0.9], "values": values, "positive": pairs[0][0], "negative": pairs[1][0]}
+    several = {"activation": activation if model.explains else None}
+    predictions = [{"label": label, "score": score} for label, score in pairs]
+    if model.thresholds:
+        least = dict(zip(model.classes, model.thresholds, strict=True))
+        for entry in predictions:
+            threshold = least[entry["label"]]
+            entry |= {"threshold": threshold, "holds": entry["score"] >= threshold}
+        labels = [entry["label"] for entry in predictions if entry["holds"]]
+        maps = [{**activation, "positive": label, "negative": None} for label in labels if model.explains]
+        several = {"labels": labels, "could_have": list(model.could_have), "activations": maps}
     return {
-        "predictions": [{"label": label, "score": score} for label, score in pairs],
+        "predictions": predictions,
         "set": list(model.set),
         "none_of_these": model.none_of_these,
         "distance": 0.8,
         "reject_threshold": 1.2,
         "model": "5f" * 32,
         "coverage": 0.95,
-        "activation": activation if model.explains else None,
+        **several,
     }

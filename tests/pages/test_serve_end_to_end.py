@@ -57,6 +57,24 @@ def test_files_and_camera_are_answered_as_by_predict(quiet, address, model_folde
     assert outside == []
 
 
+def test_labels_are_answered_as_by_predict(quiet, label_model_folder, labelled):
+    set_media(quiet)
+    paths = sorted(labelled.parent.glob("validation_*.png"))[:6]
+    expected = Predictor.load(label_model_folder).predict([str(path) for path in paths])
+    with command("serve", label_model_folder, "--port", "0") as found:
+        ready(quiet, found)
+        for i, path in enumerate(paths):
+            element(quiet, "#file").send_keys(str(path))
+            wait_for(lambda: element(quiet, "#status").text == "1 of 1 image answered.")
+            wait_for(lambda path=path: path.name in element(quiet, "#answer .file").text)
+            assert [chip.text for chip in elements(quiet, "#answer .chips li")] == expected.names(i)
+            assert expected.names(i) or "No label" in element(quiet, "#answer").text
+            assert [button.text for button in elements(quiet, "#media .row button")] == expected.names(i)
+            shown = [float(cell.text.rstrip("%")) / 100 for cell in elements(quiet, "#answer .percent")]
+            assert shown == pytest.approx([expected.probabilities[i, c] for c in expected.ranking(i)], abs=0.026)
+            assert len(elements(quiet, "#media canvas")) == bool(expected.names(i))
+
+
 def test_a_server_with_a_token_is_opened_with_it(quiet, model_folder, photos):
     with command("serve", model_folder, "--port", "0", "--token", TOKEN) as address:
         # The browser asks for name and password; a test gives them by the address, and opens the page after that.

@@ -279,8 +279,12 @@ def test_everything_works_by_keyboard(page, image):
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(driver, stub, image, width, scheme):
-    set_media(driver, width, 844, scheme)
     stub.models[0].drift = ALARM
+    check_with_axe(driver, stub, image, width, scheme)
+
+
+def check_with_axe(driver, stub, image, width, scheme):
+    set_media(driver, width, 844, scheme)
     driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
     try:
         with serving(stub.handler()) as address:
@@ -294,6 +298,106 @@ def test_axe_finds_nothing_serious(driver, stub, image, width, scheme):
             driver.get("about:blank")
     finally:
         driver.execute_cdp_cmd("Page.setBypassCSP", {"enabled": False})
+
+
+LABELS = ("beach", "sunset", "people", "dog", "boat", "snow")
+SEVERAL = StubModel(
+    "scenes",
+    LABELS,
+    (0.93, 0.41, 0.32, 0.05, 0.02, 0.01),
+    LABELS[:3],
+    thresholds=(0.5, 0.35, 0.5, 0.5, 0.5, 0.5),
+    could_have=("people",),
+)
+
+
+def chips(driver):
+    return [chip.text for chip in elements(driver, "#answer .chips li")]
+
+
+@pytest.mark.parametrize("stub", [StubServer(models=[SEVERAL])])
+def test_labels_are_chips_with_bars_thresholds_and_a_map_for_each(page, image):
+    assert element(page, "h1").text == "Which labels does it have?"
+    assert "which of 6 labels an image has, any number or none: beach, sunset" in element(page, "#classes").text
+    assert element(page, "#labels-seen").is_displayed()
+    assert not element(page, "#classes-seen").is_displayed()
+    element(page, "#file").send_keys(str(image))
+    assert answered(page)
+    assert chips(page) == ["beach", "sunset"]
+    assert elements(page, "#answer .verdict") == []
+    assert [e.text for e in elements(page, "#answer .percent")] == ["93.0%", "41.0%", "32.0%", "5.0%", "2.0%"]
+    places = page.execute_script(
+        """
+        const share = (li) => {
+          const [rail, from] = [".rail", ".from"].map((s) => li.querySelector(s).getBoundingClientRect());
+          return (from.x + from.width / 2 - rail.x) / rail.width;
+        };
+        return [...document.querySelectorAll("#answer .bars li")].map(share);
+        """
+    )
+    assert places == pytest.approx([0.5, 0.35, 0.5, 0.5, 0.5], abs=0.005)
+    assert element(page, "#answer .set").text == (
+        "It could also have: people. Of the labels that images have, 95% hold or are named here."
+    )
+    assert element(page, "#live").get_attribute("textContent") == f"{image.name}: beach, 93.0%; sunset, 41.0%."
+    click(page, element(page, "#answer .plain"))
+    assert len(elements(page, "#answer .bars li")) == 6
+
+    def pressed():
+        return [b.get_attribute("aria-pressed") for b in elements(page, "#media .row button")]
+
+    assert pressed() == ["true", "false"]
+    assert "speaks for beach, against it" in " ".join(element(page, "#media .row").text.split())
+    click(page, elements(page, "#media .row button")[1])
+    assert pressed() == ["false", "true"]
+    assert len(elements(page, "#media canvas")) == 1
+    element(page, "#file").send_keys(str(image))  # the label chosen last stays
+    assert answered(page)
+    assert wait_for(lambda: pressed() == ["false", "true"])
+    click(page, elements(page, "#media .row button")[1])
+    assert pressed() == ["false", "false"]
+    assert elements(page, "#media canvas") == []
+    assert element(page, "#history strong").text == "beach, sunset"
+
+
+@pytest.mark.parametrize(
+    "stub", [StubServer(models=[StubModel("none", LABELS[:2], (0.1, 0.2), thresholds=(0.5, 0.5)), SECOND])]
+)
+def test_an_image_without_a_label_and_one_unlike_the_training_images(page, stub, image):
+    element(page, "#file").send_keys(str(image))
+    assert answered(page)
+    assert verdict(page) == "No label"
+    assert elements(page, "#media canvas") == []
+    assert elements(page, "#answer .set") == []
+    stub.models[0].none_of_these = True
+    element(page, "#file").send_keys(str(image))
+    assert answered(page)
+    wait_for(lambda: verdict(page) == "Unlike the training images")
+    assert "No label" in element(page, "#answer").text
+    page.execute_script(
+        "const s = document.querySelector('#model'); s.value = '1'; s.dispatchEvent(new Event('change'))"
+    )
+    assert wait_for(lambda: verdict(page) == "b")  # a model of one class an image beside it
+    assert element(page, "h1").text == "Which class is it?"
+    assert element(page, "#classes-seen").get_attribute("hidden") is None
+
+
+@pytest.mark.parametrize(
+    "stub", [StubServer(models=[StubModel("hostile", (HOSTILE, "</script>"), (0.9, 0.8), thresholds=(0.5, 0.5))])]
+)
+def test_names_of_labels_are_text(page, image):
+    element(page, "#file").send_keys(str(image))
+    assert answered(page)
+    assert chips(page) == [HOSTILE, "</script>"]
+    assert [b.text for b in elements(page, "#media .row button")] == [HOSTILE, "</script>"]
+    assert elements(page, "#answer img") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("stub", [StubServer(models=[SEVERAL])])
+def test_axe_finds_nothing_serious_about_labels(driver, stub, image, width, scheme):
+    check_with_axe(driver, stub, image, width, scheme)
 
 
 def test_nothing_is_asked_of_anybody_else(page, image):

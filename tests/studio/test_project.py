@@ -1,5 +1,6 @@
 """Projects: labels in the table, changes and undo, files that move, what an opened folder says."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,59 @@ def test_labels_that_would_be_paths_are_refused(folder, label):
     (folder.parent / "photos-labels.csv").write_text(f"path,label\nphotos/disc/000.jpg,{label}\n")
     with pytest.raises(DataError, match="cannot be the name of a folder"):
         Project(folder)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", ["model", "label_model"])
+def test_a_model_is_no_project_and_nothing_is_written_into_it(kind, request, tmp_path):
+    folder = shutil.copytree(request.getfixturevalue(f"{kind}_folder"), tmp_path / "model")
+    before = files(tmp_path)
+    with pytest.raises(OptionError, match=r"model holds a model, .*; headstart serve .*model tries it\.$"):
+        Project(folder)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(("name", "what"), [("parity.json", "an export"), ("features.json", "features")])
+def test_an_export_and_features_are_no_project(tmp_path, name, what):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    with pytest.raises(OptionError, match=f"holds {what}, and the studio labels a folder of images"):
+        Project(tmp_path / "out")
+    assert files(tmp_path) == {"out", f"out/{name}"}
+
+
+def test_several_labels_are_refused_before_anything_is_written(labelled, folder, tmp_path):
+    several = "has several labels an image, and the studio gives each image one class; write the labels into the table"
+    copied = shutil.copytree(labelled.parent, tmp_path / "labelled")
+    before = files(tmp_path)
+    for given in (copied / "labels.csv", copied):
+        with pytest.raises(OptionError, match=several):
+            Project(given)
+    assert files(tmp_path) == before
+    rows = "photos/disc/000.jpg,disc;round\nphotos/disc/001.jpg,disc\nphotos/stripes/000.jpg,round\n"
+    beside = folder.parent / "photos-labels.csv"  # where the studio keeps its own
+    beside.write_text(f"path,label\n{rows}", "utf-8")
+    with pytest.raises(OptionError, match=several):
+        Project(folder)
+    assert beside.read_text("utf-8") == f"path,label\n{rows}"
+    assert not (folder / ".studio").exists()
+
+
+def test_a_class_of_a_table_of_the_studio_may_be_called_like_several_labels(folder):
+    rows = "photos/disc/000.jpg,disc;stripes,train,,,,\nphotos/disc/001.jpg,disc,train,,,,\n"
+    (folder.parent / "photos-labels.csv").write_text(f"path,label,split,group,finding,action,why\n{rows}", "utf-8")
+    opened = Project(folder)
+    assert {"disc;stripes", "disc", "stripes"} <= {record.label for record in opened.state.records.values()}
+    opened.close()
+
+
+def test_a_table_of_one_class_an_image_is_not_a_folder(tmp_path):
+    (tmp_path / "table.csv").write_text("path,label\na.jpg,ants\nb.jpg,bees\n")
+    with pytest.raises(OptionError, match="is not a folder; give the folder of the images"):
+        Project(tmp_path / "table.csv")
 
 
 def test_links_out_of_the_project_are_not_followed(project, folder, tmp_path):

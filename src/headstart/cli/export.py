@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +23,10 @@ from headstart.cli.terminal import line, print_json, print_notes
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
+    from headstart.data import Dataset, ReadOptions
     from headstart.export import Export
     from headstart.export.answers import Comparison
+    from headstart.model.model import Model
 
 FORMATS_HELP = "onnx, openvino, litert, savedmodel, coreml, torch, web or hub."
 
@@ -72,23 +74,17 @@ def export(
     messages: Messages = Messages(),
 ) -> None:
     """Export a model for another runtime, proven to answer the same."""
-    from headstart.data import open_dataset
     from headstart.export import ExportOptions, export_model
     from headstart.model.folder import read_model
-    from headstart.model.predictor import labelled_part
 
     if flags.open_page and to != "web":
         raise OptionError(f"--to {to} has no page to open; leave --open out.")
     output = flags.output or Path(f"{Path(model).resolve().name}-{to}")
-    data = None
-    if flags.data is not None:
-        data = open_dataset(flags.data, flags.read_options())
-        print_notes(data.notes)
-        if data.classes:
-            data = labelled_part(data)
+    fitted = read_model(model)
+    data = None if flags.data is None else _open_data(flags.data, flags.read_options(), fitted)
     options = ExportOptions(flags.precision, flags.any_size, flags.runtime_dir, install=not flags.no_install)
     with messages.bar("Proving") as bar:
-        result = export_model(read_model(model), to, output, options, data=data, force=flags.force, progress=bar)
+        result = export_model(fitted, to, output, options, data=data, force=flags.force, progress=bar)
     print_notes(result.notes)
     if as_json:
         print_json({"export": str(output), **result.parity})
@@ -99,6 +95,19 @@ def export(
 
         sys.stdout.flush()
         serve_page(output, show_address)
+
+
+def _open_data(uri: str, options: ReadOptions, model: Model) -> Dataset:
+    """Open images to prove an export on: the labelled ones to evaluate on, where there are labels."""
+    from headstart.data import open_dataset
+    from headstart.data.table_files import is_table
+    from headstart.model.predictor import labelled_part
+
+    if model.is_multi_label and is_table(uri):
+        options = replace(options, multi_label=True)  # also a table in which no image has several
+    data = open_dataset(uri, options)
+    print_notes(data.notes)
+    return labelled_part(data) if data.classes or data.is_multi_label else data
 
 
 def _print_export(result: Export, to: str) -> None:

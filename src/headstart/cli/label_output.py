@@ -46,13 +46,8 @@ def print_labels(predictions: MultiLabelPredictions, i: int) -> None:
         fields += [predictions.classes[c], f"{predictions.probabilities[i, c]:.1%}"] if decided[c] else []
     if not names:
         fields.append("no label")
-    thresholds = predictions.thresholds
-    if thresholds is not None:
-        # A label of which nothing can be promised is in every set, and named for none.
-        least = dict(zip(predictions.classes, thresholds.set_thresholds, strict=True))
-        further = [name for name in predictions.prediction_set(i) or [] if least[name] > 0 and name not in names]
-        if further:
-            fields.append(f"could have {', '.join(further[:MAX_SET])}" + (", ..." if len(further) > MAX_SET else ""))
+    if further := predictions.further(i):
+        fields.append(f"could have {', '.join(further[:MAX_SET])}" + (", ..." if len(further) > MAX_SET else ""))
     print(line("\t".join(fields)))
 
 

@@ -50,10 +50,10 @@ class PredictFlags:
     ] = None
     top: Annotated[int, common(min=1, help="How many classes to name on standard output.")] = 1
     explain: Annotated[
-        Path | None, common(metavar="DIR", help="Write each image with its class activation map to DIR.")
+        Path | None, common(metavar="DIR", help="Write each image with its class activation map to DIR, or DIR/LABEL.")
     ] = None
     copy_to: Annotated[
-        Path | None, common(metavar="DIR", help="Copy each image to DIR/CLASS; no file is overwritten.")
+        Path | None, common(metavar="DIR", help="Copy each image to DIR/CLASS, or DIR/LABEL; no file is overwritten.")
     ] = None
 
 
@@ -112,12 +112,8 @@ def predict(
 
 def _check_flags_of_labels(flags: PredictFlags) -> None:
     """Raise OptionError for what is of one class an image."""
-    given = {"--top": flags.top != 1, "--explain": flags.explain is not None, "--copy-to": flags.copy_to is not None}
-    names = [name for name, is_given in given.items() if is_given]
-    if names:
-        raise OptionError(
-            f"This model gives an image several labels, and every one is named; leave {' and '.join(names)} out."
-        )
+    if flags.top != 1:
+        raise OptionError("This model gives an image several labels, and every one is named; leave --top out.")
 
 
 def _begin_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,7 +33,9 @@ def studio(
         from headstart.serve.run import address, listen
         from headstart.serve.run import run as serve
         from headstart.studio.app import make_app, open_studio, server_options
+    from headstart.studio.opening import check_folder
 
+    check_folder(Path(folder))
     with quiet_frameworks():
         load(
             backbone, precision=run.compute.precision

@@ -13,11 +13,12 @@ from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writab
 from headstart.images.preprocess import Preprocess
 from headstart.model.model import Model
 from headstart.stats.decision import DecisionRule
+from headstart.stats.label_thresholds import LabelThresholds
 
 PARITY = "parity.json"
 PROOF = "proof"  # the folder of the images that an export is proven on
 LIBRARY = "headstart export"
-FORMAT = 1
+FORMAT, LABEL_FORMAT = 1, 2  # of one class an image, and of several labels
 MAX_JSON_BYTES = 64 * 2**20
 MAX_FILE_BYTES = 2 * 2**30
 MAX_FILES = 1000
@@ -28,7 +29,8 @@ class About:
     """What an export is: its format ``to``, its precision, and what its outputs mean.
 
     ``any_size``: it takes one decoded image of any size. ``preprocess`` is how its images are prepared, where it takes
-    prepared ones, else what it does itself. ``batch`` is the only batch size it takes (None: any).
+    prepared ones, else what it does itself. ``batch`` is the only batch size it takes (None: any). Where an image may
+    have several labels, ``label_thresholds`` decide which hold, and ``classes`` are the labels.
     """
 
     to: str
@@ -38,12 +40,19 @@ class About:
     preprocess: Preprocess
     batch: int | None
     rule: DecisionRule | None = None
+    label_thresholds: LabelThresholds | None = None
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.label_thresholds is not None
 
     @classmethod
     def of(cls, model: Model, to: str, precision: str, *, any_size: bool, scales: bool) -> About:
         """Describe the export of a model to a format that ``scales`` JPEG files as it decodes them, or cannot."""
         preprocess = model.preprocess if scales else replace(model.preprocess, decode="full")
-        return cls(to, precision, any_size, model.classes, preprocess, model.batch, model.rule)
+        decides = (model.rule, model.label_thresholds)
+        return cls(to, precision, any_size, model.classes, preprocess, model.batch, *decides)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -55,14 +64,23 @@ class About:
             "preprocess": self.preprocess.to_dict(),
             "batch": self.batch,
         }
-        return values if self.rule is None else {**values, "decision": self.rule.to_dict()}
+        if self.rule is not None:
+            values["decision"] = self.rule.to_dict()
+        if self.label_thresholds is not None:
+            values["label_thresholds"] = self.label_thresholds.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> About:
         """Build from the form of ``to_dict``. Raises OptionError, KeyError, TypeError, ValueError."""
         classes, batch = values["classes"], values["batch"]
-        if not isinstance(classes, list) or len(classes) < 2 or not all(isinstance(name, str) for name in classes):
-            raise ValueError("classes are not two texts or more")
+        if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes are not texts")
+        labels = None
+        if "label_thresholds" in values:
+            labels = LabelThresholds.from_dict(values["label_thresholds"], len(classes))
+        elif len(classes) < 2:
+            raise ValueError("there are not two classes or more")
         if batch is not None and not (type(batch) is int and 1 <= batch <= 4096):
             raise ValueError(f"batch {batch!r} cannot be used")
         rule = DecisionRule.from_dict(values["decision"], len(classes)) if "decision" in values else None
@@ -74,6 +92,7 @@ class About:
             Preprocess.from_dict(values["preprocess"]),
             batch,
             rule,
+            labels,
         )
 
 
@@ -90,11 +109,14 @@ def read_parity(folder: Path) -> tuple[About, dict[str, Any]]:
             values = read_json(folder / PARITY, MAX_JSON_BYTES)
             if values.get("library_name") != LIBRARY:
                 raise ModelError(f"{folder}: {PARITY} is not Headstart's; export the model again.")
-            if values.get("format") != FORMAT:
+            if values.get("format") not in (FORMAT, LABEL_FORMAT):
                 raise ModelError(f"{folder} is an export of format {values.get('format')}; upgrade headstart.")
             if not all(isinstance(name, str) for name in values["files"].values()):
                 raise ValueError("files have no hashes")
-            return About.from_dict(values["about"]), values
+            about = About.from_dict(values["about"])
+            if values["format"] != (LABEL_FORMAT if about.is_multi_label else FORMAT):
+                raise ValueError("its format is not that of its labels")
+            return about, values
         except (OSError, OptionError) as error:
             raise ModelError(f"{folder}: {PARITY} cannot be used: {error}") from None
 

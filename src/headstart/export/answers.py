@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.stats.decision import DecisionRule, decide
+from headstart.export.about import About
+from headstart.model.model import count_changed
 
 LEAST = 1e-30  # float32 holds smaller probabilities, but not with all digits
+LARGEST = 9.0  # of a score before a sigmoid: beyond, float32 has too few digits of its probability, near 0 or 1
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,22 @@ class Answers:
     ood_scores: NDArray[np.float64] = field(repr=False)
     unread: Mapping[int, str] = field(default_factory=dict)
 
-    @property
-    def scores(self) -> NDArray[np.float64]:
-        """The scores [n, k] before the softmax, but for a constant of each image, which the softmax removes.
-
-        A skew that probabilities near 0 and 1 hide is seen here.
-        """
-        with np.errstate(invalid="ignore"):
-            scores: NDArray[np.float64] = np.log(np.maximum(self.probabilities, LEAST))
-        return scores
-
     def rows(self, chosen: Sequence[int] | NDArray[np.integer]) -> Answers:
         """Return the answers of some images, all of which must have been read."""
         return Answers(self.probabilities[chosen], self.ood_scores[chosen])
+
+
+def scores_of(probabilities: NDArray[np.float64], about: About) -> NDArray[np.float64]:
+    """Return the scores [n, k] of probabilities [n, k]: a skew that probabilities near 0 and 1 hide is seen here.
+
+    They are those before the softmax, but for a constant of each image, which the softmax removes. Of several labels
+    they are those before the sigmoid, from ``-LARGEST`` to ``LARGEST``.
+    """
+    with np.errstate(invalid="ignore"):
+        scores: NDArray[np.float64] = np.log(np.maximum(probabilities, LEAST))
+        if about.is_multi_label:
+            scores = np.clip(scores - np.log(np.maximum(1 - probabilities, LEAST)), -LARGEST, LARGEST)
+    return scores
 
 
 def join(parts: Sequence[Answers], classes: int) -> Answers:
@@ -84,7 +89,9 @@ class Comparison:
 
     ``probability``, ``score`` and ``distance`` are the largest differences; ``changed`` counts images that get another
     class, ``worst`` names the image with the largest difference in a score, ``unread`` those that the target could not
-    read, and ``not_finite`` counts images whose answers are not numbers.
+    read, and ``not_finite`` counts images whose answers are not numbers. Where an image may have several labels,
+    ``changed`` counts images that get or lose one, and ``labels`` has for each its largest differences and of how many
+    images it is decided otherwise.
     """
 
     of: str
@@ -96,29 +103,34 @@ class Comparison:
     worst: str = ""
     not_finite: int = 0
     unread: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def problems(self, tolerance: Tolerance, *, may_change: bool) -> list[str]:
         """Return what leaves the tolerance, each as a text; ``may_change`` allows other classes within it."""
         found = [f"{self.not_finite} answers are not numbers (an overflow)"] if self.not_finite else []
         for name, value in tolerance.to_dict().items():
             if getattr(self, name) > value:
-                what = {"score": "score before the softmax", "distance": "OOD score"}.get(name, name)
+                before = "sigmoid" if self.labels else "softmax"
+                what = {"score": f"score before the {before}", "distance": "OOD score"}.get(name, name)
                 article = "an" if what.startswith("O") else "a"
                 found.append(
                     f"{article} {what} differs by {getattr(self, name):.3g}, {value:g} is allowed ({self.worst})"
                 )
         if self.changed and not may_change:
-            found.append(f"{self.changed} of {self.images} images get another class")
+            labels = ", ".join(name for name, difference in self.labels.items() if difference["changed"])
+            other = f"other labels ({labels})" if labels else "another class"
+            found.append(f"{self.changed} of {self.images} images get {other}")
         return found
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
-        return {**vars(self), "unread": dict(self.unread)}
+        values = {**vars(self), "unread": dict(self.unread)}
+        if not self.labels:
+            del values["labels"]
+        return values
 
 
-def compare(
-    of: str, names: Sequence[str], expected: Answers, found: Answers, rule: DecisionRule | None = None
-) -> Comparison:
+def compare(of: str, names: Sequence[str], expected: Answers, found: Answers, about: About) -> Comparison:
     """Compare the answers ``found`` with those ``expected`` for the same images, called by ``names``."""
     unread = {names[i]: reason for i, reason in found.unread.items()}
     read = np.array([i for i in range(len(names)) if i not in found.unread], np.int64)
@@ -127,15 +139,32 @@ def compare(
     if not len(finite):
         return Comparison(of, len(read), not_finite=len(read), unread=unread)
     first, second = expected.rows(finite), found.rows(finite)
-    scores = np.abs(first.scores - second.scores).max(axis=1)
+    scores = np.abs(scores_of(first.probabilities, about) - scores_of(second.probabilities, about))
+    worst = int(scores.max(axis=1).argmax())
+    label = f", {about.classes[int(scores[worst].argmax())]}" if about.is_multi_label else ""
     return Comparison(
         of,
         len(read),
         float(np.abs(first.probabilities - second.probabilities).max()),
         float(scores.max()),
         float(np.abs(first.ood_scores - second.ood_scores).max()),
-        int((decide(first.probabilities, rule) != decide(second.probabilities, rule)).sum()),
-        names[int(finite[scores.argmax()])],
+        count_changed(first.probabilities, second.probabilities, about.rule, about.label_thresholds),
+        names[int(finite[worst])] + label,
         len(read) - len(finite),
         unread,
+        _by_label(first.probabilities, second.probabilities, scores, about),
     )
+
+
+def _by_label(
+    first: NDArray[np.float64], second: NDArray[np.float64], scores: NDArray[np.float64], about: About
+) -> dict[str, dict[str, float]]:
+    """Return ``labels`` of a comparison, of probabilities [n, k] and differences of scores [n, k]."""
+    if about.label_thresholds is None:
+        return {}
+    probability, score = np.abs(first - second).max(axis=0), scores.max(axis=0)
+    changed = (about.label_thresholds.decide(first) != about.label_thresholds.decide(second)).sum(axis=0)
+    return {
+        name: {"probability": float(probability[c]), "score": float(score[c]), "changed": int(changed[c])}
+        for c, name in enumerate(about.classes)
+    }

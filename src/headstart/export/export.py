@@ -13,7 +13,7 @@ import numpy as np
 from headstart import __version__
 from headstart.data import Dataset
 from headstart.errors import ImageError, MissingExtraError, ModelError, OptionError, VerifyError, one_line
-from headstart.export.about import FORMAT, LIBRARY, PARITY, About, check_output_folder, hash_files
+from headstart.export.about import FORMAT, LABEL_FORMAT, LIBRARY, PARITY, About, check_output_folder, hash_files
 from headstart.export.answers import Answers
 from headstart.export.formats import ExportOptions, Format, Run, Target, check_options
 from headstart.export.graphs import graph_to_export, reference
@@ -75,9 +75,8 @@ def export_model(
     to, where those are still there. Raises OptionError, MissingExtraError; VerifyError where the export does not answer
     as the model does, or has fewer bits and there are no labelled images to count them on, unless ``force``.
     """
-    model.require_one_label("export")
-    if data is not None:
-        data.require_one_label("the proof of an export")
+    if data is not None and not model.is_multi_label:
+        data.require_one_label("the proof of an export of one class an image")
     options = options or ExportOptions()
     format = find_format(to)
     precision = check_options(format, model, options)
@@ -151,7 +150,7 @@ def _prove_and_record(
         )
     parity = {
         "library_name": LIBRARY,
-        "format": FORMAT,
+        "format": LABEL_FORMAT if about.is_multi_label else FORMAT,
         "version": __version__,
         "about": about.to_dict(),
         "model": {"sha256": model.sha256, "backbone": dict(model.backbone)},

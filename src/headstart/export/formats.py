@@ -64,8 +64,9 @@ class Format:
     the endings of image files that the runtime is known not to read. Without ``refuses_files`` a difference on files
     is a remark, since the format prepares images in another way by its nature. ``language`` is that of ``use``;
     ``one_image``: it answers one image at a time; ``only_forced`` are precisions that are written with ``force`` alone,
-    since here they are not computed as on the device, ``why_fp32`` says why there are none of fewer bits; ``input``
-    describes what it takes, ``front_matter`` comes before the README.
+    since here they are not computed as on the device, ``why_fp32`` says why there are none of fewer bits, and
+    ``why_one_label`` why there are no several labels an image; ``input`` describes what it takes, ``front_matter``
+    comes before the README.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Format:
     one_image: bool = False
     only_forced: tuple[str, ...] = ()
     why_fp32: str = ""
+    why_one_label: str = ""
     language: str = "text"
     input: Callable[[About], str] | None = None
     front_matter: Callable[[About, Model], str] | None = None
@@ -89,6 +91,8 @@ class Format:
 
 def check_options(format: Format, model: Model, options: ExportOptions) -> str:
     """Return the precision of an export. Raises OptionError for what the format, or the model, does not allow."""
+    if model.is_multi_label and format.why_one_label:
+        raise OptionError(f"--to {format.name} is for models of one class an image: {format.why_one_label}.")
     precision = model.precision if options.precision == "auto" else options.precision
     if precision not in format.precisions:
         why = f" ({format.why_fp32})" if format.why_fp32 else ""
@@ -101,6 +105,34 @@ def check_options(format: Format, model: Model, options: ExportOptions) -> str:
         one = "--any-size" if options.any_size else f"--to {format.name}"
         raise OptionError(f"This model takes batches of {model.batch} images only; {one} takes one image.")
     return precision
+
+
+# A program of a README names the labels that hold of ``probabilities``, by the files beside it.
+LABEL_LINES = (
+    'labels = open("labels.txt", encoding="utf-8").read().splitlines()',
+    'thresholds = [float(line) for line in open("thresholds.txt")]',
+    "for label, p, threshold in zip(labels, probabilities, thresholds):",
+    '    print(label, p, "holds" if p >= threshold else "")',
+)
+# The same, by the texts that the model carries.
+ABOUT_LINES = (
+    'for label, p, threshold in zip(about["classes"], probabilities, about["label_thresholds"]["thresholds"]):',
+    LABEL_LINES[-1],
+)
+
+
+def result_lines(about: About) -> list[str]:
+    """Return the lines by which a program prints ``probabilities`` and ``distance``, by the files beside it."""
+    if about.is_multi_label:
+        return [*LABEL_LINES, "print(distance)"]
+    return [LABEL_LINES[0], "print(labels[probabilities.argmax()], probabilities.max(), distance)"]
+
+
+def batch_lines(about: About) -> list[str]:
+    """Return the lines by which a program prints ``probabilities`` and ``distance`` of a batch, by ``about``."""
+    if about.is_multi_label:
+        return ["probabilities, distance = probabilities[0], distance[0]", *ABOUT_LINES, "print(distance)"]
+    return ['print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])']
 
 
 def write_snippet(about: About, folder: Path) -> None:

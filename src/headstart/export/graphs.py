@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from headstart import backbones
+from headstart.backbones.onnx.graph import rename_tensors
 from headstart.backbones.onnx.limits import BATCH
 from headstart.errors import HeadstartError, ModelError, OptionError
 from headstart.export.about import MAX_FILE_BYTES, About
 from headstart.export.answers import Answers
 from headstart.export.formats import Pixels, Run
 from headstart.features.runtime import Compute, Graph, load_graph, run_padded
+from headstart.images.preprocess import Preprocess
 from headstart.model.compose import compose
 from headstart.model.graph_check import check_graph
-from headstart.model.metadata import graph_metadata
+from headstart.model.metadata import graph_metadata, model_api_texts
 from headstart.model.model import Model
 
 ANY_SIZE = (1600, 1200)  # pixels of an image for which a graph that takes any size is checked
@@ -29,13 +32,39 @@ def graph_to_export(model: Model, precision: str) -> bytes:
 
     Raises OptionError where the backbone has no int8 version.
     """
-    metadata = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
+    metadata = metadata_of(model)
     if precision == "int8" and model.precision != "int8":
         return compose(_int8_backbone(model), model.head, model.ood, model.rule, metadata)
     graph = onnx.load_model_from_string(model.graph)
     helper.set_model_props(graph, metadata)
     content: bytes = graph.SerializeToString(deterministic=True)
     return content
+
+
+def metadata_of(model: Model, preprocess: Preprocess | None = None) -> dict[str, str]:
+    """Return what the model folder says as texts by key; ``preprocess`` where images are prepared in another way."""
+    return graph_metadata(
+        model.classes, preprocess or model.preprocess, model.thresholds, model.rule, model.label_thresholds
+    )
+
+
+def for_model_api(content: bytes, model: Model) -> tuple[bytes, Mapping[str, str]]:
+    """Return the graph of an export that Intel's Model API takes, and its metadata.
+
+    Of several labels, Model API takes a sigmoid of the first output itself: that are the scores, ``logits``.
+    """
+    metadata = metadata_of(model)
+    if model.label_thresholds is None:
+        return content, metadata
+    metadata |= model_api_texts(model.classes, model.preprocess, model.label_thresholds)
+    graph = onnx.load_model_from_string(content)
+    rename_tensors(graph.graph, {"logits": "headstart.backbone.logits"})
+    rename_tensors(graph.graph, {"head.scores": "logits"})
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(model.classes)])
+    graph.graph.output.insert(0, logits)
+    helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString(deterministic=True), metadata
 
 
 def _int8_backbone(model: Model) -> backbones.Backbone:

@@ -1,4 +1,7 @@
-"""``labels.txt``: the classes of an export, a line each, in the order of the probabilities."""
+"""``labels.txt``: the classes of an export, a line each, in the order of the probabilities.
+
+Where an image may have several labels, ``thresholds.txt`` has in its lines from which probability on each holds.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from headstart.files import encode, escape_name
 
 
 def write_labels(about: About, folder: Path) -> None:
-    """Write ``labels.txt``."""
+    """Write ``labels.txt`` and, of several labels an image, ``thresholds.txt``."""
     (folder / "labels.txt").write_bytes(encode(labels_text(about)))
+    if about.label_thresholds is not None:
+        numbers = "".join(f"{value!r}\n" for value in about.label_thresholds.thresholds)
+        (folder / "thresholds.txt").write_text(numbers, "utf-8")
 
 
 def labels_text(about: About) -> str:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from headstart.errors import ModelError, untrusted
 from headstart.export.about import PROOF, About
-from headstart.export.answers import Answers
+from headstart.export.answers import Answers, scores_of
 from headstart.export.formats import Run
-from headstart.export.proof_images import encoded_files, low_margin_images
+from headstart.export.proof_images import encoded_files, grids, low_margin_images
 from headstart.export.skews import pixel_skewed_answers, prepared, skewed_answers
 
 EXPECTED = "expected.npz"
@@ -46,12 +46,23 @@ def make_proof_set(run: Run, about: About) -> ProofSet:
     """Draw the images and let the reference ``run`` answer them."""
     files = encoded_files()
     pixels = np.stack([prepared(data, about.preprocess) for data in files.values()])
-    low = low_margin_images(pixels, lambda images: run(images).scores)
-    low = low if len(low) else pixels[:4]  # all images get one class: at least some pixels
+    low = _low_margin(run, about, pixels)
+    low = low if len(low) else pixels[:4]  # all images get one answer: at least some pixels
     keeps_skews = len(about.classes) <= MAX_CLASSES
     skewed = skewed_answers(list(files.values()), about.preprocess, run) if keeps_skews else {}
     low_skewed = pixel_skewed_answers(low, run) if keeps_skews else {}
     return ProofSet(files, run(pixels), skewed, low, run(low), low_skewed)
+
+
+def _low_margin(run: Run, about: About, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def scores(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return scores_of(run(images).probabilities, about)
+
+    if about.label_thresholds is None:
+        return low_margin_images(pixels, scores)
+    limits = scores_of(np.array(about.label_thresholds.thresholds), about)
+    more = grids(about.preprocess.height, about.preprocess.width)  # so that each label is found on both sides
+    return low_margin_images(np.concatenate([pixels, more]), lambda images: scores(images) - limits, len(about.classes))
 
 
 def write_proof_set(proof: ProofSet, folder: Path) -> None:

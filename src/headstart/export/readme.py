@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from headstart.export.about import PARITY, PROOF, About
 from headstart.export.formats import Format
-from headstart.model.card import MAX_CLASSES, escape_markdown
+from headstart.model.card import MAX_CLASSES, escape_markdown, what_it_says
 from headstart.model.model import Model
+
+MODEL_API = ("onnx", "openvino")  # formats that Intel's Model API takes
 
 
 def readme(format: Format, about: About, model: Model) -> str:
     """Write Markdown."""
-    names = [escape_markdown(name) for name in about.classes[:MAX_CLASSES]]
-    if len(about.classes) > MAX_CLASSES:
-        names.append(f"and {len(about.classes) - MAX_CLASSES} more")
     limit = model.thresholds.to_dict()["reject_threshold"]
+    unlike = "unlike all training images" if about.is_multi_label else "none of them"
     rejects = (
-        "No image is rejected." if limit is None else f"An image whose `distance` is above {limit:.6g} is none of them."
+        "No image is rejected." if limit is None else f"An image whose `distance` is above {limit:.6g} is {unlike}."
     )
     return "\n".join(
         [
             f"# An image classifier for {format.name}, exported by Headstart",
             "",
-            f"It distinguishes {len(about.classes)} classes: {', '.join(names)}. {rejects}",
+            f"{what_it_says(model)} {rejects}",
             "",
+            *_thresholds(about),
             f"- Input {_input(about) if format.input is None else format.input(about)}",
             f"- Precision: {about.precision}",
             f"- Backbone: {escape_markdown(model.backbone.get('id', '?'))}, licence "
@@ -44,6 +45,16 @@ def readme(format: Format, about: About, model: Model) -> str:
     )
 
 
+def _thresholds(about: About) -> list[str]:
+    """Say from which probability on labels hold."""
+    if about.label_thresholds is None:
+        return []
+    pairs = [*zip(about.classes, about.label_thresholds.thresholds, strict=True)]
+    texts = [f"{escape_markdown(name)} {value:.4g}" for name, value in pairs[:MAX_CLASSES]]
+    more = ", ..." if len(pairs) > MAX_CLASSES else ""
+    return [f"A label holds from its probability on, of each by itself: {', '.join(texts)}{more}.", ""]
+
+
 def _input(about: About) -> str:
     """Say what an export takes and gives."""
     size = (about.preprocess.height, about.preprocess.width)
@@ -51,5 +62,8 @@ def _input(about: About) -> str:
     batch = "batch" if about.batch is None else about.batch
     if not about.any_size:
         taken = f"RGB, uint8, `[{batch}, {size[0]}, {size[1]}, 3]`"
-    outputs = f"`probabilities` `[{batch}, classes]`, and the OOD score, `distance` `[{batch}]`, 0 to 1"
+    columns = "labels" if about.is_multi_label else "classes"
+    outputs = f"`probabilities` `[{batch}, {columns}]`, and the OOD score, `distance` `[{batch}]`, 0 to 1"
+    if about.is_multi_label and about.to in MODEL_API:
+        outputs += "; `logits` are the scores before the sigmoid, which Intel's Model API takes"
     return f"`pixels`: {taken}\n- Outputs: {outputs}"

@@ -16,7 +16,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from headstart.export.answers import Answers
+from headstart.export.about import About
+from headstart.export.answers import LEAST, Answers, scores_of
 from headstart.images.decoding import decode
 from headstart.images.preprocess import FILTERS, Preprocess
 from headstart.images.standalone import TURNS, to_rgb
@@ -126,18 +127,20 @@ def _fast(data: bytes, preprocess: Preprocess) -> Pixels:
     return preprocess(pixels.transpose(TURNS[turn]) if turn in TURNS else pixels)
 
 
-def name_skew(expected: Answers, found: Answers, skewed: Mapping[str, Answers]) -> str | None:
+def name_skew(expected: Answers, found: Answers, skewed: Mapping[str, Answers], about: About) -> str | None:
     """Return the name of what explains the answers ``found`` best, with how much of the difference; None if nothing.
 
     All are for the same images, and finite.
     """
-    right = _away(expected, found)
+    right = _away(expected, found, about)
     if not len(expected.ood_scores) or right < 1e-3:  # nothing to explain
         return None
     swapped = _order(expected, found)
-    candidates = {name: _away(answers, found) for name, answers in skewed.items()}
+    candidates = {name: _away(answers, found, about) for name, answers in skewed.items()}
     if swapped is not None:
-        candidates["the labels are in another order"] = _away(swapped, found)
+        candidates["the labels are in another order"] = _away(swapped, found, about)
+    if about.is_multi_label:
+        candidates["a softmax is taken where a sigmoid is right"] = _away(_softmax(expected), found, about)
     if not candidates:
         return None
     name = min(candidates, key=candidates.__getitem__)
@@ -146,9 +149,16 @@ def name_skew(expected: Answers, found: Answers, skewed: Mapping[str, Answers]) 
     return f"it looks as if {name}: that explains {1 - candidates[name] / right:.0%} of the difference"
 
 
-def _away(first: Answers, second: Answers) -> float:
+def _softmax(answers: Answers) -> Answers:
+    """Return the answers of a model of several labels as they are where their scores pass through a softmax."""
+    odds = answers.probabilities / np.maximum(1 - answers.probabilities, LEAST)
+    return Answers(odds / odds.sum(axis=1, keepdims=True), answers.ood_scores)
+
+
+def _away(first: Answers, second: Answers, about: About) -> float:
     """Return the mean difference of the scores, each image counting at most ``MOST``."""
-    difference = np.abs(first.scores - second.scores).max(axis=1, initial=0)
+    scores = (scores_of(answers.probabilities, about) for answers in (first, second))
+    difference = np.abs(np.subtract(*scores)).max(axis=1, initial=0)
     return float(np.minimum(difference, MOST).mean()) if len(difference) else 0.0
 
 

@@ -1,4 +1,4 @@
-"""``--to coreml``: a package for Apple's devices, which takes an image and gives a label.
+"""``--to coreml``: a package for Apple's devices, which takes an image and gives a label, or each of several labels.
 
 Core ML runs on Apple's systems alone. Elsewhere the arithmetic of the saved package is proven (``answer_coreml.py``),
 and a script for a Mac goes with the export.
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from headstart.errors import ModelError
 from headstart.export.about import About
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.formats import LABEL_LINES, ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.graphs import metadata_of
 from headstart.export.labels import as_lines, write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
 from headstart.files import encode, json_text, to_json
-from headstart.model.metadata import KEY, graph_metadata
+from headstart.model.metadata import KEY
 from headstart.model.model import Model
 
 FILE = "model.mlpackage"
@@ -29,10 +30,11 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
     install(TOOLCHAIN, allowed=options.install)
     texts = {
         "labels": as_lines(about.classes),
+        "is_multi_label": about.is_multi_label,
         "precision": about.precision,
-        "description": "An image classifier fitted with Headstart: classLabel, classLabel_probs, and distance, the OOD "
-        "score. Images must be cropped and resized as preprocess.py does it.",
-        "metadata": {KEY: graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)[KEY]},
+        "description": f"An image classifier fitted with Headstart: {_outputs(about)}, and distance, the OOD score. "
+        "Images must be cropped and resized as preprocess.py does it.",
+        "metadata": {KEY: metadata_of(model)[KEY], "labels": json_text(as_lines(about.classes))},
     }
     with tempfile.TemporaryDirectory() as temporary:
         source, description = Path(temporary) / "model.onnx", Path(temporary) / "about.json"
@@ -42,6 +44,13 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
     write_labels(about, folder)
     (folder / SCRIPT).write_bytes((resources.files("headstart.export") / "toolchains" / SCRIPT).read_bytes())
     write_snippet(about, folder)
+
+
+def _outputs(about: About) -> str:
+    """Name the outputs of a package, but for ``distance``."""
+    if about.is_multi_label:  # Core ML's classifiers give one class an image
+        return "probabilities, of each of the labels by itself"
+    return "classLabel, classLabel_probs"
 
 
 def load(folder: Path, about: About) -> Target:
@@ -54,8 +63,11 @@ def load(folder: Path, about: About) -> Target:
     return snippet_target(folder, about, runtime, TOOLCHAIN.version("coremltools"), worker, worker.close)
 
 
-def use(about: About) -> str:  # noqa: ARG001
+def use(about: About) -> str:
     """Return how it is used, on a Mac."""
+    result = ['print(result["classLabel"], result["classLabel_probs"], result["distance"])']
+    if about.is_multi_label:
+        result = ['probabilities = result["probabilities"].reshape(-1)', *LABEL_LINES, 'print(result["distance"])']
     return "\n".join(
         [
             "import coremltools",
@@ -64,7 +76,7 @@ def use(about: About) -> str:  # noqa: ARG001
             "",
             f'model = coremltools.models.MLModel("{FILE}")',
             'result = model.predict({"pixels": Image.fromarray(preprocess("new.jpg"))})',
-            'print(result["classLabel"], result["classLabel_probs"], result["distance"])',
+            *result,
         ]
     )
 

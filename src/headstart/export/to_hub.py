@@ -23,11 +23,10 @@ from headstart.errors import ModelError, OptionError, one_line, untrusted
 from headstart.export.about import MAX_FILE_BYTES, MAX_JSON_BYTES, About
 from headstart.export.answers import Answers
 from headstart.export.formats import ExportOptions, Format, Pixels, Target
-from headstart.export.graphs import read_onnx
+from headstart.export.graphs import metadata_of, read_onnx
 from headstart.features.runtime import onnxruntime_version
 from headstart.files import read_json, to_json
 from headstart.machine import import_onnxruntime
-from headstart.model.metadata import graph_metadata
 from headstart.model.model import Model
 
 GRAPH = "onnx/model.onnx"
@@ -40,8 +39,7 @@ MODEL_TYPE, ARCHITECTURE = "mobilenet_v2", "MobileNetV2ForImageClassification"
 def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
     """Write the graph and the two descriptions. Raises OptionError for preparation that the Hub's words cannot say."""
     (folder / "onnx").mkdir()
-    texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
-    (folder / GRAPH).write_bytes(with_logits(graph, texts))
+    (folder / GRAPH).write_bytes(with_logits(graph, metadata_of(model)))
     labels = {str(i): name for i, name in enumerate(model.classes)}
     config = {
         "model_type": MODEL_TYPE,
@@ -241,6 +239,8 @@ HUB = Format(
     ),
     one_image=True,
     refuses_files=False,
+    why_one_label="transformers.js takes a softmax of the scores of every image classifier, so that probabilities of "
+    "several labels would be wrong; --to web has a page that answers in the browser",
     language="js",
     input=describe_input,
     front_matter=front_matter,

@@ -8,7 +8,7 @@ from pathlib import Path
 from headstart import __version__
 from headstart.errors import ModelError
 from headstart.export.about import MAX_FILE_BYTES, About
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.formats import ExportOptions, Format, Target, result_lines, snippet_target, write_snippet
 from headstart.export.labels import as_lines, write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
 from headstart.files import to_json
@@ -21,17 +21,19 @@ TENSORS = {
     "probabilities": "The calibrated probability of each class.",
     "distance": "The OOD score, 0 to 1: how unlike the training images the image is.",
 }
+LABELS = "The calibrated probability of each label by itself; a label holds from its number in thresholds.txt on."
 
 
 def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
     """Write ``model.tflite`` and ``preprocess.py``. Raises OptionError, ModelError."""
     install(TOOLCHAIN, allowed=options.install)
+    columns = "labels" if about.is_multi_label else "classes"
     texts = {
         "name": "Image classifier",
-        "description": f"An image classifier fitted with Headstart; its classes: {', '.join(as_lines(about.classes))}.",
+        "description": f"An image classifier fitted with Headstart; {columns}: {', '.join(as_lines(about.classes))}.",
         "version": __version__,
         "labels": as_lines(about.classes),
-        "tensors": TENSORS,
+        "tensors": TENSORS | ({"probabilities": LABELS} if about.is_multi_label else {}),
     }
     with tempfile.TemporaryDirectory() as temporary:
         source, description = Path(temporary) / "model.onnx", Path(temporary) / "about.json"
@@ -51,7 +53,7 @@ def load(folder: Path, about: About) -> Target:
     return snippet_target(folder, about, "ai-edge-litert", TOOLCHAIN.version("ai-edge-litert"), worker, worker.close)
 
 
-def use(about: About) -> str:  # noqa: ARG001
+def use(about: About) -> str:
     """Return the program of the README."""
     return "\n".join(
         [
@@ -63,8 +65,7 @@ def use(about: About) -> str:  # noqa: ARG001
             "interpreter.allocate_tensors()",
             'result = interpreter.get_signature_runner()(pixels=preprocess("new.jpg")[numpy.newaxis])',
             'probabilities, distance = result["probabilities"][0], result["distance"].reshape(-1)[0]',
-            'labels = open("labels.txt", encoding="utf-8").read().splitlines()',
-            "print(labels[probabilities.argmax()], probabilities.max(), distance)",
+            *result_lines(about),
         ]
     )
 

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from headstart.export.about import About
 from headstart.export.any_size import with_any_size
-from headstart.export.formats import ExportOptions, Format, Target, prepare_lines, snippet_target, write_snippet
-from headstart.export.graphs import read_onnx, runner
+from headstart.export.formats import (
+    ExportOptions,
+    Format,
+    Target,
+    batch_lines,
+    prepare_lines,
+    snippet_target,
+    write_snippet,
+)
+from headstart.export.graphs import for_model_api, read_onnx, runner
 from headstart.features.runtime import Compute, load_graph, onnxruntime_version
 from headstart.model.model import Model
 
@@ -16,6 +24,7 @@ FILE = "model.onnx"
 
 def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:  # noqa: ARG001
     """Write ``model.onnx`` and ``preprocess.py``."""
+    graph, _ = for_model_api(graph, model)
     (folder / FILE).write_bytes(with_any_size(graph, about.preprocess) if about.any_size else graph)
     write_snippet(about, folder)
 
@@ -40,7 +49,7 @@ def use(about: About) -> str:
             'about = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])',
             prepare[1],
             'probabilities, distance = session.run(["probabilities", "distance"], {"pixels": pixels})',
-            'print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])',
+            *batch_lines(about),
         ]
     )
 

@@ -8,10 +8,18 @@ from pathlib import Path
 from headstart.errors import missing_extra
 from headstart.export.about import About
 from headstart.export.any_size import with_any_size
-from headstart.export.formats import ExportOptions, Format, Target, prepare_lines, snippet_target, write_snippet
-from headstart.export.graphs import runner
+from headstart.export.formats import (
+    ExportOptions,
+    Format,
+    Target,
+    batch_lines,
+    prepare_lines,
+    snippet_target,
+    write_snippet,
+)
+from headstart.export.graphs import for_model_api, runner
 from headstart.features.runtime import Compute, load_graph
-from headstart.model.metadata import KEY, graph_metadata, model_info
+from headstart.model.metadata import KEY, model_info
 from headstart.model.model import Model
 
 FILE = "model.xml"
@@ -22,8 +30,8 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
     _check_installed()
     import openvino
 
+    graph, texts = for_model_api(graph, model)
     network = openvino.Core().read_model(with_any_size(graph, about.preprocess) if about.any_size else graph)
-    texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
     for name, value in model_info(texts).items():  # read_model keeps no metadata of an ONNX file
         network.set_rt_info(value, ["model_info", name])
     network.set_rt_info(texts[KEY], [KEY])
@@ -59,7 +67,7 @@ def use(about: About) -> str:
             prepare[1],
             "result = network([pixels])",
             'probabilities, distance = result["probabilities"], result["distance"]',
-            'print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])',
+            *batch_lines(about),
         ]
     )
 

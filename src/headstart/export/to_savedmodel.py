@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headstart.errors import ModelError
 from headstart.export.about import About
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.formats import ExportOptions, Format, Target, result_lines, snippet_target, write_snippet
 from headstart.export.labels import write_labels
 from headstart.export.toolchain import Toolchain, Worker, install, run_program
 from headstart.model.model import Model
@@ -35,7 +35,7 @@ def load(folder: Path, about: About) -> Target:
     return snippet_target(folder, about, "tensorflow", TOOLCHAIN.version("tensorflow"), worker, worker.close)
 
 
-def use(about: About) -> str:  # noqa: ARG001
+def use(about: About) -> str:
     """Return the program of the README."""
     return "\n".join(
         [
@@ -46,8 +46,7 @@ def use(about: About) -> str:  # noqa: ARG001
             'pixels = tensorflow.constant(preprocess("new.jpg")[numpy.newaxis])  # one image at a time',
             'result = model.signatures["serving_default"](pixels=pixels)',
             'probabilities, distance = result["probabilities"][0].numpy(), float(result["distance"][0])',
-            'labels = open("labels.txt", encoding="utf-8").read().splitlines()',
-            "print(labels[probabilities.argmax()], probabilities.max(), distance)",
+            *result_lines(about),
         ]
     )
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from headstart.backbones.onnx.limits import BATCH, MAX_LIVE_BYTES, MAX_MULTIPLY_ADDS
 from headstart.errors import HeadstartError, ModelError, OptionError, missing_extra, one_line, untrusted
 from headstart.export.about import MAX_FILE_BYTES, About
-from headstart.export.formats import ExportOptions, Format, Target, snippet_target, write_snippet
-from headstart.export.graphs import runner
+from headstart.export.formats import ABOUT_LINES, ExportOptions, Format, Target, snippet_target, write_snippet
+from headstart.export.graphs import metadata_of, runner
 from headstart.export.labels import labels_text
 from headstart.export.torch_archive import checked_archive
 from headstart.features.runtime import Graph, Images, RuntimeInfo
-from headstart.model.metadata import KEY, graph_metadata
+from headstart.model.metadata import KEY
 from headstart.model.model import Model
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def write(graph: bytes, about: About, model: Model, options: ExportOptions, fold
         for key in set(node.meta) - {"val"}:
             del node.meta[key]
     program.example_inputs = None  # they would be a pickle
-    texts = graph_metadata(model.classes, model.preprocess, model.thresholds, model.rule)
+    texts = metadata_of(model)
     stream = io.BytesIO()
     torch.export.save(program, stream, extra_files={LABELS: labels_text(about), ABOUT: texts[KEY]})
     (folder / FILE).write_bytes(stream.getvalue())
@@ -142,8 +142,11 @@ def _graph(network: torch.nn.Module) -> Graph:
     return Graph(RuntimeInfo("torch", metadata.version("torch"), "fp32"), outputs, 1, call)
 
 
-def use(about: About) -> str:  # noqa: ARG001
+def use(about: About) -> str:
     """Return the program of the README."""
+    result = ['print(about["classes"][int(probabilities.argmax())], float(probabilities.max()), distance)']
+    if about.is_multi_label:
+        result = ["probabilities = probabilities.tolist()", *ABOUT_LINES, "print(distance)"]
     return "\n".join(
         [
             "import json, torch",
@@ -154,7 +157,7 @@ def use(about: About) -> str:  # noqa: ARG001
             f'about = json.loads(texts["{ABOUT}"])',
             'result = network(torch.from_numpy(preprocess("new.jpg")).unsqueeze(0))',
             'probabilities, distance = result["probabilities"][0], float(result["distance"][0])',
-            'print(about["classes"][int(probabilities.argmax())], float(probabilities.max()), distance)',
+            *result,
         ]
     )
 

@@ -17,9 +17,9 @@ from headstart.export.about import About
 from headstart.export.answers import Answers
 from headstart.export.browser import Browser
 from headstart.export.formats import ExportOptions, Format, Pixels, Target
-from headstart.export.graphs import read_onnx
+from headstart.export.graphs import metadata_of, read_onnx
 from headstart.export.web_runtime import FILES, MAX_BYTES, VERSION, is_runtime_file, runtime_files
-from headstart.model.metadata import KEY, graph_metadata
+from headstart.model.metadata import KEY
 from headstart.model.model import Model
 
 PAGE = ("index.html", "style.css", "icon.svg", "manifest.webmanifest", "app.js", "model.js", "preprocess.js", "sw.js")
@@ -32,7 +32,7 @@ BATCH = 32  # images that are sent to the browser at a time
 def write(graph: bytes, about: About, model: Model, options: ExportOptions, folder: Path) -> None:
     """Write the page, the runtime, the model and its description. Raises OptionError, DownloadError."""
     files = runtime_files(options.runtime_folder)
-    texts = graph_metadata(model.classes, about.preprocess, model.thresholds, model.rule)
+    texts = metadata_of(model, about.preprocess)
     files |= {ABOUT: texts[KEY].encode("utf-8"), MODEL: graph}
     files |= _page(hashlib.sha256(b"".join(files.values())).hexdigest())
     for name, data in files.items():
@@ -69,8 +69,11 @@ def load(folder: Path, about: About) -> Target:
         for name, data in expected.items()
         if _read(folder, name) != data
     ]
-    if json.loads(description)["preprocess"] != about.preprocess.to_dict():
+    said = json.loads(description)
+    if said["preprocess"] != about.preprocess.to_dict():
         problems.append(f"{ABOUT} prepares images in another way than the export was made with")
+    if said.get("label_thresholds") != about.to_dict().get("label_thresholds"):
+        problems.append(f"{ABOUT} decides by other thresholds than the export was made with")
     browser = Browser(files, "verify.html")
     answer = partial(_answer, browser, len(about.classes))
 

@@ -64,17 +64,21 @@ def feature_maps(
 
 
 def class_activation(
-    head: Head, image_maps: Mapping[str, Map], positive: int, negative: int
+    head: Head, image_maps: Mapping[str, Map], positive: int, negative: int | None
 ) -> tuple[NDArray[np.float64], float]:
     """Return the contribution of each location to the log-odds of class ``positive`` over ``negative``, and the bias.
 
+    Of a label that an image may have beside others ``negative`` is None: its log-odds are those of having it or not.
     ``image_maps`` holds a map [h, w, channels] for each tap of the head. The contributions have the size [h, w] of the
     finest map; those of a coarser map are spread evenly over the finer locations that it covers. All contributions
     and the bias add up to the log-odds.
     """
     height, width = (max(image_maps[tap].shape[axis] for tap in head.taps) for axis in (0, 1))
     activation = np.zeros((height, width))
-    weights = (head.weights[:, positive].astype(np.float64) - head.weights[:, negative]) / head.temperature
+    weights, bias = head.weights[:, positive].astype(np.float64), float(head.bias[positive])
+    if negative is not None:
+        weights, bias = weights - head.weights[:, negative], bias - float(head.bias[negative])
+    weights = weights / head.temperature
     start = 0
     for tap in head.taps:
         feature_map = image_maps[tap].astype(np.float64)
@@ -82,7 +86,7 @@ def class_activation(
         contributions = feature_map @ weights[start : start + channels] / (h * w)
         activation += _overlaps(height, h) @ contributions @ _overlaps(width, w).T
         start += channels
-    return activation, float((float(head.bias[positive]) - float(head.bias[negative])) / head.temperature)
+    return activation, bias / head.temperature
 
 
 def _overlaps(fine: int, coarse: int) -> NDArray[np.float64]:

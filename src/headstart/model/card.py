@@ -70,15 +70,7 @@ def _is_inert(line: str, i: int) -> bool:
 
 def model_card(model: Model) -> str:
     """Write Markdown: which classes the model knows, how accurate it is, where it comes from, how to use it."""
-    names = [escape_markdown(name) for name in model.classes[:MAX_CLASSES]]
-    if len(model.classes) > MAX_CLASSES:
-        names.append(f"and {len(model.classes) - MAX_CLASSES} more")
     height, width = model.preprocess.height, model.preprocess.width
-    what = (
-        f"It says which of {len(model.classes)} labels an image has, any number or none: {', '.join(names)}."
-        if model.is_multi_label
-        else f"It distinguishes {len(model.classes)} classes: {', '.join(names)}."
-    )
     quality = (
         _label_quality(model)
         if model.is_multi_label
@@ -91,7 +83,7 @@ def model_card(model: Model) -> str:
     lines = [
         "# An image classifier made with Headstart",
         "",
-        what,
+        what_it_says(model),
         *_origin(model.run),
         "",
         "## Accuracy",
@@ -124,6 +116,16 @@ def model_card(model: Model) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def what_it_says(model: Model) -> str:
+    """Return what a model tells apart, as a sentence with the names of its classes or labels."""
+    names = [escape_markdown(name) for name in model.classes[:MAX_CLASSES]]
+    if len(model.classes) > MAX_CLASSES:
+        names.append(f"and {len(model.classes) - MAX_CLASSES} more")
+    if model.is_multi_label:
+        return f"It says which of {len(model.classes)} labels an image has, any number or none: {', '.join(names)}."
+    return f"It distinguishes {len(model.classes)} classes: {', '.join(names)}."
 
 
 def _origin(run: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -20,6 +20,7 @@ from headstart.files import add_file, escape_file_name
 from headstart.images.decoding import decode_with_size
 from headstart.model.cam import class_activation
 from headstart.model.compose import head_taps
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
 
@@ -39,7 +40,6 @@ class Explainer:
     @classmethod
     def of(cls, model: Model) -> Explainer:
         """Load the maps of a model. Raises OptionError where its scores are not sums over locations."""
-        model.require_one_label("a class activation map")
         if model.head.hidden_layer is not None:
             raise OptionError(
                 "This model has no class activation maps: its head is not linear, so its scores are not sums over "
@@ -76,37 +76,63 @@ class Explainer:
 
         ``pixels`` [n, height, width, 3] are preprocessed; ``positive`` and ``negative`` [n] are classes.
         """
+        for i, image_maps in enumerate(self._maps(pixels)):
+            yield class_activation(self.model.head, image_maps, int(positive[i]), int(negative[i]))
+
+    def label_activations(
+        self, pixels: NDArray[np.uint8], labels: Sequence[Sequence[int]]
+    ) -> Iterator[list[NDArray[np.float64]]]:
+        """Yield for each image the contributions [h, w] to the log-odds of each of its ``labels``.
+
+        ``pixels`` [n, height, width, 3] are preprocessed.
+        """
+        for chosen, image_maps in zip(labels, self._maps(pixels), strict=True):
+            yield [class_activation(self.model.head, image_maps, label, None)[0] for label in chosen]
+
+    def _maps(self, pixels: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Yield for each image the map [h, w, channels] of each tap."""
         head = self.model.head
         for start in range(0, len(pixels), BATCH):
             outputs = run_padded(self.graph, pixels[start : start + BATCH], self.model.batch)
             for row in range(min(BATCH, len(pixels) - start)):
                 values = (outputs[source.tensor][row] for source in self.maps)
-                image_maps = {
+                yield {
                     tap: np.asarray(value if source.channels_last else value.transpose(1, 2, 0), np.float32)
                     for tap, source, value in zip(head.taps, self.maps, values, strict=True)
                 }
-                i = start + row
-                yield class_activation(head, image_maps, int(positive[i]), int(negative[i]))
 
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> int:
         """Write, for each image of ``predictions``, the image and its class activation map; return how many.
 
         ``dataset`` is what they are predictions for. A map tells which places speak for the predicted class (blue) and
-        which for the next probable one (orange). Files have the names of the images; none is overwritten. Raises
-        OSError.
+        which for the next probable one (orange). Of several labels there is a map for each that holds, in a folder of
+        its name: which places speak for it (blue) and against it (orange); an image without a label has none. Files
+        have the names of the images; none is overwritten. Raises OSError.
         """
         for start in range(0, len(predictions), BATCH):  # so many decoded images are held
             places = range(start, min(start + BATCH, len(predictions)))
             pixels = np.stack([self._pixels(dataset, int(predictions.rows[i])) for i in places])
-            pairs = np.array([predictions.ranking(i)[:2] for i in places])
-            for i, image, (activation, _) in zip(
-                places, pixels, self.activations(pixels, pairs[:, 0], pairs[:, 1]), strict=True
-            ):
+            for i, image, (below, activation) in self._activations_of(pixels, predictions, places):
                 stream = io.BytesIO()
                 side_by_side(image, activation).save(stream, "JPEG", quality=90)
                 name = escape_file_name(PurePath(predictions.paths[i]).stem)
-                add_file(folder, f"{name}.jpg", stream.getvalue())
+                add_file(folder / below, f"{name}.jpg", stream.getvalue())
         return len(predictions)
+
+    def _activations_of(
+        self, pixels: NDArray[np.uint8], predictions: Predictions, places: Sequence[int]
+    ) -> Iterator[tuple[int, NDArray[np.uint8], tuple[str, NDArray[np.float64]]]]:
+        """Yield the place of an image, its pixels, and below which folder its map is written, with the map."""
+        if not isinstance(predictions, MultiLabelPredictions):
+            pairs = np.array([predictions.ranking(i)[:2] for i in places])
+            activations = self.activations(pixels, pairs[:, 0], pairs[:, 1])
+            for i, image, (activation, _) in zip(places, pixels, activations, strict=True):
+                yield i, image, ("", activation)
+            return
+        labels = [predictions.holding(i) for i in places]
+        for i, image, chosen, maps in zip(places, pixels, labels, self.label_activations(pixels, labels), strict=True):
+            for label, activation in zip(chosen, maps, strict=True):
+                yield i, image, (escape_file_name(predictions.classes[label]), activation)
 
     def _pixels(self, dataset: Dataset, row: int) -> NDArray[np.uint8]:
         preprocess = self.model.preprocess

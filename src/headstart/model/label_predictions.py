@@ -81,11 +81,25 @@ class MultiLabelPredictions(Predictions):
         """Return the labels of image ``i``, most probable first."""
         return [int(c) for c in self.probabilities[i].argsort(kind="stable")[::-1]]
 
-    def names(self, i: int) -> list[str]:
-        """Return the labels that are said to hold of image ``i``, most probable first."""
+    def holding(self, i: int) -> list[int]:
+        """Return which labels are said to hold of image ``i``, as places in ``classes``, most probable first."""
         assert self.label_thresholds is not None
         holds = self.label_thresholds.decide(self.probabilities[i])  # of one image: ``decisions`` are those of all
-        return [self.classes[c] for c in self.ranking(i) if holds[c]]
+        return [c for c in self.ranking(i) if holds[c]]
+
+    def names(self, i: int) -> list[str]:
+        """Return the labels that are said to hold of image ``i``, most probable first."""
+        return [self.classes[c] for c in self.holding(i)]
+
+    def further(self, i: int) -> list[str]:
+        """Return the labels that image ``i`` could have besides those that are said to hold, most probable first.
+
+        A label of which nothing can be promised is in every prediction set, and not among them.
+        """
+        if self.thresholds is None:
+            return []
+        least, names = dict(zip(self.classes, self.thresholds.set_thresholds, strict=True)), self.names(i)
+        return [name for name in self.prediction_set(i) or [] if least[name] > 0 and name not in names]
 
     def prediction_set(self, i: int) -> list[str] | None:
         """Return the labels in the prediction set of image ``i``, most probable first; None without thresholds."""

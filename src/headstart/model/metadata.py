@@ -43,14 +43,27 @@ def graph_metadata(
         own["decision"] = rule.to_dict()
     if label_thresholds is not None:
         own |= {"problem_type": MULTI_LABEL, "label_thresholds": label_thresholds.to_dict()}
+        return {KEY: json_text(own)}
+    return {KEY: json_text(own), **model_api_texts(classes, preprocess)}
+
+
+def model_api_texts(
+    classes: Sequence[str], preprocess: Preprocess, label_thresholds: LabelThresholds | None = None
+) -> dict[str, str]:
+    """Return the texts by key that Intel's Model API reads.
+
+    Of several labels its first output must be the scores before the sigmoid, which Model API takes itself. It knows one
+    threshold for all labels: the lowest, above which are all that hold.
+    """
     info = {
         "model_type": "Classification",
         "labels": " ".join(labels_without_blanks(classes)),
         "resize_type": RESIZE_TYPES[preprocess.resize],
         "output_raw_scores": "True",
-        **({} if label_thresholds is None else {"multilabel": "True"}),
     }
-    return {KEY: json_text(own), **{MODEL_INFO + name: value for name, value in info.items()}}
+    if label_thresholds is not None:
+        info |= {"multilabel": "True", "confidence_threshold": f"{min(label_thresholds.thresholds):.9g}"}
+    return {MODEL_INFO + name: value for name, value in info.items()}
 
 
 def labels_without_blanks(classes: Sequence[str]) -> list[str]:

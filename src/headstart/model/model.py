@@ -115,10 +115,7 @@ class Model:
 
     def count_changed(self, first: NDArray[np.floating], second: NDArray[np.floating]) -> int:
         """Return of how many images two sets of probabilities [n, k] give other classes or labels."""
-        if self.label_thresholds is None:
-            return int((self.decide(first) != self.decide(second)).sum())
-        changed = self.label_thresholds.decide(first) != self.label_thresholds.decide(second)
-        return int(changed.any(axis=1).sum())
+        return count_changed(first, second, self.rule, self.label_thresholds)
 
     def is_training_image(self, content_hashes: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Return which images [n] with these SHA-256 [n, 32] the model was trained on, as far as it knows."""
@@ -143,6 +140,18 @@ class Model:
         return Backbone(
             "model", self.graph, self.sha256, self.preprocess, taps, "", "", batch=self.batch, precision=self.precision
         )
+
+
+def count_changed(
+    first: NDArray[np.floating],
+    second: NDArray[np.floating],
+    rule: DecisionRule | None,
+    label_thresholds: LabelThresholds | None,
+) -> int:
+    """Return of how many images two sets of probabilities [n, k] give other classes, or any other label."""
+    if label_thresholds is None:
+        return int((decide(first, rule) != decide(second, rule)).sum())
+    return int((label_thresholds.decide(first) != label_thresholds.decide(second)).any(axis=1).sum())
 
 
 def _read_accuracy(value: Mapping[str, Any]) -> Accuracy:

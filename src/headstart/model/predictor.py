@@ -141,22 +141,16 @@ class Predictor:
             hashes=hashes,
             progress=progress,
         )
-        values = np.asarray(features.values["probabilities"], np.float64).reshape(-1, len(model.classes))
-        items = [dataset.items[i] for i in features.index]
-        predictions = Predictions(
-            model.classes,
-            tuple(item.path for item in items),
+        predictions = predictions_of(
+            model,
+            tuple(dataset.items[i].path for i in features.index),
             features.index,
-            values if model.is_multi_label else values / values.sum(axis=1, keepdims=True),
-            quarantined=(*dataset.quarantined, *features.quarantined),
-            thresholds=model.thresholds if model.thresholds.is_measured else None,
-            ood_scores=np.asarray(features.values["distance"], np.float64).reshape(-1),
-            notes=(*features.notes, *self._unmeasured_notes),
-            rule=model.rule,
+            np.asarray(features.values["probabilities"], np.float64).reshape(-1, len(model.classes)),
+            np.asarray(features.values["distance"], np.float64).reshape(-1),
         )
-        if model.is_multi_label:
-            predictions = MultiLabelPredictions(**vars(predictions), label_thresholds=model.label_thresholds)
-        return predictions, features
+        quarantined = (*dataset.quarantined, *features.quarantined)
+        notes = (*features.notes, *self._unmeasured_notes)
+        return replace(predictions, quarantined=quarantined, notes=notes), features
 
     @property
     def _unmeasured_notes(self) -> tuple[str, ...]:
@@ -209,6 +203,30 @@ class Predictor:
     def verify(self) -> Verification:
         """Replay the golden sample on this machine. Raises VerifyError on a difference beyond the tolerance."""
         return verify(self.model, self.compute_of_model.resolve())
+
+
+def predictions_of(
+    model: Model,
+    paths: tuple[str, ...],
+    rows: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    ood_scores: NDArray[np.float64],
+) -> Predictions:
+    """Return what the outputs of a model mean: its ``probabilities`` [n, k] and ``ood_scores`` [n] for n images."""
+    if not model.is_multi_label:
+        probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    predictions = Predictions(
+        model.classes,
+        paths,
+        rows,
+        probabilities,
+        thresholds=model.thresholds if model.thresholds.is_measured else None,
+        ood_scores=ood_scores,
+        rule=model.rule,
+    )
+    if not model.is_multi_label:
+        return predictions
+    return MultiLabelPredictions(**vars(predictions), label_thresholds=model.label_thresholds)
 
 
 def _part_ends(count: int, smallest: int) -> Iterator[int]:

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.prediction_rows import best_classes
 from headstart.serve.engine import Activation, Answer, Engine
 
 TOP = 5  # classes in an answer, as the Hugging Face task has it
 
 
-def scores(answer: Answer, top: int) -> list[dict[str, Any]]:
-    """Return the ``top`` classes with their probabilities: the predicted one, then the most probable."""
-    return [{"label": label, "score": score} for label, score in best_classes(answer.predictions, 0, top)]
+def scores(answer: Answer, top: int | None) -> list[dict[str, Any]]:
+    """Return the ``top`` classes with their probabilities: the predicted one, then the most probable.
+
+    Of several labels an image all are given by default, each with the probability from which on it holds.
+    """
+    predictions = answer.predictions
+    if isinstance(predictions, MultiLabelPredictions):
+        assert predictions.label_thresholds is not None
+        thresholds, holds = predictions.label_thresholds.thresholds, predictions.decisions[0]
+        return [
+            {
+                "label": predictions.classes[c],
+                "score": float(predictions.probabilities[0, c]),
+                "threshold": thresholds[c],
+                "holds": bool(holds[c]),
+            }
+            for c in predictions.ranking(0)[:top]
+        ]
+    return [{"label": label, "score": score} for label, score in best_classes(predictions, 0, top or TOP)]
 
 
 def full(answer: Answer, engine: Engine, top: int | None, explain: bool) -> dict[str, Any]:
@@ -28,9 +45,11 @@ def full(answer: Answer, engine: Engine, top: int | None, explain: bool) -> dict
         "coverage": thresholds.coverage,
         "model": engine.model.sha256,
     }
-    if explain:
-        values["activation"] = None if answer.activation is None else _activation(answer.activation, engine)
-    return values
+    activations = [_activation(activation, engine) for activation in answer.activations]
+    if isinstance(predictions, MultiLabelPredictions):
+        values |= {"labels": predictions.names(0), "could_have": predictions.further(0)}
+        return values | {"activations": activations} if explain else values
+    return values | {"activation": activations[0] if activations else None} if explain else values
 
 
 def _activation(activation: Activation, engine: Engine) -> dict[str, Any]:
@@ -38,5 +57,5 @@ def _activation(activation: Activation, engine: Engine) -> dict[str, Any]:
         "box": list(activation.box),
         "values": activation.values.tolist(),
         "positive": engine.model.classes[activation.positive],
-        "negative": engine.model.classes[activation.negative],
+        "negative": None if activation.negative is None else engine.model.classes[activation.negative],
     }

@@ -63,7 +63,7 @@ def _predict() -> dict[str, Any]:
     number = {"type": "integer", "minimum": 1}
     switch = {"type": "string", "enum": ["0", "1"]}
     parameters = {
-        "top_k": (number, "How many classes to name: 5, or all with full=1."),
+        "top_k": (number, "How many classes to name: 5, or all with full=1; of several labels an image all."),
         "full": (switch, "1: also the prediction set, none of these, the OOD score, and the SHA-256 of the model."),
         "explain": (switch, "1, with full=1: also where the model looked."),
     }
@@ -73,7 +73,7 @@ def _predict() -> dict[str, Any]:
         "required": ["inputs"],
     }
     return {
-        "summary": "Predict the class of an image, or of each image of a list.",
+        "summary": "Predict the class of an image, or its labels, or those of each image of a list.",
         "parameters": [
             {"name": name, "in": "query", "schema": schema, "description": text}
             for name, (schema, text) in parameters.items()
@@ -85,7 +85,10 @@ def _predict() -> dict[str, Any]:
                 "application/json": {"schema": task, "description": TEXT["task"]},
             },
         },
-        "responses": _responses('[{"label", "score"}], most probable first; a list of these for a list of images.'),
+        "responses": _responses(
+            '[{"label", "score"}], most probable first, of several labels an image with "threshold" and "holds"; a '
+            "list of these for a list of images."
+        ),
     }
 
 

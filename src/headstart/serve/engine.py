@@ -18,13 +18,15 @@ from headstart.features.runtime import Outputs
 from headstart.images.decoding import decode_with_size
 from headstart.model.explain import Explainer
 from headstart.model.golden import Verification
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
-from headstart.model.predictor import Predictor
+from headstart.model.predictor import Predictor, predictions_of
 from headstart.serve.batching import Batcher
 
 Pixels = NDArray[np.uint8]
 MAX_PIXELS = 40_000_000  # of an image once decoded
+MAX_MAPS = 8  # in an answer, each some hundred numbers
 
 
 @dataclass(frozen=True)
@@ -58,21 +60,25 @@ class Pools:
 class Activation:
     """Where a model looked: what each location [h, w] adds to the log-odds of class ``positive`` over ``negative``.
 
+    Of a label that an image may have beside others ``negative`` is None: the log-odds are those of having it or not.
     ``box`` is the part of the upright image that the network saw: left, top, width and height, as shares of its sides.
     """
 
     values: NDArray[np.float64]
     positive: int
-    negative: int
+    negative: int | None
     box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The prediction for one image, with its class activation map where it was asked for and there is one."""
+    """The prediction for one image, with its class activation map where it was asked for and there is one.
+
+    Of several labels an image there is one for each of the first ``MAX_MAPS`` labels that hold.
+    """
 
     predictions: Predictions
-    activation: Activation | None = None
+    activations: tuple[Activation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,6 @@ class Engine:
         Raises ModelError, VerifyError, BackboneError, OptionError.
         """
         predictor = Predictor.load(folder, compute)
-        predictor.model.require_one_label("serve")
         verification = predictor.verify()
         model, backbone = predictor.model, predictor.model.as_backbone()
         settings = predictor.compute_of_model
@@ -125,8 +130,8 @@ class Engine:
             predictions = await self.predict(decoded.pixels)
             if not explain:
                 return Answer(predictions)
-            activation = await loop.run_in_executor(self.pools.run, self.explain, decoded, predictions)
-        return Answer(predictions, activation)
+            activations = await loop.run_in_executor(self.pools.run, self.explain, decoded, predictions)
+        return Answer(predictions, activations)
 
     async def predict(self, pixels: Pixels) -> Predictions:
         """Predict one image [height, width, 3] as the network takes it. Raises BackboneError."""
@@ -134,15 +139,7 @@ class Engine:
         probabilities, distance = outputs["probabilities"].astype(np.float64), outputs["distance"].astype(np.float64)
         if not (np.isfinite(probabilities).all() and np.isfinite(distance).all()):
             raise BackboneError("The network gives values that are not finite for this image; try --precision fp32.")
-        return Predictions(
-            self.model.classes,
-            ("",),
-            np.zeros(1, np.int64),
-            probabilities / probabilities.sum(axis=1, keepdims=True),
-            thresholds=self.model.thresholds,
-            ood_scores=distance.reshape(-1),
-            rule=self.model.rule,
-        )
+        return predictions_of(self.model, ("",), np.zeros(1, np.int64), probabilities, distance.reshape(-1))
 
     def decode(self, image: bytes) -> Decoded:
         """Decode and preprocess an image as ``predict`` does. Raises ImageError."""
@@ -157,14 +154,17 @@ class Engine:
         height, width = pixels.shape[:2]
         return Decoded(preprocess(Image.fromarray(pixels)), (width, height))
 
-    def explain(self, image: Decoded, predictions: Predictions) -> Activation | None:
-        """Return the class activation map of an image, None where the model has none."""
+    def explain(self, image: Decoded, predictions: Predictions) -> tuple[Activation, ...]:
+        """Return the class activation maps of an image, none where the model has none."""
         if self.explainer is None:
-            return None
-        positive, negative = predictions.ranking(0)[:2]
-        pairs = np.array([positive]), np.array([negative])
-        ((values, _),) = self.explainer.activations(image.pixels[None], *pairs)
+            return ()
         width, height = image.size
         left, top, right, bottom = self.model.preprocess.box(width, height)
         box = (left / width, top / height, (right - left) / width, (bottom - top) / height)
-        return Activation(values, positive, negative, box)
+        if isinstance(predictions, MultiLabelPredictions):
+            labels = predictions.holding(0)[:MAX_MAPS]
+            (maps,) = self.explainer.label_activations(image.pixels[None], [labels])
+            return tuple(Activation(values, label, None, box) for label, values in zip(labels, maps, strict=True))
+        positive, negative = predictions.ranking(0)[:2]
+        ((values, _),) = self.explainer.activations(image.pixels[None], np.array([positive]), np.array([negative]))
+        return (Activation(values, positive, negative, box),)

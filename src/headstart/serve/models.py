@@ -15,6 +15,7 @@ from typing import Any
 from headstart.errors import HeadstartError, ImageError, OptionError, one_line
 from headstart.features import Compute
 from headstart.model.folder import read_model
+from headstart.model.metadata import MULTI_LABEL
 from headstart.serve.drift import Drift
 from headstart.serve.engine import Answer, Engine, Pools
 
@@ -81,6 +82,8 @@ class Served:
         if self.engine is None:
             return values
         model, thresholds = self.engine.model, self.engine.model.thresholds
+        if model.label_thresholds is not None:
+            values |= {"problem_type": MULTI_LABEL, "label_thresholds": model.label_thresholds.to_dict()}
         return values | {
             "sha256": model.sha256,
             "version": model.run.get("version"),
@@ -111,7 +114,7 @@ class Models:
             name = model_name(path)
             if name in served:
                 raise OptionError(f"{path} and {served[name].folder} are both named {name}; rename one of the folders.")
-            read_model(path).require_one_label("serve")
+            read_model(path)
             served[name] = Served(name, path)
         return cls(served, compute, Pools.of(compute.threads), max_batch)
 

@@ -18,7 +18,9 @@ from starlette.routing import Route
 
 from headstart import __version__
 from headstart.errors import ImageError
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
+from headstart.model.predictions import Predictions
 from headstart.serve.engine import Answer, Engine
 from headstart.serve.limits import JSONResponse
 from headstart.serve.models import NotReadyError, Served
@@ -96,11 +98,8 @@ async def _model(request: Request) -> Response:
                 {"name": "image", "datatype": "BYTES", "shape": [-1]},
             ],
             "outputs": [
-                {"name": "probabilities", "datatype": "FP32", "shape": [-1, k]},
-                {"name": "distance", "datatype": "FP32", "shape": [-1]},
-                {"name": "label", "datatype": "BYTES", "shape": [-1]},
-                {"name": "set", "datatype": "BOOL", "shape": [-1, k]},
-                {"name": "none_of_these", "datatype": "BOOL", "shape": [-1]},
+                {"name": name, "datatype": datatype, "shape": [-1, k] if is_by_class else [-1]}
+                for name, (datatype, is_by_class) in outputs_of(model).items()
             ],
         }
     )
@@ -187,19 +186,37 @@ def _tensors(answers: list[Answer]) -> dict[str, Tensor]:
     return {
         "probabilities": np.concatenate([one.probabilities for one in predictions]).astype(np.float32),
         "distance": np.concatenate(scores).astype(np.float32),
-        "label": [one.classes[int(one.predicted[0])] for one in predictions],
+        **_decided(predictions),
         "set": np.concatenate(sets).astype(bool),
         "none_of_these": np.concatenate(rejected).astype(bool),
     }
 
 
-OUTPUTS = ("probabilities", "distance", "label", "set", "none_of_these")
+def _decided(predictions: list[Predictions]) -> dict[str, Tensor]:
+    """Return the predicted class, or which labels hold."""
+    holds = [one.decisions for one in predictions if isinstance(one, MultiLabelPredictions)]
+    if holds:
+        return {"holds": np.concatenate(holds)}
+    return {"label": [one.classes[int(one.predicted[0])] for one in predictions]}
+
+
+def outputs_of(model: Model) -> dict[str, tuple[str, bool]]:
+    """Return the type of each output of a model, and whether it has a value for each class."""
+    decided = {"holds": ("BOOL", True)} if model.is_multi_label else {"label": ("BYTES", False)}
+    return {
+        "probabilities": ("FP32", True),
+        "distance": ("FP32", False),
+        **decided,
+        "set": ("BOOL", True),
+        "none_of_these": ("BOOL", False),
+    }
 
 
 def _wanted(values: Mapping[str, Any], model: Model) -> list[Wanted]:
     """Return the outputs that a request asks for: all, where it names none. Raises RequestError."""
     parameters = values.get("parameters") or {}
-    entries = values.get("outputs") or [{"name": name} for name in OUTPUTS]
+    names = outputs_of(model)
+    entries = values.get("outputs") or [{"name": name} for name in names]
     if not isinstance(parameters, dict) or not isinstance(entries, list):
         raise RequestError("parameters or outputs cannot be read.")
     if len(entries) > MAX_OUTPUTS:
@@ -208,8 +225,8 @@ def _wanted(values: Mapping[str, Any], model: Model) -> list[Wanted]:
     wanted = []
     for entry in entries:
         own = (entry.get("parameters") or {}) if isinstance(entry, dict) else None
-        if not isinstance(own, dict) or entry.get("name") not in OUTPUTS:
-            raise RequestError(f"An output is unknown; there are {', '.join(OUTPUTS)}.")
+        if not isinstance(own, dict) or entry.get("name") not in list(names):
+            raise RequestError(f"An output is unknown; there are {', '.join(names)}.")
         classes = own.get("classification", 0)
         if type(classes) is not int or classes < 0 or (classes and entry["name"] != "probabilities"):
             raise RequestError("classification is a number of classes, of the output probabilities.")

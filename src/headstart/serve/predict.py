@@ -14,13 +14,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headstart.errors import HeadstartError, ImageError
-from headstart.serve.answers import TOP, full, scores
+from headstart.serve.answers import full, scores
 from headstart.serve.engine import Engine
 from headstart.serve.limits import JSONResponse
 from headstart.serve.models import Models, Served
 
 MAX_IMAGES = 64  # in one request
 MAX_VALUES = 1000  # in its JSON
+NO_FUNCTION = "The scores are calibrated probabilities; leave function_to_apply out."
 SWITCHES = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -41,6 +42,7 @@ class Asked:
     top: int | None = None
     full: bool = False
     explain: bool = False
+    function: str | None = None  # function_to_apply
 
 
 async def predict(request: Request) -> Response:
@@ -55,6 +57,8 @@ async def predict(request: Request) -> Response:
         raise RequestError("A compressed body cannot be read; leave Content-Encoding out.", 415)
     asked = parse(request.headers.get("content-type", ""), request.query_params, await request.body())
     engine = served.ready
+    if asked.function not in (None, "sigmoid" if engine.model.is_multi_label else "softmax"):
+        raise RequestError(NO_FUNCTION)
     answers = await asyncio.gather(*(_answer(served, engine, image, asked) for image in asked.images))
     return JSONResponse(answers if asked.is_list else answers[0])
 
@@ -71,7 +75,7 @@ async def _answer(served: Served, engine: Engine, image: bytes | ImageError, ask
         raise
     if asked.full:
         return full(answer, engine, asked.top, asked.explain)
-    return scores(answer, asked.top or TOP)
+    return scores(answer, asked.top)
 
 
 def error(text: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -93,7 +97,7 @@ def parse(content_type: str, query: Mapping[str, str], body: bytes) -> Asked:
             "or application/json.",
             415,
         )
-    inputs, top = _task(body)
+    inputs, top, switches["function"] = _task(body)
     if top is not None:
         switches["top"] = top
     if isinstance(inputs, str):
@@ -121,8 +125,8 @@ def _query(query: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def _task(body: bytes) -> tuple[str | list[str], int | None]:
-    """Return ``inputs`` and ``top_k`` of the JSON of the task; a list alone is ``inputs``."""
+def _task(body: bytes) -> tuple[str | list[str], int | None, str | None]:
+    """Return ``inputs``, ``top_k`` and ``function_to_apply`` of the JSON of the task; a list alone is ``inputs``."""
     value = read_json(body)
     if isinstance(value, list):
         value = {"inputs": value}
@@ -135,13 +139,14 @@ def _task(body: bytes) -> tuple[str | list[str], int | None]:
     unknown |= set(parameters) - {"top_k", "function_to_apply"}
     if unknown:
         raise RequestError(f"Unknown {min(unknown)!r}; there are inputs, parameters, top_k and function_to_apply.")
-    if parameters.get("function_to_apply") not in (None, "softmax"):
-        raise RequestError("The scores are calibrated probabilities; leave function_to_apply out.")
+    function = parameters.get("function_to_apply")
+    if function not in (None, "softmax", "sigmoid"):
+        raise RequestError(NO_FUNCTION)
     inputs = value["inputs"]
     if not isinstance(inputs, str) and not (isinstance(inputs, list) and all(isinstance(i, str) for i in inputs)):
         raise RequestError('"inputs" cannot be read; expected an image in base64, or a list of them.')
     top = parameters.get("top_k")
-    return inputs, None if top is None else _top(top)
+    return inputs, None if top is None else _top(top), function
 
 
 def _whole_number(text: str) -> int | str:

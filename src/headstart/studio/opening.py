@@ -8,19 +8,63 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from headstart.errors import DataError, OptionError, one_line
+from headstart.check.table import COLUMNS
+from headstart.data import Dataset, open_dataset
+from headstart.data.table_files import is_table, read_table
+from headstart.errors import DataError, HeadstartError, OptionError, one_line
 from headstart.files import open_regular, read_json
 from headstart.studio.listing import Listing
 from headstart.studio.moves import HIDDEN, is_inside
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
-from headstart.studio.table import TableRow
+from headstart.studio.table import TableRow, table_file
 
 CLASSES = "classes.json"
 LOCK = "lock.sqlite"
 ID_LENGTH = 32  # hexadecimal digits of the SHA-256
 BLOCK = 2**20  # bytes that are hashed at a time
 
+NOT_IMAGES = {"model.onnx": "a model", "parity.json": "an export", "features.json": "features"}  # by a file of theirs
+
 Records = dict[str, ImageRecord]
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder may be a project, before anything is written or computed: it is new, or one of images.
+
+    Raises OptionError for a table, a model, and for images that have several labels each.
+    """
+    if folder.is_file():
+        _refuse_several_labels(folder, str(folder))
+        raise OptionError(f"{folder} is not a folder; give the folder of the images.")
+    for name, what in NOT_IMAGES.items():
+        if (folder / name).is_file():
+            mend = f"headstart serve {folder} tries it" if what == "a model" else "give another one"
+            raise OptionError(f"{folder} holds {what}, and the studio labels a folder of images; {mend}.")
+    table = table_file(folder)
+    if table.is_file() and not _is_of_studio(table):
+        _refuse_several_labels(table, str(table))
+    if folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir()):
+        _refuse_several_labels(folder, f"{folder}, by the table in it,")
+
+
+def _is_of_studio(table: Path) -> bool:
+    """Return whether the studio, or a check, wrote a table: then each of its labels is one class, whatever its name."""
+    try:
+        return set(COLUMNS) <= set(read_table(str(table)).columns)
+    except HeadstartError:
+        return False
+
+
+def _refuse_several_labels(path: Path, name: str) -> None:
+    """Raise OptionError where a dataset has several labels an image; what cannot be read is refused by others."""
+    dataset: Dataset | None = None
+    with suppress(HeadstartError):
+        dataset = open_dataset(path)
+    if dataset is not None and dataset.is_multi_label:
+        raise OptionError(
+            f"{name} has several labels an image, and the studio gives each image one class; write the labels into "
+            "the table and fit it (headstart fit TABLE -o model)."
+        )
 
 
 def read_records(

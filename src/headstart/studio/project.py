@@ -22,7 +22,15 @@ from headstart.errors import OptionError
 from headstart.files import to_json, write_atomic
 from headstart.studio.listing import label_position, list_folder
 from headstart.studio.moves import HIDDEN, TRASH, Move, forget_moves, free_path, is_inside, make_moves, recover_moves
-from headstart.studio.opening import CLASSES, ID_LENGTH, Records, lock_folder, read_records, stored_classes
+from headstart.studio.opening import (
+    CLASSES,
+    ID_LENGTH,
+    Records,
+    check_folder,
+    lock_folder,
+    read_records,
+    stored_classes,
+)
 from headstart.studio.records import MAX_CLASSES, MAX_IMAGES, ImageRecord, check_class_name
 from headstart.studio.table import TableRow, read_labels, table_file, write_labels
 
@@ -78,8 +86,7 @@ class Project:
         self.missing: tuple[TableRow, ...] = ()  # rows whose files are not there; they stay in the table
         self._steps: list[_Step] = []
         self._lock = threading.RLock()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise OptionError(f"{self.folder} is not a folder; give the folder of the images.")
+        check_folder(self.folder)
         parent = self.folder.parent
         if parent == self.folder or (parent.exists() and not os.access(parent, os.W_OK)):
             raise OptionError(

@@ -192,8 +192,16 @@ def graph_of(path: str) -> tuple[bytes, list[str], list[str]]:
     writer = Writer()
     for op in function.operations:
         writer.add(op)
-    (classify,) = [op for op in function.operations if op.op_type == "classify"]
-    probabilities = classify.inputs["probabilities"].name
+    classifiers = [op for op in function.operations if op.op_type == "classify"]
+    if classifiers:
+        (classify,) = classifiers
+        probabilities = classify.inputs["probabilities"].name
+        labels = [str(label) for label in classify.inputs["classes"].val]
+    else:  # several labels an image
+        probabilities, labels = "probabilities", json.loads(spec.description.metadata.userDefined["labels"])
+        given = sorted(output.name for output in spec.description.output)
+        if given != ["distance", probabilities]:
+            raise SystemExit(f"The package gives {', '.join(given)}, not distance and probabilities.")
     image = spec.description.input[0].type.imageType
     if spec.description.input[0].name != "pixels" or image.colorSpace != image.ColorSpace.Value("RGB"):
         raise SystemExit("The package does not take an RGB image named pixels.")
@@ -204,7 +212,7 @@ def graph_of(path: str) -> tuple[bytes, list[str], list[str]]:
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
     graph = helper.make_graph(writer.nodes, "package", [pixels], outputs, [*writer.constants.values()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return model.SerializeToString(), names, [str(label) for label in classify.inputs["classes"].val]
+    return model.SerializeToString(), names, labels
 
 
 def main(path: str) -> None:

@@ -1,6 +1,7 @@
 """Convert ONNX to Core ML. Runs in the toolchain "coreml": python convert_coreml.py MODEL.onnx ABOUT.json OUT.mlpackage
 
-ABOUT.json has the labels, the precision, a description, and texts for the user-defined metadata.
+ABOUT.json has the labels, whether an image may have several of them, the precision, a description, and texts for the
+user-defined metadata.
 """
 
 import json
@@ -28,6 +29,9 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
     # Given in both calls: without it the first one makes the program fp16, whatever the second one says.
     program = onnxsim.export_coreml(model, convert_to="milinternal", compute_precision=precision)
     image = coremltools.ImageType("pixels", (1, 3, height, width), color_layout=coremltools.colorlayout.RGB)
+    classifier = None  # Core ML's classifiers give one class an image
+    if not about["is_multi_label"]:
+        classifier = coremltools.ClassifierConfig(about["labels"], predicted_probabilities_output="probabilities")
     package = coremltools.convert(
         program,
         source="milinternal",
@@ -35,7 +39,7 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
         skip_model_load=True,
         compute_precision=precision,
         inputs=[image],
-        classifier_config=coremltools.ClassifierConfig(about["labels"], predicted_probabilities_output="probabilities"),
+        classifier_config=classifier,
     )
     package.short_description = about["description"]
     package.user_defined_metadata.update(about["metadata"])

@@ -23,7 +23,8 @@ TOLERANCES = {"fp32": 0.002, "fp16": 0.025}  # of a probability and of the OOD s
 def main() -> int:
     """Answer all images of the proof and compare."""
     model = coremltools.models.MLModel(str(HERE / "model.mlpackage"), compute_units=coremltools.ComputeUnit.CPU_ONLY)
-    precision = json.loads((HERE / "parity.json").read_text("utf-8"))["about"]["precision"]
+    about = json.loads((HERE / "parity.json").read_text("utf-8"))["about"]
+    precision, thresholds = about["precision"], about.get("label_thresholds", {}).get("thresholds")
     labels = (HERE / "labels.txt").read_text("utf-8").splitlines()
     with np.load(HERE / "proof" / "expected.npz", allow_pickle=False) as expected:
         files = [preprocess(HERE / "proof" / str(name)) for name in expected["names"]]
@@ -33,7 +34,7 @@ def main() -> int:
             probabilities, distances = answers(model, labels, images)
             p, d = expected[f"{key}.probabilities"], expected[f"{key}.distances"]
             difference, distance = np.abs(probabilities - p).max(), np.abs(distances - d).max()
-            changed = int((probabilities.argmax(axis=1) != p.argmax(axis=1)).sum())
+            changed = int(np.any(decisions(probabilities, thresholds) != decisions(p, thresholds), axis=1).sum())
             print(
                 f"{title}: {len(p)}, largest difference {difference:.2g} in a probability, {distance:.2g} in an OOD "
                 f"score; {changed} changed answers"
@@ -42,10 +43,22 @@ def main() -> int:
     return int(is_wrong)
 
 
+def decisions(probabilities: Any, thresholds: list[float] | None) -> Any:
+    """Return the most probable class [n, 1] or, of several labels an image, which hold [n, k]."""
+    if thresholds is None:
+        return probabilities.argmax(axis=1, keepdims=True)
+    return probabilities >= np.array(thresholds)
+
+
 def answers(model: Any, labels: list[str], images: Any) -> tuple[Any, Any]:
     """Return probabilities [n, k] and OOD scores [n] of prepared images."""
     results = [model.predict({"pixels": Image.fromarray(np.asarray(image))}) for image in images]
-    probabilities = [[result["classLabel_probs"][label] for label in labels] for result in results]
+    probabilities = [
+        [result["classLabel_probs"][label] for label in labels]
+        if "classLabel_probs" in result
+        else np.ravel(result["probabilities"])
+        for result in results
+    ]
     return np.array(probabilities), np.array([float(np.ravel(result["distance"])[0]) for result in results])
 
 

@@ -16,23 +16,44 @@ function element(tag, text = "", className = "") {
 }
 
 function show(card, found) {
-  const { about } = model, { best, order, set, rejected } = explain(model, found);
   card.querySelector(".answer")?.remove();
   const box = element("div", "", "answer");
+  if (model.about.label_thresholds) showLabels(box, found);
+  else showClass(box, found);
+  card.append(box);
+}
+
+function showClass(box, found) {
+  const { about } = model, { best, order, set, rejected } = explain(model, found);
   box.append(element("strong", rejected ? "none of these" : about.classes[best]));
   if (rejected) box.append(element("p", `The image is unlike those that the model learned from; nearest: ${about.classes[best]}.`));
+  box.append(bars(order.slice(0, 5), found), element("p", `Prediction set: ${set.map((i) => about.classes[i]).join(", ")}`, "set"));
+}
+
+function showLabels(box, found) {
+  const { about } = model, { order, holds, further, rejected } = explain(model, found);
+  const chips = element("p", "", "chips");
+  for (const i of holds) chips.append(element("strong", about.classes[i]));
+  box.append(holds.length ? chips : element("strong", "no label"));
+  if (rejected) box.append(element("p", "The image is unlike those that the model learned from."));
+  box.append(bars(order, found, about.label_thresholds.thresholds, holds));
+  if (further.length) box.append(element("p", `It could also have: ${further.map((i) => about.classes[i]).join(", ")}`, "set"));
+}
+
+/** Classes with their probabilities; labels with the probability from which on each holds. */
+function bars(order, found, thresholds = null, holds = []) {
   const list = element("ol");
-  for (const i of order.slice(0, 5)) {
-    const row = element("li");
+  for (const i of order) {
+    const row = element("li", "", holds.includes(i) ? "holds" : "");
     const bar = element("meter");
     bar.max = 1;
     bar.value = found.probabilities[i];
-    bar.title = about.classes[i];
-    row.append(element("span", about.classes[i]), bar, element("span", names.format(found.probabilities[i])));
+    bar.title = model.about.classes[i];
+    row.append(element("span", model.about.classes[i]), bar, element("span", names.format(found.probabilities[i])));
+    if (thresholds) row.append(element("small", `${holds.includes(i) ? "holds" : "does not hold"}, from ${names.format(thresholds[i])} on`));
     list.append(row);
   }
-  box.append(list, element("p", `Prediction set: ${set.map((i) => about.classes[i]).join(", ")}`, "set"));
-  card.append(box);
+  return list;
 }
 
 async function addFiles(files) {
@@ -96,6 +117,10 @@ document.addEventListener("dragleave", () => document.body.classList.remove("ove
 try {
   model = await load();
   document.getElementById("classes").textContent = model.about.classes.join(", ");
+  if (model.about.label_thresholds) {
+    document.title = document.querySelector("h1").textContent = "Which labels does it have?";
+    document.getElementById("what").textContent = "This model says which of these labels an image has, any number or none:";
+  }
   for (const control of document.querySelectorAll("button, input")) control.disabled = false;
   status.textContent = "Ready. Images stay on this device.";
 } catch (error) {

@@ -26,16 +26,24 @@ export async function answerFile(model, file) {
   return answer(model, await decode(file));
 }
 
-/** What an answer means: classes, best first, the prediction set, and whether the image is none of the classes. */
+/** What an answer means: classes, best first, the prediction set, and whether the image is none of the classes.
+ * Of several labels an image `holds` are those that it has, and `further` those that it could have besides. */
 export function explain({ about }, { probabilities, distance }) {
   const order = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
+  const rejected = about.reject_threshold !== null && distance > about.reject_threshold;
+  if (about.label_thresholds) {
+    const holds = order.filter((i) => probabilities[i] >= about.label_thresholds.thresholds[i]);
+    // A label of which nothing can be promised is in every set, and named for none.
+    const isInSet = (i) => about.set_thresholds[i] > 0 && probabilities[i] >= about.set_thresholds[i];
+    return { order, holds, further: order.filter((i) => isInSet(i) && !holds.includes(i)), rejected };
+  }
   const scores = about.decision ? decide(about.decision.matrix, probabilities) : probabilities;
   const best = scores.indexOf(Math.max(...scores));
   return {
     best,
     order: [best, ...order.filter((i) => i !== best)],
     set: order.filter((i) => i === order[0] || probabilities[i] >= about.set_thresholds[i]),
-    rejected: about.reject_threshold !== null && distance > about.reject_threshold,
+    rejected,
   };
 }
 

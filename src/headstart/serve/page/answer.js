@@ -1,15 +1,25 @@
 // An answer of a model as elements: class, bars, prediction set, "none of these", where it looked.
 
-import { make, percent } from "./dom.js";
+import { make, percent, plural } from "./dom.js";
 
 const SHOWN = 5;
 const FOR = [0, 90, 200],
   AGAINST = [230, 110, 0]; // the colours of the report
 const OPACITY = 0.6;
 
+/** What is decided, in a few words: the class, or the labels. */
+export function verdict({ predictions, labels, none_of_these: isNone }) {
+  if (labels) return isNone ? "Unlike the training images" : labels.join(", ") || "No label";
+  return isNone ? "None of these" : predictions[0].label;
+}
+
 /** What an answer says in one line, for a screen reader. */
 export function sentence(answer) {
   const [best] = answer.predictions;
+  if (answer.labels) {
+    const labels = answer.predictions.filter(({ holds }) => holds).map(({ label, score }) => `${label}, ${percent(score)}`);
+    return `${answer.none_of_these ? "Unlike the training images. " : ""}${labels.join("; ") || "No label"}.`;
+  }
   if (answer.none_of_these) return `None of these. Nearest: ${best.label}, ${percent(best.score)}.`;
   return `${best.label}, ${percent(best.score)}.`;
 }
@@ -18,6 +28,10 @@ export function sentence(answer) {
 export function answerView(answer) {
   const { predictions, none_of_these: isNone } = answer;
   const box = make("div", { className: isNone ? "answer none" : "answer" });
+  if (answer.labels) {
+    box.append(...labelsView(answer));
+    return box;
+  }
   box.append(make("p", { className: "verdict" }, isNone ? "None of these" : predictions[0].label));
   if (isNone) {
     box.append(
@@ -35,39 +49,76 @@ export function answerView(answer) {
   return box;
 }
 
+/** The labels that an image has as chips, all with their probabilities, and those that it could have besides. */
+function labelsView({ predictions, labels, none_of_these: isNone, could_have: further, coverage }) {
+  const parts = [];
+  if (isNone)
+    parts.push(
+      make("p", { className: "verdict" }, "Unlike the training images"),
+      make("p", { className: "doubt" }, "The model has seen nothing like it; what it says of the labels means little."),
+    );
+  if (labels.length) {
+    const chips = labels.map((label) => make("li", {}, make("bdi", {}, label)));
+    parts.push(make("ul", { className: "chips", "aria-label": "Labels of the image" }, ...chips));
+  } else parts.push(make("p", { className: isNone ? "doubt" : "verdict" }, "No label"));
+  parts.push(barsView(predictions, labels));
+  parts.push(make("p", { className: "small soft" }, "The line on a bar: from there on the label holds."));
+  if (further.length) {
+    const promise = coverage
+      ? ` Of the labels that images have, ${percent(coverage).replace(".0%", "%")} hold or are named here.`
+      : "";
+    parts.push(make("p", { className: "set" }, `It could also have: ${listed(further)}.${promise}`));
+  }
+  return parts;
+}
+
+const listed = (names) => `${names.slice(0, 12).join(", ")}${names.length > 12 ? ` and ${names.length - 12} more` : ""}`;
+
 /** What the prediction set says. */
 function setSentence({ set, coverage, predictions }) {
   if (!set?.length) return "";
   const promise = coverage ? ` In ${percent(coverage).replace(".0%", "%")} of cases the true class is in the set.` : "";
   if (set.length === 1) return `Prediction set: ${set[0]} alone.${promise}`;
   const all = set.length === predictions.length ? " (all classes: the model cannot tell)" : "";
-  return `Prediction set: ${set.slice(0, 12).join(", ")}${set.length > 12 ? ` and ${set.length - 12} more` : ""}${all}.${promise}`;
+  return `Prediction set: ${listed(set)}${all}.${promise}`;
 }
 
-/** Bars of the most probable classes; the others on request. */
+/** Bars of the most probable classes; the others on request. Those of ``set`` stand out. */
 function barsView(predictions, set) {
   const inSet = new Set(set);
-  const line = ({ label, score }) => {
+  const ofLabels = predictions.some(({ threshold }) => threshold !== undefined);
+  const shown = Math.max(SHOWN, ofLabels ? set.length : 0);
+  const line = ({ label, score, threshold, holds }) => {
     const fill = make("span");
     fill.style.width = `${100 * score}%`;
     return make(
       "li",
       { className: inSet.has(label) ? "in-set" : "" },
       make("bdi", { className: "name", title: label }, label),
-      make("span", { className: "rail", "aria-hidden": "true" }, fill),
+      make("span", { className: "rail", "aria-hidden": "true" }, fill, ...mark(threshold)),
       make("span", { className: "percent" }, percent(score)),
+      ...(ofLabels ? [make("span", { className: "visually-hidden" }, holds ? "holds" : "does not hold")] : []),
     );
   };
-  const list = make("ol", { className: "bars", "aria-label": "Probability of each class" });
-  list.append(...predictions.slice(0, SHOWN).map(line));
-  if (predictions.length <= SHOWN) return list;
-  const rest = predictions.slice(SHOWN);
-  const more = make("button", { type: "button", className: "plain" }, `Show ${rest.length} more classes`);
+  const noun = ofLabels ? "label" : "class";
+  const list = make("ol", { className: "bars", "aria-label": `Probability of each ${noun}` });
+  list.append(...predictions.slice(0, shown).map(line));
+  if (predictions.length <= shown) return list;
+  const rest = predictions.slice(shown);
+  const more = make("button", { type: "button", className: "plain" }, `Show ${ofLabels ? plural(rest.length, "more label") : plural(rest.length, "more class", "more classes")}`);
   more.addEventListener("click", () => {
     list.append(...rest.map(line));
     more.remove();
   });
   return make("div", {}, list, more);
+}
+
+/** The place on a bar from which on a label holds. */
+function mark(threshold) {
+  if (threshold === undefined) return [];
+  const line = make("span", { className: "from" });
+  line.style.left = `${100 * threshold}%`;
+  return [line];
 }
 
 /** A canvas over the part of an image that the network saw: blue speaks for the class, orange against it. */

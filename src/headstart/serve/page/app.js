@@ -1,7 +1,7 @@
 // The page of `headstart serve`: images in by file, drop, paste or camera; the answers of a model out.
 
 import { request, RequestError, takeToken, wait } from "./api.js";
-import { activationLegend, activationView, answerView, sentence } from "./answer.js";
+import { activationLegend, activationView, answerView, sentence, verdict } from "./answer.js";
 import { Camera, whyNoCamera } from "./camera.js";
 import { announce, button, byId, count, make, onFilesGiven, percent, plural } from "./dom.js";
 
@@ -14,6 +14,7 @@ let models = [],
   limits = null,
   needsToken = false,
   showsMap = true,
+  mapOf = "", // the label whose map is shown, where an image may have several
   shown = null;
 const entries = []; // newest first: {file, url, answer, error, model}
 const video = make("video", { muted: true, playsInline: true, "aria-label": "Camera" });
@@ -54,7 +55,7 @@ function showEntry(entry) {
   shown = entry;
   const frame = make("span", { className: "frame" }, preview(entry, entry.file.name || "image"));
   byId("media").replaceChildren(frame);
-  if (entry.answer) addMap(frame, entry.answer.activation);
+  if (entry.answer) addMaps(frame, entry.answer);
   const parts = [make("p", { className: "file" }, entry.file.name || "pasted image")];
   if (entry.answer) parts.push(answerView(entry.answer));
   else if (entry.error) parts.push(make("p", { className: "problem" }, entry.error));
@@ -62,6 +63,42 @@ function showEntry(entry) {
   byId("answer").replaceChildren(...parts);
   byId("current").hidden = false;
   byId("example").hidden = true;
+}
+
+/** The maps of an answer: of several labels one for each, and a button to show it. */
+function addMaps(frame, { activation, activations }) {
+  if (!activations) {
+    addMap(frame, activation);
+    return;
+  }
+  if (!activations.length) return;
+  const row = make("div", { className: "row", role: "group", "aria-label": "Where it looked" });
+  const draw = () => {
+    frame.querySelector(".activation")?.remove();
+    const shownMap = currentMap(activations);
+    if (shownMap) frame.append(activationView(shownMap));
+    const buttons = activations.map((one) =>
+      button(
+        one.positive,
+        () => {
+          showsMap = one !== shownMap;
+          mapOf = one.positive;
+          draw();
+          row.querySelectorAll("button")[activations.indexOf(one)].focus();
+        },
+        { "aria-pressed": String(one === shownMap) },
+      ),
+    );
+    const legend = shownMap ? [activationLegend(shownMap)] : [];
+    row.replaceChildren(make("span", { className: "small soft" }, "Where it looked:"), ...buttons, ...legend);
+  };
+  draw();
+  frame.after(row);
+}
+
+/** The map that is shown: that of the label chosen last, or of the first. */
+function currentMap(activations) {
+  return showsMap ? (activations.find(({ positive }) => positive === mapOf) ?? activations[0]) : undefined;
 }
 
 /** Where the network looked, over an image, with a button that hides it. */
@@ -93,17 +130,11 @@ function showHistory() {
         byId("main").scrollIntoView();
       });
       const { answer, error } = entry;
-      const verdict = answer
-        ? answer.none_of_these
-          ? "None of these"
-          : answer.predictions[0].label
-        : error
-          ? "no answer"
-          : "...";
-      const score = answer && !answer.none_of_these ? percent(answer.predictions[0].score) : "";
+      const said = answer ? verdict(answer) : error ? "no answer" : "...";
+      const score = answer && !answer.labels && !answer.none_of_these ? percent(answer.predictions[0].score) : "";
       open.append(
         preview(entry, ""),
-        make("strong", {}, verdict),
+        make("strong", {}, said),
         make("span", { className: "soft" }, score),
         make("span", { className: "soft" }, entry.file.name || "pasted image"),
       );
@@ -198,11 +229,12 @@ async function answerFrames(frame) {
       if (answer) {
         byId("answer").replaceChildren(answerView(answer));
         frame.querySelector(".activation")?.remove();
-        if (answer.activation && showsMap) frame.append(activationView(answer.activation));
-        const verdict = answer.none_of_these ? "None of these" : answer.predictions[0].label;
-        if (verdict !== told && Date.now() - toldAt > 1500) {
+        const map = answer.activations ? currentMap(answer.activations) : showsMap && answer.activation;
+        if (map) frame.append(activationView(map));
+        const said = verdict(answer);
+        if (said !== told && Date.now() - toldAt > 1500) {
           announce(sentence(answer));
-          told = verdict;
+          told = said;
           toldAt = Date.now();
         }
         status("Live: every frame is asked about, none is kept.");
@@ -230,7 +262,8 @@ function showDrift() {
   const hash = current.sha256 ? ` · model ${current.sha256.slice(0, 12)}` : "";
   const version = current.version ? ` ${current.version}` : "";
   const seen = drift?.images
-    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} ${drift.images === 1 ? "was" : "were"} none of these; ` +
+    ? `${percent(drift.rejected / drift.images)} of the last ${plural(drift.images, "image")} ${drift.images === 1 ? "was" : "were"} ` +
+      `${current.label_thresholds ? "unlike the training images" : "none of these"}; ` +
       `${percent(drift.expected)} are expected. `
     : "";
   const judgement = !drift?.images ? "No images asked about yet." : drift.is_alarm ? "" : "Nothing unusual.";
@@ -260,7 +293,14 @@ function showModel() {
   }
   const names =
     classes.slice(0, 12).join(", ") + (classes.length > 12 ? ` and ${count(classes.length - 12)} more` : "");
-  byId("classes").textContent = `This model distinguishes ${plural(classes.length, "class", "classes")}: ${names}.`;
+  const ofLabels = Boolean(model().label_thresholds);
+  byId("classes").textContent = ofLabels
+    ? `This model says which of ${plural(classes.length, "label")} an image has, any number or none: ${names}.`
+    : `This model distinguishes ${plural(classes.length, "class", "classes")}: ${names}.`;
+  byId("title").textContent = ofLabels ? "Which labels does it have?" : "Which class is it?";
+  byId("classes-seen").hidden = ofLabels;
+  byId("labels-seen").hidden = !ofLabels;
+  document.title = `${byId("title").textContent} Headstart`;
   const token = needsToken ? ' \\\n  -H "Authorization: Bearer $HEADSTART_TOKEN"' : "";
   byId("curl").textContent =
     `curl --data-binary @image.jpg -H 'Content-Type: image/jpeg'${token} \\\n  ${new URL(path(name), document.baseURI)}`;
