@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from headstart.classifier.embedded import EmbeddedImages, embed_images, training_and_validation_images
+from headstart.classifier.fit import FineTuningRecord
 from headstart.classifier.make_model import golden_images_of
 from headstart.classifier.notes import label_notes, rounding_notes
 from headstart.classifier.options import FitOptions
@@ -97,7 +98,7 @@ def fit_multi_label(
     share = options.validation if isinstance(options.validation, float | int) else None
     split = split_labels(features, embedded.dataset, options.group_by, share, options.seed)
     selected = _select(embedded, split)
-    result = _result(embedded, split, selected, {"start": start, "head": head_start})
+    result = make_label_result(embedded, split, selected, {"start": start, "head": head_start})
     for note in result.notes:
         logger.warning("%s", note)
     return result
@@ -115,8 +116,13 @@ def _select(embedded: EmbeddedImages, split: LabelSplit) -> SelectedLabels:
         return select_labels(training_set, repeated, options.head_options.taps, workers=options.compute.threads)
 
 
-def _result(
-    embedded: EmbeddedImages, split: LabelSplit, selected: SelectedLabels, starts: Mapping[str, float]
+def make_label_result(
+    embedded: EmbeddedImages,
+    split: LabelSplit,
+    selected: SelectedLabels,
+    starts: Mapping[str, float],
+    *,
+    fine_tuning: FineTuningRecord | None = None,
 ) -> MultiLabelFitResult:
     """Make the result: thresholds, evaluations, model and run info. ``starts`` are when the fit and its head began."""
     options, targets, backbone = embedded.options, split.targets, embedded.backbone
@@ -137,6 +143,8 @@ def _result(
     end = time.perf_counter()
     seconds = {"total": end - starts["start"], "head": end - starts["head"]}
     run = _run_info(embedded, split, selected, evaluations, label_thresholds, seconds)
+    if fine_tuning is not None:
+        run |= {"training": [*fine_tuning.training], "fine_tuning": dict(fine_tuning.info)}
     model = Model(
         split.names,
         backbone.preprocess,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitOptions
+    from headstart.classifier import FitOptions, MultiLabelFitResult
     from headstart.cli.fit import FitFlags, FitRunOptions
     from headstart.data import Dataset
     from headstart.model.model import Model
@@ -43,20 +44,36 @@ def with_sources(model: Model) -> Model:
 
 
 def fit_labels(
-    dataset: Dataset, options: FitOptions, flags: FitFlags, messages: Messages, run: FitRunOptions, start: float
+    dataset: Dataset,
+    options: FitOptions,
+    flags: FitFlags,
+    messages: Messages,
+    run: FitRunOptions,
+    start: float,
+    *,
+    refine: Callable[[MultiLabelFitResult], MultiLabelFitResult] | None = None,
 ) -> None:
-    """Fit a model of several labels an image, write it, and print what was found. Raises HeadstartError."""
+    """Fit a model of several labels an image, ``refine`` it, write it, and print what was found."""
     from headstart.classifier import fit_multi_label
 
     if flags.open_page:
         raise OptionError("There is no report of several labels an image yet; leave --open out.")
-    with quiet_frameworks(), messages.bar("Reading features") as bar:
-        result = fit_multi_label(dataset, options, progress=bar)
+    with quiet_frameworks():
+        with messages.bar("Reading features") as bar:
+            result = fit_multi_label(dataset, options, progress=bar)
+        if refine is not None:
+            result = refine(result)
     result = replace(result, model=with_sources(result.model))
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
+    curves = ""
+    if refine is not None:
+        from headstart.report import write_training_curves
+
+        curves = write_training_curves(result.model.run, folder)
     quarantined = result.model.run["images"]["quarantined"]
     if not flags.as_json:
         print_label_fit(result, folder, time.perf_counter() - start)
+        print(curves, end="", flush=True)
     report_note = ["There is no report of several labels an image yet."] if flags.report else []
     print_notes([*result.notes, *report_note])
     print_quarantined(quarantined)
