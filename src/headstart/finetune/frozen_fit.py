@@ -32,6 +32,7 @@ from headstart.machine import single_threaded_blas
 from headstart.model.model import Model
 from headstart.stats.platt import log_losses, platt_targets, sigmoid
 
+MAX_NAMED = 5  # labels in an error
 AnyFitResult = TypeVar("AnyFitResult", FitResult, MultiLabelFitResult)
 
 
@@ -72,8 +73,7 @@ class FrozenFit(ABC, Generic[AnyFitResult]):
     """A fit, and its n training images: rows ``train`` [n] of the features, their ``labels`` and ``groups`` [n].
 
     ``labels`` are classes [n], 0 to ``outputs`` - 1, or several labels [n, ``outputs``], float32: 1, 0, or NaN where
-    that is not known. ``head`` is that of ``model``, ``start_head`` the one to start from. ``needs`` says what it takes
-    to make folds.
+    that is not known. ``head`` is that of ``model``, ``start_head`` the one to start from.
     """
 
     options: FitOptions
@@ -87,8 +87,12 @@ class FrozenFit(ABC, Generic[AnyFitResult]):
     head: Head
     start_head: Head
     model: Model
-    needs: str
     result: AnyFitResult
+
+    @property
+    @abstractmethod
+    def needs(self) -> str:
+        """What it takes to make folds, in words."""
 
     def fit_head(self, rows: Rows) -> Head:
         """Fit a head to the frozen features of the training images ``rows`` alone, as that of all was, on its taps."""
@@ -126,9 +130,13 @@ class ClassFit(FrozenFit[FitResult]):
         return cls(
             *(result.options, data.dataset, data.backbone, data.features, data.split.train, data.split.labels),
             *(data.split.groups.index, len(data.split.classes), selected.head, selected.unweighted_head, result.model),
-            "every class needs images of at least two groups",
             result,
         )
+
+    @property
+    def needs(self) -> str:
+        """What it takes to make folds, in words."""
+        return "every class needs images of at least two groups. Add images"
 
     def _select(self, vectors: Mapping[str, Any], rows: Rows, groups: Rows) -> Head:
         training_set = TrainingSet.of(vectors, self.labels[rows], groups)
@@ -165,8 +173,20 @@ class LabelFit(FrozenFit[MultiLabelFitResult]):
         return cls(
             *(images.options, images.dataset, images.backbone, images.features, split.train, labels),
             *(split.groups.index, len(split.names), head, head, result.model),
-            "every label needs images that have it, and images that do not, of at least two groups each",
             result,
+        )
+
+    @property
+    def needs(self) -> str:
+        """What it takes to make folds, in words, with the labels for which it is missing."""
+        answers = (
+            (name, self.labels[:, i] == answer) for i, name in enumerate(self.result.split.names) for answer in (1, 0)
+        )
+        too_few = dict.fromkeys(name for name, rows in answers if len(np.unique(self.groups[rows])) < 2)
+        named = [*too_few][:MAX_NAMED] + [f"{len(too_few) - MAX_NAMED} more"] * (len(too_few) > MAX_NAMED)
+        return (
+            "every label needs images that have it, and images that do not, of at least two groups each"
+            f"{', unlike ' if named else ''}{', '.join(named)}. Add images, leave labels out (--classes)"
         )
 
     def _select(self, vectors: Mapping[str, Any], rows: Rows, groups: Rows) -> Head:

@@ -100,7 +100,7 @@ def run(
     fit: FrozenFit[AnyFitResult] = frozen_fit(result)
     folds = make_folds(fit.labels, fit.groups, fit.options.seed)
     if folds is None:
-        raise DataError(f"Fine-tuning cannot be evaluated: {fit.needs}. Add images, or use: headstart fit")
+        raise DataError(f"Fine-tuning cannot be evaluated: {fit.needs}, or use: headstart fit")
     setup = _prepare(fit, config, log, len(folds))
     scores, trainings = _cross_validate(setup, folds)
     verdict = (compare or fit.compare)(scores.frozen, scores.tuned, fit.labels, fit.groups, scores.folds)

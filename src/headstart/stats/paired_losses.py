@@ -12,7 +12,7 @@ from headstart.stats.paired import SIGNIFICANCE, group_bootstrap
 Array = NDArray[np.float64]
 MAX_EXACT = 12  # groups of which all exchanges are tried
 EXCHANGES = 10_000  # that are drawn of more groups
-EXCHANGES_AT_ONCE = 500
+SIGNS_AT_ONCE = 2_000_000  # in memory
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def exchange_test(sums: Array, seed: int = 0) -> float:
         signs = 1.0 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
         return float((np.abs(signs @ sums) >= least).mean())
     generator, reached = np.random.default_rng(seed), 0
-    for _ in range(EXCHANGES // EXCHANGES_AT_ONCE):
-        signs = 1.0 - 2 * generator.integers(0, 2, (EXCHANGES_AT_ONCE, count))
+    at_once = max(1, SIGNS_AT_ONCE // count)
+    for first in range(0, EXCHANGES, at_once):
+        signs = 1.0 - 2 * generator.integers(0, 2, (min(at_once, EXCHANGES - first), count))
         reached += int((np.abs(signs @ sums) >= least).sum())
     return (1 + reached) / (1 + EXCHANGES)
