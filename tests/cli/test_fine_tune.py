@@ -78,3 +78,28 @@ def test_the_report_names_the_fine_tuned_backbone_and_event_files_are_written(ph
     names = {"all-images", *(f"fold-{number}-of-3" for number in (1, 2, 3))}
     assert {path.name for path in (tmp_path / "events").iterdir()} == names
     assert all(list((tmp_path / "events" / name).glob("events.out.tfevents.*")) for name in names)
+
+
+@torch_test
+def test_several_labels_an_image_are_fine_tuned(labelled, tmp_path, monkeypatch):
+    from headstart.finetune import run as module
+
+    monkeypatch.setattr(module, "run", partial(module.run, compare=always_better))
+    common = ["--backbone", "headstart-s", "--runtime", "onnxruntime", "--group-by", "none", "--epochs", "1"]
+    common += ["--unfreeze-from", "features", "--target-precision", "0.8"]
+    arguments = ["fine-tune", labelled, "-o", tmp_path / "m", *common]
+    completed = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert completed.exit_code == 0, completed.output
+    assert "Fine-tuned is better than frozen: log-loss " in completed.stderr
+    assert completed.stdout.startswith("Labels      multi-label: 3 labels, ")
+    assert "after one epoch, mean of 3 folds: accuracy " in completed.stdout
+    assert (tmp_path / "m" / "training.svg").is_file()
+    assert not (tmp_path / "m.unfinished").exists()
+    completed = CliRunner().invoke(app, [*map(str, arguments), "--json", "--quiet"], catch_exceptions=False)
+    found = json.loads(completed.stdout)
+    assert found["fine_tuning"]["kept"] == "fine-tuned"
+    assert found["label_thresholds"]["target"] == "precision"
+    model = read_model(tmp_path / "m")
+    assert model.run["fine_tuning"]["why"] == found["fine_tuning"]["why"]
+    assert model.label_thresholds.target == "precision"
+    assert CliRunner().invoke(app, ["verify", str(tmp_path / "m")]).exit_code == 0

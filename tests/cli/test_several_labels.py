@@ -132,14 +132,11 @@ SEVERAL = "has several labels an image (multi-label: 3 labels"
 @pytest.mark.parametrize(
     "command",
     [
-        ("fine-tune", "--quiet"),
         ("embed", "-o", "features", "--statistics", "--quiet"),
     ],
 )
 def test_commands_for_one_class_an_image_refuse_the_data(run, labelled, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    for name in ("check_fine_tuning", "start_device"):  # which need PyTorch
-        monkeypatch.setattr(f"headstart.finetune.{name}", lambda *_: None)
     refused(run(command[0], labelled, *command[1:]), SEVERAL, "needs one class an image")
     assert not [*tmp_path.iterdir()]
 
@@ -356,6 +353,17 @@ def test_options_of_one_class_an_image_are_refused(run, labelled, photos, tmp_pa
     refused(run("fit", photos, *output, *FAST, "--multi-label"), "several labels need a table")
     refused(run("fit", labelled, *output, *FAST, "--validation", photos), "several labels need a table")
     assert not Path(output[1]).exists()
+
+
+def test_options_of_one_class_an_image_are_refused_before_a_fine_tuning(run, labelled, tmp_path, monkeypatch):
+    for name in ("check_fine_tuning", "start_device"):  # which need PyTorch
+        monkeypatch.setattr(f"headstart.finetune.{name}", lambda *_: None)
+    common = ("-o", tmp_path / "model", "--backbone", "headstart-s", "--quiet")
+    for option in (("--dropout", 0.2), ("--threshold", "disc=0.2"), ("--head", "lda")):
+        refused(run("fine-tune", labelled, *common, *option), f"leave {option[0]} out")
+    refused(run("fine-tune", labelled, *common, "--single-label"), "is multi-label, row 3 has several")
+    refused(run("fine-tune", labelled, *common, "--class-weights"), "these may have several labels")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_model_of_one_class_an_image_is_not_replaced_by_one_of_several(run, labelled, model_folder):

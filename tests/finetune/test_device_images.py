@@ -9,6 +9,7 @@ from helpers.mixing import mixed
 from helpers.tiny_network import (
     COUNT,
     INSTALLED,
+    LABELS,
     PIXELS,
     PLAIN,
     tiny_network,
@@ -30,6 +31,8 @@ if INSTALLED:
     from headstart.finetune.device_images import mix_batch, warp_batch
     from headstart.finetune.gradients import LocalBatch, Loss, Recorder, Recording, compute_gradients
     from headstart.finetune.precision import MixedPrecision
+
+SEVERAL_LABELS = np.array([[1, 0], [0, 0], [np.nan, 1], [1, np.nan]] * 3, np.float32)
 
 
 def smooth_images(count, height, width):
@@ -94,18 +97,19 @@ class FakeGraph:
 
 @torch_test
 @pytest.mark.parametrize("mixing", [{}, {"mixup": 1.0}])
-def test_a_recording_for_full_batches_gives_the_gradients_of_any_batch(mixing):
+@pytest.mark.parametrize("labels", [LABELS, SEVERAL_LABELS], ids=["classes", "labels"])
+def test_a_recording_for_full_batches_gives_the_gradients_of_any_batch(mixing, labels):
     """The tensors that a CUDA graph reads and writes, without CUDA."""
     network = tiny_network()
     config = FineTuneConfig(unfreeze_from="all", **mixing, **{**PLAIN, "batch_size": 5})
-    task = tiny_task(network, config)
+    task = tiny_task(network, config, labels=labels)
     precision = MixedPrecision.of("fp32", "cpu")
     recorded, given_loss = (Loss(precision, torch.tensor(weights), 0.1) for weights in ([1.0, 1.0], [0.5, 2.0]))
     parameters = tuple(network.parameters())
     batches = list(loop.local_batches(task, [np.arange(5), np.array([7, 3])], 1))
     full, partial = batches
-    partners = None if full.partner_labels is None else torch.zeros(5, dtype=torch.int64)
-    inputs = LocalBatch(torch.zeros_like(full.pixels), torch.zeros(5, dtype=torch.int64), partners, torch.ones(()), 5)
+    partners = None if full.partner_labels is None else torch.zeros_like(full.labels)
+    inputs = LocalBatch(torch.zeros_like(full.pixels), torch.zeros_like(full.labels), partners, torch.ones(()), 5)
     gradients = tuple(torch.zeros_like(parameter) for parameter in parameters)
     recording = Recording(None, parameters, inputs, torch.ones(5), recorded.class_weights, gradients, *torch.zeros(2))
 

@@ -231,20 +231,26 @@ import sys
 from pathlib import Path
 import numpy
 import torch
-from headstart import Compute, FitOptions, fit_dataset, open_dataset
+from headstart import Compute, FitOptions, fit_dataset, fit_multi_label, open_dataset
 from headstart.finetune import FineTuneConfig, is_main_process
+from headstart.finetune.label_verdict import compare_labels_to_frozen
 from headstart.finetune.run import run
 from headstart.finetune.verdict import compare_to_frozen
 
 torch.set_num_threads(1)
-data, checkpoints, resume, precision, output = sys.argv[1:]
+data, checkpoints, resume, precision, output, group_by = sys.argv[1:]
 held_out = []
+
+dataset = open_dataset(data)
+fit, compare_scores = (
+    (fit_multi_label, compare_labels_to_frozen) if dataset.is_multi_label else (fit_dataset, compare_to_frozen)
+)
 
 def compare(frozen, tuned, *arguments):
     held_out.append(tuned)
-    return compare_to_frozen(frozen, tuned, *arguments)
+    return compare_scores(frozen, tuned, *arguments)
 
-result = fit_dataset(open_dataset(data), FitOptions("headstart-s", compute=Compute("onnxruntime")))
+result = fit(dataset, FitOptions("headstart-s", compute=Compute("onnxruntime"), group_by=group_by))
 print("fitted", flush=True)
 config = FineTuneConfig(
     epochs=3, batch_size=4, precision=precision, checkpoints=Path(checkpoints), resume=resume == "1"
@@ -261,7 +267,7 @@ def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_pat
     import torch
 
     def start(folder, resume):
-        command = [sys.executable, "-c", SCRIPT, photos, folder, resume, "auto", folder.with_suffix(".npy")]
+        command = [sys.executable, "-c", SCRIPT, photos, folder, resume, "auto", folder.with_suffix(".npy"), "auto"]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def assert_equal_to_uninterrupted(folder):
@@ -298,12 +304,14 @@ def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_pat
 
 
 @torch_test
-def test_two_processes_train_what_one_does(photos, tmp_path):
+@pytest.mark.parametrize("data", ["photos", "labelled"])
+def test_two_processes_train_what_one_does(data, request, tmp_path):
+    data, group_by = request.getfixturevalue(data), {"photos": "auto", "labelled": "none"}[data]
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, "utf-8")
 
     def arguments(name):
-        return [script, photos, tmp_path / name, "0", "fp32", tmp_path / f"{name}.npy"]
+        return [script, data, tmp_path / name, "0", "fp32", tmp_path / f"{name}.npy", group_by]
 
     subprocess.run([sys.executable, *arguments("one")], check=True, capture_output=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

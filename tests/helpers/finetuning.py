@@ -7,6 +7,7 @@ from headstart.backbones import InputOptions
 from headstart.classifier import FitOptions, fit_dataset
 from headstart.data import open_dataset
 from headstart.features import Compute
+from headstart.finetune.label_verdict import compare_labels_to_frozen
 from headstart.finetune.verdict import compare_to_frozen
 from helpers.frameworks import timm_network
 
@@ -32,10 +33,12 @@ def network_of(result):
     return Network(result.data.backbone, result.options.input_options, result.selected.head)
 
 
-def always_better(*scores):
+def always_better(frozen, tuned, labels, *arguments):
     """Compare as ``compare_to_frozen`` does, and find the fine-tuned model better whatever the scores."""
-    verdict = compare_to_frozen(*scores)
-    difference = replace(verdict.difference, difference=0.1, interval=(0.05, 0.15), p_value=0.0)
+    is_accuracy = labels.ndim == 1  # of several labels it is a loss
+    compare, change = (compare_to_frozen, 0.1) if is_accuracy else (compare_labels_to_frozen, -0.1)
+    verdict = compare(frozen, tuned, labels, *arguments)
+    difference = replace(verdict.difference, difference=change, interval=(change, change / 2), p_value=0.0)
     return replace(verdict, difference=difference)
 
 

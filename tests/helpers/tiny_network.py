@@ -71,22 +71,25 @@ def fake_accelerator(process_index=0, num_processes=1):
     )
 
 
-def tiny_task(network, config, accelerator=None, seed=0):
-    """The task of training on ``PIXELS`` and ``LABELS``."""
+def tiny_task(network, config, accelerator=None, seed=0, labels=LABELS):
+    """The task of training on ``PIXELS`` and ``labels``, of two classes or of two labels an image."""
     preprocess = Preprocess(SIDE, SIDE, crop=1.0)
     images = ImageLoader(SimpleNamespace(read=lambda index: PIXELS[index]), range(COUNT), preprocess, 1)
     np.testing.assert_array_equal(images.load(3), PIXELS[3])
-    return Task(network, images, LABELS, 2, config, seed, accelerator or fake_accelerator())
+    return Task(network, images, labels, 2, config, seed, accelerator or fake_accelerator())
 
 
-def run_training(network, config, *, state=None, validation_rows=(), after_epoch=None, plan=None, held_out_rows=()):
+def run_training(
+    network, config, *, state=None, validation_rows=(), after_epoch=None, plan=None, held_out_rows=(), labels=LABELS
+):
     """The plan and the epochs of a training; ``after_epoch(network, plan, state)`` is called after each epoch."""
     plan, epochs = plan or make_plan(network, config), []
     state = state or State()
     validation_rows = np.array(validation_rows, np.int64)
     train_rows = np.setdiff1d(np.arange(COUNT), validation_rows)
     held_out_rows = np.array(held_out_rows, np.int64)
-    for epoch in train(tiny_task(network, config), plan, train_rows, validation_rows, state, held_out_rows):
+    task = tiny_task(network, config, labels=labels)
+    for epoch in train(task, plan, train_rows, validation_rows, state, held_out_rows):
         epochs.append(epoch)
         if after_epoch:
             after_epoch(network, plan, state)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from headstart.classifier.embedded import EmbeddedImages, embed_images, training_and_validation_images
+from headstart.classifier.fit import FineTuningRecord
 from headstart.classifier.kept_rows import check_options
 from headstart.classifier.make_model import golden_images
 from headstart.classifier.notes import label_notes, rounding_notes
@@ -117,7 +118,7 @@ def fit_label_rows(embedded: EmbeddedImages, *, start: float | None = None) -> M
     split = split_labels(features, embedded.dataset, options.group_by, share, options.seed)
     selected = _select(embedded, split)
     starts = {"start": head_start if start is None else start, "head": head_start}
-    result = _result(embedded, split, selected, starts)
+    result = make_label_result(embedded, split, selected, starts)
     for note in result.notes:
         logger.warning("%s", note)
     return result
@@ -135,8 +136,13 @@ def _select(embedded: EmbeddedImages, split: LabelSplit) -> SelectedLabels:
         return select_labels(training_set, repeated, options.head_options.taps, workers=options.compute.threads)
 
 
-def _result(
-    embedded: EmbeddedImages, split: LabelSplit, selected: SelectedLabels, starts: Mapping[str, float]
+def make_label_result(
+    embedded: EmbeddedImages,
+    split: LabelSplit,
+    selected: SelectedLabels,
+    starts: Mapping[str, float],
+    *,
+    fine_tuning: FineTuningRecord | None = None,
 ) -> MultiLabelFitResult:
     """Make the result: thresholds, evaluations, model and run info. ``starts`` are when the fit and its head began."""
     options, targets, backbone = embedded.options, split.targets, embedded.backbone
@@ -170,6 +176,8 @@ def _result(
         coarse_channels,
     )
     run = _run_info(record, selected, evaluations, label_thresholds)
+    if fine_tuning is not None:
+        run |= {"training": [*fine_tuning.training], "fine_tuning": dict(fine_tuning.info)}
     model = Model(
         split.names,
         backbone.preprocess,

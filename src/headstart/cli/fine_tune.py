@@ -6,17 +6,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headstart.cli.fit import DecodeFlags, EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
+from headstart.cli.fit_labels import LabelTargetFlags
 from headstart.cli.input_flags import InputFlags
-from headstart.cli.options import DataArgument, Messages, common, head_option, run_option
+from headstart.cli.options import (
+    DataArgument,
+    LabelSeparatorOption,
+    Messages,
+    MultiLabelOption,
+    common,
+    head_option,
+    run_option,
+)
 from headstart.machine import keep_freed_memory
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitResult
     from headstart.features import Compute
     from headstart.finetune import FineTuneConfig
 
@@ -92,6 +100,14 @@ class TrainingFlags:
 
 
 @dataclass(frozen=True)
+class FineTuneDataFlags(DecodeFlags):
+    """How DATA is read."""
+
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
+
+
+@dataclass(frozen=True)
 class FineTuneRunOptions(FitRunOptions):
     """Options of the run, whose precision is that of the training."""
 
@@ -113,12 +129,13 @@ def fine_tune(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
-    reading: DecodeFlags = DecodeFlags(),
+    reading: FineTuneDataFlags = FineTuneDataFlags(),
     input_flags: InputFlags = InputFlags(),
     dropout: Annotated[
         float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")
     ] = None,
     targets: EvaluationFlags = EvaluationFlags(),
+    label_targets: LabelTargetFlags = LabelTargetFlags(),
     run: FineTuneRunOptions = FineTuneRunOptions(),
     messages: Messages = Messages(),
 ) -> None:
@@ -138,9 +155,10 @@ def fine_tune(
         seed=run.seed,
         model_version=run.model_version,
         author=run.author,
+        **vars(label_targets),
     )
 
-    def refine(result: FitResult) -> FitResult:
+    def refine(result: Any) -> Any:  # of a fit to one class an image or to several labels
         keep_freed_memory()
         tuned = finetune.fine_tune(result, config, log=messages.log)
         if not finetune.is_main_process():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ from headstart.errors import OptionError
 from headstart.machine import import_in_background, quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitOptions, FitResult
+    from headstart.classifier import FitOptions
     from headstart.data import Dataset
     from headstart.heads.mlp import MlpConfig
 
@@ -316,7 +316,7 @@ def fit_and_write(
     run: FitRunOptions,
     *,
     keep_features: bool = False,
-    refine: Callable[[FitResult], FitResult] | None = None,
+    refine: Callable[[Any], Any] | None = None,
 ) -> None:
     """Fit, ``refine`` the result, write the model and the report, and print what was found."""
     start = time.perf_counter()
@@ -332,9 +332,7 @@ def fit_and_write(
         check_keeps_none(output)
     save_memory(len(dataset))
     if dataset.is_multi_label:
-        if refine is not None:
-            dataset.require_one_label("fine-tuning")
-        fit_labels(dataset, options, flags, messages, run, start, keep_features=keep_features)
+        fit_labels(dataset, options, flags, messages, run, start, keep_features=keep_features, refine=refine)
         return
     with quiet_frameworks():
         with messages.bar("Reading features") as bar:

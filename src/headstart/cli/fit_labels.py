@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from headstart.cli.terminal import line, print_json, print_notes, print_quaranti
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitOptions
+    from headstart.classifier import FitOptions, MultiLabelFitResult
     from headstart.classifier.refit import AnyFitResult
     from headstart.cli.fit import FitFlags, FitRunOptions
     from headstart.data import Dataset
@@ -73,16 +74,25 @@ def fit_labels(
     start: float,
     *,
     keep_features: bool = False,
+    refine: Callable[[MultiLabelFitResult], MultiLabelFitResult] | None = None,
 ) -> None:
-    """Fit a model of several labels an image, write it, and print what was found. Raises HeadstartError."""
+    """Fit a model of several labels an image, ``refine`` it, write it, and print what was found."""
     from headstart.classifier import fit_multi_label
+    from headstart.report import write_training_curves
 
-    with quiet_frameworks(), messages.bar("Reading features") as bar:
-        result = fit_multi_label(dataset, options, thumbnails=flags.report, keep_features=keep_features, progress=bar)
+    with quiet_frameworks():
+        with messages.bar("Reading features") as bar:
+            result = fit_multi_label(
+                dataset, options, thumbnails=flags.report, keep_features=keep_features, progress=bar
+            )
+        if refine is not None:
+            result = refine(result)
     result = replace(result, model=with_sources(result.model))
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
+    curves = write_training_curves(result.model.run, folder)
     if not flags.as_json:
         print_label_fit(result, folder, time.perf_counter() - start)
+        print(curves, end="", flush=True)
     finish_fit(result, fit_summary(result.model.run, folder), options, flags, run)
 
 

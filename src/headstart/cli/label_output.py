@@ -86,6 +86,7 @@ def fit_summary(run: Mapping[str, Any], folder: str) -> dict[str, Any]:
         "labels": run["classes"],
         "images": images,
         **{key: run[key] for key in (*keys, *rest)},
+        **({"fine_tuning": run["fine_tuning"]} if "fine_tuning" in run else {}),
     }
 
 

@@ -3,13 +3,16 @@
 options.py       FineTuneConfig: the options
 run.py           fine_tune: cross-validation, the decision, the final model
 time_limit.py    how long it will take, and how many epochs fit into a time limit
+frozen_fit.py    the fit to start from, of one class an image or of several labels
 verdict.py       folds, interpolation weights, and whether fine-tuning is better than the frozen model
+label_verdict.py the same decision for several labels an image
 network.py       Network: backbone and head as a torch module, and back to an ONNX backbone
 graph_module.py  the graph of a built-in backbone as a torch module, and back
 keras_module.py  a Keras network as a torch module of its layers
 freeze.py        which tensors are trained, how fast, and the check that the others did not change
 folding.py       batch norms that keep their statistics, computed within the convolutions before them
 loop.py          the training loop
+losses.py        the loss of an image
 gradients.py     the gradients of a batch; on CUDA recorded once and replayed
 pull.py          the pull towards the initial weights
 schedule.py      the learning rate by step
@@ -30,14 +33,16 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from headstart.errors import BackboneError, OptionError, missing_extra
 from headstart.finetune.checkpoint import check_no_checkpoints
 from headstart.finetune.options import FineTuneConfig, parse_tuning
 
 if TYPE_CHECKING:
-    from headstart.classifier import FitResult
+    from headstart.classifier import FitResult, MultiLabelFitResult
+
+    AnyFitResult = TypeVar("AnyFitResult", FitResult, MultiLabelFitResult)
 
 __all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning", "start_device"]
 
@@ -89,23 +94,26 @@ def is_main_process() -> bool:
 
 
 def fine_tune(
-    result: FitResult, config: FineTuneConfig | None = None, *, log: Callable[[str], None] | None = None
-) -> FitResult:
-    """Train layers of a fit's backbone further; return a new result.
+    result: AnyFitResult, config: FineTuneConfig | None = None, *, log: Callable[[str], None] | None = None
+) -> AnyFitResult:
+    """Train layers of a fit's backbone further; return a new result of the same kind.
 
     Its model is the fine-tuned one if that is better than the frozen one on images held out, otherwise the frozen one;
     ``run.json`` tells which and why. The two are compared without the class weights, costs and thresholds of the fit,
-    which the model then has. ``log`` receives lines of text: one for each epoch, and the decision. Raises
-    BackboneError, DataError, OptionError, ModelError, MissingExtraError.
+    which the model then has; of several labels an image the log-loss decides, in the place of the accuracy. ``log``
+    receives lines of text: one for each epoch, and the decision. Raises BackboneError, DataError, OptionError,
+    ModelError, MissingExtraError.
     """
-    from headstart.classifier import FitResult
+    from headstart.classifier import FitResult, MultiLabelFitResult
 
-    if not isinstance(result, FitResult):
+    if not isinstance(result, FitResult | MultiLabelFitResult):
         raise OptionError(
             "Fine-tuning continues a fit: give the result of fit_dataset, or result_ of a classifier after its fit; "
             "a model that was loaded has no training images."
         )
     config = config or FineTuneConfig()
+    if config.class_weights and isinstance(result, MultiLabelFitResult):
+        raise OptionError("Class weights are for one class an image, and these may have several labels; drop them.")
     check_fine_tuning(result.options.backbone, config)
     if config.class_weights and result.options.class_weight is not None:
         raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
+from headstart.finetune.losses import correct_predictions, image_losses
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import MixedPrecision
@@ -25,10 +25,11 @@ WARM_UP_PASSES = 2  # before a recording, in which libraries choose and load the
 
 @dataclass(frozen=True)
 class LocalBatch:
-    """The part of a batch that this process computes: pixels [b, height, width, 3] and labels [b], on the device.
+    """The part of a batch that this process computes: pixels [b, height, width, 3] and labels, on the device.
 
-    ``lam`` [] is the weight of ``labels``; ``partner_labels`` [b], those of the images that were mixed in, have the
-    rest (None: nothing is mixed). ``size`` is the number of images in the batch of all processes.
+    ``labels`` are those of ``losses.image_losses``. ``lam`` [] is their weight; ``partner_labels``, those of the images
+    that were mixed in, have the rest (None: nothing is mixed). ``size`` is the number of images in the batch of all
+    processes.
     """
 
     pixels: Tensor
@@ -159,15 +160,14 @@ def _pass(
     scores = network.scores(vectors)
 
     def summed(labels: Tensor) -> Tensor:
-        losses = cross_entropy(scores, labels, reduction="none", label_smoothing=loss.label_smoothing)
-        return (losses * loss.class_weights[labels] * is_image).sum()
+        return (image_losses(scores, labels, loss.class_weights, loss.label_smoothing) * is_image).sum()
 
     total, main_labels = summed(batch.labels), batch.labels
     if batch.partner_labels is not None:
         total = batch.lam * total + (1 - batch.lam) * summed(batch.partner_labels)
         main_labels = torch.where(batch.lam >= 0.5, batch.labels, batch.partner_labels)
     loss.precision.backward(total / batch.size)
-    return total.detach(), ((scores.detach().argmax(1) == main_labels) * is_image).sum()
+    return total.detach(), (correct_predictions(scores.detach(), main_labels) * is_image).sum()
 
 
 def _is_same(recording: Recording, batch: LocalBatch, parameters: Sequence[Tensor], size: tuple[int, int]) -> bool:

@@ -17,13 +17,13 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from headstart.errors import BackboneError
 from headstart.finetune.device_images import mix_batch, pinned, to_device, warp_batch
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, check_frozen, enable_gradients, set_mode
 from headstart.finetune.gradients import LocalBatch, Loss, Recorder, compute_gradients, out_of_memory
 from headstart.finetune.image_loader import ImageLoader, Views
+from headstart.finetune.losses import correct_predictions, image_losses
 from headstart.finetune.mixing import draw_mix
 from headstart.finetune.network import Network
 from headstart.finetune.options import FineTuneConfig
@@ -43,13 +43,14 @@ EVALUATION_BATCH, ACCELERATOR_EVALUATION_BATCH = 32, 128  # images at a time wit
 class Task:
     """What all trainings of a fine-tuning share.
 
-    ``labels`` [n], 0 to ``classes`` - 1, are those of the n images that ``images`` loads. Precision and batch
-    size of ``config`` are resolved: not "auto", not None. ``recorder`` holds what they share on CUDA.
+    ``labels`` are those of the n images that ``images`` loads: classes [n], 0 to ``classes`` - 1, or several labels
+    [n, ``classes``], float32: 1, 0, NaN where not known. Precision and batch size of ``config`` are resolved: not
+    "auto", not None. ``recorder`` holds what they share on CUDA.
     """
 
     network: Network
     images: ImageLoader
-    labels: Rows
+    labels: NDArray[Any]
     classes: int
     config: FineTuneConfig
     seed: int
@@ -67,15 +68,20 @@ class Task:
         assert self.config.batch_size is not None
         return self.config.batch_size
 
+    def known(self, rows: Rows) -> float:
+        """Return how many of the images ``rows`` are labelled, one of which some labels are known as their share."""
+        labels = self.labels[rows]
+        return float(len(rows)) if labels.ndim == 1 else float((~np.isnan(labels)).sum() / self.classes)
+
 
 @dataclass(frozen=True)
 class Epoch:
     """Record of one epoch.
 
     ``loss`` (mean, in nats) and ``accuracy`` (with its 95% ``interval``) are those of the training images as they were
-    augmented and mixed. The validation ones are of the images that ``patience`` holds out, the held-out ones of the
-    fold that the training left out, each with the weights that would be used; None where there are no such images.
-    ``learning_rate`` is that of the last step. ``note`` is a line that the user must see.
+    augmented and mixed, of several labels an image those of known labels. The validation ones are of the images that
+    ``patience`` holds out, the held-out ones of the fold that the training left out, each with the weights that would
+    be used; None where there are none. ``learning_rate`` is that of the last step. ``note`` is for the user to see.
     """
 
     number: int
@@ -160,8 +166,8 @@ def train(
     precision = MixedPrecision.of(config.precision, task.device.type)
     if state.scaler:
         precision.scaler.load_state_dict(state.scaler)
-    loss, count = Loss(precision, _class_weights(task, train_rows), config.label_smoothing), len(train_rows)
-    steps_per_epoch = -(-count // task.batch_size)
+    loss, count = Loss(precision, _class_weights(task, train_rows), config.label_smoothing), task.known(train_rows)
+    steps_per_epoch = -(-len(train_rows) // task.batch_size)
     for number in range(len(state.history) + 1, config.epochs + 1):
         if should_stop(state.history, config):
             break
@@ -193,7 +199,7 @@ def train(
             best = state.average or changing_tensors(network, plan)
             state.best = {name: value.clone() for name, value in best.items()}
         state.scaler = precision.scaler.state_dict()
-        training = (total_loss / count, correct / count, wilson(round(correct), count))
+        training = (total_loss / count, correct / count, wilson(round(correct), round(count)))
         note = _memory_note(size_before, state.micro_batch_size)
         held_out = _validate(task, plan, held_out_rows, state.average)
         seconds = time.perf_counter() - start
@@ -358,14 +364,14 @@ def _validate(
     task: Task, plan: TrainingPlan, rows: Rows, average: Mapping[str, Tensor]
 ) -> tuple[float | None, float | None]:
     """Compute loss and accuracy on the images ``rows``, with the averaged weights where there are any."""
-    if not len(rows):
+    count = task.known(rows)
+    if not count:
         return None, None
     weights = {name: value.clone() for name, value in changing_tensors(task.network, plan).items()}
     task.network.load_state_dict(average, strict=False)
-    scores = torch.from_numpy(predict(task, rows)[0])
+    scores, labels = torch.from_numpy(predict(task, rows)[0]), torch.from_numpy(task.labels[rows])
     task.network.load_state_dict(weights, strict=False)
-    labels = torch.from_numpy(task.labels[rows])
-    return float(cross_entropy(scores, labels)), float((scores.argmax(1) == labels).double().mean())
+    return float(image_losses(scores, labels).sum()) / count, float(correct_predictions(scores, labels).sum()) / count
 
 
 def _class_weights(task: Task, rows: Rows) -> Tensor:

@@ -21,7 +21,7 @@ from headstart.errors import BackboneError
 from headstart.finetune.folding import fold_batch_norms, unfold
 from headstart.finetune.graph_module import GraphModule
 from headstart.finetune.keras_module import KerasModule
-from headstart.heads.head import Head
+from headstart.heads.head import SIGMOID, Head
 
 OPEN = {"timm": open_timm, "keras": open_keras}
 TOLERANCE = 1e-3  # of a probability for the golden sample, between the frozen model and the network
@@ -63,6 +63,7 @@ class Network(nn.Module):  # type: ignore[misc]
             self.taps = tuple(output.name for output in model.graph.output)
         self.head = nn.ParameterDict()
         self.head_taps = head.taps
+        self.activation = head.activation
         self.set_head(head)
         self.layers = self._list_layers(self.body.layer_names if self.provider == "keras" else self._execution_order())
         self.stages = 1 + max(layer.stage for layer in self.layers)
@@ -170,7 +171,9 @@ class Network(nn.Module):  # type: ignore[misc]
         """
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             images = torch.from_numpy(pixels).to(self.head["bias"].device)
-            computed = torch.softmax(self(images), 1).cpu().numpy()
+            scores = self(images)
+            probabilities_here = torch.sigmoid(scores) if self.activation == SIGMOID else torch.softmax(scores, 1)
+            computed = probabilities_here.cpu().numpy()
         largest = float(np.abs(computed - probabilities).max())
         if not largest <= TOLERANCE:
             raise BackboneError(

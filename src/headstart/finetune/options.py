@@ -40,7 +40,7 @@ class FineTuneConfig:
 
     From what: ``augmentation`` is "none", "flip", "light" or "lesson"; ``mixup`` and ``cutmix`` are the alpha of their
     beta distribution (0: none); ``label_smoothing`` is a share of the label; ``class_weights`` makes every class count
-    the same.
+    the same, where an image has one.
 
     For how long: ``patience`` holds out a tenth of the groups and stops after so many epochs without a lower validation
     loss on them; ``stop_at_accuracy`` stops at that training accuracy; ``time_limit`` in seconds lowers the number of

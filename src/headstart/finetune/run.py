@@ -16,11 +16,12 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.classifier.fit import FineTuningRecord, FitResult, FitTimes, make_result
+from headstart.classifier.fit import FineTuningRecord
 from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.finetune.checkpoint import read_checkpoint, write_checkpoint
 from headstart.finetune.freeze import TrainingPlan, changing_tensors, make_plan
+from headstart.finetune.frozen_fit import AnyFitResult, AnyVerdict, FrozenFit, Tuned, frozen_fit
 from headstart.finetune.gradients import Recorder
 from headstart.finetune.image_loader import ImageLoader
 from headstart.finetune.loop import (
@@ -39,14 +40,12 @@ from headstart.finetune.options import FineTuneConfig
 from headstart.finetune.precision import bf16_pays, resolve_precision
 from headstart.finetune.tensorboard import epoch_writer
 from headstart.finetune.time_limit import estimate_duration
-from headstart.finetune.verdict import ALPHAS, Verdict, compare_to_frozen, make_folds
+from headstart.finetune.verdict import ALPHAS, make_folds
 from headstart.heads.eigenbasis import Eigenbasis
 from headstart.heads.folds import holdout_groups
-from headstart.heads.head import Head, softmax
+from headstart.heads.head import Head
 from headstart.heads.ood import OodDetector, fit_ood
-from headstart.heads.selection import SelectedHead, select_head
 from headstart.heads.training_set import TrainingSet
-from headstart.machine import single_threaded_blas
 from headstart.model.model import GoldenSample
 
 Array = NDArray[np.float64]
@@ -60,7 +59,7 @@ ALL_IMAGES = "all images"  # the name in run.json of the training on all images
 class _Setup:
     """What all trainings share: the task, the plan, a hash of all that determines the result, and ``log``."""
 
-    result: FitResult
+    fit: FrozenFit[Any]
     task: Task
     plan: TrainingPlan
     settings: str
@@ -90,63 +89,57 @@ class _HeldOutScores:
 
 
 def run(
-    result: FitResult,
+    result: AnyFitResult,
     config: FineTuneConfig,
     log: Log,
     *,
-    compare: Callable[[Array, Array, Rows, Rows, Rows], Verdict] = compare_to_frozen,
-) -> FitResult:
+    compare: Callable[[Array, Array, NDArray[Any], Rows, Rows], Any] | None = None,
+) -> AnyFitResult:
     """Fine-tune as ``finetune.fine_tune`` does; ``compare`` has the parameters of ``compare_to_frozen``."""
     start = time.perf_counter()
-    labels, groups = result.data.split.labels, result.data.split.groups.index
-    folds = make_folds(labels, groups, result.options.seed)
+    fit: FrozenFit[AnyFitResult] = frozen_fit(result)
+    folds = make_folds(fit.labels, fit.groups, fit.options.seed)
     if folds is None:
-        raise DataError(
-            "Fine-tuning cannot be evaluated: every class needs images of at least two groups. Add images, or use: "
-            "headstart fit"
-        )
-    setup = _prepare(result, config, log, len(folds))
+        raise DataError(f"Fine-tuning cannot be evaluated: {fit.needs}, or use: headstart fit")
+    setup = _prepare(fit, config, log, len(folds))
     scores, trainings = _cross_validate(setup, folds)
-    verdict = compare(scores.frozen, scores.tuned, labels, groups, scores.folds)
+    verdict = (compare or fit.compare)(scores.frozen, scores.tuned, fit.labels, fit.groups, scores.folds)
     setup.log(str(verdict))
     if not verdict.is_better:  # the fit's own model, with the record in run.json
         info = _describe(setup, verdict, trainings, time.perf_counter() - start)
-        model = replace(result.model, run={**result.model.run, "fine_tuning": info})
-        return replace(result, model=model)
+        return fit.with_model(replace(fit.model, run={**fit.model.run, "fine_tuning": info}))
     ood_scores = _held_out_ood_scores(setup, folds, list(trainings.values()), verdict.alpha)
-    final = _train(setup, ALL_IMAGES, result.selected.unweighted_head, np.arange(len(labels)))
+    final = _train(setup, ALL_IMAGES, fit.start_head, np.arange(len(fit.labels)))
     trainings[ALL_IMAGES] = final
     setup.task.network.load_interpolated(final.start, final.end, verdict.alpha)
     info = _describe(setup, verdict, trainings, time.perf_counter() - start)
     record = FineTuningRecord(info, tuple(final.to_dict()))
     held_out_scores = scores.tuned[ALPHAS.index(verdict.alpha)]
-    probabilities = softmax(held_out_scores / verdict.temperature)
-    return _make_tuned_result(setup, verdict.temperature, probabilities, ood_scores, record)
+    return fit.tuned_result(_export(setup, held_out_scores, ood_scores, record), verdict)
 
 
-def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) -> _Setup:
+def _prepare(fit: FrozenFit[Any], config: FineTuneConfig, log: Log, folds: int) -> _Setup:
     """Build the network, check that it starts as the frozen model, and decide on the number of epochs."""
-    data, options = result.data, result.options
-    if data.backbone.precision == "int8":
+    backbone, options = fit.backbone, fit.options
+    if backbone.precision == "int8":
         raise OptionError("An int8 backbone cannot be trained; fit again with --precision fp32, then fine-tune.")
-    network = Network(data.backbone, options.input_options, result.selected.head)
+    network = Network(backbone, options.input_options, fit.head)
     plan = make_plan(network, config)
     accelerator = Accelerator()
-    device_type, count = accelerator.device.type, len(data.split.labels)
+    device_type, count = accelerator.device.type, len(fit.labels)
     config = replace(
         config,
         precision=resolve_precision(config.precision, accelerator, bf16_pays=bf16_pays(network, plan.lr_scales.keys())),
         batch_size=config.batch_size_for(device_type, count),
     )
-    evaluation_seconds = _move_and_check(network, accelerator, result)
-    indices = data.features.index[data.split.train].tolist()
+    evaluation_seconds = _move_and_check(network, accelerator, fit)
+    indices = fit.features.index[fit.train].tolist()
     processes = accelerator.num_processes
-    images = ImageLoader(data.dataset, indices, data.backbone.preprocess, options.compute.threads, processes)
+    images = ImageLoader(fit.dataset, indices, backbone.preprocess, options.compute.threads, processes)
     recorder = Recorder.of(config, network, accelerator.device)
-    classes = len(data.split.classes)
-    task = Task(network, images, data.split.labels, classes, config, options.seed, accelerator, recorder)
+    task = Task(network, images, fit.labels, fit.outputs, config, options.seed, accelerator, recorder)
     log = log if accelerator.is_main_process else _log_nothing
-    setup = _Setup(result, task, plan, _hash_settings(result, config), log)
+    setup = _Setup(fit, task, plan, _hash_settings(fit, config), log)
     duration = estimate_duration(task, folds, evaluation_seconds)
     epochs = duration.limit_epochs(config)
     resumed_epochs = _resumed_epochs(setup, folds)
@@ -161,12 +154,12 @@ def _prepare(result: FitResult, config: FineTuneConfig, log: Log, folds: int) ->
     return replace(setup, task=replace(task, config=replace(config, epochs=epochs)))
 
 
-def _move_and_check(network: Network, accelerator: Accelerator, result: FitResult) -> float:
+def _move_and_check(network: Network, accelerator: Accelerator, fit: FrozenFit[Any]) -> float:
     """Move the network to its device, and check that it gives the frozen model's probabilities there.
 
     Returns the seconds that the prediction of an image took. Raises BackboneError where it differs.
     """
-    golden = result.model.golden
+    golden = fit.model.golden
     assert golden is not None
     network.fold(golden.pixels[:2])
     network.to(accelerator.device, memory_format=torch.channels_last)
@@ -200,17 +193,16 @@ def device_name(device: torch.device) -> str:
     return "the processor" if device.type == "cpu" else str(device.type)
 
 
-def _hash_settings(result: FitResult, config: FineTuneConfig) -> str:
+def _hash_settings(fit: FrozenFit[Any], config: FineTuneConfig) -> str:
     """Return a hash of all that determines the result of a training."""
-    data, split = result.data, result.data.split
     settings = [
         config.to_dict(),
-        result.options.seed,
-        data.backbone.sha256,
-        split.labels.tolist(),
-        split.groups.index.tolist(),
+        fit.options.seed,
+        fit.backbone.sha256,
+        fit.labels.tolist(),
+        fit.groups.tolist(),
     ]
-    content_hashes = data.features.content_hashes[split.train].tobytes()
+    content_hashes = fit.features.content_hashes[fit.train].tobytes()
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + content_hashes).hexdigest()
 
 
@@ -231,36 +223,22 @@ def _resumed_epochs(setup: _Setup, folds: int) -> int | None:
 
 def _cross_validate(setup: _Setup, folds: Sequence[Fold]) -> tuple[_HeldOutScores, dict[str, _Training]]:
     """Fit a head and train layers without each fold, and predict the fold with every alpha."""
-    task = setup.task
-    features, split = setup.result.data.features, setup.result.data.split
+    task, fit = setup.task, setup.fit
     shape = (len(task.labels), task.classes)
     scores = _HeldOutScores(np.zeros(shape), np.zeros((len(ALPHAS), *shape)), np.zeros(len(task.labels), np.int64))
     trainings = {}
     for number, (rows, held_out) in enumerate(folds):
         name = _fold_name(number, len(folds))
-        head = _fit_frozen_head(setup.result, rows)
+        head = fit.fit_head(rows)
         training = _train(setup, name, head, rows, held_out)
         trainings[name] = training
-        frozen = head.scores(features.matrix(head.taps, split.train[held_out])).astype(np.float64)
+        frozen = head.scores(fit.features.matrix(head.taps, fit.train[held_out])).astype(np.float64)
         scores.frozen[held_out] = frozen / head.temperature
         scores.folds[held_out] = number
         for i, alpha in enumerate(ALPHAS):
             task.network.load_interpolated(training.start, training.end, alpha)
             scores.tuned[i, held_out] = predict(task, held_out)[0]
     return scores, trainings
-
-
-def _fit_frozen_head(result: FitResult, rows: Rows) -> Head:
-    """Fit a head to the frozen features of the training images ``rows`` alone, as the head of all was, on its taps."""
-    data, options = result.data, result.options
-    head = result.selected.head
-    images = data.split.train[rows]
-    groups = np.unique(data.split.groups.index[rows], return_inverse=True)[1]
-    vectors = data.features.vectors(images)
-    training_set = TrainingSet.of({tap: vectors[tap] for tap in head.taps}, data.split.labels[rows], groups)
-    with single_threaded_blas():
-        selected = select_head(training_set, options.head_options, workers=options.compute.threads)
-    return selected.head.on_taps(head.taps, {tap: vectors[tap].shape[1] for tap in head.taps})
 
 
 def _train(setup: _Setup, name: str, head: Head, rows: Rows, held_out_rows: Rows = NO_ROWS) -> _Training:
@@ -276,8 +254,7 @@ def _train(setup: _Setup, name: str, head: Head, rows: Rows, held_out_rows: Rows
     start = _copy(changing_tensors(network, plan))
     validation_rows = rows[:0]
     if config.patience is not None:
-        groups = setup.result.data.split.groups.index
-        validation_rows = rows[holdout_groups(groups[rows], task.labels[rows], task.seed)]
+        validation_rows = rows[holdout_groups(setup.fit.groups[rows], task.labels[rows], task.seed)]
     train_rows = np.setdiff1d(rows, validation_rows)
     state = State(optimizer=make_optimizer(network, plan, config))
     file_name = _file_name(name)
@@ -328,53 +305,37 @@ def _fit_ood(setup: _Setup, vectors: NDArray[np.floating], rows: Rows) -> OodDet
 
     As in a fit, it looks at the deepest tap alone.
     """
-    network, split = setup.task.network, setup.result.data.split
+    network = setup.task.network
     channels = {tap.name: tap.channels for tap in network.backbone.taps}
     deepest = network.head_taps[-1]
     width = sum(channels[tap] for tap in network.head_taps[:-1])
-    training_set = TrainingSet.of({deepest: vectors[:, width:]}, split.labels[rows], split.groups.index[rows])
+    # The detector looks at no label.
+    training_set = TrainingSet.of({deepest: vectors[:, width:]}, np.zeros_like(rows), setup.fit.groups[rows])
     return fit_ood(Eigenbasis.of(training_set.vectors((deepest,)))).behind(width)
 
 
-def _make_tuned_result(
-    setup: _Setup, temperature: float, probabilities: Array, ood_scores: Array, record: FineTuningRecord
-) -> FitResult:
-    """Make the result of the network as it is now.
-
-    ``temperature`` is that of the head; ``probabilities`` [n, k] and ``ood_scores`` [n] are held-out predictions.
-    """
-    result, network = setup.result, setup.task.network
-    data, split = result.data, result.data.split
-    head = network.to(memory_format=torch.contiguous_format).get_head(result.selected.head, temperature)
+def _export(setup: _Setup, scores: Array, ood_scores: Array, record: FineTuningRecord) -> Tuned:
+    """Export the network as it is now; ``scores`` [n, k] and ``ood_scores`` [n] are held-out predictions."""
+    fit, network = setup.fit, setup.task.network
+    head = network.to(memory_format=torch.contiguous_format).get_head(fit.head, 1.0)
     backbone = network.export()
-    features = embed(data.dataset, backbone, result.options.compute, by_content=True)
-    if not np.array_equal(features.index, data.features.index):
-        raise DataError(f"The images of {data.dataset.uri} changed while they were read; fit again.")
-    ood = _fit_ood(setup, features.matrix(head.taps, split.train), np.arange(len(split.labels)))
-    selected = SelectedHead(head, probabilities, result.selected.candidates, ood, ood_scores)
+    features = embed(fit.dataset, backbone, fit.options.compute, by_content=True)
+    if not np.array_equal(features.index, fit.features.index):
+        raise DataError(f"The images of {fit.dataset.uri} changed while they were read; fit again.")
+    ood = _fit_ood(setup, features.matrix(head.taps, fit.train), np.arange(len(fit.labels)))
     # In run.json times and cache hits stay those of the fit; the record has the seconds of the fine-tuning.
-    frozen = data.features
+    frozen = fit.features
     features = replace(features, hits=frozen.hits, misses=frozen.misses, seconds=frozen.seconds)
-    now = time.perf_counter()
-    seconds = result.model.run["seconds"]
-    times = FitTimes(now - seconds["total"], now - seconds["head"])
-    coarse = features.coarse_channels(split.train)
-    # A rendered golden sample has features of the frozen backbone: training images take its place.
-    tuned_data = replace(data, backbone=backbone, features=features, coarse_channels=coarse, golden=None)
-    return make_result(result.options, tuned_data, selected, times, fine_tuning=record)
+    return Tuned(head, backbone, features, ood, scores, ood_scores, record)
 
 
-def _describe(setup: _Setup, verdict: Verdict, trainings: Mapping[str, _Training], seconds: float) -> dict[str, Any]:
+def _describe(setup: _Setup, verdict: AnyVerdict, trainings: Mapping[str, _Training], seconds: float) -> dict[str, Any]:
     """Return what ``run.json`` tells of a fine-tuning."""
     return {
         "kept": "fine-tuned" if verdict.is_better else "frozen",
         "why": str(verdict),
         "unfrozen_from": setup.plan.first_layer,
-        "alpha": verdict.alpha,
-        "alphas_by_fold": list(verdict.alphas),
-        "frozen": verdict.frozen_accuracy,
-        "tuned": verdict.tuned_accuracy,
-        "difference": verdict.difference.to_dict(),
+        **verdict.to_dict(),
         "options": setup.task.config.to_dict(),
         "seconds": seconds,
         "trainings": {name: training.to_dict() for name, training in trainings.items()},

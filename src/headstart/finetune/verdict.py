@@ -9,11 +9,12 @@ the other folds were trained on it, as in any cross-validation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.heads.folds import stratified_group_folds
+from headstart.heads.folds import count_by_group, stratified_group_folds
 from headstart.stats.paired import PairedDifference, paired_difference
 from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
@@ -44,6 +45,16 @@ class Verdict:
         """Whether the fine-tuned model is significantly better."""
         return self.difference.significant and self.difference.difference > 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form in ``run.json``."""
+        return {
+            "alpha": self.alpha,
+            "alphas_by_fold": list(self.alphas),
+            "frozen": self.frozen_accuracy,
+            "tuned": self.tuned_accuracy,
+            "difference": self.difference.to_dict(),
+        }
+
     def __str__(self) -> str:
         difference = self.difference
         low, high = (100 * end for end in difference.interval)
@@ -57,15 +68,17 @@ class Verdict:
         )
 
 
-def make_folds(labels: Rows, groups: Rows, seed: int) -> list[tuple[Rows, Rows]] | None:
-    """Split images with ``labels`` [n] and ``groups`` [n] into folds: rows to train on and rows to test on.
+def make_folds(labels: NDArray[Any], groups: Rows, seed: int) -> list[tuple[Rows, Rows]] | None:
+    """Split images with ``labels`` and ``groups`` [n] into folds: rows to train on and rows to test on.
 
-    No group is divided, and every class is trained on in every fold. None where that is impossible.
+    No group is divided, and every class is trained on in every fold, of several labels an image every answer to every
+    label: ``labels`` are those of ``count_by_group``. None where that is impossible.
     """
-    fewest_groups = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
+    counts, group = count_by_group(labels, groups)
+    fewest_groups = int((counts > 0).sum(axis=0).min())
     for count in range(min(MAX_FOLDS, fewest_groups), 1, -1):
         folds = stratified_group_folds(labels, groups, count, seed)
-        has_all_classes = all(len(np.unique(labels[train])) == len(np.unique(labels)) for train, _ in folds)
+        has_all_classes = all(counts[np.unique(group[train])].any(axis=0).all() for train, _ in folds)
         if len(folds) > 1 and has_all_classes:
             return folds
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,20 +27,36 @@ def group_folds(labels: Labels, groups: Labels) -> list[tuple[NDArray[np.int64],
     return splits
 
 
+def count_by_group(labels: NDArray[Any], groups: Labels) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Count the images of each group that have each class [groups, k]; return that, and the group of each image [n].
+
+    ``labels`` are classes [n], or several labels [n, k] that are 1, 0, or NaN where that is not known: each then has
+    two columns, of the images that have it and of those that do not. Columns without an image are left out.
+    """
+    index = np.unique(groups, return_inverse=True)[1]
+    if labels.ndim > 1:
+        has, has_not = labels == 1, labels == 0
+        counts = np.zeros((index.max() + 1, 2 * labels.shape[1]))
+        np.add.at(counts, index, np.concatenate([has, has_not], axis=1))
+        return counts[:, counts.any(axis=0)], index
+    classes = np.unique(labels, return_inverse=True)[1]
+    counts = np.zeros((index.max() + 1, classes.max() + 1))
+    np.add.at(counts, (index, classes), 1)
+    return counts, index
+
+
 def stratified_group_folds(
-    labels: Labels, groups: Labels, count: int, seed: int
+    labels: NDArray[Any], groups: Labels, count: int, seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Split rows into those to learn from and those to predict, for each fold that has any; groups stay whole.
 
     The folds of scikit-learn's ``StratifiedGroupKFold(count, shuffle=True, random_state=seed)``, without the seconds
     that its import takes: groups in random order, the most one-sided first, each to the fold where the shares of the
-    classes differ least between folds, or to the smallest of such folds.
+    classes differ least between folds, or to the smallest of such folds. Of several labels an image, every answer to
+    every label is a class: ``labels`` are those of ``count_by_group``.
     """
-    class_index = np.unique(labels, return_inverse=True)[1]
-    group_index = np.unique(groups, return_inverse=True)[1]
-    class_sizes = np.bincount(class_index)
-    counts = np.zeros((group_index.max() + 1, len(class_sizes)))
-    np.add.at(counts, (group_index, class_index), 1)
+    counts, group_index = count_by_group(labels, groups)
+    class_sizes = counts.sum(axis=0)
     order = np.arange(len(counts))
     np.random.RandomState(seed).shuffle(order)
     order = order[np.argsort(-counts[order].std(axis=1), kind="stable")]
@@ -72,13 +90,16 @@ def deal_into_folds(labels: Labels, groups: Labels, generator: np.random.Generat
     return fold[index]
 
 
-def holdout_groups(groups: Labels, labels: Labels, seed: int) -> NDArray[np.bool_]:
-    """Choose which images to hold out for validation: whole groups, about a tenth, as long as every class stays."""
-    is_held_out = np.zeros(len(groups), bool)
-    for group in np.random.default_rng(seed).permutation(np.unique(groups)):
-        extended = is_held_out | (groups == group)
-        if extended.sum() > max(1, len(groups) // 10):
-            continue
-        if len(np.unique(labels[~extended])) == len(np.unique(labels)):
-            is_held_out = extended
-    return is_held_out
+def holdout_groups(groups: Labels, labels: NDArray[Any], seed: int) -> NDArray[np.bool_]:
+    """Choose which images to hold out for validation: whole groups, about a tenth, as long as every class stays.
+
+    ``labels`` are those of ``count_by_group``: of several labels an image, every answer to every label stays.
+    """
+    counts, index = count_by_group(labels, groups)
+    sizes, left = np.bincount(index), counts.sum(axis=0)
+    is_group_held_out, held_out = np.zeros(len(counts), bool), 0
+    for group in np.random.default_rng(seed).permutation(len(counts)):
+        if held_out + sizes[group] <= max(1, len(groups) // 10) and (left > counts[group]).all():
+            is_group_held_out[group] = True
+            held_out, left = held_out + sizes[group], left - counts[group]
+    return is_group_held_out[index]
