@@ -131,8 +131,7 @@ class Dataset:
         """Raise DataError for a multi-label dataset, which ``what`` cannot use."""
         if self.is_multi_label:
             raise DataError(
-                f"{self.uri} has several labels an image ({self.label_summary}), and {what} needs one class an image; "
-                "fit, predict, evaluate and verify know several labels."
+                f"{self.uri} has several labels an image ({self.label_summary}), and {what} needs one class an image."
             )
 
     @property

@@ -84,7 +84,7 @@ class Model:
         if self.is_multi_label:
             raise ModelError(
                 f"This model gives an image several labels ({', '.join(self.classes[:3])}, ...), and {what} needs a "
-                "model of one class an image; predict, evaluate and verify know several labels."
+                "model of one class an image."
             )
 
     @property
