@@ -88,12 +88,13 @@ def prepare(arguments: argparse.Namespace, data: Path, batch_size: int, precisio
     """Fit, and prepare a training of all layers, as ``fine_tune`` does."""
     import headstart as hs
     from headstart.finetune import FineTuneConfig
+    from headstart.finetune.frozen_fit import frozen_fit
     from headstart.finetune.run import _prepare
 
     input_options = hs.InputOptions(weights=str(arguments.weights), mean=HALF, std=HALF)
     result = hs.fit_dataset(hs.open_dataset(data), hs.FitOptions(BACKBONE, input_options, cut="features", head="ridge"))
     config = FineTuneConfig(epochs=3, batch_size=batch_size, unfreeze_from="all", precision=precision)
-    return _prepare(result, config, print, 3)
+    return _prepare(frozen_fit(result), config, print, 3)
 
 
 def measure_training(arguments: argparse.Namespace) -> None:

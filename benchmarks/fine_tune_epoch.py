@@ -47,11 +47,12 @@ def train_headstart(data: Path, weights: Path, depth: str, epochs: int) -> list[
     from fine_tune import fit_frozen
 
     from headstart.finetune import FineTuneConfig
+    from headstart.finetune.frozen_fit import frozen_fit
     from headstart.finetune.loop import NO_ROWS, State, train
     from headstart.finetune.run import _prepare
 
     config = FineTuneConfig(epochs=epochs, unfreeze_from="all" if depth == "all layers" else None)
-    setup = _prepare(fit_frozen(data, weights, 0), config, lambda *_: None, 3)
+    setup = _prepare(frozen_fit(fit_frozen(data, weights, 0)), config, lambda *_: None, 3)
     setup.task.network.load_state_dict(setup.plan.initial)
     rows, seconds, before = np.arange(len(setup.task.labels)), [], processor_seconds()
     for epoch in train(setup.task, setup.plan, rows, NO_ROWS, State()):
