@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from headstart.cli.options import common
+from headstart.cli.options import run_option
 
 if TYPE_CHECKING:
     from headstart.classifier.embed_sharded import Where
@@ -17,12 +17,13 @@ class WorkerFlags:
 
     on: Annotated[
         str | None,
-        common(
+        run_option(
             metavar="processes|ray", help="Cut the data into shards, and work on them in several processes or on Ray."
         ),
     ] = None
     address: Annotated[
-        str | None, common(metavar="HOST:PORT|auto", help="Ray cluster; by default Ray is started here. With --on ray.")
+        str | None,
+        run_option(metavar="HOST:PORT|auto", help="Ray cluster; by default Ray is started here. With --on ray."),
     ] = None
 
     def where(self, data: str, workers: int | None) -> Where | None:
