@@ -213,13 +213,13 @@ class FitRunOptions(CachedRunOptions):
 def fit(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
-    sharing: WorkerFlags = WorkerFlags(),
     reading: DataFlags = DataFlags(),
     input_flags: InputFlags = InputFlags(),
     head: HeadFlags = HeadFlags(),
     targets: EvaluationFlags = EvaluationFlags(),
     label_targets: LabelTargetFlags = LabelTargetFlags(),
     run: FitRunOptions = FitRunOptions(),
+    sharing: WorkerFlags = WorkerFlags(),
     messages: Messages = Messages(),
     dry_run: Annotated[
         bool, run_option("--dry-run", help="Print how DATA is read and about what a fit takes; write nothing.")
