@@ -53,12 +53,12 @@ def embed(
         bool,
         common("--statistics", help="Write sums over the images alone, nothing of any single one; of the deepest tap."),
     ] = False,
-    sharing: WorkerFlags = WorkerFlags(),
     reading: EmbedFlags = EmbedFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
     strict: StrictOption = False,
     run: CachedRunOptions = CachedRunOptions(),
+    sharing: WorkerFlags = WorkerFlags(),
     messages: Messages = Messages(),
 ) -> None:
     """Write the features of images, to fit later without them."""
