@@ -179,6 +179,8 @@ def test_a_config_that_hides_thresholds_is_damaged(model, tmp_path):
         ("--threshold", "disc=0.3"),
         ("--coverage", "0.9"),
         ("--false-alarms", "0.1"),
+        ("--target-recall", "0.9"),
+        ("--target-precision", "0.9"),
     ],
 )
 def test_what_needs_rows_is_refused(run, summed, option, tmp_path):
@@ -204,6 +206,27 @@ def test_parts_that_do_not_belong_together_are_refused(run, data, summed, tmp_pa
     status, _, err = run("merge", summed, "-o", tmp_path / "m", "--cut", "stage4")
     assert status == 2
     assert "Unknown cut 'stage4'; these statistics are of features." in err
+
+
+def test_a_folder_with_other_files_is_not_replaced(run, data, summed, tmp_path):
+    folder = shutil.copytree(summed, tmp_path / "s")
+    (folder / "notes.txt").write_text("x")
+    status, _, err = run("embed", data, "-o", folder, "--statistics", *COMMON)
+    assert status == 2
+    assert "holds other files than statistics (notes.txt)" in err
+    assert (folder / "notes.txt").read_text() == "x"
+
+
+def test_images_of_which_none_counts_are_an_error_and_their_features_stay(run, data, tmp_path):
+    (tmp_path / "images").mkdir()
+    for path in sorted((data / "train" / "disc").iterdir())[:2]:
+        shutil.copy(path, tmp_path / "images")
+    status, _, err = run("embed", tmp_path / "images", "-o", tmp_path / "s", "--statistics", *COMMON)
+    assert status == 2
+    assert "There is nothing to sum" in err
+    assert "2 images without a label" in err
+    assert not (tmp_path / "s").exists()
+    assert (tmp_path / ".s.unfinished").is_dir()
 
 
 def test_taps_that_a_cut_names_are_summed(run, data, tmp_path):

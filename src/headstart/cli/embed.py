@@ -26,7 +26,6 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
 from headstart.cli.worker_flags import WorkerFlags
-from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -116,10 +115,9 @@ def embed(
 def _place_of_rows(output: Path) -> Path:
     """Return where features lie until they are summed: beside the statistics. Raises OptionError."""
     from headstart.classifier.fit_sharded import unfinished_folder
-    from headstart.features.statistics_folder import is_statistics_folder
+    from headstart.features.statistics_folder import check_replaceable
 
-    if output.exists() and not is_statistics_folder(output) and (not output.is_dir() or any(output.iterdir())):
-        raise OptionError(f"{output} holds other files than statistics; give another name for the folder.")
+    check_replaceable(output)
     return unfinished_folder(output)
 
 
