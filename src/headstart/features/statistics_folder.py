@@ -8,6 +8,7 @@ the data twice is summed twice.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, untrusted
-from headstart.features.rows import MAX_TEXT, FeatureRows, Rows, Source, merge
+from headstart.features.rows import FeatureRows, Rows, Source, is_text, merge
 from headstart.features.rows_folder import MAX_FILE, read_listing, read_shard
 from headstart.files import TEMPORARY, open_regular, read_json, replace_folder, to_json
 from headstart.heads.from_statistics import TapStatistics
@@ -252,8 +253,10 @@ def read_statistics(folder: Path) -> StatisticsPart:
         if value["format"] != FORMAT:
             raise DataError(f"{folder / FILE} is of format {str(value['format'])[:20]}; this version reads {FORMAT}.")
         source = Source.from_dict(value)
+        if source.is_multi_label:
+            raise ValueError("statistics are of one class an image, and these say that there are several labels")
         counts = value["classes"]
-        fits = all(type(n) is int and 0 <= n <= MAX_IMAGES and 0 < len(name) <= MAX_TEXT for name, n in counts.items())
+        fits = all(type(n) is int and 0 <= n <= MAX_IMAGES and name and is_text(name) for name, n in counts.items())
         if not fits or len(counts) > MAX_CLASSES or [*counts] != sorted(counts):
             raise ValueError("classes are no sorted names with numbers of images")
         if not sum(counts.values()) == value["images"] <= MAX_IMAGES:
@@ -261,9 +264,9 @@ def read_statistics(folder: Path) -> StatisticsPart:
         summed, left_out = value["summed"], value["left_out"]
         if not summed or summed != [tap for tap in source.taps if tap in summed]:
             raise ValueError(f"{str(summed)[:100]} are not taps of the backbone, shallow to deep")
-        if not all(type(n) is int and n >= 0 and len(name) <= MAX_TEXT for name, n in left_out.items()):
+        if not all(type(n) is int and n >= 0 and is_text(name) for name, n in left_out.items()):
             raise ValueError("left_out are no numbers of images")
-        if len(value["fingerprint"]) != 64:
+        if not re.fullmatch("[0-9a-f]{64}", value["fingerprint"]):
             raise ValueError("fingerprint is no SHA-256")
         fingerprint = int(value["fingerprint"], 16)
     taps = {tap: source.taps[tap] for tap in summed}
