@@ -146,6 +146,8 @@ def test_the_card_and_the_files_say_so(run, summed, model, tmp_path):
     card = (model / "README.md").read_text("utf-8")
     assert card.count("- Not measured") == 2
     assert "Its temperature is not measured" in card
+    assert "`skipped.csv` name files that were left out" in card
+    assert "validation/disc/000.jpg" in (model / "skipped.csv").read_text("utf-8")
     assert "of the training images" not in card
     config, about = (json.loads((model / name).read_text("utf-8")) for name in ("config.json", "run.json"))
     assert config["measured"] is False

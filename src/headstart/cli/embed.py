@@ -50,7 +50,7 @@ def embed(
     group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
     statistics: Annotated[
         bool,
-        common("--statistics", help="Write sums over the images alone, nothing of any single one; of the deepest tap."),
+        common("--statistics", help="Write sums over the images, no features of any single one; of the deepest tap."),
     ] = False,
     reading: EmbedFlags = EmbedFlags(),
     input_flags: InputFlags = InputFlags(),

@@ -1,4 +1,4 @@
-"""A folder of statistics: sums over the features of images, and nothing of any single one. Read as untrusted data.
+"""A folder of statistics: sums over the features of images, not those of any single one. Read as untrusted data.
 
 ``statistics.json`` says what was summed, ``statistics.safetensors`` has the sums. They add, exactly: the statistics of
 all images are those of their parts, however the images are cut into these. Whatever the parts, an image that lies in
