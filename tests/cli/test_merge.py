@@ -57,6 +57,11 @@ def test_parts_give_the_model_of_one_fit(run, data, tmp_path):
     assert status == 0, err
     assert "kept, none computed" in out
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    for name in ("merged", "whole"):  # no training image is in golden.npz
+        card = (tmp_path / name / "README.md").read_text("utf-8")
+        assert "`golden.npz` holds 8 rendered images, of nobody" in card
+        assert "of the training images" not in card
+        assert "made of sums" not in card
     # A model of two parts, and the third one; the images themselves are gone.
     for part in range(3):
         shutil.rmtree(tmp_path / f"part{part}")

@@ -146,6 +146,8 @@ def test_the_card_and_the_files_say_so(run, summed, model, tmp_path):
     card = (model / "README.md").read_text("utf-8")
     assert card.count("- Not measured") == 2
     assert "Its temperature is not measured" in card
+    assert "`skipped.csv` name files that were left out" in card
+    assert "validation/disc/000.jpg" in (model / "skipped.csv").read_text("utf-8")
     assert "of the training images" not in card
     config, about = (json.loads((model / name).read_text("utf-8")) for name in ("config.json", "run.json"))
     assert config["measured"] is False
@@ -179,6 +181,8 @@ def test_a_config_that_hides_thresholds_is_damaged(model, tmp_path):
         ("--threshold", "disc=0.3"),
         ("--coverage", "0.9"),
         ("--false-alarms", "0.1"),
+        ("--target-recall", "0.9"),
+        ("--target-precision", "0.9"),
     ],
 )
 def test_what_needs_rows_is_refused(run, summed, option, tmp_path):
@@ -204,6 +208,27 @@ def test_parts_that_do_not_belong_together_are_refused(run, data, summed, tmp_pa
     status, _, err = run("merge", summed, "-o", tmp_path / "m", "--cut", "stage4")
     assert status == 2
     assert "Unknown cut 'stage4'; these statistics are of features." in err
+
+
+def test_a_folder_with_other_files_is_not_replaced(run, data, summed, tmp_path):
+    folder = shutil.copytree(summed, tmp_path / "s")
+    (folder / "notes.txt").write_text("x")
+    status, _, err = run("embed", data, "-o", folder, "--statistics", *COMMON)
+    assert status == 2
+    assert "holds other files than statistics (notes.txt)" in err
+    assert (folder / "notes.txt").read_text() == "x"
+
+
+def test_images_of_which_none_counts_are_an_error_and_their_features_stay(run, data, tmp_path):
+    (tmp_path / "images").mkdir()
+    for path in sorted((data / "train" / "disc").iterdir())[:2]:
+        shutil.copy(path, tmp_path / "images")
+    status, _, err = run("embed", tmp_path / "images", "-o", tmp_path / "s", "--statistics", *COMMON)
+    assert status == 2
+    assert "There is nothing to sum" in err
+    assert "2 images without a label" in err
+    assert not (tmp_path / "s").exists()
+    assert (tmp_path / ".s.unfinished").is_dir()
 
 
 def test_taps_that_a_cut_names_are_summed(run, data, tmp_path):
@@ -247,6 +272,11 @@ HOSTILE = {
     "another tap": lambda f: change_about(f, "summed", ["stage4"]),
     "left out text": lambda f: change_about(f, "left_out", {"test": "1"}),
     "a short fingerprint": lambda f: change_about(f, "fingerprint", "12"),
+    "half a character": lambda f: change_about(f, "classes", {"disc": 11, "s\ud800": 10}),
+    "half a character elsewhere": lambda f: change_about(f, "left_out", {"s\udfff": 1}),
+    "several labels": lambda f: change_about(f, "multi_label", True),
+    "a signed fingerprint": lambda f: change_about(f, "fingerprint", "+" + "1" * 63),
+    "a fingerprint with gaps": lambda f: change_about(f, "fingerprint", "1_1" + "1" * 61),
     "no fingerprint": lambda f: change_about(f, "fingerprint", "x" * 64),
     "cut off": lambda f: (f / "statistics.safetensors").write_bytes(b"cut off"),
     "not JSON": lambda f: (f / "statistics.json").write_bytes(b"{"),

@@ -113,6 +113,18 @@ def test_the_command_prints_what_differs(model_folder, tmp_path, capsys, monkeyp
     assert f"headstart evaluate {model_folder} {other} DATA" in err
 
 
+def test_no_accuracies_are_compared_where_one_was_not_measured(model_folder, tmp_path, capsys, monkeypatch):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    run = json.loads((other / "run.json").read_text("utf-8"))
+    (other / "run.json").write_text(json.dumps({**run, "accuracy": {}, "data": {}}), "utf-8")
+    monkeypatch.setattr("sys.argv", ["headstart", "diff", str(model_folder), str(other)])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+    assert "-> not measured; measured for one model only" in out
+    assert "of different images" not in out + err
+
+
 @pytest.fixture
 def label_model(label_model_folder):
     return read_model(label_model_folder)

@@ -185,6 +185,8 @@ def folder(tmp_path):
         lambda value: value["input_options"].update(evil=1),
         lambda value: value.pop("taps"),
         lambda value: value.update(notes=[1]),
+        lambda value: value.update(uri="photos\ud800"),
+        lambda value: value.update(notes=["\udc7f"]),
         lambda value: value["unread"][0].update(content_hash="no hash"),
         lambda value: value["unread"][0].update(split="other"),
     ],

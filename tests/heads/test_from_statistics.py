@@ -29,6 +29,13 @@ def summed(integers, labels, exponents=EXPONENTS):
     return TapStatistics(exponents, Statistics.of(vectors, labels, 3))
 
 
+@pytest.mark.parametrize(("count", "told"), [(0, "of no images"), (4, "of one class")])
+def test_fewer_than_two_classes_are_an_error(rows, count, told):
+    integers, _, labels = rows
+    with pytest.raises(DataError, match=told):
+        fit_statistics(summed(integers[:count], np.zeros_like(labels[:count])))
+
+
 def standardised(x):
     """Scale each tap to a total variance of 1, and centre."""
     parts = [part / np.sqrt(part.var(axis=0).sum()) for part in np.split(x, [5], axis=1)]

@@ -21,6 +21,15 @@ def test_the_card_explains_the_thresholds(model_folder):
     assert "No image is rejected as none of these classes" in card
 
 
+def test_the_card_says_whose_images_the_model_holds(model_folder):
+    model = read_model(model_folder)
+    assert "`golden.npz` holds up to 8 of the training images" in model_card(model)
+    of_features = model_card(replace(model, run={**model.run, "options": {}}))
+    assert "`golden.npz` holds 8 rendered images, of nobody" in of_features
+    assert "`report.json`, where they are here, show small copies" in of_features
+    assert "not measured" not in of_features
+
+
 def test_names_from_outside_do_not_format_the_card(model_folder):
     names = ("<script>alert(1)</script>", "[x](http://evil)\n# Big")
     card = model_card(replace(read_model(model_folder), classes=names))

@@ -22,10 +22,10 @@ from headstart.errors import OptionError
 from headstart.features.image_rows import load_backbone
 from headstart.features.statistics_folder import (
     StatisticsPart,
-    check_distinct,
     is_statistics_folder,
     merge_statistics,
     read_statistics,
+    said_of,
 )
 from headstart.heads.from_statistics import StatisticsFit, fit_statistics
 from headstart.machine import single_threaded_blas
@@ -68,9 +68,7 @@ def read_statistics_parts(paths: Sequence[Path], *, mixed: bool = False) -> Stat
             f"{one} has statistics alone and {other} has not: compute that with --statistics too, or {one} without."
         )
     names = [str(path) for path in paths]
-    parts = [read_statistics(path) for path in paths]
-    check_distinct(parts, names)
-    return merge_statistics(parts, names, mixed=mixed)
+    return merge_statistics((read_statistics(path) for path in paths), names, mixed=mixed)
 
 
 def fit_to_statistics(part: StatisticsPart, options: FitOptions) -> StatisticsResult:
@@ -104,10 +102,7 @@ def fit_to_statistics(part: StatisticsPart, options: FitOptions) -> StatisticsRe
         make_golden(graph, backbone.preprocess, backbone.batch, images),
         _run_info(part, fit, backbone, options, time.perf_counter() - start),
     )
-    left_out = [
-        f"{count:,} {'images' if count > 1 else 'image'} {_kind(kind)}" for kind, count in part.left_out.items()
-    ]
-    notes = [f"Not summed: {', '.join(left_out)}."] if left_out else []
+    notes = [f"Not summed: {said_of(part.left_out)}."] if part.left_out else []
     skipped = tuple((item.path, item.reason) for item in source.skipped)
     unread = tuple((image.path, image.reason) for image in source.unread)
     return StatisticsResult(model, (*source.notes, *notes, NOT_MEASURED), (*skipped, *unread))
@@ -122,6 +117,8 @@ def check_options_of_statistics(options: FitOptions) -> None:
         "--class-weight": options.class_weight is not None,
         "--costs": options.costs is not None,
         "--threshold": options.thresholds is not None,
+        "--target-recall": options.target_recall is not None,
+        "--target-precision": options.target_precision is not None,
         "--coverage": options.coverage != FitOptions.coverage,
         "--false-alarms": options.false_alarms != FitOptions.false_alarms,
     }
@@ -131,10 +128,6 @@ def check_options_of_statistics(options: FitOptions) -> None:
             f"{' and '.join(names)} cannot be kept by a model of statistics, from which nothing can be measured and "
             "only a ridge head be solved; leave it out, or compute the features without --statistics."
         )
-
-
-def _kind(kind: str) -> str:
-    return {"validation": "for validation", "test": "for tests"}.get(kind, kind)
 
 
 def _run_info(

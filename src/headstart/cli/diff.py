@@ -48,7 +48,7 @@ def diff(
         print(line(f"{name:{width}}  {_text(value)} -> {_text(other_value)}"))
     if not (result.settings or result.only_first or result.only_second):
         print(f"No difference in settings and {'labels' if result.is_multi_label else 'classes'}.")
-    if result.accuracy and not result.same_data:
+    if not result.same_data and any(None not in pair for pair in result.accuracy.values()):
         print_notes(
             [
                 f"{'mAP is' if result.is_multi_label else 'the accuracies are'} of different images; to compare both "

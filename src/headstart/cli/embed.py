@@ -26,7 +26,6 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
 from headstart.cli.worker_flags import WorkerFlags
-from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def embed(
     group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
     statistics: Annotated[
         bool,
-        common("--statistics", help="Write sums over the images alone, nothing of any single one; of the deepest tap."),
+        common("--statistics", help="Write sums over the images, no features of any single one; of the deepest tap."),
     ] = False,
     reading: EmbedFlags = EmbedFlags(),
     input_flags: InputFlags = InputFlags(),
@@ -116,10 +115,9 @@ def embed(
 def _place_of_rows(output: Path) -> Path:
     """Return where features lie until they are summed: beside the statistics. Raises OptionError."""
     from headstart.classifier.fit_sharded import unfinished_folder
-    from headstart.features.statistics_folder import is_statistics_folder
+    from headstart.features.statistics_folder import check_replaceable
 
-    if output.exists() and not is_statistics_folder(output) and (not output.is_dir() or any(output.iterdir())):
-        raise OptionError(f"{output} holds other files than statistics; give another name for the folder.")
+    check_replaceable(output)
     return unfinished_folder(output)
 
 

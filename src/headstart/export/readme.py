@@ -17,6 +17,8 @@ def readme(format: Format, about: About, model: Model) -> str:
     rejects = (
         "No image is rejected." if limit is None else f"An image whose `distance` is above {limit:.6g} is {unlike}."
     )
+    if not model.thresholds.is_measured:
+        rejects = "Prediction sets and rejection were not measured."
     return "\n".join(
         [
             f"# An image classifier for {format.name}, exported by Headstart",

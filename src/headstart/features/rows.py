@@ -22,6 +22,7 @@ TEXTS = ("paths", "labels", "splits", "groups", "folders")
 MAX_TEXT = 8192  # bytes of a path, a label, a group or a folder
 MAX_LABELS_TEXT = 2**20  # bytes of several labels of an image
 MAX_MIXED = 1000  # machines
+NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,16 @@ def unread_from_dict(value: Mapping[str, Any]) -> Unread:
     return image
 
 
+def is_text(value: object, limit: int = MAX_TEXT) -> bool:
+    """Return whether a value is a text of at most ``limit`` characters.
+
+    Halves of characters (surrogates) are none, except those that stand for a byte of a name that is not UTF-8.
+    """
+    return isinstance(value, str) and len(value) <= limit and not NO_CHARACTER.search(value)
+
+
 def _text(value: object, limit: int = MAX_TEXT) -> str:
-    if not isinstance(value, str) or len(value) > limit:
+    if not isinstance(value, str) or not is_text(value, limit):
         raise ValueError(f"{str(value)[:40]!r} is not a text of at most {limit:,} characters")
     return value
 

@@ -1,4 +1,4 @@
-"""A folder of statistics: sums over the features of images, and nothing of any single one. Read as untrusted data.
+"""A folder of statistics: sums over the features of images, not those of any single one. Read as untrusted data.
 
 ``statistics.json`` says what was summed, ``statistics.safetensors`` has the sums. They add, exactly: the statistics of
 all images are those of their parts, however the images are cut into these. Whatever the parts, an image that lies in
@@ -7,9 +7,11 @@ the data twice is summed twice.
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, untrusted
-from headstart.features.rows import MAX_TEXT, FeatureRows, Rows, Source, merge
+from headstart.features.rows import FeatureRows, Rows, Source, is_text, merge
 from headstart.features.rows_folder import MAX_FILE, read_listing, read_shard
-from headstart.files import open_regular, read_json, replace_folder, to_json
+from headstart.files import TEMPORARY, open_regular, read_json, replace_folder, to_json
 from headstart.heads.from_statistics import TapStatistics
 from headstart.heads.integers import LIMIT, IntegerVectors
 from headstart.heads.statistics import Statistics
@@ -27,7 +29,7 @@ from headstart.heads.statistics import Statistics
 FORMAT = 1
 FILE, SUMS = "statistics.json", "statistics.safetensors"
 MAX_CHANNELS = 16_384  # whose products take a gigabyte
-MAX_CLASSES = 65_536
+MAX_CLASSES = 100_000  # as a model may have
 MAX_SUMS = 2**31  # bytes of the class sums
 MAX_IMAGES = 2**32  # up to which no sum is beyond int64
 HASHES = 2**256
@@ -56,7 +58,8 @@ class StatisticsPart:
 def sum_folder(folder: Path, taps: Sequence[str] | None = None) -> StatisticsPart:
     """Sum the rows in a folder of features, a shard at a time; ``taps`` are the deepest one where none are named.
 
-    Raises DataError, OptionError for a tap that is not there and for several labels an image, MissingExtraError.
+    Raises DataError, also where no image is for training and has a label; OptionError for a tap that is not there, for
+    several labels an image and for more classes than a model has; MissingExtraError.
     """
     source, shards = read_listing(folder)
     if source.is_multi_label:
@@ -64,10 +67,18 @@ def sum_folder(folder: Path, taps: Sequence[str] | None = None) -> StatisticsPar
     names = [*source.taps][-1:] if taps is None else [tap for tap in source.taps if tap in taps]
     if unknown := {*(taps or ())} - {*source.taps}:
         raise OptionError(f"Unknown cut {min(unknown)!r}; the features are of {', '.join(source.taps)}.")
-    parts = [sum_rows(FeatureRows(source, read_shard(folder, shard, source.channels).rows), names) for shard in shards]
-    if not parts:
+    if not shards:
         raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
-    return merge_statistics(parts, [str(folder)] * len(parts))
+    total = _add_up(
+        sum_rows(FeatureRows(source, read_shard(folder, shard, source.channels).rows), names) for shard in shards
+    )
+    if not total.images:
+        raise DataError(
+            f"There is nothing to sum: statistics are of training images with a label, and of these there are none "
+            f"({said_of(total.left_out)}); give labels, or compute the features without --statistics. What was "
+            f"computed lies in {folder}."
+        )
+    return replace(total, source=_merged_source([source], [str(folder)]))
 
 
 def sum_rows(features: FeatureRows, taps: Sequence[str]) -> StatisticsPart:
@@ -89,47 +100,92 @@ def sum_rows(features: FeatureRows, taps: Sequence[str]) -> StatisticsPart:
     return StatisticsPart(source, classes, TapStatistics(exponents, statistics), dict(left_out), fingerprint)
 
 
-def merge_statistics(parts: Sequence[StatisticsPart], names: Sequence[str], *, mixed: bool = False) -> StatisticsPart:
+def merge_statistics(parts: Iterable[StatisticsPart], names: Sequence[str], *, mixed: bool = False) -> StatisticsPart:
     """Add parts up: the same result for any cut of the images into parts, and any order of those.
 
-    ``names`` and ``mixed`` are those of ``features.rows.merge``. Raises OptionError for parts that were not computed
-    alike, and for one that is given twice.
+    Parts are taken one at a time: of a generator's, the memory does not grow with their number. ``names`` and ``mixed``
+    are those of ``features.rows.merge``. Raises OptionError for parts that were not computed alike, for one that is
+    given twice, and for sums of more classes or images than can be kept.
     """
-    taps = parts[0].of_taps.taps
-    for part, name in zip(parts, names, strict=True):
-        if dict(part.of_taps.taps) != dict(taps):
-            raise OptionError(
-                f"{names[0]} has statistics of {', '.join(taps)}, {name} of {', '.join(part.of_taps.taps)}; sum both "
-                "at the same taps."
-            )
-    source = merge([FeatureRows(part.source, _no_rows(part.source)) for part in parts], names, mixed=mixed).source
-    classes = tuple(sorted({name for part in parts for name in part.classes}))
-    total = Statistics.merged(_among(part, classes) for part in parts)
+    sources: list[Source] = []
+
+    def alike() -> Iterator[StatisticsPart]:
+        taps: dict[str, tuple[int, ...]] = {}
+        known: dict[int, str] = {}
+        for part, name in zip(parts, names, strict=True):
+            taps = taps or dict(part.of_taps.taps)
+            if dict(part.of_taps.taps) != taps:
+                raise OptionError(
+                    f"{names[0]} has statistics of {', '.join(taps)}, {name} of {', '.join(part.of_taps.taps)}; sum "
+                    "both at the same taps."
+                )
+            if part.images and part.fingerprint in known:
+                first = known[part.fingerprint]
+                raise OptionError(
+                    f"{first} and {name} are of the same images, which would count twice; give one of them."
+                )
+            known[part.fingerprint] = name
+            sources.append(part.source)
+            yield part
+
+    total = _add_up(alike())
+    return replace(total, source=_merged_source(sources, names, mixed=mixed))
+
+
+def _add_up(parts: Iterable[StatisticsPart]) -> StatisticsPart:
+    """Add up parts of the same taps; memory does not grow with their number. The source is that of the first.
+
+    Raises OptionError for sums of more classes or images than can be kept.
+    """
+    iterator = iter(parts)
+    part = next(iterator)
+    source, taps, left_out, fingerprint = part.source, part.of_taps.taps, Counter(part.left_out), part.fingerprint
+    rows = {name: row for row, name in enumerate(part.classes)}  # of the sums; sorted at the end
+    statistics = part.of_taps.statistics
+    counts, sums, gram = statistics.counts.copy(), statistics.sums.copy(), statistics.gram.copy()
+    del part, statistics
+    for part in iterator:
+        new = [name for name in part.classes if name not in rows]
+        if new:
+            rows |= {name: len(rows) + i for i, name in enumerate(new)}
+            _check_size(len(rows), sums.shape[1])
+            counts = np.concatenate([counts, np.zeros(len(new), np.int64)])
+            sums = np.concatenate([sums, np.zeros((len(new), sums.shape[1]), np.int64)])
+        places = [rows[name] for name in part.classes]
+        statistics = part.of_taps.statistics
+        counts[places] += statistics.counts
+        sums[places] += statistics.sums
+        gram += statistics.gram
+        left_out.update(part.left_out)
+        fingerprint = (fingerprint + part.fingerprint) % HASHES
+        del part, statistics  # before the next one is made
+    classes = tuple(sorted(rows))
+    order = [rows[name] for name in classes]
+    total = Statistics(counts[order], sums[order], gram)
     if total.count > MAX_IMAGES:
         raise OptionError(f"{total.count:,} images are more than {MAX_IMAGES:,}, whose sums are exact; merge fewer.")
-    left_out = sum((Counter(part.left_out) for part in parts), Counter[str]())
-    fingerprint = sum(part.fingerprint for part in parts) % HASHES
     return StatisticsPart(source, classes, TapStatistics(taps, total), dict(sorted(left_out.items())), fingerprint)
 
 
-def check_distinct(parts: Sequence[StatisticsPart], names: Sequence[str]) -> None:
-    """Raise OptionError for two parts of the same images, which would count twice."""
-    known: dict[int, str] = {}
-    for part, name in zip(parts, names, strict=True):
-        if part.images and part.fingerprint in known:
-            first = known[part.fingerprint]
-            raise OptionError(f"{first} and {name} are of the same images, which would count twice; give one of them.")
-        known[part.fingerprint] = name
+def _check_size(classes: int, width: int) -> None:
+    """Raise OptionError for sums of vectors [n, width] that a reader would refuse."""
+    if width > MAX_CHANNELS:
+        raise OptionError(f"Statistics of {width:,} channels are more than {MAX_CHANNELS:,}; sum fewer taps: --cut.")
+    most = min(MAX_CLASSES, MAX_SUMS // (8 * width))
+    if classes > most:
+        raise OptionError(f"Statistics of {classes:,} classes are more than {most:,} of {width:,} channels; use fewer.")
 
 
-def _among(part: StatisticsPart, classes: Sequence[str]) -> Statistics:
-    """Return the statistics of a part among the classes of all."""
-    statistics, number = part.of_taps.statistics, {name: c for c, name in enumerate(classes)}
-    rows = [number[name] for name in part.classes]
-    counts = np.zeros(len(classes), np.int64)
-    sums = np.zeros((len(classes), statistics.sums.shape[1]), np.int64)
-    counts[rows], sums[rows] = statistics.counts, statistics.sums
-    return Statistics(counts, sums, statistics.gram)
+def said_of(left_out: Mapping[str, int]) -> str:
+    """Return how many images were not summed, and why, as a text; empty where all were."""
+    kinds = {"validation": "for validation", "test": "for tests"}
+    return ", ".join(
+        f"{count:,} {'image' if count == 1 else 'images'} {kinds.get(kind, kind)}" for kind, count in left_out.items()
+    )
+
+
+def _merged_source(sources: Sequence[Source], names: Sequence[str], *, mixed: bool = False) -> Source:
+    return merge([FeatureRows(source, _no_rows(source)) for source in sources], names, mixed=mixed).source
 
 
 def _no_rows(source: Source) -> Rows:
@@ -143,11 +199,29 @@ def is_statistics_folder(folder: Path) -> bool:
     return (folder / FILE).is_file() and not (folder / "config.json").exists()
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise OptionError for a folder with anything but statistics, which writing them would delete."""
+    if not os.path.lexists(folder):
+        return
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)] if is_folder else []
+    foreign = [name for name in names if name not in (FILE, SUMS) or not (folder / name).is_file()]
+    if foreign or not is_folder:
+        told = f" ({min(foreign)})" if foreign else ""
+        raise OptionError(f"{folder} holds other files than statistics{told}; give another name for the folder.")
+
+
 def write_statistics(folder: Path, part: StatisticsPart) -> int:
-    """Write statistics into a folder, whole or not at all, and return their bytes. Raises OSError."""
+    """Write statistics into a folder, whole or not at all, and return their bytes.
+
+    They are read back before they take the folder's place. Raises OptionError for a folder with other files and for
+    more than can be read again, DataError, OSError.
+    """
     from safetensors.numpy import save
 
+    check_replaceable(folder)
     statistics = part.of_taps.statistics
+    _check_size(len(part.classes), statistics.sums.shape[1])
     about = {
         "format": FORMAT,
         "images": part.images,
@@ -160,10 +234,13 @@ def write_statistics(folder: Path, part: StatisticsPart) -> int:
     upper = np.triu_indices(len(statistics.gram))
     tensors = {"sums": np.ascontiguousarray(statistics.sums), "gram": np.ascontiguousarray(statistics.gram[upper])}
     data = {FILE: to_json(about, indent=1), SUMS: save(tensors)}
+    if len(data[FILE]) > MAX_FILE:
+        raise OptionError(f"{FILE} would have {len(data[FILE]):,} bytes, more than {MAX_FILE:,}; skip fewer files.")
 
     def fill(new: Path) -> None:
         for name, content in data.items():
             (new / name).write_bytes(content)
+        read_statistics(new)
 
     replace_folder(folder, fill)
     return sum(map(len, data.values()))
@@ -176,8 +253,10 @@ def read_statistics(folder: Path) -> StatisticsPart:
         if value["format"] != FORMAT:
             raise DataError(f"{folder / FILE} is of format {str(value['format'])[:20]}; this version reads {FORMAT}.")
         source = Source.from_dict(value)
+        if source.is_multi_label:
+            raise ValueError("statistics are of one class an image, and these say that there are several labels")
         counts = value["classes"]
-        fits = all(type(n) is int and 0 <= n <= MAX_IMAGES and 0 < len(name) <= MAX_TEXT for name, n in counts.items())
+        fits = all(type(n) is int and 0 <= n <= MAX_IMAGES and name and is_text(name) for name, n in counts.items())
         if not fits or len(counts) > MAX_CLASSES or [*counts] != sorted(counts):
             raise ValueError("classes are no sorted names with numbers of images")
         if not sum(counts.values()) == value["images"] <= MAX_IMAGES:
@@ -185,9 +264,9 @@ def read_statistics(folder: Path) -> StatisticsPart:
         summed, left_out = value["summed"], value["left_out"]
         if not summed or summed != [tap for tap in source.taps if tap in summed]:
             raise ValueError(f"{str(summed)[:100]} are not taps of the backbone, shallow to deep")
-        if not all(type(n) is int and n >= 0 and len(name) <= MAX_TEXT for name, n in left_out.items()):
+        if not all(type(n) is int and n >= 0 and is_text(name) for name, n in left_out.items()):
             raise ValueError("left_out are no numbers of images")
-        if len(value["fingerprint"]) != 64:
+        if not re.fullmatch("[0-9a-f]{64}", value["fingerprint"]):
             raise ValueError("fingerprint is no SHA-256")
         fingerprint = int(value["fingerprint"], 16)
     taps = {tap: source.taps[tap] for tap in summed}

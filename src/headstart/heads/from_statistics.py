@@ -72,8 +72,9 @@ def fit_statistics(of_taps: TapStatistics, dropout: float | None = None) -> Stat
     measured. Raises DataError where the statistics are of fewer than two classes, or of images that are all alike.
     """
     statistics, steps = of_taps.statistics, of_taps.steps
-    if (statistics.counts > 0).sum() < 2:
-        raise DataError("The statistics are of one class; a classifier needs images of at least two classes.")
+    if (classes := int((statistics.counts > 0).sum())) < 2:
+        known = "one class" if classes else "no images"
+        raise DataError(f"The statistics are of {known}; a classifier needs images of at least two classes.")
     scatter = exact_scatter(statistics) * np.outer(steps, steps)
     mean = statistics.mean * steps
     widths = [len(exponents) for exponents in of_taps.taps.values()]

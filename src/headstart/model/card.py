@@ -33,10 +33,16 @@ _GOLDEN = (
     "of `config.json`. `report.html` and `report.json` show small copies of the training and validation images:",
     "delete both before you give the model to anyone who must not see them.",
 )
-_RENDERED_GOLDEN = (
-    "`golden.npz` holds 8 rendered images with the predictions that they must have on every machine. The model was",
-    "made of sums over its training images, and holds nothing of any single one. Its temperature is not measured, so",
-    "that a probability says which class is the likeliest, not how often that is right.",
+_GOLDEN_OF_FEATURES = (
+    "`golden.npz` holds 8 rendered images, of nobody, with the predictions that they must have on every machine.",
+    "`report.html` and `report.json`, where they are here, show small copies of the training and validation images:",
+    "delete both before you give the model to anyone who must not see them.",
+)
+_GOLDEN_OF_STATISTICS = (
+    "`golden.npz` holds 8 rendered images, of nobody, with the predictions that they must have on every machine. The",
+    "model was made of sums over its training images, without the features of any single one; `run.json` and",
+    "`skipped.csv` name files that were left out. Its temperature is not measured, so that a probability says which",
+    "class is the likeliest, not how often that is right.",
 )
 LABEL_USE = (
     *USE[:-1],
@@ -112,10 +118,17 @@ def model_card(model: Model) -> str:
         "",
         *(LABEL_USE if model.is_multi_label else USE),
         "",
-        *(_GOLDEN if model.thresholds.is_measured else _RENDERED_GOLDEN),
+        *_golden(model),
         "",
     ]
     return "\n".join(lines)
+
+
+def _golden(model: Model) -> tuple[str, ...]:
+    """Say which images the model holds: those of a fit to features, be these kept or not, are rendered."""
+    if not model.thresholds.is_measured:
+        return _GOLDEN_OF_STATISTICS
+    return _GOLDEN_OF_FEATURES if "options" in model.run else _GOLDEN
 
 
 def what_it_says(model: Model) -> str:

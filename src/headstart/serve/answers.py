@@ -7,6 +7,7 @@ from typing import Any
 from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.prediction_rows import best_classes
 from headstart.serve.engine import Activation, Answer, Engine
+from headstart.stats.conformal import NOT_MEASURED
 
 TOP = 5  # classes in an answer, as the Hugging Face task has it
 
@@ -42,9 +43,11 @@ def full(answer: Answer, engine: Engine, top: int | None, explain: bool) -> dict
         "none_of_these": None if predictions.is_rejected is None else bool(predictions.is_rejected[0]),
         "distance": float(predictions.ood_scores[0]),
         "reject_threshold": thresholds.to_dict()["reject_threshold"],
-        "coverage": thresholds.coverage,
+        "coverage": thresholds.coverage if thresholds.is_measured else None,
         "model": engine.model.sha256,
     }
+    if not thresholds.is_measured:
+        values["note"] = NOT_MEASURED
     activations = [_activation(activation, engine) for activation in answer.activations]
     if isinstance(predictions, MultiLabelPredictions):
         values |= {"labels": predictions.names(0), "could_have": predictions.further(0)}

@@ -18,6 +18,7 @@ from headstart.model.folder import read_model
 from headstart.model.metadata import MULTI_LABEL
 from headstart.serve.drift import Drift
 from headstart.serve.engine import Answer, Engine, Pools
+from headstart.stats.conformal import NOT_MEASURED
 
 LOOK_SECONDS = 1.0  # between two looks at the folders
 Identity = tuple[tuple[str, int, int, int], ...]
@@ -84,12 +85,14 @@ class Served:
         model, thresholds = self.engine.model, self.engine.model.thresholds
         if model.label_thresholds is not None:
             values |= {"problem_type": MULTI_LABEL, "label_thresholds": model.label_thresholds.to_dict()}
+        if not thresholds.is_measured:
+            values["note"] = NOT_MEASURED
         return values | {
             "sha256": model.sha256,
             "version": model.run.get("version"),
             "classes": list(model.classes),
-            "coverage": thresholds.coverage,
-            "reject_rate": thresholds.false_alarms,
+            "coverage": thresholds.coverage if thresholds.is_measured else None,
+            "reject_rate": thresholds.false_alarms if thresholds.is_measured else None,
             "explains": self.engine.explainer is not None,
             "runtime": self.engine.verification.runtime.to_dict(),
             "drift": None if self.drift is None else self.drift.to_dict(),

@@ -181,14 +181,16 @@ async def _answers(given: list[Given], served: Served, engine: Engine) -> list[A
 def _tensors(answers: list[Answer]) -> dict[str, Tensor]:
     """Return all outputs."""
     predictions = [answer.predictions for answer in answers]
-    sets, rejected = ([getattr(one, name) for one in predictions] for name in ("sets", "is_rejected"))
+    sets, rejected = (
+        [value for one in predictions if (value := getattr(one, name)) is not None] for name in ("sets", "is_rejected")
+    )
+    promised = {"set": sets, "none_of_these": rejected}  # nothing of a model for which nothing was measured
     scores = [one.ood_scores for one in predictions if one.ood_scores is not None]
     return {
         "probabilities": np.concatenate([one.probabilities for one in predictions]).astype(np.float32),
         "distance": np.concatenate(scores).astype(np.float32),
         **_decided(predictions),
-        "set": np.concatenate(sets).astype(bool),
-        "none_of_these": np.concatenate(rejected).astype(bool),
+        **{name: np.concatenate(values).astype(bool) for name, values in promised.items() if values},
     }
 
 
@@ -203,13 +205,8 @@ def _decided(predictions: list[Predictions]) -> dict[str, Tensor]:
 def outputs_of(model: Model) -> dict[str, tuple[str, bool]]:
     """Return the type of each output of a model, and whether it has a value for each class."""
     decided = {"holds": ("BOOL", True)} if model.is_multi_label else {"label": ("BYTES", False)}
-    return {
-        "probabilities": ("FP32", True),
-        "distance": ("FP32", False),
-        **decided,
-        "set": ("BOOL", True),
-        "none_of_these": ("BOOL", False),
-    }
+    promised = {"set": ("BOOL", True), "none_of_these": ("BOOL", False)} if model.thresholds.is_measured else {}
+    return {"probabilities": ("FP32", True), "distance": ("FP32", False), **decided, **promised}
 
 
 def _wanted(values: Mapping[str, Any], model: Model) -> list[Wanted]:

@@ -27,7 +27,8 @@ function showClass(box, found) {
   const { about } = model, { best, order, set, rejected } = explain(model, found);
   box.append(element("strong", rejected ? "none of these" : about.classes[best]));
   if (rejected) box.append(element("p", `The image is unlike those that the model learned from; nearest: ${about.classes[best]}.`));
-  box.append(bars(order.slice(0, 5), found), element("p", `Prediction set: ${set.map((i) => about.classes[i]).join(", ")}`, "set"));
+  const said = set === null ? "not measured" : set.map((i) => about.classes[i]).join(", ");
+  box.append(bars(order.slice(0, 5), found), element("p", `Prediction set: ${said}`, "set"));
 }
 
 function showLabels(box, found) {

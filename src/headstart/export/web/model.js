@@ -26,7 +26,8 @@ export async function answerFile(model, file) {
   return answer(model, await decode(file));
 }
 
-/** What an answer means: classes, best first, the prediction set, and whether the image is none of the classes.
+/** What an answer means: classes, best first, the prediction set, and whether the image is none of the classes. The
+ * set is null where none was measured.
  * Of several labels an image `holds` are those that it has, and `further` those that it could have besides. */
 export function explain({ about }, { probabilities, distance }) {
   const order = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
@@ -42,7 +43,7 @@ export function explain({ about }, { probabilities, distance }) {
   return {
     best,
     order: [best, ...order.filter((i) => i !== best)],
-    set: order.filter((i) => i === order[0] || probabilities[i] >= about.set_thresholds[i]),
+    set: about.measured === false ? null : order.filter((i) => i === order[0] || probabilities[i] >= about.set_thresholds[i]),
     rejected,
   };
 }
