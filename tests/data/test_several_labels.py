@@ -107,7 +107,7 @@ def test_columns_with_ones_for_several_labels(tmp_path):
     assert labels(dataset) == [("cat", "dog"), (), ()]
     assert [item.unknown for item in dataset.items] == [(), (), ("dog",)]
     assert dataset.skip_counts == {"no label": 1}
-    assert dataset.label_summary.endswith("2 images without any, 1 unknown cell")
+    assert dataset.label_summary.endswith("2 images without any, 1 label of an image not known")
 
 
 def test_unknown_labels_in_a_text(tmp_path):
@@ -117,7 +117,7 @@ def test_unknown_labels_in_a_text(tmp_path):
     assert [item.is_rest_unknown for item in dataset.items] == [False, True, False, False]
     _, known = label_matrix(dataset.items, ("a", "b", "d"))  # d is named elsewhere
     assert known.tolist() == [[True] * 3, [True, False, False], [True, False, True], [True] * 3]
-    assert dataset.label_summary.endswith("3 unknown cells")
+    assert dataset.label_summary.endswith("3 labels of images not known")
     assert dataset.skip_counts == {"no label": 1}
 
 

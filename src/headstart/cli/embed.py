@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +16,7 @@ from headstart.cli.options import (
     CachedRunOptions,
     DataArgument,
     JsonOption,
-    LabelSeparatorOption,
     Messages,
-    MultiLabelOption,
     StrictOption,
     common,
     save_memory,
@@ -30,14 +27,6 @@ from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
-
-
-@dataclass(frozen=True)
-class EmbedFlags(DecodeFlags):
-    """How DATA is read, be it with one label an image or with several."""
-
-    multi_label: MultiLabelOption = None
-    label_separator: LabelSeparatorOption = None
 
 
 def embed(
@@ -52,7 +41,7 @@ def embed(
         bool,
         common("--statistics", help="Write sums over the images, no features of any single one; of the deepest tap."),
     ] = False,
-    reading: EmbedFlags = EmbedFlags(),
+    reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
     as_json: JsonOption = False,
     strict: StrictOption = False,

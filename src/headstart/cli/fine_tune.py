@@ -15,9 +15,7 @@ from headstart.cli.fit_labels import LabelTargetFlags
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
     DataArgument,
-    LabelSeparatorOption,
     Messages,
-    MultiLabelOption,
     common,
     head_option,
     run_option,
@@ -100,14 +98,6 @@ class TrainingFlags:
 
 
 @dataclass(frozen=True)
-class FineTuneDataFlags(DecodeFlags):
-    """How DATA is read."""
-
-    multi_label: MultiLabelOption = None
-    label_separator: LabelSeparatorOption = None
-
-
-@dataclass(frozen=True)
 class FineTuneRunOptions(FitRunOptions):
     """Options of the run, whose precision is that of the training."""
 
@@ -129,7 +119,7 @@ def fine_tune(
     data: DataArgument,
     flags: FitFlags = FitFlags(),
     training: TrainingFlags = TrainingFlags(),
-    reading: FineTuneDataFlags = FineTuneDataFlags(),
+    reading: DecodeFlags = DecodeFlags(),
     input_flags: InputFlags = InputFlags(),
     dropout: Annotated[
         float | None, head_option(metavar="RATE", help="Dropout rate of the ridge head, in closed form.")

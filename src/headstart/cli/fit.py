@@ -85,7 +85,7 @@ class FitFlags:
 
 @dataclass(frozen=True)
 class DecodeFlags(LabelFlags):
-    """How DATA is read."""
+    """How DATA is read, with one label an image or with several."""
 
     decode: Annotated[
         str,
@@ -93,6 +93,8 @@ class DecodeFlags(LabelFlags):
             metavar="scaled|full", help="How large JPEG files are read; full for use where scaled is not possible."
         ),
     ] = "scaled"
+    multi_label: MultiLabelOption = None
+    label_separator: LabelSeparatorOption = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,6 @@ class DataFlags(DecodeFlags):
     keep_features: Annotated[
         bool, data_option("--keep-features", help="Keep the features of the images in MODEL, for update and forget.")
     ] = False
-    multi_label: MultiLabelOption = None
-    label_separator: LabelSeparatorOption = None
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def _print_data(run: Mapping[str, Any]) -> None:
         print(line(f"Read as     {images['layout']}"))
     if skipped := unexpected(images["skipped"]):
         print(line(f"Skipped     {reasons(skipped)}"))
-    _print_groups(run["groups"])
+    print_groups(run["groups"])
     if "class_weight" in run:
         weights = [f"{name} {weight:.3g}" for name, weight in run["class_weight"]["weights"].items()]
         print(line(f"Weights     {listed(weights, MAX_CLASSES)}"))
@@ -123,7 +123,8 @@ def _print_default_backbone() -> None:
     )
 
 
-def _print_groups(groups: Mapping[str, Any]) -> None:
+def print_groups(groups: Mapping[str, Any]) -> None:
+    """Print how many groups there are, and how they were found."""
     largest = counted(groups["largest"], "image")
     methods = {"none": "each image is a group", "column": "from the group column", "folder": "from the folders"}
     method = methods.get(groups["method"], f"found by {groups['method']}")
@@ -143,7 +144,7 @@ def print_preview(preview: Preview) -> None:
     if preview.groups is None:
         print("Groups      found by the fit: near duplicates and scenes")
     else:
-        _print_groups(preview.groups)
+        print_groups(preview.groups)
     for reason, paths in paths_by_reason(dataset.skipped).items():
         print(line(f"Skipped     {counted(len(paths), 'file')} ({reason}): {listed(paths, MAX_SKIPPED)}"))
     if preview.endings_skipped:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headstart.cli.evaluation_output import training_image_notes
-from headstart.cli.fit_output import TITLES, print_kept, print_time
+from headstart.cli.fit_output import TITLES, print_groups, print_kept, print_time
 from headstart.cli.terminal import (
     MAX_SET,
     NAME_WIDTH,
@@ -67,8 +67,7 @@ def print_label_fit(result: MultiLabelFitResult, folder: str, seconds: float) ->
     print(line(f"Read as     {images['layout'] or 'images with labels'}"))
     if skipped := unexpected(images["skipped"]):
         print(line(f"Skipped     {reasons(skipped)}"))
-    groups = run["groups"]
-    print(line(f"Groups      {groups['count']}, the largest of {groups['largest']} images; by {groups['method']}"))
+    print_groups(run["groups"])
     print(line(f"Head        {run['head']['kind']} on {', '.join(run['cut'])} of {run['backbone']['id']}"))
     print_time(run, seconds)
     if result.kept is not None:

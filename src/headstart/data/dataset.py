@@ -120,11 +120,12 @@ class Dataset:
             len(self.label_names) - len(item.labels or ()) if item.is_rest_unknown else len(item.unknown)
             for item in labelled
         )
-        cells = f", {unknown} unknown cell{'' if unknown == 1 else 's'}" if unknown else ""
+        open_ones = "1 label of an image" if unknown == 1 else f"{unknown} labels of images"
+        not_known = f", {open_ones} not known" if unknown else ""
         labels, images = len(self.label_names), "image" if without == 1 else "images"
         return (
             f"multi-label: {labels} label{'' if labels == 1 else 's'}, {each:.1f} an image, {without} {images} without "
-            f"any{cells}"
+            f"any{not_known}"
         )
 
     def require_one_label(self, what: str) -> None:

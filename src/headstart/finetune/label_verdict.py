@@ -48,7 +48,7 @@ class LabelVerdict:
         return (
             f"Fine-tuned {relation} frozen: log-loss {self.tuned_loss:.3f} against {self.frozen_loss:.3f} for a label "
             f"of an image whose group was held out ({difference.difference:+.3f}, 95% interval {low:+.3f} to "
-            f"{high:+.3f}; p {difference.p_value:.2g} for an exchange of the models in groups), mAP "
+            f"{high:+.3f}; permutation test over groups, p {difference.p_value:.2g}), mAP "
             f"{self.tuned_precision:.1%} against {self.frozen_precision:.1%}; "
             f"the {'fine-tuned' if self.is_better else 'frozen'} model is kept."
         )

@@ -51,7 +51,7 @@ function bars(order, found, thresholds = null, holds = []) {
     bar.value = found.probabilities[i];
     bar.title = model.about.classes[i];
     row.append(element("span", model.about.classes[i]), bar, element("span", names.format(found.probabilities[i])));
-    if (thresholds) row.append(element("small", `${holds.includes(i) ? "holds" : "does not hold"}, from ${names.format(thresholds[i])} on`));
+    if (thresholds) row.append(element("small", `${holds.includes(i) ? "holds" : "does not hold; it would"} from ${names.format(thresholds[i])} on`));
     list.append(row);
   }
   return list;
@@ -73,7 +73,7 @@ async function addFiles(files) {
       card.append(element("p", `This browser cannot read it: ${error.message}`, "answer"));
     }
   }
-  status.textContent = `${results.children.length} images answered on this device.`;
+  status.textContent = `${results.children.length === 1 ? "1 image" : `${results.children.length} images`} answered on this device.`;
 }
 
 async function toggleCamera() {

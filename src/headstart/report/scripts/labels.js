@@ -22,7 +22,7 @@ function describeImage(i) {
   const has = data.cells[i].filter(([, , code]) => code & HAS).map(([c]) => labelName(c));
   const lines = data.cells[i].map(([c, percent, code]) => `${labelName(c)}: ${percent.toFixed(1)}%, ${verdictOf(code)}`);
   const unknown = data.unknown[i];
-  if (unknown) lines.push(`It is not known of ${unknown} label${unknown === 1 ? "" : "s"} whether the image has them.`);
+  if (unknown) lines.push(`It is not known of ${unknown === 1 ? "1 label whether the image has it" : `${unknown} labels whether the image has them`}.`);
   return { title: has.join(", ") || "None of the labels", lines: [...lines, data.setLabels[data.setIndex[i]], data.paths[i]] };
 }
 

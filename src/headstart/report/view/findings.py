@@ -8,7 +8,7 @@ from headstart.report.data import FindingSummary, Report
 
 KINDS = {  # title and description of each kind, most serious first
     "leak": ("Leaks between splits", "The same image is in two splits, so the accuracy measured on it is too high."),
-    "conflicting_labels": ("Conflicting labels", "The same image has two different labels."),
+    "conflicting_labels": ("Conflicting labels", "Copies of one image are labelled differently."),
     "label_issue": ("Label issues", "The model contradicts the label as surely as it recognises other images."),
     "exact_duplicate": ("Exact duplicates", "The same file occurs more than once."),
     "near_duplicate": ("Near duplicates", "The same image, re-encoded, resized or mirrored."),
