@@ -162,19 +162,7 @@ def make_label_result(
     evaluations = _evaluate(embedded, split, selected, label_thresholds)
     end = time.perf_counter()
     seconds = {"total": end - starts["start"], "head": end - starts["head"]}
-    coarse_channels = embedded.features.coarse_channels(split.train)
-    record = FitRecord(
-        embedded.dataset,
-        embedded.features,
-        split,
-        backbone,
-        selected.head,
-        options,
-        seconds,
-        embedded.scaling,
-        embedded.precision_choice,
-        coarse_channels,
-    )
+    record = _record(embedded, split, selected, seconds)
     run = _run_info(record, selected, evaluations, label_thresholds)
     if fine_tuning is not None:
         run |= {"training": [*fine_tuning.training], "fine_tuning": dict(fine_tuning.info)}
@@ -195,10 +183,27 @@ def make_label_result(
     )
     metrics = evaluations["leave_group_out"].metrics
     notes = (
-        *(*embedded.notes, *split.notes, *rounding_notes(coarse_channels)),
+        *(*embedded.notes, *split.notes, *rounding_notes(record.coarse_channels)),
         *label_notes(metrics, label_thresholds, thresholds, targets.groups),
     )
     return MultiLabelFitResult(options, embedded, split, selected, evaluations, model, notes)
+
+
+def _record(
+    embedded: EmbeddedImages, split: LabelSplit, selected: SelectedLabels, seconds: Mapping[str, float]
+) -> FitRecord:
+    return FitRecord(
+        embedded.dataset,
+        embedded.features,
+        split,
+        embedded.backbone,
+        selected.head,
+        embedded.options,
+        seconds,
+        embedded.scaling,
+        embedded.precision_choice,
+        embedded.features.coarse_channels(split.train),
+    )
 
 
 def _evaluate(
