@@ -182,6 +182,7 @@ def test_features_are_kept_while_shards_are_missing(archives, tmp_path, command)
     ("more", "told"),
     [
         (("--target-recall", "0.9"), "for several labels an image"),
+        (("--validation", "0.3"), "has 8 validation images of its own; leave out the share --validation 0.3"),
         (("--costs", "nofile.csv"), "nofile.csv"),
         (("--threshold", "cube=0.3"), "no class is called 'cube'"),
         (("-o", "{other}"), "holds a model of other classes"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headstart.classifier.embed_folder import EmbeddedFolder
 from headstart.classifier.embed_sharded import Where, embed_sharded
-from headstart.classifier.embedded import check_has_labels
+from headstart.classifier.embedded import check_has_labels, check_validation_share
 from headstart.classifier.kept_rows import check_options
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import merge_parts
@@ -71,6 +71,7 @@ def fit_sharded(
 
 def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
     """Raise OptionError, DataError where the options do not suit the images, as far as these are known."""
+    check_validation_share(images, options)
     if images.is_multi_label:
         options.require_multi_label_options()
     else:

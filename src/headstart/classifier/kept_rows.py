@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.backbones.steps import with_steps
-from headstart.classifier.embedded import EmbeddedImages
+from headstart.classifier.embedded import EmbeddedImages, check_validation_share
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, Quarantined
 from headstart.data.dataset import Item, ReadImage, Skipped
@@ -119,6 +119,7 @@ def embedded_from(
         class_names=source.class_names,
         label_names=tuple(label_names),
     )
+    check_validation_share(dataset, options)
     machine = source.machines[0]
     values = Features(
         {tap: IntegerVectors(usable.values[tap], np.array(steps, np.int8)) for tap, steps in source.taps.items()},
