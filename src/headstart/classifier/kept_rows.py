@@ -19,6 +19,7 @@ from headstart.errors import DataError, ImageError, OptionError
 from headstart.features import Features
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
+from headstart.features.rows_folder import check_labels
 from headstart.features.runtime import RuntimeInfo
 from headstart.heads.integers import IntegerVectors
 from headstart.machine import instruction_set
@@ -88,6 +89,10 @@ def embedded_from(
     """
     check_options(options)
     source = features.source
+    try:  # before the fit: its model keeps the rows, and each part may have been within the limits
+        check_labels(source, features.rows)
+    except ValueError as error:
+        raise OptionError(f"{source.uri} cannot be fitted to: {error}; make the model of fewer parts.") from None
     rows = with_joint_labels(features.rows) if source.is_multi_label else features.rows
     kept, left_out = usable_rows(rows)
     if len(rows) and not any(rows.splits[i] == "train" for i in kept):
