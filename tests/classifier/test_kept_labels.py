@@ -202,6 +202,16 @@ def test_what_is_forgotten_was_never_seen(rows, kept, tmp_path):
         forget_images(tmp_path / "model", ["*.png"])
 
 
+def test_a_label_that_every_image_left_has_is_said_to_be_one(kept, tmp_path):
+    held = read_part(kept).rows
+    items = [with_label_text(Item("", None, "train"), text) for text in held.labels]
+    without = [h.hex() for h, item in zip(held.hashes, items, strict=True) if "disc" not in (item.labels or ())]
+    done = forget_images(kept, without, tmp_path / "model")
+    assert "disc" not in read_model(tmp_path / "model").classes
+    assert "disc is no longer a label: no training image left is known to be without it." in done.notes
+    assert not any("disc has no training images left" in note for note in done.notes)
+
+
 def test_one_label_and_several_are_not_mixed(kept, photos, tmp_path):
     hs.fit_dataset(hs.open_dataset(photos), hs.FitOptions("headstart-s", compute=COMPUTE), keep_features=True).save(
         tmp_path / "classes"

@@ -149,14 +149,27 @@ def _no_images(key: int) -> bytes:
     raise ImageError(f"Row {key} has features alone, no image.")
 
 
+def _training_items(features: FeatureRows) -> list[Item]:
+    """Return the training images with a label; where they may have several, with all that is known of these."""
+    rows, is_multi_label = features.rows, features.source.is_multi_label
+    train = [i for i, split in enumerate(rows.splits) if split == "train" and rows.labels[i] is not None]
+    if not is_multi_label:
+        return [Item(rows.paths[i], rows.labels[i], "train") for i in train]
+    return [with_label_text(Item(rows.paths[i], None, "train"), rows.labels[i]) for i in train]
+
+
+def present_labels(features: FeatureRows) -> set[str]:
+    """Return the classes, or labels, that some training image has."""
+    items = _training_items(features)
+    return {name for item in items for name in (item.labels or ((item.label,) if item.label is not None else ()))}
+
+
 def labels_to_learn(features: FeatureRows) -> set[str]:
     """Return the classes of the training images; where they may have several labels, those that some have, not all."""
-    rows = features.rows
-    train = [i for i, split in enumerate(rows.splits) if split == "train" and rows.labels[i] is not None]
+    present = present_labels(features)
     if not features.source.is_multi_label:
-        return {str(rows.labels[i]) for i in train}
-    items = [with_label_text(Item(rows.paths[i], None, "train"), rows.labels[i]) for i in train]
-    names = sorted({name for item in items for name in item.labels or ()})
+        return present
+    items, names = _training_items(features), sorted(present)
     values, known = label_matrix(items, names)
     return {names[c] for c in np.flatnonzero((~values & known).any(axis=0))}
 
