@@ -200,6 +200,15 @@ def test_options_that_do_not_suit_the_data_are_refused_before_the_work(data, tmp
     assert list(tmp_path.iterdir()) == [other]
 
 
+@pytest.mark.parametrize("option", ["--costs", "--class-weight"])
+def test_of_a_pattern_files_of_classes_are_read_before_the_work(archives, tmp_path, option):
+    status, output = fit(archives[0], "-o", tmp_path / "model", option, "nofile.csv")
+
+    assert status == 2
+    assert "nofile.csv" in output
+    assert not unfinished_folder(tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(("command", "more"), [("fit", ("--head", "lda")), ("embed", ("--statistics",))])
 def test_what_several_labels_cannot_do_is_refused_before_the_work(data, tmp_path, command, more):
     paths = sorted(path.relative_to(data).as_posix() for path in (data / "train").rglob("*.jpg"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import merge_parts
 from headstart.classifier.refit import AnyFitResult, fit_features
 from headstart.data import Dataset, ReadOptions
+from headstart.data.class_values import read_costs, read_weights
 from headstart.errors import OptionError
 from headstart.scale.run import Progress
 
@@ -76,6 +78,9 @@ def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
         options.require_multi_label_options()
     else:
         options.require_single_label_options()
+        for file, read in ((options.costs, read_costs), (options.class_weight, read_weights)):
+            if isinstance(file, str | os.PathLike) and file != "balanced":
+                read(os.fspath(file))  # of a pattern the classes are not known yet
         if are_all:
             check_has_labels(images)
             options.class_settings(images.select(i for i, item in enumerate(images.items) if item.label is not None))

@@ -49,7 +49,9 @@ def naming_unfinished(folder: Path) -> Iterator[None]:
         yield
     except (HeadstartError, OSError):
         if is_rows_folder(folder):
-            print_notes([f"The features that were computed are in {folder}; the same command goes on from them."])
+            print_notes(
+                [f"The features that were computed are in {folder}; the corrected command goes on there, or delete it."]
+            )
         raise
 
 
