@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -88,11 +89,8 @@ def embedded_from(
     is named in ``dataset.skipped``, and counted in the notes. Raises OptionError, DataError, BackboneError.
     """
     check_options(options)
+    _check_limits(features)
     source = features.source
-    try:  # before the fit: its model keeps the rows, and each part may have been within the limits
-        check_labels(source, features.rows)
-    except ValueError as error:
-        raise OptionError(f"{source.uri} cannot be fitted to: {error}; make the model of fewer parts.") from None
     rows = with_joint_labels(features.rows) if source.is_multi_label else features.rows
     kept, left_out = usable_rows(rows)
     if len(rows) and not any(rows.splits[i] == "train" for i in kept):
@@ -109,9 +107,7 @@ def embedded_from(
     if source.is_multi_label:
         items = [with_label_text(item, item.label) for item in items]
         classes, label_names = [], sorted({name for item in items for name in (*(item.labels or ()), *item.unknown)})
-    reasons: dict[str, int] = {}
-    for item in left_out:
-        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    reasons = Counter(item.reason for item in left_out)
     notes = [f"Left out: {count:,} images, {reason}; skipped.csv names them." for reason, count in reasons.items()]
     dataset = Dataset(
         source.uri,
@@ -143,6 +139,15 @@ def embedded_from(
     return EmbeddedImages(
         dataset, options, backbone, values, notes=(*source.notes, *notes), golden=dict(machine.golden)
     )
+
+
+def _check_limits(features: FeatureRows) -> None:
+    """Raise OptionError for rows that a model cannot keep, though each part of them was within the limits."""
+    try:
+        check_labels(features.source, features.rows)
+    except ValueError as error:
+        uri = features.source.uri
+        raise OptionError(f"{uri} cannot be fitted to: {error}; make the model of fewer parts.") from None
 
 
 def _no_images(key: int) -> bytes:
