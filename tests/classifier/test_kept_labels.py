@@ -26,7 +26,7 @@ from headstart.data.label_sets import label_matrix, label_text, with_label_text
 from headstart.data.reading import ReadOptions
 from headstart.errors import DataError, OptionError
 from headstart.features.rows import FeatureRows, Rows, merge
-from headstart.features.rows_folder import FILE, read_rows
+from headstart.features.rows_folder import FILE, check_labels, read_rows
 from headstart.model.folder import read_model
 
 COMPUTE = hs.Compute("onnxruntime")
@@ -202,6 +202,16 @@ def test_what_is_forgotten_was_never_seen(rows, kept, tmp_path):
         forget_images(tmp_path / "model", ["*.png"])
 
 
+def test_a_label_that_every_image_left_has_is_said_to_be_one(kept, tmp_path):
+    held = read_part(kept).rows
+    items = [with_label_text(Item("", None, "train"), text) for text in held.labels]
+    without = [h.hex() for h, item in zip(held.hashes, items, strict=True) if "disc" not in (item.labels or ())]
+    done = forget_images(kept, without, tmp_path / "model")
+    assert "disc" not in read_model(tmp_path / "model").classes
+    assert "disc is no longer a label: no training image left is known to be without it." in done.notes
+    assert not any("disc has no training images left" in note for note in done.notes)
+
+
 def test_one_label_and_several_are_not_mixed(kept, photos, tmp_path):
     hs.fit_dataset(hs.open_dataset(photos), hs.FitOptions("headstart-s", compute=COMPUTE), keep_features=True).save(
         tmp_path / "classes"
@@ -340,3 +350,19 @@ def test_classes_are_not_read_as_several_labels(photos, tmp_path):
     edited(tmp_path / "features", lambda value: value.update(format=2, multi_label=True))
     with pytest.raises(DataError, match="are no labels of an image"):
         read_rows(tmp_path / "features")
+
+
+def test_parts_whose_labels_are_too_many_together_are_refused_before_a_model_is_written(kept):
+    """Each part is within the limit of 10,000 labels; a model of both could not be read."""
+    whole = read_part(kept)
+    some = whole.rows.select(range(30))
+    parts = []
+    for part in "ab":
+        texts = [
+            label_text(Item("", None, "train", labels=tuple(f"{part}{i}" for i in range(200 * row, 200 * (row + 1)))))
+            for row in range(30)
+        ]
+        parts.append(FeatureRows(whole.source, replace(some, labels=tuple(texts), splits=("train",) * 30)))
+        check_labels(whole.source, parts[-1].rows)
+    with pytest.raises(OptionError, match=r"cannot be fitted to: it has 12,0\d\d labels of 60 images; .* fewer parts"):
+        fit_features(merge(parts, ["a", "b"]), OPTIONS)

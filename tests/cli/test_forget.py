@@ -56,6 +56,9 @@ def test_update_gives_the_model_that_always_had_them(run, setting, tmp_path):
     status, out, err = run("update", tmp_path / "model", setting / "customer")
     assert status == 0, err
     assert out.startswith("Added       4 images\n")
+    assert "kept, none computed" not in out
+    cache = json.loads((tmp_path / "model" / "run.json").read_text("utf-8"))["cache"]
+    assert cache["hits"] + cache["misses"] == 4
     assert contents(tmp_path / "model") == contents(setting / "all-model")
     status, out, err = run("update", tmp_path / "model", setting / "customer", "-o", tmp_path / "new", "--json")
     assert (status, json.loads(out)["added"]) == (0, 0)

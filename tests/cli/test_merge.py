@@ -252,3 +252,14 @@ def test_kept_features_are_not_replaced_by_a_model_without(run, data, tmp_path):
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
     assert run("fit", data, "-o", model, *COMMON, "--no-report", "--overwrite")[0] == 0
     assert not (model / "features").exists()
+
+
+def test_a_share_is_not_held_out_beside_validation_images(run, data, tmp_path):
+    embed_to_folder(hs.open_dataset(data), tmp_path / "rows", OPTIONS)
+    status, _, err = run("merge", tmp_path / "rows", "-o", tmp_path / "model", "--validation", "0.3")
+    assert status == 2
+    assert "has 8 validation images of its own; leave out the share --validation 0.3" in err
+    assert not (tmp_path / "model").exists()
+    embed_to_folder(hs.open_dataset(data / "train"), tmp_path / "training", OPTIONS)
+    status, _, err = run("merge", tmp_path / "training", "-o", tmp_path / "model", "--validation", "0.3")
+    assert status == 0, err

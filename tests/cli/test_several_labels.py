@@ -196,7 +196,7 @@ def test_features_are_kept_embedded_merged_updated_and_forgotten(run, labelled, 
     status, out, err = run("update", tmp_path / "m-first", tmp_path / "second.csv", "-o", tmp_path / "updated")
     assert status == 0, err
     assert out.startswith("Added       40 images\nLabels      multi-label: 3 labels")
-    assert "kept, none computed" in out
+    assert "40 computed, 0 from the cache" in out
     assert contents(tmp_path / "updated") == contents(tmp_path / "m-whole")
 
     second = [row.split(",")[0] for row in tables["second"]]

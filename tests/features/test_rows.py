@@ -1,5 +1,6 @@
 """Rows of features: written and read back exactly, merged in any order alike, and refused where they are damaged."""
 
+import base64
 import hashlib
 import json
 from dataclasses import replace
@@ -39,7 +40,7 @@ def make_rows(count, seed=0):
 
 
 def make_source(**changes):
-    golden = {tap: np.arange(2 * channels, dtype=np.float32).reshape(2, channels) for tap, channels in CHANNELS.items()}
+    golden = {tap: np.arange(8 * channels, dtype=np.float32).reshape(8, channels) for tap, channels in CHANNELS.items()}
     machine = Machine(RuntimeInfo("onnxruntime", "1.20", "fp32"), "x86_64 avx2", golden)
     source = Source(
         BACKBONE,
@@ -129,7 +130,7 @@ def test_parts_that_were_not_computed_alike_are_refused(changes, message):
     [
         ({"runtime": RuntimeInfo("openvino", "2026.1", "bf16")}, "openvino 2026.1 bf16 on x86_64 avx2"),
         ({"instruction_set": "x86_64 avx512f"}, "fp32 on x86_64 avx512f"),
-        ({"golden": {"stage4": np.ones((2, 3), np.float32), "features": np.ones((2, 2), np.float32)}}, "all by onnx"),
+        ({"golden": {"stage4": np.ones((8, 3), np.float32), "features": np.ones((8, 2), np.float32)}}, "all by onnx"),
     ],
 )
 def test_a_mix_of_machines_is_named_and_needs_leave(changes, message):
@@ -164,6 +165,18 @@ def with_shard(folder, data, rows):
 def folder(tmp_path):
     write_rows(tmp_path / "f", FeatureRows(make_source(), make_rows(6)))
     return tmp_path / "f"
+
+
+@pytest.mark.parametrize("images", [1, 7, 9, 16])
+def test_golden_features_are_of_eight_images(folder, images):
+    """Of one they would count for all, of others no golden sample can be made."""
+    golden = {
+        tap: base64.b64encode(np.ones((images, channels), "<f4").tobytes()).decode()
+        for tap, channels in CHANNELS.items()
+    }
+    rewritten(folder, lambda value: value["machines"][0].update(golden=golden))
+    with pytest.raises(DataError, match=r"golden features of \w+ are not 8 vectors of \d numbers"):
+        read_rows(folder)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,24 @@ import pytest
 from helpers.photos import write_photos
 from typer.testing import CliRunner
 
-from headstart.classifier import fit_sharded
-from headstart.classifier.embed_sharded import embed_sharded
+from headstart.classifier import FitOptions, fit_sharded
+from headstart.classifier.embed_sharded import Where, embed_sharded
 from headstart.classifier.fit_sharded import unfinished_folder
 from headstart.cli import app
+from headstart.data import ReadOptions
+from headstart.features import Compute
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'headstart[tables]'")
 FIT = ("--backbone", "headstart-s", "--runtime", "onnxruntime")
 
 
-def fit(*arguments):
-    result = CliRunner().invoke(app, ["fit", *map(str, arguments), *FIT])
+def call(*arguments):
+    result = CliRunner().invoke(app, [*map(str, arguments), *FIT])
     return result.exit_code, result.output
+
+
+def fit(*arguments):
+    return call("fit", *arguments)
 
 
 def contents(model):
@@ -95,6 +101,7 @@ def test_a_fit_that_failed_goes_on_from_its_features(data, tmp_path, monkeypatch
     model = tmp_path / "model"
     status, output = fit(data, "-o", model, "--on", "processes", "--group-by", "name:no-such-name-{#}")
     assert status == 2, output
+    assert f"The features that were computed are in {unfinished_folder(model)}" in output
     assert not model.exists()
     (unfinished_folder(model) / "features.json").unlink()  # as if the driver had been killed
     status, output = fit(data, "-o", model, "--on", "processes")
@@ -128,3 +135,98 @@ def test_what_workers_cannot_do_is_refused_before_the_work(data, tmp_path, more,
 
 def test_a_model_of_a_pattern_needs_a_name():
     assert "give one: -o MODEL" in fit("shards/{0..1}.tar")[1]
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """Two archives of 12 images each; of the second one half is missing."""
+    photos = sorted(write_photos(tmp_path / "photos", 12).rglob("*.jpg"))
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            for path in photos[number::2]:
+                archive.add(path, f"{path.parent.name}/{path.name}")
+    whole = (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").write_bytes(whole[:700])
+    return f"{tmp_path}/{{0..1}}.tar", whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["fit", "embed"])
+def test_features_are_kept_while_shards_are_missing(archives, tmp_path, command):
+    """What the note promises, that the same command tries the missing shards again, it does without the others."""
+    pattern, whole = archives
+    output, more = tmp_path / "made", () if command == "fit" else ("--statistics",)
+    status, printed = call(command, pattern, "-o", output, *more)
+    assert status == 0, printed
+    assert "1 of 2 shards are missing" in printed
+    folder = unfinished_folder(output)
+    assert f"note: The features of the other shards are kept in {folder} until all are there" in printed
+    (before,) = folder.glob("*.parquet")
+    written = before.stat().st_mtime_ns
+
+    (tmp_path / "1.tar").write_bytes(whole)
+    monitored = fit_sharded.embed_sharded(
+        pattern, folder, FitOptions("headstart-s", compute=Compute("onnxruntime")), ReadOptions(), Where("processes", 1)
+    )
+    assert (monitored.found, monitored.found_rows, monitored.rows, monitored.missing) == (1, 12, 24, 0)
+    assert before.stat().st_mtime_ns == written
+    status, printed = call(command, pattern, "-o", output, *more)
+    assert status == 0, printed
+    assert "missing" not in printed
+    assert not folder.exists()
+    if command == "fit":  # all shards were there
+        assert "0 computed, 24 from the cache" in printed
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--target-recall", "0.9"), "for several labels an image"),
+        (("--validation", "0.3"), "has 8 validation images of its own; leave out the share --validation 0.3"),
+        (("--costs", "nofile.csv"), "nofile.csv"),
+        (("--threshold", "cube=0.3"), "no class is called 'cube'"),
+        (("-o", "{other}"), "holds a model of other classes"),
+    ],
+)
+def test_options_that_do_not_suit_the_data_are_refused_before_the_work(data, tmp_path, more, told):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "config.json").write_text('{"library_name": "headstart", "id2label": {"0": "cat", "1": "dog"}}', "utf-8")
+    more = [text.format(other=other) for text in more]
+    status, output = fit(data, "-o", tmp_path / "model", "--on", "processes", *more)
+
+    assert status == 2
+    assert told in output
+    assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize("option", ["--costs", "--class-weight"])
+def test_of_a_pattern_files_of_classes_are_read_before_the_work(archives, tmp_path, option):
+    status, output = fit(archives[0], "-o", tmp_path / "model", option, "nofile.csv")
+
+    assert status == 2
+    assert "nofile.csv" in output
+    assert not unfinished_folder(tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(("command", "more"), [("fit", ("--head", "lda")), ("embed", ("--statistics",))])
+def test_what_several_labels_cannot_do_is_refused_before_the_work(data, tmp_path, command, more):
+    paths = sorted(path.relative_to(data).as_posix() for path in (data / "train").rglob("*.jpg"))
+    table = data / f"{command}.csv"
+    table.write_text("\n".join(["path,labels", *(f"{path},round;small" for path in paths)]), "utf-8")
+    status, output = call(command, table, "-o", tmp_path / "made", "--on", "processes", "--multi-label", *more)
+    table.unlink()
+
+    assert status == 2
+    assert ("leave --head out" if command == "fit" else "needs one class an image") in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_are_not_read_as_images(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "features.json").write_text("{}", "utf-8")
+    status, output = fit(tmp_path / "rows", "-o", tmp_path / "model", "--on", "processes")
+
+    assert status == 2
+    assert f"headstart merge {tmp_path / 'rows'} -o MODEL" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]

@@ -40,13 +40,18 @@ SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and
 
 @dataclass(frozen=True)
 class EmbeddedFolder:
-    """What ``embed_to_folder`` has written: the source, rows, bytes, and how many of the shards were there before."""
+    """What ``embed_to_folder`` has written: the source, rows, bytes, and how many of the shards were there before.
+
+    ``found_rows`` are the rows of those. ``missing`` shards could not be done; the same call tries them again.
+    """
 
     source: Source
     rows: int
     bytes: int
     shards: int
     found: int
+    found_rows: int
+    missing: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -77,12 +82,13 @@ def embed_to_folder(
         golden = rendered_features(opened.backbone, opened.compute, embed)
         source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
         work = _Work(dataset, folder, opened, source, cache)
-        shards, found, unread, remarks = [], 0, list[Unread](), Counter[str]()
+        shards, found, found_rows, unread, remarks = [], 0, 0, list[Unread](), Counter[str]()
         cuts = [range(i, min(i + shard_images, len(dataset))) for i in range(0, len(dataset), shard_images)]
         for index in cuts:
             data, shard, was_there = work.shard(index, progress)
             shards.append(shard_entry(work.name(index), len(shard.rows), data))
             found += was_there
+            found_rows += len(shard.rows) * was_there
             unread += shard.unread
             remarks.update(shard.remarks)
         notes = [*dataset.notes, *opened.notes, *remark_notes(remarks), *(() if cache is None else cache.notes)]
@@ -91,7 +97,7 @@ def embed_to_folder(
     write_atomic(folder / FILE, about)
     delete_others(folder, {shard["name"] for shard in shards})
     size = len(about) + sum(shard["bytes"] for shard in shards)
-    return EmbeddedFolder(source, sum(shard["rows"] for shard in shards), size, len(shards), found)
+    return EmbeddedFolder(source, sum(shard["rows"] for shard in shards), size, len(shards), found, found_rows)
 
 
 class _Work:

@@ -61,6 +61,7 @@ def embed_sharded(
     reading: ReadOptions,
     where: Where,
     *,
+    check: Callable[[Dataset, bool], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddedFolder:
     """Compute the features of all images at a path, URL or pattern of archives into a folder, by several workers.
@@ -68,7 +69,9 @@ def embed_sharded(
     The files of rows are the same bytes for any number and kind of workers, whoever of them dies, and however often the
     run is continued. A shard whose file is there is not computed again: its name holds the hash of its listing. Of a
     pattern, the input of the backbone is found by the images of the first file. ``options`` are those that
-    ``embed_to_folder`` takes, without the cache. Raises HeadstartError, OSError.
+    ``embed_to_folder`` takes, without the cache. Before anything is written or computed, ``check(images, are_all)``
+    may refuse the data, of which it is given all images, or those of the first file of a pattern. Raises
+    HeadstartError, OSError.
     """
     pieces = cut(uri, reading)
     if not pieces.shards:
@@ -76,6 +79,8 @@ def embed_sharded(
     runtime = options.compute.resolve()
     compute = Compute(runtime.name, runtime.precision, 1, fixed=True)
     first = pieces.dataset or pieces.shards[0].open()
+    if check is not None:
+        check(first, pieces.dataset is not None)
     if where.on == "ray":
         check_installed()  # before the folder is made
     check_folder(folder, options)
@@ -99,7 +104,8 @@ def embed_sharded(
     write_atomic(folder / FILE, about)
     delete_others(folder, {*files.values()})
     size = len(about) + sum(one.file_bytes for one in outcome.results)
-    return EmbeddedFolder(source, outcome.images, size, len(outcome.results), outcome.resumed)
+    found, found_rows, missing = outcome.resumed, outcome.resumed_images, len(_lost(pieces, outcome))
+    return EmbeddedFolder(source, outcome.images, size, len(outcome.results), found, found_rows, missing)
 
 
 def _listed(pieces: Cut, outcome: Outcome) -> Dataset:
@@ -114,13 +120,15 @@ def _no_images(key: int) -> bytes:
     raise AssertionError(f"image {key} is of a shard")
 
 
+def _lost(pieces: Cut, outcome: Outcome) -> tuple[Quarantined, ...]:
+    """Return the shards that are missing: of a pattern, a file that is not there is a whole one."""
+    return (*(pieces.quarantined if pieces.dataset is None else ()), *outcome.quarantined)
+
+
 def _shard_notes(pieces: Cut, outcome: Outcome) -> list[str]:
-    """Say which shards are missing, and that others were tried again."""
+    """Say which shards are missing."""
     notes = []
-    lost: tuple[Quarantined, ...] = outcome.quarantined
-    if pieces.dataset is None:  # of a pattern, a file that is not there is a whole shard
-        lost = (*pieces.quarantined, *lost)
-    if lost:
+    if lost := _lost(pieces, outcome):
         named = "; ".join(f"{one.path}: {one.reason}" for one in lost[:MAX_NAMED])
         more = f"; and {len(lost) - MAX_NAMED} more" if len(lost) > MAX_NAMED else ""
         notes.append(

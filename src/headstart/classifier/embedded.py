@@ -146,6 +146,16 @@ def check_has_labels(dataset: Dataset) -> None:
         raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")
 
 
+def check_validation_share(dataset: Dataset, options: FitOptions) -> None:
+    """Raise OptionError for a share to hold out of a dataset that has validation images."""
+    count = sum(item.split == "validation" for item in dataset.items)
+    if isinstance(options.validation, float | int) and count:
+        raise OptionError(
+            f"{dataset.uri} has {count} validation images of its own; leave out the share --validation "
+            f"{options.validation}, or give the training images alone."
+        )
+
+
 def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dataset:
     """Return the training images and behind them the validation images, by the splits "train" and "validation".
 
@@ -157,11 +167,7 @@ def training_and_validation_images(dataset: Dataset, options: FitOptions) -> Dat
     validation = options.validation
     if validation is None or isinstance(validation, float | int):
         validation_images = dataset.split("validation")
-        if validation is not None and len(validation_images):
-            raise OptionError(
-                f"{dataset.uri} has {len(validation_images)} validation images of its own; leave out the share "
-                f"--validation {validation}, or give the folder of the training images alone."
-            )
+        check_validation_share(dataset, options)
     else:
         if isinstance(validation, Dataset):
             validation_images = validation

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from headstart.classifier.embed_folder import EmbeddedFolder
 from headstart.classifier.embed_sharded import Where, embed_sharded
+from headstart.classifier.embedded import check_has_labels, check_validation_share
 from headstart.classifier.kept_rows import check_options
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import merge_parts
 from headstart.classifier.refit import AnyFitResult, fit_features
-from headstart.data import ReadOptions
+from headstart.data import Dataset, ReadOptions
+from headstart.data.class_values import read_costs, read_weights
 from headstart.errors import OptionError
 from headstart.scale.run import Progress
 
@@ -33,15 +37,17 @@ def fit_sharded(
     reading: ReadOptions,
     where: Where,
     *,
+    check: Callable[[Dataset, bool], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
     log: Callable[[str], None] = logger.info,
-) -> AnyFitResult:
-    """Fit a classifier to the images at a path, URL or pattern of archives, whose features several workers compute.
+) -> tuple[AnyFitResult, EmbeddedFolder]:
+    """Fit a classifier to the images at a path, URL or pattern of archives, and say what workers have computed for it.
 
     The features go into ``folder``, which is deleted by ``forget_unfinished``; a fit that is stopped goes on from those
     that are there. The model is the same for any number and kind of workers: that of ``fit_dataset``, or of
     ``fit_multi_label``, with ``keep_features``. ``options.validation`` is None or a share. The others are those of
-    ``embed_sharded``. Raises HeadstartError, OSError.
+    ``embed_sharded``; options that do not suit the data are refused before the work, as ``check`` may refuse these.
+    Raises HeadstartError, OSError.
     """
     check_options(options)
     if isinstance(options.validation, str):
@@ -49,13 +55,35 @@ def fit_sharded(
             f"--validation {options.validation} cannot be read by workers; give a share, or put the validation images "
             "into DATA as a split of their own."
         )
+
+    def check_all(images: Dataset, are_all: bool) -> None:
+        _check(images, are_all, options)
+        if check is not None:
+            check(images, are_all)
+
     start = time.perf_counter()
-    embedded = embed_sharded(uri, folder, options, reading, where, progress=progress)
+    embedded = embed_sharded(uri, folder, options, reading, where, check=check_all, progress=progress)
     features = merge_parts([folder])
     options = replace(options, decode=features.source.preprocess.decode)
     result = fit_features(features, options, start=start, log=log)
-    run = {**result.model.run, "cache": {**result.model.run["cache"], "misses": embedded.rows}}
-    return replace(result, model=replace(result.model, run=run))
+    found = embedded.found_rows
+    run = {**result.model.run, "cache": {"hits": found, "misses": embedded.rows - found}}
+    return replace(result, model=replace(result.model, run=run)), embedded
+
+
+def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
+    """Raise OptionError, DataError where the options do not suit the images, as far as these are known."""
+    check_validation_share(images, options)
+    if images.is_multi_label:
+        options.require_multi_label_options()
+    else:
+        options.require_single_label_options()
+        for file, read in ((options.costs, read_costs), (options.class_weight, read_weights)):
+            if isinstance(file, str | os.PathLike) and file != "balanced":
+                read(os.fspath(file))  # of a pattern the classes are not known yet
+        if are_all:
+            check_has_labels(images)
+            options.class_settings(images.select(i for i, item in enumerate(images.items) if item.label is not None))
 
 
 def forget_unfinished(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from headstart.classifier.kept_rows import labels_to_learn
+from headstart.classifier.kept_rows import labels_to_learn, present_labels
 from headstart.classifier.parts import KeptModel, open_kept, refit
 from headstart.classifier.refit import AnyFitResult
 from headstart.errors import OptionError
@@ -160,10 +160,14 @@ def _without(source: Source, found: _Found, paths: Sequence[str]) -> Source:
 
 
 def _notes(model: KeptModel, found: _Found, result: AnyFitResult, output: Path | None) -> Iterator[str]:
-    vanished = [name for name in model.classes if name not in result.model.classes]
-    for name in vanished:
-        what = "label" if model.features.source.is_multi_label else "class"
-        yield f"{name} has no training images left, and is no longer a {what}."
+    what = "label" if model.features.source.is_multi_label else "class"
+    assert result.kept is not None
+    present = present_labels(result.kept)
+    for name in model.classes:
+        if name in present and name not in result.model.classes:
+            yield f"{name} is no longer a label: no training image left is known to be without it."
+        elif name not in result.model.classes:
+            yield f"{name} has no training images left, and is no longer a {what}."
     if found.unknown:
         more = ", ..." if len(found.unknown) > MAX_NAMED else ""
         names = ", ".join(found.unknown[:MAX_NAMED])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.backbones.steps import with_steps
-from headstart.classifier.embedded import EmbeddedImages
+from headstart.classifier.embedded import EmbeddedImages, check_validation_share
 from headstart.classifier.options import FitOptions
 from headstart.data import Dataset, Quarantined
 from headstart.data.dataset import Item, ReadImage, Skipped
@@ -19,6 +20,7 @@ from headstart.errors import DataError, ImageError, OptionError
 from headstart.features import Features
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
+from headstart.features.rows_folder import check_labels
 from headstart.features.runtime import RuntimeInfo
 from headstart.heads.integers import IntegerVectors
 from headstart.machine import instruction_set
@@ -87,6 +89,7 @@ def embedded_from(
     is named in ``dataset.skipped``, and counted in the notes. Raises OptionError, DataError, BackboneError.
     """
     check_options(options)
+    _check_limits(features)
     source = features.source
     rows = with_joint_labels(features.rows) if source.is_multi_label else features.rows
     kept, left_out = usable_rows(rows)
@@ -104,9 +107,7 @@ def embedded_from(
     if source.is_multi_label:
         items = [with_label_text(item, item.label) for item in items]
         classes, label_names = [], sorted({name for item in items for name in (*(item.labels or ()), *item.unknown)})
-    reasons: dict[str, int] = {}
-    for item in left_out:
-        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    reasons = Counter(item.reason for item in left_out)
     notes = [f"Left out: {count:,} images, {reason}; skipped.csv names them." for reason, count in reasons.items()]
     dataset = Dataset(
         source.uri,
@@ -119,6 +120,7 @@ def embedded_from(
         class_names=source.class_names,
         label_names=tuple(label_names),
     )
+    check_validation_share(dataset, options)
     machine = source.machines[0]
     values = Features(
         {tap: IntegerVectors(usable.values[tap], np.array(steps, np.int8)) for tap, steps in source.taps.items()},
@@ -139,18 +141,40 @@ def embedded_from(
     )
 
 
+def _check_limits(features: FeatureRows) -> None:
+    """Raise OptionError for rows that a model cannot keep, though each part of them was within the limits."""
+    try:
+        check_labels(features.source, features.rows)
+    except ValueError as error:
+        uri = features.source.uri
+        raise OptionError(f"{uri} cannot be fitted to: {error}; make the model of fewer parts.") from None
+
+
 def _no_images(key: int) -> bytes:
     raise ImageError(f"Row {key} has features alone, no image.")
 
 
+def _training_items(features: FeatureRows) -> list[Item]:
+    """Return the training images with a label; where they may have several, with all that is known of these."""
+    rows, is_multi_label = features.rows, features.source.is_multi_label
+    train = [i for i, split in enumerate(rows.splits) if split == "train" and rows.labels[i] is not None]
+    if not is_multi_label:
+        return [Item(rows.paths[i], rows.labels[i], "train") for i in train]
+    return [with_label_text(Item(rows.paths[i], None, "train"), rows.labels[i]) for i in train]
+
+
+def present_labels(features: FeatureRows) -> set[str]:
+    """Return the classes, or labels, that some training image has."""
+    items = _training_items(features)
+    return {name for item in items for name in (item.labels or ((item.label,) if item.label is not None else ()))}
+
+
 def labels_to_learn(features: FeatureRows) -> set[str]:
     """Return the classes of the training images; where they may have several labels, those that some have, not all."""
-    rows = features.rows
-    train = [i for i, split in enumerate(rows.splits) if split == "train" and rows.labels[i] is not None]
+    present = present_labels(features)
     if not features.source.is_multi_label:
-        return {str(rows.labels[i]) for i in train}
-    items = [with_label_text(Item(rows.paths[i], None, "train"), rows.labels[i]) for i in train]
-    names = sorted({name for item in items for name in item.labels or ()})
+        return present
+    items, names = _training_items(features), sorted(present)
     values, known = label_matrix(items, names)
     return {names[c] for c in np.flatnonzero((~values & known).any(axis=0))}
 

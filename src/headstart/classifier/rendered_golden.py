@@ -13,8 +13,7 @@ from headstart.data import Dataset
 from headstart.data.dataset import Item
 from headstart.features import Compute
 from headstart.features.features import Extract
-
-IMAGES = 8
+from headstart.features.rows import GOLDEN_IMAGES
 
 
 def rendered_images() -> Dataset:
@@ -23,7 +22,7 @@ def rendered_images() -> Dataset:
     They are those that come with the package, not rendered anew: another version of NumPy could round a pixel
     differently, and features of parties who computed alike would seem to differ.
     """
-    items = tuple(Item(f"rendered {i}", None, "test", key=i) for i in range(IMAGES))
+    items = tuple(Item(f"rendered {i}", None, "test", key=i) for i in range(GOLDEN_IMAGES))
     return Dataset("rendered images", items, (), (), (), lambda key: np.asarray(step_images()[key]))
 
 

@@ -14,7 +14,7 @@ from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset
 from headstart.data.class_names import with_class_names
 from headstart.errors import DataError, OptionError
-from headstart.features import Compute, FeatureCache, embed
+from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
 from headstart.features.image_rows import load_backbone, rows_of, unread_of
 from headstart.features.rows import FeatureRows, merge
@@ -53,9 +53,11 @@ def update_model(
     elif not dataset.is_multi_label:
         raise DataError(f"{folder} has several labels an image, {dataset.uri} one class; give a table of labels.")
     dataset = with_class_names(dataset, dict(model.features.source.class_names))
-    new = _embed(model, dataset, cache, workers, progress)
+    new, computed = _embed(model, dataset, cache, workers, progress)
     merged = merge([model.features, new], [str(folder), dataset.uri], mixed=mixed)
     result = refit(model, merged, forgotten=model.forgotten if model.forgotten["images"] else None)
+    run = {**result.model.run, "cache": {"hits": computed.hits, "misses": computed.misses}}
+    result = replace(result, model=replace(result.model, run=run))
     saved = result.save(folder if output is None else output, overwrite=output is None)
     added = len({*new.rows.hashes} - {*model.features.rows.hashes})
     notes = []
@@ -73,8 +75,8 @@ def update_model(
 
 def _embed(
     model: KeptModel, dataset: Dataset, cache: FeatureCache | None, workers: int | None, progress: Progress | None
-) -> FeatureRows:
-    """Compute the rows of new images as those of the model were computed."""
+) -> tuple[FeatureRows, Features]:
+    """Compute the features of new images as those of the model were computed, and make rows of them."""
     source = model.features.source
     training = dataset.split("train")
     found, _ = measure_sample_range([item.path for item in training.items], training.read)
@@ -94,4 +96,4 @@ def _embed(
     own = describe_source(backbone, options, features.runtime, golden)
     own = with_dataset(own, dataset, (*dataset.notes, *features.notes), unread_of(features, dataset))
     own = replace(own, backbone=source.backbone, class_names=source.class_names)
-    return FeatureRows(own, rows_of(features, dataset, own))
+    return FeatureRows(own, rows_of(features, dataset, own)), features

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.fit import DecodeFlags
+from headstart.cli.fit_sharded import forget_where_complete, naming_unfinished
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
     BACKBONE_HELP,
@@ -27,6 +28,7 @@ from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
+    from headstart.data import Dataset
 
 
 def embed(
@@ -67,14 +69,17 @@ def embed(
     result: EmbeddedFolder
     where = sharing.where(data, run.workers)
     rows = _place_of_rows(output) if statistics else output
+    check = _require_one_label if statistics else None
     if where is not None:
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
-            result = embed_sharded(data, rows, options, reading.read_options(group_by), where, progress=told)
+            result = embed_sharded(
+                data, rows, options, reading.read_options(group_by), where, check=check, progress=told
+            )
     else:
         dataset = open_dataset(data, reading.read_options(group_by))
-        if statistics:
-            dataset.require_one_label("--statistics")
+        if check is not None:
+            check(dataset)
         save_memory(len(dataset))
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             result = embed_to_folder(dataset, rows, options, progress=bar)
@@ -96,9 +101,16 @@ def embed(
         print(line(f"Features    {result.rows:,} images in {shards}, {result.bytes / 1e6:.1f} MB: {output}"))
         print(line(f"To fit:     headstart merge {output} -o MODEL"))
     print_notes(result.notes)
+    if statistics:
+        forget_where_complete(rows, result.missing)
     print_quarantined(unread)
     if strict and unread:
         raise typer.Exit(CONDITION_FAILED)
+
+
+def _require_one_label(images: Dataset, _: bool = True) -> None:
+    """Raise DataError for images of several labels, of which nothing is summed."""
+    images.require_one_label("--statistics")
 
 
 def _place_of_rows(output: Path) -> Path:
@@ -111,13 +123,12 @@ def _place_of_rows(output: Path) -> Path:
 
 
 def _sum(rows: Path, output: Path, options: FitOptions) -> dict[str, Any]:
-    """Sum the rows in a folder, write the statistics and delete the rows. Raises HeadstartError, OSError."""
-    from headstart.classifier.fit_sharded import forget_unfinished
+    """Sum the rows in a folder and write the statistics. Raises HeadstartError, OSError."""
     from headstart.features.statistics_folder import sum_folder, write_statistics
 
-    part = sum_folder(rows, options.head_options.taps)
-    size = write_statistics(output, part)
-    forget_unfinished(rows)
+    with naming_unfinished(rows):
+        part = sum_folder(rows, options.head_options.taps)
+        size = write_statistics(output, part)
     counts = dict(zip(part.classes, part.of_taps.statistics.counts.tolist(), strict=True))
     taps = {tap: len(exponents) for tap, exponents in part.of_taps.taps.items()}
     about = {"images": part.images, "bytes": size, "classes": counts, "not_summed": dict(part.left_out)}

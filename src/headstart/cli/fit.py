@@ -12,7 +12,7 @@ import typer
 
 from headstart.cli.fit_labels import LabelTargetFlags, finish_fit, fit_labels, with_sources
 from headstart.cli.fit_output import print_fit, print_preview, summary
-from headstart.cli.fit_sharded import fit_by_workers
+from headstart.cli.fit_sharded import check_classes, check_holds_images, fit_by_workers
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
     BACKBONE_HELP,
@@ -276,16 +276,13 @@ def _preview(data: str, reading: LabelFlags, options: FitOptions, flags: FitFlag
 def _open_for(output: Path, data: str, reading: LabelFlags, options: FitOptions, run: FitRunOptions) -> Dataset:
     """Open the data of a model that may be written to ``output``. Raises OptionError where it may not."""
     from headstart.data import open_dataset
-    from headstart.features.rows_folder import is_rows_folder
-    from headstart.model.folder_files import check_output_folder, check_same_classes
+    from headstart.model.folder_files import check_output_folder
 
-    if is_rows_folder(Path(data)):
-        raise OptionError(f"{data} holds features, not images; make a model of it: headstart merge {data} -o MODEL")
+    check_holds_images(data)
     check_output_folder(output)  # before the work, not behind it
     dataset = open_dataset(data, reading.read_options(options.group_by))
     if not run.overwrite:
-        classes = dataset.label_names or {str(item.label) for item in dataset.split("train").items}
-        check_same_classes(output, {*classes}, are_final=False)
+        check_classes(output, dataset)
     return dataset
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,13 +14,55 @@ import typer
 from headstart.cli.fit_labels import print_refit, refit_summary, with_sources
 from headstart.cli.options import CONDITION_FAILED, Messages
 from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
-from headstart.errors import OptionError
+from headstart.errors import HeadstartError, OptionError
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
     from headstart.classifier.embed_sharded import Where
     from headstart.cli.fit import DataFlags, FitFlags, FitRunOptions
+    from headstart.data import Dataset
+
+
+def check_holds_images(data: str) -> None:
+    """Raise OptionError for a folder of features, of which a model is made by ``merge``."""
+    from headstart.features.rows_folder import is_rows_folder
+
+    if is_rows_folder(Path(data)):
+        raise OptionError(f"{data} holds features, not images; make a model of it: headstart merge {data} -o MODEL")
+
+
+def check_classes(output: Path, images: Dataset) -> None:
+    """Raise OptionError where a folder holds a model of other classes than images have."""
+    from headstart.model.folder_files import check_same_classes
+
+    classes = images.label_names or {str(item.label) for item in images.split("train").items}
+    check_same_classes(output, {*classes}, are_final=False)
+
+
+@contextmanager
+def naming_unfinished(folder: Path) -> Iterator[None]:
+    """Say where the features lie that were computed, when the work behind them fails."""
+    from headstart.features.rows_folder import is_rows_folder
+
+    try:
+        yield
+    except (HeadstartError, OSError):
+        if is_rows_folder(folder):
+            print_notes(
+                [f"The features that were computed are in {folder}; the corrected command goes on there, or delete it."]
+            )
+        raise
+
+
+def forget_where_complete(folder: Path, missing: int) -> None:
+    """Delete the features behind what was made of them, but where shards are missing, say that they are kept."""
+    from headstart.classifier.fit_sharded import forget_unfinished
+
+    if missing:
+        print_notes([f"The features of the other shards are kept in {folder} until all are there; or delete it."])
+    else:
+        forget_unfinished(folder)
 
 
 def fit_by_workers(
@@ -30,11 +75,12 @@ def fit_by_workers(
     where: Where,
 ) -> None:
     """Fit to features that workers compute, write the model, and print what was found. Raises HeadstartError."""
-    from headstart.classifier.fit_sharded import fit_sharded, forget_unfinished, unfinished_folder
+    from headstart.classifier.fit_sharded import fit_sharded, unfinished_folder
     from headstart.model.folder_files import check_keeps_none, check_output_folder
     from headstart.scale.addresses import has_braces
 
     start = time.perf_counter()
+    check_holds_images(data)
     if flags.open_page:
         raise OptionError(
             "There is no report of a fit by several workers, who alone read the images; leave out --open."
@@ -46,14 +92,21 @@ def fit_by_workers(
     if not (reading.keep_features or run.overwrite):
         check_keeps_none(output)
     unfinished = unfinished_folder(output)
-    with quiet_frameworks(), messages.bar("Reading features") as bar:
-        told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
-        read_options = reading.read_options(options.group_by)
-        result = fit_sharded(data, unfinished, options, read_options, where, progress=told, log=messages.log)
-    kept = result.kept if reading.keep_features else None
-    result = replace(result, model=with_sources(result.model), kept=kept)
-    folder = result.save(output, overwrite=run.overwrite)
-    forget_unfinished(unfinished)
+
+    def check(images: Dataset, are_all: bool) -> None:
+        if are_all and not run.overwrite:
+            check_classes(output, images)
+
+    with naming_unfinished(unfinished):
+        with quiet_frameworks(), messages.bar("Reading features") as bar:
+            told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
+            read_options = reading.read_options(options.group_by)
+            result, embedded = fit_sharded(
+                data, unfinished, options, read_options, where, check=check, progress=told, log=messages.log
+            )
+        kept = result.kept if reading.keep_features else None
+        result = replace(result, model=with_sources(result.model), kept=kept)
+        folder = result.save(output, overwrite=run.overwrite)
     quarantined = result.model.run["images"]["quarantined"]
     if flags.as_json:
         print_json(refit_summary(result, folder))
@@ -62,6 +115,7 @@ def fit_by_workers(
         if flags.report:
             print(line("Report      none: the images are read by the workers alone"))
     print_notes(result.notes)
+    forget_where_complete(unfinished, embedded.missing)
     print_quarantined(quarantined)
     if run.strict and quarantined:
         raise typer.Exit(CONDITION_FAILED)

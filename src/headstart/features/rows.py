@@ -23,6 +23,7 @@ MAX_TEXT = 8192  # bytes of a path, a label, a group or a folder
 MAX_LABELS_TEXT = 2**20  # bytes of several labels of an image
 MAX_MIXED = 1000  # machines
 NO_CHARACTER = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+GOLDEN_IMAGES = 8  # rendered ones, that a model made of rows proves itself with
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,9 @@ class Machine:
         for tap, channels in taps.items():
             data = base64.b64decode(value["golden"][tap], validate=True)
             numbers = np.frombuffer(data, "<f4").astype(np.float32)
-            if len(numbers) == 0 or len(numbers) % channels or not np.isfinite(numbers).all():
-                raise ValueError(f"golden features of {tap} cannot be used")
-            golden[tap] = numbers.reshape(-1, channels)
-        if len({len(vectors) for vectors in golden.values()}) != 1:
-            raise ValueError("golden features are of different numbers of images")
+            if len(numbers) != GOLDEN_IMAGES * channels or not np.isfinite(numbers).all():
+                raise ValueError(f"golden features of {tap} are not {GOLDEN_IMAGES} vectors of {channels} numbers")
+            golden[tap] = numbers.reshape(GOLDEN_IMAGES, channels)
         runtime = RuntimeInfo(*(_text(value["runtime"][name]) for name in ("name", "version", "precision")))
         return cls(runtime, _text(value["instruction_set"]), golden)
 

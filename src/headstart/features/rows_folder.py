@@ -152,11 +152,11 @@ def read_rows(folder: Path) -> FeatureRows:
         raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
     rows = joined(parts)
     with untrusted(str(folder), DataError):
-        _check_labels(source, rows)
+        check_labels(source, rows)
     return FeatureRows(source, rows)
 
 
-def _check_labels(source: Source, rows: Rows) -> None:
+def check_labels(source: Source, rows: Rows) -> None:
     """Raise ValueError for labels that no image has, and for more than can be fitted to."""
     if not source.is_multi_label:
         lengths = [len(label.encode("utf-8", "surrogatepass")) for label in {*rows.labels} - {None} if label]
@@ -168,7 +168,10 @@ def _check_labels(source: Source, rows: Rows) -> None:
         item = with_label_text(Item("", None, "train"), text)
         names.update(item.labels or (), item.unknown)
     if len(names) > MAX_LABELS or len(names) * len(rows) > MAX_CELLS:
-        raise ValueError(f"it has {len(names):,} labels of {len(rows):,} images, more than are possible")
+        raise ValueError(
+            f"it has {len(names):,} labels of {len(rows):,} images; expected at most {MAX_LABELS:,} labels, and "
+            f"{MAX_CELLS:,} labels times images"
+        )
 
 
 def read_listing(folder: Path) -> tuple[Source, list[dict[str, Any]]]:

@@ -81,12 +81,14 @@ class Progress:
 class Outcome:
     """What all shards gave, in the order of their hashes. ``quarantined`` shards gave nothing, by ``reasons``.
 
-    ``resumed`` shards were finished by an earlier run, ``retries`` counts tries that failed.
+    ``resumed`` shards, of ``resumed_images`` with a row, were finished by an earlier run; ``retries`` counts tries that
+    failed.
     """
 
     results: tuple[ShardResult, ...]
     quarantined: tuple[Quarantined, ...]
     resumed: int
+    resumed_images: int
     retries: int
     seconds: float
 
@@ -176,6 +178,7 @@ def run_shards(
         tuple(result for _, result in sorted(state.results.items())),
         tuple(Quarantined(state.shards[key].name, reason) for key, reason in sorted(state.given_up.items())),
         len(state.resumed),
+        sum(state.results[key].images for key in state.resumed),
         sum(state.tries.values()),
         time.perf_counter() - start,
     )
