@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data import Dataset, as_dataset
+from headstart.data import Dataset
+from headstart.data.inputs import open_inputs
 from headstart.errors import DataError, ModelError, OptionError, untrusted
 from headstart.features import Compute
 from headstart.features.features import Progress
@@ -126,8 +127,9 @@ def diff_models(
 ) -> ModelDiff:
     """Compare what two models say of themselves: settings, classes or labels, training images and accuracies.
 
-    With ``data``, images with labels or without, also what both predict for them. Raises ModelError where a
-    ``run.json`` is damaged, OptionError for models of two kinds, DataError.
+    With ``data``, images with labels or without, also what both predict for them; a path is that of an image, folder,
+    archive or table, in which every image counts. Raises ModelError where a ``run.json`` is damaged, OptionError for
+    models of two kinds, DataError where no image can be read.
     """
     if first.is_multi_label != second.is_multi_label:
         raise OptionError("One of these models gives an image one class, the other several labels; diff one kind.")
@@ -139,6 +141,7 @@ def diff_models(
     ]
     names = dict.fromkeys((*settings[0], *settings[1]))
     pairs = {name: (settings[0].get(name), settings[1].get(name)) for name in names}
+    images = open_inputs([data]) if isinstance(data, str) else data
     return ModelDiff(
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
         tuple(name for name in first.classes if name not in second.classes),
@@ -147,7 +150,7 @@ def diff_models(
         {name: (qualities[0].get(name), qualities[1].get(name)) for name in {**qualities[0], **qualities[1]}},
         fingerprints[0] is not None and fingerprints[0] == fingerprints[1],
         first.is_multi_label,
-        None if data is None else _decisions(first, second, as_dataset(data), compute or Compute(), progress),
+        None if images is None else _decisions(first, second, images, compute or Compute(), progress),
     )
 
 
@@ -158,6 +161,9 @@ def _decisions(first: Model, second: Model, dataset: Dataset, compute: Compute, 
     found = [Predictor(model, compute).predict(dataset, progress=progress) for model in (first, second)]
     if found[0].paths != found[1].paths:
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
+    if not len(found[0]):
+        reasons = "".join(f" {image.path}: {image.reason}" for image in found[0].quarantined[:1])
+        raise DataError(f"No image can be read.{reasons}")
     common = {*first.classes} & {*second.classes}
     predicted = [_predicted(predictions) for predictions in found]
     changed = []
