@@ -16,6 +16,7 @@ from headstart.errors import OptionError
 from headstart.model.label_predictions import evaluate_labels
 from headstart.splits.groups import to_groups
 from headstart.stats.label_metrics import mean_average_precision_difference
+from headstart.stats.paired import paired_difference
 
 
 def problem(seed, groups=60, size=1, noise=(1.0, 1.0), labels=4):
@@ -104,6 +105,12 @@ def test_pairs_are_compared_by_both_metrics_and_allow_for_their_number(label_fit
     known[:, :2] = True
     partly = [replace(e, predictions=replace(e.predictions, label_known=known)) for e in found[:2]]
     assert compare_label_pairs(partly, groups)[0].paired is None
+    known[:12] = True  # of which only these are resampled
+    (whole,) = compare_label_pairs(partly, to_groups(np.arange(30) // 3, "none"))
+    assert (whole.images, whole.groups) == (12, 4)
+    first, second = (e.predictions.is_right[:12] for e in partly)
+    assert whole.paired == paired_difference(first, second, np.arange(12) // 3)
+    assert {"images": 12, "groups": 4}.items() <= whole.to_dict()["exact_match"].items()
 
 
 def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_folder, tmp_path):
@@ -148,4 +155,5 @@ def test_the_command_prints_both_models_and_their_difference(label_model_folder,
     assert "+0.0 points" in lines[4]
     assert "30 groups resampled, p 1)" in lines[4]
     assert lines[5].startswith("every label right: ")
+    assert "30 groups of 30 images resampled); only" in lines[5]
     assert "McNemar p 1" in lines[5]

@@ -91,13 +91,15 @@ def print_model_comparison(comparison: ModelComparison) -> None:
     for pair in comparison.differences:
         if pair.mean_average_precision is None:
             assert pair.paired is not None
-            print(line(f"{_verdict(comparison, pair, pair.paired)}: {_paired(comparison, pair, 'correct')}"))
+            resampled = f"{comparison.groups.count} groups"
+            print(line(f"{_verdict(comparison, pair, pair.paired)}: {_paired(comparison, pair, 'correct', resampled)}"))
         else:
             mean = pair.mean_average_precision
-            by = f"{_points(comparison, pair, mean)}, p {mean.p_value:.2g})"
+            by = f"{_points(comparison, pair, mean, f'{comparison.groups.count} groups')}, p {mean.p_value:.2g})"
             print(line(f"{_verdict(comparison, pair, mean)} by mAP: {by}"))
             if pair.paired is not None:
-                print(line(f"every label right: {_paired(comparison, pair, 'right')}"))
+                resampled = f"{counted(pair.groups, 'group')} of {counted(pair.images, 'image')}"
+                print(line(f"every label right: {_paired(comparison, pair, 'right', resampled)}"))
 
 
 def _verdict(
@@ -112,21 +114,25 @@ def _verdict(
     return f"{counted(images, 'image')} do not show whether {first} or {second} is better"
 
 
-def _points(comparison: ModelComparison, pair: ModelDifference, difference: PairedDifference | MetricDifference) -> str:
-    """Say how far the second model is from the first, in an open bracket."""
+def _points(
+    comparison: ModelComparison,
+    pair: ModelDifference,
+    difference: PairedDifference | MetricDifference,
+    resampled: str,
+) -> str:
+    """Say how far the second model is from the first, and of what that is, in an open bracket."""
     low, high = (100 * bound for bound in difference.interval)
     return (
         f"{comparison.models[pair.second]} is {100 * difference.difference:+.1f} points from "
-        f"{comparison.models[pair.first]} (95% interval {low:+.1f} to {high:+.1f}, {comparison.groups.count} groups "
-        "resampled"
+        f"{comparison.models[pair.first]} (95% interval {low:+.1f} to {high:+.1f}, {resampled} resampled"
     )
 
 
-def _paired(comparison: ModelComparison, pair: ModelDifference, right: str) -> str:
+def _paired(comparison: ModelComparison, pair: ModelDifference, right: str, resampled: str) -> str:
     first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
     assert paired is not None
     return (
-        f"{_points(comparison, pair, paired)}); only {second} is {right} on {counted(paired.only_second, 'image')}, "
+        f"{_points(comparison, pair, paired, resampled)}); only {second} is {right} on {counted(paired.only_second, 'image')}, "
         f"only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
     )
 

@@ -34,12 +34,15 @@ class ModelDifference:
     """The difference between two models, which are given by their places among the models compared.
 
     ``paired`` is that in accuracy, of several labels that in the share of images of which every label is right; None
-    where of no image all labels are known. ``mean_average_precision`` is that of several labels.
+    where of no image all labels are known. It is of so many ``images`` in so many ``groups``: of several labels those
+    whose labels are all known. ``mean_average_precision`` is that of several labels, and of all images.
     """
 
     first: int
     second: int
     paired: PairedDifference | None
+    images: int
+    groups: int
     mean_average_precision: MetricDifference | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -47,7 +50,8 @@ class ModelDifference:
         paired = None if self.paired is None else self.paired.to_dict()
         if self.mean_average_precision is None:
             return paired or {}
-        return {"mean_average_precision": self.mean_average_precision.to_dict(), "exact_match": paired}
+        exact = None if paired is None else {**paired, "images": self.images, "groups": self.groups}
+        return {"mean_average_precision": self.mean_average_precision.to_dict(), "exact_match": exact}
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,10 @@ def compare_pairs(evaluations: Sequence[Evaluation], groups: Groups) -> tuple[Mo
     correct = [evaluation.predictions.is_correct for evaluation in evaluations]
     places = [*combinations(range(len(correct)), 2)]
     found = _adjusted([paired_difference(correct[i], correct[j], groups.index) for i, j in places])
-    return tuple(ModelDifference(i, j, paired) for (i, j), paired in zip(places, found, strict=True))
+    images = len(groups.index)
+    return tuple(
+        ModelDifference(i, j, paired, images, groups.count) for (i, j), paired in zip(places, found, strict=True)
+    )
 
 
 def compare_label_pairs(evaluations: Sequence[MultiLabelEvaluation], groups: Groups) -> tuple[ModelDifference, ...]:
@@ -170,7 +177,8 @@ def compare_label_pairs(evaluations: Sequence[MultiLabelEvaluation], groups: Gro
     if whole.any():
         exact = [*_adjusted([paired_difference(right[i], right[j], index) for i, j in places])]
     pairs = zip(places, _adjusted(means), exact, strict=True)
-    return tuple(ModelDifference(i, j, paired, mean) for (i, j), mean, paired in pairs)
+    count = len(np.unique(index))
+    return tuple(ModelDifference(i, j, paired, len(index), count, mean) for (i, j), mean, paired in pairs)
 
 
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:
