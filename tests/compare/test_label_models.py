@@ -15,6 +15,7 @@ from headstart.data import ReadOptions
 from headstart.errors import OptionError
 from headstart.model.label_predictions import evaluate_labels
 from headstart.splits.groups import to_groups
+from headstart.splits.split import group_images
 from headstart.stats.label_metrics import mean_average_precision_difference
 from headstart.stats.paired import paired_difference
 
@@ -113,14 +114,25 @@ def test_pairs_are_compared_by_both_metrics_and_allow_for_their_number(label_fit
     assert {"images": 12, "groups": 4}.items() <= whole.to_dict()["exact_match"].items()
 
 
-def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_folder, tmp_path):
+def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_folder, tmp_path, monkeypatch):
     dataset = open_dataset(labelled)
     items = tuple(replace(item, labels=tuple(n for n in item.labels if n != "square")) for item in dataset.items)
     dataset = replace(dataset, items=items, label_names=("stripes", "disc"))
     options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False, group_by="none")
     other = str(fit_multi_label(dataset, options).save(tmp_path / "other"))
     models = [str(label_model_folder), other]
+    grouped = []
+
+    def group(features, dataset, rows, labels, group_by):
+        grouped.append(labels)
+        return group_images(features, dataset, rows, labels, group_by)
+
+    monkeypatch.setattr("headstart.compare.models.group_images", group)
     found = compare_models(models, str(labelled), Compute("onnxruntime"), group_by="none")
+    validation = open_dataset(labelled).split("validation")
+    names = validation.label_names
+    assert len(names) == 3  # images are grouped by all labels, whichever the models know
+    assert grouped[0].tolist() == [[name in item.labels for name in names] for item in validation.items]
     assert "Not compared, since not every model knows them: square." in found.notes
     assert [e.predictions.classes for e in found.evaluations] == [("disc", "stripes")] * 2
     truth, probabilities = found.evaluations[0].predictions.label_truth, found.evaluations[0].predictions.probabilities

@@ -132,8 +132,8 @@ def _paired(comparison: ModelComparison, pair: ModelDifference, right: str, resa
     first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
     assert paired is not None
     return (
-        f"{_points(comparison, pair, paired, resampled)}); only {second} is {right} on {counted(paired.only_second, 'image')}, "
-        f"only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
+        f"{_points(comparison, pair, paired, resampled)}); only {second} is {right} on "
+        f"{counted(paired.only_second, 'image')}, only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.data import Dataset, ReadOptions, as_dataset
+from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
@@ -120,10 +121,9 @@ def compare_models(
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
     if is_multi_label:
         labelled, label_notes = _of_common_labels([e for e in evaluations if isinstance(e, MultiLabelEvaluation)])
-        truth, known = labelled[0].predictions.label_truth, labelled[0].predictions.label_known
-        assert truth is not None
-        assert known is not None
-        groups = _group(dataset, truth & known, group_by, compute, progress)
+        items = [dataset.items[i] for i in labelled[0].predictions.rows]
+        values, known = label_matrix(items, dataset.label_names)  # of all labels, whichever the models know
+        groups = _group(dataset, values & known, group_by, compute, progress)
         differences = compare_label_pairs(labelled, groups)
         return ModelComparison(tuple(models), tuple(labelled), groups, differences, (*notes, *label_notes))
     classified = [e for e in evaluations if isinstance(e, Evaluation)]
