@@ -35,6 +35,8 @@ def training_image_notes(model: str, evaluation: Evaluation | MultiLabelEvaluati
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the accuracy, and how well prediction sets and rejection meet their targets."""
+    from headstart.stats.accuracy import target_text  # every start would pay for its imports
+
     print(f"Accuracy    {evaluation.accuracy}")
     print_weak_classes(evaluation)
     metrics = evaluation.metrics
@@ -48,11 +50,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
         return
     if evaluation.coverage is not None:
         print(
-            f"Sets        {evaluation.coverage} hold the true class (target {thresholds.coverage:.0%}); "
+            f"Sets        {evaluation.coverage} hold the true class (target {target_text(thresholds.coverage)}); "
             f"{evaluation.set_size:.2f} classes per set"
         )
     if evaluation.false_rejections is not None:
-        print(f"Rejected    {evaluation.false_rejections} of known classes (target {thresholds.false_alarms:.0%})")
+        target = target_text(thresholds.false_alarms)
+        print(f"Rejected    {evaluation.false_rejections} of known classes (target {target})")
     if evaluation.ood_recall is not None:
         print(f"Rejected    {evaluation.ood_recall} of classes that the model does not know")
 
