@@ -18,7 +18,7 @@ from headstart.model import Predictor
 from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
-from headstart.stats.accuracy import Accuracy, disjoint
+from headstart.stats.accuracy import Accuracy, disjoint, target_text
 from headstart.stats.label_metrics import Estimate
 from headstart.stats.label_thresholds import LabelThresholds
 
@@ -133,8 +133,9 @@ def diff_models(
     """
     if first.is_multi_label != second.is_multi_label:
         raise OptionError("One of these models gives an image one class, the other several labels; diff one kind.")
+    common = frozenset(first.classes) & frozenset(second.classes)
     with untrusted("run.json of a model", ModelError):
-        settings = [dict(_flat(_settings(model))) for model in (first, second)]
+        settings = [dict(_flat(_settings(model, common))) for model in (first, second)]
         fingerprints = [model.run.get("data", {}).get("fingerprint") for model in (first, second)]
     qualities: list[Mapping[str, Quality]] = [
         model.mean_average_precision if model.is_multi_label else model.accuracy for model in (first, second)
@@ -184,7 +185,7 @@ def _predicted(predictions: Predictions) -> list[list[str]]:
     return [[predictions.classes[c]] for c in predictions.predicted]
 
 
-def _settings(model: Model) -> dict[str, Any]:
+def _settings(model: Model, common: frozenset[str]) -> dict[str, Any]:
     run = model.run
     thresholds, of_labels = model.thresholds, model.label_thresholds
     return {
@@ -196,7 +197,7 @@ def _settings(model: Model) -> dict[str, Any]:
         "coverage": thresholds.coverage,
         "false_alarms": thresholds.false_alarms,
         "decision": None if model.rule is None else model.rule.describe(model.classes),
-        **({} if of_labels is None else _label_settings(model.classes, of_labels)),
+        **({} if of_labels is None else _label_settings(model.classes, of_labels, common)),
         "groups": {key: value for key, value in run.get("groups", {}).items() if key in ("method", "count")},
         "images": {key: value for key, value in run.get("images", {}).items() if key in ("train", "validation")},
         "data": {key: value for key, value in run.get("data", {}).items() if key in ("uri", "fingerprint")},
@@ -204,10 +205,11 @@ def _settings(model: Model) -> dict[str, Any]:
     }
 
 
-def _label_settings(labels: tuple[str, ...], thresholds: LabelThresholds) -> dict[str, Any]:
-    target = f"{thresholds.target} {thresholds.share:.0%}" if thresholds.target else None
-    rounded = (round(threshold, 4) for threshold in thresholds.thresholds)
-    return {"target": target, "threshold": dict(zip(labels, rounded, strict=True))}
+def _label_settings(labels: tuple[str, ...], thresholds: LabelThresholds, common: frozenset[str]) -> dict[str, Any]:
+    """Return the target, and the thresholds of the labels that both models know; others are named beside."""
+    target = f"{thresholds.target} {target_text(thresholds.share)}" if thresholds.target else None
+    pairs = zip(labels, thresholds.thresholds, strict=True)
+    return {"target": target, "threshold": {name: round(value, 4) for name, value in pairs if name in common}}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
