@@ -129,6 +129,8 @@ def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_fo
 
     monkeypatch.setattr("headstart.compare.models.group_images", group)
     found = compare_models(models, str(labelled), Compute("onnxruntime"), group_by="none")
+    unknown = "The model does not know square; these labels are not looked at."
+    assert [note for note in found.notes if unknown in note] == [f"{other}: {unknown}"]
     validation = open_dataset(labelled).split("validation")
     names = validation.label_names
     assert len(names) == 3  # images are grouped by all labels, whichever the models know

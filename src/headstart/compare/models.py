@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -114,7 +115,7 @@ def compare_models(
         options = replace(options, multi_label=True)
     dataset = as_dataset(data, options=options)
     evaluations = tuple(predictor.evaluate(dataset, progress=progress) for predictor in predictors)
-    notes = (*dataset.notes, *dict.fromkeys(note for e in evaluations for note in e.predictions.notes))
+    notes = (*dataset.notes, *_notes(models, evaluations))
     dataset = labelled_part(dataset)
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
@@ -131,6 +132,18 @@ def compare_models(
     assert classes is not None
     groups = _group(dataset, np.unique(classes, return_inverse=True)[1], group_by, compute, progress)
     return ModelComparison(tuple(models), evaluations, groups, compare_pairs(classified, groups), notes)
+
+
+def _notes(models: Sequence[str], evaluations: Sequence[Evaluation | MultiLabelEvaluation]) -> list[str]:
+    """Return the notes of all evaluations once, with the name of the model where one is not of all models."""
+    counts = Counter(note for evaluation in evaluations for note in {*evaluation.predictions.notes})
+    pairs = zip(models, evaluations, strict=True)
+    named = (
+        note if counts[note] == len(evaluations) else f"{model}: {note}"
+        for model, evaluation in pairs
+        for note in evaluation.predictions.notes
+    )
+    return [*dict.fromkeys(named)]
 
 
 def _of_common_labels(evaluations: Sequence[MultiLabelEvaluation]) -> tuple[list[MultiLabelEvaluation], list[str]]:
