@@ -335,6 +335,8 @@ def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model
     refused(run("evaluate", model_folder, labelled, "--quiet"), SEVERAL)
     refused(run("evaluate", model_folder, model_folder, labelled, "--quiet"), SEVERAL)
     refused(run("evaluate", label_model_folder, label_model_folder, photos, "--quiet"), "several labels need a table")
+    pair = (label_model_folder, label_model_folder)  # refused before an image is read
+    refused(run("evaluate", *pair, labelled / "missing", "--min-accuracy", 0.5), "--min-accuracy is for models of one")
     for pair in ((model_folder, label_model_folder), (label_model_folder, model_folder)):
         one = f"{model_folder} gives an image one class, and {label_model_folder} several labels"
         refused(run("evaluate", *pair, labelled, "--quiet"), one, "compare models of one kind")
