@@ -349,6 +349,7 @@ def test_options_of_one_class_an_image_are_refused(run, labelled, photos, tmp_pa
     output = ("-o", tmp_path / "model")
     for option in (("--head", "lda"), ("--dropout", 0.2), ("--class-weight", "balanced"), ("--threshold", "disc=0.2")):
         refused(run("fit", labelled, *output, *FAST, *option), f"leave {option[0]} out")
+    refused(run("compare", labelled, "--head", "ridge,mlp"), "the head is ridge, without dropout; leave head mlp out")
     refused(run("fit", labelled, *output, *FAST, "--single-label"), "is multi-label, row 3 has several")
     refused(run("fit", labelled, *output, *FAST, "--target-recall", 0.9, "--target-precision", 0.9), "give one target")
     refused(run("fit", photos, *output, *FAST, "--target-recall", 0.9), "these images have one class")
