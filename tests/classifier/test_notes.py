@@ -1,10 +1,16 @@
 """Lines about a fit that the user must see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from headstart.classifier.notes import coverage_notes
+from headstart.classifier.notes import coverage_notes, label_notes
+from headstart.cli.label_output import _describe
+from headstart.report.labels.view import promise
+from headstart.stats.accuracy import target_text
 from headstart.stats.conformal import ConformalThresholds
+from headstart.stats.label_metrics import Estimate
 
 
 def thresholds(coverage=0.95, set_thresholds=(0.2, 0.3), false_alarms=0.05, reject_threshold=0.4):
@@ -28,3 +34,28 @@ def test_too_few_groups_are_told_for_each_target():
     coverage, rejection = coverage_notes(impossible, np.repeat(np.arange(10), 4))
     assert coverage.startswith("10 groups of images are too few for a coverage of 95%")
     assert rejection.startswith("10 groups of images are too few for a false-rejection rate of 5%")
+
+
+def test_shares_that_were_asked_for_are_not_rounded():
+    texts = {0.995: "99.5%", 0.9: "90%", 0.07: "7%", 0.904: "90.4%", 0.999999: "99.9999%", 0.001: "0.1%", 1: "100%"}
+    assert {share: target_text(share) for share in texts} == texts
+    impossible = thresholds(0.996, (0.0, 0.0), 0.004, float("inf"))
+    coverage, rejection = coverage_notes(impossible, np.repeat(np.arange(10), 4))
+    assert "too few for a coverage of 99.6%: every prediction set holds every class; 249 groups are needed" in coverage
+    assert "a false-rejection rate of 0.4%: no image is rejected as unknown; 249 groups are needed." in rejection
+
+
+def test_a_promise_of_almost_all_is_not_one_of_all(label_fit):
+    evaluation = label_fit.evaluations["validation"]
+    targets = replace(label_fit.model.label_thresholds, share=0.995, is_promised=(False, True, True))
+    assert _describe(targets) == "a recall of 99.5% is promised for 2 of 3 labels"
+    assert promise(targets).startswith("A recall of 99.5% is promised on average for 2 of 3 labels, on new groups")
+    sets = thresholds(0.996, (0.0, 0.5, 0.5))
+    notes = label_notes(evaluation.metrics, targets, sets, np.arange(30))
+    assert any("to promise a recall of 99.5%: each holds from a probability of 0.5 on; 199 groups" in n for n in notes)
+    assert any("249 groups are needed for 99.6%." in note for note in notes)
+    low = replace(evaluation.metrics.per_label[1], recall=Estimate(0.5, (0.4, 0.6)))
+    metrics = replace(evaluation.metrics, per_label=(evaluation.metrics.per_label[0], low))
+    predictions = replace(evaluation.predictions, label_thresholds=replace(targets, is_promised=(False, True)))
+    (note,) = replace(evaluation, metrics=metrics, predictions=predictions).missed_targets
+    assert ", 99.5% was targeted: these images differ" in note

@@ -335,6 +335,8 @@ def test_models_and_data_of_two_kinds_are_refused(run, label_model_folder, model
     refused(run("evaluate", model_folder, labelled, "--quiet"), SEVERAL)
     refused(run("evaluate", model_folder, model_folder, labelled, "--quiet"), SEVERAL)
     refused(run("evaluate", label_model_folder, label_model_folder, photos, "--quiet"), "several labels need a table")
+    pair = (label_model_folder, label_model_folder)  # refused before an image is read
+    refused(run("evaluate", *pair, labelled / "missing", "--min-accuracy", 0.5), "--min-accuracy is for models of one")
     for pair in ((model_folder, label_model_folder), (label_model_folder, model_folder)):
         one = f"{model_folder} gives an image one class, and {label_model_folder} several labels"
         refused(run("evaluate", *pair, labelled, "--quiet"), one, "compare models of one kind")
@@ -347,6 +349,7 @@ def test_options_of_one_class_an_image_are_refused(run, labelled, photos, tmp_pa
     output = ("-o", tmp_path / "model")
     for option in (("--head", "lda"), ("--dropout", 0.2), ("--class-weight", "balanced"), ("--threshold", "disc=0.2")):
         refused(run("fit", labelled, *output, *FAST, *option), f"leave {option[0]} out")
+    refused(run("compare", labelled, "--head", "ridge,mlp"), "the head is ridge, without dropout; leave head mlp out")
     refused(run("fit", labelled, *output, *FAST, "--single-label"), "is multi-label, row 3 has several")
     refused(run("fit", labelled, *output, *FAST, "--target-recall", 0.9, "--target-precision", 0.9), "give one target")
     refused(run("fit", photos, *output, *FAST, "--target-recall", 0.9), "these images have one class")

@@ -15,7 +15,9 @@ from headstart.data import ReadOptions
 from headstart.errors import OptionError
 from headstart.model.label_predictions import evaluate_labels
 from headstart.splits.groups import to_groups
+from headstart.splits.split import group_images
 from headstart.stats.label_metrics import mean_average_precision_difference
+from headstart.stats.paired import paired_difference
 
 
 def problem(seed, groups=60, size=1, noise=(1.0, 1.0), labels=4):
@@ -104,16 +106,35 @@ def test_pairs_are_compared_by_both_metrics_and_allow_for_their_number(label_fit
     known[:, :2] = True
     partly = [replace(e, predictions=replace(e.predictions, label_known=known)) for e in found[:2]]
     assert compare_label_pairs(partly, groups)[0].paired is None
+    known[:12] = True  # of which only these are resampled
+    (whole,) = compare_label_pairs(partly, to_groups(np.arange(30) // 3, "none"))
+    assert (whole.images, whole.groups) == (12, 4)
+    first, second = (e.predictions.is_right[:12] for e in partly)
+    assert whole.paired == paired_difference(first, second, np.arange(12) // 3)
+    assert {"images": 12, "groups": 4}.items() <= whole.to_dict()["exact_match"].items()
 
 
-def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_folder, tmp_path):
+def test_labels_that_not_every_model_knows_are_left_out(labelled, label_model_folder, tmp_path, monkeypatch):
     dataset = open_dataset(labelled)
     items = tuple(replace(item, labels=tuple(n for n in item.labels if n != "square")) for item in dataset.items)
     dataset = replace(dataset, items=items, label_names=("stripes", "disc"))
     options = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False, group_by="none")
     other = str(fit_multi_label(dataset, options).save(tmp_path / "other"))
     models = [str(label_model_folder), other]
+    grouped = []
+
+    def group(features, dataset, rows, labels, group_by):
+        grouped.append(labels)
+        return group_images(features, dataset, rows, labels, group_by)
+
+    monkeypatch.setattr("headstart.compare.models.group_images", group)
     found = compare_models(models, str(labelled), Compute("onnxruntime"), group_by="none")
+    unknown = "The model does not know square; these labels are not looked at."
+    assert [note for note in found.notes if unknown in note] == [f"{other}: {unknown}"]
+    validation = open_dataset(labelled).split("validation")
+    names = validation.label_names
+    assert len(names) == 3  # images are grouped by all labels, whichever the models know
+    assert grouped[0].tolist() == [[name in item.labels for name in names] for item in validation.items]
     assert "Not compared, since not every model knows them: square." in found.notes
     assert [e.predictions.classes for e in found.evaluations] == [("disc", "stripes")] * 2
     truth, probabilities = found.evaluations[0].predictions.label_truth, found.evaluations[0].predictions.probabilities
@@ -148,4 +169,5 @@ def test_the_command_prints_both_models_and_their_difference(label_model_folder,
     assert "+0.0 points" in lines[4]
     assert "30 groups resampled, p 1)" in lines[4]
     assert lines[5].startswith("every label right: ")
+    assert "30 groups of 30 images resampled); only" in lines[5]
     assert "McNemar p 1" in lines[5]

@@ -10,7 +10,7 @@ import pytest
 from headstart import Compute, Predictor
 from headstart.cli import main
 from headstart.compare.model_diff import diff_models
-from headstart.errors import ModelError, OptionError
+from headstart.errors import DataError, ModelError, OptionError
 from headstart.model.folder import read_model
 from headstart.stats.accuracy import wilson
 
@@ -141,8 +141,12 @@ def test_models_of_several_labels_differ_in_map_target_and_thresholds(label_mode
     result = diff_models(label_model, other)
     assert result.settings["target"] == ("recall 90%", None)
     assert result.settings["threshold.square"][1] == 0.25
-    assert result.settings["threshold.moon"] == (None, 0.125)
+    assert not {"threshold.moon", "threshold.stripes"} & {*result.settings}  # only of one model, as is said above
     assert (result.only_first, result.only_second) == (("stripes",), ("moon",))
+    near = replace(label_model.label_thresholds, share=0.904)
+    assert diff_models(label_model, replace(label_model, label_thresholds=near)).settings == {
+        "target": ("recall 90%", "recall 90.4%")
+    }
     value = json.loads(json.dumps(result.to_dict()))
     assert value["labels"] == {"only_first": ["stripes"], "only_second": ["moon"]}
     assert set(value["mean_average_precision"]) == {"validation", "leave_group_out"}
@@ -235,3 +239,25 @@ def test_the_command_names_what_two_models_predict_differently(label_model_folde
     out = run_main("diff", label_model_folder, label_model_folder, labelled, *options)
     assert "Predicted   differently: 0 of 110 images" in out
     assert "No difference in settings and labels." in out
+
+
+def test_every_image_that_predict_would_read_is_compared(model_folder, photos, tmp_path, run_main):
+    disc, stripes = (sorted((photos / "train" / name).iterdir()) for name in ("disc", "stripes"))
+    (tmp_path / "mix" / "sub").mkdir(parents=True)
+    for place, source in (("a", disc[0]), ("b", disc[1]), ("sub/c", stripes[0]), ("sub/d", stripes[1])):
+        shutil.copy(source, tmp_path / "mix" / f"{place}{source.suffix}")
+    (tmp_path / "mix" / "notes.txt").write_text("x")
+    names = [path.name for path in sorted((tmp_path / "mix" / "sub").iterdir())]
+    (tmp_path / "new.csv").write_text(f"path,label\nmix/sub/{names[0]},disc\nmix/sub/{names[1]},\n")
+    for data, count in ((tmp_path / "mix", 4), (tmp_path / "new.csv", 2), (disc[0], 1)):
+        out = run_main("diff", model_folder, model_folder, data, "--runtime", "onnxruntime", "--quiet")
+        assert f"Predicted   differently: 0 of {count} image" in out
+    assert diff_models(*[read_model(model_folder)] * 2, str(tmp_path / "mix")).decisions.images == 4
+
+
+def test_data_without_a_readable_image_are_refused(model, tmp_path):
+    (tmp_path / "broken.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    for name in ("broken.png", "empty", "missing.png", "missing.csv"):
+        with pytest.raises(DataError, match=rf"^No image can be read\. .*{name}: "):
+            diff_models(model, model, str(tmp_path / name))

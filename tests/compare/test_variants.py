@@ -57,6 +57,23 @@ def test_values_that_cannot_be_compared_are_errors(values, message, with_torch):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        ({"head": ["ridge", "mlp"]}, "head mlp"),
+        ({"head": ["mlp"], "epochs": [3]}, "head mlp, epochs 3"),
+        ({"epochs": [3]}, "epochs 3"),
+        ({"head": ["lda"]}, "head lda"),
+        ({"dropout": [0.2]}, "dropout 0.2"),
+    ],
+)
+def test_heads_that_several_labels_cannot_have_are_refused_before_packages_are_looked_for(values, label, monkeypatch):
+    monkeypatch.setattr("headstart.heads.selection.find_spec", lambda name: None)
+    with pytest.raises(OptionError, match=f"the head is ridge, without dropout; leave {label} out"):
+        make_variants(values, several_labels=True)
+    assert len(make_variants({"head": ["auto", "ridge"]}, several_labels=True)) == 2
+
+
 def test_cuts_and_options_of_heads_are_not_compared_at_once():
     with pytest.raises(OptionError, match="leave --cuts or the head's options out"):
         CompareOptions("all", variants=make_variants({"dropout": [0.2]}))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headstart.classifier.class_settings import ClassSettings
 from headstart.model.predictions import Evaluation
-from headstart.stats.accuracy import disjoint
+from headstart.stats.accuracy import disjoint, target_text
 from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 from headstart.stats.label_metrics import MultiLabelMetrics
@@ -33,13 +33,14 @@ def coverage_notes(thresholds: ConformalThresholds, index: NDArray[np.integer]) 
         )
     if not any(thresholds.set_thresholds):
         notes.append(
-            f"{groups} groups of images are too few for a coverage of {thresholds.coverage:.0%}: every prediction set "
-            f"holds every class; {groups_needed(thresholds.coverage)} groups are needed."
+            f"{groups} groups of images are too few for a coverage of {target_text(thresholds.coverage)}: every "
+            f"prediction set holds every class; {groups_needed(thresholds.coverage)} groups are needed."
         )
     if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
         notes.append(
-            f"{groups} groups of images are too few for a false-rejection rate of {thresholds.false_alarms:.0%}: "
-            f"no image is rejected as unknown; {groups_needed(1 - thresholds.false_alarms)} groups are needed."
+            f"{groups} groups of images are too few for a false-rejection rate of "
+            f"{target_text(thresholds.false_alarms)}: no image is rejected as unknown; "
+            f"{groups_needed(1 - thresholds.false_alarms)} groups are needed."
         )
     return notes
 
@@ -121,7 +122,8 @@ def label_notes(
     if few:
         notes.append(
             f"Too few groups of images have {_listed(few)} to promise that a prediction set holds it: it is in every "
-            f"set; {groups_needed_for_recall(thresholds.coverage)} groups are needed for {thresholds.coverage:.0%}."
+            f"set; {groups_needed_for_recall(thresholds.coverage)} groups are needed for "
+            f"{target_text(thresholds.coverage)}."
         )
     target, share = label_thresholds.target, label_thresholds.share
     unpromised = [
@@ -132,8 +134,8 @@ def label_notes(
     if unpromised:
         needed = f"; {groups_needed_for_recall(share)} groups are needed" if target == "recall" else ""
         notes.append(
-            f"Too few positives of {_listed(unpromised)} to promise a {target} of {share:.0%}: each holds from a "
-            f"probability of {DEFAULT} on{needed} (in brackets the groups of images that have it)."
+            f"Too few positives of {_listed(unpromised)} to promise a {target} of {target_text(share)}: each holds "
+            f"from a probability of {DEFAULT} on{needed} (in brackets the groups of images that have it)."
         )
     single = [label.name for label in metrics.per_label if label.groups == 1]
     if single:
@@ -155,7 +157,8 @@ def label_notes(
         needed_groups = groups_needed(1 - thresholds.false_alarms)
         notes.append(
             f"{len(np.unique(index))} groups of images are too few for a false-rejection rate of "
-            f"{thresholds.false_alarms:.0%}: no image is rejected as unknown; {needed_groups} groups are needed."
+            f"{target_text(thresholds.false_alarms)}: no image is rejected as unknown; {needed_groups} groups are "
+            "needed."
         )
     return notes
 

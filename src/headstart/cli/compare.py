@@ -47,14 +47,15 @@ class VaryFlags:
     epochs: Annotated[str | None, head_option(metavar="N,...", help="mlp: numbers of epochs.")] = None
     batch_size: Annotated[str | None, head_option(metavar="N,...", help="mlp: images per step.")] = None
 
-    def variants(self, seed: int) -> tuple[Variant, ...]:
+    def variants(self, seed: int, several_labels: bool) -> tuple[Variant, ...]:
         """Return a variant for each combination of the values, none where no option is given. Raises OptionError."""
         given = {name: value.split(",") for name, value in vars(self).items() if value is not None}
         if not given:
             return ()
         from headstart.compare import make_variants
 
-        return make_variants({name: [part.strip() for part in parts] for name, parts in given.items()}, seed)
+        values = {name: [part.strip() for part in parts] for name, parts in given.items()}
+        return make_variants(values, seed, several_labels=several_labels)
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ class CompareFlags(LabelFlags):
     max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None
     seed: SeedOption = 0
 
-    def options(self, compute: Compute, head: VaryFlags) -> CompareOptions:
+    def options(self, compute: Compute, head: VaryFlags, several_labels: bool) -> CompareOptions:
         """Return the `CompareOptions` of the library. Raises OptionError."""
         from headstart.compare import CompareOptions
 
-        variants = head.variants(self.seed)
+        variants = head.variants(self.seed, several_labels)
         return CompareOptions(self.cuts, self.group_by, self.time_limit, self.max_size, compute, self.seed, variants)
 
 
@@ -103,11 +104,11 @@ def compare(
 
     if (Path(data) / "config.json").is_file() and (Path(data) / "model.onnx").is_file():
         raise OptionError(f"{data} is a model, and compare ranks backbones on images; {ELSEWHERE['compare']}.")
-    options = flags.options(run.compute, head)
     ids = [name.strip() for name in backbones.split(",") if name.strip()]
     entries = parse_entries(ids, [_parse_weights(text, ids) for text in weights or ()])
     labels = [entry.label for entry in entries]
     dataset = open_dataset(data, flags.read_options(flags.group_by))
+    options = flags.options(run.compute, head, dataset.is_multi_label)
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.options import JsonOption, Messages, ModelArgument, RunOptions
-from headstart.cli.terminal import MAX_QUARANTINED, NAME_WIDTH, counted, fitted, line, listed, print_json, print_notes
+from headstart.cli.terminal import (
+    MAX_QUARANTINED,
+    NAME_WIDTH,
+    counted,
+    fitted,
+    line,
+    listed,
+    print_json,
+    print_notes,
+    print_skipped,
+)
 
 if TYPE_CHECKING:
     from headstart.compare.model_diff import Decisions, ModelDiff
@@ -29,13 +39,16 @@ def diff(
 ) -> None:
     """Show what differs between two models, accuracy included."""
     from headstart.compare.model_diff import diff_models
+    from headstart.data.inputs import open_inputs
     from headstart.model.folder import read_model
 
     first, second = read_model(model), read_model(other)
+    images = None if data is None else open_inputs([data])
     with messages.bar("Predicting") as bar:
-        result = diff_models(first, second, data, run.compute, progress=bar)
-    if result.decisions is not None:
+        result = diff_models(first, second, images, run.compute, progress=bar)
+    if images is not None and result.decisions is not None:
         print_notes(result.decisions.notes[:MAX_QUARANTINED])
+        print_skipped(images)
     if as_json:
         print_json({"models": [model, other], **result.to_dict()})
         return

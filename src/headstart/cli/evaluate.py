@@ -121,8 +121,11 @@ def _compare(
 ) -> None:
     """Compare models on the same images, and print what was found."""
     from headstart.compare import compare_models
+    from headstart.model.folder import read_model
     from headstart.model.label_predictions import MultiLabelEvaluation
 
+    if flags.min_accuracy is not None and read_model(models[0]).is_multi_label:
+        raise OptionError(MIN_ACCURACY)
     with messages.bar("Predicting") as bar:
         comparison = compare_models(
             models,
@@ -133,8 +136,6 @@ def _compare(
             progress=bar,
         )
     evaluations = comparison.evaluations
-    if flags.min_accuracy is not None and isinstance(evaluations[0], MultiLabelEvaluation):
-        raise OptionError(MIN_ACCURACY)
     quarantined = evaluations[0].predictions.quarantined
     print_notes([*comparison.notes, *comparison.groups.notes])
     print_quarantined([vars(image) for image in quarantined])

@@ -35,6 +35,8 @@ def training_image_notes(model: str, evaluation: Evaluation | MultiLabelEvaluati
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the accuracy, and how well prediction sets and rejection meet their targets."""
+    from headstart.stats.accuracy import target_text  # every start would pay for its imports
+
     print(f"Accuracy    {evaluation.accuracy}")
     print_weak_classes(evaluation)
     metrics = evaluation.metrics
@@ -48,11 +50,12 @@ def print_evaluation(evaluation: Evaluation) -> None:
         return
     if evaluation.coverage is not None:
         print(
-            f"Sets        {evaluation.coverage} hold the true class (target {thresholds.coverage:.0%}); "
+            f"Sets        {evaluation.coverage} hold the true class (target {target_text(thresholds.coverage)}); "
             f"{evaluation.set_size:.2f} classes per set"
         )
     if evaluation.false_rejections is not None:
-        print(f"Rejected    {evaluation.false_rejections} of known classes (target {thresholds.false_alarms:.0%})")
+        target = target_text(thresholds.false_alarms)
+        print(f"Rejected    {evaluation.false_rejections} of known classes (target {target})")
     if evaluation.ood_recall is not None:
         print(f"Rejected    {evaluation.ood_recall} of classes that the model does not know")
 
@@ -91,13 +94,15 @@ def print_model_comparison(comparison: ModelComparison) -> None:
     for pair in comparison.differences:
         if pair.mean_average_precision is None:
             assert pair.paired is not None
-            print(line(f"{_verdict(comparison, pair, pair.paired)}: {_paired(comparison, pair, 'correct')}"))
+            resampled = f"{comparison.groups.count} groups"
+            print(line(f"{_verdict(comparison, pair, pair.paired)}: {_paired(comparison, pair, 'correct', resampled)}"))
         else:
             mean = pair.mean_average_precision
-            by = f"{_points(comparison, pair, mean)}, p {mean.p_value:.2g})"
+            by = f"{_points(comparison, pair, mean, f'{comparison.groups.count} groups')}, p {mean.p_value:.2g})"
             print(line(f"{_verdict(comparison, pair, mean)} by mAP: {by}"))
             if pair.paired is not None:
-                print(line(f"every label right: {_paired(comparison, pair, 'right')}"))
+                resampled = f"{counted(pair.groups, 'group')} of {counted(pair.images, 'image')}"
+                print(line(f"every label right: {_paired(comparison, pair, 'right', resampled)}"))
 
 
 def _verdict(
@@ -112,22 +117,26 @@ def _verdict(
     return f"{counted(images, 'image')} do not show whether {first} or {second} is better"
 
 
-def _points(comparison: ModelComparison, pair: ModelDifference, difference: PairedDifference | MetricDifference) -> str:
-    """Say how far the second model is from the first, in an open bracket."""
+def _points(
+    comparison: ModelComparison,
+    pair: ModelDifference,
+    difference: PairedDifference | MetricDifference,
+    resampled: str,
+) -> str:
+    """Say how far the second model is from the first, and of what that is, in an open bracket."""
     low, high = (100 * bound for bound in difference.interval)
     return (
         f"{comparison.models[pair.second]} is {100 * difference.difference:+.1f} points from "
-        f"{comparison.models[pair.first]} (95% interval {low:+.1f} to {high:+.1f}, {comparison.groups.count} groups "
-        "resampled"
+        f"{comparison.models[pair.first]} (95% interval {low:+.1f} to {high:+.1f}, {resampled} resampled"
     )
 
 
-def _paired(comparison: ModelComparison, pair: ModelDifference, right: str) -> str:
+def _paired(comparison: ModelComparison, pair: ModelDifference, right: str, resampled: str) -> str:
     first, second, paired = comparison.models[pair.first], comparison.models[pair.second], pair.paired
     assert paired is not None
     return (
-        f"{_points(comparison, pair, paired)}); only {second} is {right} on {counted(paired.only_second, 'image')}, "
-        f"only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
+        f"{_points(comparison, pair, paired, resampled)}); only {second} is {right} on "
+        f"{counted(paired.only_second, 'image')}, only {first} on {paired.only_first} (McNemar p {paired.p_value:.2g})"
     )
 
 

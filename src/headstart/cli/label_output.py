@@ -127,6 +127,8 @@ def evaluate_labels(
 
 
 def _print_evaluation(evaluation: MultiLabelEvaluation, summary: str) -> None:
+    from headstart.stats.accuracy import target_text  # every start would pay for its imports
+
     print(line(f"Labels      {summary}"))
     _print_means(evaluation.metrics, f"on {len(evaluation.predictions)} images")
     thresholds, of_model = evaluation.predictions.label_thresholds, evaluation.predictions.thresholds
@@ -134,11 +136,11 @@ def _print_evaluation(evaluation: MultiLabelEvaluation, summary: str) -> None:
     print(f"Thresholds  {_describe(thresholds)}")
     if of_model is not None and evaluation.coverage is not None:
         print(
-            f"Sets        {evaluation.coverage} of the labels that hold are in them (target {of_model.coverage:.0%}); "
-            f"{evaluation.set_size:.2f} labels per set"
+            f"Sets        {evaluation.coverage} of the labels that hold are in them "
+            f"(target {target_text(of_model.coverage)}); {evaluation.set_size:.2f} labels per set"
         )
     if of_model is not None and evaluation.false_rejections is not None:
-        print(f"Rejected    {evaluation.false_rejections} (target {of_model.false_alarms:.0%})")
+        print(f"Rejected    {evaluation.false_rejections} (target {target_text(of_model.false_alarms)})")
     _print_table(evaluation.metrics, thresholds, len(thresholds.thresholds))
 
 
@@ -149,14 +151,15 @@ def _print_means(metrics: MultiLabelMetrics, title: str) -> None:
 
 
 def _describe(thresholds: LabelThresholds) -> str:
-    from headstart.stats.label_thresholds import CONFIDENCE, DEFAULT  # every start would pay for its imports
+    from headstart.stats.accuracy import target_text  # every start would pay for its imports
+    from headstart.stats.label_thresholds import CONFIDENCE, DEFAULT
 
     if not thresholds.target:
         return f"a label holds from a probability of {DEFAULT} on; --target-recall or --target-precision promises more"
     promised = sum(thresholds.is_promised)
     confidence = f", with a confidence of {CONFIDENCE:.0%}" if thresholds.target == "precision" else ""
     return (
-        f"a {thresholds.target} of {thresholds.share:.0%} is promised for {promised} of "
+        f"a {thresholds.target} of {target_text(thresholds.share)} is promised for {promised} of "
         f"{len(thresholds.is_promised)} labels{confidence}"
     )
 

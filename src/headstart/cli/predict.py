@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
-from functools import reduce
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +23,7 @@ from headstart.cli.options import (
     save_memory,
 )
 from headstart.cli.terminal import line, print_json, print_notes, print_prediction, print_quarantined, print_skipped
-from headstart.errors import DataError, ImageError, OptionError
+from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.data import Dataset, Quarantined
@@ -69,6 +67,7 @@ def predict(
     messages: Messages = Messages(),
 ) -> None:
     """Predict the class of images, or none of these."""
+    from headstart.data.inputs import open_inputs
     from headstart.model import Predictor
 
     if form.as_json and form.as_csv:
@@ -80,7 +79,7 @@ def predict(
     if predictor.model.is_multi_label:
         _check_flags_of_labels(flags)
     explainer = None if flags.explain is None else _explainer(predictor)
-    dataset = _open_inputs(images, reading)
+    dataset = open_inputs(images, reading.read_options())
     save_memory(len(dataset))
     file, start = _begin_file(flags.output, images, dataset, predictor)
     if flags.output is None and messages.progress is None and sys.stdout.isatty():
@@ -159,43 +158,6 @@ def _write_images(explainer: Explainer | None, part: Dataset, predictions: Predi
         from headstart.model.sorted_copies import copy_sorted
 
         copy_sorted(part, predictions, flags.copy_to)
-
-
-def _open_inputs(inputs: list[str], reading: ReadFlags) -> Dataset:
-    """Open images, and folders, archives and tables of them, in the order given; one that cannot be opened stays."""
-    from headstart.data import concatenate, from_images, open_dataset
-
-    datasets: list[Dataset] = []
-    for is_container, group in groupby(inputs, _is_container):
-        if not is_container:
-            datasets.append(from_images([*group]))
-            continue
-        for path in group:
-            options = reading.read_options()
-            if options.layout == "auto":
-                options = replace(options, layout="image")  # every image is an input, whatever its folder
-            try:
-                datasets.append(open_dataset(path, options))
-            except DataError as error:
-                datasets.append(_unreadable(path, str(error)))
-    return reduce(concatenate, datasets)
-
-
-def _is_container(path: str) -> bool:
-    from headstart.data.archives import ARCHIVE_SUFFIXES
-    from headstart.data.table_files import is_table
-
-    return os.path.isdir(path) or is_table(path) or path.lower().endswith(ARCHIVE_SUFFIXES)  # noqa: PTH112
-
-
-def _unreadable(path: str, reason: str) -> Dataset:
-    """Return a dataset of one input that cannot be read."""
-    from headstart.data import from_images
-
-    def read(_: int) -> bytes:
-        raise ImageError(reason)
-
-    return replace(from_images([path]), reader=read)
 
 
 def _print_rows(part: Dataset, predictions: Predictions, form: Format, top: int) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.data import Dataset, as_dataset
+from headstart.data import Dataset
+from headstart.data.inputs import open_inputs
 from headstart.errors import DataError, ModelError, OptionError, untrusted
 from headstart.features import Compute
 from headstart.features.features import Progress
@@ -17,7 +18,7 @@ from headstart.model import Predictor
 from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
-from headstart.stats.accuracy import Accuracy, disjoint
+from headstart.stats.accuracy import Accuracy, disjoint, target_text
 from headstart.stats.label_metrics import Estimate
 from headstart.stats.label_thresholds import LabelThresholds
 
@@ -126,19 +127,22 @@ def diff_models(
 ) -> ModelDiff:
     """Compare what two models say of themselves: settings, classes or labels, training images and accuracies.
 
-    With ``data``, images with labels or without, also what both predict for them. Raises ModelError where a
-    ``run.json`` is damaged, OptionError for models of two kinds, DataError.
+    With ``data``, images with labels or without, also what both predict for them; a path is that of an image, folder,
+    archive or table, in which every image counts. Raises ModelError where a ``run.json`` is damaged, OptionError for
+    models of two kinds, DataError where no image can be read.
     """
     if first.is_multi_label != second.is_multi_label:
         raise OptionError("One of these models gives an image one class, the other several labels; diff one kind.")
+    common = frozenset(first.classes) & frozenset(second.classes)
     with untrusted("run.json of a model", ModelError):
-        settings = [dict(_flat(_settings(model))) for model in (first, second)]
+        settings = [dict(_flat(_settings(model, common))) for model in (first, second)]
         fingerprints = [model.run.get("data", {}).get("fingerprint") for model in (first, second)]
     qualities: list[Mapping[str, Quality]] = [
         model.mean_average_precision if model.is_multi_label else model.accuracy for model in (first, second)
     ]
     names = dict.fromkeys((*settings[0], *settings[1]))
     pairs = {name: (settings[0].get(name), settings[1].get(name)) for name in names}
+    images = open_inputs([data]) if isinstance(data, str) else data
     return ModelDiff(
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
         tuple(name for name in first.classes if name not in second.classes),
@@ -147,7 +151,7 @@ def diff_models(
         {name: (qualities[0].get(name), qualities[1].get(name)) for name in {**qualities[0], **qualities[1]}},
         fingerprints[0] is not None and fingerprints[0] == fingerprints[1],
         first.is_multi_label,
-        None if data is None else _decisions(first, second, as_dataset(data), compute or Compute(), progress),
+        None if images is None else _decisions(first, second, images, compute or Compute(), progress),
     )
 
 
@@ -158,6 +162,9 @@ def _decisions(first: Model, second: Model, dataset: Dataset, compute: Compute, 
     found = [Predictor(model, compute).predict(dataset, progress=progress) for model in (first, second)]
     if found[0].paths != found[1].paths:
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
+    if not len(found[0]):
+        reasons = "".join(f" {image.path}: {image.reason}" for image in found[0].quarantined[:1])
+        raise DataError(f"No image can be read.{reasons}")
     common = {*first.classes} & {*second.classes}
     predicted = [_predicted(predictions) for predictions in found]
     changed = []
@@ -178,7 +185,7 @@ def _predicted(predictions: Predictions) -> list[list[str]]:
     return [[predictions.classes[c]] for c in predictions.predicted]
 
 
-def _settings(model: Model) -> dict[str, Any]:
+def _settings(model: Model, common: frozenset[str]) -> dict[str, Any]:
     run = model.run
     thresholds, of_labels = model.thresholds, model.label_thresholds
     return {
@@ -190,7 +197,7 @@ def _settings(model: Model) -> dict[str, Any]:
         "coverage": thresholds.coverage,
         "false_alarms": thresholds.false_alarms,
         "decision": None if model.rule is None else model.rule.describe(model.classes),
-        **({} if of_labels is None else _label_settings(model.classes, of_labels)),
+        **({} if of_labels is None else _label_settings(model.classes, of_labels, common)),
         "groups": {key: value for key, value in run.get("groups", {}).items() if key in ("method", "count")},
         "images": {key: value for key, value in run.get("images", {}).items() if key in ("train", "validation")},
         "data": {key: value for key, value in run.get("data", {}).items() if key in ("uri", "fingerprint")},
@@ -198,10 +205,11 @@ def _settings(model: Model) -> dict[str, Any]:
     }
 
 
-def _label_settings(labels: tuple[str, ...], thresholds: LabelThresholds) -> dict[str, Any]:
-    target = f"{thresholds.target} {thresholds.share:.0%}" if thresholds.target else None
-    rounded = (round(threshold, 4) for threshold in thresholds.thresholds)
-    return {"target": target, "threshold": dict(zip(labels, rounded, strict=True))}
+def _label_settings(labels: tuple[str, ...], thresholds: LabelThresholds, common: frozenset[str]) -> dict[str, Any]:
+    """Return the target, and the thresholds of the labels that both models know; others are named beside."""
+    target = f"{thresholds.target} {target_text(thresholds.share)}" if thresholds.target else None
+    pairs = zip(labels, thresholds.thresholds, strict=True)
+    return {"target": target, "threshold": {name: round(value, 4) for name, value in pairs if name in common}}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -12,6 +13,7 @@ import numpy as np
 from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.data import Dataset, ReadOptions, as_dataset
+from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
 from headstart.features.features import Progress
@@ -34,12 +36,15 @@ class ModelDifference:
     """The difference between two models, which are given by their places among the models compared.
 
     ``paired`` is that in accuracy, of several labels that in the share of images of which every label is right; None
-    where of no image all labels are known. ``mean_average_precision`` is that of several labels.
+    where of no image all labels are known. It is of so many ``images`` in so many ``groups``: of several labels those
+    whose labels are all known. ``mean_average_precision`` is that of several labels, and of all images.
     """
 
     first: int
     second: int
     paired: PairedDifference | None
+    images: int
+    groups: int
     mean_average_precision: MetricDifference | None = None
 
     def to_dict(self) -> dict[str, object]:
@@ -47,7 +52,8 @@ class ModelDifference:
         paired = None if self.paired is None else self.paired.to_dict()
         if self.mean_average_precision is None:
             return paired or {}
-        return {"mean_average_precision": self.mean_average_precision.to_dict(), "exact_match": paired}
+        exact = None if paired is None else {**paired, "images": self.images, "groups": self.groups}
+        return {"mean_average_precision": self.mean_average_precision.to_dict(), "exact_match": exact}
 
 
 @dataclass(frozen=True)
@@ -109,17 +115,16 @@ def compare_models(
         options = replace(options, multi_label=True)
     dataset = as_dataset(data, options=options)
     evaluations = tuple(predictor.evaluate(dataset, progress=progress) for predictor in predictors)
-    notes = (*dataset.notes, *dict.fromkeys(note for e in evaluations for note in e.predictions.notes))
+    notes = (*dataset.notes, *_notes(models, evaluations))
     dataset = labelled_part(dataset)
     paths = evaluations[0].predictions.paths
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
     if is_multi_label:
         labelled, label_notes = _of_common_labels([e for e in evaluations if isinstance(e, MultiLabelEvaluation)])
-        truth, known = labelled[0].predictions.label_truth, labelled[0].predictions.label_known
-        assert truth is not None
-        assert known is not None
-        groups = _group(dataset, truth & known, group_by, compute, progress)
+        items = [dataset.items[i] for i in labelled[0].predictions.rows]
+        values, known = label_matrix(items, dataset.label_names)  # of all labels, whichever the models know
+        groups = _group(dataset, values & known, group_by, compute, progress)
         differences = compare_label_pairs(labelled, groups)
         return ModelComparison(tuple(models), tuple(labelled), groups, differences, (*notes, *label_notes))
     classified = [e for e in evaluations if isinstance(e, Evaluation)]
@@ -127,6 +132,18 @@ def compare_models(
     assert classes is not None
     groups = _group(dataset, np.unique(classes, return_inverse=True)[1], group_by, compute, progress)
     return ModelComparison(tuple(models), evaluations, groups, compare_pairs(classified, groups), notes)
+
+
+def _notes(models: Sequence[str], evaluations: Sequence[Evaluation | MultiLabelEvaluation]) -> list[str]:
+    """Return the notes of all evaluations once, with the name of the model where one is not of all models."""
+    counts = Counter(note for evaluation in evaluations for note in {*evaluation.predictions.notes})
+    pairs = zip(models, evaluations, strict=True)
+    named = (
+        note if counts[note] == len(evaluations) else f"{model}: {note}"
+        for model, evaluation in pairs
+        for note in evaluation.predictions.notes
+    )
+    return [*dict.fromkeys(named)]
 
 
 def _of_common_labels(evaluations: Sequence[MultiLabelEvaluation]) -> tuple[list[MultiLabelEvaluation], list[str]]:
@@ -149,7 +166,10 @@ def compare_pairs(evaluations: Sequence[Evaluation], groups: Groups) -> tuple[Mo
     correct = [evaluation.predictions.is_correct for evaluation in evaluations]
     places = [*combinations(range(len(correct)), 2)]
     found = _adjusted([paired_difference(correct[i], correct[j], groups.index) for i, j in places])
-    return tuple(ModelDifference(i, j, paired) for (i, j), paired in zip(places, found, strict=True))
+    images = len(groups.index)
+    return tuple(
+        ModelDifference(i, j, paired, images, groups.count) for (i, j), paired in zip(places, found, strict=True)
+    )
 
 
 def compare_label_pairs(evaluations: Sequence[MultiLabelEvaluation], groups: Groups) -> tuple[ModelDifference, ...]:
@@ -170,7 +190,8 @@ def compare_label_pairs(evaluations: Sequence[MultiLabelEvaluation], groups: Gro
     if whole.any():
         exact = [*_adjusted([paired_difference(right[i], right[j], index) for i, j in places])]
     pairs = zip(places, _adjusted(means), exact, strict=True)
-    return tuple(ModelDifference(i, j, paired, mean) for (i, j), mean, paired in pairs)
+    count = len(np.unique(index))
+    return tuple(ModelDifference(i, j, paired, len(index), count, mean) for (i, j), mean, paired in pairs)
 
 
 def _adjusted(differences: Sequence[Difference]) -> list[Difference]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.compare.variants import Variant
-from headstart.errors import OptionError
+from headstart.compare.variants import Variant, require_label_head
 from headstart.heads.candidates import Candidate, ScoredCandidate
 from headstart.heads.integers import AnyVectors
 from headstart.heads.label_selection import SelectedLabels, select_labels
@@ -63,10 +62,7 @@ def score_heads(
 def require_label_variants(variants: tuple[Variant, ...]) -> None:
     """Raise OptionError for heads that several labels cannot have."""
     for variant in variants:
-        if variant.options.kind not in ("auto", "ridge") or variant.options.dropout is not None:
-            raise OptionError(
-                f"With several labels an image the head is ridge, without dropout; leave {variant.label} out."
-            )
+        require_label_head(variant.options.kind, variant.options.dropout, variant.label)
 
 
 def _score_labels(vectors: Vectors, split: LabelSplit, cuts: str, workers: int) -> list[Scored]:

@@ -33,14 +33,27 @@ class Variant:
     @property
     def label(self) -> str:
         """The values as people see them, "" where nothing varies."""
-        return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.values.items())
+        return _label(self.values)
 
 
-def make_variants(values: Mapping[str, Sequence[str | int | float]], seed: int = 0) -> tuple[Variant, ...]:
+def _label(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in values.items())
+
+
+def require_label_head(kind: object, dropout: object, label: str) -> None:
+    """Raise OptionError for a head that several labels cannot have; ``label`` names it."""
+    if kind not in ("auto", "ridge") or dropout is not None:
+        raise OptionError(f"With several labels an image the head is ridge, without dropout; leave {label} out.")
+
+
+def make_variants(
+    values: Mapping[str, Sequence[str | int | float]], seed: int = 0, *, several_labels: bool = False
+) -> tuple[Variant, ...]:
     """Return a variant for each combination of values of the options of a head, of ``TYPES``.
 
     The names are those of the options of ``fit``. Raises OptionError for a value that cannot be used, for options of
-    the mlp head without it, and for more than ``MAX_VARIANTS`` combinations.
+    the mlp head without it, for more than ``MAX_VARIANTS`` combinations, and, where an image may have
+    ``several_labels``, for heads that these cannot have, whether or not a head's packages are installed.
 
     >>> print("; ".join(variant.label for variant in make_variants({"head": ["ridge"], "dropout": [0, 0.5]})))
     head ridge, dropout 0.0; head ridge, dropout 0.5
@@ -56,6 +69,9 @@ def make_variants(values: Mapping[str, Sequence[str | int | float]], seed: int =
         raise OptionError(
             f"{len(combinations)} combinations are more than the {MAX_VARIANTS} that are compared at once."
         )
+    for combination in combinations if several_labels else ():
+        kind = "mlp" if set(OF_MLP) & set(combination) else combination.get("head", "auto")
+        require_label_head(kind, combination.get("dropout"), _label(combination))
     return tuple(Variant(combination, _head_options(combination, seed)) for combination in combinations)
 
 

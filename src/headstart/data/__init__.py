@@ -6,6 +6,7 @@ archives.py       zip and tar archives, read in place
 reading.py        ReadOptions, and files read within limits
 labels.py         labels in Python lists, arrays and columns
 layout.py         class and split names from a listing of paths
+inputs.py         images to predict, with labels or without
 table_files.py    rows of CSV and JSON-lines files
 parquet.py        rows of Parquet files, and the images in them
 table_paths.py    the files that a table names

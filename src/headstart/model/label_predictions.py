@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.data import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.model.predictions import Predictions
-from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
+from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy, target_text
 from headstart.stats.label_metrics import MultiLabelMetrics, multi_label_metrics
 from headstart.stats.label_thresholds import LabelThresholds
 
@@ -140,8 +140,8 @@ class MultiLabelEvaluation:
             found = label.recall if thresholds.target == "recall" else label.precision
             if promised and found.interval is not None and found.interval[1] < thresholds.share:
                 notes.append(
-                    f"The {thresholds.target} of {label.name} is {found}, {thresholds.share:.0%} was targeted: these "
-                    "images differ from the training images, or the groups of those were too few."
+                    f"The {thresholds.target} of {label.name} is {found}, {target_text(thresholds.share)} was "
+                    "targeted: these images differ from the training images, or the groups of those were too few."
                 )
         return notes
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Quarantined
-from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy
+from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy, target_text
 from headstart.stats.classification import (
     ClassificationMetrics,
     WeakClass,
@@ -147,13 +147,13 @@ class Evaluation:
         notes = []
         if self.coverage is not None and self.coverage.interval[1] < thresholds.coverage:
             notes.append(
-                f"{self.coverage.value:.1%} of the prediction sets hold the true class, {thresholds.coverage:.0%} were "
-                f"targeted: {why}"
+                f"{self.coverage.value:.1%} of the prediction sets hold the true class, "
+                f"{target_text(thresholds.coverage)} were targeted: {why}"
             )
         if self.false_rejections is not None and self.false_rejections.interval[0] > thresholds.false_alarms:
             notes.append(
                 f"{self.false_rejections.value:.1%} of images of known classes are rejected, "
-                f"{thresholds.false_alarms:.0%} were targeted: {why}"
+                f"{target_text(thresholds.false_alarms)} were targeted: {why}"
             )
         return notes
 

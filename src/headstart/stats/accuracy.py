@@ -88,6 +88,15 @@ def effective_count(
     return float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), len(shares)))
 
 
+def target_text(share: float) -> str:
+    """Return a share that was asked for as a percentage, not rounded: what is promised is that and no more.
+
+    >>> target_text(0.995), target_text(0.07)
+    ('99.5%', '7%')
+    """
+    return f"{100 * share:.12g}%"
+
+
 def disjoint(first: tuple[float, float], second: tuple[float, float]) -> bool:
     """Return whether two intervals (low, high) do not overlap."""
     return first[0] > second[1] or second[0] > first[1]

@@ -20,6 +20,7 @@ from headstart.report.view.details import detail_tables
 from headstart.report.view.heading import heading
 from headstart.report.view.run_values import RunValues
 from headstart.report.view.script_data import MAX_PATH
+from headstart.stats.accuracy import target_text
 from headstart.stats.label_thresholds import CONFIDENCE, DEFAULT, LabelThresholds
 
 MAX_ROWS = 100  # labels of a table
@@ -190,8 +191,9 @@ def promise(thresholds: LabelThresholds) -> str:
         )
     confidence = f" with a confidence of {CONFIDENCE:.0%}" if thresholds.target == "precision" else " on average"
     return (
-        f"A {thresholds.target} of {thresholds.share:.0%} is promised{confidence} for {sum(thresholds.is_promised)} of "
-        f"{len(thresholds.is_promised)} labels, on new groups of images that come from where these came from."
+        f"A {thresholds.target} of {target_text(thresholds.share)} is promised{confidence} for "
+        f"{sum(thresholds.is_promised)} of {len(thresholds.is_promised)} labels, on new groups of images "
+        "that come from where these came from."
     )
 
 
