@@ -45,7 +45,7 @@ def forget(
                 "model": done.folder,
                 "forgotten": list(done.paths),
                 "cache_entries": done.cache_entries,
-                "labels" if "metrics" in run else "classes": run["classes"],
+                "classes" if "accuracy" in run else "labels": run["classes"],
                 "images": {"train": run["images"]["train"], "validation": run["images"]["validation"]},
                 **({"accuracy": run["accuracy"]} if "accuracy" in run else {"metrics": run["metrics"]}),
                 "failed": list(done.failed),
