@@ -208,7 +208,9 @@ def test_features_are_kept_embedded_merged_updated_and_forgotten(run, labelled, 
     assert contents(tmp_path / "never") == contents(tmp_path / "m-first")
     status, out, _ = run("forget", tmp_path / "updated", second[0], "--json")
     assert status == 0
-    assert json.loads(out)["metrics"]["leave_group_out"]["mean_average_precision"]["value"] > 0.5
+    found = json.loads(out)
+    assert found["labels"] == ["disc", "square", "stripes"]
+    assert found["metrics"]["leave_group_out"]["mean_average_precision"]["value"] > 0.5
 
     refused(run("update", tmp_path / "m-first", photos), "several labels need a table")
     refused(run("update", tmp_path / "m-first", tmp_path / "second.csv", "--label-column", "nothing"), "nothing")
