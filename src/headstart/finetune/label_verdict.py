@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from headstart.finetune.verdict import ALPHAS, Array, Rows
 from headstart.stats.label_metrics import average_precisions
-from headstart.stats.paired_losses import LossDifference, loss_difference
+from headstart.stats.paired import Difference
+from headstart.stats.paired_losses import loss_difference
 from headstart.stats.platt import Platt, fit_platt, log_losses, platt_targets
 
 
@@ -27,7 +28,7 @@ class LabelVerdict:
     precisions the mean average precisions, 0 to 1. ``platt`` calibrates the fine-tuned scores at ``alpha``.
     """
 
-    difference: LossDifference
+    difference: Difference
     alpha: float
     alphas: tuple[float, ...]
     frozen_loss: float

@@ -12,8 +12,38 @@ from numpy.typing import NDArray
 SIGNIFICANCE = 0.05  # the chance that models which do not differ are said to differ
 
 
+class Tested:
+    """What is told of a difference: its 95% ``interval`` and the ``p_value`` of a test."""
+
+    interval: tuple[float, float]
+    p_value: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the test is below 0.05 and the interval excludes 0."""
+        return self.p_value < SIGNIFICANCE and not self.interval[0] <= 0 <= self.interval[1]
+
+
 @dataclass(frozen=True)
-class PairedDifference:
+class Difference(Tested):
+    """Difference between two models, of the second minus the first, with its interval and the p-value of a test."""
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "difference": self.difference,
+            "interval": list(self.interval),
+            "p_value": self.p_value,
+            "real": self.significant,
+        }
+
+
+@dataclass(frozen=True)
+class PairedDifference(Tested):
     """Difference in accuracy between two models on the same images.
 
     ``difference`` is the accuracy of the second model minus that of the first, with a 95% interval from resampled
@@ -26,11 +56,6 @@ class PairedDifference:
     difference: float
     interval: tuple[float, float]
     p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether the test is below 0.05 and the interval excludes 0."""
-        return self.p_value < SIGNIFICANCE and not self.interval[0] <= 0 <= self.interval[1]
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -45,22 +70,13 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
-class MetricDifference:
+class MetricDifference(Difference):
     """Difference in a metric between two models on the same images.
 
     ``difference`` is the metric of the second model minus that of the first, with a 95% ``interval`` from resampled
     groups; ``p_value`` is twice the share of the resampled differences on the less frequent side of 0 (Efron &
     Tibshirani 1993, section 15.4), adjusted by Holm's method where several pairs are tested.
     """
-
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether the test is below 0.05 and the interval excludes 0."""
-        return self.p_value < SIGNIFICANCE and not self.interval[0] <= 0 <= self.interval[1]
 
     @classmethod
     def of(cls, difference: float, resampled: NDArray[np.float64]) -> MetricDifference:
@@ -70,15 +86,6 @@ class MetricDifference:
         low, high = np.quantile(resampled, [0.025, 0.975])
         tail = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
         return cls(difference, (float(low), float(high)), min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "difference": self.difference,
-            "interval": list(self.interval),
-            "p_value": self.p_value,
-            "real": self.significant,
-        }
 
 
 def paired_difference(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.stats.paired import SIGNIFICANCE, group_bootstrap
+from headstart.stats.paired import Difference, group_bootstrap
 
 Array = NDArray[np.float64]
 MAX_EXACT = 12  # groups of which all exchanges are tried
@@ -15,45 +13,17 @@ EXCHANGES = 10_000  # that are drawn of more groups
 SIGNS_AT_ONCE = 2_000_000  # in memory
 
 
-@dataclass(frozen=True)
-class LossDifference:
-    """Difference in mean log-loss, in nats, between two models on the same cells; below 0 the second is better.
-
-    ``difference`` is the loss of the second model minus that of the first, with a 95% interval from resampled groups.
-    ``p_value`` is that of ``exchange_test``.
-    """
-
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether the test is below 0.05 and the interval excludes 0."""
-        return self.p_value < SIGNIFICANCE and not self.interval[0] <= 0 <= self.interval[1]
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return {
-            "difference": self.difference,
-            "interval": list(self.interval),
-            "p_value": self.p_value,
-            "real": self.significant,
-        }
-
-
-def loss_difference(
-    first: Array, second: Array, known: NDArray[np.bool_], groups: NDArray[np.integer]
-) -> LossDifference:
+def loss_difference(first: Array, second: Array, known: NDArray[np.bool_], groups: NDArray[np.integer]) -> Difference:
     """Compare two models by their log-losses [n, k] of the same cells, of which only the ``known`` [n, k] count.
 
-    ``groups`` [n] are two or more.
+    ``groups`` [n] are two or more. The difference of the mean losses is in nats; below 0 the second model is better.
+    Its interval is of resampled groups, its p-value that of ``exchange_test``.
     """
     rows, labels = np.nonzero(known)
     change = second[rows, labels] - first[rows, labels]
     index = np.unique(groups, return_inverse=True)[1][rows]
     sums = np.bincount(index, weights=change).astype(np.float64)
-    return LossDifference(float(change.mean()), group_bootstrap(change, index), exchange_test(sums))
+    return Difference(float(change.mean()), group_bootstrap(change, index), exchange_test(sums))
 
 
 def exchange_test(sums: Array, seed: int = 0) -> float:
