@@ -6,17 +6,16 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from helpers.browser import start
 from helpers.frameworks import marked
 from helpers.labels import write_labelled
+from helpers.servers import serving_folder
 from onnx import helper, numpy_helper
 from scipy.special import expit, logit
 from typer.testing import CliRunner
@@ -342,31 +341,15 @@ def test_a_page_is_proven_and_other_thresholds_are_found(page, tmp_path):
     assert "about.json decides by other thresholds than the export was made with" in verify_export(folder).problems
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.mark.slow
 def test_a_visitor_sees_every_label_and_which_hold(page, smooth, tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    from selenium.webdriver.chrome.service import Service
+    browser = start(tmp_path / "p")
     from selenium.webdriver.support.ui import WebDriverWait
 
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        pytest.skip("needs a browser: apt-get install chromium-driver")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=page))
-    Thread(target=server.serve_forever, daemon=True).start()
-    options = webdriver.ChromeOptions()
-    options.binary_location = find_chromium()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'p'}"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=Service(driver))
     files = validation_files(smooth[0])[:6]
     expected = Predictor(smooth[1], Compute("onnxruntime")).predict(files)
-    try:
-        browser.get(f"http://127.0.0.1:{server.server_port}/")
+    with browser, serving_folder(page) as address:
+        browser.get(address)
         wait = WebDriverWait(browser, 120)
         wait.until(lambda b: b.find_element("id", "file").is_enabled())
         assert browser.title == browser.find_element("css selector", "h1").text == "Which labels does it have?"
@@ -384,10 +367,6 @@ def test_a_visitor_sees_every_label_and_which_hold(page, smooth, tmp_path):
                 assert ("does not hold" in row.text) == (not expected.decisions[i, c])
                 shown = float(row.find_elements("css selector", "span")[1].text.rstrip("%")) / 100
                 assert shown == pytest.approx(expected.probabilities[i, c], abs=0.02)
-    finally:
-        browser.quit()
-        server.shutdown()
-        server.server_close()
 
 
 @marked("torch")

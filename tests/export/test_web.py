@@ -2,13 +2,15 @@
 
 import json
 import shutil
-from functools import partial
+from contextlib import ExitStack
 from http.client import HTTPConnection
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from threading import Event, Thread
 
 import numpy as np
 import pytest
+from helpers.browser import start
+from helpers.servers import serving_folder
 from typer.testing import CliRunner
 
 from headstart import Compute, Predictor
@@ -73,38 +75,17 @@ def test_without_a_browser_nothing_is_proven(page, monkeypatch):
     assert CliRunner().invoke(app, ["verify", str(page), "--strict"]).exit_code == 1
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.mark.slow
 def test_a_visitor_sees_the_answers_of_predict_also_offline(page, model_folder, photos, tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install selenium")
-    from selenium.webdriver.chrome.service import Service
+    browser = start(tmp_path / "profile")
     from selenium.webdriver.support.ui import WebDriverWait
 
-    driver = shutil.which("chromedriver")
-    if driver is None:
-        pytest.skip("needs a browser: apt-get install chromium-driver")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=page))
-    Thread(target=server.serve_forever, daemon=True).start()
-    options = webdriver.ChromeOptions()
-    options.binary_location = find_chromium()
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
     paths = [str(path) for path in sorted((photos / "validation").rglob("*.jpg"))]
     expected = Predictor.load(model_folder, Compute("onnxruntime")).predict(paths)
-    try:
+    with browser, ExitStack() as stack:
+        address = stack.enter_context(serving_folder(page))
         for is_online in (True, False):
-            browser.get(f"http://127.0.0.1:{server.server_port}/")
+            browser.get(address)
             wait = WebDriverWait(browser, 120)
             wait.until(lambda b: b.find_element("id", "file").is_enabled())
             browser.find_element("id", "file").send_keys("\n".join(paths))
@@ -120,19 +101,16 @@ def test_a_visitor_sees_the_answers_of_predict_also_offline(page, model_folder, 
                 assert shown == pytest.approx(expected.confidence[i], abs=0.026)
             if is_online:
                 wait.until(lambda b: b.execute_script("return navigator.serviceWorker.ready.then(() => true)"))
-                server.shutdown()
-                server.server_close()
+                stack.close()
         urls = {
             message["params"]["request"]["url"]
             for entry in browser.get_log("performance")
             for message in [json.loads(entry["message"])["message"]]
             if message["method"] == "Network.requestWillBeSent"
         }
-        outside = [url for url in urls if not url.startswith((f"http://127.0.0.1:{server.server_port}/", "blob:"))]
+        outside = [url for url in urls if not url.startswith((f"{address}/", "blob:"))]
         assert [url for url in outside if url.startswith("http")] == []
         assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    finally:
-        browser.quit()
 
 
 def test_another_runtime_is_an_error(model_folder, tmp_path):

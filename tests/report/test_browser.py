@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.browser import accessibility_violations, click, element, elements, show, start
+from helpers.browser import accessibility_violations, click, element, elements, show
 from helpers.photos import write_photos
 from helpers.servers import serving
 from PIL import Image
@@ -53,13 +53,6 @@ def page(tmp_path_factory):
     }
     model = replace(result.model, run={**result.model.run, "learning_curve": learning_curve})
     return report.write_report(replace(result, model=model), write_model(model, folder / "model"))
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    browser = start(tmp_path_factory.mktemp("browser-profile"))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture

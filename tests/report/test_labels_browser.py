@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from helpers.browser import accessibility_violations, click, element, elements, show, start
+from helpers.browser import accessibility_violations, click, element, elements, show
 
 from headstart.report.labels.gather import gather_labels
 from headstart.report.page import render_labels
@@ -19,13 +19,6 @@ def page(label_fit, tmp_path_factory):
     report = replace(gather_labels(label_fit), labels=NAMES)
     path.write_text(render_labels(report, label_fit.model.label_thresholds, label_fit.model.run, "model"), "utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    browser = start(tmp_path_factory.mktemp("browser-profile"))
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture

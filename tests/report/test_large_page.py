@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers.browser import accessibility_violations, click, element, elements, show, start
+from helpers.browser import accessibility_violations, click, element, elements, show
 from PIL import Image
 
 from headstart.report import thumbnails
@@ -70,13 +70,6 @@ def page(fit_report, fitted, tmp_path_factory):
     path = tmp_path_factory.mktemp("large") / "report.html"
     path.write_text(render(report, fitted.model.run, "ten species"), "utf-8")
     return path, truth, predicted, sets
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    browser = start(tmp_path_factory.mktemp("browser-profile"))
-    yield browser
-    browser.quit()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "light"), (390, "dark")])
