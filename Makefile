@@ -66,9 +66,11 @@ $(ZOO)/.ready: pyproject.toml
 zoo: $(ZOO)/.ready
 	$(ZOO)/bin/pytest -m zoo
 
+# The extra boto3 says which of its versions fit: pip would try hundreds.
 $(SCALE)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(SCALE)
-	$(SCALE)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,openvino,tables,ray,s3]' 'moto[server]>=5'
+	$(SCALE)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,openvino,tables,ray,s3]' 'moto[server]>=5' \
+		'aiobotocore[boto3]'
 	touch $@
 
 scale: $(SCALE)/.ready
