@@ -290,16 +290,21 @@ def test_a_rejected_image_of_several_labels_and_labels_with_hostile_names_stay_i
 def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):
     images = sorted(labelled.parent.glob("validation_*.png"))[:6]
     found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
-    predictions(run, label_model_folder, images, "--explain", tmp_path / "maps")
-    expected = {
-        (label["label"], f"{image.stem}.jpg")
-        for image, value in zip(images, found, strict=True)
-        for label in value["labels"]
-        if label["holds"]
-    }
+    status, _, err = run("predict", label_model_folder, *images, "--explain", tmp_path / "maps", "--quiet")
+    assert status == 0
+    expected, without = set(), 0
+    for image, value in zip(images, found, strict=True):
+        holding = [label["label"] for label in value["labels"] if label["holds"]]
+        expected |= {f"{name}/{image.stem}.jpg" for name in holding}
+        if not holding:
+            most_probable = max(value["labels"], key=lambda label: label["probability"])["label"]
+            expected.add(f"_no_label/{most_probable}/{image.stem}.jpg")
+            without += 1
     written = [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
-    assert {(path.parent.name, path.name) for path in written} == expected
-    assert len(written) == len(expected) > 0
+    assert {path.relative_to(tmp_path / "maps").as_posix() for path in written} == expected
+    assert len(written) == len(expected) > without > 0
+    have = "1 image has" if without == 1 else f"{without} images have"
+    assert f"{have} no label: the map is that of the most probable one, in {tmp_path / 'maps'}/_no_label." in err
     with Image.open(written[0]) as picture:
         assert picture.size == (320, 160)
 
