@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -285,6 +286,20 @@ def test_a_rejected_image_of_several_labels_and_labels_with_hostile_names_stay_i
     assert set(folders) == {"%2E.%2F..%2Fup", "%5Fno_label", "%5Fnone_of_these", "_no_label", "_none_of_these"}
     assert folders["_none_of_these"] == {images[0].name}
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_label_that_no_image_has_has_no_f1_and_is_named(run, label_model_folder, labelled, tmp_path):
+    rows = [line.split(",") for line in labelled.read_text("utf-8").splitlines() if line.endswith(",validation")]
+    lines = ["path,labels"]
+    for path, cell, _ in rows:
+        shutil.copy(labelled.parent / path, tmp_path)
+        lines.append(f"{path},{';'.join(name for name in cell.split(';') if name != 'disc')}")
+    (tmp_path / "no-disc.csv").write_text("\n".join(lines), "utf-8")
+    status, out, err = run("evaluate", label_model_folder, tmp_path / "no-disc.csv", "--quiet")
+    assert status == 0, err
+    row = next(line.split() for line in out.splitlines() if line.startswith("disc "))
+    assert (row[1:3], row[3:5]) == (["-", "0.0%"], ["-", "-"])  # AP, precision; recall, F1
+    assert "No images of disc: left out of mAP and macro F1." in out
 
 
 def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):

@@ -214,7 +214,7 @@ def label_table(summary: LabelSummary, thresholds: LabelThresholds, run: RunValu
                 _metric(of_label, "average_precision"),
                 precision if entry else Metric(counts.precision),
                 recall if entry else Metric(counts.recall),
-                _metric(of_label, "f1"),
+                _metric(of_label, "f1") if counts.found + counts.missed else Metric(None),
                 counts,
                 thresholds.thresholds[c],
                 thresholds.is_promised[c],
