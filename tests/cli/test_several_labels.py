@@ -302,6 +302,13 @@ def test_a_label_that_no_image_has_has_no_f1_and_is_named(run, label_model_folde
     assert "No images of disc: left out of mAP and macro F1." in out
 
 
+def test_verify_speaks_of_labels(run, label_model_folder, monkeypatch):
+    verify = Predictor.verify
+    monkeypatch.setattr(Predictor, "verify", lambda predictor: replace(verify(predictor), changed=2))
+    out = run("verify", label_model_folder, "--runtime", "onnxruntime")[1]
+    assert ", 2 at a decision boundary with other labels, " in out
+
+
 def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):
     images = sorted(labelled.parent.glob("validation_*.png"))[:6]
     found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
