@@ -141,7 +141,7 @@ def test_the_estimator_has_scikit_learns_conventions(images, tmp_path):
     assert classifier.score(paths, truth) == pytest.approx(sklearn_metrics.accuracy_score(truth, decided))
     assert sklearn_metrics.f1_score(truth, decided, average="micro") > 0.8
     assert classifier.transform(paths[:2]).shape[0] == 2
-    assert "Labels to check" in Path(classifier.report(tmp_path / "page")).read_text("utf-8")
+    assert "mean average precision (mAP)" in Path(classifier.report(tmp_path / "page")).read_text("utf-8")
     classifier.save(tmp_path / "model")
     loaded = load(tmp_path / "model")
     assert loaded.classes_.tolist() == ["disc", "square", "stripes"]

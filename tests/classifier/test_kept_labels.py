@@ -182,6 +182,22 @@ def test_an_update_is_as_if_the_images_had_always_been_there(rows, kept, tmp_pat
     assert read_model(tmp_path / "model").classes == ("cat", "disc", "square", "stripes")
 
 
+def test_validation_images_are_refused_beside_a_share_before_their_features_are_computed(tmp_path, monkeypatch):
+    lines = write_labelled(tmp_path, 30)
+    options = replace(OPTIONS, validation=0.3)
+    fit_multi_label(write_table(tmp_path / "first.csv", lines[:20]), options, keep_features=True).save(tmp_path / "m")
+    before = contents(tmp_path / "m")
+    later = write_table(tmp_path / "later.csv", [lines[20], *(line.replace(",train", ",val") for line in lines[21:])])
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.classifier.update.embed", None)
+        with pytest.raises(OptionError, match=r"has 9 validation images, and .*, --validation 0\.3; give the training"):
+            update_model(tmp_path / "m", later)
+    assert contents(tmp_path / "m") == before
+    assert update_model(tmp_path / "m", later.split("train")).added == 1
+    forget_images(tmp_path / "m", [lines[20].split(",")[0]])
+    assert contents(tmp_path / "m") == before
+
+
 def test_what_is_forgotten_was_never_seen(rows, kept, tmp_path):
     folder, lines = rows
     shutil.copytree(kept, tmp_path / "model")

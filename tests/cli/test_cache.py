@@ -164,6 +164,28 @@ def test_a_damaged_database_is_named_and_what_is_left_is_counted(folder, run):
     assert by_kind(cache.contents())["features"].notes == ()
 
 
+@pytest.mark.parametrize("delete", ["clear", "forget"])
+def test_a_database_that_turns_out_to_be_damaged_is_deleted_with_what_it_held(folder, run, delete):
+    path = folder / FeatureCache.file_name()
+    path.write_bytes(b"secret " * 1000)
+    if delete == "clear":
+        status, _, err = run("cache", "--clear", "features")
+        assert (status, err) == (0, "")
+    else:
+        assert cache.forget([bytes(32)]) == (0, ())
+    assert not list(folder.glob("*.damaged-*"))
+    assert not any(b"secret" in path.read_bytes() for path in folder.iterdir())
+
+
+def test_a_copy_of_a_damaged_database_that_cannot_be_deleted_is_named(folder, monkeypatch):
+    (folder / FeatureCache.file_name()).write_bytes(b"secret " * 1000)
+    monkeypatch.setattr(cache, "_delete", lambda path: [f"{path.name} could not be deleted: no"])
+    (result,) = cache.clear(["features"])
+    assert len(result.failed) == 2
+    assert "it was moved to" in result.failed[0]
+    assert "could not be deleted: no" in result.failed[1]
+
+
 def test_a_database_of_another_program_is_neither_counted_nor_changed(folder):
     path = folder / "features-v2.sqlite"
     with sqlite3.connect(path) as other:

@@ -67,6 +67,17 @@ def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_fol
     assert "macro average" in out
 
 
+def test_a_class_without_images_has_no_f1_and_is_named(run, model_folder, photos, tmp_path):
+    shutil.copytree(photos / "validation" / "disc", tmp_path / "data" / "disc")
+    stripes = sorted((photos / "validation" / "stripes").iterdir())
+    shutil.copy(stripes[0], tmp_path / "data" / "disc" / "taken-for-stripes.jpg")
+    out = run("evaluate", model_folder, tmp_path / "data")[1]
+    row = next(line for line in out.splitlines() if line.startswith("stripes "))
+    assert row.split() == ["stripes", "0.0%", "-", "-", "0"]
+    assert "No images of stripes: left out of the macro averages." in out
+    assert "No images of" not in run("evaluate", model_folder, photos / "validation")[1]
+
+
 def test_text(run, model_folder, photos):
     status, out, _ = run("evaluate", model_folder, photos / "validation")
     assert status == 0

@@ -52,6 +52,16 @@ main()
     assert "none" in completed.stderr
 
 
+def test_class_weights_of_several_labels_are_refused_before_features_are_read(labelled, tmp_path, monkeypatch):
+    for name in ("check_fine_tuning", "start_device"):  # which need PyTorch
+        monkeypatch.setattr(f"headstart.finetune.{name}", lambda *_: None)
+    monkeypatch.setattr("headstart.classifier.fit_multi_label", None)
+    arguments = ["fine-tune", labelled, "-o", tmp_path / "m", "--backbone", "headstart-s", "--class-weights"]
+    completed = CliRunner().invoke(app, [*map(str, arguments)])
+    assert completed.exit_code == 2
+    assert "Class weights are for one class an image" in " ".join(completed.output.split())
+
+
 @torch_test
 def test_the_report_names_the_fine_tuned_backbone_and_event_files_are_written(photos, tmp_path, monkeypatch):
     from headstart.finetune import run as module

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,19 +288,45 @@ def test_a_rejected_image_of_several_labels_and_labels_with_hostile_names_stay_i
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_a_label_that_no_image_has_has_no_f1_and_is_named(run, label_model_folder, labelled, tmp_path):
+    rows = [line.split(",") for line in labelled.read_text("utf-8").splitlines() if line.endswith(",validation")]
+    lines = ["path,labels"]
+    for path, cell, _ in rows:
+        shutil.copy(labelled.parent / path, tmp_path)
+        lines.append(f"{path},{';'.join(name for name in cell.split(';') if name != 'disc')}")
+    (tmp_path / "no-disc.csv").write_text("\n".join(lines), "utf-8")
+    status, out, err = run("evaluate", label_model_folder, tmp_path / "no-disc.csv", "--quiet")
+    assert status == 0, err
+    row = next(line.split() for line in out.splitlines() if line.startswith("disc "))
+    assert (row[1:3], row[3:5]) == (["-", "0.0%"], ["-", "-"])  # AP, precision; recall, F1
+    assert "No images of disc: left out of mAP and macro F1." in out
+
+
+def test_verify_speaks_of_labels(run, label_model_folder, monkeypatch):
+    verify = Predictor.verify
+    monkeypatch.setattr(Predictor, "verify", lambda predictor: replace(verify(predictor), changed=2))
+    out = run("verify", label_model_folder, "--runtime", "onnxruntime")[1]
+    assert ", 2 at a decision boundary with other labels, " in out
+
+
 def test_each_label_that_holds_has_a_map_that_adds_up(run, label_model_folder, labelled, tmp_path):
     images = sorted(labelled.parent.glob("validation_*.png"))[:6]
     found = [json.loads(row) for row in predictions(run, label_model_folder, images, "--json").splitlines()]
-    predictions(run, label_model_folder, images, "--explain", tmp_path / "maps")
-    expected = {
-        (label["label"], f"{image.stem}.jpg")
-        for image, value in zip(images, found, strict=True)
-        for label in value["labels"]
-        if label["holds"]
-    }
+    status, _, err = run("predict", label_model_folder, *images, "--explain", tmp_path / "maps", "--quiet")
+    assert status == 0
+    expected, without = set(), 0
+    for image, value in zip(images, found, strict=True):
+        holding = [label["label"] for label in value["labels"] if label["holds"]]
+        expected |= {f"{name}/{image.stem}.jpg" for name in holding}
+        if not holding:
+            most_probable = max(value["labels"], key=lambda label: label["probability"])["label"]
+            expected.add(f"_no_label/{most_probable}/{image.stem}.jpg")
+            without += 1
     written = [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
-    assert {(path.parent.name, path.name) for path in written} == expected
-    assert len(written) == len(expected) > 0
+    assert {path.relative_to(tmp_path / "maps").as_posix() for path in written} == expected
+    assert len(written) == len(expected) > without > 0
+    have = "1 image has" if without == 1 else f"{without} images have"
+    assert f"{have} no label: the map is that of the most probable one, in {tmp_path / 'maps'}/_no_label." in err
     with Image.open(written[0]) as picture:
         assert picture.size == (320, 160)
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.labels import write_labelled
 
-from headstart import Compute, Predictor
+from headstart import Compute, FitOptions, Predictor
+from headstart.classifier import fit_multi_label
 from headstart.cli import main
 from headstart.compare.model_diff import diff_models
+from headstart.data import open_dataset
 from headstart.errors import DataError, ModelError, OptionError
 from headstart.model.folder import read_model
 from headstart.stats.accuracy import wilson
@@ -67,14 +70,56 @@ def test_every_kind_of_difference_is_named(model):
     assert (result.only_first, result.only_second) == (("stripes",), ("dots",))
     assert result.training_images == (20, 8, 5)
     assert not result.same_data
-    assert result.verdict("validation") == "of different images"
-    assert replace(result, same_data=True).verdict("validation") == "the intervals do not overlap"
+    assert result.same_images == {"training": False, "validation": None}
+    assert result.verdict("validation") == "perhaps of different images"
+    same = replace(result, same_images={"training": False, "validation": True})
+    assert same.verdict("validation") == "the intervals do not overlap"
     assert json.loads(json.dumps(result.to_dict()))["training_images"] == {
         "both": 20,
         "only_first": 8,
         "only_second": 5,
     }
     assert diff_models(model, replace(other, training_hashes=None)).training_images is None
+
+
+def test_training_and_validation_images_are_compared_by_themselves(tmp_path):
+    rows = write_labelled(tmp_path, 40) + write_labelled(tmp_path, 12, 1, "validation")
+    training, validation = rows[:40], rows[40:]
+    options = FitOptions("headstart-s", compute=Compute("onnxruntime"), group_by="none")
+
+    def fitted(name, *chosen):
+        table = tmp_path / f"{name}.csv"
+        table.write_text("\n".join(["path,labels,split", *chosen]), "utf-8")
+        return fit_multi_label(open_dataset(table), options).model
+
+    model = fitted("a", *training[:30], *validation)
+    other_training = diff_models(model, fitted("b", *training[10:], *validation))
+    assert other_training.same_images == {"training": False, "validation": True}
+    assert other_training.verdict("validation") == "the intervals overlap"
+    assert other_training.verdict("leave_group_out") == "of different images"
+    assert (other_training.same_data, diff_models(model, model).same_data) == (False, True)
+    other_validation = diff_models(model, fitted("c", *training[:30], *validation[:9]))
+    assert other_validation.same_images == {"training": True, "validation": False}
+    assert other_validation.verdict("validation") == "of different images"
+    exchanged = [row.replace(",train", ",validation") for row in training[:3]]
+    other_split = diff_models(model, fitted("d", *training[3:30], *exchanged, *validation))
+    assert "data.fingerprint" not in other_split.settings  # all images together are the same
+    assert other_split.same_images == {"training": False, "validation": False}
+
+
+def test_of_older_models_the_validation_images_are_told_from_all(model):
+    def older(fingerprint, hashes=model.training_hashes):
+        return replace(model, run={**model.run, "data": {"fingerprint": fingerprint}}, training_hashes=hashes)
+
+    def same(*models):
+        return diff_models(*models).same_images["validation"]
+
+    first, others = older("f"), model.training_hashes[:-1]
+    assert same(first, older("f")) is True
+    assert same(first, older("g")) is False  # other images, but not for training
+    assert same(first, older("f", others)) is False  # what one has for training the other has for validation
+    assert same(first, older("g", others)) is None
+    assert same(first, older("f", None)) is None
 
 
 @pytest.mark.parametrize(
@@ -107,9 +152,11 @@ def test_the_command_prints_what_differs(model_folder, tmp_path, capsys, monkeyp
     assert exit_info.value.code in (0, None)
     assert "\x1b" not in out
     assert f"28 training images of both, 0 only of {model_folder}, 0 only of {other}" in out
-    lines = {text.split("  ")[0]: text for text in out.splitlines()}
-    assert lines["seed"].endswith("0 -> 5")
-    assert "of different images" in lines["Accuracy"]
+    assert "; validation images not known\n" in out
+    lines = out.splitlines()
+    assert any(text.startswith("seed ") and text.endswith("0 -> 5") for text in lines)
+    verdicts = [text.rpartition("; ")[2] for text in lines if text.startswith("Accuracy")]
+    assert verdicts == ["perhaps of different images", "the intervals overlap"]
     assert f"headstart evaluate {model_folder} {other} DATA" in err
 
 

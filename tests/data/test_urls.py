@@ -10,6 +10,7 @@ from helpers.photos import write_photos
 from helpers.servers import serving_folder
 
 from headstart.data import open_dataset
+from headstart.data.inputs import open_inputs
 from headstart.errors import DataError, ImageError
 
 ROWS = [
@@ -114,3 +115,32 @@ def test_a_tar_in_memory(folder, memory):
 def test_unknown_protocols_are_refused():
     with pytest.raises(DataError, match="gopher"):
         open_dataset("gopher://example/photos")
+
+
+def test_folders_and_archives_behind_an_address_are_opened_and_images_are_not_asked_for(
+    folder, memory, server, monkeypatch
+):
+    for path in folder.rglob("*.jpg"):
+        memory.pipe(f"/photos/{path.parent.name}/{path.name}", path.read_bytes())
+    memory.pipe("/without-an-ending", (folder / "disc" / "000.jpg").read_bytes())
+    found = open_inputs(["memory://photos", "memory://without-an-ending", f"{server}/disc/", "memory://photos/disc"])
+    names = [f"memory://photos/{label}/00{i}.jpg" for label in ("disc", "stripes") for i in range(2)]
+    names += ["memory://without-an-ending", *(f"{server}/disc/00{i}.jpg" for i in range(2)), *names[:2]]
+    assert [item.path for item in found.items] == names
+    assert all(found.read(i) for i in range(len(found)))
+    write_zip(folder, folder / "d.zip")
+    assert len(open_inputs([f"{server}/d.zip?version=3"])) == 4
+
+    def ask(uri):
+        raise AssertionError(f"{uri} was asked for")
+
+    monkeypatch.setattr("headstart.data.inputs.is_remote_folder", ask)
+    assert len(open_inputs(["memory://photos/disc/000.jpg", "s3://bucket/a.JPG?versionId=3"])) == 2
+
+
+def test_storage_that_cannot_be_asked_leaves_an_input_that_cannot_be_read(memory):
+    found = open_inputs(["memory://missing", "no-such-scheme://bucket/folder"])
+    assert len(found) == 2
+    for i in range(2):
+        with pytest.raises(ImageError, match="Cannot be read"):
+            found.read(i)

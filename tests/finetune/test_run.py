@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from helpers.finetuning import always_better, checkpoint_tensors, fit_timm
 from helpers.frameworks import marked, predict_in_new_process
+from helpers.labels import write_labelled
 
 import headstart as hs
 from headstart.errors import BackboneError, DataError, HeadstartError, OptionError
@@ -263,11 +264,19 @@ if is_main_process():
 
 @torch_test
 @pytest.mark.slow
-def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_path):
+@pytest.mark.parametrize(("kind", "moments"), [("one class", 10), ("several labels", 5)])
+def test_killed_at_many_moments_and_resumed_the_weights_are_equal(kind, moments, photos, tmp_path):
     import torch
 
+    data, group_by = photos, "auto"
+    if kind == "several labels":
+        data, group_by = tmp_path / "images" / "labels.csv", "none"
+        rows = write_labelled(data.parent, 24) + write_labelled(data.parent, 6, 1, "validation")
+        rows[0] = "train_000.png,?disc,train"
+        data.write_text("\n".join(["path,labels,split", *rows]), "utf-8")
+
     def start(folder, resume):
-        command = [sys.executable, "-c", SCRIPT, photos, folder, resume, "auto", folder.with_suffix(".npy"), "auto"]
+        command = [sys.executable, "-c", SCRIPT, data, folder, resume, "auto", folder.with_suffix(".npy"), group_by]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def assert_equal_to_uninterrupted(folder):
@@ -283,13 +292,13 @@ def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_pat
     output = uninterrupted.communicate()[0]
     assert uninterrupted.returncode == 0, output
     rng, folder, kills, resumptions = np.random.default_rng(0), tmp_path / "0", 0, 0
-    while kills < 10 or not folder.with_suffix(".npy").exists():
+    while kills < moments or not folder.with_suffix(".npy").exists():
         if folder.with_suffix(".npy").exists():
             assert_equal_to_uninterrupted(folder)
             folder = tmp_path / str(kills)
         process = start(folder, "1")
         lines_left, delay = int(rng.integers(1, 4)), float(rng.uniform(0, 0.6))  # then so many seconds
-        for line in process.stdout if kills < 10 else ():
+        for line in process.stdout if kills < moments else ():
             lines_left -= ", epoch " in line or "continuing after" in line or "starting from the beginning" in line
             resumptions += "continuing after epoch" in line
             if not lines_left:
@@ -300,7 +309,7 @@ def test_killed_at_ten_moments_and_resumed_the_weights_are_equal(photos, tmp_pat
         assert process.returncode in (0, -signal.SIGKILL), output
         kills += process.returncode == -signal.SIGKILL
     assert_equal_to_uninterrupted(folder)
-    assert resumptions > 3
+    assert resumptions > moments // 3
 
 
 @torch_test

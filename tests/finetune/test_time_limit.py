@@ -1,5 +1,7 @@
 """How long a fine-tuning will take. Needs PyTorch."""
 
+from functools import partial
+
 import pytest
 from helpers.tiny_network import INSTALLED, PLAIN, copy_tensors, tiny_network, tiny_task, torch_test
 
@@ -9,7 +11,7 @@ from headstart.finetune import FineTuneConfig
 if INSTALLED:
     import torch
 
-    from headstart.finetune.time_limit import Duration, estimate_duration, time_training
+    from headstart.finetune.time_limit import Duration, estimate_duration, time_decoding, time_training
     from headstart.finetune.verdict import ALPHAS
 
 
@@ -22,27 +24,40 @@ def test_a_few_images_are_timed_on_a_processor():
         return 1.0
 
     task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}))
-    duration = estimate_duration(task, 3, 0.5, time_training)
+    duration = estimate_duration(task, 3, 0.5, time_training, lambda *_: 0.0)
     assert sizes == [4, 4]  # the first to warm up
     assert duration.epoch == pytest.approx((1.0 / 4 * 3 + 0.5) * 12)  # 12 images, trained on three times
     assert duration.evaluation == pytest.approx(0.5 * 12 * (len(ALPHAS) + 3))
 
 
 @torch_test
-def test_decoding_is_not_timed_which_an_epoch_does_not_repeat():
+@pytest.mark.parametrize("kept", [12, 3])
+def test_decoding_counts_once_and_that_of_images_that_memory_does_not_hold_each_time(kept, monkeypatch):
+    image_bytes = tiny_task(tiny_network(), FineTuneConfig(**PLAIN)).images.load(0).nbytes
+    monkeypatch.setattr("headstart.finetune.image_loader.memory_budget", lambda: kept * image_bytes)
+    task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}))
+    duration = estimate_duration(task, 3, 0.5, lambda *_: 1.0, lambda _, rows: 0.2 * len(rows))
+    again = 12 - kept
+    assert duration.epoch == pytest.approx((1.0 / 4 * 3 + 0.5) * 12 + 0.2 * again * 4)
+    assert duration.evaluation == pytest.approx((0.5 * 12 + 0.2 * again) * (len(ALPHAS) + 3) + 0.2 * kept)
+
+
+@torch_test
+def test_decoding_is_timed_by_itself():
     task, decoded = tiny_task(tiny_network(), FineTuneConfig(**PLAIN)), []
     read = task.images.dataset.read
     task.images.dataset.read = lambda index: decoded.append(index) or read(index)
     decoded_by_timings = []
 
-    def time_and_count(task, rows):
+    def time_and_count(time, task, rows):
         before = len(decoded)
-        seconds = time_training(task, rows)
+        seconds = time(task, rows)
         decoded_by_timings.append(sorted(decoded[before:]))
         return seconds
 
-    assert estimate_duration(task, 3, 0.0, time_and_count).epoch > 0
-    assert decoded_by_timings == [[0, 1, 2], []]  # the task has decoded the fourth image before
+    timings = (partial(time_and_count, time) for time in (time_training, time_decoding))
+    assert estimate_duration(task, 3, 0.0, *timings).epoch > 0
+    assert decoded_by_timings == [[0, 1, 2], [], []]  # the task has decoded the fourth image before
 
 
 @torch_test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import time
 
 import pytest
@@ -263,6 +264,9 @@ def several(tmp_path_factory):
     lines = [(path, ";".join(names[n] for n in cell.split(";") if n), split) for path, cell, split in rows]
     lines[3] = (lines[3][0], "?=1+1;stripes", "train")
     lines[4] = (lines[4][0], "stripes;?", "train")
+    for i in (3, 4):  # copies with other labels, so that their cards stand side by side
+        shutil.copy(folder / lines[i][0], folder / f"copy_{i}.png")
+        lines.append((f"copy_{i}.png", "=1+1", "train"))
     text = "".join(table_row(row) for row in [("path", "labels", "split"), *lines])
     (folder / "labels.csv").write_text(text, "utf-8")
     dataset = open_dataset(folder / "labels.csv", ReadOptions(multi_label=True))
@@ -292,7 +296,7 @@ def test_labels_are_added_and_removed_one_by_one(driver, several, downloads):
             assert not box.is_selected()
             if label != "stripes":
                 click(driver, box)
-    assert element(driver, "#summary").text.startswith("0 dropped, 3 relabelled, 0 grouped")
+    assert element(driver, "#summary").text.startswith("0 dropped, 6 labels of 3 images changed, 0 grouped")
     copy.write_bytes(saved_table(driver, downloads))
     after = {item.path: item for item in open_dataset(copy, read).items}
     for path, item in items.items():
@@ -302,3 +306,25 @@ def test_labels_are_added_and_removed_one_by_one(driver, several, downloads):
         assert set(after[path].unknown) == set(item.unknown) - turned
         assert after[path].is_rest_unknown == item.is_rest_unknown
     assert [e["message"] for e in driver.get_log("browser") if "beforeunload" not in e["message"]] == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_choice_of_a_label_is_wide_enough_to_be_read(driver, several, width):
+    show(driver, several[2], width=width, height=800)
+    (card, *_) = cards_of(driver, "copy_3")
+    assert card.size["width"] < 160  # one of two, side by side
+    widths = [choice.size["width"] for choice in elements(driver, ".class-choice")]
+    assert min(widths) >= 115
+    assert all(choice.size["width"] <= card.size["width"] for choice in card.find_elements("css selector", "select"))
+
+
+def test_labels_that_are_not_known_are_named(driver, several):
+    show(driver, several[2])
+    (one, *_), (rest, *_), (copy, *_) = (cards_of(driver, name) for name in ("train_003", "train_004", "copy_3"))
+    assert "stripes; not known: =1+1, train" in one.text
+    assert "stripes; not known: all others, train" in rest.text
+    assert "not known" not in copy.text.partition("drop")[0]
+    options = [[e.text for e in card.find_elements("css selector", ".class-choice option")] for card in (one, rest)]
+    assert [text.endswith(" (not known)") for text in options[0]] == [False, True, False]
+    assert [text.endswith(" (not known)") for text in options[1]] == [True, True, False]
+    assert options[0][1] == "+ =1+1 (not known)"

@@ -8,9 +8,11 @@ import pytest
 from sklearn.metrics import precision_recall_curve
 
 from headstart import Compute, FitOptions, fit_multi_label, report
+from headstart.check.cells import SuspectCells, cell_issues, suspect_cells
 from headstart.data import from_images
 from headstart.data.label_sets import label_list
 from headstart.errors import ModelError
+from headstart.heads.label_ridge import LabelTargets
 from headstart.report.data import MAX_IMAGES
 from headstart.report.labels.data import Cell, LabelledImage
 from headstart.report.labels.gather import _AllPredictions, _curve, _image, _pairs, _suspects, gather_labels
@@ -61,22 +63,24 @@ def test_the_report_agrees_with_the_fit(label_fit, label_report):
     assert {image.path.split("_")[0] for image in label_report.images} == {"train", "validation"}
 
 
-def test_suspects_are_the_cells_that_the_probability_contradicts(label_fit, label_report):
-    expected = set()
-    for set_index, name in enumerate(("validation", "leave_group_out")):
-        predictions = label_fit.evaluations[name].predictions
-        surprise = np.abs(predictions.probabilities - predictions.label_truth)
-        for i, c in np.argwhere(surprise > 0.5):
-            kind = "wrong" if predictions.label_truth[i, c] else "missing"
-            expected.add((kind, c, set_index, round(float(predictions.probabilities[i, c]), 6)))
-    found = {
-        (s.kind, s.label, label_report.images[s.images[0]].set_index, s.probability) for s in label_report.suspects
+def test_suspects_are_those_of_check_by_the_probabilities_of_the_fit(label_fit, label_report):
+    """Of validation and training images together, each predicted by a head that has not learned from it."""
+    found = [label_fit.evaluations[name].predictions for name in ("validation", "leave_group_out")]
+    values, known, probabilities = (
+        np.concatenate([getattr(predictions, name) for predictions in found])
+        for name in ("label_truth", "label_known", "probabilities")
+    )
+    paths = [str(i) for i in range(len(values))]
+    names = label_fit.model.classes
+    findings = [*cell_issues(paths, names, LabelTargets(values, known, np.arange(len(values))), probabilities)]
+    expected = {
+        (f.state, names.index(f.suggested_label), f.certainty == "likely", round(float(p), 6))
+        for f in findings
+        for p in [probabilities[int(f.files[0]), names.index(f.suggested_label)]]
     }
-    assert found == expected
-    assert found
-    assert label_report.suspect_counts == {
-        kind: sum(other == kind for other, *_ in expected) for kind in dict.fromkeys(k for k, *_ in expected)
-    }
+    assert {(s.kind, s.label, s.is_likely, s.probability) for s in label_report.suspects} == expected
+    assert 0 < len(expected) < (np.abs(probabilities - values) > 0.5).sum()  # not whatever is contradicted
+    assert sum(label_report.suspect_counts.values()) == len(expected)
     assert {i for s in label_report.suspects for i in s.images} == set(label_report.thumbnails)
 
 
@@ -91,17 +95,26 @@ def all_predictions(probabilities, truth, known=None, groups=None):
 
 
 def test_suspects_of_one_scene_are_one_and_unknown_cells_are_none():
-    probabilities = np.array([[0.9, 0.2], [0.95, 0.1], [0.8, 0.0], [0.99, 0.01]])
-    truth = np.array([[False, True], [False, False], [False, False], [True, False]])
-    known = np.ones((4, 2), bool)
+    probabilities = np.array([[0.9, 0.2], [0.95, 0.1], [0.8, 0.0], [0.7, 0.01], [0.6, 0.9]])
+    truth = np.array([[False, True], [False, False], [False, False], [True, False], [False, True]])
+    known = np.ones((5, 2), bool)
     known[2, 0] = False
-    predictions = all_predictions(probabilities, truth, known, np.array([0, 0, 0, -1]))
-    suspects = _suspects(predictions, np.arange(4))
-    assert [(s.kind, s.label, s.images, s.probability) for s in suspects] == [
-        ("missing", 0, (1, 0), 0.95),
-        ("wrong", 1, (0,), 0.2),
-    ]
+    predictions = all_predictions(probabilities, truth, known, np.array([0, 0, 0, -1, -1]))
+    cells = suspect_cells(truth & known, known, probabilities)
+    suspects = _suspects(predictions, cells, np.arange(5))
+    # The last image has less of the first label than the image that is labelled with it: no suspect.
+    assert [(s.kind, s.label, s.images, s.probability) for s in suspects] == [("missing", 0, (1, 0), 0.95)]
     assert _image(predictions, 2, "x.jpg") == LabelledImage("x.jpg", 1, 0, (Cell(0, 0.8, None, False),), 1)
+
+
+def test_likely_suspects_come_first():
+    probabilities = np.array([[0.9, 0.99], [0.1, 0.2], [0.2, 0.3]])
+    truth = np.zeros((3, 2), bool)
+    predictions = all_predictions(probabilities, truth)
+    is_suspect = probabilities > 0.5
+    is_likely = is_suspect & [True, False]
+    suspects = _suspects(predictions, SuspectCells(is_suspect, is_likely), np.arange(3))
+    assert [(s.label, s.is_likely, s.probability) for s in suspects] == [(0, True, 0.9), (1, False, 0.99)]
 
 
 def test_an_image_of_very_many_labels_keeps_its_errors():
@@ -179,6 +192,7 @@ DAMAGE = {
     "pairs": value_at("evaluations", 0, "true_pairs", to=[[0, 3, 1]]),
     "many pairs": value_at("evaluations", 0, "said_pairs", to=[[0, 0, 1]] * 1601),
     "suspect": value_at("suspects", 0, "kind", to="other"),
+    "suspect of no certainty": value_at("suspects", 0, "is_likely", to="yes"),
     "suspect of nothing": value_at("suspects", 0, "images", to=[]),
     "suspect of no image": value_at("suspects", 0, "images", to=[110]),
     "suspect counts": value_at("suspect_counts", to={"missing": -1}),

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart import __version__
 from headstart.backbones import Backbone
@@ -89,7 +90,10 @@ class FitRecord:
             "views": {"count": options.views, "augmentation": options.augmentation if options.views > 1 else None},
             "data": {
                 "uri": self.dataset.uri,
-                "fingerprint": fingerprint(features),
+                "fingerprint": fingerprint(features.content_hashes),
+                "validation_fingerprint": (
+                    fingerprint(features.content_hashes[split.validation]) if len(split.validation) else None
+                ),
                 "class_names": dict(self.dataset.class_names),
             },
             "versions": versions(),
@@ -173,9 +177,9 @@ def rounding_of(features: Features, coarse_channels: Mapping[str, float]) -> dic
     return {"cut_off": cut_off, "coarse_channels": dict(coarse_channels)}
 
 
-def fingerprint(features: Features) -> str:
-    """Return a hash of the contents of all images, in any order."""
-    return hashlib.sha256(np.sort(features.content_hashes, axis=0).tobytes()).hexdigest()[:16]
+def fingerprint(content_hashes: NDArray[np.uint8]) -> str:
+    """Return a hash, 16 hexadecimal digits, of the contents of images, in any order, by their SHA-256 [n, 32]."""
+    return hashlib.sha256(np.sort(content_hashes, axis=0).tobytes()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

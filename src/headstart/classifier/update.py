@@ -48,6 +48,7 @@ def update_model(
     OptionError for a model that keeps no features, and for images that need another preparation; HeadstartError.
     """
     model = open_kept(folder, workers)
+    _check_validation(model, dataset)
     if not model.features.source.is_multi_label:
         check_has_labels(dataset)
     elif not dataset.is_multi_label:
@@ -71,6 +72,19 @@ def update_model(
     if model.has_report:
         notes.append("The new model has no report, which would need all images.")
     return Updated(result, saved, added, tuple(notes))
+
+
+def _check_validation(model: KeptModel, dataset: Dataset) -> None:
+    """Raise OptionError for validation images of a model that holds out a share of its training images instead."""
+    options = model.run.get("options")
+    share = options.get("validation") if isinstance(options, dict) else None
+    count = sum(item.split == "validation" for item in dataset.items)
+    if share is not None and count:
+        raise OptionError(
+            f"{dataset.uri} has {count} validation images, and {model.folder} was fitted with a share to hold out of "
+            f"its training images instead, --validation {share}; give the training images alone, or fit all images "
+            "again."
+        )
 
 
 def _embed(

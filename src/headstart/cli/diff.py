@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CLASSES = 20
 MAX_IMAGES = 10  # that are predicted differently
+SAME_IMAGES = {True: "the same", False: "not the same", None: "not known"}
 TITLES = {"validation": "validation", "leave_group_out": "leaving one group out"}
 
 
@@ -61,13 +62,8 @@ def diff(
         print(line(f"{name:{width}}  {_text(value)} -> {_text(other_value)}"))
     if not (result.settings or result.only_first or result.only_second):
         print(f"No difference in settings and {'labels' if result.is_multi_label else 'classes'}.")
-    if not result.same_data and any(None not in pair for pair in result.accuracy.values()):
-        print_notes(
-            [
-                f"{'mAP is' if result.is_multi_label else 'the accuracies are'} of different images; to compare both "
-                f"models on the same ones: headstart evaluate {model} {other} DATA"
-            ]
-        )
+    if any(result.verdict(name).endswith("of different images") for name in result.accuracy):
+        print_notes([f"to compare both models on the same images: headstart evaluate {model} {other} DATA"])
 
 
 def _print_accuracy(result: ModelDiff) -> None:
@@ -82,15 +78,11 @@ def _print_classes_and_images(result: ModelDiff, model: str, other: str) -> None
     for name, classes in ((model, result.only_first), (other, result.only_second)):
         if classes:
             print(line(f"{title:11} only of {name}: {listed(classes, MAX_CLASSES)}"))
-    if result.training_images is None:
-        print("Images      not known: a model has no training_images.bin")
-        return
-    both, first, second = result.training_images
-    print(
-        line(
-            f"Images      {counted(both, 'training image')} of both, {first} only of {model}, {second} only of {other}"
-        )
-    )
+    training = "training images not known: a model has no training_images.bin"
+    if result.training_images is not None:
+        both, first, second = result.training_images
+        training = f"{counted(both, 'training image')} of both, {first} only of {model}, {second} only of {other}"
+    print(line(f"Images      {training}; validation images {SAME_IMAGES[result.same_images['validation']]}"))
 
 
 def _print_decisions(decisions: Decisions, model: str, other: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from headstart.cli.terminal import NAME_WIDTH, counted, fitted, line, share_text
+from headstart.cli.terminal import NAME_WIDTH, counted, fitted, line, listed, share_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from headstart.compare.models import ModelDifference
     from headstart.model import Evaluation
     from headstart.model.label_predictions import MultiLabelEvaluation
-    from headstart.stats.classification import ClassificationMetrics
+    from headstart.stats.classification import ClassificationMetrics, ClassMetrics
+    from headstart.stats.label_metrics import LabelMetrics
     from headstart.stats.paired import MetricDifference, PairedDifference
 
 MAX_ERRORS = 10
 MAX_WEAK = 3
+MAX_LEFT_OUT = 5  # classes or labels without images that are named
 
 
 def training_image_notes(model: str, evaluation: Evaluation | MultiLabelEvaluation) -> list[str]:
@@ -65,11 +67,25 @@ def print_class_table(metrics: ClassificationMetrics) -> None:
     width = max(NAME_WIDTH, 12)
     print(f"{'class':{width}} {'precision':>9} {'recall':>9} {'F1':>9} {'images':>8}")
     for row in metrics.per_class:
-        values = " ".join(f"{share_text(value):>9}" for value in (row.precision, row.recall, row.f1))
+        values = " ".join(
+            f"{text:>9}" for text in (share_text(row.precision), share_text(row.recall), f1_text(row, row.f1))
+        )
         print(f"{fitted(row.name, width):{width}} {values} {row.support:8}")
     macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
     values = " ".join(f"{value:9.1%}" for value in macro)
     print(f"{'macro average':{width}} {values} {sum(row.support for row in metrics.per_class):8}")
+    print_without_images([row.name for row in metrics.per_class if not row.support], "the macro averages")
+
+
+def f1_text(metrics: ClassMetrics | LabelMetrics, f1: float | None) -> str:
+    """Return an F1 as a percentage; - where no image has the class or label, and scikit-learn says 0."""
+    return share_text(f1 if metrics.support else None)
+
+
+def print_without_images(names: Sequence[str], means: str) -> None:
+    """Name the classes or labels without images, which are in none of the ``means``."""
+    if names:
+        print(line(f"No images of {listed(names, MAX_LEFT_OUT)}: left out of {means}."))
 
 
 def print_confusion(counts: NDArray[np.integer], classes: Sequence[str]) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.fit import DecodeFlags, EvaluationFlags, FitFlags, FitRunOptions, fit_and_write, fit_options
+from headstart.cli.fit import (
+    DecodeFlags,
+    EvaluationFlags,
+    FitFlags,
+    FitRunOptions,
+    Refinement,
+    fit_and_write,
+    fit_options,
+)
 from headstart.cli.fit_labels import LabelTargetFlags
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
@@ -23,6 +31,7 @@ from headstart.cli.options import (
 from headstart.machine import keep_freed_memory
 
 if TYPE_CHECKING:
+    from headstart.data import Dataset
     from headstart.features import Compute
     from headstart.finetune import FineTuneConfig
 
@@ -148,13 +157,16 @@ def fine_tune(
         **vars(label_targets),
     )
 
-    def refine(result: Any) -> Any:  # of a fit to one class an image or to several labels
+    def check(dataset: Dataset) -> None:
+        finetune.check_class_weights(config, is_multi_label=dataset.is_multi_label)
+
+    def refine(result: Any) -> Any:
         keep_freed_memory()
         tuned = finetune.fine_tune(result, config, log=messages.log)
         if not finetune.is_main_process():
             raise typer.Exit  # of several processes one writes
         return tuned
 
-    fit_and_write(data, reading, options, flags, messages, run, refine=refine)
+    fit_and_write(data, reading, options, flags, messages, run, refinement=Refinement(check, refine))
     assert config.checkpoints is not None
     delete_checkpoints(config.checkpoints)

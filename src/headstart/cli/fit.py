@@ -304,6 +304,18 @@ def fit_options(flags: FitFlags, input_flags: InputFlags, targets: EvaluationFla
     )
 
 
+@dataclass(frozen=True)
+class Refinement:
+    """What follows a fit, to one class an image or to several labels.
+
+    ``check`` raises OptionError for data that it does not suit, before their features are read; ``run`` makes another
+    result of the fit's.
+    """
+
+    check: Callable[[Dataset], None]
+    run: Callable[[Any], Any]
+
+
 def fit_and_write(
     data: str,
     reading: LabelFlags,
@@ -313,9 +325,9 @@ def fit_and_write(
     run: FitRunOptions,
     *,
     keep_features: bool = False,
-    refine: Callable[[Any], Any] | None = None,
+    refinement: Refinement | None = None,
 ) -> None:
-    """Fit, ``refine`` the result, write the model and the report, and print what was found."""
+    """Fit, refine the result, write the model and the report, and print what was found."""
     start = time.perf_counter()
     info = options.compute.resolve()
     later = ["headstart.report"] if flags.report else []
@@ -327,6 +339,9 @@ def fit_and_write(
     dataset = _open_for(output, data, reading, options, run)
     if not (keep_features or run.overwrite):
         check_keeps_none(output)
+    if refinement is not None:
+        refinement.check(dataset)
+    refine = None if refinement is None else refinement.run
     save_memory(len(dataset))
     if dataset.is_multi_label:
         fit_labels(dataset, options, flags, messages, run, start, keep_features=keep_features, refine=refine)

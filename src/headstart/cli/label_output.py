@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from headstart.cli.evaluation_output import training_image_notes
+from headstart.cli.evaluation_output import f1_text, print_without_images, training_image_notes
 from headstart.cli.fit_output import TITLES, print_groups, print_kept, print_time
 from headstart.cli.terminal import (
     MAX_SET,
@@ -174,10 +174,11 @@ def _print_table(metrics: MultiLabelMetrics, thresholds: LabelThresholds, rows: 
         print(
             f"{fitted(label.name, NAME_WIDTH):{NAME_WIDTH}} {share_text(label.average_precision.value):>7} "
             f"{share_text(label.precision.value):>9} {share_text(label.recall.value):>7} "
-            f"{share_text(label.f1.value):>7} {threshold:5.2f}{mark} {label.support:7} {label.groups:7}"
+            f"{f1_text(label, label.f1.value):>7} {threshold:5.2f}{mark} {label.support:7} {label.groups:7}"
         )
     if len(metrics.per_label) > rows:
         print(line(f"and {listed([label.name for label in metrics.per_label[rows:]], 3)}: see run.json"))
+    print_without_images([label.name for label in metrics.per_label if not label.support], "mAP and macro F1")
 
 
 def _write_csv(metrics: MultiLabelMetrics) -> None:

@@ -86,11 +86,12 @@ def predict(
         messages = replace(messages, progress=False)  # the rows are the progress, and a bar would be among them
     notes: list[str] = [*dataset.notes]
     quarantined: list[Quarantined] = []
+    without_label = 0
     if file is None and form.as_csv:
         print(_csv_header(predictor.model, flags.top), end="")
     with messages.bar("Predicting") as bar:
         for part, predictions in predictor.predict_in_parts(dataset, start=start, progress=bar):
-            _write_images(explainer, part, predictions, flags)
+            without_label += _write_images(explainer, part, predictions, flags)
             if file is None:
                 _print_rows(part, predictions, form, flags.top)
             else:
@@ -102,6 +103,9 @@ def predict(
     errors = len(quarantined) if file is None else file.finish()
     if file is not None:
         print(line(f"{file.path} has {count} rows, {errors} of which could not be read"))
+    if without_label:
+        images_have = "1 image has" if without_label == 1 else f"{without_label:,} images have"
+        notes.append(f"{images_have} no label: the map is that of the most probable one, in {flags.explain}/_no_label.")
     print_notes(notes)
     print_skipped(dataset)
     print_quarantined([vars(image) for image in quarantined])
@@ -150,14 +154,19 @@ def _explainer(predictor: Predictor) -> Explainer:
     return Explainer.of(predictor.model)
 
 
-def _write_images(explainer: Explainer | None, part: Dataset, predictions: Predictions, flags: PredictFlags) -> None:
-    """Write the class activation maps and the sorted copies of some images, where they are asked for."""
+def _write_images(explainer: Explainer | None, part: Dataset, predictions: Predictions, flags: PredictFlags) -> int:
+    """Write the class activation maps and the sorted copies of some images, where they are asked for.
+
+    Return how many maps are of a label that does not hold, since none does.
+    """
+    without_label = 0
     if explainer is not None and flags.explain is not None:
-        explainer.write(part, predictions, flags.explain)
+        without_label = explainer.write(part, predictions, flags.explain)
     if flags.copy_to is not None:
         from headstart.model.sorted_copies import copy_sorted
 
         copy_sorted(part, predictions, flags.copy_to)
+    return without_label
 
 
 def _print_rows(part: Dataset, predictions: Predictions, form: Format, top: int) -> None:

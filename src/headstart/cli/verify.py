@@ -30,7 +30,8 @@ def verify(
     from headstart.model import Predictor
 
     try:
-        result = Predictor.load(model, run.compute).verify()
+        predictor = Predictor.load(model, run.compute)
+        result = predictor.verify()
     except VerifyError as error:
         if as_json:
             print_json({"model": model, "error": str(error)})
@@ -48,7 +49,8 @@ def verify(
             }
         )
         return
-    changed = f", {result.changed} at a decision boundary with another class" if result.changed else ""
+    other = "other labels" if predictor.model.is_multi_label else "another class"
+    changed = f", {result.changed} at a decision boundary with {other}" if result.changed else ""
     print(
         line(
             f"{model} predicts as it should: {result.images} golden images, largest difference "

@@ -23,8 +23,10 @@ from headstart.stats.label_metrics import Estimate
 from headstart.stats.label_thresholds import LabelThresholds
 
 OF_RUN = ("seed", "views", "class_weight", "runtime", "versions")
+OF_DATA = ("uri", "fingerprint", "validation_fingerprint")
 Pair = tuple[Any, Any]
 Quality = Accuracy | Estimate
+MEASURED_ON = {"validation": "validation", "leave_group_out": "training"}  # by what was measured, the images
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class ModelDiff:
 
     ``settings`` are pairs of the values that differ, by name, None where a model has none. ``only_first`` and
     ``only_second`` are classes or labels of one model. ``training_images`` counts training images of both models, of
-    the first only, and of the second only (None: a model does not know its own). ``accuracy``, of several labels their
-    mAP, has, by what it was measured on, that of both models, None where it was not measured. ``same_data`` says
-    whether both were fitted and validated on the same images. ``decisions`` are on images that were given, else None.
+    the first only, and of the second only (None: a model does not know its own). ``same_images`` says by "training" and
+    "validation" whether those of both models are the same, by their content (None: not known). ``accuracy``, of several
+    labels their mAP, has, by what it was measured on, that of both models, None where it was not measured.
+    ``decisions`` are on images that were given, else None.
     """
 
     settings: Mapping[str, Pair]
@@ -84,16 +87,24 @@ class ModelDiff:
     only_second: tuple[str, ...]
     training_images: tuple[int, int, int] | None
     accuracy: Mapping[str, tuple[Quality | None, Quality | None]]
-    same_data: bool
+    same_images: Mapping[str, bool | None]
     is_multi_label: bool = False
     decisions: Decisions | None = None
+
+    @property
+    def same_data(self) -> bool:
+        """Whether both were fitted and validated on the same images, as far as is known."""
+        return all(is_same is True for is_same in self.same_images.values())
 
     def verdict(self, name: str) -> str:
         """Return in a few words what the two accuracies on ``name`` say."""
         first, second = self.accuracy[name]
         if first is None or second is None or first.interval is None or second.interval is None:
             return "measured for one model only"
-        if not self.same_data:
+        same = self.same_images[MEASURED_ON[name]] if name in MEASURED_ON else None
+        if same is None:
+            return "perhaps of different images"
+        if not same:
             return "of different images"
         return "the intervals do not overlap" if disjoint(first.interval, second.interval) else "the intervals overlap"
 
@@ -113,6 +124,7 @@ class ModelDiff:
                 name: [None if one is None else one.to_dict() for one in pair] for name, pair in self.accuracy.items()
             },
             "same_data": self.same_data,
+            "same_images": dict(self.same_images),
             **({} if self.decisions is None else {"decisions": self.decisions.to_dict()}),
         }
 
@@ -136,7 +148,7 @@ def diff_models(
     common = frozenset(first.classes) & frozenset(second.classes)
     with untrusted("run.json of a model", ModelError):
         settings = [dict(_flat(_settings(model, common))) for model in (first, second)]
-        fingerprints = [model.run.get("data", {}).get("fingerprint") for model in (first, second)]
+        same_images = _same_images(first, second)
     qualities: list[Mapping[str, Quality]] = [
         model.mean_average_precision if model.is_multi_label else model.accuracy for model in (first, second)
     ]
@@ -149,7 +161,7 @@ def diff_models(
         tuple(name for name in second.classes if name not in first.classes),
         _training_images(first, second),
         {name: (qualities[0].get(name), qualities[1].get(name)) for name in {**qualities[0], **qualities[1]}},
-        fingerprints[0] is not None and fingerprints[0] == fingerprints[1],
+        same_images,
         first.is_multi_label,
         None if images is None else _decisions(first, second, images, compute or Compute(), progress),
     )
@@ -200,7 +212,7 @@ def _settings(model: Model, common: frozenset[str]) -> dict[str, Any]:
         **({} if of_labels is None else _label_settings(model.classes, of_labels, common)),
         "groups": {key: value for key, value in run.get("groups", {}).items() if key in ("method", "count")},
         "images": {key: value for key, value in run.get("images", {}).items() if key in ("train", "validation")},
-        "data": {key: value for key, value in run.get("data", {}).items() if key in ("uri", "fingerprint")},
+        "data": {key: value for key, value in run.get("data", {}).items() if key in OF_DATA},
         **{key: run[key] for key in OF_RUN if key in run},
     }
 
@@ -227,3 +239,22 @@ def _training_images(first: Model, second: Model) -> tuple[int, int, int] | None
     known = [{row.tobytes() for row in hashes} for hashes in (first.training_hashes, second.training_hashes)]
     both = len(known[0] & known[1])
     return both, len(known[0]) - both, len(known[1]) - both
+
+
+def _same_images(first: Model, second: Model) -> dict[str, bool | None]:
+    """Return ``same_images`` of two models.
+
+    Models of earlier versions have a hash of all images alone, which tells of those for validation where the others are
+    known.
+    """
+    records = [model.run.get("data", {}) for model in (first, second)]
+    counts = _training_images(first, second)
+    training = None if counts is None else counts[1:] == (0, 0)
+    validation = None
+    if all("validation_fingerprint" in record for record in records):
+        validation = records[0]["validation_fingerprint"] == records[1]["validation_fingerprint"]
+    elif training is not None and all(record.get("fingerprint") for record in records):
+        all_same = records[0]["fingerprint"] == records[1]["fingerprint"]
+        if all_same or training:
+            validation = all_same and training
+    return {"training": training, "validation": validation}

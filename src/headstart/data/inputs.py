@@ -10,8 +10,10 @@ from itertools import groupby
 
 from headstart.data import Dataset, ReadOptions, concatenate, from_images, open_dataset
 from headstart.data.archives import ARCHIVE_SUFFIXES
+from headstart.data.sources import is_remote_folder
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, ImageError
+from headstart.images.decoding import is_image_name
 
 
 def open_inputs(inputs: Sequence[str], options: ReadOptions | None = None) -> Dataset:
@@ -37,7 +39,13 @@ def open_inputs(inputs: Sequence[str], options: ReadOptions | None = None) -> Da
 
 
 def _is_container(path: str) -> bool:
-    return os.path.isdir(path) or is_table(path) or path.lower().endswith(ARCHIVE_SUFFIXES)  # noqa: PTH112
+    """Return whether an input holds images: storage elsewhere is asked only where a name is not that of an image."""
+    if "://" not in path:
+        return os.path.isdir(path) or is_table(path) or path.lower().endswith(ARCHIVE_SUFFIXES)  # noqa: PTH112
+    name = path.split("?")[0]
+    if is_table(name) or name.lower().endswith(ARCHIVE_SUFFIXES):
+        return True
+    return not is_image_name(name) and is_remote_folder(path)
 
 
 def _unreadable(path: str, reason: str) -> Dataset:

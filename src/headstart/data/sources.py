@@ -208,6 +208,23 @@ def _open_remote(uri: str) -> Source:
     return Source(names, read, uri)
 
 
+def is_remote_folder(uri: str) -> bool:
+    """Return whether an fsspec URL is that of a folder; False where nobody can be asked.
+
+    A page on the web is one image, whatever it links to, unless its address ends with a slash.
+    """
+    import fsspec
+
+    address = uri.split("?")[0]
+    if address.endswith("/") or address.startswith(("http://", "https://")):
+        return address.endswith("/")
+    try:
+        file_system, root = fsspec.core.url_to_fs(uri)
+        return bool(file_system.isdir(root))
+    except Exception:  # every back end of fsspec raises its own, and reading it will say why
+        return False
+
+
 def _download_archive(uri: str) -> Source:
     """Open an archive behind a URL, copied once to a temporary file: many servers cannot serve parts of a file."""
     import fsspec

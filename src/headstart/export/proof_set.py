@@ -32,10 +32,13 @@ class ProofSet:
 
     ``files`` are encoded images by name, ``pixels`` [m, height, width, 3] prepared images of low margin; ``skewed`` and
     ``pixels_skewed`` are by name of a skew what the reference answers for files, and for pixels, that have it.
+    ``level_off`` is what it answers for the files where each value of a pixel is a level of 255 lower or higher, or as
+    it is, at random.
     """
 
     files: Mapping[str, bytes]
     answers: Answers
+    level_off: Answers
     skewed: Mapping[str, Answers]
     pixels: NDArray[np.uint8]
     pixels_answers: Answers
@@ -51,7 +54,9 @@ def make_proof_set(run: Run, about: About) -> ProofSet:
     keeps_skews = len(about.classes) <= MAX_CLASSES
     skewed = skewed_answers(list(files.values()), about.preprocess, run) if keeps_skews else {}
     low_skewed = pixel_skewed_answers(low, run) if keeps_skews else {}
-    return ProofSet(files, run(pixels), skewed, low, run(low), low_skewed)
+    noise = np.random.default_rng(0).integers(-1, 2, pixels.shape)
+    level_off = run(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+    return ProofSet(files, run(pixels), level_off, skewed, low, run(low), low_skewed)
 
 
 def _low_margin(run: Run, about: About, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -83,7 +88,7 @@ def write_proof_set(proof: ProofSet, folder: Path) -> None:
 
 
 def _named_answers(proof: ProofSet) -> dict[str, Answers]:
-    named = {"files": proof.answers, "low": proof.pixels_answers}
+    named = {"files": proof.answers, "level_off": proof.level_off, "low": proof.pixels_answers}
     named |= {f"skew{i}": answers for i, answers in enumerate(proof.skewed.values())}
     return named | {f"pixel_skew{i}": answers for i, answers in enumerate(proof.pixels_skewed.values())}
 
@@ -115,6 +120,7 @@ def read_proof_set(folder: Path, about: About) -> ProofSet:
             return ProofSet(
                 files,
                 answers("files", len(names)),
+                answers("level_off", len(names)),
                 {str(name): answers(f"skew{i}", len(names)) for i, name in enumerate(arrays["skews"])},
                 pixels,
                 answers("low", len(pixels)),

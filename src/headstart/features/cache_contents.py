@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,30 +117,33 @@ def forget(content_hashes: Iterable[bytes]) -> tuple[int, tuple[str, ...]]:
 
     Caches of earlier versions and damaged ones, in which no image can be looked up, are deleted whole.
     """
-    entries, failed = 0, []
-    for kind in (FEATURES, OLD_FEATURES):
-        for path in list(_paths(kind)):
-            if kind is OLD_FEATURES or ".damaged-" in path.name:
-                failed += _delete(path)
-    if (cache_folder() / FeatureCache.file_name()).is_file():
-        with FeatureCache() as cache:
-            entries = cache.forget(content_hashes)
-            failed += cache.notes
-    return entries, tuple(failed)
+    failed = [reason for path in list(_paths(OLD_FEATURES)) for reason in _delete(path)]
+    entries, more = _delete_entries(lambda cache: cache.forget(content_hashes))
+    return entries, (*failed, *more)
 
 
 def _clear_features(kind: Kind, before: float) -> Cleared:
     """Delete entries in the database, which other processes may have open, and the copies of damaged ones."""
     size = sum(map(_size, _paths(kind)))
-    entries, failed = 0, []
-    for path in _paths(kind):
-        if ".damaged-" in path.name:
-            failed += _delete(path)
+    entries, failed = _delete_entries(lambda cache: cache.clear(int(before)))
+    return Cleared(kind, entries, max(0, size - sum(map(_size, _paths(kind)))), failed=failed)
+
+
+def _delete_entries(delete: Callable[[FeatureCache], int]) -> tuple[int, tuple[str, ...]]:
+    """Let ``delete`` delete entries of the database, and count them; then delete the copies of damaged databases.
+
+    One that turns out to be damaged is moved aside as it is opened, and deleted with them. Returns what failed, too.
+    """
+    entries, failed = 0, list[str]()
     if (cache_folder() / FeatureCache.file_name()).is_file():
         with FeatureCache() as cache:
-            entries = cache.clear(int(before))
+            entries = delete(cache)
             failed += cache.notes
-    return Cleared(kind, entries, max(0, size - sum(map(_size, _paths(kind)))), failed=tuple(failed))
+    for path in list(_paths(FEATURES)):
+        if ".damaged-" in path.name:
+            reasons = _delete(path)
+            failed = [note for note in failed if reasons or path.name not in note] + reasons
+    return entries, tuple(failed)
 
 
 def _clear(kind: Kind, before: float) -> Cleared:

@@ -44,7 +44,15 @@ if TYPE_CHECKING:
 
     AnyFitResult = TypeVar("AnyFitResult", FitResult, MultiLabelFitResult)
 
-__all__ = ["FineTuneConfig", "check_fine_tuning", "fine_tune", "is_main_process", "parse_tuning", "start_device"]
+__all__ = [
+    "FineTuneConfig",
+    "check_class_weights",
+    "check_fine_tuning",
+    "fine_tune",
+    "is_main_process",
+    "parse_tuning",
+    "start_device",
+]
 
 EXTRAS = {"headstart-s": ("torch",), "headstart-m": ("torch",), "timm": ("torch", "timm"), "keras": ("torch", "keras")}
 PACKAGES = {"torch": "PyTorch", "accelerate": "Accelerate", "keras": "Keras"}
@@ -68,6 +76,12 @@ def check_fine_tuning(backbone: str, config: FineTuneConfig) -> None:
         raise missing_extra(f"Fine-tuning {backbone} needs {' and '.join(missing)}", *EXTRAS[provider])
     if config.checkpoints is not None and not config.resume:
         check_no_checkpoints(config.checkpoints)
+
+
+def check_class_weights(config: FineTuneConfig, *, is_multi_label: bool) -> None:
+    """Raise OptionError for class weights where images may have several labels."""
+    if config.class_weights and is_multi_label:
+        raise OptionError("Class weights are for one class an image, and these may have several labels; drop them.")
 
 
 def start_device() -> None:
@@ -112,8 +126,7 @@ def fine_tune(
             "a model that was loaded has no training images."
         )
     config = config or FineTuneConfig()
-    if config.class_weights and isinstance(result, MultiLabelFitResult):
-        raise OptionError("Class weights are for one class an image, and these may have several labels; drop them.")
+    check_class_weights(config, is_multi_label=isinstance(result, MultiLabelFitResult))
     check_fine_tuning(result.options.backbone, config)
     if config.class_weights and result.options.class_weight is not None:
         raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")

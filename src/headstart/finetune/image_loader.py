@@ -74,6 +74,11 @@ class ImageLoader:
         self._kept = np.empty((kept, *self.size, 3), np.uint8)
         self._is_kept = np.zeros(len(self.indices), bool)
 
+    @property
+    def kept_share(self) -> float:
+        """The share of the images that are decoded once; the others are decoded each time that they are used."""
+        return len(self._kept) / max(1, len(self.indices))
+
     def load(self, row: int) -> Pixels:
         """Load the pixels [height, width, 3] of one image, equal to those of the frozen path."""
         if self._is_kept[row]:

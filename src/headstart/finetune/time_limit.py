@@ -57,26 +57,48 @@ def time_training(task: Task, rows: Rows) -> float:
     return time.perf_counter() - start
 
 
+def time_decoding(task: Task, rows: Rows) -> float:
+    """Measure the seconds in which the images ``rows`` are decoded, by as many threads as a training has."""
+    start = time.perf_counter()
+    for _ in task.images.batches([rows]):
+        pass
+    return time.perf_counter() - start
+
+
 def estimate_duration(
-    task: Task, folds: int, evaluation_seconds: float, time_training: Callable[[Task, Rows], float] = time_training
+    task: Task,
+    folds: int,
+    evaluation_seconds: float,
+    time_training: Callable[[Task, Rows], float] = time_training,
+    time_decoding: Callable[[Task, Rows], float] = time_decoding,
 ) -> Duration:
     """Estimate the duration of a cross-validation and a training on all images.
 
     ``evaluation_seconds`` is how long the prediction of an image takes. Training is timed on few images on a processor,
-    where a batch takes a noticeable part of an epoch, and on a batch on an accelerator, which records it then. Raises
-    BackboneError where memory is too small for one image.
+    where a batch takes a noticeable part of an epoch, and on a batch on an accelerator, which records it then. Images
+    are decoded once, but for those that memory does not hold, which are decoded whenever they are used: while others
+    are trained on, but a processor does either. Raises BackboneError where memory is too small for one image.
     """
     count, processes = len(task.labels), task.accelerator.num_processes
     timed = min(task.batch_size, count)
     if task.device.type == "cpu":
         timed = min(timed, TIMED_IMAGES * processes)
     rows = np.arange(timed)
-    time_training(task, rows)  # to warm up; it decodes the images, which is done once
-    seconds = time_training(task, rows)
+    decoding = time_decoding(task, rows) / timed
+    time_training(task, rows)  # to warm up
+    seconds = time_training(task, rows) / timed
+    once, again = decoding * task.images.kept_share, decoding * (1 - task.images.kept_share)
+
+    def with_decoding(seconds: float) -> float:
+        return seconds + again if task.device.type == "cpu" else max(seconds, again)
+
     evaluations = len(ALPHAS) + folds  # of every image: with each alpha, and for the OOD scores
     # Each image is trained on in all folds but one, and in the training on all images: ``folds`` times in each epoch.
     # In its own fold it is predicted in each epoch.
-    per_image = [seconds / timed * folds + evaluation_seconds, evaluation_seconds * evaluations]
+    per_image = [
+        with_decoding(seconds) * folds + with_decoding(evaluation_seconds),
+        with_decoding(evaluation_seconds) * evaluations + once,
+    ]
     if processes > 1:
         broadcast_object_list(per_image)  # so that all processes make the same number of epochs
     return Duration(per_image[0] * count, per_image[1] * count)

@@ -23,6 +23,7 @@ from headstart.model.compose import head_taps
 from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
 from headstart.model.predictions import Predictions
+from headstart.model.sorted_copies import NO_LABEL
 
 FOR_COLOUR, AGAINST_COLOUR = (0, 90, 200), (230, 110, 0)  # as in the report
 MAX_OPACITY = 165 / 255
@@ -102,11 +103,12 @@ class Explainer:
                 }
 
     def write(self, dataset: Dataset, predictions: Predictions, folder: Path) -> int:
-        """Write, for each image of ``predictions``, the image and its class activation map; return how many.
+        """Write, for each image of ``predictions``, the image and its class activation map.
 
         ``dataset`` is what they are predictions for. A map tells which places speak for the predicted class (blue) and
         which for the next probable one (orange). Of several labels there is a map for each that holds, in a folder of
-        its name: which places speak for it (blue) and against it (orange); an image without a label has none. Files
+        its name: which places speak for it (blue) and against it (orange). Of an image without a label it is that of
+        the most probable one, in a folder of its name in ``_no_label``; returned is how many images these are. Files
         have the names of the images; none is overwritten. Raises OSError.
         """
         for start in range(0, len(predictions), BATCH):  # so many decoded images are held
@@ -117,7 +119,9 @@ class Explainer:
                 side_by_side(image, activation).save(stream, "JPEG", quality=90)
                 name = escape_file_name(PurePath(predictions.paths[i]).stem)
                 add_file(folder / below, f"{name}.jpg", stream.getvalue())
-        return len(predictions)
+        if not isinstance(predictions, MultiLabelPredictions):
+            return 0
+        return sum(not predictions.holding(i) for i in range(len(predictions)))
 
     def _activations_of(
         self, pixels: NDArray[np.uint8], predictions: Predictions, places: Sequence[int]
@@ -129,10 +133,13 @@ class Explainer:
             for i, image, (activation, _) in zip(places, pixels, activations, strict=True):
                 yield i, image, ("", activation)
             return
-        labels = [predictions.holding(i) for i in places]
-        for i, image, chosen, maps in zip(places, pixels, labels, self.label_activations(pixels, labels), strict=True):
+        holding = [predictions.holding(i) for i in places]
+        labels = [chosen or predictions.ranking(i)[:1] for i, chosen in zip(places, holding, strict=True)]
+        activations_by_image = self.label_activations(pixels, labels)
+        for i, image, holds, chosen, maps in zip(places, pixels, holding, labels, activations_by_image, strict=True):
             for label, activation in zip(chosen, maps, strict=True):
-                yield i, image, (escape_file_name(predictions.classes[label]), activation)
+                name = escape_file_name(predictions.classes[label])
+                yield i, image, (name if holds else f"{NO_LABEL}/{name}", activation)
 
     def _pixels(self, dataset: Dataset, row: int) -> NDArray[np.uint8]:
         preprocess = self.model.preprocess

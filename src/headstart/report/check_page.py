@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from headstart.check import CheckResult, Finding
 from headstart.check.table import COLUMNS, table_rows
-from headstart.data import Dataset
+from headstart.data import Dataset, Item
 from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
 from headstart.features import FeatureCache
@@ -150,7 +150,7 @@ class _Images:
         place = {name: c for c, name in enumerate(self._label_names)}
         for path in self.index_of:
             item, row = self._items.get(path), self._row_of.get(path)
-            label = "" if item is None else clip(plain(item.label or "; ".join(sorted(item.labels or ()))))
+            label = "" if item is None else clip(plain(item.label or _label_text(item)))
             images.append(
                 {
                     "path": clip_start(plain(path), MAX_PATH),
@@ -167,6 +167,13 @@ class _Images:
                     "isRestUnknown": item.is_rest_unknown,
                 }
         return images
+
+
+def _label_text(item: Item) -> str:
+    """Return the labels of an image of several in words, with those of which it is not known whether it has them."""
+    texts = sorted(item.labels or ())
+    unknown = [*sorted(item.unknown), *(["all others"] if item.is_rest_unknown else [])]
+    return "; ".join([*texts, *([f"not known: {', '.join(unknown)}"] if unknown else [])])
 
 
 def _kinds(findings: Sequence[Finding], index_of: Mapping[str, int]) -> list[dict[str, object]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from headstart.report.data import ReliabilityBin, SpriteSheet
 
-MISSING, WRONG = "missing", "wrong"  # kinds of suspects
 MAX_CELLS = 40  # of an image
 MAX_CURVES = 60  # labels with a curve
 MAX_PAIRED = 40  # labels in the matrix of co-occurrence
@@ -102,14 +101,15 @@ class LabelSummary:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A label of images of one scene that the probability contradicts.
+    """A label of images of one scene that is suspect, as ``check.cells.suspect_cells`` says.
 
-    ``kind`` is ``MISSING`` where the images are labelled without it and it is more probable than not, ``WRONG`` where
-    they have it and it is not. ``images`` are indices, that with the greatest contradiction first; ``probability`` is
-    that of the label there.
+    ``kind`` is ``check.finding.MISSING`` where the images are labelled without it, ``WRONG`` where they have it;
+    ``is_likely`` says whether it is likely to be so, not only possible. ``images`` are indices, that with the greatest
+    contradiction first; ``probability`` is that of the label there.
     """
 
     kind: str
+    is_likely: bool
     label: int
     images: tuple[int, ...]
     probability: float

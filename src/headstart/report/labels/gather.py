@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.check.cells import SuspectCells, suspect_cells
+from headstart.check.finding import MISSING, WRONG
 from headstart.classifier import MultiLabelFitResult
 from headstart.features import FeatureCache
 from headstart.machine import single_threaded_blas
@@ -21,8 +23,6 @@ from headstart.report.labels.data import (
     MAX_MEMBERS,
     MAX_PAIRED,
     MAX_SUSPECTS,
-    MISSING,
-    WRONG,
     Cell,
     LabelCounts,
     LabelCurve,
@@ -33,7 +33,6 @@ from headstart.report.labels.data import (
 )
 from headstart.report.shown import COLUMNS, MAX_TEXT, MAX_THUMBNAILS, Paths, choose, tile_side, validation_groups
 from headstart.stats.label_metrics import average_precisions
-from headstart.stats.label_thresholds import DEFAULT
 
 MAX_POINTS = 60  # of a curve
 Array = NDArray[np.float64]
@@ -46,11 +45,13 @@ def gather_labels(result: MultiLabelFitResult, cache: FeatureCache | None = None
     start = time.perf_counter()
     dataset, features, workers = result.images.dataset, result.images.features, result.options.compute.workers
     predictions = _all_predictions(result)
-    shown = choose(np.argsort(-predictions.contradictions.max(axis=1), kind="stable"))
+    cells = suspect_cells(predictions.truth, predictions.known, predictions.probabilities)
+    suspects_first = (cells.is_suspect + predictions.contradictions).max(axis=1)
+    shown = choose(np.argsort(-suspects_first, kind="stable"))
     rows = predictions.rows[shown]
     paths = Paths(dataset, features, rows)
     images = tuple(_image(predictions, int(i), path) for i, path in zip(shown, paths.short_paths, strict=True))
-    suspects = _suspects(predictions, shown)
+    suspects = _suspects(predictions, cells, shown)
     large = list(dict.fromkeys([*(s.images[0] for s in suspects), *(i for s in suspects for i in s.images)]))
     index_of, side = {int(row): i for i, row in enumerate(rows)}, tile_side(len(rows))
     with single_threaded_blas():
@@ -175,12 +176,13 @@ def _pairs(cells: Cells, labels: Rows) -> tuple[tuple[int, int, int], ...]:
     return tuple((int(labels[a]), int(labels[b]), int(counts[a, b])) for a, b in np.argwhere(counts))
 
 
-def _suspects(predictions: _AllPredictions, shown: Rows) -> list[Suspect]:
-    """Return the labels of images ``shown`` that their probability contradicts, the greatest contradiction first."""
-    contradictions = predictions.contradictions[shown]
+def _suspects(predictions: _AllPredictions, suspect: SuspectCells, shown: Rows) -> list[Suspect]:
+    """Return the suspect labels of images ``shown``: likely ones first, then by how far the probability contradicts."""
+    contradictions, is_likely = predictions.contradictions[shown], suspect.is_likely[shown]
     scenes: dict[tuple[int, bool, int, int], list[int]] = {}
-    cells = np.argwhere(contradictions > DEFAULT)
-    for i, label in cells[np.argsort(-contradictions[tuple(cells.T)], kind="stable")].tolist():
+    cells = np.argwhere(suspect.is_suspect[shown])
+    at = tuple(cells.T)
+    for i, label in cells[np.lexsort((-contradictions[at], ~is_likely[at]))].tolist():
         row = int(shown[i])
         group = int(predictions.groups[row])
         key = (label, bool(predictions.truth[row, label]), int(predictions.set_index[row]))
@@ -188,6 +190,7 @@ def _suspects(predictions: _AllPredictions, shown: Rows) -> list[Suspect]:
     return [
         Suspect(
             WRONG if is_true else MISSING,
+            bool(is_likely[members[0], label]),  # as all cells of this label and kind
             label,
             tuple(members[:MAX_MEMBERS]),
             round(float(predictions.probabilities[shown[members[0]], label]), 6),

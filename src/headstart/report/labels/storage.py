@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from headstart.check.finding import MISSING, WRONG
 from headstart.files import to_json
 from headstart.model.metadata import MULTI_LABEL
 from headstart.report.data import MAX_IMAGES, SETS
@@ -16,8 +17,6 @@ from headstart.report.labels.data import (
     MAX_MEMBERS,
     MAX_PAIRED,
     MAX_SUSPECTS,
-    MISSING,
-    WRONG,
     Cell,
     LabelCounts,
     LabelCurve,
@@ -153,4 +152,7 @@ def _suspect(value: Mapping[str, Any], labels: int, images: int) -> Suspect:
     members = tuple(integer(index, 0, images) for index in list_of(value["images"], MAX_MEMBERS))
     if not members:
         raise ValueError("a suspect without images")
-    return Suspect(value["kind"], integer(value["label"], 0, labels), members, number(value["probability"], 0, 1))
+    if type(value["is_likely"]) is not bool:
+        raise ValueError("whether a suspect is likely is neither true nor false")
+    label, probability = integer(value["label"], 0, labels), number(value["probability"], 0, 1)
+    return Suspect(value["kind"], value["is_likely"], label, members, probability)

@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from headstart.check.finding import MISSING, WRONG
 from headstart.report import charts
 from headstart.report.data import SETS
-from headstart.report.labels.data import MISSING, WRONG, LabelCounts, LabelReport, LabelSummary, Suspect
+from headstart.report.labels.data import LabelCounts, LabelReport, LabelSummary, Suspect
 from headstart.report.text import SET_LABELS, SET_TITLES, clip, clip_start, plain
 from headstart.report.view.accuracy import EXPLANATIONS, run_facts
 from headstart.report.view.calibration import calibration_summary
@@ -35,12 +36,13 @@ KINDS = {  # title and description of each kind of suspects
     MISSING: (
         "Label perhaps missing",
         "The image is labelled without it, and the model, which has not learned from the image, finds it more probable "
-        "than not.",
+        "than not, and at least as probable as it is on average on images that have it.",
     ),
     WRONG: (
         "Label perhaps wrong",
         "The image is labelled with it, and the model, which has not learned from the image, finds it less probable "
-        "than not. Of a label that is hard to see this is common.",
+        "than not, and at most as probable as it is on average on images without it. Of a label that is hard to see "
+        "this is common.",
     ),
 }
 
@@ -212,7 +214,7 @@ def label_table(summary: LabelSummary, thresholds: LabelThresholds, run: RunValu
                 _metric(of_label, "average_precision"),
                 precision if entry else Metric(counts.precision),
                 recall if entry else Metric(counts.recall),
-                _metric(of_label, "f1"),
+                _metric(of_label, "f1") if counts.found + counts.missed else Metric(None),
                 counts,
                 thresholds.thresholds[c],
                 thresholds.is_promised[c],

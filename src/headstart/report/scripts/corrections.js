@@ -4,6 +4,7 @@ const FINDINGS_PER_KIND = 12;
 const IMAGES_PER_FINDING = 6;
 const OTHERS_PER_PAGE = 24;
 const GROUPS = ["A", "B", "C", "D", "E", "F"];
+const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 const byId = (id) => document.getElementById(id);
 // Where images have several labels, relabelling turns labels: one that an image has is removed, another one added.
 const isMultiLabel = data.isMultiLabel;
@@ -71,14 +72,20 @@ function createChoice(className, options, name) {
   return select;
 }
 
+// What choosing label ``c`` of an image does: add it, also where it is not known, or remove it.
+function turnText(c, { holds, unknown, isRestUnknown }) {
+  if (holds.includes(c)) return `\u2212 ${data.classes[c]}`;
+  return `+ ${data.classes[c]}${isRestUnknown || unknown.includes(c) ? " (not known)" : ""}`;
+}
+
 function createControls(i, suggestion) {
-  const { path, label, holds } = data.images[i];
+  const { path, label } = data.images[i];
   const controls = createElement("div", undefined, "controls");
   const [dropLabel, drop] = createBox("drop", "drop", path);
   drop.addEventListener("change", () => change(i, { drop: drop.checked }));
   const [relabelLabel, relabel] = createBox("relabel", isMultiLabel ? "change" : "relabel", path);
   const others = isMultiLabel
-    ? data.classes.map((name, c) => [c, `${holds.includes(c) ? "\u2212" : "+"} ${name}`])
+    ? data.classes.map((_, c) => [c, turnText(c, data.images[i])])
     : data.classes.map((name, c) => [c, name]).filter(([, name]) => name !== label);
   const classChoice = createChoice("class-choice", others, `${isMultiLabel ? "change" : "new class"} of ${path}`);
   const suggested = data.classes.indexOf(suggestion);
@@ -244,7 +251,6 @@ function showFindings() {
   }
   byId("findings").replaceChildren(...sections);
   for (const i of changes.keys()) showChange(i);
-  const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
   byId("find-count").textContent = count(shown, "finding") + (others ? `, ${count(others, "other image")}` : "");
 }
 
@@ -292,11 +298,15 @@ function summarise() {
   if (!byId("summary")) return;
   const values = [...changes.values()];
   const dropped = values.filter((value) => value.drop).length;
-  const relabelled = values.filter((value) => value.relabel.length && !value.drop).length;
+  const relabelled = values.filter((value) => value.relabel.length && !value.drop);
+  const turned = relabelled.reduce((sum, value) => sum + value.relabel.length, 0);
+  const changed = isMultiLabel
+    ? `${count(turned, "label")} of ${count(relabelled.length, "image")} changed`
+    : `${relabelled.length} relabelled`;
   const grouped = values.filter((value) => value.group && !value.drop).length;
   const rows = data.table.rows.length - dropped;
   byId("summary").textContent =
-    `${dropped} dropped, ${relabelled} relabelled, ${grouped} grouped: ` +
+    `${dropped} dropped, ${changed}, ${grouped} grouped: ` +
     `the table has ${rows.toLocaleString("en")} of ${data.table.rows.length.toLocaleString("en")} images.`;
 }
 

@@ -49,9 +49,8 @@ class ClassMetrics:
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of both; None where the class has no images and is never predicted."""
-        total = self.count + self.predicted
-        return 2 * self.correct / total if total else None
+        """Harmonic mean of both; None where the class has no images."""
+        return 2 * self.correct / (self.count + self.predicted) if self.count else None
 
     @property
     def is_good(self) -> bool:
