@@ -12,6 +12,7 @@ from headstart.cli.open_report import has_screen
 from headstart.cli.options import BACKBONE_HELP, DEFAULT_BACKBONE, CachedRunOptions
 from headstart.cli.serve import server_packages
 from headstart.cli.terminal import line, print_notes
+from headstart.errors import OptionError
 from headstart.machine import quiet_frameworks
 
 
@@ -35,7 +36,11 @@ def studio(
         from headstart.studio.app import make_app, open_studio, server_options
     from headstart.studio.opening import check_folder
 
-    check_folder(Path(folder))
+    if check_folder(Path(folder)):
+        raise OptionError(
+            f"{folder} has several labels an image, and the studio gives each image one class; write the labels into the "
+            "table and fit it (headstart fit TABLE -o model)."
+        )
     with quiet_frameworks():
         load(
             backbone, precision=run.compute.precision

@@ -17,7 +17,6 @@ from headstart.studio.engine import FullChoice
 from headstart.studio.image_files import suffix_of
 from headstart.studio.imports import import_archive
 from headstart.studio.moves import HIDDEN
-from headstart.studio.project import NotFoundError, StaleVersionError
 from headstart.studio.records import check_class_name
 from headstart.studio.requests import (
     NotReadyError,
@@ -31,6 +30,7 @@ from headstart.studio.requests import (
     version_of,
 )
 from headstart.studio.saved import Comparison, compare, model_folder, save
+from headstart.studio.state import NotFoundError, StaleVersionError
 
 GROUP = re.compile(r"[A-Za-z0-9_-]{1,80}")
 FULL_SECONDS = 600.0  # that a job waits for the full choice

@@ -16,10 +16,10 @@ from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import evaluation, labels_of
 from headstart.studio.image_files import small_copy
 from headstart.studio.moves import HIDDEN
-from headstart.studio.project import NotFoundError
 from headstart.studio.records import MAX_IMAGES, ImageRecord
 from headstart.studio.requests import Studio, answering, class_asked, class_of, number_of
 from headstart.studio.saved import model_folder, read_saved
+from headstart.studio.state import NotFoundError
 
 THUMBNAIL, LARGE = 160, 1280  # pixels
 PAGE = 5000  # images of an answer, unless asked otherwise

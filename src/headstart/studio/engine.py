@@ -25,8 +25,9 @@ from headstart.machine import single_threaded_blas
 from headstart.studio.embedded import EmbeddedImages, dataset_of, find_named_groups
 from headstart.studio.events import Events
 from headstart.studio.figures import Figures, make_figures
-from headstart.studio.project import Project, State
+from headstart.studio.project import Project
 from headstart.studio.records import ImageRecord
+from headstart.studio.state import State
 
 EMBEDDED_AT_ONCE = 64  # images: then what is known of them is shown
 QUIET_SECONDS = 1.0  # without a change, after which the full choice begins

@@ -18,7 +18,8 @@ from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import Engine, evaluation
 from headstart.studio.image_files import MAX_UPLOAD
 from headstart.studio.jobs import Jobs, TooManyJobsError
-from headstart.studio.project import ClassExistsError, NotFoundError, NothingToUndoError, Project, StaleVersionError
+from headstart.studio.project import Project
+from headstart.studio.state import ClassExistsError, NotFoundError, NothingToUndoError, StaleVersionError
 from headstart.studio.tries import Tries
 
 MAX_JSON = 4 * 2**20  # bytes: the ids of all images of a project
