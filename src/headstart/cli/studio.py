@@ -38,8 +38,8 @@ def studio(
 
     if check_folder(Path(folder)):
         raise OptionError(
-            f"{folder} has several labels an image, and the studio gives each image one class; write the labels into the "
-            "table and fit it (headstart fit TABLE -o model)."
+            f"{folder} has several labels an image, and the studio gives each image one class; write the labels into "
+            "the table and fit it (headstart fit TABLE -o model)."
         )
     with quiet_frameworks():
         load(
