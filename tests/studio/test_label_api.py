@@ -50,7 +50,6 @@ def test_the_state_says_that_there_are_several_labels(fitted_label_client):
     assert {(entry["unknown"], entry["learned"], entry["why"]) for entry in state["classes"]} == {(3, True, "")}
     assert (state["images"], state["unlabelled"], state["changes"]) == (63, 3, 0)
     assert state["without"] == sum(not labels for labels in expected.values())
-    assert state["summary"].startswith("multi-label: 3 labels, ")
     assert "hub" not in state["formats"]
     assert "onnx" in state["formats"]
     metrics = client.studio.engine.full.result.evaluations["leave_group_out"].metrics
@@ -103,6 +102,23 @@ def test_the_numbers_of_each_label(fitted_label_client):
     assert answer["left_out"] == []
     curve = fitted_label_client.get("/api/learning-curve", params={"class": "disc"})
     assert (curve.status_code, curve.json()["error"]) == (400, "There is no learning curve of several labels an image.")
+
+
+def test_cells_that_look_wrong_with_their_probability(label_client):
+    client = label_client
+    client.wait()
+    answer = client.get("/api/label-issues?limit=3").json()
+    selected = client.studio.engine.full.result.selected.probabilities
+    assert (
+        answer["total"] == client.state()["label_issues"] == sum(len(row["issues"]) for row in images(client).values())
+    )
+    assert len(answer["issues"]) == min(3, answer["total"]) > 0
+    for issue in answer["issues"]:
+        row = client.studio.engine.full.ids.index(issue["id"])
+        probability = selected[row, NAMES.index(issue["label"])]
+        assert issue["probability"] == pytest.approx(probability, abs=1e-4)
+        assert issue["state"] == ("missing" if probability > 0.5 else "wrong")
+        assert issue["why"].startswith(f"{issue['label']} ")
 
 
 def test_the_most_uncertain_images_are_first(fitted_label_client):

@@ -137,6 +137,24 @@ def test_where_clicks_cannot_be_followed_the_last_choice_predicts(engine, monkey
     np.testing.assert_allclose(figures.probabilities[rows][:, 1:], expected[:, 1:])
 
 
+def test_of_many_images_the_full_choice_predicts_until_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.heads.live_labels.MANY_IMAGES", 10)
+    project = Project(write_label_project(tmp_path, 40))
+    engine = Engine(project, OPTIONS)
+    engine.start()
+    full = engine.wait_for_full(1, 120)
+    metrics = full.result.evaluations["leave_group_out"].metrics
+    figures = engine.figures()
+    assert engine.shows == "full"
+    assert figures.metrics.mean_average_precision == metrics.mean_average_precision
+    first = full.ids[0]
+    project.set_labels(None, [first], {}, "unknown")
+    figures = engine.changed("nothing known")
+    assert (engine.shows, figures.measured) == ("last", 39)
+    engine.stop()
+    project.close()
+
+
 def test_wrong_cells_are_found_and_accepted_ones_are_not_told_again(tmp_path):
     project = Project(write_label_project(tmp_path, 60))
     first = [id for _, id in sorted((r.path, id) for id, r in project.state.records.items())]

@@ -23,7 +23,7 @@ from headstart.heads.training_set import MANY_IMAGES, TrainingSet
 from headstart.heads.vectors import Vectors
 from headstart.stats.platt import fit_platt, platt_targets, sigmoid
 
-MAX_UNKNOWN = 500  # cells of a label that are not known: each click would take the inverse of a matrix of that size
+MAX_UNKNOWN = 2_000_000  # cells that are not known, times images: about half a second for each click
 
 
 @dataclass(frozen=True)
@@ -82,12 +82,12 @@ class LiveLabels:
 
         ``targets`` are those of the images that are there: ``present`` [m], ascending, among all that are known of.
         ``places`` [k] are those of the labels in the selection, -1 for one that is new. A cell that is not known is
-        NaN. None where that cannot be followed: one group is too large, a label is not known of too many images, or too
-        many images came or went.
+        NaN. None where that cannot be followed: one group is too large, too many cells are not known, or too many
+        images came or went.
         """
         sizes = np.unique(targets.groups, return_counts=True)[1]
         changes = self.first - np.count_nonzero(present < self.first) + np.count_nonzero(present >= self.first)
-        is_too_open = ((~targets.known).sum(axis=0) > MAX_UNKNOWN).any()
+        is_too_open = (~targets.known).sum() * len(targets.known) > MAX_UNKNOWN
         if len(sizes) < 2 or sizes.max() > MAX_GROUP or changes > MAX_CHANGES or is_too_open:
             return None
         smoothed = platt_targets(targets.values, targets.known, targets.groups)

@@ -99,7 +99,7 @@ class Engine:
         if images is None or images.features is None:
             return live
         count = len(images.features.index)  # another thread may be adding images
-        new = [r for r in state.records.values() if self._is_followed(r) and r.id not in ids]
+        new = [r for r in state.records.values() if self._is_taken(r) and r.id not in ids]
         new = [r for r in new if images.rows.get(r.id, count) < count]
         return live.with_images(images, new) if new and live.has_room_for(len(new)) else live
 
@@ -107,10 +107,10 @@ class Engine:
         images, full = self.images, self.full
         if images is None or images.features is None or full is None:
             return None
-        key = (full, len(images.features.index))
-        if self._guesses is None or self._guesses[:2] != key:
-            self._guesses = (*key, guess(full, images))
-        return label_figures(live, state, full, self._guesses[2], self.label_counts)
+        known, count = self._guesses, len(images.features.index)
+        if known is None or known[0] is not full or known[1] != count:
+            known = self._guesses = (full, count, guess(full, images))
+        return label_figures(live, state, full, known[2], self.label_counts)
 
     @property
     def live(self) -> Live | None:
@@ -219,7 +219,8 @@ class Engine:
         with self._lock:
             self._tried = -1
             self.revision += 1
-            new = [r for r in some if r.id in images.rows and (self._is_followed(r) or not self.project.multi_label)]
+            live_ids = set() if self._live is None else set(self._live.ids)  # a request may have been first
+            new = [r for r in some if r.id in images.rows and r.id not in live_ids and self._is_taken(r)]
             if self._live is not None and new and self._live.has_room_for(len(new)):
                 self._live = self._live.with_images(images, new)
         self.events.send("embedding", self.embedding)
@@ -275,7 +276,8 @@ class Engine:
         is_shown = head is not None or (self.project.multi_label and self.images is images)
         live = Live(head, tuple(known), np.asarray(fitted.groups, np.int64), named) if is_shown else None
         others = images.rows.keys() - known
-        later = [r for id, r in self.project.state.records.items() if id in others and self._is_followed(r)]
+        later = [r for id, r in self.project.state.records.items() if id in others and r.split == "train"]
+        later = [record for record in later if self._is_taken(record)]
         if live is not None and later and live.has_room_for(len(later)):
             live = live.with_images(images, later)
         with self._lock:
@@ -294,9 +296,9 @@ class Engine:
         number_of = dict(zip((r.id for r in train), numbers.tolist(), strict=True))
         return [f"group {number_of.get(record.id, f'of {record.id}')}" for record in records]
 
-    def _is_followed(self, record: ImageRecord) -> bool:
-        """Whether an image takes part in what is followed; of several labels those do that somebody has labelled."""
-        return record.split == "train" and (record.is_labelled or not self.project.multi_label)
+    def _is_taken(self, record: ImageRecord) -> bool:
+        """Whether what is followed may hold an image: of several labels those that somebody has labelled."""
+        return not self.project.multi_label or (record.is_labelled and record.split == "train")
 
     def _set_state(self, state: str, version: int) -> None:
         if state != self.full_state or state == "done":

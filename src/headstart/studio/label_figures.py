@@ -15,7 +15,7 @@ from headstart.data import Item
 from headstart.data.label_sets import label_matrix
 from headstart.heads.label_ridge import LabelTargets
 from headstart.heads.live_labels import LiveLabels
-from headstart.stats.label_metrics import Estimate, MultiLabelMetrics, multi_label_metrics
+from headstart.stats.label_metrics import RESAMPLES, Estimate, MultiLabelMetrics, multi_label_metrics
 from headstart.stats.label_thresholds import DEFAULT
 from headstart.studio.choice import FullChoice
 from headstart.studio.embedded import EmbeddedImages
@@ -26,6 +26,7 @@ from headstart.studio.records import ImageRecord
 from headstart.studio.state import State
 
 Array = NDArray[np.float64]
+LIVE_RESAMPLES = 100  # for intervals that are shown until the full choice: a click waits for them
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,9 @@ def label_figures(
     least = dict(zip(full.result.model.classes, decided.thresholds, strict=True))
     thresholds = np.array([least.get(name, DEFAULT) for name in names])
     probabilities = np.where(known, found, 0.0)
-    metrics = multi_label_metrics(probabilities, probabilities >= thresholds, values, known, names, groups)
+    resamples = RESAMPLES if full.version == state.version else LIVE_RESAMPLES
+    decisions = probabilities >= thresholds
+    metrics = multi_label_metrics(probabilities, decisions, values, known, names, groups, resamples=resamples)
     issues: dict[str, list[Finding]] = {}
     measured = set(ids)
     for finding in sorted(cell_issues(ids, names, targets, probabilities), key=lambda f: -f.confidence):

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from headstart.check.finding import Finding
-from headstart.studio.embedded import dataset_of
+from headstart.check.finding import MISSING, Finding
 from headstart.studio.label_figures import LabelFigures, open_issues
-from headstart.studio.label_sets import PRESENT, UNKNOWN, is_cell_accepted, state_of, summary_of
+from headstart.studio.label_sets import UNKNOWN, is_cell_accepted, state_of
 from headstart.studio.records import ImageRecord
 from headstart.studio.requests import Studio
 
@@ -22,12 +21,10 @@ LABEL_COLUMNS = (
 
 def state_values(studio: Studio) -> dict[str, Any]:
     """Return what the state says of the labels."""
-    state, counts = studio.project.state, studio.engine.label_counts
+    counts = studio.engine.label_counts
     rows = zip(counts.classes, counts.present.tolist(), counts.unknown.tolist(), counts.reasons, strict=True)
-    items = dataset_of(studio.project, list(state.records.values())).items
     return {
         "classes": [{"name": n, "images": p, "unknown": u, "learned": not why, "why": why} for n, p, u, why in rows],
-        "summary": summary_of(items, state.classes),
         "unlabelled": counts.unlabelled,
         "without": counts.without,
     }
@@ -47,13 +44,15 @@ def image_rows(studio: Studio, records: list[ImageRecord], status: dict[str, str
             suspicion = max((round(max(f.confidence, 1e-4), 4) for f in issues), default=0.0)
             predicted = [number[name] for name in figures.holding(place) if name in number]
             doubt = None if math.isnan(uncertainty[place]) else uncertainty[place]
-        states = [state_of(record.labels, name) for name in classes]
-        labels, unknown = ([i for i, known in enumerate(states) if known == which] for which in (PRESENT, UNKNOWN))
-        is_labelled = record.labels is not None
+        cell = record.labels
+        labels = None if cell is None else sorted(number[name] for name in cell.present)
+        unknown = [] if cell is None else sorted(number[name] for name in cell.unknown)
+        if cell is not None and cell.rest:
+            unknown = [i for i, name in enumerate(classes) if name not in cell.present]
         cells = [[number[f.suggested_label], f.state] for f in issues if f.suggested_label in number]
         rows.append(
             [
-                *(record.id, labels if is_labelled else None, unknown if is_labelled else [], record.group),
+                *(record.id, labels, unknown, record.group),
                 *(suspicion, doubt, predicted, cells, status[record.id], record.is_accepted, record.path, record.split),
             ]
         )
@@ -149,6 +148,7 @@ def _issue(finding: Finding) -> dict[str, Any]:
     return {
         "label": finding.suggested_label,
         "state": finding.state,
+        "probability": (1 + finding.confidence * (1 if finding.state == MISSING else -1)) / 2,
         "confidence": finding.confidence,
         "certainty": finding.certainty,
         "why": finding.why,

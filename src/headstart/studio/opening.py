@@ -14,6 +14,7 @@ from typing import Any
 
 from headstart.data import Dataset, Item, open_dataset
 from headstart.data.label_cells import LabelCell
+from headstart.data.table_files import is_table
 from headstart.errors import DataError, HeadstartError, OptionError, one_line
 from headstart.files import open_regular, read_json, to_json, write_atomic
 from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
@@ -60,10 +61,15 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
         return False
     if multi_label:
         return True
-    several = [path for path in (table, folder) if path.exists() and _has_several_labels(path)]
-    if several and multi_label is False and not (table.is_file() and is_of_studio(table)):
-        raise OptionError(f"{several[0]} has several labels an image; leave --single-label out.")
-    return bool(several) and multi_label is None
+    place = table if table.is_file() else folder
+    is_several = (table.is_file() or _has_tables(folder)) and _has_several_labels(place)
+    if is_several and multi_label is False and not is_of_studio(table):
+        raise OptionError(f"{place} has several labels an image; leave --single-label out.")
+    return is_several and multi_label is None
+
+
+def _has_tables(folder: Path) -> bool:
+    return folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir())
 
 
 def _begin_several(folder: Path, state: State) -> list[str]:
