@@ -77,6 +77,13 @@ def test_the_table_that_was_found_is_kept_before_it_is_written_anew(project, fol
     assert project.table.read_bytes() != found
     assert (folder / ".studio" / "labels-as-found.csv").read_bytes() == found
     assert any("labels-as-found.csv" in note for note in project.notes)
+    project.close()
+    other = b"path,labels\nphotos/train_000.png,disc;square\nphotos/train_001.png,disc\n"
+    project.table.write_bytes(other)
+    for _ in range(2):  # the second time it is known
+        Project(folder).close()
+    kept = {path.name: path.read_bytes() for path in (folder / ".studio").glob("labels-as-found*")}
+    assert kept == {"labels-as-found.csv": found, "labels-as-found-2.csv": other}
 
 
 def test_a_table_in_the_folder_opens_and_stays_as_it_is(labelled, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from headstart.errors import DataError, HeadstartError, OptionError, one_line
 from headstart.files import open_regular, read_json, to_json, write_atomic
 from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
 from headstart.studio.listing import Listing, list_folder
-from headstart.studio.moves import HIDDEN, is_inside, recover_moves
+from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
 from headstart.studio.state import Records, State
 from headstart.studio.table import TableRow, is_of_studio, read_label_sets, read_labels, table_file
@@ -68,6 +67,18 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
     return is_several and multi_label is None
 
 
+def _keep_found(folder: Path, table: Path) -> Path:
+    """Keep a table as it was found, beside those that were found before, and return where. Raises OSError."""
+    data = table.read_bytes()
+    stem, ending = FOUND_TABLE.rsplit(".", 1)
+    same = [file for file in sorted((folder / HIDDEN).glob(f"{stem}*.{ending}")) if file.read_bytes() == data]
+    if same:
+        return same[0]
+    kept = folder / free_path(folder, f"{HIDDEN}/{FOUND_TABLE}")
+    write_atomic(kept, data)
+    return kept
+
+
 def _has_tables(folder: Path) -> bool:
     return folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir())
 
@@ -81,10 +92,8 @@ def _begin_several(folder: Path, state: State) -> list[str]:
     items = [labelled_item(Item(r.path, None, r.split), r.labels) for r in state.records.values()]
     notes = [f"{folder.name} is {summary_of(items, state.classes)}."]
     if table.is_file() and not is_of_studio(table):
-        shutil.copyfile(table, hidden / FOUND_TABLE)
-        notes.append(
-            f"{table} is written anew with the first change; as it was found it is kept in {hidden / FOUND_TABLE}."
-        )
+        kept = _keep_found(folder, table)
+        notes.append(f"{table} is written anew with the first change; as it was found it is kept in {kept}.")
     if not _is_several(hidden / CLASSES):
         write_classes(hidden / CLASSES, state.classes, multi_label=True)
     return notes
