@@ -194,6 +194,29 @@ def test_an_image_is_labelled_large(quiet, project):
         assert element(quiet, "#detail-name").text == "train_005.png"  # it stays: there are more labels to give
 
 
+def test_images_are_found_by_what_is_known_of_a_label_and_suggestions_are_taken(quiet, project):
+    from selenium.webdriver.support.ui import Select
+
+    set_media(quiet, 1280, 900)
+    with started(quiet, project):
+        full(quiet)
+        has = [name for name, text in cells(project).items() if "square" in text]
+        assert not element(quiet, "#filter-state").is_displayed()
+        click(quiet, element(quiet, '[data-focus="c1"]'))
+        wait_for(lambda: element(quiet, "#filter-count").text == f"{len(has)} of 46 images")
+        Select(element(quiet, "#filter-state")).select_by_value("absent")
+        wait_for(lambda: element(quiet, "#filter-count").text == f"{40 - len(has)} of 46 images")
+        Select(element(quiet, "#filter-state")).select_by_value("unknown")
+        wait_for(lambda: element(quiet, "#filter-count").text == "6 of 46 images")
+        hint = element(quiet, "#tile-0 .hint").text
+        assert hint.endswith("?")
+        quiet.execute_script("document.activeElement.blur()")
+        click(quiet, image(quiet, 0))
+        press(quiet, "s")
+        expected = hint.removesuffix("?").split(", ")
+        wait_for(lambda: are(project, unlabelled_000=";".join(sorted(expected)) if expected != ["none"] else ""))
+
+
 def test_an_empty_project_begins_with_labels_and_images_without_any(quiet, tmp_path):
     sources = tmp_path / "sources"
     write_labelled(sources, 4)

@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from helpers.labels import write_labelled
 
 from headstart import ReadOptions, open_dataset
 from headstart.check.cells import suspect_cells
@@ -106,6 +107,19 @@ def test_an_image_is_followed_from_its_first_label_on(engine):
     assert {label.name: label.support for label in after.metrics.per_label}["disc"] == (
         {label.name: label.support for label in before.metrics.per_label}["disc"] + 1
     )
+
+
+def test_a_burst_is_one_group_beside_the_scenes_that_are_found(engine, tmp_path):
+    project = engine.project
+    write_labelled(tmp_path / "burst", 3, seed=77)
+    files = sorted((tmp_path / "burst").glob("*.png"))
+    new = [project.add(file.read_bytes(), ".png", ("disc",), "burst-1")[0].id for file in files]
+    engine.changed("burst")
+    full = engine.wait_for_full(project.state.version, 120)
+    group_of = dict(zip(full.ids, full.result.split.targets.groups.tolist(), strict=True))
+    assert len({group_of[id] for id in new}) == 1
+    others = [group for id, group in group_of.items() if id not in new]
+    assert len(set(others)) < len(others) == 40  # alone named groups would leave each its own
 
 
 def test_a_new_label_is_learned_as_soon_as_enough_is_known_of_it(engine):

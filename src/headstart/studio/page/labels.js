@@ -87,7 +87,11 @@ export async function takeLabelSuggestions(ids) {
 function suggestionFor(row) {
   if (!row?.predicted) return null;
   if (row.labels === null) {
-    return { labels: Object.fromEntries(names(row.predicted).map((name) => [name, "present"])), others: "absent" };
+    const said = new Set(row.predicted); // of labels that the model does not know it says nothing
+    const states = store.state.classes.flatMap(({ name, learned, modelled }, i) =>
+      learned && modelled ? [[name, said.has(i) ? "present" : "absent"]] : [],
+    );
+    return { labels: Object.fromEntries(states), others: "unknown" };
   }
   if (!row.issues.length) return null;
   const cells = row.issues.map(([i, state]) => [names([i])[0], state === "missing" ? "present" : "absent"]);
