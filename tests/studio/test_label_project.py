@@ -254,6 +254,20 @@ def test_labels_with_separators_are_lists_in_the_table_that_fit_reads(tmp_path):
     project.close()
 
 
+def test_a_table_that_was_edited_is_read_as_fit_reads_it(project, folder):
+    project.set_labels(None, ids(project)[:1], {"stripes": "present"})
+    project.close()
+    text = project.table.read_text("utf-8")
+    project.table.write_text(text.replace(";", "|"), "utf-8")
+    again = Project(folder)
+    assert cells(again)[0] == LabelCell(("disc", "square", "stripes"))
+    assert cells(again)[4] == LabelCell(("stripes",), ("disc",))
+    again.close()
+    project.table.write_text(text.replace(";", "|", 1), "utf-8")
+    with pytest.raises(DataError, match="seems to separate labels by"):
+        Project(folder)
+
+
 def test_a_fix_list_of_check_opens_as_it_is(labelled, tmp_path, label_fit):
     from headstart.check import write_table
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headstart.check.table import COLUMNS
 from headstart.data import Dataset, ReadOptions, open_dataset
 from headstart.data.dataset import SPLITS
-from headstart.data.label_cells import SEPARATORS, LabelCell, LabelColumns, needs_lists
+from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists
 from headstart.data.layout import find_tables, to_nfc
 from headstart.data.sources import open_source
 from headstart.data.table_files import Table, read_table
@@ -87,9 +87,10 @@ def read_label_sets(folder: Path) -> tuple[dict[str, TableRow], list[str]]:
     if file.is_file() and is_of_studio(file):
         table = _read_own(file)
         columns = LabelColumns(str(file), "label", (), None)
+        separator = find_separator(columns, table.rows, ReadOptions(multi_label=True)) or ""
 
         def label(number: int, row: Mapping[str, object]) -> tuple[None, LabelCell | None]:
-            return None, columns.several(number, row, SEPARATORS[0])
+            return None, columns.several(number, row, separator)
 
         return _read_rows(file, table, folder.name, label), []
     if file.is_file():
