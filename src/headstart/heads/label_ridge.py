@@ -35,6 +35,11 @@ MAX_UNKNOWN_SHARE = 0.5  # of the cells of a label: beyond it the images of the 
 MAX_UNKNOWN = 4096  # cells of a label: the matrix of a label has as many rows and columns
 
 
+def most_unknown(images: int) -> float:
+    """Return of how many of so many images a label may be unknown."""
+    return min(MAX_UNKNOWN_SHARE * images, MAX_UNKNOWN)
+
+
 @dataclass(frozen=True)
 class LabelTargets:
     """Which of k labels hold of n images: ``values`` [n, k], where ``known`` [n, k]; and the groups [n]."""
@@ -46,7 +51,7 @@ class LabelTargets:
     @property
     def is_too_unknown(self) -> NDArray[np.bool_]:
         """Of which labels [k] too many cells are not known."""
-        too_many: NDArray[np.bool_] = (~self.known).sum(axis=0) > min(MAX_UNKNOWN_SHARE * len(self.known), MAX_UNKNOWN)
+        too_many: NDArray[np.bool_] = (~self.known).sum(axis=0) > most_unknown(len(self.known))
         return too_many
 
     def check(self, names: Sequence[str]) -> None:

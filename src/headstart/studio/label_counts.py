@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data import Dataset, Item
+from headstart.data import Dataset
 from headstart.data.label_cells import LabelCell
-from headstart.data.label_sets import label_matrix
-from headstart.heads.label_ridge import MAX_UNKNOWN, MAX_UNKNOWN_SHARE, LabelTargets
+from headstart.heads.label_ridge import most_unknown
 from headstart.studio.label_sets import labelled_item, names_in_cells
 from headstart.studio.state import State
 
@@ -44,21 +43,30 @@ class LabelCounts:
 
 def label_counts(state: State, errors: Collection[str]) -> LabelCounts:
     """Count the labels of a project; ``errors`` are the ids of images that cannot be read."""
-    records = list(state.records.values())
-    labelled = [record for record in records if record.labels is not None]
-    values, known = label_matrix([_item(record.labels) for record in labelled], state.classes)
-    rows = [i for i, r in enumerate(labelled) if r.split == "train" and r.id not in errors]
-    targets = LabelTargets(values[rows], known[rows], np.zeros(len(rows), np.int64))
-    yes, no = (int_sum(which & targets.known) for which in (targets.values, ~targets.values))
-    reasons = tuple(
-        _reason(int(a), int(b), len(rows), bool(c)) for a, b, c in zip(yes, no, targets.is_too_unknown, strict=True)
-    )
-    without = int((~(values & known).any(axis=1)).sum())
-    unlabelled = len(records) - len(labelled)
-    has_few = np.minimum(yes, no) < MIN_IMAGES
-    why = "" if (~has_few & ~targets.is_too_unknown).any() else NOTHING_TO_LEARN
-    present, unknown = int_sum(values & known), int_sum(~known) + unlabelled
-    return LabelCounts(state.classes, present, unknown, unlabelled, without, reasons, why)
+    place = {name: i for i, name in enumerate(state.classes)}
+    counts = np.zeros((2, 2, len(place)), np.int64)  # of all labelled images and those to train on: present, unknown
+    labelled = train = without = 0
+    for record in state.records.values():
+        cell = record.labels
+        if cell is None:
+            continue
+        is_train = record.split == "train" and record.id not in errors
+        labelled, train, without = labelled + 1, train + is_train, without + (not cell.present)
+        present = [place[name] for name in cell.present]
+        unknown = [place[name] for name in cell.unknown]
+        if cell.rest:
+            unknown = [i for name, i in place.items() if name not in cell.present]
+        for which in range(1 + is_train):
+            counts[which, 0, present] += 1
+            counts[which, 1, unknown] += 1
+    yes, unknown_of_train = counts[1]
+    no = train - yes - unknown_of_train
+    cells = zip(yes.tolist(), no.tolist(), unknown_of_train.tolist(), strict=True)
+    reasons = tuple(_reason(a, b, c, train) for a, b, c in cells)
+    is_open = unknown_of_train <= most_unknown(train)
+    why = "" if ((np.minimum(yes, no) >= MIN_IMAGES) & is_open).any() else NOTHING_TO_LEARN
+    unlabelled = len(state.records) - labelled
+    return LabelCounts(state.classes, counts[0, 0], counts[0, 1] + unlabelled, unlabelled, without, reasons, why)
 
 
 def of_learned_labels(dataset: Dataset, counts: LabelCounts) -> Dataset:
@@ -76,21 +84,10 @@ def of_learned_labels(dataset: Dataset, counts: LabelCounts) -> Dataset:
     return replace(dataset, items=items, label_names=tuple(names))
 
 
-def int_sum(cells: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many cells [n, k] are true of each label [k]."""
-    count: NDArray[np.int64] = cells.sum(axis=0, dtype=np.int64)
-    return count
-
-
-def _item(cell: LabelCell | None) -> Item:
-    return labelled_item(Item("", None, "train"), cell)
-
-
-def _reason(yes: int, no: int, images: int, is_too_unknown: bool) -> str:
-    unknown = images - yes - no
-    if is_too_unknown:
-        most = min(int(MAX_UNKNOWN_SHARE * images), MAX_UNKNOWN)
-        return f"not known of {unknown} of {images} labelled images; it may be of at most {most}"
+def _reason(yes: int, no: int, unknown: int, images: int) -> str:
+    """Return why a label cannot be learned that so many labelled images have, do not have, or may have."""
+    if unknown > most_unknown(images):
+        return f"not known of {unknown} of {images} labelled images; it may be of at most {int(most_unknown(images))}"
     if not yes:
         return "no labelled image has it"
     return "" if no else "every labelled image has it"
