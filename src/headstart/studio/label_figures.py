@@ -26,7 +26,8 @@ from headstart.studio.records import ImageRecord
 from headstart.studio.state import State
 
 Array = NDArray[np.float64]
-LIVE_RESAMPLES = 100  # for intervals that are shown until the full choice: a click waits for them
+LIVE_RESAMPLES = 20, 100  # at least and at most, for intervals until the full choice: a click waits for them
+LIVE_CELLS = 10_000_000  # over all of these resamples
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,8 @@ def label_figures(
     least = dict(zip(full.result.model.classes, decided.thresholds, strict=True))
     thresholds = np.array([least.get(name, DEFAULT) for name in names])
     probabilities = np.where(known, found, 0.0)
-    resamples = RESAMPLES if full.version == state.version else LIVE_RESAMPLES
+    live_resamples = int(np.clip(LIVE_CELLS // max(1, values.size), *LIVE_RESAMPLES))
+    resamples = RESAMPLES if full.version == state.version else live_resamples
     decisions = probabilities >= thresholds
     metrics = multi_label_metrics(probabilities, decisions, values, known, names, groups, resamples=resamples)
     issues: dict[str, list[Finding]] = {}
