@@ -351,11 +351,13 @@ def test_an_export_is_written_and_verified(run, label_model_folder, tmp_path):
     assert not (tmp_path / "hub").exists()
 
 
-def test_the_studio_refuses_them_first_and_says_what_to_do(run, label_model_folder, labelled):
+def test_the_studio_refuses_what_is_no_folder_of_images_first(run, label_model_folder, labelled):
     before = sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir()))
     early = ("--no-open", "--port", 0, "--backbone", "nonsense")  # which is not looked at
-    refused(run("studio", labelled, *early), "has several labels an image, and the studio gives each image one class")
-    refused(run("studio", labelled.parent, *early), "by the table in it, has several labels", "headstart fit TABLE")
+    refused(run("studio", labelled, *early), "is not a folder; give the folder of the images")
+    refused(
+        run("studio", labelled.parent, *early, "--single-label"), "has several labels an image; leave --single-label"
+    )
     refused(run("studio", label_model_folder, *early), "holds a model, and the studio labels a folder of images")
     assert sorted(path.name for path in (*labelled.parent.iterdir(), *label_model_folder.iterdir())) == before
 

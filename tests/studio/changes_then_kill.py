@@ -1,9 +1,10 @@
 """Run by test_kill.py: make the same changes to a project each time, and kill this process in the middle of one.
 
-python changes_then_kill.py FOLDER SEED CALL
+python changes_then_kill.py FOLDER SEED CALL [several]
 
 CALL is at which call that changes the disk the process kills itself (0: never). After each change its number is
-printed, which is the acknowledgement, and the labels of all images by their contents.
+printed, which is the acknowledgement, and the labels of all images by their contents. With ``several`` an image may
+have several labels.
 """
 
 import json
@@ -26,7 +27,10 @@ def changes(project: Project, seed: int):
         kind = ("relabel", "delete", "apply", "undo", "add", "rename", "accept")[
             number % 7 if number < 7 else int(rng.integers(7))
         ]
-        if kind == "relabel":
+        if kind in ("relabel", "apply") and project.multi_label:
+            states = {project.state.classes[0]: ("present", "absent", "unknown")[int(rng.integers(3))]}
+            project.set_labels(None, chosen, states, "keep" if kind == "relabel" else "absent")
+        elif kind == "relabel":
             project.relabel(None, chosen, project.state.classes[int(rng.integers(2))])
         elif kind == "delete" and len(ids) > 6:
             project.delete(None, chosen[:2])
@@ -40,7 +44,15 @@ def changes(project: Project, seed: int):
             project.rename_class(None, project.state.classes[0], f"class number {number}")
         elif kind == "accept":
             project.accept(None, chosen)
-        yield {id: record.label for id, record in project.state.records.items()}
+        yield labels_of(project)
+
+
+def labels_of(project: Project) -> dict:
+    """Return the label of each image, or what is known of its labels."""
+    cells = {id: record.labels for id, record in project.state.records.items()}
+    if project.multi_label:
+        return {id: cell and [[*cell.present], [*cell.unknown], cell.rest] for id, cell in cells.items()}
+    return {id: record.label for id, record in project.state.records.items()}
 
 
 def kill_at(call: int) -> None:
@@ -61,7 +73,7 @@ def kill_at(call: int) -> None:
 
 if __name__ == "__main__":
     folder, seed, call = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    opened = Project(folder)
+    opened = Project(folder, multi_label=True if sys.argv[4:] else None)
     if call:
         kill_at(call)
     for number, labels in enumerate(changes(opened, seed)):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from helpers.http_clients import running
+from helpers.labels import write_labelled
 from helpers.photos import write_photos
 
 from headstart import Compute, FitOptions
@@ -52,10 +53,10 @@ class Client(httpx.Client):
 
 
 @contextmanager
-def running_studio(folder):
+def running_studio(folder, multi_label=None):
     options = server_options(0)
     with (
-        open_studio(folder, OPTIONS) as studio,
+        open_studio(folder, OPTIONS, multi_label=multi_label) as studio,
         running(make_app(studio, options, TOKEN), options) as port,
         Client(port, studio) as client,
     ):
@@ -75,6 +76,35 @@ def fitted_client(tmp_path_factory):
     folder = write_photos(tmp_path_factory.mktemp("fitted") / "photos", 12)
     (folder / "disc" / "000.jpg").rename(folder / "stripes" / "wrong-a.jpg")
     (folder / "disc" / "001.jpg").rename(folder / "stripes" / "wrong-b.jpg")
+    with running_studio(folder) as client:
+        client.wait()
+        yield client
+
+
+def write_label_project(parent, count=60, cells=(), further=0):
+    """Write ``photos`` and the table beside it; ``cells`` change labels by number, ``further`` images have no row."""
+    rows = write_labelled(parent / "photos", count)
+    lines = [row.rsplit(",", 1)[0] for row in rows]
+    for number, text in dict(cells).items():
+        lines[number] = f"{lines[number].split(',')[0]},{text}"
+    if further:
+        write_labelled(parent / "photos", further, seed=5, split="new")
+    text = "\n".join(["path,labels", *(f"photos/{line}" for line in lines)])
+    (parent / "photos-labels.csv").write_text(text, "utf-8")
+    return parent / "photos"
+
+
+@pytest.fixture
+def label_client(tmp_path):
+    """A studio on 24 images that may have several labels, and two that nobody has labelled."""
+    with running_studio(write_label_project(tmp_path, 24, further=2)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def fitted_label_client(tmp_path_factory):
+    """A studio of several labels an image whose full choice is made, of 60 images and 3 without a label. Read only."""
+    folder = write_label_project(tmp_path_factory.mktemp("fitted-labels"), 60, further=3)
     with running_studio(folder) as client:
         client.wait()
         yield client

@@ -8,6 +8,10 @@ import sys
 import httpx
 from helpers.photos import write_photos
 
+from headstart import open_dataset
+
+from .conftest import write_label_project
+
 
 def test_the_command_prints_its_address_and_ends_when_it_is_terminated(tmp_path):
     folder = write_photos(tmp_path / "photos", 3)
@@ -34,6 +38,32 @@ def test_the_command_prints_its_address_and_ends_when_it_is_terminated(tmp_path)
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def test_the_command_says_how_a_table_of_several_labels_is_read(tmp_path):
+    folder = write_label_project(tmp_path, 12)
+    command = [sys.executable, "-m", "headstart", "studio", str(folder), "--no-open", "--port", "0"]
+    command += ["--backbone", "headstart-s"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        address, _, token = process.stdout.readline().strip().partition("/#token=")
+        state = httpx.get(f"{address}/api/state", headers={"Authorization": f"Bearer {token}"}, timeout=60).json()
+        assert (state["multi_label"], [entry["name"] for entry in state["classes"]]) == (
+            True,
+            ["disc", "square", "stripes"],
+        )
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 0
+        summary = open_dataset(tmp_path / "photos-labels.csv").label_summary
+        assert f"photos is {summary}." in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+    result = subprocess.run([*command, "--single-label"], capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is a project of several labels an image; leave --single-label out" in result.stderr
 
 
 def test_a_second_studio_of_the_same_folder_is_refused(tmp_path):

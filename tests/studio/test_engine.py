@@ -10,9 +10,10 @@ from helpers.photos import write_photos
 from headstart import Compute, FitOptions, backbones, open_dataset
 from headstart.backbones.scaling import USUAL, Scaling
 from headstart.errors import HeadstartError, OptionError
-from headstart.studio import engine as module
-from headstart.studio.engine import Engine, labels_of
+from headstart.studio import live as module
+from headstart.studio.engine import Engine
 from headstart.studio.figures import share
+from headstart.studio.live import labels_of
 from headstart.studio.project import Project
 from headstart.studio.saved import compare, read_saved, save
 

@@ -62,6 +62,7 @@ EXAMPLES: dict[str, list[tuple[str, str]]] = {
     "studio": [
         ("headstart studio photos", "label, mend, try and save, in the browser"),
         ("headstart studio new-project", "begin with an empty folder and the camera"),
+        ("headstart studio new --multi-label", "images that may have several labels each"),
     ],
     "verify": [
         ("headstart verify model", "status 1 if this machine predicts something else"),

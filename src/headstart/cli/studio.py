@@ -16,13 +16,23 @@ from headstart.machine import quiet_frameworks
 
 
 def studio(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of class folders, or a new one.")],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder of images or class folders, or a new one.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")] = 8001,
     no_open: Annotated[bool, typer.Option("--no-open", help="Open no browser; the address is printed.")] = False,
+    multi_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-label/--single-label",
+            help="Several labels an image, or one class; by default as begun, or as its table has them.",
+        ),
+    ] = None,
     backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
-    """Label images in the browser, and try and save a model."""
+    """Label images in the browser, and try and save a model.
+
+    Labels are kept as you go, in FOLDER-labels.csv beside the folder, which headstart fit reads.
+    """
     import secrets  # every start would pay for these
     import webbrowser
 
@@ -35,7 +45,7 @@ def studio(
         from headstart.studio.app import make_app, open_studio, server_options
     from headstart.studio.opening import check_folder
 
-    check_folder(Path(folder))
+    check_folder(Path(folder), multi_label)
     with quiet_frameworks():
         load(
             backbone, precision=run.compute.precision
@@ -43,7 +53,8 @@ def studio(
     options = server_options(port)
     listener = listen(options)
     token = secrets.token_urlsafe(24)
-    with open_studio(folder, FitOptions(backbone, compute=run.compute, cache=run.cache)) as opened:
+    fit_options = FitOptions(backbone, compute=run.compute, cache=run.cache)
+    with open_studio(folder, fit_options, multi_label=multi_label) as opened:
         place = f"{address(options, listener)}/#token={token}"
         print_notes(opened.project.notes)
 

@@ -19,5 +19,6 @@ candidates.py           the kinds of heads, and the held-out loss of each candid
 selection.py            try taps, kinds and penalties, and average the best by held-out log-loss
 label_ridge.py          ridge on several labels an image, exact with unknown cells
 label_selection.py      the head for several labels an image
+live_labels.py          held-out predictions of that head after every change of a label or an image
 learning_curve.py       accuracy expected of more images
 """

@@ -79,7 +79,7 @@ class HeldBasis:
         ``rows`` [m] among the p, which hold groups as a whole. ``penalty`` > 0 (of lda: shrinkage) is in units of
         summed squared coordinates.
         """
-        points, inverses = self._changed(penalty, present)
+        points, inverses = self.changed(penalty, present)
         basis = Eigenbasis(Vectors.of(points), np.zeros(points.shape[1]), inverses, None, points, 0.0)
         counts = np.bincount(targets.labels, minlength=targets.classes)
         means = (one_hot(targets.labels, targets.classes).T @ points) / np.maximum(counts, 1)[:, None]
@@ -90,7 +90,7 @@ class HeldBasis:
         scores: Array = CLOSED_FORMS[kind](problem, inverses[None], all_sizes=True)[0]
         return scores
 
-    def _changed(self, penalty: float, present: NDArray[np.int64]) -> tuple[Array, Array]:
+    def changed(self, penalty: float, present: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return centred coordinates [p, r + c] of the images that are there, and their weights [r + c] in products.
 
         c is the number of images that came or went since the basis was made, and one more for the centre.

@@ -35,6 +35,11 @@ MAX_UNKNOWN_SHARE = 0.5  # of the cells of a label: beyond it the images of the 
 MAX_UNKNOWN = 4096  # cells of a label: the matrix of a label has as many rows and columns
 
 
+def most_unknown(images: int) -> float:
+    """Return of how many of so many images a label may be unknown."""
+    return min(MAX_UNKNOWN_SHARE * images, MAX_UNKNOWN)
+
+
 @dataclass(frozen=True)
 class LabelTargets:
     """Which of k labels hold of n images: ``values`` [n, k], where ``known`` [n, k]; and the groups [n]."""
@@ -46,7 +51,7 @@ class LabelTargets:
     @property
     def is_too_unknown(self) -> NDArray[np.bool_]:
         """Of which labels [k] too many cells are not known."""
-        too_many: NDArray[np.bool_] = (~self.known).sum(axis=0) > min(MAX_UNKNOWN_SHARE * len(self.known), MAX_UNKNOWN)
+        too_many: NDArray[np.bool_] = (~self.known).sum(axis=0) > most_unknown(len(self.known))
         return too_many
 
     def check(self, names: Sequence[str]) -> None:
@@ -93,18 +98,27 @@ class LabelRidge:
         ``rows`` hold groups as a whole, all unless stated. The score of a cell that is not known is NaN; nothing that
         is known depends on it.
         """
-        rows = np.arange(len(self.cells)) if rows is None else rows
         inverses = 1 / (self.basis.eigenvalues + np.array([[self.penalty(value)] for value in penalties]))
-        scores = np.full((len(penalties), len(rows), self.cells.shape[1]), np.nan)
+        return self.held_out_with(inverses, rows)
+
+    def held_out_with(
+        self, inverses: Array, rows: NDArray[np.int64] | None = None, *, all_sizes: bool = False
+    ) -> Array:
+        """Return the scores of ``held_out`` by weights ``inverses`` [p, r] of the coordinates in products.
+
+        With ``all_sizes`` large groups are not refitted, which would need the eigenvalues.
+        """
+        rows = np.arange(len(self.cells)) if rows is None else rows
+        scores = np.full((len(inverses), len(rows), self.cells.shape[1]), np.nan)
         is_whole = self.targets.known.all(axis=0)
         columns = np.flatnonzero(is_whole)
         if len(columns):
-            self._fill(scores, rows, columns, inverses, None)
+            self._fill(scores, rows, columns, inverses, None, all_sizes)
         for label in np.flatnonzero(~is_whole):
             column = np.array([label])
-            for i in range(len(penalties)):  # one at a time: the matrices of the unknown cells are large
+            for i in range(len(inverses)):  # one at a time: the matrices of the unknown cells are large
                 unknown = _Unknown.of(self, int(label), inverses[i])
-                self._fill(scores[i : i + 1], rows, column, inverses[i : i + 1], unknown)
+                self._fill(scores[i : i + 1], rows, column, inverses[i : i + 1], unknown, all_sizes)
         return scores
 
     def solve(self, penalties: Sequence[float]) -> Solution:
@@ -123,6 +137,7 @@ class LabelRidge:
         columns: NDArray[np.int64],
         inverses: Array,
         unknown: _Unknown | None,
+        all_sizes: bool,
     ) -> None:
         """Fill in the scores [p, m, k] of ``columns`` for the rows of which they are known."""
         count = len(self.cells)
@@ -134,7 +149,7 @@ class LabelRidge:
         projected = inverses[:, :, None] * sums
         for batch in self._batches(self.targets.groups[rows[places]], 0 if unknown is None else len(unknown.rows)):
             at = places[batch]
-            if self._is_large(batch.shape[1]):
+            if not all_sizes and self._is_large(batch.shape[1]):
                 self._refit(scores, rows, at[0], columns, inverses, unknown)
                 continue
             points, cells = self.basis.project(rows[at]), self.cells[rows[at]][..., columns]

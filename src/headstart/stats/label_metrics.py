@@ -151,10 +151,12 @@ def multi_label_metrics(
     groups: NDArray[np.integer] | None = None,
     *,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> MultiLabelMetrics:
     """Compute the metrics of ``probabilities`` and ``decisions`` [n, k] for labels ``names`` [k], n > 0.
 
     ``truth`` [n, k] counts where ``known`` [n, k]. ``groups`` [n] are given where images of a group are alike.
+    Intervals are of at most ``resamples``.
     """
     index = np.arange(len(truth)) if groups is None else np.unique(groups, return_inverse=True)[1]
     truth = truth & known
@@ -167,7 +169,7 @@ def multi_label_metrics(
     precision_of = _AveragePrecision(probabilities, truth, known)
     has_label = np.asarray(truth.any(axis=0), bool)
 
-    draws = int(np.clip(CELLS_AT_ALL / truth.size, FEWEST, RESAMPLES))
+    draws = int(np.clip(CELLS_AT_ALL / truth.size, min(FEWEST, resamples), resamples))
     generator, count = np.random.default_rng(seed), len(by_group)
     value = _all_metrics(np.ones(count), by_group, exact, precision_of, index, has_label)
     resampled = [value]

@@ -1,6 +1,8 @@
 """``headstart studio``: label images, see at once what the labels are worth, try the model, save it.
 
 records        what is known of an image; names of classes
+label_sets     several labels an image: present, absent or not known
+state          a project at one moment, and the steps by which it changes
 table          the table of the labels, beside the folder
 listing        what lies in the folder
 moves          moving files so that a kill loses nothing
@@ -10,7 +12,11 @@ image_files    image files of clients, and small copies
 imports        images out of archives
 embedded       the features of images, each computed once
 engine         what is computed: features, live figures after every change, the full choice
+choice         the full choice: a fit, and the head that is followed from then on
+live           what is followed from one click to the next
 figures        accuracy, confusion, label issues and uncertain images from held-out scores
+label_counts   how many images have each label, and which labels can be learned
+label_figures  mAP, each label, cells that look wrong and uncertain images
 saved          the model that is saved, and the paired test against it
 tries          images that are tried, and may be added
 events         what happens, for the pages that are open
@@ -18,6 +24,7 @@ jobs           work that a page waits for: save, report, export
 requests       bodies of requests, and errors as answers
 access         the token, and the key for images and events
 api_reads      routes that read
+label_reads    what they answer where images have several labels
 api_changes    routes that change
 app            the application
 page/          the page: HTML, style and modules

@@ -13,11 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from headstart.serve.limits import JSONResponse
-from headstart.studio.engine import FullChoice
+from headstart.studio.choice import FullChoice
 from headstart.studio.image_files import suffix_of
 from headstart.studio.imports import import_archive
 from headstart.studio.moves import HIDDEN
-from headstart.studio.project import NotFoundError, StaleVersionError
 from headstart.studio.records import check_class_name
 from headstart.studio.requests import (
     NotReadyError,
@@ -26,11 +25,15 @@ from headstart.studio.requests import (
     changed,
     class_asked,
     class_of,
+    formats_of,
     ids_of,
+    names_of,
+    states_of,
     text_of,
     version_of,
 )
 from headstart.studio.saved import Comparison, compare, model_folder, save
+from headstart.studio.state import NotFoundError, StaleVersionError
 
 GROUP = re.compile(r"[A-Za-z0-9_-]{1,80}")
 FULL_SECONDS = 600.0  # that a job waits for the full choice
@@ -42,28 +45,45 @@ def add_image(studio: Studio, request: Request, body: bytes) -> Response:
     group = request.query_params.get("group")
     if group is not None and not GROUP.fullmatch(group):
         raise HTTPException(400, "group must be 1 to 80 letters, digits, - or _.")
-    return _add(studio, body, suffix_of(body), class_asked(request) or "", group)
+    name = class_asked(request)
+    labels = (name,) if name is not None or not studio.project.multi_label else ()
+    return _add(studio, body, suffix_of(body), [label or "" for label in labels], group)
 
 
-def _add(studio: Studio, data: bytes, suffix: str, label: str, group: str | None) -> Response:
-    record, is_new = studio.project.add(data, suffix, class_of(studio, label), group)
-    values = {"id": record.id, "added": is_new, "label": record.label, "group": record.group}
+def _add(studio: Studio, data: bytes, suffix: str, labels: list[str], group: str | None) -> Response:
+    """Add an image to its class; of several labels to any number of them, none for one that is not labelled yet."""
+    record, is_new = studio.project.add(data, suffix, tuple(class_of(studio, label) for label in labels), group)
+    values: Body = {"id": record.id, "added": is_new, "label": record.label, "group": record.group}
+    if studio.project.multi_label:
+        values |= {"labels": None if record.labels is None else record.labels.present}
     if not is_new:
         why = f"The same image is there already, as {record.path}."
         return JSONResponse({"version": studio.project.state.version, **values, "reason": why})
-    return JSONResponse(changed(studio, f"Added 1 image to {label}", **values), 201)
+    return JSONResponse(changed(studio, studio.project.undo_text or "", **values), 201)
 
 
 def relabel(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Give images another label."""
+    if studio.project.multi_label:
+        raise HTTPException(400, "An image may have several labels here; say what each label is by /api/labels.")
     version, label, ids = version_of(body), class_of(studio, text_of(body, "label")), ids_of(studio, body)
     count = studio.project.relabel(version, ids, label)
     return changed(studio, studio.project.undo_text or "", changed=count)
 
 
+def set_labels(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
+    """Say of labels whether images have them, or that it is not known."""
+    if not studio.project.multi_label:
+        raise HTTPException(400, "An image has one class here; give it another by /api/relabel.")
+    version, ids, (states, others) = version_of(body), ids_of(studio, body), states_of(studio, body)
+    count = studio.project.set_labels(version, ids, states, others)
+    return changed(studio, studio.project.undo_text or "", changed=count)
+
+
 def accept(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Note that labels are right."""
-    count = studio.project.accept(version_of(body), ids_of(studio, body))
+    name = text_of(body, "label") if studio.project.multi_label and body.get("label") is not None else None
+    count = studio.project.accept(version_of(body), ids_of(studio, body), name)
     return changed(studio, studio.project.undo_text or "", changed=count)
 
 
@@ -124,12 +144,12 @@ def try_image(studio: Studio, request: Request, body: bytes) -> Body:
 
 def add_tried(studio: Studio, request: Request, body: Body) -> Response:
     """Add an image that was tried to the class that it is of."""
-    label = text_of(body, "class")
+    labels = names_of(body, "labels") if studio.project.multi_label else [text_of(body, "class")]
     try:
         data, suffix = studio.tries.kept(request.path_params["id"])
     except KeyError:
         raise NotFoundError("such image among those tried last") from None
-    return _add(studio, data, suffix, label, None)
+    return _add(studio, data, suffix, labels, None)
 
 
 def compare_saved(studio: Studio, request: Request, body: None) -> Body:  # noqa: ARG001
@@ -169,11 +189,9 @@ def write_report(studio: Studio, request: Request, body: Body) -> Body:  # noqa:
 
 def export(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Export the full choice for another runtime."""
-    from headstart.export.registry import FORMATS
-
     version, to = _current(studio, body), text_of(body, "to")
-    if to not in FORMATS:
-        raise HTTPException(400, f"Unknown format; choose one of {', '.join(FORMATS)}.")
+    if to not in formats_of(studio):
+        raise HTTPException(400, f"Unknown format; choose one of {', '.join(formats_of(studio))}.")
 
     def work() -> Body:
         from headstart.export.export import export_model
@@ -207,6 +225,7 @@ def _full(studio: Studio) -> FullChoice:
 ROUTES = [
     Route("/api/images", answering(add_image, body="image"), methods=["POST"]),
     Route("/api/relabel", answering(relabel, body="json"), methods=["POST"]),
+    Route("/api/labels", answering(set_labels, body="json"), methods=["POST"]),
     Route("/api/accept", answering(accept, body="json"), methods=["POST"]),
     Route("/api/delete", answering(delete, body="json"), methods=["POST"]),
     Route("/api/undo", answering(undo, body="json"), methods=["POST"]),

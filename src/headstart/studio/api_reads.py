@@ -5,21 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from headstart.export.registry import FORMATS
 from headstart.heads.class_curve import CurvePoint, class_curve
+from headstart.heads.live import LiveHead
 from headstart.machine import single_threaded_blas
 from headstart.serve.limits import JSONResponse
-from headstart.studio.engine import evaluation, labels_of
+from headstart.studio.engine import evaluation
+from headstart.studio.figures import Figures
 from headstart.studio.image_files import small_copy
+from headstart.studio.label_reads import (
+    LABEL_COLUMNS,
+    evaluation_values,
+    image_rows,
+    image_values,
+    issue_list,
+    state_values,
+    uncertain_list,
+)
+from headstart.studio.live import labels_of
 from headstart.studio.moves import HIDDEN
-from headstart.studio.project import NotFoundError
 from headstart.studio.records import MAX_IMAGES, ImageRecord
-from headstart.studio.requests import Studio, answering, class_asked, class_of, number_of
+from headstart.studio.requests import Studio, answering, class_asked, class_of, formats_of, number_of
 from headstart.studio.saved import model_folder, read_saved
+from headstart.studio.state import NotFoundError
 
 THUMBNAIL, LARGE = 160, 1280  # pixels
 PAGE = 5000  # images of an answer, unless asked otherwise
@@ -40,10 +52,6 @@ def state(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
     """Return all but the images."""
     project, engine = studio.project, studio.engine
     known, full = project.state, engine.full
-    counts: dict[str | None, int] = {}
-    for record in known.records.values():
-        counts[record.label] = counts.get(record.label, 0) + 1
-    folders = {record.folder_label for record in known.records.values()}
     saved = read_saved(project)
     issues = _issues(studio)
     failed = [] if engine.images is None else [id for id in known.records if id in engine.images.errors]
@@ -54,7 +62,8 @@ def state(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
         "project": project.folder.name,
         "folder": str(project.folder),
         "table": str(project.table),
-        "classes": [{"name": c, "images": counts.get(c, 0), "folder": c in folders} for c in known.classes],
+        "multi_label": project.multi_label,
+        **(state_values(studio) if project.multi_label else {"classes": _classes(studio)}),
         "images": len(known.records),
         "trash": project.trash_count,
         "changes": sum(record.is_moved for record in known.records.values()),
@@ -78,7 +87,7 @@ def state(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
             "sha256": saved.sha256,
         },
         "label_issues": len(issues),
-        "formats": list(FORMATS),
+        "formats": formats_of(studio),
         "jobs": studio.jobs.all,
         "notes": [*project.notes, *errors, *(() if full is None else full.result.notes)],
     }
@@ -91,14 +100,44 @@ def images(studio: Studio, request: Request, body: None) -> Response | dict[str,
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
     offset, limit = number_of(request, "offset", 0, MAX_IMAGES), number_of(request, "limit", PAGE, MAX_IMAGES)
-    figures = engine.figures()
+    some = list(known.records.values())[offset : offset + limit]
+    is_several = studio.project.multi_label
+    if is_several:
+        rows = image_rows(studio, some, {record.id: _status(studio, record) for record in some})
+    else:
+        rows = _rows(studio, some)
+    answer = {
+        "version": known.version,
+        "shows": engine.shows,
+        "total": len(known.records),
+        "offset": offset,
+        "classes": known.classes,
+        "columns": LABEL_COLUMNS if is_several else COLUMNS,
+        "rows": rows,
+    }
+    return _tagged(answer, tag)
+
+
+def _classes(studio: Studio) -> list[dict[str, Any]]:
+    """Return the classes with the number of their images, and whether a folder has the name."""
+    known = studio.project.state
+    counts: dict[str | None, int] = {}
+    for record in known.records.values():
+        counts[record.label] = counts.get(record.label, 0) + 1
+    folders = {record.folder_label for record in known.records.values()}
+    return [{"name": c, "images": counts.get(c, 0), "folder": c in folders} for c in known.classes]
+
+
+def _rows(studio: Studio, records: list[ImageRecord]) -> list[list[Any]]:
+    """Return a row of COLUMNS for each image."""
+    figures, known = _figures(studio), studio.project.state
     places = {} if figures is None else {id: i for i, id in enumerate(figures.ids)}
     uncertainty = [] if figures is None else figures.uncertainty.round(4).tolist()
     predicted = [] if figures is None else figures.predicted.tolist()
     probability = [] if figures is None else figures.probabilities.max(axis=1).round(4).tolist()
     number = {name: i for i, name in enumerate(known.classes)}
     rows = []
-    for record in list(known.records.values())[offset : offset + limit]:
+    for record in records:
         place = places.get(record.id)
         issue = None if figures is None or record.is_accepted else figures.issues.get(record.id)
         suspicion = None if place is None else 0.0 if issue is None else round(max(issue.confidence, 1e-4), 4)
@@ -113,32 +152,32 @@ def images(studio: Studio, request: Request, body: None) -> Response | dict[str,
                 *(record.is_accepted, record.path, record.split),
             ]
         )
-    answer = {
-        "version": known.version,
-        "shows": engine.shows,
-        "total": len(known.records),
-        "offset": offset,
-        "classes": known.classes,
-        "columns": COLUMNS,
-        "rows": rows,
-    }
-    return _tagged(answer, tag)
+    return rows
 
 
 def image(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return what is known of one image."""
-    record, figures = _record(studio, request), studio.engine.figures()
-    place = None if figures is None or record.id not in figures.ids else figures.ids.index(record.id)
-    issue = None if figures is None or record.is_accepted else figures.issues.get(record.id)
-    values: dict[str, Any] = {
+    record = _record(studio, request)
+    errors = {} if studio.engine.images is None else studio.engine.images.errors
+    common = {
         "id": record.id,
         "name": record.path,
-        "label": record.label,
-        "folder_label": record.folder_label,
         "group": record.group,
         "split": record.split,
         "status": _status(studio, record),
-        "error": None if studio.engine.images is None else studio.engine.images.errors.get(record.id),
+        "error": errors.get(record.id),
+    }
+    return common | (image_values(studio, record) if studio.project.multi_label else _image_values(studio, record))
+
+
+def _image_values(studio: Studio, record: ImageRecord) -> dict[str, Any]:
+    """Return what is known of the class of one image."""
+    figures = _figures(studio)
+    place = None if figures is None or record.id not in figures.ids else figures.ids.index(record.id)
+    issue = None if figures is None or record.is_accepted else figures.issues.get(record.id)
+    values: dict[str, Any] = {
+        "label": record.label,
+        "folder_label": record.folder_label,
         "predicted": None,
         "probabilities": None,
         "issue": None
@@ -173,8 +212,11 @@ def large(studio: Studio, request: Request, body: None) -> Response:  # noqa: AR
 
 def evaluate(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return accuracy, confusion and the numbers of each class."""
-    figures, engine = studio.engine.figures(), studio.engine
+    engine = studio.engine
     values: dict[str, Any] = {"version": studio.project.state.version, "shows": engine.shows}
+    if studio.project.multi_label:
+        return {**evaluation_values(studio), **values, "why": engine.error or engine.why_none}
+    figures = _figures(studio)
     if figures is None:
         return {**values, "accuracy": None, "why": engine.error or engine.why_none}
     return {
@@ -199,7 +241,11 @@ def label_issues(studio: Studio, request: Request, body: None) -> dict[str, Any]
 
 def uncertain(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return the images that the head is least sure of."""
-    figures, limit = studio.engine.figures(), number_of(request, "limit", 100, MAX_IMAGES)
+    limit = number_of(request, "limit", 100, MAX_IMAGES)
+    values = {"version": studio.project.state.version, "shows": studio.engine.shows}
+    if studio.project.multi_label:
+        return {**values, "images": uncertain_list(studio, limit)}
+    figures = _figures(studio)
     found: list[dict[str, Any]] = []
     if figures is not None:
         uncertainty, names = figures.uncertainty, figures.classes
@@ -214,17 +260,20 @@ def uncertain(studio: Studio, request: Request, body: None) -> dict[str, Any]:  
                     "uncertainty": float(uncertainty[i]),
                 }
             )
-    return {"version": studio.project.state.version, "shows": studio.engine.shows, "images": found}
+    return {**values, "images": found}
 
 
 def learning_curve(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return what more images of a class would bring, where that can be said."""
+    if studio.project.multi_label:
+        raise HTTPException(400, "There is no learning curve of several labels an image.")
     name = class_of(studio, class_asked(request) or "")
     more, live, known = number_of(request, "more", 0, 10_000), studio.engine.live, studio.project.state
     values: dict[str, Any] = {"version": known.version, "shows": studio.engine.shows, "class": name}
     if live is None:
         return {**values, "points": [], "expected": None, "check": None, "why": studio.engine.why_none}
     labels, label = labels_of(live, known), known.classes.index(name)
+    assert isinstance(live.head, LiveHead)
     with single_threaded_blas():
         curve = class_curve(live.head, labels, live.groups, label, more or None)
     now = curve.points[-1] if curve.points else None
@@ -291,8 +340,17 @@ def _status(studio: Studio, record: ImageRecord) -> str:
     return "ready"
 
 
+def _figures(studio: Studio) -> Figures | None:
+    """Return the figures of a project of one class an image."""
+    figures = studio.engine.figures()
+    assert figures is None or isinstance(figures, Figures)
+    return figures
+
+
 def _issues(studio: Studio) -> list[dict[str, Any]]:
-    figures, records = studio.engine.figures(), studio.project.state.records
+    if studio.project.multi_label:
+        return issue_list(studio)
+    figures, records = _figures(studio), studio.project.state.records
     if figures is None:
         return []
     return [

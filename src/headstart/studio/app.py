@@ -41,12 +41,14 @@ def server_options(port: int) -> ServerOptions:
 
 
 @contextmanager
-def open_studio(folder: str | Path, options: FitOptions) -> Iterator[Studio]:
+def open_studio(folder: str | Path, options: FitOptions, *, multi_label: bool | None = None) -> Iterator[Studio]:
     """Open a project and begin the work in the background; both end with the context.
 
-    Raises OptionError, DataError, OSError.
+    ``multi_label`` is that of ``opening.check_folder``. Raises OptionError, DataError, OSError.
     """
-    project = Project(folder, version=int(time()))  # so that a page of an earlier run is told that it is stale
+    project = Project(
+        folder, version=int(time()), multi_label=multi_label
+    )  # so that a page of an earlier run is told that it is stale
     events = Events()
     engine, jobs = Engine(project, options, events), Jobs(events)
     engine.start()

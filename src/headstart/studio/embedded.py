@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.data import Dataset, Item, Quarantined
+from headstart.data.label_sets import label_matrix
 from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.extractor import load_backbone_graph
 from headstart.features.runtime import Graph
 from headstart.heads.integers import stack_rows
 from headstart.splits.groups import find_groups
 from headstart.splits.pairs import DisjointSets
+from headstart.studio.label_sets import labelled_item, names_in_cells
 from headstart.studio.project import Project
 from headstart.studio.records import ImageRecord
 
@@ -88,12 +90,17 @@ class EmbeddedImages:
 def dataset_of(project: Project, records: Sequence[ImageRecord], groups: Sequence[str] | None = None) -> Dataset:
     """Return images as a dataset whose paths are those of the table; ``groups`` take the place of their own."""
     items = tuple(
-        Item(_path(project, r), r.label, r.split, r.group if groups is None else groups[i], key=i)
+        labelled_item(
+            Item(_path(project, r), r.label, r.split, r.group if groups is None else groups[i], key=i), r.labels
+        )
         for i, r in enumerate(records)
     )
     classes = tuple(sorted({record.label for record in records if record.label is not None}))
-    folder = str(project.folder.parent)
-    return Dataset(str(project.table), items, classes, (), (), lambda key: project.read(records[key]), folder, "table")
+    names = names_in_cells(record.labels for record in records)
+    folder, uri = str(project.folder.parent), str(project.table)
+    return Dataset(
+        *(uri, items, classes, (), (), lambda key: project.read(records[key]), folder, "table"), label_names=names
+    )
 
 
 def find_named_groups(features: Features, records: Sequence[ImageRecord]) -> NDArray[np.int64]:
@@ -101,7 +108,11 @@ def find_named_groups(features: Features, records: Sequence[ImageRecord]) -> NDA
 
     A fit of a table takes named groups alone; here images that came before the camera's bursts have scenes too.
     """
-    labels = np.unique([str(record.label) for record in records], return_inverse=True)[1]
+    labels: NDArray[Any] = np.unique([str(record.label) for record in records], return_inverse=True)[1]
+    names_of_labels = names_in_cells(record.labels for record in records)
+    if names_of_labels:
+        values, known = label_matrix([labelled_item(Item("", None, ""), r.labels) for r in records], names_of_labels)
+        labels = values & known
     scenes = find_groups(features.content_hashes, features.tiny_images, features.deepest, labels).index
     names = [f"group {record.group}" if record.group else str(i) for i, record in enumerate(records)]
     sets = DisjointSets(len(records))

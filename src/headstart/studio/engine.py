@@ -9,73 +9,31 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE
-from headstart.classifier import FitOptions, FitResult, fit_dataset
+from headstart.classifier import FitOptions
 from headstart.errors import HeadstartError
 from headstart.features import FeatureCache
 from headstart.features.input_scaling import open_backbone
-from headstart.heads.live import MAX_CHANGES, LiveHead
-from headstart.heads.training_set import TrainingSet
+from headstart.heads.live import LiveHead
 from headstart.machine import single_threaded_blas
+from headstart.studio.choice import FullChoice, fit_images
 from headstart.studio.embedded import EmbeddedImages, dataset_of, find_named_groups
 from headstart.studio.events import Events
 from headstart.studio.figures import Figures, make_figures
-from headstart.studio.project import Project, State
+from headstart.studio.label_counts import LabelCounts, label_counts, of_learned_labels
+from headstart.studio.label_figures import Guesses, LabelFigures, guess, label_figures
+from headstart.studio.live import Live, labels_of
+from headstart.studio.project import Project
 from headstart.studio.records import ImageRecord
+from headstart.studio.state import State
 
 EMBEDDED_AT_ONCE = 64  # images: then what is known of them is shown
 QUIET_SECONDS = 1.0  # without a change, after which the full choice begins
 MIN_IMAGES = 2  # of each of two classes
-
-
-@dataclass(frozen=True)
-class FullChoice:
-    """The result of a fit to the labels of ``version``; ``ids`` are its training images."""
-
-    result: FitResult
-    version: int
-    seconds: float
-    ids: tuple[str, ...]
-
-    @property
-    def held_out(self) -> dict[str, tuple[str, str, int]]:
-        """Of each training image the label, the class predicted with its group left out, and the group."""
-        evaluation, split = self.result.evaluations["leave_group_out"], self.result.data.split
-        names = split.classes
-        rows = zip(self.ids, split.labels, evaluation.predictions.predicted, split.groups.index, strict=True)
-        return {id: (names[label], names[predicted], int(group)) for id, label, predicted, group in rows}
-
-
-@dataclass(frozen=True)
-class Live:
-    """A head that is followed: the images that it knows, in its order, and their groups."""
-
-    head: LiveHead
-    ids: tuple[str, ...]
-    groups: NDArray[np.int64]
-    names: dict[str, int]  # of groups that have a name: their numbers
-
-    def has_room_for(self, count: int) -> bool:
-        """Whether so many more images can be followed; else they wait for the full choice."""
-        return len(self.ids) - self.head.first + count <= MAX_CHANGES
-
-    def with_images(self, images: EmbeddedImages, records: list[ImageRecord]) -> Live:
-        """Return it with further images; one whose group has no name is a group of its own."""
-        assert images.features is not None
-        rows = np.array([images.rows[record.id] for record in records])
-        values = images.features.vectors(rows)
-        names, groups, free = dict(self.names), [], int(self.groups.max(initial=-1)) + 1
-        for record in records:
-            number = free if record.group is None else names.setdefault(record.group, free)
-            groups.append(number)
-            free = max(free, number + 1)
-        ids = (*self.ids, *(record.id for record in records))
-        return Live(self.head.with_images(values), ids, np.r_[self.groups, groups].astype(np.int64), names)
 
 
 class Engine:
@@ -89,7 +47,9 @@ class Engine:
         self.images: EmbeddedImages | None = None
         self.revision = 0  # of what is shown, beside the version of the labels
         self._live: Live | None = None
-        self._figures: tuple[int, Live, Figures | None] | None = None
+        self._figures: tuple[int, int, Live, Figures | LabelFigures | None] | None = None
+        self._counts: tuple[int, int, LabelCounts] | None = None
+        self._guesses: tuple[FullChoice, int, Guesses] | None = None
         self._lock = threading.RLock()
         self._changed = threading.Condition()
         self._changed_at = 0.0
@@ -108,7 +68,7 @@ class Engine:
             self._changed.notify_all()
         self._thread.join()
 
-    def changed(self, what: str) -> Figures | None:
+    def changed(self, what: str) -> Figures | LabelFigures | None:
         """Follow a change of the project; return the figures after it."""
         with self._changed:
             self._changed_at = time.monotonic()
@@ -116,16 +76,41 @@ class Engine:
         self.events.send("version", {"version": self.project.state.version, "what": what})
         return self.figures()
 
-    def figures(self) -> Figures | None:
+    def figures(self) -> Figures | LabelFigures | None:
         """Return the figures of the labels as they are now, None where nothing can be said yet."""
         with self._lock:
-            state, live = self.project.state, self._live
+            state, live, revision = self.project.state, self._live, self.revision
             if live is None:
                 return None
-            if self._figures is None or self._figures[0] != state.version or self._figures[1] is not live:
+            known = self._figures
+            if known is None or known[:2] != (state.version, revision) or known[2] is not live:
                 with single_threaded_blas():
-                    self._figures = (state.version, live, _figures(live, state))
-            return self._figures[2]
+                    if self.project.multi_label:
+                        live = self._live = self._with_labelled(live, state)
+                        figures: Figures | LabelFigures | None = self._label_figures(live, state)
+                    else:
+                        figures = _figures(live, state)
+                known = self._figures = (state.version, revision, live, figures)
+            return known[3]
+
+    def _with_labelled(self, live: Live, state: State) -> Live:
+        """Follow images too that somebody has labelled since, where there is room."""
+        images, ids = self.images, set(live.ids)
+        if images is None or images.features is None:
+            return live
+        count = len(images.features.index)  # another thread may be adding images
+        new = [r for r in state.records.values() if self._is_taken(r) and r.id not in ids]
+        new = [r for r in new if images.rows.get(r.id, count) < count]
+        return live.with_images(images, new) if new and live.has_room_for(len(new)) else live
+
+    def _label_figures(self, live: Live, state: State) -> LabelFigures | None:
+        images, full = self.images, self.full
+        if images is None or images.features is None or full is None:
+            return None
+        known, count = self._guesses, len(images.features.index)
+        if known is None or known[0] is not full or known[1] != count:
+            known = self._guesses = (full, count, guess(full, images))
+        return label_figures(live, state, full, known[2], self.label_counts)
 
     @property
     def live(self) -> Live | None:
@@ -134,10 +119,13 @@ class Engine:
 
     @property
     def shows(self) -> str:
-        """Which the figures are: "full", "live", or "none"."""
+        """Which the figures are: "full", "live", "last" (what the last full choice predicts), or "none"."""
         if self._live is None:
             return "none"
-        return "full" if self.full is not None and self.full.version == self.project.state.version else "live"
+        if self.full is not None and self.full.version == self.project.state.version:
+            return "full"
+        figures = self.figures() if self.project.multi_label else None
+        return "last" if isinstance(figures, LabelFigures) and not figures.is_followed else "live"
 
     @property
     def embedding(self) -> dict[str, int]:
@@ -168,14 +156,24 @@ class Engine:
     @property
     def why_none(self) -> str:
         """Why there can be no full choice of these labels, empty where there can."""
+        state, errors = self.project.state, {} if self.images is None else self.images.errors
+        if self.project.multi_label:
+            return self.label_counts.why_none
         counts: dict[str, int] = {}
-        images = self.images
-        for record in self.project.state.records.values():
-            is_unread = images is not None and record.id in images.errors
-            if record.label is not None and record.split == "train" and not is_unread:
+        for record in state.records.values():
+            if record.label is not None and record.split == "train" and record.id not in errors:
                 counts[record.label] = counts.get(record.label, 0) + 1
         is_enough = sum(count >= MIN_IMAGES for count in counts.values()) >= 2
         return "" if is_enough else f"Two classes with {MIN_IMAGES} images each are needed."
+
+    @property
+    def label_counts(self) -> LabelCounts:
+        """How many images have each label, where images may have several."""
+        state, errors = self.project.state, {} if self.images is None else self.images.errors
+        counts = self._counts
+        if counts is None or counts[:2] != (state.version, len(errors)):
+            counts = self._counts = (state.version, len(errors), label_counts(state, errors))
+        return counts[2]
 
     def _work(self) -> None:
         try:
@@ -221,7 +219,8 @@ class Engine:
         with self._lock:
             self._tried = -1
             self.revision += 1
-            new = [record for record in some if record.id in images.rows]
+            live_ids = set() if self._live is None else set(self._live.ids)  # a request may have been first
+            new = [r for r in some if r.id in images.rows and r.id not in live_ids and self._is_taken(r)]
             if self._live is not None and new and self._live.has_room_for(len(new)):
                 self._live = self._live.with_images(images, new)
         self.events.send("embedding", self.embedding)
@@ -258,39 +257,48 @@ class Engine:
         images = self.images
         assert images is not None
         start = time.perf_counter()
-        records = [
-            r for r in state.records.values() if r.label is not None and r.split != "test" and r.id in images.rows
-        ]
+        records = [r for r in state.records.values() if r.is_labelled and r.split != "test" and r.id in images.rows]
+        records.sort(key=lambda record: record.split != "train")  # as a fit orders them
         ids = [record.id for record in records]
         train = [record for record in records if record.split == "train"]
-        rows = images.select([r.id for r in train], dataset_of(self.project, train))
-        numbers = find_named_groups(rows, train)
-        number_of = dict(zip((r.id for r in train), numbers.tolist(), strict=True))
-        names = [f"group {number_of.get(id, f'of {id}')}" for id in ids]
-        dataset = dataset_of(self.project, records, names)
-        result = fit_dataset(dataset, self.options, images.extract(ids))
-        split, features = result.data.split, result.data.features
-        values, groups = features.vectors(split.train), split.groups.index
-        training_set = TrainingSet.of(values, split.labels, groups)
-        selected = result.selected
-        with single_threaded_blas():
-            head = LiveHead.of(training_set, selected.candidates, selected.head.temperature)
-        known = [ids[features.index[i]] for i in split.train]
-        named = {r.group: int(g) for r, g in zip((state.records[id] for id in known), groups, strict=True) if r.group}
-        backbone = result.data.backbone
+        dataset = dataset_of(self.project, records, self._group_names(images, records, train))
+        if self.project.multi_label:
+            dataset = of_learned_labels(dataset, label_counts(state, images.errors))
+        fitted = fit_images(dataset, self.options, images.extract(ids))
+        known = [ids[fitted.features.index[i]] for i in fitted.rows]
+        pairs = zip((state.records[id] for id in known), fitted.groups, strict=True)
+        named = {r.group: int(g) for r, g in pairs if r.group}
+        backbone, head = fitted.backbone, fitted.head
         if not images.is_of(backbone):  # its scaling, or int8, follows from more images than there were: all anew
             precision = "int8" if backbone.precision == "int8" else self.options.compute.precision
             compute = replace(images.compute, precision=precision)
             self.images, head = EmbeddedImages(backbone, compute, images.cache), None
-        live = None if head is None else Live(head, tuple(known), np.asarray(groups, np.int64), named)
+        is_shown = head is not None or (self.project.multi_label and self.images is images)
+        live = Live(head, tuple(known), np.asarray(fitted.groups, np.int64), named) if is_shown else None
         others = images.rows.keys() - known
         later = [r for id, r in self.project.state.records.items() if id in others and r.split == "train"]
+        later = [record for record in later if self._is_taken(record)]
         if live is not None and later and live.has_room_for(len(later)):
             live = live.with_images(images, later)
         with self._lock:
             self._live, self.error = live, ""
             self.revision += 1
-            self.full = FullChoice(result, state.version, time.perf_counter() - start, tuple(known))
+            self.full = FullChoice(fitted.result, state.version, time.perf_counter() - start, tuple(known))
+
+    def _group_names(
+        self, images: EmbeddedImages, records: list[ImageRecord], train: list[ImageRecord]
+    ) -> list[str] | None:
+        """Return the group of each record by name, None where a fit of the table finds the same groups by itself."""
+        if self.project.multi_label and not any(record.group for record in records):
+            return None
+        rows = images.select([r.id for r in train], dataset_of(self.project, train))
+        numbers = find_named_groups(rows, train)
+        number_of = dict(zip((r.id for r in train), numbers.tolist(), strict=True))
+        return [f"group {number_of.get(record.id, f'of {record.id}')}" for record in records]
+
+    def _is_taken(self, record: ImageRecord) -> bool:
+        """Whether what is followed may hold an image: of several labels those that somebody has labelled."""
+        return not self.project.multi_label or (record.is_labelled and record.split == "train")
 
     def _set_state(self, state: str, version: int) -> None:
         if state != self.full_state or state == "done":
@@ -309,31 +317,16 @@ class Engine:
 
 
 def evaluation(engine: Engine) -> dict[str, object] | None:
-    """Return accuracy and interval of the labels as they are now, in the JSON form; None where nothing can be said."""
+    """Return how good the labels as they are now are predicted, in the JSON form; None where nothing can be said.
+
+    It is the accuracy, or, of several labels an image, the mean average precision, with its interval.
+    """
     figures = engine.figures()
-    if figures is None:
-        return None
-    return {
-        "accuracy": figures.accuracy.value,
-        "interval": list(figures.accuracy.interval),
-        "images": len(figures.ids),
-        "groups": len(np.unique(figures.groups)),
-        "shows": engine.shows,
-    }
-
-
-def labels_of(live: Live, state: State) -> NDArray[np.int64]:
-    """Return the label [n] of each image that a head knows, as a place in the classes; -1 where it is not there."""
-    number = {name: i for i, name in enumerate(state.classes)}
-    labels = np.full(len(live.ids), -1, np.int64)
-    for i, id in enumerate(live.ids):
-        record = state.records.get(id)
-        if record is not None and record.label is not None and record.split == "train":
-            labels[i] = number[record.label]
-    return labels
+    return None if figures is None else {**figures.evaluation(), "shows": engine.shows}
 
 
 def _figures(live: Live, state: State) -> Figures | None:
     labels = labels_of(live, state)
+    assert isinstance(live.head, LiveHead)
     held_out = live.head.held_out(labels, live.groups)
     return None if held_out is None else make_figures(held_out, live.ids, labels, live.groups, state.classes)

@@ -57,6 +57,15 @@ class Figures:
         uncertainty: Array = 1 - (two[:, 1] - two[:, 0])
         return uncertainty
 
+    def evaluation(self) -> dict[str, object]:
+        """Return the accuracy and its interval in the JSON form."""
+        return {
+            "accuracy": self.accuracy.value,
+            "interval": list(self.accuracy.interval),
+            "images": len(self.ids),
+            "groups": len(np.unique(self.groups)),
+        }
+
     def by_class(self) -> list[dict[str, object]]:
         """Return images, recall with its interval, and precision of each class; None where there are no images."""
         is_right = self.predicted == self.labels

@@ -40,8 +40,8 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
     """Add the images of a zip to a project in one step, which undo takes back.
 
     Images in folders are of the class of their folder; others of ``label``, or, without one, of the class that their
-    numbered names give. Raises DataError for what is no zip or has no images, OptionError for a name of a class that
-    cannot be used, OSError.
+    numbered names give; where images may have several labels they need none. Raises DataError for what is no zip or has
+    no images, OptionError for a name of a class that cannot be used, OSError.
     """
     source = open_archive("the archive.zip", partial(open_regular, file))
     if len(source.names) > MAX_MEMBERS:
@@ -52,12 +52,12 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
     refused += [(name, reason) for name, reason in skipped if name != SETTINGS]
     classes: dict[str, None] = {}
 
-    def images() -> Iterator[tuple[bytes, str, str, str | None]]:
+    def images() -> Iterator[tuple[bytes, str, tuple[str, ...], str | None]]:
         size = 0
         for i, item in enumerate(dataset.items):
             try:
-                name = label or item.label or _numbered_class(item.path)
-                name = name if name in project.state.classes else check_class_name(name)
+                name = label or item.label or _numbered_class(item.path, is_needed=not project.multi_label)
+                names = (name if name in project.state.classes else check_class_name(name),) if name else ()
                 data = dataset.read(i)
                 assert isinstance(data, bytes)
                 size += len(data)
@@ -67,15 +67,18 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
                 continue
             if size > MAX_BYTES:
                 raise DataError(f"The archive unpacks to more than {MAX_BYTES:,} bytes; split it.")
-            classes[name] = None
-            yield data, suffix, name, None
+            classes.update(dict.fromkeys(names))
+            yield data, suffix, names, None
 
     new, known = project.add_many(images(), f"Imported the images of {label or 'an archive'}")
     return ImportResult(len(new), len(known), tuple(classes), tuple(refused))
 
 
-def _numbered_class(path: str) -> str:
+def _numbered_class(path: str, *, is_needed: bool) -> str:
+    """Return the class that the name of a sample gives, "" where it gives none and none ``is_needed``."""
     match = NUMBERED.fullmatch(PurePosixPath(path).stem)
+    if match is None and not is_needed:
+        return ""
     if match is None:
         raise OptionError("The image lies in no class folder; give the class of the archive.")
     return match[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from headstart.data.dataset import Dataset, Item, paths_by_reason
 from headstart.data.layout import from_listing, to_nfc
 from headstart.data.sources import open_source
 from headstart.errors import DataError, OptionError
+from headstart.studio.records import ImageRecord
 
 NOT_FOR_STUDIO = "class/split/image"
 EXPECTED = ("hidden", "about the data", "left by the system")  # reasons that no one needs to hear of
@@ -30,30 +32,50 @@ class Listing:
     notes: tuple[str, ...]
 
 
-def list_folder(folder: Path) -> Listing:
+def list_folder(folder: Path, *, multi_label: bool = False) -> Listing:
     """List the images of a folder as ``fit`` would read them; right in the folder, they have no label.
 
-    Raises DataError where the folder cannot be listed, OptionError for a layout that studio does not work on.
+    Where images may have several labels, those in no class folder are listed too, without one. Raises DataError where
+    the folder cannot be listed, OptionError for a layout that studio does not work on.
     """
     source = open_source(str(folder))
     if not source.is_folder:
         raise OptionError(f"{folder} holds archives; unpack them, or import them into an empty project.")
-    try:
-        dataset = from_listing(str(folder), source, "auto")
-    except DataError:  # no images, or none in a class folder
-        return Listing((), "", _folders(folder, ""), tuple(source.notes))
-    if dataset.layout == NOT_FOR_STUDIO:
+    prefix, text = f"{source.root.rstrip('/')}/", str(folder)
+    dataset = None
+    with suppress(DataError):  # no images, or none in a class folder
+        dataset = from_listing(text, source, "auto")
+    if dataset is not None and dataset.layout == NOT_FOR_STUDIO:
         raise OptionError(f"{folder} is laid out as {NOT_FOR_STUDIO}; put the splits first (train/class/image).")
-    prefix = f"{source.root.rstrip('/')}/"
-    items = [replace(item, path=item.path.removeprefix(prefix)) for item in dataset.items]
+    items = [] if dataset is None else [_below(item, prefix) for item in dataset.items]
     root = _class_root(items)
+    if multi_label:
+        with suppress(DataError):
+            dataset = replace(from_listing(text, source, "image"), notes=())
+            known = {item.path: item for item in items}
+            items = [known.get(item.path, item) for item in (_below(item, prefix) for item in dataset.items)]
+    if dataset is None:
+        return Listing((), "", _folders(folder, ""), tuple(source.notes))
     return Listing(tuple(items), root, _folders(folder, root), (*dataset.notes, *_passed_over(dataset)))
+
+
+def _below(item: Item, prefix: str) -> Item:
+    return replace(item, path=item.path.removeprefix(prefix))
 
 
 def label_position(path: str, label: str) -> int | None:
     """Return which part of a path is the folder of a label, None where none is."""
     parts = path.split("/")[:-1]
     return next((i for i, part in enumerate(parts) if to_nfc(part) == label), None)
+
+
+def path_for_label(record: ImageRecord, root: str) -> str:
+    """Return the path of an image in the folder of its label; ``root`` is that of ``Listing``."""
+    parts, label = record.path.split("/"), str(record.label)
+    position = None if record.folder_label is None else label_position(record.path, record.folder_label)
+    if position is None:
+        return "/".join(part for part in (root, label, parts[-1]) if part)
+    return "/".join((*parts[:position], label, *parts[position + 1 :]))
 
 
 def _passed_over(dataset: Dataset) -> list[str]:

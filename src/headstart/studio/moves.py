@@ -7,11 +7,12 @@ is written, so after a kill those whose old place is still named in the table ar
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from headstart.errors import DataError
 from headstart.files import read_json, to_json, write_atomic
+from headstart.studio.records import ImageRecord
 
 HIDDEN = ".studio"  # the folder in a project for all but its images
 TRASH = f"{HIDDEN}/trash"
@@ -63,6 +64,34 @@ def recover_moves(folder: Path, named: Collection[str]) -> int:
             count += 1
     journal.unlink()
     return count
+
+
+def moves_between(
+    folder: Path, before: Mapping[str, ImageRecord], after: Mapping[str, ImageRecord], ids: Iterable[str]
+) -> list[Move]:
+    """Return the moves by which the files of some images get from where they are to where they belong.
+
+    Raises OSError for a file that is not in the trash any more.
+    """
+    moves = []
+    for id in ids:
+        old, new = before.get(id), after.get(id)
+        if old is not None and new is None:
+            moves.append((old.path, free_path(folder, f"{TRASH}/{old.id}/{old.path}")))
+        elif new is not None and old is None and not os.path.lexists(folder / new.path):
+            moves.append((_in_trash(folder, new), new.path))
+        elif old is not None and new is not None and old.path != new.path:
+            moves.append((old.path, new.path))
+    return moves
+
+
+def _in_trash(folder: Path, record: ImageRecord) -> str:
+    """Return where a deleted file lies: the last of those with its name. Raises OSError."""
+    name = f"{TRASH}/{record.id}/{record.path}"
+    found = [path for path in (folder / name).parent.glob("*") if path.is_file()]
+    if not found:
+        raise FileNotFoundError(f"{record.path} is not in the trash any more")
+    return max(found, key=lambda path: path.stat().st_ctime_ns).relative_to(folder).as_posix()
 
 
 def free_path(folder: Path, path: str, taken: Collection[str] = ()) -> str:

@@ -3,76 +3,157 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from headstart.check.table import COLUMNS
-from headstart.data import Dataset, open_dataset
-from headstart.data.table_files import is_table, read_table
+from headstart.data import Dataset, Item, open_dataset
+from headstart.data.label_cells import LabelCell
+from headstart.data.table_files import is_table
 from headstart.errors import DataError, HeadstartError, OptionError, one_line
-from headstart.files import open_regular, read_json
-from headstart.studio.listing import Listing
-from headstart.studio.moves import HIDDEN, is_inside
+from headstart.files import open_regular, read_json, to_json, write_atomic
+from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
+from headstart.studio.listing import Listing, list_folder
+from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
-from headstart.studio.table import TableRow, table_file
+from headstart.studio.state import Records, State
+from headstart.studio.table import TableRow, is_of_studio, read_label_sets, read_labels, table_file
 
 CLASSES = "classes.json"
+FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
 ID_LENGTH = 32  # hexadecimal digits of the SHA-256
 BLOCK = 2**20  # bytes that are hashed at a time
 
 NOT_IMAGES = {"model.onnx": "a model", "parity.json": "an export", "features.json": "features"}  # by a file of theirs
 
-Records = dict[str, ImageRecord]
 
-
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
     """Check that a folder may be a project, before anything is written or computed: it is new, or one of images.
 
-    Raises OptionError for a table, a model, and for images that have several labels each.
+    Returns whether its images may have several labels each: as the project was begun, else as ``multi_label`` says,
+    else as its table has them, which lies beside the folder or in it. Raises OptionError for a table, a model, and
+    where ``multi_label`` says otherwise than the project.
     """
     if folder.is_file():
-        _refuse_several_labels(folder, str(folder))
         raise OptionError(f"{folder} is not a folder; give the folder of the images.")
     for name, what in NOT_IMAGES.items():
         if (folder / name).is_file():
             mend = f"headstart serve {folder} tries it" if what == "a model" else "give another one"
             raise OptionError(f"{folder} holds {what}, and the studio labels a folder of images; {mend}.")
-    table = table_file(folder)
-    if table.is_file() and not _is_of_studio(table):
-        _refuse_several_labels(table, str(table))
-    if folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir()):
-        _refuse_several_labels(folder, f"{folder}, by the table in it,")
-
-
-def _is_of_studio(table: Path) -> bool:
-    """Return whether the studio, or a check, wrote a table: then each of its labels is one class, whatever its name."""
-    try:
-        return set(COLUMNS) <= set(read_table(str(table)).columns)
-    except HeadstartError:
+    table, hidden = table_file(folder), folder / HIDDEN
+    is_several = _is_several(hidden / CLASSES)
+    if is_several:
+        if multi_label is False:
+            raise OptionError(f"{folder} is a project of several labels an image; leave --single-label out.")
+        return True
+    if hidden.is_dir() and table.is_file() and is_of_studio(table):  # whatever the names of its classes look like
+        if multi_label:
+            raise OptionError(
+                f"{folder} is a project of one class an image; to begin one of several labels with its table, move "
+                f"{hidden} elsewhere (an empty cell of the table then says that no label holds)."
+            )
         return False
+    if multi_label:
+        return True
+    place = table if table.is_file() else folder
+    is_several = (table.is_file() or _has_tables(folder)) and _has_several_labels(place)
+    if is_several and multi_label is False and not is_of_studio(table):
+        raise OptionError(f"{place} has several labels an image; leave --single-label out.")
+    return is_several and multi_label is None
 
 
-def _refuse_several_labels(path: Path, name: str) -> None:
-    """Raise OptionError where a dataset has several labels an image; what cannot be read is refused by others."""
+def _keep_found(folder: Path, table: Path) -> Path:
+    """Keep a table as it was found, beside those that were found before, and return where. Raises OSError."""
+    data = table.read_bytes()
+    stem, ending = FOUND_TABLE.rsplit(".", 1)
+    same = [file for file in sorted((folder / HIDDEN).glob(f"{stem}*.{ending}")) if file.read_bytes() == data]
+    if same:
+        return same[0]
+    kept = folder / free_path(folder, f"{HIDDEN}/{FOUND_TABLE}")
+    write_atomic(kept, data)
+    return kept
+
+
+def _has_tables(folder: Path) -> bool:
+    return folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir())
+
+
+def _begin_several(folder: Path, state: State) -> list[str]:
+    """Write down that images of a project may have several labels, and keep a table that somebody else wrote.
+
+    Returns lines that the user must see. Raises OSError.
+    """
+    hidden, table = folder / HIDDEN, table_file(folder)
+    items = [labelled_item(Item(r.path, None, r.split), r.labels) for r in state.records.values()]
+    notes = [f"{folder.name} is {summary_of(items, state.classes)}."]
+    if table.is_file() and not is_of_studio(table):
+        kept = _keep_found(folder, table)
+        notes.append(f"{table} is written anew with the first change; as it was found it is kept in {kept}.")
+    if not _is_several(hidden / CLASSES):
+        write_classes(hidden / CLASSES, state.classes, multi_label=True)
+    return notes
+
+
+def _has_several_labels(path: Path) -> bool:
+    """Return whether a dataset has several labels an image; what cannot be read is refused by others."""
     dataset: Dataset | None = None
     with suppress(HeadstartError):
         dataset = open_dataset(path)
-    if dataset is not None and dataset.is_multi_label:
-        raise OptionError(
-            f"{name} has several labels an image, and the studio gives each image one class; write the labels into "
-            "the table and fit it (headstart fit TABLE -o model)."
-        )
+    return dataset is not None and dataset.is_multi_label
+
+
+@dataclass(frozen=True)
+class OpenedProject:
+    """What a project is when it is opened: its state, where new images go, rows whose files are gone, and notes."""
+
+    state: State
+    root: str
+    missing: tuple[TableRow, ...]
+    notes: list[str]
+
+
+def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProject:
+    """Read the table and the folder; what an interrupted run has left is put right first.
+
+    Raises DataError, OptionError, OSError.
+    """
+    rows: dict[str, TableRow] = {}
+    notes: list[str] = []
+    if multi_label:
+        rows, notes = read_label_sets(folder)
+    elif os.path.lexists(table_file(folder)):
+        rows = read_labels(table_file(folder), folder.name)
+    recovered = recover_moves(folder, rows)
+    if recovered:
+        notes.append(f"{recovered} files were moved back or on, since the last run was stopped in between.")
+    listing = list_folder(folder, multi_label=multi_label)
+    records, missing, found_notes = read_records(folder, rows, listing, multi_label=multi_label)
+    notes += [*listing.notes, *found_notes]
+    stored = stored_classes(folder / HIDDEN / CLASSES, multi_label=multi_label)
+    labels = {record.label for record in records.values() if record.label is not None}
+    cells = [record.labels for record in records.values()] + [row.labels for row in missing]
+    labels |= set(names_in_cells(cells))
+    folders = () if multi_label and (rows or not labels) else listing.folders
+    classes = tuple(dict.fromkeys((*(folders if stored is None else stored), *sorted(labels))))
+    state = State(version, records, classes)
+    if multi_label:
+        notes += _begin_several(folder, state)
+    return OpenedProject(state, listing.root, missing, notes)
 
 
 def read_records(
-    folder: Path, rows: Mapping[str, TableRow], listing: Listing
+    folder: Path, rows: Mapping[str, TableRow], listing: Listing, *, multi_label: bool = False
 ) -> tuple[Records, tuple[TableRow, ...], list[str]]:
     """Return the images in the order of the table, those that it does not name behind them.
 
-    Also the rows whose files are not there, and lines that the user must see. Raises DataError for too many images.
+    Also the rows whose files are not there, and lines that the user must see. Of several labels an image each begins
+    with that of its folder, but where there is a table, whose images alone are labelled. Raises DataError for too many
+    images.
     """
     listed = {item.path: item for item in listing.items}
 
@@ -88,11 +169,12 @@ def read_records(
     if missing:
         notes.append(f"{len(missing)} files of the table are not there ({missing[0].path}).")
     if rows and new:
-        notes.append(f"{len(new)} images that the table does not name have the labels of their folders.")
+        what = "are not labelled yet" if multi_label else "have the labels of their folders"
+        notes.append(f"{len(new)} images that the table does not name {what}.")
     records: Records = {}
     for path in (*present, *new):
         item, row = listed.get(path), present.get(path)
-        folder_label = None if item is None else item.label
+        folder_label = None if item is None or multi_label else item.label
         try:
             id = _free_id(_file_hash(folder / path), records)
         except OSError as error:
@@ -101,11 +183,11 @@ def read_records(
             continue
         if row is not None:
             is_accepted = row.action == ACCEPTED
-            records[id] = ImageRecord(
-                *(id, path, row.label, folder_label, row.group, row.split, is_accepted, row.finding, row.why)
-            )
+            kept = (row.finding, row.why, row.labels, accepted_labels(row.action) if multi_label else ())
+            records[id] = ImageRecord(id, path, row.label, folder_label, row.group, row.split, is_accepted, *kept)
         elif item is not None:
-            records[id] = ImageRecord(id, path, folder_label, folder_label, None, item.split)
+            cell = LabelCell((item.label,)) if multi_label and item.label is not None and not rows else None
+            records[id] = ImageRecord(id, path, folder_label, folder_label, None, item.split, labels=cell)
     return records, missing, notes
 
 
@@ -122,13 +204,28 @@ def lock_folder(folder: Path) -> sqlite3.Connection:
     return guard
 
 
-def stored_classes(file: Path) -> list[str] | None:
+def stored_classes(file: Path, *, multi_label: bool = False) -> list[str] | None:
     """Return the names of the classes in their order, None where none are stored or they cannot be used."""
+    names = _stored(file).get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        return None
+    is_usable = multi_label or all(map(is_folder_name, names))  # labels of several are no folders
+    return list(dict.fromkeys(names))[:MAX_CLASSES] if is_usable else None
+
+
+def write_classes(file: Path, classes: Sequence[str], *, multi_label: bool) -> None:
+    """Store the names of the classes, and whether images may have several. Raises OSError."""
+    write_atomic(file, to_json({"classes": classes, **({"multi_label": True} if multi_label else {})}))
+
+
+def _is_several(file: Path) -> bool:
+    return _stored(file).get("multi_label") is True
+
+
+def _stored(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        names = read_json(file, 2**20).get("classes")
-        if isinstance(names, list) and all(isinstance(name, str) and is_folder_name(name) for name in names):
-            return names[:MAX_CLASSES]
-    return None
+        return read_json(file, 2**20)
+    return {}
 
 
 def _file_hash(path: Path) -> str:

@@ -13,80 +13,62 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from headstart.data.label_cells import LabelCell
 from headstart.data.reading import read_file
 from headstart.errors import OptionError
-from headstart.files import to_json, write_atomic
-from headstart.studio.listing import label_position, list_folder
-from headstart.studio.moves import HIDDEN, TRASH, Move, forget_moves, free_path, is_inside, make_moves, recover_moves
-from headstart.studio.opening import (
-    CLASSES,
-    ID_LENGTH,
-    Records,
-    check_folder,
-    lock_folder,
-    read_records,
-    stored_classes,
+from headstart.files import write_atomic
+from headstart.studio.label_sets import (
+    KEEP,
+    PRESENT,
+    names_in_cells,
+    state_of,
+    states_text,
+    with_accepted,
+    with_label_renamed,
+    with_new_labels,
+    with_record_states,
 )
+from headstart.studio.listing import path_for_label
+from headstart.studio.moves import HIDDEN, TRASH, forget_moves, free_path, is_inside, make_moves, moves_between
+from headstart.studio.opening import CLASSES, ID_LENGTH, check_folder, lock_folder, read_project, write_classes
 from headstart.studio.records import MAX_CLASSES, MAX_IMAGES, ImageRecord, check_class_name
-from headstart.studio.table import TableRow, read_labels, table_file, write_labels
+from headstart.studio.state import (
+    ClassExistsError,
+    NotFoundError,
+    NothingToUndoError,
+    Records,
+    StaleVersionError,
+    State,
+    Step,
+)
+from headstart.studio.table import table_file, write_labels
 
 MAX_UNDO = 500  # steps
-
-
-class StaleVersionError(Exception):
-    """A change was asked for by someone who has not seen the last one."""
-
-
-class NothingToUndoError(Exception):
-    """No change is left that could be undone."""
-
-
-class NotFoundError(KeyError):
-    """There is nothing of the name in the address or in the body of a request: "image 3f", "class ants"."""
-
-
-class ClassExistsError(OptionError):
-    """There is a class of a name already, up to the case of its letters: some systems have one folder for both."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What is known at one moment; never changed, only replaced. ``records`` are by id, the newest last."""
-
-    version: int
-    records: Records
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a change was, and what takes it back: the records before it (None: there was none) and the classes."""
-
-    what: str
-    before: dict[str, ImageRecord | None]
-    classes: tuple[str, ...]
 
 
 class Project:
     """A project that is open in this process, which alone may write it. Methods are safe with several threads.
 
     ``state`` is replaced by every change. A method that changes something takes the version that the caller has seen,
-    None for one that does not depend on it, and raises StaleVersionError for another.
+    None for one that does not depend on it, and raises StaleVersionError for another. ``missing`` are rows of the table
+    whose files are not there; they stay in it. ``multi_label`` says whether images may have several labels: then the
+    classes are these labels, and no folder means one.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], version: int = 1) -> None:
-        """Open or begin a project. Raises OptionError where it is open already, DataError, OSError."""
+    def __init__(self, folder: str | os.PathLike[str], version: int = 1, *, multi_label: bool | None = None) -> None:
+        """Open or begin a project; ``multi_label`` is that of ``check_folder``.
+
+        Raises OptionError where it is open already, DataError, OSError.
+        """
         self.folder = Path(os.path.abspath(folder))  # noqa: PTH100  # resolve() would follow links that users put there
         self.table = table_file(self.folder)
-        self.notes: list[str] = []
-        self.missing: tuple[TableRow, ...] = ()  # rows whose files are not there; they stay in the table
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         self._lock = threading.RLock()
-        check_folder(self.folder)
+        self.multi_label = check_folder(self.folder, multi_label)
         parent = self.folder.parent
         if parent == self.folder or (parent.exists() and not os.access(parent, os.W_OK)):
             raise OptionError(
@@ -97,7 +79,9 @@ class Project:
         (self.folder / HIDDEN).mkdir(parents=True, exist_ok=True)
         self._guard = lock_folder(self.folder)
         try:
-            self.state = self._read(version)
+            found = read_project(self.folder, version, multi_label=self.multi_label)
+            self.state, self._root, self.missing, self.notes = found.state, found.root, found.missing, found.notes
+            self._opened_with = found.state.classes
         except BaseException:
             self._guard.close()
             raise
@@ -120,8 +104,12 @@ class Project:
         """How many files lie in the trash."""
         return sum(len(names) for _, _, names in os.walk(self.folder / TRASH))
 
-    def add(self, data: bytes, suffix: str, label: str, group: str | None) -> tuple[ImageRecord, bool]:
+    def add(
+        self, data: bytes, suffix: str, label: str | tuple[str, ...], group: str | None
+    ) -> tuple[ImageRecord, bool]:
         """Add an image to a class; return its record, and False where the same bytes were there already.
+
+        Of several labels an image, ``label`` may be any number of them: none for one that is not labelled yet.
 
         Raises OptionError for an unknown class or too many images, OSError.
         """
@@ -129,7 +117,7 @@ class Project:
         return (added or known)[0], bool(added)
 
     def add_many(
-        self, images: Iterable[tuple[bytes, str, str, str | None]], what: str = ""
+        self, images: Iterable[tuple[bytes, str, str | tuple[str, ...], str | None]], what: str = ""
     ) -> tuple[list[ImageRecord], list[ImageRecord]]:
         """Add images (bytes, ending, class, group) in one step; classes that are new begin with them.
 
@@ -144,15 +132,23 @@ class Project:
                     if id in new or id in self.state.records:
                         known.append(new.get(id) or self.state.records[id])
                         continue
-                    if label not in classes:
-                        classes.append(_new_class_name(label, classes))
+                    names = (label,) if isinstance(label, str) else label
+                    for name in names:
+                        if name not in classes:
+                            classes.append(_new_class_name(name, classes))
                     if len(new) + len(self.state.records) >= MAX_IMAGES or len(classes) > MAX_CLASSES:
                         raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} classes.")
-                    path = self._write_image(data, label, f"{id[:16]}{suffix}")
-                    new[id] = ImageRecord(id, path, label, label, group)
+                    name = f"{id[:16]}{suffix}"
+                    if self.multi_label:
+                        cell = LabelCell(tuple(sorted(set(names)))) if names else None
+                        new[id] = ImageRecord(id, self._write_image(data, "", name), None, None, group, labels=cell)
+                    else:
+                        new[id] = ImageRecord(id, self._write_image(data, names[0], name), names[0], names[0], group)
                 if new:
-                    text = what or f"Added {_images([*new])} to {next(iter(new.values())).label}"
-                    self._commit(text, {**self.state.records, **new}, tuple(classes), [*new])
+                    text = what or f"Added {_images([*new])}{f' to {names[0]}' if names else ''}"
+                    known_before = self._with_new_labels(classes[len(self.state.classes) :])
+                    records = {**self.state.records, **known_before, **new}
+                    self._commit(text, records, tuple(classes), [*known_before, *new])
             except BaseException:
                 for record in new.values():
                     (self.folder / record.path).unlink(missing_ok=True)
@@ -169,12 +165,44 @@ class Project:
             self._change(f"Relabelled {_images(changed)} to {label}", changed, label=label, is_accepted=False)
             return len(changed)
 
-    def accept(self, version: int | None, ids: Sequence[str]) -> int:
-        """Note that labels were looked at and are right; return how many were not accepted before."""
+    def set_labels(self, version: int | None, ids: Sequence[str], states: Mapping[str, str], others: str = KEEP) -> int:
+        """Change labels of images that may have several; return how many images that changes.
+
+        ``states`` are "present", "absent" or "unknown" by label, and ``others`` is that of all other labels, or "keep".
+        Raises NotFoundError for an image or a label that there is not.
+        """
         with self._lock:
             self._check(version)
-            changed = [r for r in self._records_of(ids) if not r.is_accepted and r.label is not None]
-            self._change(f"Accepted the labels of {_images(changed)}", changed, is_accepted=True)
+            classes = self.state.classes
+            for name in states:
+                if name not in classes:
+                    raise NotFoundError(f"class {name}")
+            records = [(r, with_record_states(r, states, others, classes)) for r in self._records_of(ids)]
+            changed = {new.id: new for old, new in records if new.labels != old.labels}
+            if changed:
+                text = f"{states_text(states, others)}: {_images([*changed])}"
+                self._commit(text, {**self.state.records, **changed}, classes, [*changed])
+            return len(changed)
+
+    def accept(self, version: int | None, ids: Sequence[str], name: str | None = None) -> int:
+        """Note that labels were looked at and are right; return how many were not accepted before.
+
+        Of several labels an image they are all of it, or the one called ``name``. Raises NotFoundError.
+        """
+        with self._lock:
+            self._check(version)
+            changed = [r for r in self._records_of(ids) if not r.is_accepted and r.is_labelled]
+            text = f"Accepted {'the labels' if name is None else name} of {_images(changed)}"
+            if self.multi_label:
+                classes = self.state.classes
+                if name is not None and name not in classes:
+                    raise NotFoundError(f"class {name}")
+                changed = [r for r in changed if name is None or name not in r.accepted]
+                accepted = {r.id: with_accepted(r, name, classes) for r in changed}
+                if accepted:
+                    self._commit(text, {**self.state.records, **accepted}, classes, [*accepted])
+            else:
+                self._change(text, changed, is_accepted=True)
             return len(changed)
 
     def delete(self, version: int | None, ids: Sequence[str]) -> int:
@@ -195,8 +223,10 @@ class Project:
             name = _new_class_name(name, self.state.classes)
             if len(self.state.classes) >= MAX_CLASSES:
                 raise OptionError(f"A project has at most {MAX_CLASSES:,} classes.")
-            (self.folder / self._root / name).mkdir(parents=True, exist_ok=True)
-            self._commit(f"New class {name}", self.state.records, (*self.state.classes, name), [])
+            self._make_folder(name)
+            records = self._with_new_labels([name])
+            what = f"New {'label' if self.multi_label else 'class'} {name}"
+            self._commit(what, {**self.state.records, **records}, (*self.state.classes, name), [*records])
             return name
 
     def rename_class(self, version: int | None, name: str, to: str) -> int:
@@ -209,19 +239,27 @@ class Project:
             if to == name:
                 raise ClassExistsError(f"The class is called {name!r} already.")
             to = _new_class_name(to, [known for known in self.state.classes if known != name])
-            changed = {id: replace(r, label=to) for id, r in self.state.records.items() if r.label == name}
             classes = tuple(to if known == name else known for known in self.state.classes)
-            (self.folder / self._root / to).mkdir(parents=True, exist_ok=True)
-            self._commit(f"Renamed {name} to {to}", {**self.state.records, **changed}, classes, [*changed])
-            return len(changed)
+            records = self.state.records
+            if self.multi_label:
+                changed = {id: with_label_renamed(r, name, to) for id, r in records.items() if r.is_labelled}
+            else:
+                changed = {id: replace(r, label=to) for id, r in records.items() if r.label == name}
+            self._make_folder(to)
+            self._commit(f"Renamed {name} to {to}", {**records, **changed}, classes, [*changed])
+            return sum(r.label == to or state_of(r.labels, to) == PRESENT for r in changed.values())
 
     def apply(self, version: int | None) -> tuple[int, list[tuple[str, str]]]:
         """Move files to the folders of their labels; return how many, and the path of each that stays, with the reason.
 
-        Raises OSError, and then no file has moved.
+        Raises OSError, and then no file has moved; OptionError where images have several labels.
         """
         with self._lock:
             self._check(version)
+            if self.multi_label:
+                raise OptionError(
+                    "An image with several labels has no one folder to be moved to; files stay where they are."
+                )
             records, taken = dict(self.state.records), {record.path for record in self.state.records.values()}
             moved, kept = [], []
             for record in self.state.records.values():
@@ -230,7 +268,7 @@ class Project:
                 if not (self.folder / record.path).is_file():
                     kept.append((record.path, "The file is not there any more."))
                     continue
-                path = free_path(self.folder, self._path_for_label(record), taken)
+                path = free_path(self.folder, path_for_label(record, self._root), taken)
                 taken.add(path)
                 records[record.id] = replace(record, path=path, folder_label=record.label)
                 moved.append(record.id)
@@ -263,6 +301,19 @@ class Project:
         except KeyError as error:
             raise NotFoundError(f"image {error.args[0]}") from None
 
+    def _with_new_labels(self, names: Sequence[str]) -> Records:
+        """Return the images that change where labels are new: of those that are labelled they are not known."""
+        if not self.multi_label or not names:
+            return {}
+        records, classes = self.state.records, self.state.classes
+        new = {id: replace(r, labels=with_new_labels(r.labels, names, classes)) for id, r in records.items()}
+        return {id: record for id, record in new.items() if record.labels != records[id].labels}
+
+    def _make_folder(self, name: str) -> None:
+        """Make the folder of a class, which no label of several has."""
+        if not self.multi_label:
+            (self.folder / self._root / name).mkdir(parents=True, exist_ok=True)
+
     def _change(self, what: str, records: Sequence[ImageRecord], **values: object) -> None:
         if records:
             changed = {record.id: replace(record, **values) for record in records}  # type: ignore[arg-type]
@@ -270,19 +321,19 @@ class Project:
 
     def _commit(self, what: str, records: Records, classes: tuple[str, ...], ids: Sequence[str]) -> None:
         """Make a change that can be undone. ``ids`` are the images that it is about."""
-        step = _Step(what, {id: self.state.records.get(id) for id in ids}, self.state.classes)
+        step = Step(what, {id: self.state.records.get(id) for id in ids}, self.state.classes)
         self._save(records, classes, ids)
         self._steps = [*self._steps[1 - MAX_UNDO :], step]
 
     def _save(self, records: Records, classes: tuple[str, ...], ids: Iterable[str]) -> None:
         """Move the files whose place changes, write the table, and only then let the change count."""
-        moves = self._moves(records, ids)
+        moves = moves_between(self.folder, self.state.records, records, ids)
         if moves:
             make_moves(self.folder, moves)
         try:
             if classes != self.state.classes:
-                write_atomic(self.folder / HIDDEN / CLASSES, to_json({"classes": classes}))
-            self._write_table(records)
+                write_classes(self.folder / HIDDEN / CLASSES, classes, multi_label=self.multi_label)
+            self._write_table(records, classes)
         except BaseException:
             for source, target in reversed(moves):
                 (self.folder / target).rename(self.folder / source)
@@ -292,35 +343,23 @@ class Project:
             forget_moves(self.folder)
         self.state = State(self.state.version + 1, records, classes)
 
-    def _moves(self, records: Records, ids: Iterable[str]) -> list[Move]:
-        """Return the moves by which the files of some images get from where they are to where they belong."""
-        moves = []
-        for id in ids:
-            old, new = self.state.records.get(id), records.get(id)
-            if old is not None and new is None:
-                moves.append((old.path, free_path(self.folder, f"{TRASH}/{old.id}/{old.path}")))
-            elif new is not None and old is None and not os.path.lexists(self.folder / new.path):
-                moves.append((self._in_trash(new), new.path))
-            elif old is not None and new is not None and old.path != new.path:
-                moves.append((old.path, new.path))
-        return moves
+    def _write_table(self, records: Records, classes: tuple[str, ...]) -> None:
+        gone = [replace(r, labels=with_new_labels(r.labels, *self._new_since(classes))) for r in self.missing]
+        rows = [
+            ImageRecord("", r.path, r.label, None, r.group, r.split, False, r.finding, r.why, r.labels) for r in gone
+        ]
+        everything = [*records.values(), *rows]
+        labels = names_in_cells(record.labels for record in everything) if self.multi_label else None
+        write_labels(self.table, self.folder.name, everything, labels)
 
-    def _in_trash(self, record: ImageRecord) -> str:
-        """Return where a deleted file lies: the last of those with its name. Raises OSError."""
-        name = f"{TRASH}/{record.id}/{record.path}"
-        found = [path for path in (self.folder / name).parent.glob("*") if path.is_file()]
-        if not found:
-            raise FileNotFoundError(f"{record.path} is not in the trash any more")
-        return max(found, key=lambda path: path.stat().st_ctime_ns).relative_to(self.folder).as_posix()
-
-    def _write_table(self, records: Records) -> None:
-        rows = [ImageRecord("", r.path, r.label, None, r.group, r.split, False, r.finding, r.why) for r in self.missing]
-        write_labels(self.table, self.folder.name, [*records.values(), *rows])
+    def _new_since(self, classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+        """Return the classes that are new since the project was opened, and those that there were."""
+        return [name for name in classes if name not in self._opened_with], self._opened_with
 
     def _write_image(self, data: bytes, label: str, name: str) -> str:
-        """Write the file of a new image into the folder of its class, and return its path."""
-        parent = f"{self._root}/{label}" if self._root else label
-        path = free_path(self.folder, f"{parent}/{name}")
+        """Write the file of a new image into the folder of its class, where it has one, and return its path."""
+        parent = "/".join(part for part in (self._root, label) if part)
+        path = free_path(self.folder, f"{parent}/{name}" if parent else name)
         target = self.folder / path
         if not is_inside(self.folder, parent):
             raise OSError(f"The folder {parent} is a link out of the project")
@@ -328,33 +367,9 @@ class Project:
         write_atomic(target, data)
         return path
 
-    def _path_for_label(self, record: ImageRecord) -> str:
-        """Return the path of an image in the folder of its label."""
-        parts = record.path.split("/")
-        position = None if record.folder_label is None else label_position(record.path, record.folder_label)
-        if position is None:
-            return "/".join(part for part in (self._root, str(record.label), parts[-1]) if part)
-        return "/".join((*parts[:position], str(record.label), *parts[position + 1 :]))
-
     def _check(self, version: int | None) -> None:
         if version is not None and version != self.state.version:
             raise StaleVersionError
-
-    def _read(self, version: int) -> State:
-        """Read the table and the folder; what an interrupted run has left is put right first."""
-        rows = read_labels(self.table, self.folder.name) if os.path.lexists(self.table) else {}
-        recovered = recover_moves(self.folder, rows)
-        if recovered:
-            self.notes.append(f"{recovered} files were moved back or on, since the last run was stopped in between.")
-        listing = list_folder(self.folder)
-        self._root = listing.root
-        self.notes += listing.notes
-        records, self.missing, notes = read_records(self.folder, rows, listing)
-        self.notes += notes
-        stored = stored_classes(self.folder / HIDDEN / CLASSES)
-        labels = [record.label for record in records.values() if record.label is not None]
-        named = listing.folders if stored is None else stored
-        return State(version, records, tuple(dict.fromkeys((*named, *sorted(set(labels))))))
 
 
 def _new_class_name(name: str, others: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from headstart.data.label_cells import LabelCell
 from headstart.data.layout import SYSTEM_FILES, split_name, to_nfc
 from headstart.errors import OptionError
 
@@ -25,6 +26,10 @@ class ImageRecord:
     image without one, ``folder_label`` that of the folder in which the file lies. ``group`` is the name of what the
     image shares with others, such as one hold of the camera's button. ``finding`` and ``why`` are cells of the table
     that are kept as they were found.
+
+    In a project of several labels an image ``label`` and ``folder_label`` are None, and ``labels`` says which hold and
+    which are not known: None where nobody has labelled the image, so that none is known. ``accepted`` are the labels
+    whose cells a person has found right, one by one; ``is_accepted`` says so of all.
     """
 
     id: str
@@ -36,6 +41,13 @@ class ImageRecord:
     is_accepted: bool = False
     finding: str = ""
     why: str = ""
+    labels: LabelCell | None = None
+    accepted: tuple[str, ...] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is something to learn from the image."""
+        return self.label is not None or self.labels is not None
 
     @property
     def is_moved(self) -> bool:

@@ -13,12 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from headstart.errors import DataError, HeadstartError, ImageError, OptionError, shorten
+from headstart.export.registry import FORMATS
 from headstart.files import unescape_name
 from headstart.serve.limits import JSONResponse
 from headstart.studio.engine import Engine, evaluation
 from headstart.studio.image_files import MAX_UPLOAD
 from headstart.studio.jobs import Jobs, TooManyJobsError
-from headstart.studio.project import ClassExistsError, NotFoundError, NothingToUndoError, Project, StaleVersionError
+from headstart.studio.label_sets import KEEP, STATES
+from headstart.studio.project import Project
+from headstart.studio.records import MAX_CLASSES
+from headstart.studio.state import ClassExistsError, NotFoundError, NothingToUndoError, StaleVersionError
 from headstart.studio.tries import Tries
 
 MAX_JSON = 4 * 2**20  # bytes: the ids of all images of a project
@@ -84,6 +88,25 @@ def text_of(body: dict[str, Any], name: str) -> str:
     return unescape_name(value)
 
 
+def names_of(body: dict[str, Any], name: str) -> list[str]:
+    """Return a list of texts of the body, names as ``escape_name`` wrote them. Raises HTTPException."""
+    value = body.get(name)
+    if not isinstance(value, list) or len(value) > MAX_CLASSES or not all(isinstance(text, str) for text in value):
+        raise HTTPException(400, f"{name} must be a list of at most {MAX_CLASSES:,} texts.")
+    return [unescape_name(text) for text in value]
+
+
+def states_of(studio: Studio, body: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """Return what labels are to be by name, and what all others are. Raises HTTPException, NotFoundError."""
+    labels, others = body.get("labels", {}), body.get("others", KEEP)
+    known = ", ".join(STATES)
+    if not isinstance(labels, dict) or len(labels) > MAX_CLASSES or any(v not in STATES for v in labels.values()):
+        raise HTTPException(400, f"labels must be an object of labels and what they are: {known}.")
+    if others not in (KEEP, *STATES):
+        raise HTTPException(400, f"others must be {KEEP}, or one of {known}.")
+    return {class_of(studio, unescape_name(name)): state for name, state in labels.items()}, others
+
+
 def class_asked(request: Request) -> str | None:
     """Return the class that the query names, if it names one."""
     name = request.query_params.get("class")
@@ -106,6 +129,11 @@ def class_of(studio: Studio, name: str) -> str:
     if name not in studio.project.state.classes:
         raise NotFoundError(f"class {name}")
     return name
+
+
+def formats_of(studio: Studio) -> list[str]:
+    """Return the formats that the model can be exported to; the Hub has none of several labels an image."""
+    return [name for name in FORMATS if name != "hub" or not studio.project.multi_label]
 
 
 def number_of(request: Request, name: str, default: int, most: int) -> int:

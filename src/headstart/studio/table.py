@@ -1,18 +1,28 @@
-"""The table of a project's labels: the format of the fix list that ``headstart check`` writes and ``fit`` reads."""
+"""The table of a project's labels: the format of the fix list that ``headstart check`` writes and ``fit`` reads.
+
+A table of several labels an image that neither of them wrote, also one in the project's folder, is read once, as
+``fit`` would read it; what is changed is written as the fix list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.check.table import COLUMNS
+from headstart.data import Dataset, ReadOptions, open_dataset
 from headstart.data.dataset import SPLITS
-from headstart.data.layout import to_nfc
-from headstart.data.table_files import read_table
-from headstart.errors import DataError
+from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists
+from headstart.data.layout import find_tables, to_nfc
+from headstart.data.sources import open_source
+from headstart.data.table_files import Table, read_table
+from headstart.errors import DataError, HeadstartError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
-from headstart.studio.records import ACCEPTED, ImageRecord, is_folder_name
+from headstart.studio.label_sets import accepted_text, cell_text
+from headstart.studio.records import ImageRecord, is_folder_name
+
+ReadLabel = Callable[[int, Mapping[str, object]], tuple[str | None, LabelCell | None]]
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ class TableRow:
     finding: str
     action: str
     why: str
+    labels: LabelCell | None = None
 
 
 def table_file(folder: Path) -> Path:
@@ -33,15 +44,27 @@ def table_file(folder: Path) -> Path:
     return folder.parent / f"{folder.name}-labels.csv"
 
 
-def write_labels(file: Path, folder_name: str, records: Iterable[ImageRecord]) -> None:
+def is_of_studio(table: Path) -> bool:
+    """Return whether the studio, or a check, wrote a table."""
+    try:
+        return set(COLUMNS) <= set(read_table(str(table)).columns)
+    except HeadstartError:
+        return False
+
+
+def write_labels(
+    file: Path, folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None
+) -> None:
     """Write the table whole: it is on the disk before this returns, and a kill leaves the old one or the new one.
 
-    Raises OSError.
+    ``labels`` are the names of all labels where an image may have several. Raises OSError.
     """
     lines = [table_row(COLUMNS)]
+    as_lists = labels is not None and needs_lists(labels)
     for record in records:
-        cells = [table_path(f"{folder_name}/{record.path}"), table_text(record.label or ""), record.split]
-        cells += [table_text(record.group or ""), record.finding, ACCEPTED if record.is_accepted else "", record.why]
+        label = table_text(record.label or "") if labels is None else cell_text(record.labels, as_list=as_lists)
+        cells = [table_path(f"{folder_name}/{record.path}"), label, record.split]
+        cells += [table_text(record.group or ""), record.finding, table_text(accepted_text(record)), record.why]
         lines.append(table_row(cells))
     write_atomic(file, "".join(lines))
 
@@ -51,9 +74,59 @@ def read_labels(file: Path, folder_name: str) -> dict[str, TableRow]:
 
     Paths must lie in the project's folder; a path that is named twice counts as its last row.
     """
+    return _read_rows(file, _read_own(file), folder_name, _one_label)
+
+
+def read_label_sets(folder: Path) -> tuple[dict[str, TableRow], list[str]]:
+    """Return the rows of a project of several labels an image, and lines that the user must see.
+
+    They are those of the table beside the folder, else of the tables in it; there are none where there is no table.
+    Raises DataError.
+    """
+    file = table_file(folder)
+    if file.is_file() and is_of_studio(file):
+        table = _read_own(file)
+        columns = LabelColumns(str(file), "label", (), None)
+        separator = find_separator(columns, table.rows, ReadOptions(multi_label=True)) or ""
+
+        def label(number: int, row: Mapping[str, object]) -> tuple[None, LabelCell | None]:
+            return None, columns.several(number, row, separator)
+
+        return _read_rows(file, table, folder.name, label), []
+    if file.is_file():
+        dataset = open_dataset(file, ReadOptions(multi_label=True))
+        return _rows_of(dataset, folder.name), [*dataset.notes]
+    if not folder.is_dir() or not find_tables(str(folder), open_source(str(folder)).names):
+        return {}, []
+    dataset = open_dataset(folder, ReadOptions(multi_label=True))
+    note = (
+        f"The labels were read from the table in {folder.name}; from the first change on they are kept in {file.name}."
+    )
+    return _rows_of(dataset, None), [*dataset.notes, note]
+
+
+def _rows_of(dataset: Dataset, folder_name: str | None) -> dict[str, TableRow]:
+    """Return the rows of a dataset, whose paths begin with the name of the project's folder where it is given."""
+    rows: dict[str, TableRow] = {}
+    for item in dataset.items:
+        path = item.path if folder_name is None else _relative(item.path, folder_name)
+        if path is None:
+            raise DataError(
+                f"{dataset.uri} names {item.path}, which is not in {folder_name}/; correct or move the table."
+            )
+        cell = None if item.labels is None else LabelCell(item.labels, item.unknown, item.is_rest_unknown)
+        rows[path] = TableRow(path, None, item.split, item.group, "", "", "", cell)
+    return rows
+
+
+def _read_own(file: Path) -> Table:
     table = read_table(str(file))
     if not {"path", "label"} <= set(table.columns):
         raise DataError(f"{file} has no columns path and label; move it away, or write it by headstart check.")
+    return table
+
+
+def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) -> dict[str, TableRow]:
     rows: dict[str, TableRow] = {}
     for number, row in enumerate(table.rows, start=2):
         path = _relative(_cell(row, "path"), folder_name)
@@ -62,13 +135,22 @@ def read_labels(file: Path, folder_name: str) -> dict[str, TableRow]:
         split = _cell(row, "split") or "train"
         if split not in SPLITS:
             raise DataError(f"{file}, row {number}: unknown split {split!r}; expected {', '.join(SPLITS)}.")
-        label = to_nfc(from_table_text(_cell(row, "label")))
-        if label and not is_folder_name(label):
-            raise DataError(f"{file}, row {number}: the label {label!r} cannot be the name of a folder; give another.")
-        group = from_table_text(_cell(row, "group"))
-        cells = (_cell(row, name) for name in ("finding", "action", "why"))
-        rows[path] = TableRow(path, label or None, split, group or None, *cells)
+        try:
+            label, labels = label_of(number, row)
+        except ValueError as error:
+            raise DataError(f"{file}, row {number}: {error}") from None
+        group, action = from_table_text(_cell(row, "group")), from_table_text(_cell(row, "action"))
+        finding, why = _cell(row, "finding"), _cell(row, "why")
+        rows[path] = TableRow(path, label, split, group or None, finding, action, why, labels)
     return rows
+
+
+def _one_label(_: int, row: Mapping[str, object]) -> tuple[str | None, None]:
+    """Return the label of a row. Raises ValueError for one that is none."""
+    label = to_nfc(from_table_text(_cell(row, "label")))
+    if label and not is_folder_name(label):
+        raise ValueError(f"the label {label!r} cannot be the name of a folder; give another.")
+    return label or None, None
 
 
 def _cell(row: Mapping[str, object], name: str) -> str:

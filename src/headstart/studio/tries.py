@@ -9,14 +9,17 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from headstart.errors import ImageError
 from headstart.images.decoding import decode
 from headstart.model import Predictor
 from headstart.model.explain import Explainer, side_by_side
+from headstart.model.label_predictions import MultiLabelPredictions
 from headstart.model.model import Model
-from headstart.studio.engine import Engine, FullChoice
+from headstart.studio.choice import FullChoice
+from headstart.studio.engine import Engine
 from headstart.studio.image_files import png, suffix_of
 from headstart.studio.opening import ID_LENGTH
 
@@ -45,6 +48,12 @@ class Tries:
         predictions = predictor.predict([data])
         if not len(predictions):
             raise ImageError(predictions.quarantined[0].reason)
+        if isinstance(predictions, MultiLabelPredictions):
+            values = _label_values(predictions)
+            picture = None
+            if with_map and explainer is not None:
+                picture = _label_map(predictor.model, explainer, data, predictions.ranking(0)[0])
+            return {"try": self._keep(data, suffix), **values, "map": picture, "model_version": full.version}
         thresholds, scores = predictions.thresholds, predictions.ood_scores
         assert thresholds is not None
         assert scores is not None
@@ -84,19 +93,56 @@ class Tries:
         return id
 
 
+def _label_values(predictions: MultiLabelPredictions) -> dict[str, Any]:
+    """Return what a model says of one image that may have several labels."""
+    thresholds, scores, decided = predictions.thresholds, predictions.ood_scores, predictions.label_thresholds
+    assert thresholds is not None
+    assert scores is not None
+    assert decided is not None
+    assert predictions.is_rejected is not None
+    holds = predictions.decisions[0]
+    return {
+        "probabilities": [
+            {
+                "label": predictions.classes[c],
+                "score": float(predictions.probabilities[0, c]),
+                "threshold": decided.thresholds[c],
+                "holds": bool(holds[c]),
+            }
+            for c in predictions.ranking(0)
+        ],
+        "labels": predictions.names(0),
+        "could_have": predictions.further(0),
+        "coverage": thresholds.coverage,
+        "none_of_these": bool(predictions.is_rejected[0]),
+        "ood_score": float(scores[0]),
+        "ood_threshold": thresholds.to_dict()["reject_threshold"],
+    }
+
+
+def _label_map(model: Model, explainer: Explainer, data: bytes, label: int) -> str:
+    """Return the image under the class activation map of a label, as a data address."""
+    pixels = _pixels(model, data)
+    (maps,) = explainer.label_activations(pixels[None], [[label]])
+    return _picture(pixels, maps[0])
+
+
 def _map(model: Model, explainer: Explainer, data: bytes, ranking: list[int]) -> str:
     """Return the image under its class activation map, of the predicted class against the next, as a data address."""
-    preprocess = model.preprocess
-    pixels = preprocess(
-        Image.fromarray(
-            decode(
-                data,
-                min_size=preprocess.min_size,
-                sample_range=preprocess.sample_range,
-                scaled=preprocess.is_scaled,
-            )
-        )
-    )
+    pixels = _pixels(model, data)
     activation, _ = next(explainer.activations(pixels[None], np.array(ranking[:1]), np.array(ranking[1:2])))
+    return _picture(pixels, activation)
+
+
+def _pixels(model: Model, data: bytes) -> NDArray[np.uint8]:
+    """Return an image as the network sees it."""
+    preprocess = model.preprocess
+    decoded = decode(
+        data, min_size=preprocess.min_size, sample_range=preprocess.sample_range, scaled=preprocess.is_scaled
+    )
+    return preprocess(Image.fromarray(decoded))
+
+
+def _picture(pixels: NDArray[np.uint8], activation: NDArray[np.float64]) -> str:
     both = np.asarray(side_by_side(pixels, activation))
     return "data:image/png;base64," + base64.b64encode(png(both[:, pixels.shape[1] :])).decode()

@@ -5,7 +5,7 @@ import { Camera, whyNoCamera } from "../shared/camera.js";
 import { announce, button, byId, count, make, plural } from "../shared/dom.js";
 import { chooseClass, makeClass } from "./classes.js";
 import { view } from "./grid.js";
-import { adopt, attempt, refreshSoon, store, tell } from "./store.js";
+import { adopt, attempt, isSeveral, refreshSoon, store, tell } from "./store.js";
 
 const AT_ONCE = 3,
   BACKLOG = 12,
@@ -25,7 +25,7 @@ const camera = new Camera(video);
 /** Send images to a class; those of one `group` are never on both sides of a split. */
 function send(files, className, group = "") {
   batch ??= { total: 0, done: 0, added: 0, already: [], refused: [], classes: new Set() };
-  batch.classes.add(className);
+  if (className) batch.classes.add(className);
   for (const file of files) {
     batch.total += 1;
     waiting.push({ file, className, group });
@@ -48,7 +48,7 @@ async function sendOne({ file, className, group }) {
   const name = file.name ?? "frame";
   const ending = name.split(".").pop().toLowerCase();
   const type = file.type || `image/${TYPES[ending] ?? ending}`;
-  const query = new URLSearchParams({ class: className, ...(group && { group }) });
+  const query = new URLSearchParams({ ...(className && { class: className }), ...(group && { group }) });
   try {
     const answer = await request(`api/images?${query}`, {
       method: "POST",
@@ -74,7 +74,7 @@ function showProgress() {
 /** Say what came of a batch: nothing is left out silently. */
 function finish() {
   const { added, already, refused, classes } = batch;
-  const parts = [`${plural(added, "image")} added to ${[...classes].join(", ")}.`];
+  const parts = [`${plural(added, "image")} added${classes.size ? ` to ${[...classes].join(", ")}` : ""}.`];
   if (already.length)
     parts.push(`${plural(already.length, "image")} ${already.length === 1 ? "was" : "were"} there already.`);
   if (refused.length) parts.push(`${plural(refused.length, "file")} could not be added.`);
@@ -92,12 +92,12 @@ export async function addFiles(files, className = "") {
     .map((file) => `${file.name}: is no image`);
   for (const archive of archives) await importArchive(archive, className);
   if (images.length) {
-    const name =
-      className || target || view.label || (await chooseClass(`are the ${plural(images.length, "image")} of`));
-    if (!name) return;
+    const known = className || target || view.label;
+    const name = known || isSeveral() ? known : await chooseClass(`are the ${plural(images.length, "image")} of`);
+    if (!name && !isSeveral()) return;
     send(images, name);
     if (others.length) batch.refused.push(...others);
-    announce(`Adding ${plural(images.length, "image")} to ${name}.`);
+    announce(`Adding ${plural(images.length, "image")}${name ? ` to ${name}` : ""}.`);
   } else if (others.length)
     tell(`${plural(others.length, "file")} could not be added.`, { isProblem: true, lines: others });
 }
@@ -176,7 +176,7 @@ export async function openAdd(className, { camera: withCamera = false } = {}) {
     make(
       "div",
       { className: "row" },
-      make("h2", { id: "h-add", tabIndex: -1 }, "Add images to ", make("bdi", {}, className)),
+      make("h2", { id: "h-add", tabIndex: -1 }, "Add images", className ? " to " : "", make("bdi", {}, className)),
       button("Close", closeAdd, { className: "plain" }),
     ),
     make(
@@ -291,7 +291,7 @@ async function startRecording({ seconds = 0, pointerId } = {}) {
   } while (!own.mustStop && camera.isOn);
   recording = null;
   byId("record")?.classList.remove("on");
-  announce(`${plural(own.frames, "image")} recorded for ${own.className}.`);
+  announce(`${plural(own.frames, "image")} recorded${own.className ? ` for ${own.className}` : ""}.`);
   if (!running && batch) finish();
 }
 

@@ -6,10 +6,11 @@ import { addDropped, addFiles, openAdd } from "./add.js";
 import { showClasses, showNothing, showStart, startClasses } from "./classes.js";
 import { openDetail } from "./detail.js";
 import { applyFilter, clearSelection, show, startGrid, view } from "./grid.js";
-import { acceptTargets, label, removeTargets, showKeys, startKeys } from "./keys.js";
+import { acceptTargets, label, labelNone, labelUnknown, removeTargets, showKeys, startKeys } from "./keys.js";
+import { commonState } from "./labels.js";
 import { onJob, save, showModel, startModel, takeJobs } from "./model.js";
 import { showResults } from "./results.js";
-import { attempt, follow, onChange, refresh, store, undo } from "./store.js";
+import { attempt, follow, isSeveral, onChange, refresh, store, undo } from "./store.js";
 import { showTry, stopCamera, tryFile } from "./try.js";
 
 const TABS = ["images", "results", "try", "model"];
@@ -51,9 +52,14 @@ function showSelection() {
     { classes } = store.state;
   bar.hidden = !view.selected.size;
   if (bar.hidden) return;
-  const key = JSON.stringify([view.selected.size, classes.map(({ name }) => name)]);
+  const states = isSeveral() ? classes.map(({ name }) => commonState([...view.selected], name)) : [];
+  const key = JSON.stringify([view.selected.size, classes.map(({ name }) => name), states]);
   if (bar.dataset.key === key) return;
   bar.dataset.key = key;
+  if (isSeveral()) {
+    showLabelBar(bar, classes, states);
+    return;
+  }
   const labels = classes.slice(0, 9).map(({ name }, i) => {
     const made = button("", () => label(name), { "aria-label": `Label as ${name}` });
     made.append(make("kbd", {}, String(i + 1)), make("bdi", {}, name));
@@ -79,6 +85,62 @@ function showSelection() {
   );
 }
 
+/** The same of several labels: each is given or taken; which of them all have is pressed. */
+function showLabelBar(bar, classes, states) {
+  const focus = document.activeElement?.dataset?.focus;
+  const pressed = { present: "true", mixed: "mixed" };
+  const labels = classes.map(({ name }, i) => {
+    const made = button("", () => label(name), {
+      "aria-pressed": pressed[states[i]] ?? "false",
+      "data-focus": `bar-${i}`,
+      className: `state-${states[i]}`,
+    });
+    if (i < 9) made.append(make("kbd", {}, String(i + 1)));
+    made.append(make("bdi", {}, name), states[i] === "unknown" ? " ?" : "");
+    return made;
+  });
+  const select = make(
+    "select",
+    { "aria-label": "Not known whether the images have a label", "data-focus": "bar-unknown" },
+    make("option", { value: "" }, "Not known ..."),
+    ...classes.map(({ name }) => make("option", { value: name }, name)),
+  );
+  select.addEventListener("change", () => select.value && labelUnknown(select.value));
+  const none = button("", labelNone, { "data-focus": "bar-none" });
+  none.append(make("kbd", {}, "0"), "None");
+  bar.replaceChildren(
+    make("span", {}, `${count(view.selected.size)} selected. Labels:`),
+    ...labels,
+    none,
+    select,
+    button("Labels are right", acceptTargets),
+    button("Enlarge", openDetail),
+    button("Delete", removeTargets),
+    button("Select none", clearSelection, { className: "plain" }),
+  );
+  if (focus) bar.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+}
+
+const LABEL_SHOWS = [
+  ["all", "All images"],
+  ["unlabelled", "Not labelled yet"],
+  ["issues", "Labels that look wrong"],
+  ["uncertain", "Most uncertain first"],
+  ["mistaken", "Predicted otherwise"],
+  ["none", "None of the labels"],
+  ["unknown", "A label not known"],
+  ["failed", "Could not be read"],
+];
+
+/** What can be shown of images with several labels, once that is known. */
+function nameFilters() {
+  const select = byId("filter-show");
+  if (!isSeveral() || select.dataset.several) return;
+  select.dataset.several = "yes";
+  select.replaceChildren(...LABEL_SHOWS.map(([value, text]) => make("option", { value }, text)));
+  document.body.dataset.over = "Drop images on a label, or anywhere to add them without one";
+}
+
 function showTop() {
   const { project, folder, undo: what, embedding, full, shows } = store.state;
   byId("project").textContent = project;
@@ -97,6 +159,7 @@ function showTop() {
 }
 
 function draw() {
+  nameFilters();
   showTop();
   applyFilter();
   showClasses();
@@ -110,11 +173,13 @@ function draw() {
 
 function startFilters() {
   const update = () => {
-    show({ label: view.label, predicted: "", show: byId("filter-show").value, text: byId("filter-text").value });
+    const [kind, text, state] = ["filter-show", "filter-text", "filter-state"].map((id) => byId(id).value);
+    show({ label: view.label, state, predicted: "", show: kind, text });
     draw();
   };
   byId("filter-text").addEventListener("input", update);
   byId("filter-show").addEventListener("change", update);
+  byId("filter-state").addEventListener("change", update);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filter-clear").addEventListener("click", () => show({}));
 }

@@ -3,7 +3,8 @@
 import { ask } from "../shared/api.js";
 import { button, byId, count, make } from "../shared/dom.js";
 import { show, view } from "./grid.js";
-import { change, store } from "./store.js";
+import { noun } from "./labels.js";
+import { change, isSeveral, store } from "./store.js";
 
 let openAdd = () => {},
   shown = "";
@@ -25,14 +26,29 @@ export function showClasses() {
     make("span", { className: "name" }, "All images"),
     make("span", { className: "soft" }, count(store.state.images)),
   );
-  byId("class-list").replaceChildren(make("li", {}, all), ...classes.map((entry, i) => item(entry, i)));
+  const first = make("li", {}, all);
+  if (isSeveral()) {
+    byId("h-classes").textContent = "Labels";
+    byId("new-class-name").placeholder = "New label";
+    byId("new-class").querySelector("label").textContent = "Name of the new label";
+    byId("new-class").querySelector("button").textContent = "Add label";
+    first.append(
+      button("+", () => openAdd(""), {
+        className: "plus",
+        title: "Add images",
+        "aria-label": "Add images without a label",
+        "data-focus": "add",
+      }),
+    );
+  }
+  byId("class-list").replaceChildren(first, ...classes.map((entry, i) => item(entry, i)));
   if (focus)
     byId("class-list")
       .querySelector(`[data-focus="${CSS.escape(focus)}"]`)
       ?.focus();
 }
 
-function item({ name, images }, i) {
+function item({ name, images, unknown, why }, i) {
   const row = button("", () => show({ label: name }), {
     className: "class-row",
     "aria-pressed": String(view.label === name),
@@ -40,11 +56,12 @@ function item({ name, images }, i) {
   });
   const key =
     i < 9
-      ? make("kbd", { className: "number", title: `Key ${i + 1} gives this class` }, String(i + 1))
+      ? make("kbd", { className: "number", title: `Key ${i + 1} ${isSeveral() ? "gives and takes this label" : "gives this class"}` }, String(i + 1))
       : make("span", { className: "number" });
   row.append(
     key,
-    make("bdi", { className: "name", title: name }, name),
+    make("bdi", { className: "name", title: why ? `${name}: not learned yet, ${why}` : name }, name),
+    ...(unknown ? [make("span", { className: "soft small", title: `not known of ${unknown}` }, `${count(unknown)} ?`)] : []),
     make("span", { className: "soft" }, count(images)),
   );
   const add = button("+", () => openAdd(name), {
@@ -102,7 +119,7 @@ export async function chooseClass(what) {
     field,
     list,
   ];
-  const choice = await ask(`Which class ${what}?`, lines, ["Add", "Cancel"]);
+  const choice = await ask(`Which ${noun()} ${what}?`, lines, ["Add", "Cancel"]);
   const name = field.value.trim();
   return choice === "Add" && name && (await makeClass(name)) ? name : "";
 }
@@ -126,22 +143,23 @@ export function showStart() {
   byId("filters").hidden = byId("grid").hidden = isEmpty;
   if (!isEmpty) return;
   const { classes, folder } = store.state;
-  const key = JSON.stringify(classes.map(({ name }) => name));
+  const several = isSeveral();
+  const key = JSON.stringify([several, classes.map(({ name }) => name)]);
   if (byId("start").dataset.key === key) return;
   byId("start").dataset.key = key;
   const field = make("input", {
     maxLength: 100,
     id: "start-class",
     autocomplete: "off",
-    placeholder: classes.length ? "another" : "for example: ripe",
+    placeholder: classes.length ? "another" : `for example: ${several ? "beach" : "ripe"}`,
     required: true,
   });
   const form = make(
     "form",
     { className: "row" },
-    make("label", { htmlFor: "start-class", className: "visually-hidden" }, "Name of a class"),
+    make("label", { htmlFor: "start-class", className: "visually-hidden" }, `Name of a ${noun()}`),
     field,
-    make("button", {}, "Add class"),
+    make("button", {}, several ? "Add label" : "Add class"),
   );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -159,20 +177,31 @@ export function showStart() {
     return card;
   });
   byId("start").replaceChildren(
-    make("h2", { id: "h-start" }, "Teach it to tell your images apart"),
+    make("h2", { id: "h-start" }, several ? "Teach it what your images show" : "Teach it to tell your images apart"),
     make(
       "ol",
       { className: "steps" },
-      make("li", {}, make("strong", {}, "Name the classes"), " you want to tell apart: two or more.", form),
-      make(
-        "li",
-        {},
-        make("strong", {}, "Add images to each."),
-        " Twenty of each are a good start; the page tells what more would bring.",
-        classes.length
-          ? make("ul", { className: "start-classes" }, ...cards)
-          : make("p", { className: "soft" }, "Your classes will be listed here."),
-      ),
+      several
+        ? make("li", {}, make("strong", {}, "Name the labels"), ": an image may have any number of them, or none.", form)
+        : make("li", {}, make("strong", {}, "Name the classes"), " you want to tell apart: two or more.", form),
+      several
+        ? make(
+            "li",
+            {},
+            make("strong", {}, "Add images"),
+            ", all together, and label them then by keys: 1 gives or takes the first label. ",
+            "Twenty with each label and as many without it are a good start.",
+            make("div", { className: "row" }, button("Add images", () => openAdd("")), button("Use the camera", () => openAdd("", { camera: true }))),
+          )
+        : make(
+            "li",
+            {},
+            make("strong", {}, "Add images to each."),
+            " Twenty of each are a good start; the page tells what more would bring.",
+            classes.length
+              ? make("ul", { className: "start-classes" }, ...cards)
+              : make("p", { className: "soft" }, "Your classes will be listed here."),
+          ),
       make(
         "li",
         {},
@@ -191,12 +220,14 @@ export function showStart() {
     make(
       "p",
       {},
-      "Have images already? Drop folders here (each becomes a class), a zip of them, or a project of Teachable Machine (.tm).",
+      several
+        ? "Have images already? Drop them here, or folders and zips of them: the name of a folder is the first label of its images."
+        : "Have images already? Drop folders here (each becomes a class), a zip of them, or a project of Teachable Machine (.tm).",
     ),
     make(
       "p",
       { className: "soft small" },
-      `Nothing leaves this machine. Images are kept in ${folder}, one folder for each class.`,
+      `Nothing leaves this machine. Images are kept in ${folder}${several ? "" : ", one folder for each class"}.`,
     ),
   );
 }
@@ -205,11 +236,14 @@ export function showStart() {
 export function showNothing() {
   const isEmpty = store.state.images > 0 && !view.rows.length;
   byId("nothing").hidden = !isEmpty;
+  const several = isSeveral();
   const texts = {
+    none: "No image has none of the labels.",
+    unknown: "Of every labelled image all labels are known.",
     issues: "No label issues: no label looks wrong.",
     changed: "No label was changed here.",
     failed: "All images could be read.",
-    unlabelled: "All images have a class.",
+    unlabelled: several ? "All images are labelled." : "All images have a class.",
     mistaken: "All images are predicted as they are labelled.",
   };
   byId("nothing").textContent =
@@ -217,4 +251,6 @@ export function showNothing() {
   const clear = byId("filter-clear");
   clear.hidden = !(view.label || view.predicted || view.text || view.show !== "all");
   clear.textContent = view.predicted ? `${view.label}, predicted ${view.predicted} · show all` : "Show all";
+  byId("filter-state").hidden = byId("filter-state-label").hidden = !(several && view.label);
+  byId("filter-state").value = view.state;
 }

@@ -1,10 +1,12 @@
 // The grid: thousands of thumbnails, of which only those in sight are elements; selecting by pointer and keys.
 
-import { byId, count, make, percent, plural } from "../shared/dom.js";
-import { className, imageUrl, nameOf, store } from "./store.js";
+import { button, byId, count, make, percent, plural } from "../shared/dom.js";
+import { chipsOf, isMistaken, labelHint, spokenLabels, stateOf, toggle } from "./labels.js";
+import { className, imageUrl, isSeveral, nameOf, store } from "./store.js";
 
 const GAP = 8,
   CAPTION = 22,
+  CHIPS = 46,
   ROWS_AROUND = 3;
 const grid = byId("grid"),
   tiles = byId("tiles");
@@ -15,6 +17,7 @@ export const view = {
   cursor: 0,
   anchor: 0,
   label: "",
+  state: "present",
   predicted: "",
   show: "all",
   text: "",
@@ -33,6 +36,13 @@ const FILTERS = {
   unlabelled: (row) => row.label < 0,
   failed: (row) => row.status === "failed",
 };
+const LABEL_FILTERS = {
+  ...FILTERS,
+  mistaken: isMistaken,
+  unlabelled: (row) => row.labels === null,
+  none: (row) => row.labels?.length === 0 && !row.unknown.length,
+  unknown: (row) => row.unknown.length > 0,
+};
 const ORDERS = { issues: (a, b) => b.suspicion - a.suspicion, uncertain: (a, b) => b.uncertainty - a.uncertainty };
 
 /** Choose and order the images anew; the selection keeps what is still there. */
@@ -42,10 +52,12 @@ export function applyFilter() {
   const index = (name) => store.state.classes.findIndex((entry) => entry.name === name);
   const label = view.label ? index(view.label) : null,
     predicted = view.predicted ? index(view.predicted) : null;
+  const filters = isSeveral() ? LABEL_FILTERS : FILTERS;
+  const has = (row) => (isSeveral() ? stateOf(row, label) === view.state : row.label === label);
   const rows = store.rows.filter(
     (row) =>
-      FILTERS[view.show](row) &&
-      (label === null || row.label === label) &&
+      filters[view.show](row) &&
+      (label === null || has(row)) &&
       (predicted === null || row.predicted === predicted) &&
       (!text || row.name.toLowerCase().includes(text)),
   );
@@ -63,9 +75,9 @@ export function applyFilter() {
   draw();
 }
 
-/** Show other images: any of label, predicted, show, text. */
+/** Show other images: any of label, state (of the label), predicted, show, text. */
 export function show(filter) {
-  Object.assign(view, { label: "", predicted: "", show: "all", text: "" }, filter);
+  Object.assign(view, { label: "", state: "present", predicted: "", show: "all", text: "" }, filter);
   view.selected.clear();
   view.cursor = view.anchor = 0;
   grid.scrollTop = 0;
@@ -80,7 +92,7 @@ function measure() {
   const wanted = width < 500 ? 104 : 128;
   const columns = Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
   const size = Math.max(40, Math.floor((width - GAP * (columns - 1)) / columns));
-  layout = { columns, size, height: size + CAPTION + GAP };
+  layout = { columns, size, height: size + (isSeveral() ? CHIPS : CAPTION) + GAP };
 }
 
 let frame = 0;
@@ -143,6 +155,11 @@ function describe(row) {
   const parts = [row.name];
   if (row.status === "embedding") parts.push("being read");
   if (row.status === "failed") parts.push("could not be read");
+  if (isSeveral()) {
+    const hint = labelHint(row);
+    if (hint) parts.push(`${row.issues.length ? "looks wrong" : "predicted"}: ${hint}`);
+    return `, ${parts.join(", ")}`;
+  }
   if (row.suspicion > 0) parts.push(`label issue: ${nameOf(row.predicted)} is more likely`);
   else if (row.predicted !== null && row.predicted !== row.label) parts.push(`predicted ${nameOf(row.predicted)}`);
   return `, ${parts.join(", ")}`;
@@ -165,12 +182,14 @@ function fill(tile, position) {
     picture.classList.remove("broken");
     picture.src = imageUrl(row.id);
   }
-  caption.textContent = className(row) || "no class";
+  showCaption(caption, row);
   heard.textContent = describe(row);
   tile.title = row.name;
   const says =
     row.status === "failed"
       ? "not readable"
+      : isSeveral()
+        ? labelHint(row)
       : row.suspicion > 0
         ? `${nameOf(row.predicted)}?`
         : view.show === "uncertain" && row.probability !== null
@@ -180,6 +199,19 @@ function fill(tile, position) {
             : "";
   hint.textContent = says;
   hint.hidden = !says;
+}
+
+function showCaption(caption, row) {
+  if (!isSeveral()) {
+    caption.textContent = className(row) || "no class";
+    return;
+  }
+  const key = JSON.stringify([row.labels, row.unknown, store.state.classes.map(({ name }) => name)]);
+  if (caption.dataset.key === key) return;
+  caption.dataset.key = key;
+  caption.classList.add("chips-line");
+  const chips = make("span", { "aria-hidden": "true" }, ...chipsOf(row));
+  caption.replaceChildren(chips, make("span", { className: "visually-hidden" }, spokenLabels(row)));
 }
 
 /** The ids that a change is for: the selected images, else the one at the cursor. */
@@ -211,6 +243,13 @@ export function goTo(id) {
   if (!view.rows.some((row) => row.id === id)) show({});
   moveTo(view.rows.findIndex((row) => row.id === id));
   grid.focus();
+}
+
+/** A small image that leads to it in the grid. */
+export function thumbnail(id, text) {
+  const made = button("", () => goTo(id), { className: "thumbnail", "aria-label": text, title: text });
+  made.append(make("img", { src: imageUrl(id), alt: "", loading: "lazy" }));
+  return made;
 }
 
 function reveal() {
@@ -272,6 +311,11 @@ export function startGrid(select, open) {
   grid.addEventListener("click", (event) => {
     const tile = event.target.closest(".tile");
     if (!tile) return;
+    const chip = event.target.closest(".chip");
+    if (chip && !event.shiftKey && !event.ctrlKey && !event.metaKey) {
+      toggle([tile.dataset.id], chip.dataset.label);
+      return;
+    }
     moveTo(Number(tile.dataset.position), { extend: event.shiftKey, toggle: event.ctrlKey || event.metaKey || touch });
     grid.focus({ preventScroll: true });
   });

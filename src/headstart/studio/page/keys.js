@@ -4,12 +4,22 @@ import { ask } from "../shared/api.js";
 import { byId, make } from "../shared/dom.js";
 import { openDetail } from "./detail.js";
 import { advance, clearSelection, moveByKey, selectAll, targets, view } from "./grid.js";
-import { accept, nameOf, relabel, remove, store, undo } from "./store.js";
+import { setNone, setState, takeLabelSuggestions, toggle } from "./labels.js";
+import { accept, isSeveral, nameOf, relabel, remove, store, tell, undo } from "./store.js";
 
-const KEYS = [
+const ONE = [
   ["1 to 9", "give the selected images the class of that number"],
   ["S", "take the class that is suggested"],
   ["Enter", "accept: the label is right"],
+];
+const SEVERAL = [
+  ["1 to 9", "give the selected images the label of that number, or take it where all have it"],
+  ["0", "none of the labels"],
+  ["X, then 1 to 9", "it is not known whether the image has the label of that number"],
+  ["S", "do what is suggested: labels that look missing or wrong, and of images not labelled yet what is predicted"],
+  ["Enter", "accept: the labels are right; on to the next"],
+];
+const KEYS = [
   ["U", "undo"],
   ["Delete", "move to the trash of the project"],
   ["Arrow keys", "go to the next image; with Shift select as far as there"],
@@ -24,16 +34,42 @@ const KEYS = [
 
 /** Show the keys. */
 export function showKeys() {
-  const rows = KEYS.map(([key, text]) =>
+  const rows = [...(isSeveral() ? SEVERAL : ONE), ...KEYS].map(([key, text]) =>
     make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, text)),
   );
   return ask("Keys", [make("table", { className: "keys" }, make("tbody", {}, ...rows))], ["Close"]);
 }
 
-/** Give the target images a class, then go on to the next. */
+let isUnknownNext = false; // X was pressed: the next number marks a label as not known
+
+/** Give the target images a class, then go on to the next; of several labels, give or take it and stay. */
 export async function label(name) {
-  const ids = targets();
+  const ids = targets(),
+    isUnknown = isUnknownNext;
+  isUnknownNext = false;
+  if (isSeveral()) {
+    if (ids.length) await (isUnknown ? setState(ids, name, "unknown") : toggle(ids, name));
+    return;
+  }
   if (ids.length && (await relabel(ids, name))) advance(ids);
+}
+
+/** Say that the target images have none of the labels. */
+export async function labelNone() {
+  const ids = targets();
+  if (ids.length) await setNone(ids);
+}
+
+/** Mark a label of the target images as not known. */
+export async function labelUnknown(name) {
+  const ids = targets();
+  if (ids.length) await setState(ids, name, "unknown");
+}
+
+/** The next number marks a label as not known. */
+export function awaitUnknown() {
+  isUnknownNext = true;
+  tell("Not known: press the number of the label. Escape: none.");
 }
 
 /** Accept the labels of the target images, then go on to the next. */
@@ -56,6 +92,10 @@ export async function removeTargets() {
 async function takeSuggestions() {
   const ids = targets(),
     wanted = new Map();
+  if (isSeveral()) {
+    if (await takeLabelSuggestions(ids)) advance(ids);
+    return;
+  }
   for (const id of ids) {
     const row = store.rowOf.get(id);
     if (row.predicted === null || row.predicted === row.label) continue;
@@ -84,11 +124,19 @@ export function startKeys(isGridShown) {
 function act(event, isControl, isGridShown) {
   const { classes } = store.state,
     { key } = event;
+  if (isUnknownNext && key === "Escape") {
+    isUnknownNext = false;
+    byId("message").hidden = true;
+    return true;
+  }
+  if (!/^[1-9]$/.test(key) && key !== "Shift") isUnknownNext = false;
   if (key === "?") showKeys();
   else if (key === "u" || key === "U") undo();
   else if (key === "/" && isGridShown) byId("filter-text").focus();
   else if (!isGridShown) return false;
   else if (/^[1-9]$/.test(key) && classes[key - 1]) label(classes[key - 1].name);
+  else if (isSeveral() && key === "0") labelNone();
+  else if (isSeveral() && (key === "x" || key === "X")) awaitUnknown();
   else if (key === "s" || key === "S") takeSuggestions();
   else if (key === "Delete" || key === "Backspace") removeTargets();
   else if (key === "Escape") clearSelection();

@@ -2,7 +2,7 @@
 
 import { ask, request } from "../shared/api.js";
 import { announce, button, byId, make, percent, plural } from "../shared/dom.js";
-import { attempt, change, post, refreshSoon, store, tell, undo } from "./store.js";
+import { attempt, change, isSeveral, post, refreshSoon, store, tell, undo } from "./store.js";
 
 const jobs = new Map();
 let drawn = "",
@@ -42,6 +42,12 @@ export function showModel(isVisible) {
   byId("changes").textContent = changes
     ? `${differ} Labels are kept in a table; no file is moved until you say so.`
     : "Every image lies in the folder of its label.";
+  if (isSeveral()) {
+    byId("h-changes").textContent = "Labels";
+    byId("changes").textContent =
+      "Labels are kept in a table. Files stay where they are: an image with several labels has no one folder.";
+  }
+  byId("apply").hidden = isSeveral();
   byId("apply").disabled = !changes;
   byId("model-undo").disabled = !what;
   byId("undo-what").textContent = what ? `Undo takes back: ${what}` : "Nothing to undo.";
@@ -70,7 +76,9 @@ const VERDICTS = {
   not_comparable: "It cannot be compared with the saved model.",
 };
 
-function comparisonView({ verdict, why, difference, interval, images, new_accuracy: now, saved_accuracy: before }) {
+function comparisonView({ verdict, why, difference, interval, images, ...found }) {
+  const metric = isSeveral() ? "mean_average_precision" : "accuracy";
+  const [before, now] = [found[`saved_${metric}`], found[`new_${metric}`]];
   const box = make(
     "div",
     { className: verdict === "worse" ? "note" : "comparison" },
@@ -82,7 +90,7 @@ function comparisonView({ verdict, why, difference, interval, images, new_accura
       make(
         "p",
         {},
-        `${percent(before)} before, ${percent(now)} now, of the same ${plural(images, "image")}: ${points(difference)} points ` +
+        `${isSeveral() ? "mAP " : ""}${percent(before)} before, ${percent(now)} now, of the same ${plural(images, "image")}: ${points(difference)} points ` +
           `(95% interval ${points(interval[0])} to ${points(interval[1])}).`,
       ),
     );

@@ -3,13 +3,15 @@
 import { request } from "../shared/api.js";
 import { button, byId, count, make, percent, plural } from "../shared/dom.js";
 import { curveChart, intervalChart } from "./charts.js";
-import { goTo, show } from "./grid.js";
-import { accept, attempt, imageUrl, relabel, store } from "./store.js";
+import { show, thumbnail } from "./grid.js";
+import { buildLabelParts, drawLabelParts, showMeanPrecision } from "./label_results.js";
+import { accept, attempt, isSeveral, relabel, store } from "./store.js";
 
 const LISTED = 5,
   STRIP = 8,
   MORE = 20,
   MATRIX_CLASSES = 10;
+const PARTS = ["issues", "uncertain", "confusion", "curve"];
 let shown = "",
   drawing = 0,
   curveClass = "";
@@ -27,13 +29,10 @@ export function showResults(isVisible) {
 }
 
 function build(panel) {
-  const part = (id, title) =>
-    make(
-      "section",
-      { id, "aria-labelledby": `h-${id}` },
-      make("h2", { id: `h-${id}` }, title),
-      make("div", { id: `${id}-body` }),
-    );
+  if (isSeveral()) {
+    buildLabelParts(panel, part);
+    return;
+  }
   panel.replaceChildren(
     make(
       "section",
@@ -45,6 +44,16 @@ function build(panel) {
     part("uncertain", "Most uncertain next"),
     part("confusion", "What is taken for what"),
     part("curve", "What more images would bring"),
+  );
+}
+
+/** A part of the results: a heading, and a body to fill. */
+function part(id, title) {
+  return make(
+    "section",
+    { id, "aria-labelledby": `h-${id}` },
+    make("h2", { id: `h-${id}` }, title),
+    make("div", { id: `${id}-body` }),
   );
 }
 
@@ -65,6 +74,11 @@ function source() {
       waiting: "The full choice follows when you pause.",
       failed: `The full choice failed: ${full.error}`,
     }[full.state] ?? "";
+  if (shows === "last")
+    return {
+      badge: "last",
+      text: `Predicted by the last full choice, since so many changes are not followed at once; labels are as they are now. ${state}${reading}`,
+    };
   return {
     badge: "live",
     text: `Updated after every click, with what was last chosen for the model kept as it is. ${state}${reading}`,
@@ -86,9 +100,13 @@ function showAccuracy() {
           ? full.error
           : left > 0
             ? `${plural(left, "image")} still to be read.`
-            : full.why || "It is measured as soon as two classes have images of several scenes.",
+            : full.why || `It is measured as soon as ${isSeveral() ? "a label is known" : "two classes have images"} of several scenes.`,
       ),
     );
+    return;
+  }
+  if (isSeveral()) {
+    showMeanPrecision(body, evaluation, source());
     return;
   }
   const { accuracy, interval, images: counted, groups } = evaluation,
@@ -115,7 +133,11 @@ function showAccuracy() {
 async function drawParts() {
   const own = ++drawing;
   if (store.state.shows === "none") {
-    for (const id of ["issues", "uncertain", "confusion", "curve"]) byId(id).hidden = true;
+    for (const id of PARTS) if (byId(id)) byId(id).hidden = true;
+    return;
+  }
+  if (isSeveral()) {
+    await drawLabelParts(() => own === drawing);
     return;
   }
   const parts = await attempt(() =>
@@ -127,17 +149,11 @@ async function drawParts() {
   );
   if (!parts || own !== drawing) return;
   const [issues, uncertain, evaluation] = parts;
-  for (const id of ["issues", "uncertain", "confusion", "curve"]) byId(id).hidden = false;
+  for (const id of PARTS) byId(id).hidden = false;
   showIssues(issues);
   showUncertain(uncertain.images);
   showConfusion(evaluation);
   await showCurve();
-}
-
-function thumbnail(id, text) {
-  const made = button("", () => goTo(id), { className: "thumbnail", "aria-label": text, title: text });
-  made.append(make("img", { src: imageUrl(id), alt: "", loading: "lazy" }));
-  return made;
 }
 
 function showIssues({ issues, total }) {

@@ -62,6 +62,9 @@ export async function attempt(action) {
   }
 }
 
+/** Whether an image may have several labels. */
+export const isSeveral = () => store.state?.multi_label === true;
+const labelKey = (row) => (isSeveral() ? JSON.stringify([row?.labels, row?.unknown]) : className(row));
 export const className = (row) => nameOf(row?.label);
 export const nameOf = (index) => store.state.classes[index]?.name ?? "";
 export const imageUrl = (id, kind = "thumbnails") => `${kind}/${id}?key=${encodeURIComponent(store.state.key)}`;
@@ -111,14 +114,15 @@ export const post = (path, body) =>
   });
 
 /**
- * Change labels: requests go one after another, each with the version that the page shows. Resolves to the answer, null
+ * Change labels: requests go one after another, each with the version that the page shows; a body that depends on what
+ * those before have changed is a function. Resolves to the answer, null
  * when it failed, which is told. After a 409 the page shows what others did and repeats nothing, unless it has added
  * images itself meanwhile, and the images in question are as they were.
  */
 export function change(path, body = {}) {
   changing += 1;
   const result = queue
-    .then(() => send(path, body))
+    .then(() => send(path, typeof body === "function" ? body() : body))
     .finally(() => {
       changing -= 1;
     });
@@ -139,10 +143,10 @@ async function send(path, body, repeats = REPEATS) {
       return null;
     }
     const ids = body.ids ?? [],
-      before = ids.map((id) => className(store.rowOf.get(id)));
+      before = ids.map((id) => labelKey(store.rowOf.get(id)));
     await attempt(refresh);
     const isSame = ids.length
-      ? ids.every((id, i) => store.rowOf.has(id) && className(store.rowOf.get(id)) === before[i])
+      ? ids.every((id, i) => store.rowOf.has(id) && labelKey(store.rowOf.get(id)) === before[i])
       : OF_NO_IMAGE.includes(path);
     const hasUploaded = store.uploads > 0 || store.uploadedVersion > version;
     if (isSame && hasUploaded && repeats > 0) return send(path, body, repeats - 1);
@@ -173,11 +177,16 @@ export async function relabel(ids, label) {
   return true;
 }
 
-/** Say that the labels of images are right. */
-export async function accept(ids) {
-  const answer = await change("api/accept", { ids });
+/** Say that the labels of images are right, or one of several. */
+export async function accept(ids, label = null) {
+  const answer = await change("api/accept", label === null ? { ids } : { ids, label });
   if (!answer) return false;
-  for (const id of ids) Object.assign(store.rowOf.get(id) ?? {}, { suspicion: 0, accepted: true });
+  if (label !== null) {
+    tell(`Accepted: what is known of ${label} is right.`);
+    emit();
+    return true;
+  }
+  for (const id of ids) Object.assign(store.rowOf.get(id) ?? {}, { suspicion: 0, accepted: true, issues: [] });
   tell(ids.length === 1 ? "Accepted: the label is right." : `Accepted: the labels of ${ids.length} images are right.`);
   emit();
   return true;
@@ -207,11 +216,9 @@ export function follow(onJob) {
   const listen = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
   let hasFailed = false;
   source.addEventListener("open", () => {
-    if (hasFailed) {
-      byId("message").hidden = true;
-      refreshSoon();
-    }
+    if (hasFailed) byId("message").hidden = true;
     hasFailed = false;
+    refreshSoon(); // also the first time: something may have happened since the state was read
   });
   source.addEventListener("error", () => {
     if (!hasFailed)

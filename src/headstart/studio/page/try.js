@@ -1,11 +1,11 @@
 // Try the model on an image or the camera, and keep what it got wrong.
 
-import { answerView, sentence } from "../shared/answer.js";
+import { answerView, sentence, verdict } from "../shared/answer.js";
 import { request, wait } from "../shared/api.js";
 import { Camera, whyNoCamera } from "../shared/camera.js";
 import { announce, button, byId, make } from "../shared/dom.js";
 import { makeClass } from "./classes.js";
-import { adopt, attempt, post, refreshSoon, store, tell } from "./store.js";
+import { adopt, attempt, isSeveral, post, refreshSoon, store, tell } from "./store.js";
 
 const FRAME_SECONDS = 0.1;
 const video = make("video", { muted: true, playsInline: true, "aria-label": "Camera" });
@@ -61,9 +61,10 @@ function build(panel) {
 }
 
 /** The answer of the server in the words of the shared view. */
-const asAnswer = ({ probabilities, set, none_of_these, coverage }) => ({
+const asAnswer = ({ probabilities, set, labels, could_have, none_of_these, coverage }) => ({
   predictions: probabilities,
   set,
+  ...(labels && { labels, could_have }),
   none_of_these,
   coverage,
 });
@@ -131,11 +132,15 @@ function showMap(map, picture) {
 function showAnswer(answer) {
   last = answer;
   byId("try-answer").replaceChildren(answerView(asAnswer(answer)));
-  if (byId("try-wrong").hidden) showWrong();
+  if (byId("try-wrong").hidden || (isSeveral() && !camera.isOn)) showWrong();
 }
 
 /** "This is wrong: add it to ...": one click for each class. */
 function showWrong() {
+  if (isSeveral()) {
+    showWrongLabels();
+    return;
+  }
   const names = store.state.classes.map(({ name }) => name);
   const field = make("input", {
     placeholder: "a new class",
@@ -163,13 +168,37 @@ function showWrong() {
   byId("try-wrong").hidden = false;
 }
 
-async function addLast(name) {
-  const answer = await attempt(() => post(`api/try/${last.try}/add`, { class: name }));
+/** The labels that were predicted, to be corrected before the image is added with them. */
+function showWrongLabels() {
+  const predicted = new Set(last.labels);
+  const boxes = store.state.classes.map(({ name }, i) => {
+    const box = make("input", { type: "checkbox", id: `try-label-${i}`, value: name, checked: predicted.has(name) });
+    return [box, make("label", { htmlFor: box.id, className: "check" }, box, make("bdi", {}, name))];
+  });
+  const add = button("Add the image with these labels", () =>
+    addLast(boxes.filter(([box]) => box.checked).map(([box]) => box.value)),
+  );
+  byId("try-wrong").replaceChildren(
+    make("h3", {}, "Correct the labels, and add the image:"),
+    make("div", { className: "row" }, ...boxes.map(([, label]) => label)),
+    make("div", { className: "row" }, add),
+    make("p", { className: "soft small" }, "Without any it is added as not labelled yet."),
+  );
+  byId("try-wrong").hidden = false;
+}
+
+/** Add the image to a class, or with a list of labels. */
+async function addLast(given) {
+  const answer = await attempt(() =>
+    post(`api/try/${last.try}/add`, isSeveral() ? { labels: given } : { class: given }),
+  );
   if (!answer) return;
   adopt(answer);
+  const name = isSeveral() ? given.join(", ") || "the images that are not labelled" : given;
+  const where = isSeveral() ? `as ${answer.labels?.join(", ") || "one without labels"}` : `in ${answer.label}`;
   tell(
     answer.added === false
-      ? `The image is there already, in ${answer.label}.`
+      ? `The image is there already, ${where}.`
       : `Added to ${name}. The model learns from it now.`,
   );
   refreshSoon();
@@ -229,10 +258,10 @@ async function tryFrames(look, map) {
         map.hidden = !answer.map;
         video.hidden = Boolean(answer.map);
         if (answer.map) map.src = answer.map;
-        const verdict = answer.none_of_these ? "None of these" : answer.predicted;
-        if (verdict !== told && Date.now() - toldAt > 1500) {
+        const words = verdict(asAnswer(answer));
+        if (words !== told && Date.now() - toldAt > 1500) {
           announce(sentence(asAnswer(answer)));
-          [told, toldAt] = [verdict, Date.now()];
+          [told, toldAt] = [words, Date.now()];
         }
       }
     } catch (error) {

@@ -1,0 +1,330 @@
+"""Projects of several labels an image: how they begin, states of labels, the table, undo, and what is refused."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from helpers.labels import write_labelled
+from helpers.photos import write_photos
+
+from headstart import ReadOptions, open_dataset
+from headstart.data.label_cells import LabelCell
+from headstart.errors import DataError, OptionError
+from headstart.studio.label_sets import state_of
+from headstart.studio.project import Project
+from headstart.studio.state import ClassExistsError, NotFoundError, StaleVersionError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images, of which a table beside the folder says the labels."""
+    write_labelled(tmp_path / "photos", 6)
+    rows = ["000.png,disc;square", "001.png,disc", "002.png,", "003.png,?", "004.png,stripes;?disc", "005.png,disc;?"]
+    lines = [f"photos/train_{row}" for row in rows]
+    (tmp_path / "photos-labels.csv").write_text("\n".join(["path,labels", *lines]), "utf-8")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def project(folder):
+    opened = Project(folder)
+    yield opened
+    opened.close()
+
+
+def ids(project):
+    return [id for _, id in sorted((record.path, id) for id, record in project.state.records.items())]
+
+
+def cells(project):
+    return [project.state.records[id].labels for id in ids(project)]
+
+
+def states(project, number, name):
+    return state_of(cells(project)[number], name)
+
+
+def in_table(project):
+    """The cells of the table by the number in the name of the image."""
+    with project.table.open(newline="", encoding="utf-8") as file:
+        return {row["path"][-7:-4]: row["label"] for row in csv.DictReader(file)}
+
+
+def read_by_fit(project):
+    dataset = open_dataset(project.table, ReadOptions(multi_label=True))
+    return {item.path[-7:-4]: (item.labels, item.unknown, item.is_rest_unknown) for item in dataset.items}
+
+
+def test_a_table_of_several_labels_beside_the_folder_opens(project):
+    assert project.multi_label
+    assert project.state.classes == ("disc", "square", "stripes")
+    assert cells(project) == [
+        LabelCell(("disc", "square")),
+        LabelCell(("disc",)),
+        LabelCell(()),
+        None,
+        LabelCell(("stripes",), ("disc",)),
+        LabelCell(("disc",), (), True),
+    ]
+    summary = "3 labels, 1.0 an image, 1 image without any, 3 labels of images not known, 1 not labelled yet"
+    assert f"photos is multi-label: {summary}." in project.notes
+
+
+def test_the_table_that_was_found_is_kept_before_it_is_written_anew(project, folder):
+    found = project.table.read_bytes()
+    project.set_labels(None, ids(project)[:1], {"disc": "absent"})
+    assert project.table.read_bytes() != found
+    assert (folder / ".studio" / "labels-as-found.csv").read_bytes() == found
+    assert any("labels-as-found.csv" in note for note in project.notes)
+    project.close()
+    other = b"path,labels\nphotos/train_000.png,disc;square\nphotos/train_001.png,disc\n"
+    project.table.write_bytes(other)
+    for _ in range(2):  # the second time it is known
+        Project(folder).close()
+    kept = {path.name: path.read_bytes() for path in (folder / ".studio").glob("labels-as-found*")}
+    assert kept == {"labels-as-found.csv": found, "labels-as-found-2.csv": other}
+
+
+def test_a_table_in_the_folder_opens_and_stays_as_it_is(labelled, tmp_path):
+    folder = shutil.copytree(labelled.parent, tmp_path / "photos")
+    before = (folder / "labels.csv").read_bytes()
+    project = Project(folder)
+    expected = {item.path: item for item in open_dataset(labelled).items}
+    found = {record.path: record for record in project.state.records.values()}
+    assert {path: (item.labels, item.split) for path, item in expected.items()} == {
+        path: (record.labels.present, record.split) for path, record in found.items()
+    }
+    project.set_labels(None, ids(project)[:1], {"disc": "unknown"})
+    project.close()
+    assert (folder / "labels.csv").read_bytes() == before
+    again = Project(folder)
+    assert states(again, 0, "disc") == "unknown"
+    assert len(again.state.records) == 110
+    again.close()
+
+
+def test_class_folders_begin_with_the_label_of_each_folder(tmp_path):
+    folder = write_photos(tmp_path / "photos", 2)
+    shutil.copy(folder / "disc" / "000.jpg", folder / "loose.jpg")
+    project = Project(folder, multi_label=True)
+    found = {record.path: record.labels for record in project.state.records.values()}
+    assert found == {
+        **{f"disc/{i:03}.jpg": LabelCell(("disc",)) for i in range(2)},
+        **{f"stripes/{i:03}.jpg": LabelCell(("stripes",)) for i in range(2)},
+        "loose.jpg": None,
+    }
+    project.close()
+    again = Project(folder)  # which says by itself that it is one of several labels
+    assert again.multi_label
+    again.set_labels(None, ids(again)[:1], {"stripes": "present"})
+    again.close()
+    (folder / "disc" / "new.jpg").write_bytes((folder / "disc" / "001.jpg").read_bytes() + b" ")
+    third = Project(folder)
+    assert next(r.labels for r in third.state.records.values() if r.path == "disc/new.jpg") is None
+    assert "1 images that the table does not name are not labelled yet." in third.notes
+    third.close()
+
+
+def test_an_empty_project_begins_without_labels_and_images_without_any(tmp_path):
+    project = Project(tmp_path / "new", multi_label=True)
+    assert project.state.classes == ()
+    project.add(b"1", ".jpg", (), None)
+    project.add_class(None, "disc")
+    record, _ = project.add(b"2", ".jpg", ("disc", "dots"), "burst-1")
+    assert project.state.classes == ("disc", "dots")
+    assert [r.labels for r in project.state.records.values()] == [None, LabelCell(("disc", "dots"))]
+    assert record.path == f"{record.id[:16]}.jpg"  # no folder means a label
+    assert not (tmp_path / "new" / "disc").exists()
+    project.close()
+    again = Project(tmp_path / "new")
+    assert [(r.labels, r.group) for r in again.state.records.values()] == [
+        (None, None),
+        (LabelCell(("disc", "dots")), "burst-1"),
+    ]
+    again.close()
+
+
+def test_with_the_first_label_the_others_are_absent(project):
+    unlabelled = ids(project)[3]
+    assert project.set_labels(1, [unlabelled], {"square": "present"}) == 1
+    assert project.state.version == 2
+    assert cells(project)[3] == LabelCell(("square",))
+    project.undo(None)
+    assert cells(project)[3] is None
+    project.set_labels(None, [unlabelled], {"square": "absent"})  # says nothing of the others
+    assert [states(project, 3, name) for name in project.state.classes] == ["unknown", "absent", "unknown"]
+    project.set_labels(None, [unlabelled], {}, "absent")
+    assert cells(project)[3] == LabelCell(())
+    project.set_labels(None, [unlabelled], {}, "unknown")
+    assert cells(project)[3] is None
+
+
+def test_states_of_several_images_are_one_change_that_is_in_the_table(project):
+    chosen = ids(project)
+    assert project.set_labels(None, [chosen[0], chosen[0], chosen[4], chosen[5]], {"square": "present"}) == 2
+    assert project.undo_text == "square present: 2 images"
+    assert in_table(project) == {
+        "000": "disc;square",
+        "001": "disc",
+        "002": "",
+        "003": "?",
+        "004": "square;stripes;?disc",
+        "005": "disc;square;?",
+    }
+    assert read_by_fit(project) == {
+        "000": (("disc", "square"), (), False),
+        "001": (("disc",), (), False),
+        "002": ((), (), False),
+        "004": (("square", "stripes"), ("disc",), False),
+        "005": (("disc", "square"), (), True),
+    }
+    project.set_labels(None, [chosen[5]], {"stripes": "absent"})
+    assert cells(project)[5] == LabelCell(("disc", "square"))
+    assert project.set_labels(None, [chosen[5]], {"stripes": "absent"}) == 0
+    assert project.state.version == 3
+
+
+def test_a_reopened_project_has_the_same_labels(project, folder):
+    project.set_labels(None, ids(project)[1:3], {"stripes": "unknown", "square": "present"})
+    project.accept(None, ids(project)[:1])
+    project.accept(None, ids(project)[1:2], "disc")
+    before = {id: (r.labels, r.is_accepted, r.accepted) for id, r in project.state.records.items()}
+    assert before[ids(project)[1]] == (LabelCell(("disc", "square"), ("stripes",)), False, ("disc",))
+    project.close()
+    again = Project(folder)
+    assert {id: (r.labels, r.is_accepted, r.accepted) for id, r in again.state.records.items()} == before
+    again.close()
+
+
+def test_a_label_that_is_new_is_not_known_of_the_images_there_are(project, folder):
+    project.add_class(None, "dots")
+    assert [states(project, i, "dots") for i in range(6)] == ["unknown"] * 6
+    assert in_table(project)["000"] == "disc;square;?dots"
+    assert in_table(project)["005"] == "disc;?"
+    project.set_labels(None, ids(project)[:1], {"dots": "present"})
+    assert [states(project, i, "dots") for i in range(6)] == ["present"] + ["unknown"] * 5
+    project.undo(None)
+    project.undo(None)
+    assert project.state.classes == ("disc", "square", "stripes")
+    assert cells(project)[0] == LabelCell(("disc", "square"))
+
+
+def test_a_label_is_renamed_wherever_it_is(project, folder):
+    assert project.rename_class(None, "disc", "circle") == 3
+    assert cells(project)[0] == LabelCell(("circle", "square"))
+    assert cells(project)[4] == LabelCell(("stripes",), ("circle",))
+    with pytest.raises(ClassExistsError):
+        project.rename_class(None, "circle", "Square")
+    project.close()
+    again = Project(folder)
+    assert again.state.classes == ("circle", "square", "stripes")
+    again.close()
+
+
+def test_what_was_accepted_is_so_until_it_changes(project):
+    first = ids(project)[0]
+    project.accept(None, [first])
+    project.set_labels(None, [first], {"disc": "absent"})
+    record = project.state.records[first]
+    assert (record.is_accepted, record.accepted) == (False, ("square", "stripes"))
+    project.accept(None, [first], "disc")
+    assert project.state.records[first].is_accepted
+    assert project.accept(None, [first], "disc") == 0
+    assert project.accept(None, [ids(project)[3]]) == 0  # nobody has labelled it
+
+
+def test_labels_with_separators_are_lists_in_the_table_that_fit_reads(tmp_path):
+    write_labelled(tmp_path / "photos", 3)
+    rows = ["train_000.png", "train_001.png", "train_002.png"]
+    lists = ['["black|white","disc"]', '["disc"]', "[]"]
+    lines = [json.dumps({"path": f"photos/{a}", "label": json.loads(b)}) for a, b in zip(rows, lists, strict=True)]
+    (tmp_path / "labels.jsonl").write_text("\n".join(lines), "utf-8")
+    dataset = open_dataset(tmp_path / "labels.jsonl")
+    assert dataset.label_names == ("black|white", "disc")
+    body = "".join(f'photos/{a},"{b.replace(chr(34), chr(34) * 2)}"\n' for a, b in zip(rows, lists, strict=True))
+    (tmp_path / "photos-labels.csv").write_text(f"path,label\n{body}", "utf-8")
+    project = Project(tmp_path / "photos")
+    project.set_labels(None, ids(project)[2:], {"black|white": "present", "disc": "unknown"})
+    assert read_by_fit(project) == {
+        "000": (("black|white", "disc"), (), False),
+        "001": (("disc",), (), False),
+        "002": (("black|white",), ("disc",), False),
+    }
+    project.close()
+
+
+def test_a_table_that_was_edited_is_read_as_fit_reads_it(project, folder):
+    project.set_labels(None, ids(project)[:1], {"stripes": "present"})
+    project.close()
+    text = project.table.read_text("utf-8")
+    project.table.write_text(text.replace(";", "|"), "utf-8")
+    again = Project(folder)
+    assert cells(again)[0] == LabelCell(("disc", "square", "stripes"))
+    assert cells(again)[4] == LabelCell(("stripes",), ("disc",))
+    again.close()
+    project.table.write_text(text.replace(";", "|", 1), "utf-8")
+    with pytest.raises(DataError, match="seems to separate labels by"):
+        Project(folder)
+
+
+def test_a_fix_list_of_check_opens_as_it_is(labelled, tmp_path, label_fit):
+    from headstart.check import write_table
+
+    folder = shutil.copytree(labelled.parent, tmp_path / "photos")
+    dataset = open_dataset(folder / "labels.csv")
+    beside = open_dataset(folder)
+    items = [item.path for item in beside.items]
+    rows = write_table(beside, [], {path: i for i, path in enumerate(items)}, tmp_path / "photos-labels.csv")
+    assert rows == 110
+    (folder / "labels.csv").unlink()
+    project = Project(folder)
+    assert project.multi_label
+    found = {record.path: record.labels.present for record in project.state.records.values()}
+    assert found == {item.path: item.labels for item in dataset.items}
+    assert len({record.group for record in project.state.records.values()}) == 110
+    project.close()
+
+
+def test_a_project_says_of_which_kind_it_is(project, folder, tmp_path):
+    project.close()
+    with pytest.raises(OptionError, match="several labels an image; leave --single-label out"):
+        Project(folder, multi_label=False)
+    single = Project(write_photos(tmp_path / "single", 2))
+    single.relabel(None, list(single.state.records)[:1], "stripes")
+    single.close()
+    with pytest.raises(OptionError, match="project of one class an image"):
+        Project(tmp_path / "single", multi_label=True)
+
+
+def test_what_cannot_be_said_of_labels_is_refused(project):
+    chosen = ids(project)[:1]
+    with pytest.raises(NotFoundError):
+        project.set_labels(None, chosen, {"no such": "present"})
+    with pytest.raises(NotFoundError):
+        project.set_labels(None, ["0" * 32], {"disc": "present"})
+    with pytest.raises(NotFoundError):
+        project.accept(None, chosen, "no such")
+    with pytest.raises(StaleVersionError):
+        project.set_labels(7, chosen, {"disc": "absent"})
+    with pytest.raises(OptionError, match="no one folder"):
+        project.apply(None)
+    assert project.state.version == 1
+
+
+def test_a_table_that_names_files_elsewhere_is_refused(folder):
+    (folder.parent / "photos-labels.csv").write_text("path,labels\nphotos/train_000.png,a;b\nother/x.png,a\n", "utf-8")
+    with pytest.raises(DataError, match="which is not in photos/"):
+        Project(folder)
+
+
+def test_rows_whose_files_are_gone_stay_in_the_table_and_do_not_know_new_labels(project, folder):
+    project.close()
+    (folder / "train_000.png").rename(folder.parent / "gone.png")
+    again = Project(folder)
+    again.add_class(None, "dots")
+    again.close()
+    (folder.parent / "gone.png").rename(folder / "train_000.png")
+    third = Project(folder)
+    assert cells(third)[0] == LabelCell(("disc", "square"), ("dots",))
+    third.close()
