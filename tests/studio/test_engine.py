@@ -7,7 +7,7 @@ import pytest
 from helpers.graphs import trained_network
 from helpers.photos import write_photos
 
-from headstart import Compute, FitOptions, backbones, open_dataset
+from headstart import Compute, FitOptions, backbones, fit_dataset, open_dataset
 from headstart.backbones.scaling import USUAL, Scaling
 from headstart.errors import HeadstartError, OptionError
 from headstart.studio import live as module
@@ -53,6 +53,27 @@ def wait_until(condition, seconds=120):
 def group_of(engine, ids):
     figures = engine.figures()
     return {int(figures.groups[figures.ids.index(id)]) for id in ids}
+
+
+def test_validation_images_among_the_others_are_those_of_a_fit_of_the_table(tmp_path):
+    folder = write_photos(tmp_path / "photos", 12)
+    files = sorted(folder.glob("*/*.jpg"))
+    rows = [
+        f"photos/{file.parent.name}/{file.name},{file.parent.name},{'validation' if i % 4 == 1 else 'train'}"
+        for i, file in enumerate(files)
+    ]
+    table = tmp_path / "photos-labels.csv"
+    table.write_text("\n".join(["path,label,split", *rows]), "utf-8")
+    fitted = fit_dataset(open_dataset(table), OPTIONS)
+    project = Project(folder)
+    engine = Engine(project, OPTIONS)
+    engine.start()
+    full = engine.wait_for_full(1, 120).result
+    one, other = (result.evaluations["validation"].predictions for result in (fitted, full))
+    np.testing.assert_array_equal(one.truth, other.truth)
+    np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    engine.stop()
+    project.close()
 
 
 def test_a_burst_is_one_group_at_once_and_in_the_full_choice(engine, tmp_path):

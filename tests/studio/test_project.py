@@ -193,6 +193,22 @@ def test_rows_whose_files_are_gone_stay_in_the_table(project, folder):
     assert Project(folder).state.records[first].label == "stripes"
 
 
+def test_a_table_with_columns_that_the_studio_does_not_write_is_kept_as_it_was_found(folder):
+    table = folder.parent / "photos-labels.csv"
+    rows = [f"photos/{path},{path.split('/')[0]},by hand" for path in sorted(paths(folder)) if "/" in path]
+    found = "\n".join(["path,label,remark", *rows])
+    table.write_text(found, "utf-8")
+    project = Project(folder)
+    assert (folder / ".studio" / "labels-as-found.csv").read_text("utf-8") == found
+    assert sum("labels-as-found.csv" in note for note in project.notes) == 1
+    project.accept(None, list(project.state.records)[:1])
+    project.close()
+    again = Project(folder)  # the table is the studio's now
+    assert not any("as-found" in note for note in again.notes)
+    assert [path.name for path in (folder / ".studio").glob("labels-as-found*")] == ["labels-as-found.csv"]
+    again.close()
+
+
 @pytest.mark.parametrize("path", ["../x.jpg", "/etc/x.jpg", "photos/../x.jpg", "other/disc/000.jpg", "photos/a\0.jpg"])
 def test_a_table_that_names_files_elsewhere_is_refused(folder, path):
     (folder.parent / "photos-labels.csv").write_text(f"path,label\n{path},disc\n")

@@ -21,7 +21,7 @@ from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, is_of_studio, read_label_sets, read_labels, table_file
+from headstart.studio.table import TableRow, has_more_columns, is_of_studio, read_label_sets, read_labels, table_file
 
 CLASSES = "classes.json"
 FOUND_TABLE = "labels-as-found.csv"
@@ -67,8 +67,19 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
     return is_several and multi_label is None
 
 
-def _keep_found(folder: Path, table: Path) -> Path:
-    """Keep a table as it was found, beside those that were found before, and return where. Raises OSError."""
+def _keep_found(folder: Path) -> list[str]:
+    """Keep a table of other columns than the studio writes as it was found, beside those that were found before.
+
+    Returns lines that the user must see. Raises OSError.
+    """
+    table = table_file(folder)
+    if not (table.is_file() and has_more_columns(table)):
+        return []
+    kept = _copy_of(folder, table)
+    return [f"{table} is written anew with the first change; as it was found it is kept in {kept}."]
+
+
+def _copy_of(folder: Path, table: Path) -> Path:
     data = table.read_bytes()
     stem, ending = FOUND_TABLE.rsplit(".", 1)
     same = [file for file in sorted((folder / HIDDEN).glob(f"{stem}*.{ending}")) if file.read_bytes() == data]
@@ -84,16 +95,13 @@ def _has_tables(folder: Path) -> bool:
 
 
 def _begin_several(folder: Path, state: State) -> list[str]:
-    """Write down that images of a project may have several labels, and keep a table that somebody else wrote.
+    """Write down that images of a project may have several labels; return lines that the user must see.
 
-    Returns lines that the user must see. Raises OSError.
+    Raises OSError.
     """
-    hidden, table = folder / HIDDEN, table_file(folder)
+    hidden = folder / HIDDEN
     items = [labelled_item(Item(r.path, None, r.split), r.labels) for r in state.records.values()]
     notes = [f"{folder.name} is {summary_of(items, state.classes)}."]
-    if table.is_file() and not is_of_studio(table):
-        kept = _keep_found(folder, table)
-        notes.append(f"{table} is written anew with the first change; as it was found it is kept in {kept}.")
     if not _is_several(hidden / CLASSES):
         write_classes(hidden / CLASSES, state.classes, multi_label=True)
     return notes
@@ -143,6 +151,7 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
     state = State(version, records, classes)
     if multi_label:
         notes += _begin_several(folder, state)
+    notes += _keep_found(folder)
     return OpenedProject(state, listing.root, missing, notes)
 
 

@@ -52,6 +52,11 @@ def is_of_studio(table: Path) -> bool:
         return False
 
 
+def has_more_columns(table: Path) -> bool:
+    """Return whether a table, which ``read_project`` could read, holds what the studio would not write back."""
+    return set(read_table(str(table)).columns) != set(COLUMNS)
+
+
 def write_labels(
     file: Path, folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None
 ) -> None:

@@ -13,7 +13,7 @@ const ONE = [
   ["Enter", "accept: the label is right"],
 ];
 const SEVERAL = [
-  ["1 to 9", "give the selected images the label of that number, or take it where all have it"],
+  ["1 to 9", "give the selected images the label of that number, or take it away where all have it"],
   ["0", "none of the labels"],
   ["X, then 1 to 9", "it is not known whether the image has the label of that number"],
   ["S", "do what is suggested: labels that look missing or wrong, and of images not labelled yet what is predicted"],
