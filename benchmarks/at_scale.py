@@ -8,7 +8,7 @@ Each row is a process of its own with one thread; seconds are those of the proce
 *statistics*: shards of 4,096 rows are summed one after the other (1,000 classes), and a head is made of the sums.
 *driver*: who hands out the shards, 1,024 images each, and takes their results, with workers that do nothing. *head*:
 the choice of the head as in ``head_time.py``, of the deepest tap alone. *groups*: by pixels and features, of all pairs
-up to 20,000 images and by an index beyond. *rows*: kept rows put in order, as ``merge`` does first.
+up to 20,000 images and among nearest neighbours beyond. *rows*: kept rows put in order, as ``merge`` does first.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ start = time.process_time()
 with single_threaded_blas():
     groups = find_groups(hashes.reshape(count, 32), tiny, x, labels)
 pairs = int((groups.index[copies] == groups.index[copies + 1]).sum())
-end(start, by="index" if "index" in groups.method else "all pairs", found=f"{pairs:,} of {len(copies):,}")
+end(start, by="neighbours" if "neighbours" in groups.method else "all pairs", found=f"{pairs:,} of {len(copies):,}")
 """,
     "rows": START
     + """

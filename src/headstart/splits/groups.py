@@ -11,8 +11,8 @@ if any of these holds, and images that are linked, directly or through others, f
 
 Links of the last two kinds are followed from the most similar pair on, until a group is full.
 
-All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which an index
-finds (``splits.nearest``).
+All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which are found
+by fewer and rounded numbers (``splits.nearest``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
-from headstart.splits.nearest import METHOD, NearestIndex, is_searched, missing_index_notes, without
+from headstart.splits.nearest import METHOD, NearestIndex, is_searched, without
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -81,8 +81,7 @@ def find_groups(
     [n, d] the vectors of the deepest tap, ``labels`` [n] the classes, from 0 on, or [n, k] which labels each has. A
     link of a copy or a scene is skipped if it would make a group of more than a tenth of the images or of more than
     half of a class. Groups that are too large cost a little data; groups that are too small make the measured accuracy
-    too high. All pairs are compared, ``tile`` x ``tile`` at a time, up to ``nearest.LIMIT`` images; beyond, what is
-    found depends on the order of the images a little.
+    too high. All pairs are compared, ``tile`` x ``tile`` at a time, up to ``nearest.LIMIT`` images.
     """
     sets = duplicate_sets(content_hashes, tiny_images, tile)
     is_indexed = is_searched(len(labels))
@@ -94,7 +93,7 @@ def find_groups(
     merge(sets, copy_edges(tiny_images, scenes, sets.labels()), labels)
     merge(sets, scenes.edges, labels)
     method = f"pixels and features (cosine {scenes.threshold:.2f})" + METHOD * is_indexed
-    return replace(to_groups(sets.labels(), method), notes=missing_index_notes(len(labels)))
+    return to_groups(sets.labels(), method)
 
 
 def duplicate_sets(content_hashes: NDArray[np.uint8], tiny_images: NDArray[np.uint8], tile: int = TILE) -> DisjointSets:
