@@ -183,6 +183,19 @@ def test_more_are_wanted_than_there_are_in_a_block(indexed, monkeypatch):
     np.testing.assert_allclose(cosines, -np.sort(-vectors[:40] @ vectors[:40].T, axis=1), atol=1e-6)
 
 
+def test_what_is_near_enough_is_found_where_the_rest_may_be_left_out(indexed):
+    vectors, rows = Rows(scenes()[0]), np.arange(COUNT)
+    index = NearestIndex(vectors, rows)
+    indices, cosines = index.search(vectors, rows, 4)
+    near_indices, near_cosines = index.search(vectors, rows, 4, 0.7)
+    is_near = cosines >= 0.7
+    assert is_near[:, 1:].any()
+    np.testing.assert_array_equal(near_indices[is_near], indices[is_near])
+    np.testing.assert_allclose(near_cosines[is_near], cosines[is_near], atol=1e-6)
+    assert (near_indices == -1).any()
+    assert (near_cosines[near_indices == -1] == -2).all()
+
+
 def test_up_to_the_limit_all_pairs_are_compared():
     assert not nearest.is_searched(nearest.LIMIT)
     assert nearest.is_searched(nearest.LIMIT + 1)

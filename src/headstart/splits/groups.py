@@ -135,7 +135,9 @@ def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile
     if is_searched(len(first)) and len(second):
         index = NearestIndex(_Pixels(references), _equal_pixels(references)[1])
         for is_mirrored in (False, True):
-            cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1)[1]
+            cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1, DUPLICATE_CORRELATION)[
+                1
+            ]
             is_duplicate |= cosines[:, 0] >= DUPLICATE_CORRELATION
         return np.flatnonzero(is_duplicate)
     for columns in blocks(len(second), tile):
@@ -237,7 +239,8 @@ def _searched_duplicates(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float
     yield np.stack([order[:-1], order[1:], np.ones(len(order) - 1)], axis=1)[is_equal]
     index = NearestIndex(_Pixels(images), rows)
     for is_mirrored in (False, True):
-        found, cosines = index.search(_Pixels(images, is_mirrored), rows, PIXEL_NEIGHBOURS)
+        pixels = _Pixels(images, is_mirrored)
+        found, cosines = index.search(pixels, rows, PIXEL_NEIGHBOURS, DUPLICATE_CORRELATION)
         places, ranks = np.nonzero((cosines >= DUPLICATE_CORRELATION) & (found != rows[:, None]))
         yield np.stack([rows[places], found[places, ranks], cosines[places, ranks]], axis=1)
 

@@ -24,6 +24,8 @@ COMPARED = 64  # vectors at a time that are compared in full, each with all its 
 QUERIES, COLUMNS = 512, 4096  # vectors at a time that are compared as whole numbers, with so many others
 LARGEST = 63  # whole number: sums of two products of such numbers stay below 2^15, as some processors need
 DEVIATIONS = 4  # of the numbers of a vector; what is beyond is cut off
+MARGIN = 0.2  # by which the cosine of principal components may be below that of the vectors
+LAST, NO_PRODUCT = 2**31 - 1, 1 - 2**31
 
 Rows = NDArray[np.int64]
 METHOD = ", among nearest neighbours"  # in the name of a method
@@ -60,11 +62,11 @@ class NearestIndex:
         indices, cosines = self.search(self.vectors, self.rows, count + 1)
         return without(indices, cosines, indices == self.rows[:, None])
 
-    def search(self, queries: Vectors, rows: Rows, count: int) -> tuple[Rows, NDArray[np.float32]]:
+    def search(self, queries: Vectors, rows: Rows, count: int, least: float = -1) -> tuple[Rows, NDArray[np.float32]]:
         """Return the indices [m, count] and cosines [m, count] of the vectors most like ``queries`` at ``rows`` [m].
 
-        Nearest first; the indices are those of ``vectors``. What is not found is -1, its cosine -2. A vector is its own
-        nearest one.
+        Nearest first; the indices are those of ``vectors``. What is not found is -1, its cosine -2; so may be those of
+        a cosine below ``least``, which saves time. A vector is its own nearest one.
         """
         indices, cosines = np.full((len(rows), count), -1), np.full((len(rows), count), -2, np.float32)
         if not len(self.rows):
@@ -72,7 +74,8 @@ class NearestIndex:
         with single_threaded_blas():
             for part in blocks(len(rows), QUERIES):
                 vectors = queries[rows[part]]
-                found = self.rows[self._candidates(vectors, min(count + SPARE, len(self.rows)))]
+                places = self._candidates(vectors, min(count + SPARE, len(self.rows)), least)
+                found = np.where(places < 0, -1, self.rows[places])
                 for inside in blocks(len(found), COMPARED):
                     candidates, block = found[inside], slice(part.start + inside.start, part.start + inside.stop)
                     cosine = self._cosines(vectors[inside], candidates)
@@ -83,43 +86,49 @@ class NearestIndex:
         return indices, cosines
 
     def _cosines(self, vectors: NDArray[np.float32], candidates: Rows) -> NDArray[np.float32]:
-        """Return the cosines [m, c] of vectors [m, d], each with its ``candidates`` [m, c]."""
-        used, place = np.unique(candidates, return_inverse=True)
+        """Return the cosines [m, c] of vectors [m, d], each with its ``candidates`` [m, c]; -2 where there is none."""
+        cosines = np.full(candidates.shape, -2, np.float32)
+        images, ranks = np.nonzero(candidates >= 0)
+        if not len(images):
+            return cosines
+        used, place = np.unique(candidates[images, ranks], return_inverse=True)
         others = self.vectors[used]
-        cosines: NDArray[np.float32] = np.einsum("md,mcd->mc", vectors, others[place.reshape(candidates.shape)])
+        if len(images) == candidates.size:  # faster than one by one
+            return np.einsum("md,mcd->mc", vectors, others[place.reshape(candidates.shape)], out=cosines)
+        cosines[images, ranks] = np.einsum("md,md->m", vectors[images], others[place.reshape(-1)])
         return cosines
 
-    def _candidates(self, vectors: NDArray[np.float32], count: int) -> Rows:
+    def _candidates(self, vectors: NDArray[np.float32], count: int, least: float = -1) -> Rows:
         """Return the places [m, count] in the index of those most like ``vectors`` [m, d] by whole numbers.
 
-        Of equal ones the first count. So that most products are looked at only once, those are kept that are above the
-        least of the best so far, and the best are chosen anew when twice as many columns have been seen.
+        Of equal ones the first count; -1 stands for those that are far below ``least``. So that most products are
+        looked at only once, those are kept that are above the least of the best so far, and the best are chosen anew
+        when twice as many columns have been seen.
         """
         queries = (_whole(vectors @ self._axes) + np.int8(LARGEST + 1)).astype(np.uint8)
-        best, least = np.empty((len(queries), 0), np.int64), np.zeros(len(queries), np.int32)
+        bound = NO_PRODUCT if least <= -1 else int((least - MARGIN) * _factor(self._axes.shape[1]) ** 2)
+        best = np.full((len(queries), count), bound * 2**32)  # products that no vector has, of the place LAST
+        lowest = np.full(len(queries), bound, np.int32)
         pending: list[NDArray[np.int64]] = []
-        start, chosen_at = 0, 0
+        start = chosen_at = waiting = 0
         for columns in self._columns:
-            products = _multiply(queries, columns)
-            first = start
+            products, first = _multiply(queries, columns), start
             start += columns.shape[1]
-            if best.shape[1] < count:
-                keys = _keys(products, np.arange(first, start))
-                best = _largest(np.hstack([best, keys]), count)
-            else:
-                hits = np.flatnonzero((products > least[:, None]).ravel())  # faster than two-dimensional nonzero
-                rows, places = np.divmod(hits, len(columns.T))
+            hits = np.flatnonzero((products > lowest[:, None]).ravel())  # faster than two-dimensional nonzero
+            if len(hits) > best.size:  # as at the start: to sort out all at once is faster
+                best = _largest(np.hstack([best, _keys(products, np.arange(first, start))]), count)
+            elif len(hits):
+                rows, places = np.divmod(hits, columns.shape[1])
                 pending.append(np.stack([rows, _keys(products[rows, places], places + first)]))
-                many = sum(part.shape[1] for part in pending) > 4 * best.size
-                if not (many or start >= 2 * chosen_at):
+                waiting += len(hits)
+                if waiting <= 4 * best.size and start < 2 * chosen_at:
                     continue
-                best, pending = _merge(best, pending), []
-            chosen_at = start
-            if best.shape[1] == count:
-                least = (best[:, -1] >> 32).astype(np.int32)
-        if pending:
-            best = _merge(best, pending)
-        return (2**31 - 1) - (best & (2**31 - 1))
+            else:
+                continue
+            best, pending, waiting, chosen_at = _merge(best, pending), [], 0, start
+            lowest = (best[:, -1] >> 32).astype(np.int32)
+        best = _merge(best, pending)
+        return np.where(best & LAST == 0, -1, LAST - (best & LAST))
 
 
 def without(
@@ -134,7 +143,7 @@ def without(
 
 def _keys(products: NDArray[np.int32], places: Rows) -> NDArray[np.int64]:
     """Return numbers [...] that are in the order of the products, and of equal products that of the first place."""
-    return (products.astype(np.int64) << 32) | (2**31 - 1 - places)
+    return (products.astype(np.int64) << 32) | (LAST - places)
 
 
 def _largest(keys: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -147,6 +156,8 @@ def _largest(keys: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def _merge(best: NDArray[np.int64], pending: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return the largest of the keys [m, count] and of those in ``pending``, each row and key, for each row."""
     count = best.shape[1]
+    if not pending:
+        return best
     rows, keys = np.concatenate(pending, axis=1)
     rows, keys = np.concatenate([np.repeat(np.arange(len(best)), count), rows]), np.concatenate([best.ravel(), keys])
     order = np.lexsort((-keys, rows))
@@ -174,11 +185,15 @@ def _axes(vectors: Vectors, rows: Rows) -> NDArray[np.float32]:
 
 def _whole(projected: NDArray[np.float32]) -> NDArray[np.int8]:
     """Return vectors [m, width], at length 1, as whole numbers up to LARGEST."""
-    width = projected.shape[1]
     lengths = np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-12))
-    factor = np.float32(LARGEST / min(DEVIATIONS / np.sqrt(width), 1))
-    whole: NDArray[np.int8] = np.clip(np.rint(projected / lengths * factor), -LARGEST, LARGEST).astype(np.int8)
+    scaled = np.rint(projected / lengths * np.float32(_factor(projected.shape[1])))
+    whole: NDArray[np.int8] = np.clip(scaled, -LARGEST, LARGEST).astype(np.int8)
     return whole
+
+
+def _factor(width: int) -> float:
+    """Return by what the numbers of vectors of length 1 are multiplied before they are rounded."""
+    return float(LARGEST / min(DEVIATIONS / np.sqrt(width), 1))
 
 
 def _multiply(queries: NDArray[np.uint8], columns: NDArray[np.int8]) -> NDArray[np.int32]:
