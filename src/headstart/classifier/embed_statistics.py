@@ -23,10 +23,10 @@ from headstart.data import Dataset, ReadOptions
 from headstart.errors import DataError
 from headstart.features import embed
 from headstart.features.features import Progress, remark_notes
-from headstart.features.rows import Source
+from headstart.features.rows import Source, merge_sources
 from headstart.features.rows_folder import read_shard
 from headstart.features.running_sums import ANEW, RunningSums, SummedShard, read_sums
-from headstart.features.statistics_folder import StatisticsPart, merged_source, said_of, taps_to_sum
+from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
 from headstart.files import json_text
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.embed import EmbedShard
@@ -176,7 +176,7 @@ def _finished(sums: RunningSums, source: Source) -> StatisticsPart:
             "There is nothing to sum: statistics are of training images with a label, and of these there are none "
             f"({said_of(part.left_out)}); give labels, or compute the features without --statistics."
         )
-    return replace(part, source=merged_source([source], [source.uri]))
+    return replace(part, source=merge_sources([source], [source.uri])[0])
 
 
 def _digest(contents: dict[str, str]) -> str:

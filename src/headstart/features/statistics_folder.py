@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, untrusted
-from headstart.features.rows import FeatureRows, Rows, Source, is_text, merge
+from headstart.features.rows import FeatureRows, Source, is_text, merge_sources
 from headstart.features.rows_folder import MAX_FILE
 from headstart.files import TEMPORARY, open_regular, read_json, replace_folder, to_json
 from headstart.heads.from_statistics import TapStatistics
@@ -115,7 +115,7 @@ def merge_statistics(parts: Iterable[StatisticsPart], names: Sequence[str], *, m
             yield part
 
     total = add_up(alike())
-    return replace(total, source=merged_source(sources, names, mixed=mixed))
+    return replace(total, source=merge_sources(sources, names, mixed=mixed)[0])
 
 
 def add_up(parts: Iterable[StatisticsPart]) -> StatisticsPart:
@@ -168,17 +168,6 @@ def said_of(left_out: Mapping[str, int]) -> str:
     return ", ".join(
         f"{count:,} {'image' if count == 1 else 'images'} {kinds.get(kind, kind)}" for kind, count in left_out.items()
     )
-
-
-def merged_source(sources: Sequence[Source], names: Sequence[str], *, mixed: bool = False) -> Source:
-    """Return the source of all, as ``features.rows.merge`` does. Raises OptionError where they are not alike."""
-    return merge([FeatureRows(source, _no_rows(source)) for source in sources], names, mixed=mixed).source
-
-
-def _no_rows(source: Source) -> Rows:
-    values = {tap: np.empty((0, channels), np.int16) for tap, channels in source.channels.items()}
-    empty = np.empty((0, 32), np.uint8), np.empty((0, 768), np.uint8), np.empty((0, 4), np.float32)
-    return Rows(empty[0], (), (), (), (), (), empty[1], empty[2], values)
 
 
 def is_statistics_folder(folder: Path) -> bool:
