@@ -8,7 +8,8 @@ Each row is a process of its own with one thread; seconds are those of the proce
 *statistics*: shards of 4,096 rows are summed one after the other (1,000 classes), and a head is made of the sums.
 *driver*: who hands out the shards, 1,024 images each, and takes their results, with workers that do nothing. *head*:
 the choice of the head as in ``head_time.py``, of the deepest tap alone. *groups*: by pixels and features, of all pairs
-up to 20,000 images and by an index beyond. *rows*: kept rows put in order, as ``merge`` does first.
+up to 20,000 images and among nearest neighbours beyond. *rows*: kept rows are read and put in order, as ``merge`` does
+first; "arrays" are the MiB that they take themselves.
 """
 
 from __future__ import annotations
@@ -110,27 +111,45 @@ start = time.process_time()
 with single_threaded_blas():
     groups = find_groups(hashes.reshape(count, 32), tiny, x, labels)
 pairs = int((groups.index[copies] == groups.index[copies + 1]).sum())
-end(start, by="index" if "index" in groups.method else "all pairs", found=f"{pairs:,} of {len(copies):,}")
+end(start, by="neighbours" if "neighbours" in groups.method else "all pairs", found=f"{pairs:,} of {len(copies):,}")
 """,
     "rows": START
     + """
-from headstart.features.rows import Rows
-hashes = rng.integers(0, 256, (count, 32), np.uint8)
-values = {"features": rng.integers(-9000, 9001, (count, width), np.int16)}
-paths = tuple(f"photos/{i % classes:04}/{i:09}.jpg" for i in range(count))
-labels = tuple(f"{i % classes:04}" for i in range(count))
-rows = Rows(hashes, paths, labels, ("train",) * count, (None,) * count, ("",) * count,
-    np.zeros((count, 768), np.uint8), np.zeros((count, 4), np.float32), values)
-start = time.process_time()
-ordered = rows.in_order()
-end(start)
+import tempfile
+from pathlib import Path
+from headstart.classifier.parts import merge_parts
+from headstart.features.rows import Machine, Rows, Source
+from headstart.features.rows_folder import FILE, Shard, listing, shard_bytes, shard_entry
+from headstart.features.runtime import RuntimeInfo
+from headstart.images.preprocess import Preprocess
+machine = Machine(RuntimeInfo("onnxruntime", "1", "fp32"), "x86_64", {"features": np.zeros((8, width), np.float32)})
+backbone = {"id": "headstart-s", "sha256": "ab" * 32, "licence": "", "source": "", "precision": "fp32"}
+source = Source(backbone, {"features": (-12,) * width}, None, Preprocess(160, 160), (machine,))
+with tempfile.TemporaryDirectory() as folder:
+    entries = []
+    for first in range(0, count, 1024):
+        size = min(1024, count - first)
+        rows = Rows(rng.integers(0, 256, (size, 32), np.uint8),
+            tuple(f"photos/{i % classes:04}/{i:09}.jpg" for i in range(first, first + size)),
+            tuple(f"{i % classes:04}" for i in range(first, first + size)),
+            ("train",) * size, (None,) * size, ("",) * size, rng.integers(0, 256, (size, 768), np.uint8),
+            np.zeros((size, 4), np.float32), {"features": rng.integers(-9000, 9001, (size, width), np.int16)})
+        data = shard_bytes(Shard(rows))
+        entries.append(shard_entry(f"{first:032x}.parquet", size, data))
+        (Path(folder) / entries[-1]["name"]).write_bytes(data)
+    (Path(folder) / FILE).write_bytes(listing(source, entries))
+    start = time.process_time()
+    rows = merge_parts([Path(folder)]).rows
+arrays = (rows.content_hashes, rows.tiny_images, rows.image_stats, *rows.values.values())
+assert rows.hashes == sorted(rows.hashes)
+end(start, arrays=sum(array.nbytes for array in arrays) // 2**20)
 """,
 }
 CASES = {
     "statistics": [(10**4, 1000), (10**5, 1000), (10**6, 1000), (10**7, 1000)],
     "driver": [(10**6, 1), (10**7, 1), (10**8, 1)],
     "head": [(10**4, 100), (10**5, 100), (10**6, 100), (20_000, 1000)],
-    "groups": [(10**4, 100), (2 * 10**4, 100), (10**5, 100)],
+    "groups": [(10**4, 100), (2 * 10**4, 100), (10**5, 100), (2 * 10**5, 100)],
     "rows": [(10**4, 100), (10**5, 100), (10**6, 100)],
 }
 

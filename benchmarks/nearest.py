@@ -1,14 +1,16 @@
-"""Links between images by three libraries of approximate nearest neighbours, beside the comparison of all pairs.
+"""Links between images by their nearest neighbours, by three libraries for that and by whole numbers.
 
     pip install faiss-cpu hnswlib usearch
     python benchmarks/nearest.py [--counts 20000,100000]
 
 Generated features of 1,280 channels whose variances fall as those of a network's features do, in 100 classes; a fifth
 of the images are in scenes of four, more or less alike. Their residuals (``splits.scenes``) are searched for 16
-neighbours, in the 256 principal components that ``splits.nearest`` takes, with the same connections and search width
-for all three. One thread, processor time; "headstart" is faiss as ``splits.nearest`` takes it, which compares what it
-finds again in full. "Found" are the links (pairs of cosine 0.45 or more) of 500 images among their neighbours; "again"
-says whether a second run found the same. "All pairs" is the time of 500 images times the rest. Each row is a process.
+neighbours, in the 256 principal components that ``splits.nearest`` takes: by navigable small-world graphs (Malkov &
+Yashunin 2020) with the same connections and search width in all three libraries. "headstart" is ``splits.nearest``,
+which multiplies whole numbers, and compares what it finds again in full. One thread, processor time. "Found" are the
+links (pairs of cosine 0.45 or more) of 500 images among their neighbours; "again" says whether a second run found the
+same.
+"All pairs" is the time of 500 images times the rest. Each row is a process.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from headstart.splits.scenes import LINKED, _Residuals
 
 WIDTH, CLASSES, QUERIES = 1280, 100, 500
 LINK = 0.45  # about the threshold of a scene
+CONNECTIONS, BUILD_WIDTH, SEARCH_WIDTH = 16, 100, 64  # of the graphs: candidates that are followed at a time
 Rows = NDArray[np.int64]
 
 
@@ -60,8 +63,8 @@ def by_faiss(vectors: NDArray[np.float32], count: int) -> Rows:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    index = faiss.IndexHNSWFlat(vectors.shape[1], nearest.CONNECTIONS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction, index.hnsw.efSearch = nearest.BUILD_WIDTH, nearest.SEARCH_WIDTH
+    index = faiss.IndexHNSWFlat(vectors.shape[1], CONNECTIONS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction, index.hnsw.efSearch = BUILD_WIDTH, SEARCH_WIDTH
     index.add(vectors)
     found: Rows = index.search(vectors, count)[1]
     return found
@@ -71,8 +74,8 @@ def by_hnswlib(vectors: NDArray[np.float32], count: int) -> Rows:
     import hnswlib
 
     index = hnswlib.Index("ip", vectors.shape[1])
-    index.init_index(len(vectors), M=nearest.CONNECTIONS, ef_construction=nearest.BUILD_WIDTH, random_seed=0)
-    index.set_ef(nearest.SEARCH_WIDTH)
+    index.init_index(len(vectors), M=CONNECTIONS, ef_construction=BUILD_WIDTH, random_seed=0)
+    index.set_ef(SEARCH_WIDTH)
     index.add_items(vectors, num_threads=1)
     return index.knn_query(vectors, count, num_threads=1)[0].astype(np.int64)
 
@@ -84,9 +87,9 @@ def by_usearch(vectors: NDArray[np.float32], count: int) -> Rows:
         ndim=vectors.shape[1],
         metric="ip",
         dtype="f32",
-        connectivity=nearest.CONNECTIONS,
-        expansion_add=nearest.BUILD_WIDTH,
-        expansion_search=nearest.SEARCH_WIDTH,
+        connectivity=CONNECTIONS,
+        expansion_add=BUILD_WIDTH,
+        expansion_search=SEARCH_WIDTH,
     )
     index.add(np.arange(len(vectors)), vectors, threads=1)
     return np.asarray(index.search(vectors, count, threads=1).keys, np.int64)
@@ -117,7 +120,7 @@ def measure(name: str, count: int) -> str:
         if name == "headstart":
             found = nearest.NearestIndex(residuals, rows).neighbours(LINKED)[0]
         else:
-            axes = nearest._principal_axes(residuals, rows)
+            axes = nearest._axes(residuals, rows)
             projected = np.concatenate([residuals[rows[i : i + 2_000]] @ axes for i in range(0, count, 2_000)])
             projected /= np.linalg.norm(projected, axis=1, keepdims=True)
             found = LIBRARIES[name](projected, LINKED + 1)

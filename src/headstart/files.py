@@ -332,13 +332,19 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return the content of a regular file, of one with more than ``limit`` bytes so many and one. Raises OSError."""
+    with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size  # to read more, Python would set all that memory aside first
+        return stream.read(min(size, limit) + 1)
+
+
 def read_json(path: Path, limit: int) -> dict[str, Any]:
     """Read the JSON object in a file of at most ``limit`` bytes; its texts are unescaped as names.
 
     Raises OSError when the file cannot be read, ValueError when it is larger or holds anything else.
     """
-    with open_regular(path) as stream:
-        data = stream.read(limit + 1)
+    data = read_limited(path, limit)
     if len(data) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     return parse_json(data)

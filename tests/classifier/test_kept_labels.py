@@ -379,6 +379,6 @@ def test_parts_whose_labels_are_too_many_together_are_refused_before_a_model_is_
             for row in range(30)
         ]
         parts.append(FeatureRows(whole.source, replace(some, labels=tuple(texts), splits=("train",) * 30)))
-        check_labels(whole.source, parts[-1].rows)
+        check_labels(whole.source, parts[-1].rows.labels)
     with pytest.raises(OptionError, match=r"cannot be fitted to: it has 12,0\d\d labels of 60 images; .* fewer parts"):
         fit_features(merge(parts, ["a", "b"]), OPTIONS)

@@ -156,7 +156,7 @@ def test_what_is_left_out_is_named_and_counted(kept):
     features = read_rows(kept[1] / "features")
     rows = features.rows
     labels = ("stripes" if rows.labels[0] != "stripes" else "dots", *rows.labels[1:])
-    both = replace(features, rows=joined([rows, replace(rows, labels=labels)]).in_order())
+    both = replace(features, rows=joined([rows, replace(rows, labels=labels)], 2 * len(rows)).in_order())
     embedded = embedded_from(both, OPTIONS)
     assert len(embedded.features.index) == len(rows) - 1
     assert "Left out: 2 images, the same image with another label; skipped.csv names them." in embedded.notes

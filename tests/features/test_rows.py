@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.backbones import InputOptions
+from headstart.classifier.parts import merge_parts
 from headstart.data.dataset import Skipped
 from headstart.errors import DataError, OptionError
-from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread, merge
+from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread, joined, merge, put_in_order
 from headstart.features.rows_folder import FILE, Shard, parse_shard, read_rows, shard_bytes, write_rows
 from headstart.features.runtime import RuntimeInfo
 from headstart.images.preprocess import Preprocess
@@ -107,6 +109,38 @@ def test_any_cut_and_any_order_of_parts_give_the_same_rows(data):
     assert_equal(merged.rows, whole.rows)
     assert merged.source.to_dict() == whole.source.to_dict()
     assert merged.rows.hashes == sorted(rows.hashes)  # SHA-256 compare as bytes
+
+
+def test_rows_that_are_put_in_order_in_place_are_those_of_a_copy(monkeypatch):
+    monkeypatch.setattr("headstart.features.rows.ORDERED", 2)
+    rows = make_rows(30)
+    twice = joined([rows, rows.select([3, 20, 4])], 33)
+    ordered = twice.in_order()
+    assert_equal(put_in_order(twice), ordered)
+    assert len(ordered) == 30
+    assert put_in_order(ordered) is ordered
+    assert ordered.select(range(30)) is ordered
+
+
+def test_parts_are_in_memory_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.features.rows_folder.SHARD_ROWS", 50)
+    width = 4000
+    golden = np.zeros((8, width), np.float32)
+    machine = Machine(RuntimeInfo("onnxruntime", "1.20", "fp32"), "x86_64 avx2", {"features": golden})
+    source = make_source(taps={"features": (0,) * width}, machines=(machine,))
+    values = np.random.default_rng(0).integers(-99, 99, (1000, width)).astype(np.int16)
+    rows = replace(make_rows(1000), values={"features": values})
+    for i in range(4):
+        write_rows(tmp_path / f"{i}", FeatureRows(source, rows.select(range(250 * i, 250 * i + 250))))
+    folders = [tmp_path / f"{i}" for i in range(4)]
+    merge_parts(folders)  # imports
+    tracemalloc.start()
+    merged = merge_parts(folders).rows
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = values.nbytes + 1000 * (32 + 768 + 16)
+    assert size < peak < 1.4 * size
+    assert_equal(merged, rows.in_order())
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,11 @@ import pytest
 from headstart.errors import DataError, OptionError
 from headstart.features import statistics_folder
 from headstart.features.rows import FeatureRows, Machine, Rows, Source
-from headstart.features.rows_folder import write_rows
 from headstart.features.runtime import RuntimeInfo
 from headstart.features.statistics_folder import (
     check_replaceable,
     merge_statistics,
     read_statistics,
-    sum_folder,
     sum_rows,
     write_statistics,
 )
@@ -63,15 +61,6 @@ def peak_of(work):
         tracemalloc.stop()
 
 
-def test_memory_does_not_grow_with_the_number_of_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("headstart.features.rows_folder.SHARD_ROWS", 4)
-    for shards in (3, 40):
-        write_rows(tmp_path / f"{shards}", make_features(4 * shards, 300))
-    sum_folder(tmp_path / "3")  # imports
-    few, many = (peak_of(lambda shards=shards: sum_folder(tmp_path / f"{shards}")) for shards in (3, 40))
-    assert many < few + 300 * 300 * 8  # one Gram matrix of the 37 more
-
-
 def test_memory_does_not_grow_with_the_number_of_parts(tmp_path):
     for i in range(20):
         write_statistics(tmp_path / f"{i}", sum_rows(make_features(4, 300, seed=i), ["features"]))
@@ -82,20 +71,6 @@ def test_memory_does_not_grow_with_the_number_of_parts(tmp_path):
 
     merge_parts(2)
     assert peak_of(lambda: merge_parts(20)) < peak_of(lambda: merge_parts(3)) + 300 * 300 * 8
-
-
-def test_sums_of_shards_with_different_classes_are_those_of_all_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("headstart.features.rows_folder.SHARD_ROWS", 3)
-    labels = ("dog", "ant", "dog", None, "cat", "ant", "bee", "bee", "ant", None, "cat")
-    features = make_features(11, 5, labels=labels)
-    write_rows(tmp_path / "rows", features)
-    summed, whole = sum_folder(tmp_path / "rows"), sum_rows(features, ["features"])
-    assert summed.classes == whole.classes == ("ant", "bee", "cat", "dog")
-    assert (summed.left_out, summed.fingerprint) == ({"without a label": 2}, whole.fingerprint)
-    for name in ("counts", "sums", "gram"):
-        values = [getattr(part.of_taps.statistics, name) for part in (summed, whole)]
-        np.testing.assert_array_equal(*values)
-    assert summed.source.to_dict() == whole.source.to_dict()
 
 
 def test_parts_stay_as_they_are_when_they_are_added(tmp_path):
@@ -166,13 +141,3 @@ def test_foreign_files_are_not_deleted(tmp_path):
     for name in ("link", "file", "deep"):
         with pytest.raises(OptionError, match="other files than statistics"):
             check_replaceable(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("labels", "split", "told"),
-    [((None,), "train", "5 images without a label"), (("a",), "test", "5 images for tests")],
-)
-def test_nothing_to_sum_is_an_error(tmp_path, labels, split, told):
-    write_rows(tmp_path / "rows", make_features(5, 3, labels=labels, split=split))
-    with pytest.raises(DataError, match=f"training images with a label.*{told}.*lies in"):
-        sum_folder(tmp_path / "rows")

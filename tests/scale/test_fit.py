@@ -1,8 +1,12 @@
 """``headstart fit --on``: the model of a fit by one process, whoever computes the features."""
 
 import json
+import shutil
 import tarfile
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.photos import write_photos
 from typer.testing import CliRunner
@@ -10,11 +14,17 @@ from typer.testing import CliRunner
 from headstart.classifier import FitOptions, fit_sharded
 from headstart.classifier.embed_sharded import Where, embed_sharded
 from headstart.classifier.fit_sharded import unfinished_folder
+from headstart.classifier.shown_images import shown_images
 from headstart.cli import app
-from headstart.data import ReadOptions
+from headstart.data import ReadOptions, open_dataset
+from headstart.errors import ImageError
 from headstart.features import Compute
+from headstart.features.extractor import content_hash
+from headstart.features.rows import Rows
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'headstart[tables]'")
+NOTHING = np.empty((0, 0), np.uint8)
+EMPTY = Rows(NOTHING, (), (), (), (), (), NOTHING, NOTHING.astype(np.float32), {})
 FIT = ("--backbone", "headstart-s", "--runtime", "onnxruntime")
 
 
@@ -33,6 +43,12 @@ def contents(model):
     return (model / "model.onnx").read_bytes(), (model / "head.safetensors").read_bytes(), config
 
 
+def report(model):
+    """What a report holds of images, and not of the run."""
+    value = json.loads((model / "report.json").read_text("utf-8"))
+    return {name: value[name] for name in value if name not in ("seconds", "date")}
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """24 images for training, 8 for validation, one of which is damaged."""
@@ -46,7 +62,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     model = tmp_path_factory.mktemp("whole") / "model"
-    status, output = fit(data, "-o", model, "--no-report", "--no-cache", "--keep-features")
+    status, output = fit(data, "-o", model, "--no-cache", "--keep-features")
     assert status == 0, output
     return model
 
@@ -66,10 +82,11 @@ def test_the_model_is_that_of_one_process(data, whole, more, tmp_path):
     status, output = fit(data, "-o", tmp_path / "model", *more)
 
     assert status == 0, output
-    assert "Report      none: the images are read by the workers alone" in output
+    assert f"Report      {tmp_path / 'model' / 'report.html'}" in output
     assert "31 computed, 0 from the cache" in output
     assert contents(tmp_path / "model") == contents(whole)
     assert {path.name for path in tmp_path.iterdir()} == {"model"}  # nothing is left of the features
+    assert report(tmp_path / "model") == report(whole)
     run, expected = (json.loads((m / "run.json").read_text("utf-8")) for m in (tmp_path / "model", whole))
     for name in ("images", "groups", "classes", "accuracy", "candidates"):
         assert run[name] == expected[name], name
@@ -86,6 +103,60 @@ def test_archives_are_fitted_to_and_features_kept(data, whole, tmp_path):
     assert status == 0, output
     assert contents(tmp_path / "model") == contents(whole)
     assert (tmp_path / "model" / "features" / "features.json").is_file()
+    found, expected = report(tmp_path / "model"), report(whole)
+    for name in ("evaluations", "projections", "sprite", "thumbnails", "activation_maps", "finding_counts"):
+        assert found[name] == expected[name], name
+
+
+@pytest.mark.slow
+def test_archives_elsewhere_are_not_fetched_again_for_the_report(data, whole, tmp_path):
+    for number in range(2):
+        local = tmp_path / f"{number}.tar"
+        with tarfile.open(local, "w") as archive:
+            for path in sorted(data.rglob("*.jpg"))[number::2]:
+                archive.add(path, path.relative_to(data))
+    pattern = f"file://{tmp_path}/{{0..1}}.tar"
+    status, output = fit(pattern, "-o", tmp_path / "model")
+
+    assert status == 0, output
+    assert "note: The archives are not fetched a second time for the report" in output
+    found, expected = report(tmp_path / "model"), report(whole)
+    assert (found["activation_maps"], found["thumbnails"]) == ([], {})
+    assert found["maps_unavailable"] == "None of the images could be read again."
+    assert found["evaluations"] == expected["evaluations"]
+    assert len(found["sprite"]["jpeg"]) > 1000  # of the pixels that are kept
+
+
+def test_an_image_is_shown_as_it_was_when_its_row_was_computed(data, tmp_path):
+    photos = shutil.copytree(data, tmp_path / "photos")
+    dataset = open_dataset(photos)
+    paths = [item.path for item in dataset.items[:3]]
+    hashes = [content_hash(dataset.read(i)) for i in range(3)]
+    rows = replace(EMPTY, paths=tuple(paths), content_hashes=np.stack([np.frombuffer(h, np.uint8) for h in hashes]))
+    read = shown_images(str(photos), ReadOptions(), dataset, rows)
+    assert [content_hash(read(i)) for i in range(3)] == hashes
+    Path(paths[1]).write_bytes(b"changed")
+    with pytest.raises(ImageError, match="has changed since its features were computed"):
+        read(1)
+    Path(paths[2]).unlink()
+    with pytest.raises(ImageError):
+        read(2)
+    with pytest.raises(ImageError, match="could not be read when its features were computed"):
+        read(-1)
+    with pytest.raises(ImageError, match="no longer there"):
+        shown_images(str(photos), ReadOptions(), dataset, replace(rows, paths=("elsewhere.jpg",)))(0)
+
+
+def test_an_image_of_a_pattern_is_read_from_its_archive(archives):
+    pattern, _ = archives
+    first = open_dataset(pattern.replace("{0..1}", "0"))
+    path, content = first.items[2].path, content_hash(first.read(2))
+    rows = replace(EMPTY, paths=(path, path), content_hashes=np.frombuffer(content * 2, np.uint8).reshape(2, 32))
+    assert content_hash(shown_images(pattern, ReadOptions(), None, rows)(1)) == content
+    for wrong, told in (("elsewhere/0.tar/disc/1.jpg", "of none of the archives"), ("{}/disc/1.jpg", "cannot be read")):
+        rows = replace(rows, paths=(wrong.format(pattern.replace("{0..1}", "1")),) * 2)  # the second one is cut off
+        with pytest.raises(ImageError, match=told):
+            shown_images(pattern, ReadOptions(), None, rows)(0)
 
 
 @pytest.mark.slow
@@ -101,7 +172,7 @@ def test_a_fit_that_failed_goes_on_from_its_features(data, tmp_path, monkeypatch
     model = tmp_path / "model"
     status, output = fit(data, "-o", model, "--on", "processes", "--group-by", "name:no-such-name-{#}")
     assert status == 2, output
-    assert f"The features that were computed are in {unfinished_folder(model)}" in output
+    assert f"What was computed is in {unfinished_folder(model)}" in output
     assert not model.exists()
     (unfinished_folder(model) / "features.json").unlink()  # as if the driver had been killed
     status, output = fit(data, "-o", model, "--on", "processes")
@@ -114,7 +185,6 @@ def test_a_fit_that_failed_goes_on_from_its_features(data, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (("--open",), "leave out --open"),
         (("--dry-run",), "leave --on and --address out"),
         (("--validation", "elsewhere"), "cannot be read by workers"),
         (("--head", "mlp"), "give another --head"),
@@ -151,16 +221,15 @@ def archives(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["fit", "embed"])
-def test_features_are_kept_while_shards_are_missing(archives, tmp_path, command):
+def test_features_are_kept_while_shards_are_missing(archives, tmp_path):
     """What the note promises, that the same command tries the missing shards again, it does without the others."""
     pattern, whole = archives
-    output, more = tmp_path / "made", () if command == "fit" else ("--statistics",)
-    status, printed = call(command, pattern, "-o", output, *more)
+    output = tmp_path / "made"
+    status, printed = fit(pattern, "-o", output)
     assert status == 0, printed
     assert "1 of 2 shards are missing" in printed
     folder = unfinished_folder(output)
-    assert f"note: The features of the other shards are kept in {folder} until all are there" in printed
+    assert f"note: What was computed is kept in {folder} until all shards are there" in printed
     (before,) = folder.glob("*.parquet")
     written = before.stat().st_mtime_ns
 
@@ -170,12 +239,11 @@ def test_features_are_kept_while_shards_are_missing(archives, tmp_path, command)
     )
     assert (monitored.found, monitored.found_rows, monitored.rows, monitored.missing) == (1, 12, 24, 0)
     assert before.stat().st_mtime_ns == written
-    status, printed = call(command, pattern, "-o", output, *more)
+    status, printed = fit(pattern, "-o", output)
     assert status == 0, printed
     assert "missing" not in printed
     assert not folder.exists()
-    if command == "fit":  # all shards were there
-        assert "0 computed, 24 from the cache" in printed
+    assert "0 computed, 24 from the cache" in printed  # all shards were there
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Nearest neighbours of many images by an index, beside the comparison of all pairs."""
+"""Nearest neighbours of many images by rounded numbers, beside the comparison of all pairs in full."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ COUNT, WIDTH, BURSTS = 1200, 320, 100  # images, channels, and images with two m
 @pytest.fixture
 def indexed(monkeypatch):
     """Take the index from 100 images on."""
-    pytest.importorskip("faiss", reason="needs faiss (extra index)")
     monkeypatch.setattr(nearest, "LIMIT", 100)
 
 
@@ -95,11 +94,10 @@ def test_an_index_of_few_vectors_finds_what_there_is(indexed, count):
 def test_groups_by_an_index_are_those_of_all_pairs(indexed, monkeypatch, seed):
     features, labels, tiny, hashes, scene = scenes(seed)
     by_index = find_groups(hashes, tiny, features, labels)
-    assert by_index.method.endswith("by an index")
-    assert by_index.notes == ()
+    assert by_index.method.endswith(", among nearest neighbours")
     monkeypatch.setattr(nearest, "LIMIT", COUNT)
     exact = find_groups(hashes, tiny, features, labels)
-    assert "index" not in exact.method
+    assert "neighbours" not in exact.method
     assert partition(by_index.index) == partition(exact.index)
     assert len([group for group in partition(exact.index) if len(group) > 1]) >= BURSTS
     assert all(len({scene[i] for i in group}) == 1 for group in partition(exact.index))
@@ -160,25 +158,47 @@ def test_neighbours_of_other_groups(indexed, monkeypatch):
     assert np.abs(cosines - exact_cosines).mean() < 0.02
 
 
-def test_without_faiss_all_pairs_are_compared_and_that_is_said(monkeypatch):
-    features, labels, tiny, hashes, _ = scenes()
-    exact = find_groups(hashes, tiny, features, labels)
-    monkeypatch.setattr(nearest, "LIMIT", COUNT - 1)
-    monkeypatch.setattr(nearest, "_faiss", lambda: None)
-    found = find_groups(hashes, tiny, features, labels)
-    np.testing.assert_array_equal(found.index, exact.index)
-    assert found.method == exact.method
-    assert exact.notes == ()
-    assert found.notes == (
-        "All pairs of 1,200 images were compared, which takes long. pip install 'headstart[index]' for an index, which "
-        "finds the same links in a fraction of the time.",
+def test_candidates_are_the_best_by_whole_numbers_whatever_the_blocks(indexed, monkeypatch):
+    vectors, rows = Rows(scenes()[0]), np.arange(COUNT)
+    index = NearestIndex(vectors, rows)
+    products = nearest._multiply(
+        (nearest._whole(vectors[rows] @ index._axes) + np.int8(64)).astype(np.uint8), np.hstack(index._columns)
     )
+    whole = nearest._whole(vectors[rows] @ index._axes).astype(np.int64)
+    np.testing.assert_array_equal(products, whole @ whole.T)
+    assert np.abs(whole).max() == 63  # some numbers are cut off
+    assert np.mean(np.abs(whole) == 63) < 0.01
+    expected = np.argsort(-products, axis=1, kind="stable")[:, :20]  # of equal ones the first
+    for columns in (10, 50, 333, 5000):
+        monkeypatch.setattr(nearest, "COLUMNS", columns)
+        found = NearestIndex(vectors, rows)._candidates(vectors[rows], 20)
+        np.testing.assert_array_equal(found, expected)
 
 
-def test_up_to_the_limit_nothing_is_searched(monkeypatch):
-    monkeypatch.setattr(nearest, "_faiss", lambda: pytest.fail("the index was taken"))
+def test_more_are_wanted_than_there_are_in_a_block(indexed, monkeypatch):
+    monkeypatch.setattr(nearest, "COLUMNS", 7)
+    vectors = Rows(scenes()[0])
+    indices, cosines = NearestIndex(vectors, np.arange(40)).search(vectors, np.arange(40), 40)
+    np.testing.assert_array_equal(np.sort(indices, axis=1), np.tile(np.arange(40), (40, 1)))
+    np.testing.assert_allclose(cosines, -np.sort(-vectors[:40] @ vectors[:40].T, axis=1), atol=1e-6)
+
+
+def test_what_is_near_enough_is_found_where_the_rest_may_be_left_out(indexed):
+    vectors, rows = Rows(scenes()[0]), np.arange(COUNT)
+    index = NearestIndex(vectors, rows)
+    indices, cosines = index.search(vectors, rows, 4)
+    near_indices, near_cosines = index.search(vectors, rows, 4, 0.7)
+    is_near = cosines >= 0.7
+    assert is_near[:, 1:].any()
+    np.testing.assert_array_equal(near_indices[is_near], indices[is_near])
+    np.testing.assert_allclose(near_cosines[is_near], cosines[is_near], atol=1e-6)
+    assert (near_indices == -1).any()
+    assert (near_cosines[near_indices == -1] == -2).all()
+
+
+def test_up_to_the_limit_all_pairs_are_compared():
     assert not nearest.is_searched(nearest.LIMIT)
-    assert nearest.missing_index_notes(nearest.LIMIT) == ()
+    assert nearest.is_searched(nearest.LIMIT + 1)
 
 
 def test_a_share_is_held_out_of_many_groups_as_of_few():

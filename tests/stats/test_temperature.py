@@ -1,11 +1,15 @@
 """Temperature scaling against a general minimiser, and cross-entropies written out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from headstart.heads.head import softmax
+from headstart.stats import temperature as module
 from headstart.stats.temperature import fit_temperature, label_smoothing, log_losses
 
 
@@ -52,3 +56,32 @@ def test_the_temperature_of_scaled_logits_is_their_scale():
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = (p.cumsum(axis=1) > rng.random((20_000, 1))).argmax(axis=1)
     assert fit_temperature(7 * logits, labels, 0.0) == pytest.approx(7, rel=0.05)
+
+
+@pytest.mark.parametrize("classes", [2, 7, 100])
+def test_results_are_the_same_bits_for_any_number_of_rows_at_a_time(monkeypatch, classes):
+    rng = np.random.default_rng(classes)
+    scores, labels = rng.normal(size=(1003, classes)) * 3, rng.integers(0, classes, 1003)
+    scores[np.arange(1003), labels] += 2
+
+    def results():
+        fitted = fit_temperature(scores, labels, 0.001)
+        return fitted, log_losses(scores, labels, fitted, 0.001).tobytes(), softmax(scores).tobytes()
+
+    whole = results()
+    monkeypatch.setattr(module, "NUMBERS", 10 * classes)
+    assert results() == whole
+    assert [*module.row_blocks(scores)][-1] == slice(1000, 1010)
+
+
+def test_memory_is_that_of_a_few_arrays_of_the_size_of_the_scores():
+    scores, labels = np.random.default_rng(0).normal(size=(100_000, 50)), np.arange(100_000) % 50
+    tracemalloc.start()
+    log_losses(scores, labels, 1.0, 0.0)
+    of_losses = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    fit_temperature(scores, labels, 0.001)
+    of_fit = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert of_losses < scores.nbytes
+    assert of_fit < 2.8 * scores.nbytes  # the centred scores and their squares; it was more than five times

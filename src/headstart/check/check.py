@@ -23,7 +23,7 @@ from headstart.features import Compute, FeatureCache, Features, embed
 from headstart.features.features import Progress
 from headstart.features.input_scaling import open_backbone
 from headstart.splits.groups import find_groups
-from headstart.splits.nearest import LIMIT, missing_index_notes
+from headstart.splits.nearest import LIMIT
 from headstart.splits.pairs import DisjointSets
 
 MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")  # an image is unlike the others for that reason
@@ -80,7 +80,6 @@ def check_dataset(
     ]
     paths = [dataset.items[i].path for i in features.index]
     notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
-    notes = (*notes, *missing_index_notes(len(paths)))
     return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), features, notes)
 
 

@@ -2,6 +2,8 @@
 
 kept_rows.py       rows that are kept in the place of images, and what a fit needs from them
 embed_folder.py    embed_to_folder: the rows of a dataset as a folder, shard by shard
+embed_statistics.py sum_dataset, sum_sharded: sums over a dataset, shard by shard, and no rows
+shown_images.py    the images behind rows of workers, read again for a report
 parts.py           reading folders of features and models that keep theirs, and fitting those anew
 update.py          update_model: the same model with further images
 forget.py          forget_images: the same model without some images, and the cache too

@@ -81,11 +81,10 @@ def embed_to_folder(
         opened = open_images(dataset, options)
         golden = rendered_features(opened.backbone, opened.compute, embed)
         source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
-        work = _Work(dataset, folder, opened, source, cache)
+        work = DatasetShards(dataset, opened, source, cache)
         shards, found, found_rows, unread, remarks = [], 0, 0, list[Unread](), Counter[str]()
-        cuts = [range(i, min(i + shard_images, len(dataset))) for i in range(0, len(dataset), shard_images)]
-        for index in cuts:
-            data, shard, was_there = work.shard(index, progress)
+        for index in cuts(dataset, shard_images):
+            data, shard, was_there = _shard(work, folder, index, progress)
             shards.append(shard_entry(work.name(index), len(shard.rows), data))
             found += was_there
             found_rows += len(shard.rows) * was_there
@@ -100,13 +99,16 @@ def embed_to_folder(
     return EmbeddedFolder(source, sum(shard["rows"] for shard in shards), size, len(shards), found, found_rows)
 
 
-class _Work:
-    """The shards of a dataset, each looked up in the folder or computed; a graph is loaded once."""
+def cuts(dataset: Dataset, shard_images: int) -> list[range]:
+    """Return the listing of a dataset in shards of ``shard_images``."""
+    return [range(i, min(i + shard_images, len(dataset))) for i in range(0, len(dataset), shard_images)]
 
-    def __init__(
-        self, dataset: Dataset, folder: Path, opened: OpenedImages, source: Source, cache: FeatureCache | None
-    ) -> None:
-        self.dataset, self.folder, self.opened, self.source, self.cache = dataset, folder, opened, source, cache
+
+class DatasetShards:
+    """The shards of a dataset, each computed when it is asked for; a graph is loaded once."""
+
+    def __init__(self, dataset: Dataset, opened: OpenedImages, source: Source, cache: FeatureCache | None) -> None:
+        self.dataset, self.opened, self.source, self.cache = dataset, opened, source, cache
         self._key = json_text(source.to_dict())
         self._graphs: dict[Compute, Graph] = {}
 
@@ -116,15 +118,9 @@ class _Work:
         texts = [(item.path, label_text(item), item.split, item.group, item.folder) for item in items]
         return hashlib.sha256(f"{self._key}{texts!r}".encode("utf-8", "backslashreplace")).hexdigest()[:32] + ".parquet"
 
-    def shard(self, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
-        """Return the content of the shard of the images at ``index``, and whether it was there."""
-        path = self.folder / self.name(index)
+    def compute(self, index: range, progress: Progress | None) -> Shard:
+        """Compute the rows of the images at ``index``."""
         images = self.dataset.select(index)
-        found = self._read(path, images)
-        if found is not None:
-            if progress is not None:
-                progress(index.stop, len(self.dataset))
-            return (*found, True)
         features = embed(
             images,
             self.opened.backbone,
@@ -133,28 +129,39 @@ class _Work:
             load=self._load,
             progress=None if progress is None else lambda done, _: progress(index.start + done, len(self.dataset)),
         )
-        shard = Shard(rows_of(features, images, self.source), unread_of(features, images), features.remarks)
-        data = shard_bytes(shard)
-        if path.exists():  # of images that have changed: what describes the old one must not stay beside the new one
-            (self.folder / FILE).unlink(missing_ok=True)
-        write_atomic(path, data)
-        return data, shard, False
+        return Shard(rows_of(features, images, self.source), unread_of(features, images), features.remarks)
 
-    def _read(self, path: Path, images: Dataset) -> tuple[bytes, Shard] | None:
-        """Return a shard that is there and of these images as they are now, else None."""
-        found = find_shard(path, self.source.channels)
-        if found is None:
-            return None
-        data, shard = found
-        known = dict(zip(shard.rows.paths, (content.hex() for content in shard.rows.hashes), strict=True))
-        known |= {image.path: image.content_hash for image in shard.unread}
-        current = {item.path: image_hash(images, i) for i, item in enumerate(images.items)}
-        return (data, shard) if known == current else None
+    def contents(self, index: range) -> dict[str, str]:
+        """Return the SHA-256 of the images at ``index`` as they are now, in hexadecimal, by path."""
+        images = self.dataset.select(index)
+        return {item.path: image_hash(images, i) for i, item in enumerate(images.items)}
 
     def _load(self, backbone: Backbone, compute: Compute) -> Graph:
         if compute not in self._graphs:
             self._graphs[compute] = load_backbone_graph(backbone, compute)
         return self._graphs[compute]
+
+
+def contents_of(shard: Shard) -> dict[str, str]:
+    """Return the SHA-256 of the images of a shard as they were computed, in hexadecimal, by path."""
+    known = dict(zip(shard.rows.paths, (content.hex() for content in shard.rows.hashes), strict=True))
+    return known | {image.path: image.content_hash for image in shard.unread}
+
+
+def _shard(work: DatasetShards, folder: Path, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
+    """Return the content of the shard of the images at ``index``, and whether it was there; else it is written."""
+    path = folder / work.name(index)
+    found = find_shard(path, work.source.channels)
+    if found is not None and contents_of(found[1]) == work.contents(index):
+        if progress is not None:
+            progress(index.stop, len(work.dataset))
+        return (*found, True)
+    shard = work.compute(index, progress)
+    data = shard_bytes(shard)
+    if path.exists():  # of images that have changed: what describes the old one must not stay beside the new one
+        (folder / FILE).unlink(missing_ok=True)
+    write_atomic(path, data)
+    return data, shard, False
 
 
 def check_folder(folder: Path, options: FitOptions) -> None:

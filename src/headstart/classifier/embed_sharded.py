@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from headstart.data import Dataset, Quarantined, ReadOptions
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, embed
 from headstart.features.features import remark_notes
+from headstart.features.rows import Source, Unread
 from headstart.features.rows_folder import FILE, listing
 from headstart.files import write_atomic
 from headstart.scale.embed import EmbedShard
@@ -54,6 +55,56 @@ class Where:
         return RayWorkers(work, self.workers, shards, self.address)
 
 
+@dataclass(frozen=True)
+class ShardPlan:
+    """What is to be computed, and by what: the shards, and ``work``, what is done with each.
+
+    ``notes`` are lines about the backbone that the user must see.
+    """
+
+    pieces: Cut
+    work: EmbedShard
+    notes: tuple[str, ...]
+
+    def described(self, outcome: Outcome, unread: Sequence[Unread], remarks: Mapping[str, int]) -> Source:
+        """Return the source of the work, with what is known of its images once the work is done."""
+        notes = [*self.pieces.notes, *self.notes, *remark_notes(remarks), *_shard_notes(self.pieces, outcome)]
+        source = self.work.source
+        described = with_dataset(source, _listed(self.pieces, outcome), notes, unread)
+        return replace(described, is_multi_label=source.is_multi_label)
+
+    def missing(self, outcome: Outcome) -> int:
+        """Return how many shards are missing."""
+        return len(_lost(self.pieces, outcome))
+
+
+def plan_shards(
+    uri: str,
+    folder: Path,
+    options: FitOptions,
+    reading: ReadOptions,
+    where: Where,
+    check: Callable[[Dataset, bool], None] | None = None,
+) -> ShardPlan:
+    """Cut the images at ``uri`` into shards, and make the ``folder`` for their rows, as ``embed_sharded`` does."""
+    pieces = cut(uri, reading)
+    if not pieces.shards:
+        raise DataError(f"{uri} has no images; expected some to compute features of.")
+    runtime = options.compute.resolve()
+    compute = Compute(runtime.name, runtime.precision, 1, fixed=True)
+    first = pieces.dataset or pieces.shards[0].open()
+    if check is not None:
+        check(first, pieces.dataset is not None)
+    if where.on == "ray":
+        check_installed()  # before the folder is made
+    check_folder(folder, options)
+    opened = open_images(first, options)
+    golden = rendered_features(opened.backbone, compute, embed)
+    source = describe_source(opened.backbone, opened.options, runtime, golden)
+    source = replace(source, is_multi_label=first.is_multi_label)
+    return ShardPlan(pieces, EmbedShard(str(folder.resolve()), source, compute), opened.notes)
+
+
 def embed_sharded(
     uri: str,
     folder: Path,
@@ -73,24 +124,10 @@ def embed_sharded(
     may refuse the data, of which it is given all images, or those of the first file of a pattern. Raises
     HeadstartError, OSError.
     """
-    pieces = cut(uri, reading)
-    if not pieces.shards:
-        raise DataError(f"{uri} has no images; expected some to compute features of.")
-    runtime = options.compute.resolve()
-    compute = Compute(runtime.name, runtime.precision, 1, fixed=True)
-    first = pieces.dataset or pieces.shards[0].open()
-    if check is not None:
-        check(first, pieces.dataset is not None)
-    if where.on == "ray":
-        check_installed()  # before the folder is made
-    check_folder(folder, options)
-    opened = open_images(first, options)
-    golden = rendered_features(opened.backbone, compute, embed)
-    source = describe_source(opened.backbone, opened.options, runtime, golden)
-    source = replace(source, is_multi_label=first.is_multi_label)
-    work = EmbedShard(str(folder.resolve()), source, compute)
-    outcome = run_shards(pieces.shards, work, lambda shards: where.open(work, shards), progress=progress)
-    by_hash = {shard.sha256: shard for shard in pieces.shards}
+    plan = plan_shards(uri, folder, options, reading, where, check)
+    shards, work = plan.pieces.shards, plan.work
+    outcome = run_shards(shards, work, lambda count: where.open(work, count), progress=progress)
+    by_hash = {shard.sha256: shard for shard in shards}
     files = {result.sha256: work.path(by_hash[result.sha256]).name for result in outcome.results}
     entries = [
         {"name": files[one.sha256], "rows": one.images, "bytes": one.file_bytes, "sha256": one.file_sha256}
@@ -98,13 +135,12 @@ def embed_sharded(
     ]
     unread = [image for result in outcome.results for image in result.unread]
     remarks = sum((Counter(result.remarks) for result in outcome.results), Counter[str]())
-    notes = [*pieces.notes, *opened.notes, *remark_notes(remarks), *_shard_notes(pieces, outcome)]
-    source = replace(with_dataset(source, _listed(pieces, outcome), notes, unread), is_multi_label=first.is_multi_label)
+    source = plan.described(outcome, unread, remarks)
     about = listing(source, entries)
     write_atomic(folder / FILE, about)
     delete_others(folder, {*files.values()})
     size = len(about) + sum(one.file_bytes for one in outcome.results)
-    found, found_rows, missing = outcome.resumed, outcome.resumed_images, len(_lost(pieces, outcome))
+    found, found_rows, missing = outcome.resumed, outcome.resumed_images, plan.missing(outcome)
     return EmbeddedFolder(source, outcome.images, size, len(outcome.results), found, found_rows, missing)
 
 

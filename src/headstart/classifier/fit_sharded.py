@@ -13,10 +13,11 @@ from pathlib import Path
 from headstart.classifier.embed_folder import EmbeddedFolder
 from headstart.classifier.embed_sharded import Where, embed_sharded
 from headstart.classifier.embedded import check_has_labels, check_validation_share
-from headstart.classifier.kept_rows import check_options
+from headstart.classifier.kept_rows import check_options, embedded_from
 from headstart.classifier.options import FitOptions
 from headstart.classifier.parts import merge_parts
 from headstart.classifier.refit import AnyFitResult, fit_features
+from headstart.classifier.shown_images import shown_images
 from headstart.data import Dataset, ReadOptions
 from headstart.data.class_values import read_costs, read_weights
 from headstart.errors import OptionError
@@ -45,7 +46,8 @@ def fit_sharded(
 
     The features go into ``folder``, which is deleted by ``forget_unfinished``; a fit that is stopped goes on from those
     that are there. The model is the same for any number and kind of workers: that of ``fit_dataset``, or of
-    ``fit_multi_label``, with ``keep_features``. ``options.validation`` is None or a share. The others are those of
+    ``fit_multi_label``, with ``keep_features``; a report of it reads those images that it shows (``shown_images``).
+    ``options.validation`` is None or a share. The others are those of
     ``embed_sharded``; options that do not suit the data are refused before the work, as ``check`` may refuse these.
     Raises HeadstartError, OSError.
     """
@@ -56,7 +58,11 @@ def fit_sharded(
             "into DATA as a split of their own."
         )
 
+    listed: Dataset | None = None
+
     def check_all(images: Dataset, are_all: bool) -> None:
+        nonlocal listed
+        listed = images if are_all else None
         _check(images, are_all, options)
         if check is not None:
             check(images, are_all)
@@ -65,7 +71,8 @@ def fit_sharded(
     embedded = embed_sharded(uri, folder, options, reading, where, check=check_all, progress=progress)
     features = merge_parts([folder])
     options = replace(options, decode=features.source.preprocess.decode)
-    result = fit_features(features, options, start=start, log=log)
+    images = embedded_from(features, options, reader=shown_images(uri, reading, listed, features.rows))
+    result = fit_features(features, options, embedded=images, start=start, log=log)
     found = embedded.found_rows
     run = {**result.model.run, "cache": {"hits": found, "misses": embedded.rows - found}}
     return replace(result, model=replace(result.model, run=run)), embedded

@@ -144,7 +144,7 @@ def embedded_from(
 def _check_limits(features: FeatureRows) -> None:
     """Raise OptionError for rows that a model cannot keep, though each part of them was within the limits."""
     try:
-        check_labels(features.source, features.rows)
+        check_labels(features.source, features.rows.labels)
     except ValueError as error:
         uri = features.source.uri
         raise OptionError(f"{uri} cannot be fitted to: {error}; make the model of fewer parts.") from None

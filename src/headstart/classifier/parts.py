@@ -11,15 +11,15 @@ from headstart.classifier.kept_rows import labels_to_learn
 from headstart.classifier.refit import AnyFitResult, fit_features, options_from_dict
 from headstart.errors import ModelError, OptionError, untrusted
 from headstart.features import Compute
-from headstart.features.rows import FeatureRows, merge
-from headstart.features.rows_folder import read_rows
+from headstart.features.rows import FeatureRows, joined, merge_sources, put_in_order
+from headstart.features.rows_folder import RowsFolder, open_rows
 from headstart.files import recover_folder
 from headstart.model.folder import read_model
 from headstart.model.folder_files import FEATURES
 
 
-def read_part(path: Path) -> FeatureRows:
-    """Read the rows in a folder of features, or those that a model keeps.
+def open_part(path: Path) -> RowsFolder:
+    """Open a folder of features, or that which a model keeps.
 
     Raises OptionError for a model that keeps none, DataError for features that cannot be read, MissingExtraError.
     """
@@ -29,18 +29,30 @@ def read_part(path: Path) -> FeatureRows:
             f"There is no folder {path}; give a folder of headstart embed, or a model that keeps features."
         )
     if not (path / "config.json").exists():
-        return read_rows(path)
+        return open_rows(path)
     if not (path / FEATURES).is_dir() or (path / FEATURES).is_symlink():
         raise OptionError(
             f"{path} keeps no features, so it cannot be made anew without its images; fit it again with "
             "headstart fit DATA --keep-features."
         )
-    return read_rows(path / FEATURES)
+    return open_rows(path / FEATURES)
+
+
+def read_part(path: Path) -> FeatureRows:
+    """Read the rows in a folder of features, or those that a model keeps. Raises what ``open_part`` does."""
+    part = open_part(path)
+    return FeatureRows(part.source, joined(part.read(), part.count))
 
 
 def merge_parts(paths: Sequence[Path], *, mixed: bool = False) -> FeatureRows:
-    """Read parts and put them together, as ``features.rows.merge`` does. Raises what ``read_part`` and that raise."""
-    return merge([read_part(path) for path in paths], [str(path) for path in paths], mixed=mixed)
+    """Read parts and put them together, as ``features.rows.merge`` does. Raises what ``open_part`` and that raise.
+
+    All rows are in memory once, with one shard.
+    """
+    parts = [open_part(path) for path in paths]
+    source, order = merge_sources([part.source for part in parts], [str(path) for path in paths], mixed=mixed)
+    shards = (rows for i in order for rows in parts[i].read())
+    return FeatureRows(source, put_in_order(joined(shards, sum(part.count for part in parts))))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +29,10 @@ from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
-    from headstart.data import Dataset
+    from headstart.classifier.embed_sharded import Where
+    from headstart.data import Dataset, ReadOptions
+    from headstart.features.rows import Source
+    from headstart.scale.run import Progress
 
 
 def embed(
@@ -66,70 +70,90 @@ def embed(
         cache=run.cache,
         decode=reading.decode,
     )
-    result: EmbeddedFolder
+    read_options = reading.read_options(group_by)
     where = sharing.where(data, run.workers)
-    rows = _place_of_rows(output) if statistics else output
-    check = _require_one_label if statistics else None
-    if where is not None:
-        with quiet_frameworks(), messages.bar("Reading features") as bar:
-            told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
-            result = embed_sharded(
-                data, rows, options, reading.read_options(group_by), where, check=check, progress=told
-            )
-    else:
-        dataset = open_dataset(data, reading.read_options(group_by))
-        if check is not None:
-            check(dataset)
-        save_memory(len(dataset))
-        with quiet_frameworks(), messages.bar("Reading features") as bar:
-            result = embed_to_folder(dataset, rows, options, progress=bar)
-    unread = [{"path": image.path, "reason": image.reason} for image in result.source.unread]
-    summed = _sum(rows, output, options) if statistics else None
-    if as_json and summed is not None:
-        print_json({"statistics": str(output), **summed, "quarantined": unread})
-    elif summed is not None:
-        what = f"{counted(summed['images'], 'image')} in {len(summed['classes'])} classes"
-        print(line(f"Statistics  {what}, {summed['bytes'] / 1e6:.1f} MB: {output}"))
-        print(line(f"To fit:     headstart merge {output} -o MODEL"))
-    elif as_json:
-        value = {"images": result.rows, "bytes": result.bytes, "shards": result.shards, "found": result.found}
-        source = {"backbone": dict(result.source.backbone), "taps": result.source.channels}
-        print_json({"features": str(output), **value, **source, "quarantined": unread})
-    else:
-        found = f", {result.found} of them there before" if result.found else ""
-        shards = f"{counted(result.shards, 'shard')}{found}"
-        print(line(f"Features    {result.rows:,} images in {shards}, {result.bytes / 1e6:.1f} MB: {output}"))
-        print(line(f"To fit:     headstart merge {output} -o MODEL"))
-    print_notes(result.notes)
     if statistics:
-        forget_where_complete(rows, result.missing)
+        unread = _embed_statistics(data, output, options, read_options, where, messages, as_json)
+    else:
+        result: EmbeddedFolder
+        with quiet_frameworks(), messages.bar("Reading features") as bar:
+            if where is not None:
+                result = embed_sharded(data, output, options, read_options, where, progress=_told(bar))
+            else:
+                dataset = open_dataset(data, read_options)
+                save_memory(len(dataset))
+                result = embed_to_folder(dataset, output, options, progress=bar)
+        unread = _unread(result.source)
+        if as_json:
+            value = {"images": result.rows, "bytes": result.bytes, "shards": result.shards, "found": result.found}
+            source = {"backbone": dict(result.source.backbone), "taps": result.source.channels}
+            print_json({"features": str(output), **value, **source, "quarantined": unread})
+        else:
+            found = f", {result.found} of them there before" if result.found else ""
+            shards = f"{counted(result.shards, 'shard')}{found}"
+            print(line(f"Features    {result.rows:,} images in {shards}, {result.bytes / 1e6:.1f} MB: {output}"))
+            print(line(f"To fit:     headstart merge {output} -o MODEL"))
+        print_notes(result.notes)
     print_quarantined(unread)
     if strict and unread:
         raise typer.Exit(CONDITION_FAILED)
 
 
+def _embed_statistics(
+    data: str,
+    output: Path,
+    options: FitOptions,
+    read_options: ReadOptions,
+    where: Where | None,
+    messages: Messages,
+    as_json: bool,
+) -> list[dict[str, str]]:
+    """Sum the features of images, write the sums and print what they hold; return the images that cannot be read."""
+    from headstart.classifier.embed_statistics import sum_dataset, sum_sharded
+    from headstart.classifier.fit_sharded import unfinished_folder
+    from headstart.data import open_dataset
+    from headstart.features.statistics_folder import check_replaceable, write_statistics
+
+    check_replaceable(output)
+    unfinished = unfinished_folder(output)
+    with naming_unfinished(unfinished):
+        with quiet_frameworks(), messages.bar("Reading features") as bar:
+            if where is not None:
+                result = sum_sharded(
+                    data, unfinished, options, read_options, where, check=_require_one_label, progress=_told(bar)
+                )
+            else:
+                dataset = open_dataset(data, read_options)
+                _require_one_label(dataset)
+                save_memory(len(dataset))
+                result = sum_dataset(dataset, unfinished, options, progress=bar)
+        part = result.part
+        size = write_statistics(output, part)
+    unread = _unread(part.source)
+    counts = dict(zip(part.classes, part.of_taps.statistics.counts.tolist(), strict=True))
+    if as_json:
+        value = {"images": part.images, "bytes": size, "classes": counts, "not_summed": dict(part.left_out)}
+        taps = {tap: len(exponents) for tap, exponents in part.of_taps.taps.items()}
+        source = {"backbone": dict(part.source.backbone), "taps": taps}
+        print_json({"statistics": str(output), **value, **source, "quarantined": unread})
+    else:
+        what = f"{counted(part.images, 'image')} in {len(counts)} classes"
+        print(line(f"Statistics  {what}, {size / 1e6:.1f} MB: {output}"))
+        print(line(f"To fit:     headstart merge {output} -o MODEL"))
+    print_notes(part.source.notes)
+    forget_where_complete(unfinished, result.missing)
+    return unread
+
+
+def _told(bar: Callable[[int, int | None], None] | None) -> Callable[[Progress], None] | None:
+    """Return what tells a bar how far workers are."""
+    return None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
+
+
+def _unread(source: Source) -> list[dict[str, str]]:
+    return [{"path": image.path, "reason": image.reason} for image in source.unread]
+
+
 def _require_one_label(images: Dataset, _: bool = True) -> None:
     """Raise DataError for images of several labels, of which nothing is summed."""
     images.require_one_label("--statistics")
-
-
-def _place_of_rows(output: Path) -> Path:
-    """Return where features lie until they are summed: beside the statistics. Raises OptionError."""
-    from headstart.classifier.fit_sharded import unfinished_folder
-    from headstart.features.statistics_folder import check_replaceable
-
-    check_replaceable(output)
-    return unfinished_folder(output)
-
-
-def _sum(rows: Path, output: Path, options: FitOptions) -> dict[str, Any]:
-    """Sum the rows in a folder and write the statistics. Raises HeadstartError, OSError."""
-    from headstart.features.statistics_folder import sum_folder, write_statistics
-
-    with naming_unfinished(rows):
-        part = sum_folder(rows, options.head_options.taps)
-        size = write_statistics(output, part)
-    counts = dict(zip(part.classes, part.of_taps.statistics.counts.tolist(), strict=True))
-    taps = {tap: len(exponents) for tap, exponents in part.of_taps.taps.items()}
-    about = {"images": part.images, "bytes": size, "classes": counts, "not_summed": dict(part.left_out)}
-    return {**about, "backbone": dict(part.source.backbone), "taps": taps}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from headstart.cli.fit_labels import print_refit, refit_summary, with_sources
-from headstart.cli.options import CONDITION_FAILED, Messages
-from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
+from headstart.cli.fit_labels import finish_fit, print_refit, refit_summary, with_sources
+from headstart.cli.options import Messages
+from headstart.cli.terminal import print_notes
 from headstart.errors import HeadstartError, OptionError
 from headstart.machine import quiet_frameworks
 
@@ -42,25 +41,23 @@ def check_classes(output: Path, images: Dataset) -> None:
 
 @contextmanager
 def naming_unfinished(folder: Path) -> Iterator[None]:
-    """Say where the features lie that were computed, when the work behind them fails."""
-    from headstart.features.rows_folder import is_rows_folder
-
+    """Say where that lies which was computed, when the work behind it fails."""
     try:
         yield
     except (HeadstartError, OSError):
-        if is_rows_folder(folder):
-            print_notes(
-                [f"The features that were computed are in {folder}; the corrected command goes on there, or delete it."]
-            )
+        if any(path.is_file() for path in folder.rglob("*")):
+            print_notes([f"What was computed is in {folder}; the corrected command goes on there, or delete it."])
+        elif folder.is_dir():
+            shutil.rmtree(folder)
         raise
 
 
 def forget_where_complete(folder: Path, missing: int) -> None:
-    """Delete the features behind what was made of them, but where shards are missing, say that they are kept."""
+    """Delete what was computed behind what was made of it, but where shards are missing, say that it is kept."""
     from headstart.classifier.fit_sharded import forget_unfinished
 
     if missing:
-        print_notes([f"The features of the other shards are kept in {folder} until all are there; or delete it."])
+        print_notes([f"What was computed is kept in {folder} until all shards are there; or delete it."])
     else:
         forget_unfinished(folder)
 
@@ -76,15 +73,12 @@ def fit_by_workers(
 ) -> None:
     """Fit to features that workers compute, write the model, and print what was found. Raises HeadstartError."""
     from headstart.classifier.fit_sharded import fit_sharded, unfinished_folder
+    from headstart.classifier.shown_images import NOT_AGAIN, is_fetched
     from headstart.model.folder_files import check_keeps_none, check_output_folder
     from headstart.scale.addresses import has_braces
 
     start = time.perf_counter()
     check_holds_images(data)
-    if flags.open_page:
-        raise OptionError(
-            "There is no report of a fit by several workers, who alone read the images; leave out --open."
-        )
     if flags.output is None and has_braces(data):
         raise OptionError(f"A model of {data} needs a name; give one: -o MODEL.")
     output = flags.output_for(data)
@@ -107,15 +101,10 @@ def fit_by_workers(
         kept = result.kept if reading.keep_features else None
         result = replace(result, model=with_sources(result.model), kept=kept)
         folder = result.save(output, overwrite=run.overwrite)
-    quarantined = result.model.run["images"]["quarantined"]
-    if flags.as_json:
-        print_json(refit_summary(result, folder))
-    else:
+    if not flags.as_json:
         print_refit(result, folder, time.perf_counter() - start, by_default=flags.backbone is None)
-        if flags.report:
-            print(line("Report      none: the images are read by the workers alone"))
-    print_notes(result.notes)
     forget_where_complete(unfinished, embedded.missing)
-    print_quarantined(quarantined)
-    if run.strict and quarantined:
-        raise typer.Exit(CONDITION_FAILED)
+    if flags.report and has_braces(data) and is_fetched(data):
+        print_notes([NOT_AGAIN])
+    # Workers have no cache, and the report of what they computed fills none.
+    finish_fit(result, refit_summary(result, folder), replace(options, cache=False), flags, run)

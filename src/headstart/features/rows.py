@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from headstart.features.runtime import RuntimeInfo
 from headstart.images.preprocess import Preprocess
 
 TEXTS = ("paths", "labels", "splits", "groups", "folders")
+ARRAYS = ("content_hashes", "tiny_images", "image_stats")
+ORDERED = 64  # columns of an array at a time that are put into another order
 MAX_TEXT = 8192  # bytes of a path, a label, a group or a folder
 MAX_LABELS_TEXT = 2**20  # bytes of several labels of an image
 MAX_MIXED = 1000  # machines
@@ -56,8 +58,10 @@ class Rows:
         return [row.tobytes() for row in self.content_hashes]
 
     def select(self, index: Sequence[int] | NDArray[np.integer]) -> Rows:
-        """Return the rows at ``index``, in that order."""
+        """Return the rows at ``index``, in that order; these where those are all of them."""
         rows = np.asarray(index, np.int64)
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
         texts = {name: tuple(getattr(self, name)[i] for i in rows.tolist()) for name in TEXTS}
         return Rows(
             self.content_hashes[rows],
@@ -69,23 +73,65 @@ class Rows:
 
     def in_order(self) -> Rows:
         """Return the rows in the order of content hashes, then of paths; of rows that are equal in all texts one."""
+        return self.select(self.order())
+
+    def order(self) -> list[int]:
+        """Return the indices of the rows that ``in_order`` returns."""
         kept: dict[tuple[object, ...], int] = {}
         for i, content_hash in enumerate(self.hashes):
             kept.setdefault((content_hash, *(getattr(self, name)[i] for name in TEXTS)), i)
         order = sorted(kept, key=lambda key: tuple((part is not None, part) for part in key))
-        return self.select([kept[key] for key in order])
+        return [kept[key] for key in order]
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts, which have the same taps, one after the other."""
-    texts = {name: tuple(text for part in parts for text in getattr(part, name)) for name in TEXTS}
-    return Rows(
-        np.concatenate([part.content_hashes for part in parts]),
-        tiny_images=np.concatenate([part.tiny_images for part in parts]),
-        image_stats=np.concatenate([part.image_stats for part in parts]),
-        values={tap: np.concatenate([part.values[tap] for part in parts]) for tap in parts[0].values},
-        **texts,
-    )
+def joined(parts: Iterable[Rows], count: int) -> Rows:
+    """Return the ``count`` rows of all parts, which have the same taps, one after the other; new arrays.
+
+    Parts are taken one at a time: of a generator's, the memory is that of all rows and of one part. There is one at
+    least.
+    """
+    texts: dict[str, list[str | None]] = {name: [] for name in TEXTS}
+    arrays: dict[str, NDArray[Any]] = {}
+    start = 0
+    for part in parts:
+        for name, value in _arrays(part).items():
+            if name not in arrays:
+                arrays[name] = np.empty((count, *value.shape[1:]), value.dtype)
+            arrays[name][start : start + len(part)] = value
+        for name, of_all in texts.items():
+            of_all += getattr(part, name)
+        start += len(part)
+    assert start == count
+    return _rows(arrays, {name: tuple(of_all) for name, of_all in texts.items()})
+
+
+def put_in_order(rows: Rows) -> Rows:
+    """Return what ``Rows.in_order`` does, in the arrays of ``rows``, which only the caller may have: a second copy of
+    millions of rows would take gigabytes.
+    """
+    order = np.array(rows.order(), np.int64)
+    if np.array_equal(order, np.arange(len(rows))):
+        return rows
+    arrays = _arrays(rows)
+    for name, value in arrays.items():
+        for start in range(0, value.shape[1], ORDERED):
+            columns = slice(start, start + ORDERED)
+            value[: len(order), columns] = value[:, columns][order]
+        arrays[name] = value[: len(order)]
+    return _rows(arrays, {name: tuple(getattr(rows, name)[i] for i in order.tolist()) for name in TEXTS})
+
+
+def _arrays(rows: Rows) -> dict[str, NDArray[Any]]:
+    """Return the arrays of rows [n, ...] by name; those of taps by ``tap:`` and its name."""
+    of_taps = {f"tap:{tap}": value for tap, value in rows.values.items()}
+    return {**{name: getattr(rows, name) for name in ARRAYS}, **of_taps}
+
+
+def _rows(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, tuple[Any, ...]]) -> Rows:
+    """Return the rows of arrays by the names of ``_arrays``, and of texts."""
+    values = {name.removeprefix("tap:"): value for name, value in arrays.items() if name.startswith("tap:")}
+    fields: dict[str, Any] = {**{name: arrays[name] for name in ARRAYS}, **texts}
+    return Rows(values=values, **fields)
 
 
 @dataclass(frozen=True)
@@ -265,10 +311,20 @@ def merge(parts: Sequence[FeatureRows], names: Sequence[str], *, mixed: bool = F
     be computed by different runtimes, versions, precisions and instruction sets. Raises OptionError for parts that were
     not computed alike.
     """
-    first = parts[0].source
-    for part, name in zip(parts[1:], names[1:], strict=True):
-        _check_alike(first, part.source, names[0], name)
-    machines = {_key(machine): machine for part in parts for machine in part.source.machines}
+    source, order = merge_sources([part.source for part in parts], names, mixed=mixed)
+    rows = joined((parts[i].rows for i in order), sum(len(part.rows) for part in parts))
+    return FeatureRows(source, put_in_order(rows))
+
+
+def merge_sources(sources: Sequence[Source], names: Sequence[str], *, mixed: bool = False) -> tuple[Source, list[int]]:
+    """Return the source of all parts, and the order in which their rows are joined.
+
+    An image that several parts have is so taken from the same one, whatever their order. All else is as in ``merge``.
+    """
+    first = sources[0]
+    for other, name in zip(sources[1:], names[1:], strict=True):
+        _check_alike(first, other, names[0], name)
+    machines = {_key(machine): machine for source in sources for machine in source.machines}
     if len(machines) > 1 and not mixed:
         told = ", ".join(sorted({machine.name for machine in machines.values()}))
         what = f"computed by {told}" if ", " in told else f"of different values for the same images, all by {told}"
@@ -276,9 +332,7 @@ def merge(parts: Sequence[FeatureRows], names: Sequence[str], *, mixed: bool = F
             f"The features are {what}: an image's features differ a little between them, and the model would depend on "
             "which image came from where; compute them alike, or give --mixed."
         )
-    # An image that several parts have is taken from the same one, whatever the order of the parts.
-    parts = sorted(parts, key=lambda part: [_key(machine) for machine in part.source.machines])
-    sources = [part.source for part in parts]
+    order = sorted(range(len(sources)), key=lambda i: [_key(machine) for machine in sources[i].machines])
     source = replace(
         first,
         backbone=min((source.backbone for source in sources), key=lambda backbone: sorted(backbone.items())),
@@ -290,7 +344,7 @@ def merge(parts: Sequence[FeatureRows], names: Sequence[str], *, mixed: bool = F
         skipped=tuple(sorted({item for s in sources for item in s.skipped}, key=lambda i: (i.path, i.reason))),
         unread=tuple(sorted({image for s in sources for image in s.unread}, key=lambda i: (i.path, i.reason))),
     )
-    return FeatureRows(source, joined([part.rows for part in parts]).in_order())
+    return source, order
 
 
 def _check_alike(first: Source, other: Source, first_name: str, name: str) -> None:

@@ -27,7 +27,7 @@ from headstart.features.rows import (
     joined,
     unread_from_dict,
 )
-from headstart.files import TEMPORARY, escape_name, open_regular, parse_json, read_json, to_json, unescape_name
+from headstart.files import TEMPORARY, escape_name, parse_json, read_json, read_limited, to_json, unescape_name
 
 FORMAT = 1
 FORMAT_OF_SEVERAL = 2  # labels an image: an earlier version must not take their texts for classes
@@ -145,31 +145,57 @@ def is_rows_folder(folder: Path) -> bool:
 
 def read_rows(folder: Path) -> FeatureRows:
     """Read the rows in a folder; nothing of it is trusted. Raises DataError with what is wrong, MissingExtraError."""
+    parts = open_rows(folder)
+    return FeatureRows(parts.source, joined(parts.read(), parts.count))
+
+
+@dataclass(frozen=True)
+class RowsFolder:
+    """A folder of features whose listing was read: what the rows were computed from and by, and the shards of them."""
+
+    folder: Path
+    source: Source
+    shards: tuple[Mapping[str, Any], ...]
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return sum(shard["rows"] for shard in self.shards)
+
+    def read(self) -> Iterator[Rows]:
+        """Yield the rows of one shard after the other. Raises DataError with what is wrong."""
+        labels: list[str | None] = []
+        for shard in self.shards:
+            rows = read_shard(self.folder, shard, self.source.channels).rows
+            labels += rows.labels
+            yield rows
+        with untrusted(str(self.folder), DataError):
+            check_labels(self.source, labels)
+
+
+def open_rows(folder: Path) -> RowsFolder:
+    """Read the listing of a folder of features. Raises DataError, also for one without any; MissingExtraError."""
     import_pyarrow()
     source, shards = read_listing(folder)
-    parts = [read_shard(folder, shard, source.channels).rows for shard in shards]
-    if not parts:
+    if not shards:
         raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
-    rows = joined(parts)
-    with untrusted(str(folder), DataError):
-        check_labels(source, rows)
-    return FeatureRows(source, rows)
+    return RowsFolder(folder, source, tuple(shards))
 
 
-def check_labels(source: Source, rows: Rows) -> None:
-    """Raise ValueError for labels that no image has, and for more than can be fitted to."""
+def check_labels(source: Source, labels: Sequence[str | None]) -> None:
+    """Raise ValueError for labels [n] that no image has, and for more than can be fitted to."""
     if not source.is_multi_label:
-        lengths = [len(label.encode("utf-8", "surrogatepass")) for label in {*rows.labels} - {None} if label]
+        lengths = [len(label.encode("utf-8", "surrogatepass")) for label in {*labels} - {None} if label]
         if max(lengths, default=0) > MAX_TEXT:
             raise ValueError(f"a label has {max(lengths):,} bytes, more than {MAX_TEXT:,}")
         return
     names: set[str] = set()
-    for text in {*rows.labels, *(image.label or None for image in source.unread)}:
+    for text in {*labels, *(image.label or None for image in source.unread)}:
         item = with_label_text(Item("", None, "train"), text)
         names.update(item.labels or (), item.unknown)
-    if len(names) > MAX_LABELS or len(names) * len(rows) > MAX_CELLS:
+    if len(names) > MAX_LABELS or len(names) * len(labels) > MAX_CELLS:
         raise ValueError(
-            f"it has {len(names):,} labels of {len(rows):,} images; expected at most {MAX_LABELS:,} labels, and "
+            f"it has {len(names):,} labels of {len(labels):,} images; expected at most {MAX_LABELS:,} labels, and "
             f"{MAX_CELLS:,} labels times images"
         )
 
@@ -230,8 +256,7 @@ def _check_size(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int])
 def read_shard(folder: Path, shard: Mapping[str, Any], taps: Mapping[str, int]) -> Shard:
     """Read a shard that ``features.json`` names, with rows of ``taps``. Raises DataError."""
     path = _check_inside(folder, shard["name"])
-    with open_regular(path) as stream:
-        data = stream.read(MAX_SHARD + 1)
+    data = read_limited(path, MAX_SHARD)
     if len(data) > MAX_SHARD or hashlib.sha256(data).hexdigest() != shard["sha256"]:
         raise DataError(f"{path} is not the file that {FILE} describes (its sha256 differs); copy or compute it again.")
     return parse_shard(data, taps, str(path))
@@ -241,8 +266,7 @@ def find_shard(path: Path, taps: Mapping[str, int]) -> tuple[bytes, Shard] | Non
     """Return the content of a shard that an earlier run wrote, None where it is not there, or damaged."""
     if not path.is_file() or path.is_symlink():
         return None
-    with open_regular(path) as stream:
-        data = stream.read(MAX_SHARD + 1)
+    data = read_limited(path, MAX_SHARD)
     try:
         return data, parse_shard(data, taps, str(path))
     except DataError:  # damaged: it is computed again

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import DataError, OptionError, untrusted
-from headstart.features.rows import FeatureRows, Rows, Source, is_text, merge
-from headstart.features.rows_folder import MAX_FILE, read_listing, read_shard
+from headstart.features.rows import FeatureRows, Source, is_text, merge_sources
+from headstart.features.rows_folder import MAX_FILE
 from headstart.files import TEMPORARY, open_regular, read_json, replace_folder, to_json
 from headstart.heads.from_statistics import TapStatistics
 from headstart.heads.integers import LIMIT, IntegerVectors
@@ -55,30 +55,16 @@ class StatisticsPart:
         return self.of_taps.statistics.count
 
 
-def sum_folder(folder: Path, taps: Sequence[str] | None = None) -> StatisticsPart:
-    """Sum the rows in a folder of features, a shard at a time; ``taps`` are the deepest one where none are named.
+def taps_to_sum(source: Source, taps: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the taps that are summed, shallow to deep: those that are named, the deepest one where none is.
 
-    Raises DataError, also where no image is for training and has a label; OptionError for a tap that is not there, for
-    several labels an image and for more classes than a model has; MissingExtraError.
+    Raises OptionError for a tap that is not there.
     """
-    source, shards = read_listing(folder)
-    if source.is_multi_label:
-        raise OptionError(f"Statistics are of one class an image, {folder} has several labels an image; keep its rows.")
-    names = [*source.taps][-1:] if taps is None else [tap for tap in source.taps if tap in taps]
-    if unknown := {*(taps or ())} - {*source.taps}:
+    if taps is None:
+        return (*source.taps,)[-1:]
+    if unknown := {*taps} - {*source.taps}:
         raise OptionError(f"Unknown cut {min(unknown)!r}; the features are of {', '.join(source.taps)}.")
-    if not shards:
-        raise DataError(f"{folder} holds no features: no image of its data could be read; compute them from others.")
-    total = _add_up(
-        sum_rows(FeatureRows(source, read_shard(folder, shard, source.channels).rows), names) for shard in shards
-    )
-    if not total.images:
-        raise DataError(
-            f"There is nothing to sum: statistics are of training images with a label, and of these there are none "
-            f"({said_of(total.left_out)}); give labels, or compute the features without --statistics. What was "
-            f"computed lies in {folder}."
-        )
-    return replace(total, source=_merged_source([source], [str(folder)]))
+    return tuple(tap for tap in source.taps if tap in taps)
 
 
 def sum_rows(features: FeatureRows, taps: Sequence[str]) -> StatisticsPart:
@@ -128,11 +114,11 @@ def merge_statistics(parts: Iterable[StatisticsPart], names: Sequence[str], *, m
             sources.append(part.source)
             yield part
 
-    total = _add_up(alike())
-    return replace(total, source=_merged_source(sources, names, mixed=mixed))
+    total = add_up(alike())
+    return replace(total, source=merge_sources(sources, names, mixed=mixed)[0])
 
 
-def _add_up(parts: Iterable[StatisticsPart]) -> StatisticsPart:
+def add_up(parts: Iterable[StatisticsPart]) -> StatisticsPart:
     """Add up parts of the same taps; memory does not grow with their number. The source is that of the first.
 
     Raises OptionError for sums of more classes or images than can be kept.
@@ -184,16 +170,6 @@ def said_of(left_out: Mapping[str, int]) -> str:
     )
 
 
-def _merged_source(sources: Sequence[Source], names: Sequence[str], *, mixed: bool = False) -> Source:
-    return merge([FeatureRows(source, _no_rows(source)) for source in sources], names, mixed=mixed).source
-
-
-def _no_rows(source: Source) -> Rows:
-    values = {tap: np.empty((0, channels), np.int16) for tap, channels in source.channels.items()}
-    empty = np.empty((0, 32), np.uint8), np.empty((0, 768), np.uint8), np.empty((0, 4), np.float32)
-    return Rows(empty[0], (), (), (), (), (), empty[1], empty[2], values)
-
-
 def is_statistics_folder(folder: Path) -> bool:
     """Return whether a folder holds statistics."""
     return (folder / FILE).is_file() and not (folder / "config.json").exists()
@@ -217,9 +193,22 @@ def write_statistics(folder: Path, part: StatisticsPart) -> int:
     They are read back before they take the folder's place. Raises OptionError for a folder with other files and for
     more than can be read again, DataError, OSError.
     """
+    check_replaceable(folder)
+    data = statistics_files(part)
+
+    def fill(new: Path) -> None:
+        for name, content in data.items():
+            (new / name).write_bytes(content)
+        read_statistics(new)
+
+    replace_folder(folder, fill)
+    return sum(map(len, data.values()))
+
+
+def statistics_files(part: StatisticsPart) -> dict[str, bytes]:
+    """Return the content of the files of statistics by name. Raises OptionError for more than can be read again."""
     from safetensors.numpy import save
 
-    check_replaceable(folder)
     statistics = part.of_taps.statistics
     _check_size(len(part.classes), statistics.sums.shape[1])
     about = {
@@ -236,14 +225,7 @@ def write_statistics(folder: Path, part: StatisticsPart) -> int:
     data = {FILE: to_json(about, indent=1), SUMS: save(tensors)}
     if len(data[FILE]) > MAX_FILE:
         raise OptionError(f"{FILE} would have {len(data[FILE]):,} bytes, more than {MAX_FILE:,}; skip fewer files.")
-
-    def fill(new: Path) -> None:
-        for name, content in data.items():
-            (new / name).write_bytes(content)
-        read_statistics(new)
-
-    replace_folder(folder, fill)
-    return sum(map(len, data.values()))
+    return data
 
 
 def read_statistics(folder: Path) -> StatisticsPart:

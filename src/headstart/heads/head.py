@@ -9,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.stats.platt import sigmoid
+from headstart.stats.temperature import row_blocks
 
 SOFTMAX, SIGMOID = "softmax", "sigmoid"  # what turns scores into probabilities: of one class, of each label by itself
 
 
 def softmax(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Turn rows of scores [n, k] into probabilities [n, k], float64; every row sums to 1."""
-    shifted = np.asarray(scores, np.float64)
-    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    probabilities = np.empty(np.shape(scores))
+    for rows in row_blocks(scores):  # a million rows would take some copies of all
+        shifted = np.asarray(scores[rows], np.float64)
+        shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+        np.divide(shifted, shifted.sum(axis=1, keepdims=True), out=probabilities[rows])
     return probabilities
 
 

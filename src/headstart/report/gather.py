@@ -64,6 +64,8 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
         maps_unavailable = cam.why_unavailable(data.backbone, head)
         activation_maps = () if maps_unavailable else _activation_maps(data, head, images, rows, cache)
         findings = findings_future.result()
+    if not activation_maps and not maps_unavailable:
+        maps_unavailable = "None of the images could be read again."
     summaries = _finding_summaries(findings, paths)
     large = rows[_images_with_thumbnail(images, summaries)].tolist()
     jpegs = thumbnails.thumbnails(dataset, features, large, cache, workers)

@@ -36,8 +36,9 @@ def tiles(
     cache: FeatureCache | None,
     workers: int | None,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield rows of ``features`` with the central square [side, side, 3] of each image; ``side`` is at most 48.
+    """Yield rows of ``features`` with the central square [side, side, 3] of each image, in the order of their paths.
 
+    ``side`` is at most 48.
     With a cache the squares were stored when the features were computed. An image that can no longer be read is
     enlarged from its 16 x 16 version in ``features``.
     """
@@ -49,6 +50,7 @@ def tiles(
             image = features.tiny_images[row].reshape(TINY, TINY, 3)
         return square_thumbnail(shrink(Image.fromarray(image)))
 
+    rows = _by_path(dataset, features, rows)
     squares = _compute_cached(rows, features, thumbnail_key, compute, cache, workers, length=3 * SQUARE * SQUARE)
     for row, square in zip(rows, squares, strict=True):
         image = Image.fromarray(square.reshape(SQUARE, SQUARE, 3))
@@ -80,13 +82,20 @@ def thumbnails(
     def key(content: bytes) -> bytes:
         return entry_key(content, "", "", "", "0", f"thumbnail:1:{THUMBNAIL}:{QUALITY}")
 
-    jpegs = list(_compute_cached(rows, features, key, compute, cache, workers))
+    in_order = _by_path(dataset, features, rows)
+    jpeg_of = dict(zip(in_order, _compute_cached(in_order, features, key, compute, cache, workers), strict=True))
+    jpegs = [jpeg_of[row] for row in rows]
     total = np.cumsum([len(jpeg) for jpeg in jpegs])
     return {
         row: jpeg.tobytes()
         for row, jpeg, bytes_so_far in zip(rows, jpegs, total, strict=True)
         if len(jpeg) and bytes_so_far <= max_bytes
     }
+
+
+def _by_path(dataset: Dataset, features: Features, rows: Sequence[int]) -> list[int]:
+    """Return rows in the order of their paths: those of one archive are then read one after the other."""
+    return sorted(rows, key=lambda row: dataset.items[int(features.index[row])].path)
 
 
 def sprite_sheet(

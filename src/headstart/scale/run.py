@@ -134,12 +134,14 @@ def run_shards(
     open_workers: Callable[[int], Workers],
     *,
     progress: Callable[[Progress], None] | None = None,
+    arrived: Callable[[Shard, ShardResult], None] | None = None,
 ) -> Outcome:
     """Do every shard that no earlier run has finished, exactly once for each hash.
 
     ``open_workers`` makes the workers for at most so many shards at once. A shard that fails is tried again after the
     others, and after ``TRIES`` it is quarantined with the reason, while the rest goes on. Results are in the order of
-    the shards' hashes, never in that in which they came. Raises the error that would meet every shard, and DataError
+    the shards' hashes, never in that in which they came; ``arrived`` is given each as it comes, those of earlier runs
+    first. Raises the error that would meet every shard, and DataError
     where each one was quarantined.
     """
     start = time.perf_counter()
@@ -147,6 +149,8 @@ def run_shards(
     for sha256, shard in state.shards.items():
         if (result := work.finished(shard)) is not None:
             state.results[sha256] = result
+            if arrived is not None:
+                arrived(shard, result)
     state.resumed = frozenset(state.results)
     queue = deque(shard for sha256, shard in state.shards.items() if sha256 not in state.results)
 
@@ -169,6 +173,8 @@ def run_shards(
                     workers.submit(shard)
                 for event in workers.wait(WAIT_SECONDS):
                     _take(event, state, queue)
+                    if arrived is not None and isinstance(event.outcome, ShardResult):
+                        arrived(state.shards[event.sha256], event.outcome)
                 tell()
     tell(is_last=True)
     if state.shards and not state.results:

@@ -2,7 +2,7 @@
 
 pairs.py   pairs of images a block at a time: sets, edges, spanning forests
 copies.py  augmented copies, by laying one image on another
-nearest.py nearest neighbours by an index, where there are too many pairs
+nearest.py nearest neighbours by rounded numbers, where there are many pairs
 scenes.py  images of one scene, by what features have beyond those of the class
 groups.py  groups of images that are not independent: copies, near duplicates, frames of one scene
 named.py   groups that people know: columns, folders, file names, EXIF times

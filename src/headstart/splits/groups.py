@@ -11,8 +11,8 @@ if any of these holds, and images that are linked, directly or through others, f
 
 Links of the last two kinds are followed from the most similar pair on, until a group is full.
 
-All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which an index
-finds (``splits.nearest``).
+All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which are found
+by fewer and rounded numbers (``splits.nearest``).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
-from headstart.splits.nearest import METHOD, NearestIndex, is_searched, missing_index_notes, without
+from headstart.splits.nearest import METHOD, NearestIndex, is_searched, without
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -81,8 +81,7 @@ def find_groups(
     [n, d] the vectors of the deepest tap, ``labels`` [n] the classes, from 0 on, or [n, k] which labels each has. A
     link of a copy or a scene is skipped if it would make a group of more than a tenth of the images or of more than
     half of a class. Groups that are too large cost a little data; groups that are too small make the measured accuracy
-    too high. All pairs are compared, ``tile`` x ``tile`` at a time, up to ``nearest.LIMIT`` images; beyond, what is
-    found depends on the order of the images a little.
+    too high. All pairs are compared, ``tile`` x ``tile`` at a time, up to ``nearest.LIMIT`` images.
     """
     sets = duplicate_sets(content_hashes, tiny_images, tile)
     is_indexed = is_searched(len(labels))
@@ -94,7 +93,7 @@ def find_groups(
     merge(sets, copy_edges(tiny_images, scenes, sets.labels()), labels)
     merge(sets, scenes.edges, labels)
     method = f"pixels and features (cosine {scenes.threshold:.2f})" + METHOD * is_indexed
-    return replace(to_groups(sets.labels(), method), notes=missing_index_notes(len(labels)))
+    return to_groups(sets.labels(), method)
 
 
 def duplicate_sets(content_hashes: NDArray[np.uint8], tiny_images: NDArray[np.uint8], tile: int = TILE) -> DisjointSets:
@@ -136,7 +135,9 @@ def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile
     if is_searched(len(first)) and len(second):
         index = NearestIndex(_Pixels(references), _equal_pixels(references)[1])
         for is_mirrored in (False, True):
-            cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1)[1]
+            cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1, DUPLICATE_CORRELATION)[
+                1
+            ]
             is_duplicate |= cosines[:, 0] >= DUPLICATE_CORRELATION
         return np.flatnonzero(is_duplicate)
     for columns in blocks(len(second), tile):
@@ -238,7 +239,8 @@ def _searched_duplicates(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float
     yield np.stack([order[:-1], order[1:], np.ones(len(order) - 1)], axis=1)[is_equal]
     index = NearestIndex(_Pixels(images), rows)
     for is_mirrored in (False, True):
-        found, cosines = index.search(_Pixels(images, is_mirrored), rows, PIXEL_NEIGHBOURS)
+        pixels = _Pixels(images, is_mirrored)
+        found, cosines = index.search(pixels, rows, PIXEL_NEIGHBOURS, DUPLICATE_CORRELATION)
         places, ranks = np.nonzero((cosines >= DUPLICATE_CORRELATION) & (found != rows[:, None]))
         yield np.stack([rows[places], found[places, ranks], cosines[places, ranks]], axis=1)
 

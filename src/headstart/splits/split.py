@@ -22,7 +22,6 @@ from headstart.splits.groups import (
     ungrouped,
 )
 from headstart.splits.named import GroupBy, group_names, parse_group_by
-from headstart.splits.nearest import missing_index_notes
 from headstart.splits.scenes import Labels
 
 Rows = NDArray[np.int64]
@@ -100,10 +99,10 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     sets = duplicate_sets(hashes, tiny_images)
     known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
     ids = np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)])
-    method, missing = "column" if by.kind == "auto" else by.method, missing_index_notes(len(rows))
+    method = "column" if by.kind == "auto" else by.method
     if by.kind in ("auto", "column") or not is_unnamed.any():
         sets.union_equal_rows(ids[:, None])
-        return replace(to_groups(sets.labels(), method), notes=missing)
+        return to_groups(sets.labels(), method)
     found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
     ids[is_unnamed] = len(known) + found.index
     sets.union_equal_rows(ids[:, None])
@@ -111,7 +110,7 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     why = what.get(by.kind, "have no EXIF time")
     note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
     method = f"{method}; others {found.method}" if known else found.method
-    return replace(to_groups(sets.labels(), method), notes=(note, *missing))
+    return replace(to_groups(sets.labels(), method), notes=(note,))
 
 
 def _why_unnamed(by: GroupBy, path: str) -> str:

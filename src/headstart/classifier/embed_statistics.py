@@ -1,0 +1,184 @@
+"""``headstart embed --statistics``: sums over the images of a dataset, a shard at a time; no rows of all are ever kept.
+
+In one process rows are in memory alone. Workers write those of a shard as a file, which is summed as it comes and then
+deleted. The sums so far are on the disk, so that a run that was killed goes on; where an image that they hold has
+changed since, all is summed anew, since from a sum it cannot be taken away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from headstart.classifier.embed_folder import SHARD_IMAGES, DatasetShards, check_folder, contents_of, cuts
+from headstart.classifier.embed_sharded import Where, plan_shards
+from headstart.classifier.embedded import open_images
+from headstart.classifier.kept_rows import describe_source, with_dataset
+from headstart.classifier.options import FitOptions
+from headstart.classifier.rendered_golden import rendered_features
+from headstart.data import Dataset, ReadOptions
+from headstart.errors import DataError
+from headstart.features import embed
+from headstart.features.features import Progress, remark_notes
+from headstart.features.rows import Source, merge_sources
+from headstart.features.rows_folder import read_shard
+from headstart.features.running_sums import ANEW, RunningSums, SummedShard, read_sums
+from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
+from headstart.files import json_text
+from headstart.scale.contract import Report, ShardResult
+from headstart.scale.embed import EmbedShard
+from headstart.scale.run import Progress as ShardProgress
+from headstart.scale.run import run_shards
+from headstart.scale.shards import Shard
+
+ROWS, SUMS = "rows", "sums"  # in the folder of what is not finished
+
+
+@dataclass(frozen=True)
+class SummedImages:
+    """The sums over the images of a dataset. ``missing`` shards could not be done; the same call tries them again."""
+
+    part: StatisticsPart
+    missing: int = 0
+
+
+def sum_dataset(
+    dataset: Dataset,
+    folder: Path,
+    options: FitOptions,
+    *,
+    shard_images: int = SHARD_IMAGES,
+    progress: Progress | None = None,
+) -> SummedImages:
+    """Compute the features of all images of a dataset and sum them, those for training that have a label.
+
+    ``folder`` holds the sums so far, under ``SUMS``, until the caller deletes it: the same call goes on from them.
+    ``options`` are those of ``embed_to_folder``, and say which taps are summed. Raises HeadstartError, OSError.
+    """
+    if not len(dataset):
+        raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
+    check_folder(folder / ROWS, options)
+    with options.open_cache() as cache:
+        opened = open_images(dataset, options)
+        golden = rendered_features(opened.backbone, opened.compute, embed)
+        source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
+        taps = taps_to_sum(source, options.head_options.taps)
+        work = DatasetShards(dataset, opened, source, cache)
+        names = {work.name(index): index for index in cuts(dataset, shard_images)}
+
+        def is_current(name: str, shard: SummedShard) -> bool:
+            return name in names and shard.contents == _digest(work.contents(names[name]))
+
+        sums, notes = _begin(folder, source, taps, is_current)
+        for name, index in names.items():
+            if name in sums.shards:
+                if progress is not None:
+                    progress(index.stop, len(dataset))
+                continue
+            shard = work.compute(index, progress)
+            sums.add(name, shard, _digest(contents_of(shard)))
+            sums.keep()
+        sums.keep(at_once=True)
+        notes += [*dataset.notes, *opened.notes, *remark_notes(sums.remarks), *(() if cache is None else cache.notes)]
+    return SummedImages(_finished(sums, with_dataset(source, dataset, notes, sums.unread)))
+
+
+def sum_sharded(
+    uri: str,
+    folder: Path,
+    options: FitOptions,
+    reading: ReadOptions,
+    where: Where,
+    *,
+    check: Callable[[Dataset, bool], None] | None = None,
+    progress: Callable[[ShardProgress], None] | None = None,
+) -> SummedImages:
+    """Compute the features of all images by several workers, as ``embed_sharded`` does, and sum them as they come.
+
+    ``folder`` holds the sums so far, under ``SUMS``, and under ``ROWS`` the rows of the few shards that are not among
+    them yet. All else is as in ``sum_dataset`` and ``embed_sharded``. Raises HeadstartError, OSError.
+    """
+    plan = plan_shards(uri, folder / ROWS, options, reading, where, check)
+    work, by_hash = plan.work, {shard.sha256: shard for shard in plan.pieces.shards}
+    sums, notes = _begin(
+        folder, work.source, taps_to_sum(work.source, options.head_options.taps), lambda name, _: name in by_hash
+    )
+    summed = [work.path(by_hash[name]) for name in sums.shards]  # whose rows are to be deleted
+
+    def forget(at_once: bool = False) -> None:
+        if sums.keep(at_once=at_once):
+            for path in summed:
+                path.unlink(missing_ok=True)
+            summed.clear()
+
+    def arrived(shard: Shard, result: ShardResult) -> None:
+        if shard.sha256 in sums.shards:
+            return
+        path = work.path(shard)
+        entry = {"name": path.name, "sha256": result.file_sha256}
+        sums.add(shard.sha256, read_shard(path.parent, entry, work.source.channels))
+        summed.append(path)
+        forget()
+
+    outcome = run_shards(
+        plan.pieces.shards,
+        _SumShard(work, sums),
+        lambda count: where.open(work, count),
+        progress=progress,
+        arrived=arrived,
+    )
+    forget(at_once=True)
+    source = plan.described(outcome, sums.unread, sums.remarks)
+    return SummedImages(
+        _finished(sums, replace(source, notes=tuple(sorted({*source.notes, *notes})))), plan.missing(outcome)
+    )
+
+
+@dataclass(frozen=True)
+class _SumShard:
+    """The work of ``embed_sharded`` where shards that were summed are finished, though their rows are deleted."""
+
+    work: EmbedShard
+    sums: RunningSums
+
+    def run(self, shard: Shard, report: Report) -> ShardResult:
+        return self.work.run(shard, report)
+
+    def finished(self, shard: Shard) -> ShardResult | None:
+        summed = self.sums.shards.get(shard.sha256)
+        return self.work.finished(shard) if summed is None else ShardResult(shard.sha256, summed.images)
+
+
+def _begin(
+    folder: Path, source: Source, taps: tuple[str, ...], is_current: Callable[[str, SummedShard], bool]
+) -> tuple[RunningSums, list[str]]:
+    """Return the sums to go on from, and lines for the user: new ones where those that are there do not fit."""
+    place = folder / SUMS
+    found = read_sums(place, source, taps)
+    if found is not None and all(is_current(name, shard) for name, shard in found.shards.items()):
+        return found, []
+    was_there = place.exists()
+    if was_there:
+        shutil.rmtree(place)
+    return RunningSums(place, source, taps), [ANEW] if was_there else []
+
+
+def _finished(sums: RunningSums, source: Source) -> StatisticsPart:
+    """Return the sums as they are written. Raises DataError where no image is for training and has a label."""
+    part = sums.part
+    if part is None or not sum(shard.images for shard in sums.shards.values()):
+        raise DataError(f"{source.uri} holds no image that could be read; compute statistics of others.")
+    if not part.images:
+        raise DataError(
+            "There is nothing to sum: statistics are of training images with a label, and of these there are none "
+            f"({said_of(part.left_out)}); give labels, or compute the features without --statistics."
+        )
+    return replace(part, source=merge_sources([source], [source.uri])[0])
+
+
+def _digest(contents: dict[str, str]) -> str:
+    """Return one hash of the hashes of images by path."""
+    return hashlib.sha256(json_text(sorted(contents.items())).encode()).hexdigest()
