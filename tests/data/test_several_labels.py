@@ -79,7 +79,7 @@ def test_one_label_an_image_can_be_forced_to_be_a_multi_label_set(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (table("a;b", "a"), {"multi_label": False}, "is multi-label, row 2 has several; give each image one label"),
+        (table("a;b", "a"), {"multi_label": False}, "is multi-label, row 2 has several, or one that is not known; give each image one"),
         (table("a"), {"multi_label": False, "label_separator": ";"}, "its labels are separated by ';'"),
         ("path\n0.jpg\n", {"multi_label": True}, "has no labels; expected a column of labels"),
         ("path,a,b\n0.jpg,1,\n", {"multi_label": True}, "has no labels; expected a column of labels"),
@@ -119,6 +119,20 @@ def test_unknown_labels_in_a_text(tmp_path):
     assert known.tolist() == [[True] * 3, [True, False, False], [True, False, True], [True] * 3]
     assert dataset.label_summary.endswith("3 labels of images not known")
     assert dataset.skip_counts == {"no label": 1}
+
+
+def test_a_label_that_is_not_known_is_one_of_several(tmp_path):
+    dataset = read(tmp_path, table("cat", "?dog", "cat", "?"))
+    assert dataset.is_multi_label
+    assert dataset.label_names == ("cat", "dog")
+
+
+def test_a_mark_for_not_known_is_no_class(tmp_path):
+    dataset = read(tmp_path, table("cat", "?", "dog", "cat"))
+    assert not dataset.is_multi_label
+    assert dataset.classes == ("cat", "dog")
+    assert len(dataset) == 3
+    assert "skipped: no label (1.jpg)" in " ".join(dataset.notes)
 
 
 def test_lists_in_json_lines_and_in_cells_of_csv(tmp_path):

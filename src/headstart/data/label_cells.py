@@ -72,7 +72,8 @@ class LabelColumns:
             if len(value) > 1:
                 raise _several(self.uri, number, str(value))
             value = value[0] if value else None
-        return self._name(number, value)
+        name = self._name(number, value)
+        return None if name == UNKNOWN else name
 
     def several(self, number: int, row: Row, separator: str) -> LabelCell | None:
         """Return the labels of a row, None where nothing is known. Texts are split at ``separator``, if it is one.
@@ -141,7 +142,7 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
             number, separator = _separator_in_use(columns, rows, number, options.multi_label is True)
     if options.multi_label is False:
         if declared or number is not None:
-            what = f"its labels are separated by {declared!r}" if number is None else f"row {number} has several"
+            what = f"its labels are separated by {declared!r}" if number is None else f"row {number} has several, or one that is not known"
             raise DataError(
                 f"{columns.uri} is multi-label, {what}; give each image one label, or leave --single-label out."
             )
@@ -249,11 +250,13 @@ def _several_ones(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
 
 
 def _several_listed(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
-    """Return the number of the first row whose cell is a list of several labels, or a list in JSON."""
+    """Return the number of the first row whose cell is a list of several labels, or names one that is not known."""
     for number, row in enumerate(rows, 2):
         value = row.get(columns.label)
         listed = value if isinstance(value, list) else _json_list(value) if isinstance(value, str) else None
         if listed is not None and len(listed) > 1:
+            return number
+        if listed is None and isinstance(value, str) and value.strip().startswith(UNKNOWN) and value.strip() != UNKNOWN:
             return number
     return None
 
@@ -261,7 +264,7 @@ def _several_listed(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
 def _separator_in_use(
     columns: LabelColumns, rows: Sequence[Row], listed: int | None, is_forced: bool
 ) -> tuple[int | None, str]:
-    """Return the number of a row with several labels in a text, and what separates them; ``listed`` has a list.
+    """Return the number of a row with several labels in a text, and what separates them; ``listed`` shows it already.
 
     One whose parts are no labels by themselves has several where the table ``is_forced`` to be multi-label.
     """
