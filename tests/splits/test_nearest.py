@@ -67,7 +67,7 @@ class Rows:
 def test_what_is_near_is_found_with_its_full_cosine_and_every_time(indexed):
     features = scenes()[0]
     vectors, rows = Rows(features), np.arange(COUNT)[::3]
-    indices, cosines = NearestIndex(vectors, rows).neighbours(4)
+    indices, cosines = NearestIndex(vectors, rows).search(vectors, rows, 4, sets=np.arange(COUNT))
     exact = vectors[rows] @ vectors[rows].T
     np.fill_diagonal(exact, -2)
     np.testing.assert_allclose(cosines, np.einsum("nd,nkd->nk", vectors[rows], vectors[indices]), atol=1e-6)
@@ -76,7 +76,7 @@ def test_what_is_near_is_found_with_its_full_cosine_and_every_time(indexed):
     near = exact.max(axis=1) > 0.7
     assert near.sum() > 20
     np.testing.assert_array_equal(indices[near, 0], rows[exact.argmax(axis=1)][near])
-    again = NearestIndex(vectors, rows).neighbours(4)
+    again = NearestIndex(vectors, rows).search(vectors, rows, 4, sets=np.arange(COUNT))
     np.testing.assert_array_equal(again[0], indices)
     np.testing.assert_array_equal(again[1], cosines)
 
@@ -194,6 +194,46 @@ def test_what_is_near_enough_is_found_where_the_rest_may_be_left_out(indexed):
     np.testing.assert_allclose(near_cosines[is_near], cosines[is_near], atol=1e-6)
     assert (near_indices == -1).any()
     assert (near_cosines[near_indices == -1] == -2).all()
+
+
+def test_those_of_the_same_set_are_left_out(indexed):
+    vectors, rows, sets = Rows(scenes()[0]), np.arange(COUNT), np.arange(COUNT) // 3
+    indices, _ = NearestIndex(vectors, rows).search(vectors, rows, 4, sets=sets)
+    exact = vectors[rows] @ vectors[rows].T
+    exact[sets[:, None] == sets] = -2
+    assert not (sets[indices] == sets[:, None]).any()
+    near = exact.max(axis=1) > 0.7
+    assert near.sum() > 20
+    np.testing.assert_array_equal(indices[near, 0], exact.argmax(axis=1)[near])
+    few = NearestIndex(vectors, rows[:6]).search(vectors, rows[:6], 5, sets=sets)
+    assert ((few[0] >= 0).sum(axis=1) == 3).all()
+
+
+def shot(rng):
+    """Tiny images, features of 400 frames of one shot in 20 bursts that are nearer to themselves, and 4,000 others."""
+    base, features = rng.integers(40, 216, (1, 768)).astype(float), rng.normal(size=(1, 320))
+    frames, vectors = [], []
+    for _ in range(20):
+        burst, place = base + 4.5 * rng.normal(size=(1, 768)), features + 0.15 * rng.normal(size=(1, 320))
+        frames.append(burst + 0.8 * rng.normal(size=(20, 768)))
+        vectors.append(place + 0.02 * rng.normal(size=(20, 320)))
+    tiny = np.concatenate([*frames, rng.integers(0, 256, (4000, 768))])
+    others = rng.normal(size=(4000, 320))
+    return np.rint(tiny).clip(0, 255).astype(np.uint8), np.concatenate([*vectors, others]).astype(np.float32)
+
+
+def test_bursts_of_more_frames_than_neighbours_are_linked_to_each_other(indexed):
+    rng = np.random.default_rng(0)
+    tiny, features = shot(rng)
+    labels = np.r_[np.zeros(400, int), rng.integers(0, 4, 4000)]
+    hashes = rng.integers(0, 256, (4400, 32), np.uint8)
+    unlike = rng.integers(0, 256, tiny.shape, np.uint8)  # pixels that link nothing: scenes alone
+    for pixels in (tiny, unlike):
+        groups = find_groups(hashes, pixels, features, labels).index
+        assert len(set(groups[:400].tolist())) == 1
+    pairs = duplicate_pairs(tiny)
+    assert len(pairs) >= 399
+    assert (pairs[:, :2] < 400).all(axis=1).sum() == 399
 
 
 def test_up_to_the_limit_all_pairs_are_compared():

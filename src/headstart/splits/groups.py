@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
-from headstart.splits.nearest import METHOD, NearestIndex, is_searched, without
+from headstart.splits.nearest import METHOD, NearestIndex, is_searched, linked_beyond
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -189,9 +189,8 @@ def _searched_neighbours(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what ``nearest_neighbours`` does, as an index finds it."""
     rows = np.sort(np.unique(groups, return_index=True)[1])
-    found, similarity = NearestIndex(vectors, rows).search(vectors, np.arange(len(groups)), count + 1)
-    is_own = groups[found] == groups[:, None]  # at most once: that which stands for the image's group
-    indices, cosines = without(found, similarity, is_own)
+    index = NearestIndex(vectors, rows)
+    indices, cosines = index.search(vectors, np.arange(len(groups)), count, sets=groups.astype(np.int64))
     return indices, np.maximum(cosines, -1)
 
 
@@ -237,12 +236,10 @@ def _searched_duplicates(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float
     order = np.argsort(ids, kind="stable")
     is_equal = (ids[order[1:]] == ids[order[:-1]]) & (ids[order[1:]] >= 0)
     yield np.stack([order[:-1], order[1:], np.ones(len(order) - 1)], axis=1)[is_equal]
-    index = NearestIndex(_Pixels(images), rows)
+    index, sets = NearestIndex(_Pixels(images), rows), DisjointSets(len(images))
     for is_mirrored in (False, True):
         pixels = _Pixels(images, is_mirrored)
-        found, cosines = index.search(pixels, rows, PIXEL_NEIGHBOURS, DUPLICATE_CORRELATION)
-        places, ranks = np.nonzero((cosines >= DUPLICATE_CORRELATION) & (found != rows[:, None]))
-        yield np.stack([rows[places], found[places, ranks], cosines[places, ranks]], axis=1)
+        yield from linked_beyond(index, pixels, rows, sets, count=PIXEL_NEIGHBOURS, least=DUPLICATE_CORRELATION)
 
 
 def merge(sets: DisjointSets, edges: NDArray[np.float64], labels: Labels) -> None:

@@ -7,6 +7,7 @@ all of them. Every pair is compared so; the best candidates of each vector are c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.machine import cores, single_threaded_blas
-from headstart.splits.pairs import blocks
+from headstart.splits.pairs import DisjointSets, blocks, maximum_spanning_forest
 
 LIMIT = 20_000  # images; up to here all pairs are compared in full
 WIDTH = 256  # principal components; how this was chosen: docs/benchmarks.md
@@ -24,8 +25,9 @@ COMPARED = 64  # vectors at a time that are compared in full, each with all its 
 QUERIES, COLUMNS = 512, 4096  # vectors at a time that are compared as whole numbers, with so many others
 LARGEST = 63  # whole number: sums of two products of such numbers stay below 2^15, as some processors need
 DEVIATIONS = 4  # of the numbers of a vector; what is beyond is cut off
-MARGIN = 0.2  # by which the cosine of principal components may be below that of the vectors
-LAST, NO_PRODUCT = 2**31 - 1, 1 - 2**31
+MARGIN = 0.2  # by which the cosine of principal components may be below that of the vectors: a rule of thumb
+LAST = 2**31 - 1
+NO_PRODUCT = -LAST  # below that of any two vectors
 
 Rows = NDArray[np.int64]
 METHOD = ", among nearest neighbours"  # in the name of a method
@@ -57,16 +59,14 @@ class NearestIndex:
                 for block in blocks(len(rows), COLUMNS)
             ]
 
-    def neighbours(self, count: int) -> tuple[Rows, NDArray[np.float32]]:
-        """Return the indices [m, count] of the vectors most like each in the index, without itself, and the cosines."""
-        indices, cosines = self.search(self.vectors, self.rows, count + 1)
-        return without(indices, cosines, indices == self.rows[:, None])
-
-    def search(self, queries: Vectors, rows: Rows, count: int, least: float = -1) -> tuple[Rows, NDArray[np.float32]]:
+    def search(
+        self, queries: Vectors, rows: Rows, count: int, least: float = -1, *, sets: Rows | None = None
+    ) -> tuple[Rows, NDArray[np.float32]]:
         """Return the indices [m, count] and cosines [m, count] of the vectors most like ``queries`` at ``rows`` [m].
 
         Nearest first; the indices are those of ``vectors``. What is not found is -1, its cosine -2; so may be those of
-        a cosine below ``least``, which saves time. A vector is its own nearest one.
+        a cosine below ``least``, which saves time. Where vectors are in ``sets`` [n], those of the query's own are left
+        out.
         """
         indices, cosines = np.full((len(rows), count), -1), np.full((len(rows), count), -2, np.float32)
         if not len(self.rows):
@@ -74,7 +74,9 @@ class NearestIndex:
         with single_threaded_blas():
             for part in blocks(len(rows), QUERIES):
                 vectors = queries[rows[part]]
-                places = self._candidates(vectors, min(count + SPARE, len(self.rows)), least)
+                wanted = min(count + SPARE, len(self.rows))
+                own = None if sets is None else (sets[rows[part]], sets[self.rows])
+                places = self._candidates(vectors, wanted, least, own)
                 found = np.where(places < 0, -1, self.rows[places])
                 for inside in blocks(len(found), COMPARED):
                     candidates, block = found[inside], slice(part.start + inside.start, part.start + inside.stop)
@@ -98,12 +100,14 @@ class NearestIndex:
         cosines[images, ranks] = np.einsum("md,md->m", vectors[images], others[place.reshape(-1)])
         return cosines
 
-    def _candidates(self, vectors: NDArray[np.float32], count: int, least: float = -1) -> Rows:
+    def _candidates(
+        self, vectors: NDArray[np.float32], count: int, least: float = -1, sets: tuple[Rows, Rows] | None = None
+    ) -> Rows:
         """Return the places [m, count] in the index of those most like ``vectors`` [m, d] by whole numbers.
 
-        Of equal ones the first count; -1 stands for those that are far below ``least``. So that most products are
-        looked at only once, those are kept that are above the least of the best so far, and the best are chosen anew
-        when twice as many columns have been seen.
+        Of equal ones the first count; -1 stands for those that are far below ``least``, or of the same of the ``sets``
+        of the vectors [m] and of the index. So that most products are looked at only once, those are kept that are
+        above the least of the best so far, and the best are chosen anew when twice as many columns have been seen.
         """
         queries = (_whole(vectors @ self._axes) + np.int8(LARGEST + 1)).astype(np.uint8)
         bound = NO_PRODUCT if least <= -1 else int((least - MARGIN) * _factor(self._axes.shape[1]) ** 2)
@@ -114,6 +118,8 @@ class NearestIndex:
         for columns in self._columns:
             products, first = _multiply(queries, columns), start
             start += columns.shape[1]
+            if sets is not None:
+                products[sets[0][:, None] == sets[1][first:start]] = NO_PRODUCT
             hits = np.flatnonzero((products > lowest[:, None]).ravel())  # faster than two-dimensional nonzero
             if len(hits) > best.size:  # as at the start: to sort out all at once is faster
                 best = _largest(np.hstack([best, _keys(products, np.arange(first, start))]), count)
@@ -128,17 +134,37 @@ class NearestIndex:
             best, pending, waiting, chosen_at = _merge(best, pending), [], 0, start
             lowest = (best[:, -1] >> 32).astype(np.int32)
         best = _merge(best, pending)
-        return np.where(best & LAST == 0, -1, LAST - (best & LAST))
+        is_none = (best & LAST == 0) | (best >> 32 <= NO_PRODUCT)
+        return np.where(is_none, -1, LAST - (best & LAST))
 
 
-def without(
-    indices: Rows, cosines: NDArray[np.float32], is_left_out: NDArray[np.bool_]
-) -> tuple[Rows, NDArray[np.float32]]:
-    """Return neighbours [m, count + 1] and cosines without what is left out, nearest first, [m, count]."""
-    cosines = np.where(is_left_out, np.float32(-2), cosines)
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :-1]
-    cosines = np.take_along_axis(cosines, order, axis=1)
-    return np.where(cosines < -1, -1, np.take_along_axis(indices, order, axis=1)), cosines
+def linked_beyond(
+    index: NearestIndex,
+    queries: Vectors,
+    rows: Rows,
+    sets: DisjointSets,
+    *,
+    count: int,
+    least: float,
+    may_link: Callable[[Rows, Rows], NDArray[np.bool_]] = lambda rows, found: found >= 0,  # noqa: ARG005
+) -> Iterator[NDArray[np.float64]]:
+    """Yield edges (first, second, cosine) [m, 3] to the ``count`` nearest of other ``sets``, and merge these.
+
+    Images of which all neighbours are linked may have further ones, as those of a burst of more than ``count`` frames
+    have beyond it. They are searched again without those of their set, until nothing is left to link: these are the
+    rounds of Borůvka's algorithm, so that a spanning forest of the edges is one of all pairs. Cosines of edges are at
+    least ``least``; ``may_link`` says which of the neighbours [m, count] of images [m] may be linked to them.
+    """
+    while len(rows):
+        found, cosines = index.search(queries, rows, count, least, sets=sets.labels())
+        images, ranks = np.nonzero((cosines >= least) & may_link(rows, found))
+        edges = np.stack([rows[images], found[images, ranks], cosines[images, ranks]], axis=1)
+        if not len(edges):
+            return
+        yield edges
+        for first, second in maximum_spanning_forest(edges, len(sets.parent))[:, :2].astype(int).tolist():
+            sets.union(first, second)
+        rows = rows[cosines[:, -1] >= least]
 
 
 def _keys(products: NDArray[np.int32], places: Rows) -> NDArray[np.int64]:

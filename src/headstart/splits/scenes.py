@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
 from headstart.splits.copies import copy_correlations
-from headstart.splits.nearest import NearestIndex
-from headstart.splits.pairs import blocks, edges_above, spanning_forest, tiles, unit_vectors
+from headstart.splits.nearest import NearestIndex, linked_beyond
+from headstart.splits.pairs import DisjointSets, blocks, edges_above, spanning_forest, tiles, unit_vectors
 
 # How these were chosen, and on what: docs/explanation/honest-accuracy.md.
 CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
@@ -95,14 +95,25 @@ def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64],
     sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), tile)).astype(int))]
     others, other_cosines = _nearest_of_other_classes(residuals, labels, sample, rows, tile)
     threshold = _threshold(other_cosines[others >= 0])
-    indices, cosines = np.full((len(labels), LINKED), -1), np.full((len(labels), LINKED), -2, np.float32)
-    indices[rows], cosines[rows] = NearestIndex(residuals, rows).neighbours(LINKED)
+    index, count = NearestIndex(residuals, rows), len(labels)
+    indices, cosines = np.full((count, LINKED), -1), np.full((count, LINKED), -2, np.float32)
+    indices[rows], cosines[rows] = index.search(residuals, rows, LINKED, sets=np.arange(count))
     is_linked = (cosines >= threshold) & _neighbours_may_be_one_scene(labels, indices)
     images, ranks = np.nonzero(is_linked)
     edges = np.stack([images, indices[images, ranks], cosines[images, ranks]], axis=1)
+    forest = spanning_forest([edges], count)
+    sets = DisjointSets(count)
+    for first, second in forest[:, :2].astype(int).tolist():
+        sets.union(first, second)
+    beyond = linked_beyond(
+        *(index, residuals, rows[cosines[rows, -1] >= threshold], sets),
+        count=LINKED,
+        least=threshold,
+        may_link=lambda images, found: _neighbours_may_be_one_scene(labels, found, images),
+    )
     candidates = _candidates(indices[:, :NEIGHBOURS], cosines[:, :NEIGHBOURS], labels, threshold)
     pairs = np.stack([sample, others], axis=1)[others >= 0]
-    return Scenes(threshold, spanning_forest([edges], len(labels)), candidates, pairs)
+    return Scenes(threshold, spanning_forest([forest, *beyond], count), candidates, pairs)
 
 
 def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -261,12 +272,15 @@ def _candidates(
     return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)[:, ::-1]
 
 
-def _neighbours_may_be_one_scene(labels: Labels, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return whether each image and its neighbours ``indices`` [n, m] may be of one scene."""
+def _neighbours_may_be_one_scene(
+    labels: Labels, indices: NDArray[np.int64], images: slice | NDArray[np.int64] = slice(None)
+) -> NDArray[np.bool_]:
+    """Return whether each of the ``images`` [n] and its neighbours ``indices`` [n, m] may be of one scene."""
+    own = labels[images]
     if labels.ndim == 1:
-        return np.asarray(labels[indices] == labels[:, None])
-    has_none = np.asarray(~labels.any(axis=1), bool)
-    columns = [(labels & labels[index]).any(axis=1) | has_none | has_none[index] for index in indices.T]
+        return np.asarray(labels[indices] == own[:, None])
+    has_none, none_of_own = (np.asarray(~one.any(axis=1), bool) for one in (labels, own))
+    columns = [(own & labels[index]).any(axis=1) | none_of_own | has_none[index] for index in indices.T]
     return np.stack(columns, axis=1)
 
 
