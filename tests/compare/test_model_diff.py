@@ -101,6 +101,10 @@ def test_training_and_validation_images_are_compared_by_themselves(tmp_path):
     other_validation = diff_models(model, fitted("c", *training[:30], *validation[:9]))
     assert other_validation.same_images == {"training": True, "validation": False}
     assert other_validation.verdict("validation") == "of different images"
+    without = fitted("none", *training[:30])
+    assert diff_models(without, without).same_images == {"training": True}
+    assert diff_models(without, without).same_data
+    assert diff_models(model, without).same_images == {"training": True, "validation": False}
     exchanged = [row.replace(",train", ",validation") for row in training[:3]]
     other_split = diff_models(model, fitted("d", *training[3:30], *exchanged, *validation))
     assert "data.fingerprint" not in other_split.settings  # all images together are the same

@@ -79,7 +79,11 @@ def test_one_label_an_image_can_be_forced_to_be_a_multi_label_set(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (table("a;b", "a"), {"multi_label": False}, "is multi-label, row 2 has several, or one that is not known; give each image one"),
+        (
+            table("a;b", "a"),
+            {"multi_label": False},
+            "is multi-label, row 2 has several, or one that is not known; give each image one",
+        ),
         (table("a"), {"multi_label": False, "label_separator": ";"}, "its labels are separated by ';'"),
         ("path\n0.jpg\n", {"multi_label": True}, "has no labels; expected a column of labels"),
         ("path,a,b\n0.jpg,1,\n", {"multi_label": True}, "has no labels; expected a column of labels"),

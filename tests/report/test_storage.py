@@ -119,7 +119,7 @@ def test_a_damaged_file_is_refused_in_one_line(folder_with_report, name):
     assert not (folder_with_report / "report.html").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":4}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe", b"1e999", b'{"format":5}'])
 def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
     (folder_with_report / "report.json").write_bytes(data)
     with pytest.raises(ModelError, match=r"report\.json is damaged"):
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_a_report_is_refused(folder_with_report, data):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [(1, "older than format 4.*anew fit again: headstart fit"), (5, "newer.*upgrade headstart")]
+    ("version", "remedy"), [(1, "older than format 5.*anew fit again: headstart fit"), (6, "newer.*upgrade headstart")]
 )
 def test_another_format_is_named_with_its_remedy(folder_with_report, version, remedy):
     (folder_with_report / "report.json").write_text(json.dumps({"format": version}), "utf-8")

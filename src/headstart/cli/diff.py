@@ -82,7 +82,10 @@ def _print_classes_and_images(result: ModelDiff, model: str, other: str) -> None
     if result.training_images is not None:
         both, first, second = result.training_images
         training = f"{counted(both, 'training image')} of both, {first} only of {model}, {second} only of {other}"
-    print(line(f"Images      {training}; validation images {SAME_IMAGES[result.same_images['validation']]}"))
+    validation = "no validation images"
+    if "validation" in result.same_images:
+        validation = f"validation images {SAME_IMAGES[result.same_images['validation']]}"
+    print(line(f"Images      {training}; {validation}"))
 
 
 def _print_decisions(decisions: Decisions, model: str, other: str) -> None:

@@ -77,9 +77,9 @@ class ModelDiff:
     ``settings`` are pairs of the values that differ, by name, None where a model has none. ``only_first`` and
     ``only_second`` are classes or labels of one model. ``training_images`` counts training images of both models, of
     the first only, and of the second only (None: a model does not know its own). ``same_images`` says by "training" and
-    "validation" whether those of both models are the same, by their content (None: not known). ``accuracy``, of several
-    labels their mAP, has, by what it was measured on, that of both models, None where it was not measured.
-    ``decisions`` are on images that were given, else None.
+    "validation" whether those of both models are the same, by their content (None: not known); there is no "validation"
+    where neither has any. ``accuracy``, of several labels their mAP, has, by what it was measured on, that of both
+    models, None where it was not measured. ``decisions`` are on images that were given, else None.
     """
 
     settings: Mapping[str, Pair]
@@ -101,7 +101,7 @@ class ModelDiff:
         first, second = self.accuracy[name]
         if first is None or second is None or first.interval is None or second.interval is None:
             return "measured for one model only"
-        same = self.same_images[MEASURED_ON[name]] if name in MEASURED_ON else None
+        same = self.same_images.get(MEASURED_ON.get(name, name))
         if same is None:
             return "perhaps of different images"
         if not same:
@@ -252,7 +252,10 @@ def _same_images(first: Model, second: Model) -> dict[str, bool | None]:
     training = None if counts is None else counts[1:] == (0, 0)
     validation = None
     if all("validation_fingerprint" in record for record in records):
-        validation = records[0]["validation_fingerprint"] == records[1]["validation_fingerprint"]
+        fingerprints = [record["validation_fingerprint"] for record in records]
+        if fingerprints == [None, None]:
+            return {"training": training}
+        validation = fingerprints[0] == fingerprints[1]
     elif training is not None and all(record.get("fingerprint") for record in records):
         all_same = records[0]["fingerprint"] == records[1]["fingerprint"]
         if all_same or training:

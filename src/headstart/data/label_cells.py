@@ -142,7 +142,11 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
             number, separator = _separator_in_use(columns, rows, number, options.multi_label is True)
     if options.multi_label is False:
         if declared or number is not None:
-            what = f"its labels are separated by {declared!r}" if number is None else f"row {number} has several, or one that is not known"
+            what = (
+                f"its labels are separated by {declared!r}"
+                if number is None
+                else f"row {number} has several, or one that is not known"
+            )
             raise DataError(
                 f"{columns.uri} is multi-label, {what}; give each image one label, or leave --single-label out."
             )

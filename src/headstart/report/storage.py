@@ -36,7 +36,7 @@ from headstart.report.values import (
     to_base64,
 )
 
-FORMAT = 4
+FORMAT = 5
 FILE = "report.json"
 MAX_BYTES = 64 * 2**20
 GENERATOR = b'<meta name="generator" content="Headstart">'  # in every page
