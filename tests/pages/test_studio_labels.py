@@ -272,7 +272,21 @@ def test_an_image_is_labelled_large(quiet, project):
         wait_for(lambda: "?stripes" in cells(project)["train_005"])
         press(quiet, "0")
         wait_for(lambda: are(project, train_005=""))
+        wait_for(lambda: element(quiet, '#detail [data-focus="none"]').get_attribute("aria-pressed") == "true")
         assert element(quiet, "#detail-name").text == "train_005.png"  # it stays: there are more labels to give
+
+
+UNPREDICTED = """
+    const done = arguments[0];
+    Promise.all([import("./page/labels.js"), import("./page/store.js")]).then(async ([labels, { store }]) => {
+      const is = (unpredicted) => labels.isMistaken({ labels: [0, 1], unknown: [], predicted: [0, 2], unpredicted });
+      const found = [is([]), is([1]), is([2]), is([1, 2])];
+      const row = store.rows.find(({ name }) => name === "unlabelled_001.png");
+      Object.assign(row, { predicted: [0], unpredicted: [1] });
+      await labels.takeLabelSuggestions([row.id]);
+      done(found);
+    });
+"""
 
 
 def test_images_are_found_by_what_is_known_of_a_label_and_suggestions_are_taken(quiet, project):
@@ -296,6 +310,10 @@ def test_images_are_found_by_what_is_known_of_a_label_and_suggestions_are_taken(
         press(quiet, "s")
         expected = hint.removesuffix("?").split(", ")
         wait_for(lambda: are(project, unlabelled_000=";".join(sorted(expected)) if expected != ["none"] else ""))
+
+        # a label that is not predicted of an image is neither absent nor what its labels differ from
+        assert quiet.execute_async_script(UNPREDICTED) == [True, True, True, False]
+        wait_for(lambda: are(project, unlabelled_001="disc;?square"))
 
 
 def test_an_empty_project_begins_with_labels_and_images_without_any(quiet, tmp_path):
