@@ -14,6 +14,7 @@ from headstart import Predictor, ReadOptions, open_dataset
 
 pytestmark = pytest.mark.slow
 MINUTES = 180  # seconds, on a busy machine
+CHOSEN = '.tile[aria-selected="true"]'
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -54,6 +55,12 @@ def click_with(driver, key, target):
     from selenium.webdriver import ActionChains
 
     ActionChains(driver).key_down(key).click(target).key_up(key).perform()
+
+
+def double_click(driver, target):
+    from selenium.webdriver import ActionChains
+
+    ActionChains(driver).double_click(target).perform()
 
 
 def image(driver, number):
@@ -105,9 +112,15 @@ def test_labels_are_toggled_marked_accepted_undone_and_saved(quiet, project):
         wait_for(lambda: len(elements(quiet, ".tile")) == 6)
         assert caption(quiet, 0) == "not labelled"
         click(quiet, image(quiet, 0))
+        press(quiet, Keys.ENTER)
+        wait_for(lambda: "Nothing accepted: 1 image is not labelled yet." in element(quiet, "#message").text)
+        assert titles(quiet, CHOSEN) == ["unlabelled_000"]  # it does not go on
         press(quiet, "1", "2", "3", "3")  # disc, square and stripes, which are taken again
-        wait_for(lambda: len(elements(quiet, ".tile")) == 5)  # it is labelled now
         assert wait_for(lambda: are(project, unlabelled_000="disc;square"))
+        press(quiet, Keys.ENTER)
+        wait_for(lambda: "Accepted: the labels are right." in element(quiet, "#message").text)
+        wait_for(lambda: len(elements(quiet, ".tile")) == 5)  # it is labelled now
+        assert titles(quiet, CHOSEN) == ["unlabelled_001"]
         wait_for(lambda: element(quiet, "#accuracy .badge").text in ("live", "full"))
 
         element(quiet, '#filter-show option[value="all"]').click()
@@ -157,6 +170,74 @@ def test_labels_are_toggled_marked_accepted_undone_and_saved(quiet, project):
     assert len(dataset) == 41  # of the images of which something is known
 
 
+def titles(driver, selector=".tile"):
+    """The names of the images in the grid, in its order."""
+    tiles = sorted(elements(driver, selector), key=lambda tile: int(tile.get_attribute("data-position")))
+    return [tile.get_attribute("title").removesuffix(".png") for tile in tiles]
+
+
+def test_an_image_keeps_its_place_until_the_user_moves_on(quiet, project):
+    """Every key waits until the page shows what came of the last one: the next is for the same image all the same."""
+    from selenium.webdriver.common.keys import Keys
+
+    new = [f"unlabelled_00{i}" for i in range(6)]
+    set_media(quiet, 1280, 900)
+    with started(quiet, project):
+        full(quiet)
+        element(quiet, '#filter-show option[value="unlabelled"]').click()
+        wait_for(lambda: titles(quiet) == new)
+        click(quiet, image(quiet, 1))
+        press(quiet, "1")
+        wait_for(lambda: chips(quiet, 1) == ["disc"])
+        full(quiet)
+        press(quiet, "2")
+        wait_for(lambda: chips(quiet, 1) == ["disc", "square"])
+        assert (titles(quiet), titles(quiet, CHOSEN)) == (new, new[1:2])
+        press(quiet, Keys.ARROW_RIGHT)
+        wait_for(lambda: titles(quiet) == [*new[:1], *new[2:]])  # now it goes
+        assert titles(quiet, CHOSEN) == new[2:3]
+
+        press(quiet, " ")
+        wait_for(lambda: element(quiet, "#detail-name").text == "unlabelled_002.png")
+        for number in (0, 1):
+            press(quiet, str(number + 1))
+            give = f'#detail [data-focus="give-{number}"]'
+            wait_for(lambda give=give: element(quiet, give).get_attribute("aria-pressed") == "true")
+            full(quiet)
+        assert element(quiet, "#detail-name").text == "unlabelled_002.png"
+        press(quiet, Keys.ARROW_RIGHT)
+        wait_for(lambda: element(quiet, "#detail-name").text == "unlabelled_003.png")
+        press(quiet, Keys.ESCAPE)
+        assert are(project, unlabelled_000="?", unlabelled_001="disc;square", unlabelled_002="disc;square")
+
+        left = [*new[:1], *new[3:]]
+        wait_for(lambda: titles(quiet) == left)
+        click(quiet, image(quiet, 0))
+        click_with(quiet, Keys.SHIFT, image(quiet, 1))
+        press(quiet, "3")
+        wait_for(lambda: chips(quiet, 0) == chips(quiet, 1) == ["stripes"])
+        full(quiet)
+        press(quiet, "x", "1")
+        wait_for(lambda: chips(quiet, 0) == chips(quiet, 1) == ["stripes", "disc ?"])
+        assert titles(quiet) == left
+        double_click(quiet, image(quiet, 2))  # the others do not go between the clicks
+        wait_for(lambda: element(quiet, "#detail-name").text == f"{left[2]}.png")
+        press(quiet, Keys.ESCAPE)
+        wait_for(lambda: titles(quiet) == left[2:])
+        kept = cells(project)
+        assert [kept[name] for name in left] == ["stripes;?disc", "stripes;?disc", "?", "?"]
+
+        element(quiet, '#filter-show option[value="uncertain"]').click()
+        wait_for(lambda: element(quiet, "#filter-count").text == "46 images")
+        quiet.execute_script("document.activeElement.blur()")
+        first = titles(quiet)[0]
+        click(quiet, image(quiet, 0))
+        press(quiet, "0")
+        wait_for(lambda: caption(quiet, 0) == "none")
+        full(quiet)
+        assert (titles(quiet)[0], titles(quiet, CHOSEN)) == (first, [first])  # though others are more uncertain now
+
+
 def test_cells_that_look_wrong_are_mended_and_accepted(quiet, project):
     set_media(quiet, 1280, 900)
     with started(quiet, project):
@@ -187,11 +268,25 @@ def test_an_image_is_labelled_large(quiet, project):
         assert give.get_attribute("aria-pressed") == str("disc" in before).lower()
         press(quiet, "1")
         wait_for(lambda: ("disc" in cells(project)["train_005"].split(";")) == ("disc" not in before))
-        click(quiet, element(quiet, '#detail [data-focus="unknown-2"]'))
+        click_first(quiet, '#detail [data-focus="unknown-2"]')
         wait_for(lambda: "?stripes" in cells(project)["train_005"])
         press(quiet, "0")
         wait_for(lambda: are(project, train_005=""))
+        wait_for(lambda: element(quiet, '#detail [data-focus="none"]').get_attribute("aria-pressed") == "true")
         assert element(quiet, "#detail-name").text == "train_005.png"  # it stays: there are more labels to give
+
+
+UNPREDICTED = """
+    const done = arguments[0];
+    Promise.all([import("./page/labels.js"), import("./page/store.js")]).then(async ([labels, { store }]) => {
+      const is = (unpredicted) => labels.isMistaken({ labels: [0, 1], unknown: [], predicted: [0, 2], unpredicted });
+      const found = [is([]), is([1]), is([2]), is([1, 2])];
+      const row = store.rows.find(({ name }) => name === "unlabelled_001.png");
+      Object.assign(row, { predicted: [0], unpredicted: [1] });
+      await labels.takeLabelSuggestions([row.id]);
+      done(found);
+    });
+"""
 
 
 def test_images_are_found_by_what_is_known_of_a_label_and_suggestions_are_taken(quiet, project):
@@ -215,6 +310,10 @@ def test_images_are_found_by_what_is_known_of_a_label_and_suggestions_are_taken(
         press(quiet, "s")
         expected = hint.removesuffix("?").split(", ")
         wait_for(lambda: are(project, unlabelled_000=";".join(sorted(expected)) if expected != ["none"] else ""))
+
+        # a label that is not predicted of an image is neither absent nor what its labels differ from
+        assert quiet.execute_async_script(UNPREDICTED) == [True, True, True, False]
+        wait_for(lambda: are(project, unlabelled_001="disc;?square"))
 
 
 def test_an_empty_project_begins_with_labels_and_images_without_any(quiet, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import io
 import zipfile
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -73,6 +74,31 @@ def test_the_images_with_their_labels_and_what_is_predicted(fitted_label_client)
         assert row["uncertainty"] == pytest.approx((1 - np.abs(2 * selected[i] - 1)).max(), abs=1e-3)
     assert {row["status"] for row in found.values()} == {"ready"}
     assert found["new_000.png"]["predicted"] is not None  # the model's guess
+
+
+def test_the_images_say_which_labels_are_not_predicted_of_them(fitted_label_client, monkeypatch):
+    engine, ids = fitted_label_client.studio.engine, fitted_label_client.ids()
+    figures = engine.figures()
+    probabilities = figures.probabilities[:, :2].copy()
+    some, none = (figures.ids.index(ids[f"new_00{i}.png"]) for i in range(2))
+    probabilities[some], probabilities[none] = (np.nan, 0.9), np.nan
+    changed = replace(
+        figures,
+        names=figures.names[:2],
+        probabilities=probabilities,
+        thresholds=figures.thresholds[:2],
+        left_out=("stripes",),
+    )
+    monkeypatch.setattr(engine, "figures", lambda *_: changed)
+    found = images(fitted_label_client)
+    assert {path: named(row, "unpredicted") for path, row in found.items()} == {
+        **{path: ["stripes"] for path in found},
+        "new_000.png": ["stripes", "disc"],
+        "new_001.png": [],  # nothing at all is predicted of it
+    }
+    assert (named(found["new_000.png"], "predicted"), found["new_001.png"]["predicted"]) == (["square"], None)
+    monkeypatch.undo()
+    assert {tuple(row["unpredicted"]) for row in images(fitted_label_client).values()} == {()}
 
 
 def test_one_image_with_the_probability_of_each_label(fitted_label_client):

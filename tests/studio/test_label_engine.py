@@ -136,6 +136,9 @@ def test_a_new_label_is_learned_as_soon_as_enough_is_known_of_it(engine):
     project.set_labels(None, chosen[3:25], {"dots": "absent"})
     figures = engine.changed("dots")
     assert (engine.shows, figures.names) == ("live", ("disc", "square", "stripes", "dots"))
+    missing = {id: figures.unpredicted(row) for row, id in enumerate(figures.ids)}
+    known = set(chosen[:25])  # of all others, the 5 without labels too, the model of the last choice would have to say
+    assert missing == {id: [] if id in known else ["dots"] for id in engine.project.state.records}
     full = engine.wait_for_full(project.state.version, 120)
     assert full.result.model.classes == ("disc", "dots", "square", "stripes")
     assert fit_of_the_table(engine).model.sha256 == full.result.model.sha256
@@ -149,6 +152,12 @@ def test_where_clicks_cannot_be_followed_the_last_choice_predicts(engine, monkey
     expected = engine.full.result.selected.probabilities
     rows = [figures.ids.index(id) for id in engine.full.ids]
     np.testing.assert_allclose(figures.probabilities[rows][:, 1:], expected[:, 1:])
+    engine.project.add_class(None, "dots")
+    engine.project.set_labels(None, ids(engine)[:3], {"dots": "present"})
+    engine.project.set_labels(None, ids(engine)[3:], {"dots": "absent"})
+    figures = engine.changed("dots")  # can be learned, but the last choice says nothing of it
+    assert (figures.names, figures.left_out) == (NAMES, ("dots",))
+    assert {tuple(figures.unpredicted(row)) for row in range(len(figures.ids))} == {("dots",)}
 
 
 def test_of_many_images_the_full_choice_predicts_until_the_next_one(tmp_path, monkeypatch):

@@ -56,7 +56,8 @@ class LabelFigures:
     The first ``measured`` images are those that somebody has labelled: what is known of them is predicted with their
     group left out. All else in ``probabilities`` [n, k] the model of the last full choice says, which has not learned
     it; NaN where it cannot. ``groups`` and ``metrics`` are of the images that are measured; ``thresholds`` [k] are
-    those from which on a label is said to hold. ``issues`` are the cells of each image that look wrong, most confident
+    those from which on a label is said to hold. ``left_out`` are labels that can be learned and of which nothing is
+    predicted until the next full choice. ``issues`` are the cells of each image that look wrong, most confident
     first. ``is_followed`` says that the heads have learned the labels as they are, else they are of the last full
     choice.
     """
@@ -67,6 +68,7 @@ class LabelFigures:
     groups: NDArray[np.int64] = field(repr=False)
     probabilities: Array = field(repr=False)
     thresholds: Array
+    left_out: tuple[str, ...]
     metrics: MultiLabelMetrics = field(repr=False)
     issues: Mapping[str, tuple[Finding, ...]] = field(repr=False)
     is_followed: bool
@@ -86,6 +88,11 @@ class LabelFigures:
         """Return the labels that are said to hold of an image."""
         holds = np.nan_to_num(self.probabilities[row], nan=-1) >= self.thresholds
         return [name for name, is_held in zip(self.names, holds.tolist(), strict=True) if is_held]
+
+    def unpredicted(self, row: int) -> list[str]:
+        """Return the labels that can be learned and of which nothing is predicted of an image."""
+        missing = np.isnan(self.probabilities[row]).tolist()
+        return [*self.left_out, *(name for name, is_missing in zip(self.names, missing, strict=True) if is_missing)]
 
     def evaluation(self) -> dict[str, object]:
         """Return the mean average precision and its interval in the JSON form."""
@@ -184,7 +191,8 @@ def label_figures(
     shown = guesses.of(everything, names)
     shown[: len(ids)] = np.where(known, found, shown[: len(ids)])
     kept = {id: tuple(findings) for id, findings in issues.items()}
-    return LabelFigures(names, everything, len(ids), groups, shown, thresholds, metrics, kept, is_followed)
+    left_out = tuple(name for name in counts.learned if name not in names)
+    return LabelFigures(names, everything, len(ids), groups, shown, thresholds, left_out, metrics, kept, is_followed)
 
 
 def _last_held_out(full: FullChoice, ids: tuple[str, ...], names: tuple[str, ...]) -> Array:

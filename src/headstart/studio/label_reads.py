@@ -15,7 +15,7 @@ from headstart.studio.requests import Studio
 
 LABEL_COLUMNS = (
     *("id", "labels", "unknown", "group", "suspicion", "uncertainty", "predicted", "issues", "status", "accepted"),
-    *("name", "split"),
+    *("name", "split", "unpredicted"),
 )
 
 
@@ -44,10 +44,13 @@ def image_rows(studio: Studio, records: list[ImageRecord], status: dict[str, str
     for record in records:
         place, issues = places.get(record.id), open_issues(figures, record)
         suspicion = predicted = doubt = None
+        unpredicted: list[int] = []
         if figures is not None and place is not None:
             suspicion = max((round(max(f.confidence, 1e-4), 4) for f in issues), default=0.0)
-            predicted = [number[name] for name in figures.holding(place) if name in number]
-            doubt = None if math.isnan(uncertainty[place]) else uncertainty[place]
+            if not math.isnan(uncertainty[place]):  # of at least one label something is predicted
+                predicted = [number[name] for name in figures.holding(place) if name in number]
+                unpredicted = [number[name] for name in figures.unpredicted(place) if name in number]
+                doubt = uncertainty[place]
         cell = record.labels
         labels = None if cell is None else sorted(number[name] for name in cell.present)
         unknown = [] if cell is None else sorted(number[name] for name in cell.unknown)
@@ -58,6 +61,7 @@ def image_rows(studio: Studio, records: list[ImageRecord], status: dict[str, str
             [
                 *(record.id, labels, unknown, record.group),
                 *(suspicion, doubt, predicted, cells, status[record.id], record.is_accepted, record.path, record.split),
+                unpredicted,
             ]
         )
     return rows

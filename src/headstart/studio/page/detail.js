@@ -3,16 +3,19 @@
 import { request } from "../shared/api.js";
 import { answerView } from "../shared/answer.js";
 import { button, byId, make } from "../shared/dom.js";
-import { clearSelection, moveTo, view } from "./grid.js";
+import { clearSelection, hold, letGo, moveTo, view } from "./grid.js";
 import { setNone, setState, spokenLabels, stateOf, toggle } from "./labels.js";
 import { accept, className, imageUrl, isSeveral, relabel, remove, store } from "./store.js";
 
 let dialog = null,
+  shown = "", // the id of the image
   isUnknownNext = false; // X was pressed: the next number marks a label as not known
 
 /** Open the image at the cursor. */
 export function openDetail() {
-  if (!view.rows.length || dialog) return;
+  if (dialog) return;
+  letGo();
+  if (!view.rows.length) return;
   dialog = make("dialog", { id: "detail", "aria-labelledby": "detail-name" });
   dialog.addEventListener("keydown", onKey);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
@@ -32,6 +35,7 @@ async function draw() {
     dialog.close();
     return;
   }
+  [shown] = hold([row.id]);
   const text = make(
     "div",
     { className: "detail-text" },
@@ -65,7 +69,9 @@ async function draw() {
     make(
       "div",
       { className: "row" },
-      button(isSeveral() ? "The labels are right" : "The label is right", () => act(() => accept([row.id])), { disabled: row.accepted }),
+      button(isSeveral() ? "The labels are right" : "The label is right", () => act(() => accept([row.id])), {
+        disabled: row.accepted || row.labels === null, // null: not labelled yet, where images may have several
+      }),
       button("Delete", () => act(() => remove([row.id]))),
     ),
   );
@@ -176,7 +182,8 @@ function onKey(event) {
     row = view.rows[view.cursor];
   const isUnknown = isUnknownNext;
   isUnknownNext = false;
-  if (isSeveral() && (event.key === "x" || event.key === "X")) isUnknownNext = true;
+  if (isSeveral() && row?.id !== shown) draw(); // it was deleted elsewhere: the key was not for the one in its place
+  else if (isSeveral() && (event.key === "x" || event.key === "X")) isUnknownNext = true;
   else if (isSeveral() && /^[1-9]$/.test(event.key) && classes[event.key - 1]) {
     const { name } = classes[event.key - 1];
     stay(() => (isUnknown ? setState([row.id], name, "unknown") : toggle([row.id], name)));

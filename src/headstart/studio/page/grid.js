@@ -7,13 +7,19 @@ import { className, imageUrl, isSeveral, nameOf, store } from "./store.js";
 const GAP = 8,
   CAPTION = 22,
   CHIPS = 46,
-  ROWS_AROUND = 3;
+  ROWS_AROUND = 3,
+  DOUBLE_CLICK = 500; // ms
 const grid = byId("grid"),
   tiles = byId("tiles");
-/** What is shown: the class, pair of classes and kind of image; rows are in the order of the grid. */
+/**
+ * What is shown: the class, pair of classes and kind of image; rows are in the order of the grid. held: ids of images
+ * that are being labelled; keeps: whether rows has images whose place the filter alone would not give them.
+ */
 export const view = {
   rows: [],
   selected: new Set(),
+  held: new Set(),
+  keeps: false,
   cursor: 0,
   anchor: 0,
   label: "",
@@ -45,7 +51,10 @@ const LABEL_FILTERS = {
 };
 const ORDERS = { issues: (a, b) => b.suspicion - a.suspicion, uncertain: (a, b) => b.uncertainty - a.uncertainty };
 
-/** Choose and order the images anew; the selection keeps what is still there. */
+/**
+ * Choose and order the images anew; the selection keeps what is still there. Of several labels, an image that is
+ * being labelled keeps its place, and one that is selected stays, until the user moves: the next key is for it as well.
+ */
 export function applyFilter() {
   const text = view.text.trim().toLowerCase();
   const current = view.rows[view.cursor]?.id;
@@ -54,14 +63,16 @@ export function applyFilter() {
     predicted = view.predicted ? index(view.predicted) : null;
   const filters = isSeveral() ? LABEL_FILTERS : FILTERS;
   const has = (row) => (isSeveral() ? stateOf(row, label) === view.state : row.label === label);
-  const rows = store.rows.filter(
-    (row) =>
-      filters[view.show](row) &&
-      (label === null || has(row)) &&
-      (predicted === null || row.predicted === predicted) &&
-      (!text || row.name.toLowerCase().includes(text)),
-  );
+  const fits = (row) =>
+    filters[view.show](row) &&
+    (label === null || has(row)) &&
+    (predicted === null || row.predicted === predicted) &&
+    (!text || row.name.toLowerCase().includes(text));
+  const kept = isSeveral() ? placesKept(fits) : new Map();
+  let rows = store.rows.filter((row) => !kept.has(row.id) && fits(row));
   if (ORDERS[view.show]) rows.sort(ORDERS[view.show]);
+  if (kept.size) rows = withKept(rows, kept);
+  view.keeps = kept.size > 0;
   view.rows = rows;
   const ids = new Set(rows.map((row) => row.id));
   view.selected = new Set([...view.selected].filter((id) => ids.has(id)));
@@ -75,10 +86,57 @@ export function applyFilter() {
   draw();
 }
 
+/** The places of images that stay where they are shown, by id. */
+function placesKept(fits) {
+  const places = new Map();
+  if (!view.selected.size && !view.held.size) return places;
+  view.rows.forEach(({ id }, place) => {
+    const row = store.rowOf.get(id);
+    if (row && (view.held.has(id) || (view.selected.has(id) && !fits(row)))) places.set(id, place);
+  });
+  return places;
+}
+
+/** The rows with those that keep their places, which are in ascending order. */
+function withKept(rows, kept) {
+  const all = [],
+    others = rows.values();
+  for (const [id, place] of kept) {
+    while (all.length < place) {
+      const { value, done } = others.next();
+      if (done) break;
+      all.push(value);
+    }
+    all.push(store.rowOf.get(id));
+  }
+  return [...all, ...others];
+}
+
+/** Keep images in the grid, in their places, until the user moves; returns their ids. */
+export function hold(ids) {
+  if (isSeveral()) for (const id of ids) view.held.add(id);
+  return ids;
+}
+
+/** Images go that kept their places and are neither selected nor being labelled any more. */
+export function letGo() {
+  if (!view.keeps) return;
+  const anchored = view.rows[view.anchor]?.id;
+  applyFilter();
+  const place = view.rows.findIndex((row) => row.id === anchored);
+  view.anchor = place >= 0 ? place : view.cursor;
+}
+
+function letGoAfterClick() {
+  letGo();
+  onSelect();
+}
+
 /** Show other images: any of label, state (of the label), predicted, show, text. */
 export function show(filter) {
   Object.assign(view, { label: "", state: "present", predicted: "", show: "all", text: "" }, filter);
   view.selected.clear();
+  view.held.clear();
   view.cursor = view.anchor = 0;
   grid.scrollTop = 0;
   byId("filter-show").value = view.show;
@@ -221,8 +279,11 @@ export function targets() {
   return row ? [row.id] : [];
 }
 
-/** Move to a position; `extend` selects all from the anchor to it, `toggle` adds or removes it. */
-export function moveTo(position, { extend = false, toggle = false } = {}) {
+/**
+ * Move to a position; `extend` selects all from the anchor to it, `toggle` adds or removes it. After a click images do
+ * not yet go that kept their places: the second click of two is for the same image.
+ */
+export function moveTo(position, { extend = false, toggle = false, byPointer = false } = {}) {
   if (!view.rows.length) return;
   view.cursor = Math.max(0, Math.min(view.rows.length - 1, position));
   const id = view.rows[view.cursor].id;
@@ -234,6 +295,9 @@ export function moveTo(position, { extend = false, toggle = false } = {}) {
     if (!toggle) view.selected = new Set([id]);
     else if (!view.selected.delete(id)) view.selected.add(id);
   }
+  view.held.clear();
+  if (byPointer && view.keeps) setTimeout(letGoAfterClick, DOUBLE_CLICK);
+  else letGo();
   reveal();
   onSelect();
 }
@@ -265,7 +329,12 @@ function reveal() {
 export function advance(ids) {
   if (ids.length !== 1) return;
   const isHere = view.rows[view.cursor]?.id === ids[0];
-  moveTo(view.cursor + (isHere ? 1 : 0));
+  if (isSeveral() && !isHere) return; // the user has moved on meanwhile
+  if (isSeveral() && view.cursor === view.rows.length - 1) {
+    view.held.clear(); // of the last image nothing else lets go
+    clearSelection();
+    moveTo(view.cursor);
+  } else moveTo(view.cursor + (isHere ? 1 : 0));
 }
 
 export function selectAll() {
@@ -276,6 +345,7 @@ export function selectAll() {
 
 export function clearSelection() {
   view.selected.clear();
+  letGo();
   draw();
   onSelect();
 }
@@ -313,10 +383,11 @@ export function startGrid(select, open) {
     if (!tile) return;
     const chip = event.target.closest(".chip");
     if (chip && !event.shiftKey && !event.ctrlKey && !event.metaKey) {
-      toggle([tile.dataset.id], chip.dataset.label);
+      toggle(hold([tile.dataset.id]), chip.dataset.label);
       return;
     }
-    moveTo(Number(tile.dataset.position), { extend: event.shiftKey, toggle: event.ctrlKey || event.metaKey || touch });
+    const isToggling = event.ctrlKey || event.metaKey || touch;
+    moveTo(Number(tile.dataset.position), { extend: event.shiftKey, toggle: isToggling, byPointer: true });
     grid.focus({ preventScroll: true });
   });
   grid.addEventListener("dblclick", (event) => event.target.closest(".tile") && onOpen());

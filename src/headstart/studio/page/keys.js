@@ -3,7 +3,7 @@
 import { ask } from "../shared/api.js";
 import { byId, make } from "../shared/dom.js";
 import { openDetail } from "./detail.js";
-import { advance, clearSelection, moveByKey, selectAll, targets, view } from "./grid.js";
+import { advance, clearSelection, hold, moveByKey, selectAll, targets, view } from "./grid.js";
 import { setNone, setState, takeLabelSuggestions, toggle } from "./labels.js";
 import { accept, isSeveral, nameOf, relabel, remove, store, tell, undo } from "./store.js";
 
@@ -44,7 +44,7 @@ let isUnknownNext = false; // X was pressed: the next number marks a label as no
 
 /** Give the target images a class, then go on to the next; of several labels, give or take it and stay. */
 export async function label(name) {
-  const ids = targets(),
+  const ids = hold(targets()),
     isUnknown = isUnknownNext;
   isUnknownNext = false;
   if (isSeveral()) {
@@ -56,13 +56,13 @@ export async function label(name) {
 
 /** Say that the target images have none of the labels. */
 export async function labelNone() {
-  const ids = targets();
+  const ids = hold(targets());
   if (ids.length) await setNone(ids);
 }
 
 /** Mark a label of the target images as not known. */
 export async function labelUnknown(name) {
-  const ids = targets();
+  const ids = hold(targets());
   if (ids.length) await setState(ids, name, "unknown");
 }
 
@@ -74,7 +74,7 @@ export function awaitUnknown() {
 
 /** Accept the labels of the target images, then go on to the next. */
 export async function acceptTargets() {
-  const ids = targets();
+  const ids = hold(targets());
   if (ids.length && (await accept(ids))) advance(ids);
 }
 
@@ -90,7 +90,7 @@ export async function removeTargets() {
 
 /** The suggested class of each target image that has one. */
 async function takeSuggestions() {
-  const ids = targets(),
+  const ids = hold(targets()),
     wanted = new Map();
   if (isSeveral()) {
     if (await takeLabelSuggestions(ids)) advance(ids);

@@ -87,10 +87,8 @@ export async function takeLabelSuggestions(ids) {
 function suggestionFor(row) {
   if (!row?.predicted) return null;
   if (row.labels === null) {
-    const said = new Set(row.predicted); // of labels that the model does not know it says nothing
-    const states = store.state.classes.flatMap(({ name, learned, modelled }, i) =>
-      learned && modelled ? [[name, said.has(i) ? "present" : "absent"]] : [],
-    );
+    const said = new Set(row.predicted);
+    const states = placesPredicted(row).map((i) => [...names([i]), said.has(i) ? "present" : "absent"]);
     return { labels: Object.fromEntries(states), others: "unknown" };
   }
   if (!row.issues.length) return null;
@@ -126,12 +124,16 @@ export function labelHint(row) {
   return `${names(row.predicted).join(", ") || "none"}?`;
 }
 
+/** The places of the labels that are predicted of an image, to be present or to be absent. */
+function placesPredicted(row) {
+  return store.state.classes.flatMap(({ learned }, i) => (learned && !row.unpredicted.includes(i) ? [i] : []));
+}
+
 /** Whether the prediction differs from what is known of an image. */
 export function isMistaken(row) {
   if (row.labels === null || row.predicted === null) return false;
   const said = new Set(row.predicted);
-  const learned = store.state.classes.flatMap(({ learned: is }, i) => (is ? [i] : []));
-  return learned.some((i) => !row.unknown.includes(i) && said.has(i) !== row.labels.includes(i));
+  return placesPredicted(row).some((i) => !row.unknown.includes(i) && said.has(i) !== row.labels.includes(i));
 }
 
 /** The words for classes, or for labels where an image may have several. */

@@ -1,6 +1,6 @@
 // What the page knows of the project, and the one way to change it.
 
-import { button, byId, announce, make } from "../shared/dom.js";
+import { button, byId, announce, make, plural } from "../shared/dom.js";
 import { request } from "../shared/api.js";
 
 const AT_ONCE = 5000,
@@ -177,7 +177,7 @@ export async function relabel(ids, label) {
   return true;
 }
 
-/** Say that the labels of images are right, or one of several. */
+/** Say that the labels of images are right, or one of several. Resolves to whether there was any. */
 export async function accept(ids, label = null) {
   const answer = await change("api/accept", label === null ? { ids } : { ids, label });
   if (!answer) return false;
@@ -186,10 +186,19 @@ export async function accept(ids, label = null) {
     emit();
     return true;
   }
-  for (const id of ids) Object.assign(store.rowOf.get(id) ?? {}, { suspicion: 0, accepted: true, issues: [] });
-  tell(ids.length === 1 ? "Accepted: the label is right." : `Accepted: the labels of ${ids.length} images are right.`);
+  const labelled = ids.filter((id) => store.rowOf.get(id)?.labels !== null); // null: of several, not labelled yet
+  for (const id of labelled) Object.assign(store.rowOf.get(id) ?? {}, { suspicion: 0, accepted: true, issues: [] });
+  tell(acceptedText(labelled.length, ids.length - labelled.length));
   emit();
-  return true;
+  return labelled.length > 0;
+}
+
+function acceptedText(labelled, without) {
+  const left = without ? `${plural(without, "image")} ${without === 1 ? "is" : "are"} not labelled yet.` : "";
+  if (!labelled) return `Nothing accepted: ${left} Give labels first; the key 0 says that none holds.`;
+  const label = isSeveral() ? "labels are" : "label is";
+  const text = labelled === 1 ? `Accepted: the ${label} right.` : `Accepted: the labels of ${labelled} images are right.`;
+  return left ? `${text} ${left}` : text;
 }
 
 /** Move images to the trash of the project. */
