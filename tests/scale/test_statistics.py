@@ -77,6 +77,7 @@ def test_one_process_writes_no_rows(data, tmp_path, monkeypatch):
     seen = []
     by_one(data, tmp_path / "u", progress=lambda done, total: seen.append(files(tmp_path / "u")))
     assert [*map(list, {tuple(names) for names in seen if names})] == [KEPT]
+    assert [path.name for path in (tmp_path / "u").iterdir()] == [SUMS]
     assert files(tmp_path / "u") == KEPT
 
 

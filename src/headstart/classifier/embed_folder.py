@@ -166,12 +166,22 @@ def _shard(work: DatasetShards, folder: Path, index: range, progress: Progress |
 
 def check_folder(folder: Path, options: FitOptions) -> None:
     """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
+    check_kept(options)
+    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+    make_folder(folder)
+
+
+def check_kept(options: FitOptions) -> None:
+    """Raise OptionError, MissingExtraError where features that are computed with ``options`` cannot be kept."""
     import_pyarrow()
     options.compute.resolve()
     if parse_group_by(options.group_by).kind == "exif":
         raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
-    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is computed. Raises OptionError where it cannot be written, OSError."""
     if reason := why_not_writable(folder):
         raise OptionError(f"Cannot write features to {folder}: {reason}; give another folder.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,26 +8,28 @@ changed since, all is summed anew, since from a sum it cannot be taken away.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import SHARD_IMAGES, DatasetShards, check_folder, contents_of, cuts
+from headstart.classifier.embed_folder import SHARD_IMAGES, DatasetShards, check_kept, contents_of, cuts, make_folder
 from headstart.classifier.embed_sharded import Where, plan_shards
 from headstart.classifier.embedded import open_images
 from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset, ReadOptions
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.features.features import Progress, remark_notes
 from headstart.features.rows import Source, merge_sources
-from headstart.features.rows_folder import read_shard
-from headstart.features.running_sums import ANEW, RunningSums, SummedShard, read_sums
+from headstart.features.rows_folder import is_rows_folder, read_shard
+from headstart.features.running_sums import ANEW, FILES, RunningSums, SummedShard, read_sums
 from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
-from headstart.files import json_text
+from headstart.files import TEMPORARY, json_text
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.embed import EmbedShard
 from headstart.scale.run import Progress as ShardProgress
@@ -45,6 +47,51 @@ class SummedImages:
     missing: int = 0
 
 
+def unfinished_sums(output: Path) -> Path:
+    """Return where the sums so far lie until they are written: beside ``output``, where every worker can write."""
+    return output.resolve().with_name(f".{output.resolve().name}.unfinished-statistics")
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise OptionError where the folder of the sums so far has anything but them, which would be deleted with them."""
+    foreign = _foreign(folder) if os.path.lexists(folder) else None
+    if foreign is not None:
+        raise OptionError(
+            f"{folder} is for statistics that are not finished, and holds something else ({foreign}); move that "
+            "elsewhere, or give another name for the statistics."
+        )
+
+
+def _foreign(folder: Path) -> str | None:
+    """Return the path of something in the folder of the sums so far that no run has written; None where all is ours."""
+    if not _is_folder(folder):
+        return folder.name
+    for path in sorted(folder.iterdir()):
+        if path.name == SUMS and _is_folder(path):
+            inside = [one.name for one in path.iterdir() if one.name not in FILES or not one.is_file()]
+            if inside:
+                return f"{SUMS}/{min(inside)}"
+        elif path.name == ROWS and _is_folder(path):
+            if not is_rows_folder(path) and any(path.iterdir()):
+                return ROWS
+        elif not path.name.startswith(TEMPORARY):
+            return path.name
+    return None
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def forget_sums(folder: Path) -> None:
+    """Delete the sums so far, once they are written as statistics, and nothing that others have put beside them."""
+    for path in [*folder.iterdir()]:
+        if path.name in (ROWS, SUMS) or path.name.startswith(TEMPORARY):
+            shutil.rmtree(path, ignore_errors=path.name.startswith(TEMPORARY))
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
+
+
 def sum_dataset(
     dataset: Dataset,
     folder: Path,
@@ -55,12 +102,14 @@ def sum_dataset(
 ) -> SummedImages:
     """Compute the features of all images of a dataset and sum them, those for training that have a label.
 
-    ``folder`` holds the sums so far, under ``SUMS``, until the caller deletes it: the same call goes on from them.
+    ``folder`` holds the sums so far, under ``SUMS``, until ``forget_sums``: the same call goes on from them.
     ``options`` are those of ``embed_to_folder``, and say which taps are summed. Raises HeadstartError, OSError.
     """
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
-    check_folder(folder / ROWS, options)
+    check_kept(options)
+    check_unfinished(folder)
+    make_folder(folder)
     with options.open_cache() as cache:
         opened = open_images(dataset, options)
         golden = rendered_features(opened.backbone, opened.compute, embed)
@@ -101,6 +150,7 @@ def sum_sharded(
     ``folder`` holds the sums so far, under ``SUMS``, and under ``ROWS`` the rows of the few shards that are not among
     them yet. All else is as in ``sum_dataset`` and ``embed_sharded``. Raises HeadstartError, OSError.
     """
+    check_unfinished(folder)
     plan = plan_shards(uri, folder / ROWS, options, reading, where, check)
     work, by_hash = plan.work, {shard.sha256: shard for shard in plan.pieces.shards}
     sums, notes = _begin(

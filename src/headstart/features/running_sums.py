@@ -15,6 +15,8 @@ from headstart.errors import DataError, HeadstartError, untrusted
 from headstart.features.rows import FeatureRows, Source, Unread, is_text
 from headstart.features.rows_folder import MAX_FILE, MAX_SHARDS, Shard
 from headstart.features.statistics_folder import (
+    FILE,
+    SUMS,
     StatisticsPart,
     add_up,
     read_statistics,
@@ -25,6 +27,7 @@ from headstart.files import read_json, recover_folder, replace_folder, to_json
 from headstart.machine import single_threaded_blas
 
 SHARDS = "shards.json"
+FILES = (FILE, SUMS, SHARDS)  # of a folder of running sums
 KEPT_SECONDS = 5.0  # at least between two times that the sums are written: they take 7 MB and more
 ANEW = "What an earlier run had summed was of other images, or was computed otherwise; all images were summed anew."
 
