@@ -146,7 +146,7 @@ def _embed_statistics(
         what = f"{counted(part.images, 'image')} in {len(counts)} classes"
         print(line(f"Statistics  {what}, {size / 1e6:.1f} MB: {output}"))
         print(line(f"To fit:     headstart merge {output} -o MODEL"))
-    print_notes(part.source.notes)
+    print_notes([*part.source.notes, *result.notes])
     forget_where_complete(unfinished, result.missing, forget_sums)
     return unread
 
