@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 from helpers.photos import ROOT, write_photos
 
-from headstart.classifier import FitOptions, embed_statistics
+from headstart.classifier import FitOptions, embed_sharded, embed_statistics
+from headstart.classifier.embed_folder import embed_to_folder
 from headstart.classifier.embed_sharded import Where
 from headstart.classifier.embed_statistics import ROWS, SUMS, sum_dataset, sum_sharded
 from headstart.data import ReadOptions, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, running_sums
+from headstart.features.rows_folder import read_rows
 from headstart.features.running_sums import RunningSums
 from headstart.features.statistics_folder import statistics_files, taps_to_sum
 from headstart.files import TEMPORARY
+from headstart.scale.shards import cut
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'headstart[tables]'")
 OPTIONS = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False)
@@ -138,6 +141,36 @@ def test_images_that_are_read_again_are_told_as_they_are(data, expected, tmp_pat
     part = by_one(data, tmp_path / "u", progress=lambda done, total: seen.append((done, total, [*read])))
     assert seen == [(done, 24, [d for d in (5, 10, 15, 20, 24) if d <= done]) for done in (5, 10, 15, 20, 24)]
     assert statistics_files(part) == expected
+
+
+@pytest.fixture
+def twice(data, tmp_path) -> Path:
+    """A table that names twelve images, and then all of them once more."""
+    photos = shutil.copytree(data, tmp_path / "photos")
+    lines = [f"{label}/{i:03}.jpg,{label}" for label in ("disc", "stripes") for i in range(6, 12)]
+    table = photos / "twice.csv"
+    table.write_text("\n".join(["path,label", *lines, *lines]), "utf-8")
+    return table
+
+
+@pytest.mark.parametrize("shard_images", [24, 12, 6, 5])
+def test_images_that_a_table_names_twice_are_summed_twice_and_kept_twice(twice, tmp_path, shard_images):
+    dataset = open_dataset(twice)
+    part = sum_dataset(dataset, tmp_path / "u", OPTIONS, shard_images=shard_images).part
+    assert part.of_taps.statistics.counts.tolist() == [12, 12]
+    embed_to_folder(dataset, tmp_path / "rows", OPTIONS, shard_images=shard_images)
+    rows = read_rows(tmp_path / "rows").rows
+    assert sorted(rows.paths) == sorted([*{*rows.paths}] * 2)
+    assert len(rows) == 24
+    again = embed_to_folder(dataset, tmp_path / "rows", OPTIONS, shard_images=shard_images)
+    assert (again.found, again.rows) == (again.shards, 24)
+
+
+@pytest.mark.slow
+def test_workers_sum_twice_what_a_table_names_twice(twice, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_sharded, "cut", lambda uri, reading: cut(uri, reading, images=6))
+    part = by_workers(f"file://{twice}", tmp_path / "u").part
+    assert part.of_taps.statistics.counts.tolist() == [12, 12]
 
 
 @pytest.mark.slow

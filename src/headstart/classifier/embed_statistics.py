@@ -123,7 +123,7 @@ def sum_dataset(
         source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
         taps = taps_to_sum(source, options.head_options.taps)
         work = DatasetShards(dataset, opened, source, cache)
-        names = {work.name(index): index for index in cuts(dataset, shard_images)}
+        names = work.names(cuts(dataset, shard_images))
         sums = _begin(folder, source, taps, names, by_workers=False)
         for name, index in names.items():
             title = dataset.items[index.start].path
