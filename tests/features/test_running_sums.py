@@ -113,10 +113,23 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
     def add(count):
         sums = new_sums(tmp_path / "sums", 300)
         for i in range(count):
-            sums.add(f"{i}", Shard(make_rows(["a", "b"], 300, seed=i)))
+            sums.add(f"{i}", Shard(make_rows(["a", "b"] * 200, 300, seed=i)))
 
     add(1)
-    assert peak_of(lambda: add(40)) < peak_of(lambda: add(3)) + 300 * 300 * 8  # one Gram matrix of the 37 more
+    rows = 400 * (300 * 2 + 768)  # of one shard of the 17 more; less than a Gram matrix
+    assert rows < 300 * 300 * 8
+    assert peak_of(lambda: add(20)) < peak_of(lambda: add(3)) + rows
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_SHARDS", 2), ("MAX_FILE", 120)])
+def test_more_shards_than_can_be_read_again_are_refused_and_the_sums_from_before_stay(kept, monkeypatch, limit, value):
+    before = {path.name: path.read_bytes() for path in kept.folder.iterdir()}
+    assert len(before["shards.json"]) < 120
+    kept.add("three", Shard(make_rows(["cat"], seed=2)), "c" * 50)
+    monkeypatch.setattr(running_sums, limit, value)
+    with pytest.raises(OptionError, match=r"shards\.json would name 3 shards in \d+ bytes, more than .* sum parts"):
+        kept.keep(at_once=True)
+    assert {path.name: path.read_bytes() for path in kept.folder.iterdir()} == before
 
 
 def change(folder, edit):

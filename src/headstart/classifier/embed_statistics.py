@@ -1,8 +1,9 @@
 """``headstart embed --statistics``: sums over the images of a dataset, a shard at a time; no rows of all are ever kept.
 
-In one process rows are in memory alone. Workers write those of a shard as a file, which is summed as it comes and then
-deleted. The sums so far are on the disk, so that a run that was killed goes on. Where an image that they hold has
-changed since, that is an error: it cannot be taken from a sum, and only the user may delete what took days of work.
+In one process rows are in memory alone; only the cache, where that is on, keeps the features of every image. Workers
+write the rows of a shard as a file, which is summed as it comes and then deleted. The sums so far are on the disk, so
+that a run that was killed goes on. Where an image that they hold has changed since, that is an error: it cannot be
+taken from a sum, and only the user may delete what took days of work.
 """
 
 from __future__ import annotations

@@ -85,6 +85,11 @@ class RunningSums:
         }
         part = replace(self.part, source=replace(self.source, unread=tuple(self.unread)))
         files = {**statistics_files(part), SHARDS: to_json(about)}
+        if len(self.shards) > MAX_SHARDS or len(files[SHARDS]) > MAX_FILE:
+            raise OptionError(
+                f"{SHARDS} would name {len(self.shards):,} shards in {len(files[SHARDS]):,} bytes, more than "
+                f"{MAX_SHARDS:,} or {MAX_FILE:,}; sum parts of the images one by one, and merge these."
+            )
 
         def fill(new: Path) -> None:
             for name, content in files.items():
