@@ -166,6 +166,15 @@ def test_images_that_a_table_names_twice_are_summed_twice_and_kept_twice(twice, 
     assert (again.found, again.rows) == (again.shards, 24)
 
 
+def test_a_run_that_was_killed_at_its_first_file_goes_on(twice, tmp_path):
+    for folder in (tmp_path / "u" / ROWS, tmp_path / "rows"):
+        folder.mkdir(parents=True)
+        (folder / f"{TEMPORARY}begun").write_bytes(b"the first half")
+    dataset = open_dataset(twice)
+    assert sum_dataset(dataset, tmp_path / "u", OPTIONS).part.images == 24
+    assert embed_to_folder(dataset, tmp_path / "rows", OPTIONS).rows == 24
+
+
 @pytest.mark.slow
 def test_workers_sum_twice_what_a_table_names_twice(twice, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_sharded, "cut", lambda uri, reading: cut(uri, reading, images=6))

@@ -33,7 +33,7 @@ from headstart.features.rows_folder import (
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import json_text, why_not_writable, write_atomic
+from headstart.files import TEMPORARY, json_text, why_not_writable, write_atomic
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -178,9 +178,16 @@ def _shard(work: DatasetShards, path: Path, index: range, progress: Progress | N
 def check_folder(folder: Path, options: FitOptions) -> None:
     """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
     check_kept(options)
-    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not is_for_rows(folder):
         raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
     make_folder(folder)
+
+
+def is_for_rows(folder: Path) -> bool:
+    """Return whether there is nothing in a folder but rows, and files that runs that were killed had begun to write."""
+    return is_rows_folder(folder) or (
+        folder.is_dir() and all(path.name.startswith(TEMPORARY) for path in folder.iterdir())
+    )
 
 
 def check_kept(options: FitOptions) -> None:

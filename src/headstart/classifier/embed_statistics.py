@@ -16,7 +16,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import SHARD_IMAGES, DatasetShards, check_kept, contents_of, cuts, make_folder
+from headstart.classifier.embed_folder import (
+    SHARD_IMAGES,
+    DatasetShards,
+    check_kept,
+    contents_of,
+    cuts,
+    is_for_rows,
+    make_folder,
+)
 from headstart.classifier.embed_sharded import ShardPlan, Where, plan_shards
 from headstart.classifier.embedded import open_images
 from headstart.classifier.kept_rows import describe_source, with_dataset
@@ -27,7 +35,7 @@ from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.features.features import Progress, remark_notes
 from headstart.features.rows import Source, merge_sources
-from headstart.features.rows_folder import is_rows_folder, read_shard
+from headstart.features.rows_folder import read_shard
 from headstart.features.running_sums import FILES, RunningSums, cannot_go_on, read_sums
 from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
 from headstart.files import TEMPORARY, json_text
@@ -79,7 +87,7 @@ def _foreign(folder: Path) -> str | None:
             if inside:
                 return f"{SUMS}/{min(inside)}"
         elif path.name == ROWS and _is_folder(path):
-            if not is_rows_folder(path) and any(path.iterdir()):
+            if not is_for_rows(path):
                 return ROWS
         elif not path.name.startswith(TEMPORARY):
             return path.name
