@@ -9,10 +9,13 @@ from helpers.photos import write_photos
 from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
+from headstart.classifier.embed_statistics import unfinished_sums
+from headstart.classifier.fit_sharded import unfinished_folder
 from headstart.classifier.fit_statistics import fit_to_statistics
 from headstart.classifier.options import FitOptions
 from headstart.cli import app
 from headstart.errors import DataError, ModelError
+from headstart.features import statistics_folder
 from headstart.features.rows_folder import read_rows
 from headstart.features.statistics_folder import read_statistics
 from headstart.model.folder import read_model
@@ -219,6 +222,46 @@ def test_a_folder_with_other_files_is_not_replaced(run, data, summed, tmp_path):
     assert (folder / "notes.txt").read_text() == "x"
 
 
+FOREIGN = {
+    "thesis.txt": lambda folder: (folder / "thesis.txt").write_text("x"),
+    "sums/mine.txt": lambda folder: ((folder / "sums").mkdir(), (folder / "sums" / "mine.txt").write_text("x")),
+    "sums": lambda folder: (folder / "sums").symlink_to(folder.parent),
+    "rows": lambda folder: ((folder / "rows").mkdir(), (folder / "rows" / "mine.txt").write_text("x")),
+    f"{'a' * 32}.parquet": lambda folder: (folder / f"{'a' * 32}.parquet").write_bytes(b"a row of a fit"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_not_of_unfinished_statistics_is_not_deleted(run, data, name, tmp_path):
+    folder = tmp_path / ".s.unfinished-statistics"
+    folder.mkdir()
+    FOREIGN[name](folder)
+    before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+    status, _, err = run("embed", data / "train", "-o", tmp_path / "s", "--statistics", *COMMON)
+    assert status == 2
+    assert f"holds something else ({name}); move that elsewhere" in err
+    assert "delete it" not in err
+    assert {path: path.lstat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_what_comes_while_images_are_summed_is_not_deleted(run, data, tmp_path, monkeypatch):
+    folder = tmp_path / ".s.unfinished-statistics"
+    write = statistics_folder.write_statistics
+
+    def written(*args):
+        (folder / "thesis.txt").write_text("x")
+        return write(*args)
+
+    monkeypatch.setattr(statistics_folder, "write_statistics", written)
+    status, _, err = run("embed", data / "train", "-o", tmp_path / "s", "--statistics", *COMMON)
+    assert status == 0, err
+    assert [path.name for path in folder.rglob("*")] == ["thesis.txt"]
+
+
+def test_statistics_and_a_fit_of_one_name_are_unfinished_in_places_of_their_own(tmp_path):
+    assert unfinished_sums(tmp_path / "m") != unfinished_folder(tmp_path / "m")
+
+
 def test_images_of_which_none_counts_are_an_error_and_their_features_stay(run, data, tmp_path):
     (tmp_path / "images").mkdir()
     for path in sorted((data / "train" / "disc").iterdir())[:2]:
@@ -228,7 +271,7 @@ def test_images_of_which_none_counts_are_an_error_and_their_features_stay(run, d
     assert "There is nothing to sum" in err
     assert "2 images without a label" in err
     assert not (tmp_path / "s").exists()
-    assert (tmp_path / ".s.unfinished").is_dir()
+    assert (tmp_path / ".s.unfinished-statistics").is_dir()
 
 
 def test_taps_that_a_cut_names_are_summed(run, data, tmp_path):

@@ -244,6 +244,14 @@ def test_a_damaged_listing_is_refused(folder, change):
         read_rows(folder)
 
 
+@pytest.mark.parametrize("rows", [0, 5, 7])
+def test_a_shard_of_another_number_of_rows_than_the_listing_says_is_refused(folder, rows):
+    rewritten(folder, lambda value: (value["shards"][0].update(rows=rows), value.update(images=rows)))
+    for read in (read_rows, lambda folder: merge_parts([folder])):
+        with pytest.raises(DataError, match=f"has 6 rows, not the {rows} that features.json says"):
+            read(folder)
+
+
 def test_a_link_out_of_the_folder_and_a_cut_off_shard_are_refused(folder, tmp_path):
     shard = next(folder.glob("*.parquet"))
     data = shard.read_bytes()

@@ -1,13 +1,14 @@
 """Sums that grow a shard at a time: those of all rows, in bounded memory, and on the disk as they were."""
 
 import json
-import shutil
+import re
 import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from headstart.errors import DataError, OptionError
 from headstart.features import running_sums
 from headstart.features.rows import FeatureRows, Machine, Rows, Source, Unread
 from headstart.features.rows_folder import Shard
@@ -51,7 +52,7 @@ def kept(tmp_path):
     """Sums of two shards, on the disk."""
     sums = new_sums(tmp_path / "sums")
     sums.add("one", Shard(make_rows(["dog", None, "ant"]), (UNREAD,), {"{count} are grey.": 2}), "c1")
-    sums.add("two", Shard(make_rows(["bee"], seed=1), (), {"{count} are grey.": 1}), "c2")
+    sums.add("two", Shard(make_rows(["bee"], seed=1), (), {"{count} are grey.": 1}), "c2", "caf\udce9/0.tar")
     assert sums.keep(at_once=True)
     return sums
 
@@ -112,10 +113,23 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
     def add(count):
         sums = new_sums(tmp_path / "sums", 300)
         for i in range(count):
-            sums.add(f"{i}", Shard(make_rows(["a", "b"], 300, seed=i)))
+            sums.add(f"{i}", Shard(make_rows(["a", "b"] * 200, 300, seed=i)))
 
     add(1)
-    assert peak_of(lambda: add(40)) < peak_of(lambda: add(3)) + 300 * 300 * 8  # one Gram matrix of the 37 more
+    rows = 400 * (300 * 2 + 768)  # of one shard of the 17 more; less than a Gram matrix
+    assert rows < 300 * 300 * 8
+    assert peak_of(lambda: add(20)) < peak_of(lambda: add(3)) + rows
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_SHARDS", 2), ("MAX_FILE", 120)])
+def test_more_shards_than_can_be_read_again_are_refused_and_the_sums_from_before_stay(kept, monkeypatch, limit, value):
+    before = {path.name: path.read_bytes() for path in kept.folder.iterdir()}
+    assert len(before["shards.json"]) < 120
+    kept.add("three", Shard(make_rows(["cat"], seed=2)), "c" * 50)
+    monkeypatch.setattr(running_sums, limit, value)
+    with pytest.raises(OptionError, match=r"shards\.json would name 3 shards in \d+ bytes, more than .* sum parts"):
+        kept.keep(at_once=True)
+    assert {path.name: path.read_bytes() for path in kept.folder.iterdir()} == before
 
 
 def change(folder, edit):
@@ -130,9 +144,11 @@ HOSTILE = {
     "none": lambda f: change(f, lambda about: about.update(shards={})),
     "a list": lambda f: change(f, lambda about: about.update(shards=[])),
     "a number": lambda f: change(f, lambda about: about["shards"].update(one=3)),
-    "fewer images than none": lambda f: change(f, lambda about: about["shards"].update(one=[-1, ""])),
-    "contents of a number": lambda f: change(f, lambda about: about["shards"].update(one=[1, 2])),
-    "half a character": lambda f: change(f, lambda about: about["shards"].update({"s\ud800": [1, ""]})),
+    "fewer images than none": lambda f: change(f, lambda about: about["shards"].update(one=[-1, "", ""])),
+    "contents of a number": lambda f: change(f, lambda about: about["shards"].update(one=[1, 2, ""])),
+    "half a character": lambda f: change(f, lambda about: about["shards"].update({"s\ud800": [1, "", ""]})),
+    "a title of a number": lambda f: change(f, lambda about: about["shards"].update(one=[1, "", 2])),
+    "no title": lambda f: change(f, lambda about: about["shards"].update(one=[1, ""])),
     "no remarks": lambda f: change(f, lambda about: about.pop("remarks")),
     "cut off": lambda f: (f / "statistics.safetensors").write_bytes(b"cut off"),
     "not JSON": lambda f: (f / "shards.json").write_bytes(b"{"),
@@ -142,14 +158,37 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_is_damaged_is_not_gone_on_from(kept, name):
     HOSTILE[name](kept.folder)
-    assert read_sums(kept.folder, kept.source, ("features",)) is None
+    with pytest.raises(DataError, match=r"cannot be gone on from: .*(statistics|shards)\.(json|safetensors)") as error:
+        read_sums(kept.folder, kept.source, ("features",))
+    assert "delete that folder, and all images are summed anew" in str(error.value)
 
 
-def test_sums_of_something_else_are_not_gone_on_from(kept, tmp_path):
-    other = replace(kept.source, backbone={**BACKBONE, "sha256": "cd" * 32})
-    assert read_sums(kept.folder, other, ("features",)) is None
-    assert read_sums(kept.folder, kept.source, ("stage4",)) is None
+MACHINE = make_source().machines[0]
+OTHERWISE = {
+    "backbone headstart-s in fp32 (abababababab), now headstart-s in fp32 (cdcdcdcdcdcd).": {
+        "backbone": {**BACKBONE, "sha256": "cd" * 32}
+    },
+    "height 96, now 128; width 96, now 64.": {"preprocess": Preprocess(128, 64)},
+    "sample_range None, now (0.0, 4095.0).": {"preprocess": Preprocess(96, 96, sample_range=(0.0, 4095.0))},
+    "runtime onnxruntime 1.20 fp32 on x86_64 avx2, now onnxruntime 1.20 fp32 on aarch64.": {
+        "machines": (replace(MACHINE, instruction_set="aarch64"),)
+    },
+    "has other values for the same images.": {
+        "machines": (replace(MACHINE, golden={"features": np.zeros((8, 5), np.float32)}),)
+    },
+}
+
+
+@pytest.mark.parametrize("told", OTHERWISE)
+def test_what_differs_from_sums_that_are_there_is_named(kept, told):
+    before = {path.name: path.read_bytes() for path in kept.folder.iterdir()}
+    with pytest.raises(OptionError, match=re.escape(told)) as error:
+        read_sums(kept.folder, replace(kept.source, **OTHERWISE[told]), ("features",))
+    assert str(kept.folder) in str(error.value)
+    assert {path.name: path.read_bytes() for path in kept.folder.iterdir()} == before
+
+
+def test_sums_of_other_taps_are_not_gone_on_from(kept, tmp_path):
+    with pytest.raises(OptionError, match="summed features, now stage4"):
+        read_sums(kept.folder, kept.source, ("stage4",))
     assert read_sums(tmp_path / "nothing", kept.source, ("features",)) is None
-    shutil.move(kept.folder, tmp_path / "moved")
-    kept.folder.symlink_to(tmp_path / "moved")
-    assert read_sums(kept.folder, kept.source, ("features",)) is None

@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from helpers.tiny_network import INSTALLED, PLAIN, copy_tensors, tiny_network, tiny_task, torch_test
+from helpers.tiny_network import INSTALLED, PLAIN, copy_tensors, fake_accelerator, tiny_network, tiny_task, torch_test
 
 from headstart.errors import BackboneError, OptionError
 from headstart.finetune import FineTuneConfig
@@ -43,6 +43,24 @@ def test_decoding_counts_once_and_that_of_images_that_memory_does_not_hold_each_
 
 
 @torch_test
+def test_of_several_processes_each_decodes_its_part_to_train_and_all_images_once(monkeypatch):
+    image_bytes = tiny_task(tiny_network(), FineTuneConfig(**PLAIN)).images.load(0).nbytes
+    monkeypatch.setattr("headstart.finetune.image_loader.memory_budget", lambda: 3 * image_bytes)
+    monkeypatch.setattr("headstart.finetune.time_limit.broadcast_object_list", lambda values: values)
+    accelerator, timed = fake_accelerator(1, 2), []
+
+    def time_decoding(task, rows):
+        timed.append(rows.tolist())
+        return 0.2 * len(rows)
+
+    task = tiny_task(tiny_network(), FineTuneConfig(**{**PLAIN, "batch_size": 8}), accelerator)
+    duration = estimate_duration(task, 3, 0.5, lambda *_: 1.0, time_decoding)
+    assert timed == [[1, 3, 5, 7], [0, 2, 4, 6]]
+    assert duration.epoch == pytest.approx(12 * (1.0 / 8 * 3 + 0.5) + 9 * (0.1 * 3 + 0.2))
+    assert duration.evaluation == pytest.approx((0.5 * 12 + 0.2 * 9) * (len(ALPHAS) + 3) + 0.2 * 3)
+
+
+@torch_test
 def test_decoding_is_timed_by_itself():
     task, decoded = tiny_task(tiny_network(), FineTuneConfig(**PLAIN)), []
     read = task.images.dataset.read
@@ -57,7 +75,7 @@ def test_decoding_is_timed_by_itself():
 
     timings = (partial(time_and_count, time) for time in (time_training, time_decoding))
     assert estimate_duration(task, 3, 0.0, *timings).epoch > 0
-    assert decoded_by_timings == [[0, 1, 2], [], []]  # the task has decoded the fourth image before
+    assert decoded_by_timings == [[0, 1, 2], [], [], []]  # the task has decoded the fourth image before
 
 
 @torch_test

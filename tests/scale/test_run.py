@@ -97,6 +97,27 @@ def test_each_shard_is_done_once_or_quarantined_after_its_tries(plan, count, see
     assert outcome.retries == sum(min(times, TRIES) for key, times in failures.items() if key not in earlier)
 
 
+def test_a_result_that_cannot_be_taken_is_a_failure_of_its_shard():
+    """As a file of a worker elsewhere, which the network does not show to the driver at first, or not at all."""
+    shards = [shard(number) for number in range(4)]
+    earlier, late, never, good = (one.sha256 for one in shards)
+    given = Counter()
+
+    def arrived(one, result):
+        given[one.sha256] += 1
+        if one.sha256 == never or (one.sha256 in (earlier, late) and given[one.sha256] == 1):
+            raise DataError("there is no file")
+
+    workers = Table(2, {}, 0)
+    outcome = run_shards(shards, Done(earlier), lambda _: workers, arrived=arrived)
+
+    assert [one.sha256 for one in outcome.results] == [earlier, late, good]
+    assert [(one.path, one.reason) for one in outcome.quarantined] == [("shard 2", "there is no file (tried 3 times)")]
+    assert given == {earlier: 2, late: 2, never: TRIES, good: 1}
+    assert workers.submitted == {earlier: 1, late: 2, never: TRIES, good: 1}
+    assert outcome.resumed == 0
+
+
 def test_progress_is_counted_in_images(monkeypatch):
     monkeypatch.setattr(run, "WAIT_SECONDS", 0.0)
     shards = [shard(0, 10), shard(1, 30), shard(2, 60)]

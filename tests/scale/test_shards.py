@@ -273,6 +273,18 @@ def test_the_mean_size_of_a_shard_is_at_most_what_was_asked_for():
     assert np.mean([len(part) for part in parts]) <= 100
 
 
+def test_of_shards_with_equal_listings_each_is_one(folder, tmp_path):
+    lines = [f"{label}/{i:03}.jpg,{label}" for label in ("disc", "stripes") for i in range(4)]
+    photos = shutil.copytree(folder, tmp_path / "photos")
+    (photos / "thrice.csv").write_text("\n".join(["path,label", *lines, *lines, *lines]), "utf-8")
+
+    pieces = cut(f"file://{photos}/thrice.csv", images=4)
+
+    assert {shard.kind for shard in pieces.shards} == {"part"}
+    assert len({shard.sha256 for shard in pieces.shards}) == len(pieces.shards) == 6
+    assert [len(dataset) for dataset in opened(pieces)] == [4] * 6
+
+
 @pytest.fixture
 def memory(photo):
     import fsspec

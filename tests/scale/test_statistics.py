@@ -8,21 +8,23 @@ import subprocess
 import sys
 import tarfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.photos import ROOT, write_photos
 
-from headstart.classifier import FitOptions, embed_statistics
+from headstart.classifier import FitOptions, embed_sharded, embed_statistics
+from headstart.classifier.embed_folder import embed_to_folder
 from headstart.classifier.embed_sharded import Where
 from headstart.classifier.embed_statistics import ROWS, SUMS, sum_dataset, sum_sharded
 from headstart.data import ReadOptions, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, running_sums
-from headstart.features.running_sums import ANEW, RunningSums, read_sums
-from headstart.features.statistics_folder import read_statistics, statistics_files, taps_to_sum
+from headstart.features.rows_folder import read_rows
+from headstart.features.running_sums import RunningSums
+from headstart.features.statistics_folder import statistics_files, taps_to_sum
 from headstart.files import TEMPORARY
+from headstart.scale.shards import cut
 
 pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'headstart[tables]'")
 OPTIONS = FitOptions("headstart-s", compute=Compute("onnxruntime"), cache=False)
@@ -77,6 +79,7 @@ def test_one_process_writes_no_rows(data, tmp_path, monkeypatch):
     seen = []
     by_one(data, tmp_path / "u", progress=lambda done, total: seen.append(files(tmp_path / "u")))
     assert [*map(list, {tuple(names) for names in seen if names})] == [KEPT]
+    assert [path.name for path in (tmp_path / "u").iterdir()] == [SUMS]
     assert files(tmp_path / "u") == KEPT
 
 
@@ -99,19 +102,94 @@ def test_a_run_that_stops_goes_on_and_gives_the_same_bytes(data, expected, tmp_p
     assert statistics_files(part) == expected
 
 
-@pytest.mark.parametrize("change", ["an image", "a label"])
-def test_of_images_that_have_changed_all_is_summed_anew(data, tmp_path, monkeypatch, change):
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+CHANGES = {
+    "an image": (
+        lambda photos: shutil.copy(photos / "stripes" / "000.jpg", photos / "stripes" / "001.jpg"),
+        r"of 5 images, the first of them \S*disc/010.jpg, some have changed",
+    ),
+    "a label": (
+        lambda photos: (photos / "stripes" / "001.jpg").rename(photos / "disc" / "another.jpg"),
+        r"of 5 summed shards \(of \S+\.jpg\) are not in these data",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_where_images_have_changed_the_sums_stay_and_the_user_is_told(data, tmp_path, monkeypatch, change):
+    edit, told = CHANGES[change]
     photos = shutil.copytree(data, tmp_path / "photos")
     by_one(photos, tmp_path / "u")
-    if change == "an image":
-        shutil.copy(photos / "stripes" / "000.jpg", photos / "stripes" / "001.jpg")
-    else:
-        (photos / "stripes" / "001.jpg").rename(photos / "disc" / "another.jpg")
-    part, fresh = by_one(photos, tmp_path / "u"), by_one(photos, tmp_path / "v")
-    assert ANEW in part.source.notes
-    assert ANEW not in fresh.source.notes
-    assert part.fingerprint == fresh.fingerprint
-    assert statistics_files(part)["statistics.safetensors"] == statistics_files(fresh)["statistics.safetensors"]
+    before = contents(tmp_path / "u")
+    edit(photos)
+    monkeypatch.setattr(embed_statistics.DatasetShards, "compute", lambda *_: pytest.fail("computed"))
+    with pytest.raises(OptionError, match=f"{tmp_path}/u/{SUMS} cannot be gone on from: .*{told}.* delete that folder"):
+        by_one(photos, tmp_path / "u")
+    assert contents(tmp_path / "u") == before
+
+
+def test_images_that_are_read_again_are_told_as_they_are(data, expected, tmp_path, monkeypatch):
+    by_one(data, tmp_path / "u")
+    seen, read = [], []
+    of_now = embed_statistics.DatasetShards.contents
+    monkeypatch.setattr(
+        embed_statistics.DatasetShards, "contents", lambda self, index: read.append(index.stop) or of_now(self, index)
+    )
+    part = by_one(data, tmp_path / "u", progress=lambda done, total: seen.append((done, total, [*read])))
+    assert seen == [(done, 24, [d for d in (5, 10, 15, 20, 24) if d <= done]) for done in (5, 10, 15, 20, 24)]
+    assert statistics_files(part) == expected
+
+
+@pytest.fixture
+def twice(data, tmp_path) -> Path:
+    """A table that names twelve images, and then all of them once more."""
+    photos = shutil.copytree(data, tmp_path / "photos")
+    lines = [f"{label}/{i:03}.jpg,{label}" for label in ("disc", "stripes") for i in range(6, 12)]
+    table = photos / "twice.csv"
+    table.write_text("\n".join(["path,label", *lines, *lines]), "utf-8")
+    return table
+
+
+@pytest.mark.parametrize("shard_images", [24, 12, 6, 5])
+def test_images_that_a_table_names_twice_are_summed_twice_and_kept_twice(twice, tmp_path, shard_images):
+    dataset = open_dataset(twice)
+    part = sum_dataset(dataset, tmp_path / "u", OPTIONS, shard_images=shard_images).part
+    assert part.of_taps.statistics.counts.tolist() == [12, 12]
+    embed_to_folder(dataset, tmp_path / "rows", OPTIONS, shard_images=shard_images)
+    rows = read_rows(tmp_path / "rows").rows
+    assert sorted(rows.paths) == sorted([*{*rows.paths}] * 2)
+    assert len(rows) == 24
+    again = embed_to_folder(dataset, tmp_path / "rows", OPTIONS, shard_images=shard_images)
+    assert (again.found, again.rows) == (again.shards, 24)
+
+
+def test_a_run_that_was_killed_at_its_first_file_goes_on(twice, tmp_path):
+    for folder in (tmp_path / "u" / ROWS, tmp_path / "rows"):
+        folder.mkdir(parents=True)
+        (folder / f"{TEMPORARY}begun").write_bytes(b"the first half")
+    dataset = open_dataset(twice)
+    assert sum_dataset(dataset, tmp_path / "u", OPTIONS).part.images == 24
+    assert embed_to_folder(dataset, tmp_path / "rows", OPTIONS).rows == 24
+
+
+@pytest.mark.slow
+def test_workers_sum_twice_what_a_table_names_twice(twice, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed_sharded, "cut", lambda uri, reading: cut(uri, reading, images=6))
+    part = by_workers(f"file://{twice}", tmp_path / "u").part
+    assert part.of_taps.statistics.counts.tolist() == [12, 12]
+
+
+@pytest.mark.slow
+def test_one_process_and_workers_do_not_go_on_from_each_other(data, tmp_path):
+    by_one(data, tmp_path / "one")
+    by_workers(str(data), tmp_path / "workers")
+    with pytest.raises(OptionError, match="summed in one process, without --on, where"):
+        by_workers(str(data), tmp_path / "one")
+    with pytest.raises(OptionError, match="summed by workers, with --on, where"):
+        by_one(data, tmp_path / "workers")
 
 
 def test_images_of_which_none_counts_are_an_error(data, tmp_path):
@@ -209,19 +287,27 @@ def test_shards_that_are_missing_are_done_later_and_alone(pattern, tmp_path):
 
 
 @pytest.mark.slow
-def test_archives_that_have_changed_are_summed_anew(pattern, tmp_path):
+def test_an_archive_that_has_changed_is_an_error_and_the_sums_stay(pattern, tmp_path):
     for path in Path(pattern).parent.glob("*.tar"):
         shutil.copy(path, tmp_path)
     here = f"{tmp_path}/{{0..3}}.tar"
     by_workers(here, tmp_path / "u")
+    before = contents(tmp_path / "u")
     shutil.copy(tmp_path / "1.tar", tmp_path / "0.tar")
+    with pytest.raises(OptionError, match=r"1 of 4 summed shards \(of 0\.tar\) are not in these data"):
+        by_workers(here, tmp_path / "u")
+    assert contents(tmp_path / "u") == before
+
+
+@pytest.mark.slow
+def test_an_archive_that_is_away_when_the_run_goes_on_has_been_summed(pattern, tmp_path, monkeypatch):
+    """As an address that does not answer once: of days of work nothing is deleted, and the result is that of all."""
+    for path in Path(pattern).parent.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    here = f"{tmp_path}/{{0..3}}.tar"
+    whole = by_workers(here, tmp_path / "u")
+    (tmp_path / "2.tar").rename(tmp_path / "hidden")
     result = by_workers(here, tmp_path / "u")
-    assert ANEW in result.part.source.notes
-    fresh = by_workers(here, tmp_path / "v")
-    assert sums_of(statistics_files(result.part)) == sums_of(statistics_files(fresh.part))
-    assert len(read_sums(tmp_path / "u" / SUMS, *_source_and_taps(tmp_path / "v")).shards) == 4
-
-
-def _source_and_taps(folder):
-    part = read_statistics(folder / SUMS)
-    return replace(part.source, unread=()), (*part.of_taps.taps,)
+    assert result.missing == 0
+    assert result.notes == ("Of the pattern 2.tar cannot be read now; what an earlier run summed of it counts.",)
+    assert statistics_files(result.part) == statistics_files(whole.part)

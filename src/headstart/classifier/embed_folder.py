@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from headstart.features.rows_folder import (
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import json_text, why_not_writable, write_atomic
+from headstart.files import TEMPORARY, json_text, why_not_writable, write_atomic
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -83,9 +84,9 @@ def embed_to_folder(
         source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
         work = DatasetShards(dataset, opened, source, cache)
         shards, found, found_rows, unread, remarks = [], 0, 0, list[Unread](), Counter[str]()
-        for index in cuts(dataset, shard_images):
-            data, shard, was_there = _shard(work, folder, index, progress)
-            shards.append(shard_entry(work.name(index), len(shard.rows), data))
+        for name, index in work.names(cuts(dataset, shard_images)).items():
+            data, shard, was_there = _shard(work, folder / name, index, progress)
+            shards.append(shard_entry(name, len(shard.rows), data))
             found += was_there
             found_rows += len(shard.rows) * was_there
             unread += shard.unread
@@ -112,11 +113,22 @@ class DatasetShards:
         self._key = json_text(source.to_dict())
         self._graphs: dict[Compute, Graph] = {}
 
-    def name(self, index: range) -> str:
-        """Return the name of the file of the images at ``index``: a hash of their listing, and of what computes."""
-        items = [self.dataset.items[i] for i in index]
-        texts = [(item.path, label_text(item), item.split, item.group, item.folder) for item in items]
-        return hashlib.sha256(f"{self._key}{texts!r}".encode("utf-8", "backslashreplace")).hexdigest()[:32] + ".parquet"
+    def names(self, shards: Sequence[range]) -> dict[str, range]:
+        """Return shards by the names of their files: hashes of their listings, and of what computes.
+
+        Of shards with equal listings, as where a table names images twice, the second is another one than the first.
+        """
+        names: dict[str, range] = {}
+        seen = Counter[str]()
+        for index in shards:
+            items = [self.dataset.items[i] for i in index]
+            texts = [(item.path, label_text(item), item.split, item.group, item.folder) for item in items]
+            sha256 = hashlib.sha256(f"{self._key}{texts!r}".encode("utf-8", "backslashreplace")).hexdigest()
+            seen[sha256] += 1
+            if seen[sha256] > 1:
+                sha256 = hashlib.sha256(f"{sha256} {seen[sha256]}".encode()).hexdigest()
+            names[f"{sha256[:32]}.parquet"] = index
+        return names
 
     def compute(self, index: range, progress: Progress | None) -> Shard:
         """Compute the rows of the images at ``index``."""
@@ -148,9 +160,8 @@ def contents_of(shard: Shard) -> dict[str, str]:
     return known | {image.path: image.content_hash for image in shard.unread}
 
 
-def _shard(work: DatasetShards, folder: Path, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
+def _shard(work: DatasetShards, path: Path, index: range, progress: Progress | None) -> tuple[bytes, Shard, bool]:
     """Return the content of the shard of the images at ``index``, and whether it was there; else it is written."""
-    path = folder / work.name(index)
     found = find_shard(path, work.source.channels)
     if found is not None and contents_of(found[1]) == work.contents(index):
         if progress is not None:
@@ -159,19 +170,36 @@ def _shard(work: DatasetShards, folder: Path, index: range, progress: Progress |
     shard = work.compute(index, progress)
     data = shard_bytes(shard)
     if path.exists():  # of images that have changed: what describes the old one must not stay beside the new one
-        (folder / FILE).unlink(missing_ok=True)
+        (path.parent / FILE).unlink(missing_ok=True)
     write_atomic(path, data)
     return data, shard, False
 
 
 def check_folder(folder: Path, options: FitOptions) -> None:
     """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
+    check_kept(options)
+    if folder.exists() and not is_for_rows(folder):
+        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+    make_folder(folder)
+
+
+def is_for_rows(folder: Path) -> bool:
+    """Return whether there is nothing in a folder but rows, and files that runs that were killed had begun to write."""
+    return is_rows_folder(folder) or (
+        folder.is_dir() and all(path.name.startswith(TEMPORARY) for path in folder.iterdir())
+    )
+
+
+def check_kept(options: FitOptions) -> None:
+    """Raise OptionError, MissingExtraError where features that are computed with ``options`` cannot be kept."""
     import_pyarrow()
     options.compute.resolve()
     if parse_group_by(options.group_by).kind == "exif":
         raise OptionError("Groups by EXIF times are not kept with features; group by auto, folder or name in merge.")
-    if folder.exists() and not is_rows_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is computed. Raises OptionError where it cannot be written, OSError."""
     if reason := why_not_writable(folder):
         raise OptionError(f"Cannot write features to {folder}: {reason}; give another folder.")
     folder.mkdir(parents=True, exist_ok=True)

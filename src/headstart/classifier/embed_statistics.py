@@ -1,33 +1,45 @@
 """``headstart embed --statistics``: sums over the images of a dataset, a shard at a time; no rows of all are ever kept.
 
-In one process rows are in memory alone. Workers write those of a shard as a file, which is summed as it comes and then
-deleted. The sums so far are on the disk, so that a run that was killed goes on; where an image that they hold has
-changed since, all is summed anew, since from a sum it cannot be taken away.
+In one process rows are in memory alone; only the cache, where that is on, keeps the features of every image. Workers
+write the rows of a shard as a file, which is summed as it comes and then deleted. The sums so far are on the disk, so
+that a run that was killed goes on. Where an image that they hold has changed since, that is an error: it cannot be
+taken from a sum, and only the user may delete what took days of work.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import SHARD_IMAGES, DatasetShards, check_folder, contents_of, cuts
-from headstart.classifier.embed_sharded import Where, plan_shards
+from headstart.classifier.embed_folder import (
+    SHARD_IMAGES,
+    DatasetShards,
+    check_kept,
+    contents_of,
+    cuts,
+    is_for_rows,
+    make_folder,
+)
+from headstart.classifier.embed_sharded import ShardPlan, Where, plan_shards
 from headstart.classifier.embedded import open_images
 from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset, ReadOptions
-from headstart.errors import DataError
+from headstart.errors import DataError, OptionError
 from headstart.features import embed
 from headstart.features.features import Progress, remark_notes
 from headstart.features.rows import Source, merge_sources
 from headstart.features.rows_folder import read_shard
-from headstart.features.running_sums import ANEW, RunningSums, SummedShard, read_sums
+from headstart.features.running_sums import FILES, RunningSums, cannot_go_on, read_sums
 from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
-from headstart.files import json_text
+from headstart.files import TEMPORARY, json_text
+from headstart.scale.addresses import common_folder, expand_braces
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.embed import EmbedShard
 from headstart.scale.run import Progress as ShardProgress
@@ -39,10 +51,60 @@ ROWS, SUMS = "rows", "sums"  # in the folder of what is not finished
 
 @dataclass(frozen=True)
 class SummedImages:
-    """The sums over the images of a dataset. ``missing`` shards could not be done; the same call tries them again."""
+    """The sums over the images of a dataset. ``missing`` shards could not be done; the same call tries them again.
+
+    ``notes`` are lines on this run that the user must see. They are no part of what it has made, which is the same
+    however often the run was stopped.
+    """
 
     part: StatisticsPart
     missing: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def unfinished_sums(output: Path) -> Path:
+    """Return where the sums so far lie until they are written: beside ``output``, where every worker can write."""
+    return output.resolve().with_name(f".{output.resolve().name}.unfinished-statistics")
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise OptionError where the folder of the sums so far has anything but them, which would be deleted with them."""
+    foreign = _foreign(folder) if os.path.lexists(folder) else None
+    if foreign is not None:
+        raise OptionError(
+            f"{folder} is for statistics that are not finished, and holds something else ({foreign}); move that "
+            "elsewhere, or give another name for the statistics."
+        )
+
+
+def _foreign(folder: Path) -> str | None:
+    """Return the path of something in the folder of the sums so far that no run has written; None where all is ours."""
+    if not _is_folder(folder):
+        return folder.name
+    for path in sorted(folder.iterdir()):
+        if path.name == SUMS and _is_folder(path):
+            inside = [one.name for one in path.iterdir() if one.name not in FILES or not one.is_file()]
+            if inside:
+                return f"{SUMS}/{min(inside)}"
+        elif path.name == ROWS and _is_folder(path):
+            if not is_for_rows(path):
+                return ROWS
+        elif not path.name.startswith(TEMPORARY):
+            return path.name
+    return None
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def forget_sums(folder: Path) -> None:
+    """Delete the sums so far, once they are written as statistics, and nothing that others have put beside them."""
+    for path in [*folder.iterdir()]:
+        if path.name in (ROWS, SUMS) or path.name.startswith(TEMPORARY):
+            shutil.rmtree(path, ignore_errors=path.name.startswith(TEMPORARY))
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
 def sum_dataset(
@@ -55,35 +117,42 @@ def sum_dataset(
 ) -> SummedImages:
     """Compute the features of all images of a dataset and sum them, those for training that have a label.
 
-    ``folder`` holds the sums so far, under ``SUMS``, until the caller deletes it: the same call goes on from them.
-    ``options`` are those of ``embed_to_folder``, and say which taps are summed. Raises HeadstartError, OSError.
+    ``folder`` holds the sums so far, under ``SUMS``, until ``forget_sums``: the same call goes on from them,
+    once it has read again the images that they hold. ``options`` are those of ``embed_to_folder``, and say which taps
+    are summed. Raises HeadstartError, also where sums are there that are not of these images and options; OSError.
     """
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
-    check_folder(folder / ROWS, options)
+    check_kept(options)
+    check_unfinished(folder)
+    make_folder(folder)
     with options.open_cache() as cache:
         opened = open_images(dataset, options)
         golden = rendered_features(opened.backbone, opened.compute, embed)
         source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
         taps = taps_to_sum(source, options.head_options.taps)
         work = DatasetShards(dataset, opened, source, cache)
-        names = {work.name(index): index for index in cuts(dataset, shard_images)}
-
-        def is_current(name: str, shard: SummedShard) -> bool:
-            return name in names and shard.contents == _digest(work.contents(names[name]))
-
-        sums, notes = _begin(folder, source, taps, is_current)
+        names = work.names(cuts(dataset, shard_images))
+        sums = _begin(folder, source, taps, names, by_workers=False)
         for name, index in names.items():
+            title = dataset.items[index.start].path
             if name in sums.shards:
+                if sums.shards[name].contents != _digest(work.contents(index)):
+                    raise OptionError(
+                        cannot_go_on(
+                            sums.folder, f"of {len(index):,} images, the first of them {title}, some have changed."
+                        )
+                    )
                 if progress is not None:
                     progress(index.stop, len(dataset))
                 continue
             shard = work.compute(index, progress)
-            sums.add(name, shard, _digest(contents_of(shard)))
+            sums.add(name, shard, _digest(contents_of(shard)), title)
             sums.keep()
         sums.keep(at_once=True)
-        notes += [*dataset.notes, *opened.notes, *remark_notes(sums.remarks), *(() if cache is None else cache.notes)]
-    return SummedImages(_finished(sums, with_dataset(source, dataset, notes, sums.unread)))
+        notes = [*dataset.notes, *opened.notes, *remark_notes(sums.remarks)]
+        of_run = () if cache is None else tuple(cache.notes)
+    return SummedImages(_finished(sums, with_dataset(source, dataset, notes, sums.unread)), notes=of_run)
 
 
 def sum_sharded(
@@ -99,14 +168,16 @@ def sum_sharded(
     """Compute the features of all images by several workers, as ``embed_sharded`` does, and sum them as they come.
 
     ``folder`` holds the sums so far, under ``SUMS``, and under ``ROWS`` the rows of the few shards that are not among
-    them yet. All else is as in ``sum_dataset`` and ``embed_sharded``. Raises HeadstartError, OSError.
+    them yet. A file of a pattern that was summed and is not there now counts all the same, as a note says. All else is
+    as in ``sum_dataset`` and ``embed_sharded``. Raises HeadstartError, OSError.
     """
+    check_unfinished(folder)
     plan = plan_shards(uri, folder / ROWS, options, reading, where, check)
     work, by_hash = plan.work, {shard.sha256: shard for shard in plan.pieces.shards}
-    sums, notes = _begin(
-        folder, work.source, taps_to_sum(work.source, options.head_options.taps), lambda name, _: name in by_hash
-    )
-    summed = [work.path(by_hash[name]) for name in sums.shards]  # whose rows are to be deleted
+    away = _away(plan)
+    taps = taps_to_sum(work.source, options.head_options.taps)
+    sums = _begin(folder, work.source, taps, by_hash, by_workers=True, away=away.values())
+    summed = [work.path(by_hash[name]) for name in sums.shards if name in by_hash]  # whose rows are to be deleted
 
     def forget(at_once: bool = False) -> None:
         if sums.keep(at_once=at_once):
@@ -119,7 +190,7 @@ def sum_sharded(
             return
         path = work.path(shard)
         entry = {"name": path.name, "sha256": result.file_sha256}
-        sums.add(shard.sha256, read_shard(path.parent, entry, work.source.channels))
+        sums.add(shard.sha256, read_shard(path.parent, entry, work.source.channels), title=shard.name)
         summed.append(path)
         forget()
 
@@ -131,10 +202,29 @@ def sum_sharded(
         arrived=arrived,
     )
     forget(at_once=True)
+    plan, notes = _without_summed(plan, sums, away)
     source = plan.described(outcome, sums.unread, sums.remarks)
-    return SummedImages(
-        _finished(sums, replace(source, notes=tuple(sorted({*source.notes, *notes})))), plan.missing(outcome)
-    )
+    return SummedImages(_finished(sums, source), plan.missing(outcome), notes)
+
+
+def _away(plan: ShardPlan) -> dict[str, str]:
+    """Return the names of the shards that a pattern names and that are not there, by their addresses."""
+    pieces = plan.pieces
+    if pieces.dataset is not None:
+        return {}
+    start = common_folder(expand_braces(pieces.uri))
+    return {one.path: one.path.removeprefix(start) for one in pieces.quarantined}
+
+
+def _without_summed(plan: ShardPlan, sums: RunningSums, away: dict[str, str]) -> tuple[ShardPlan, tuple[str, ...]]:
+    """Return the plan in which nothing is missing that was summed before it went away, and a note of that."""
+    summed = {shard.title for shard in sums.shards.values()} & {*away.values()}
+    if not summed:
+        return plan, ()
+    missing = tuple(one for one in plan.pieces.quarantined if away.get(one.path) not in summed)
+    more = f" and {len(summed) - 1:,} more" if len(summed) > 1 else ""
+    note = f"Of the pattern {min(summed)}{more} cannot be read now; what an earlier run summed of it counts."
+    return replace(plan, pieces=replace(plan.pieces, quarantined=missing)), (note,)
 
 
 @dataclass(frozen=True)
@@ -153,17 +243,34 @@ class _SumShard:
 
 
 def _begin(
-    folder: Path, source: Source, taps: tuple[str, ...], is_current: Callable[[str, SummedShard], bool]
-) -> tuple[RunningSums, list[str]]:
-    """Return the sums to go on from, and lines for the user: new ones where those that are there do not fit."""
+    folder: Path,
+    source: Source,
+    taps: tuple[str, ...],
+    names: Collection[str],
+    *,
+    by_workers: bool,
+    away: Collection[str] = (),
+) -> RunningSums:
+    """Return the sums to go on from, new ones where there are none.
+
+    ``names`` are those of the shards of the data, ``away`` the titles of others that belong to them. Raises OptionError
+    where others were summed.
+    """
     place = folder / SUMS
-    found = read_sums(place, source, taps)
-    if found is not None and all(is_current(name, shard) for name, shard in found.shards.items()):
-        return found, []
-    was_there = place.exists()
-    if was_there:
-        shutil.rmtree(place)
-    return RunningSums(place, source, taps), [ANEW] if was_there else []
+    sums = read_sums(place, source, taps) or RunningSums(place, source, taps)
+    if any(bool(shard.contents) is by_workers for shard in sums.shards.values()):
+        how = "in one process, without --on" if by_workers else "by workers, with --on"
+        raise OptionError(cannot_go_on(place, f"they were summed {how}, where images are cut otherwise."))
+    gone = [shard.title for name, shard in sums.shards.items() if name not in names and shard.title not in away]
+    if gone:
+        raise OptionError(
+            cannot_go_on(
+                place,
+                f"{len(gone):,} of {len(sums.shards):,} summed shards (of {gone[0]}) are not in these data: "
+                "there are other images, labels or files now, or they are read otherwise.",
+            )
+        )
+    return sums
 
 
 def _finished(sums: RunningSums, source: Source) -> StatisticsPart:

@@ -109,13 +109,19 @@ def _embed_statistics(
     as_json: bool,
 ) -> list[dict[str, str]]:
     """Sum the features of images, write the sums and print what they hold; return the images that cannot be read."""
-    from headstart.classifier.embed_statistics import sum_dataset, sum_sharded
-    from headstart.classifier.fit_sharded import unfinished_folder
+    from headstart.classifier.embed_statistics import (
+        check_unfinished,
+        forget_sums,
+        sum_dataset,
+        sum_sharded,
+        unfinished_sums,
+    )
     from headstart.data import open_dataset
     from headstart.features.statistics_folder import check_replaceable, write_statistics
 
     check_replaceable(output)
-    unfinished = unfinished_folder(output)
+    unfinished = unfinished_sums(output)
+    check_unfinished(unfinished)  # before what names it as a place of ours
     with naming_unfinished(unfinished):
         with quiet_frameworks(), messages.bar("Reading features") as bar:
             if where is not None:
@@ -140,8 +146,8 @@ def _embed_statistics(
         what = f"{counted(part.images, 'image')} in {len(counts)} classes"
         print(line(f"Statistics  {what}, {size / 1e6:.1f} MB: {output}"))
         print(line(f"To fit:     headstart merge {output} -o MODEL"))
-    print_notes(part.source.notes)
-    forget_where_complete(unfinished, result.missing)
+    print_notes([*part.source.notes, *result.notes])
+    forget_where_complete(unfinished, result.missing, forget_sums)
     return unread
 
 

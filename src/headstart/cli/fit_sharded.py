@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,14 +52,12 @@ def naming_unfinished(folder: Path) -> Iterator[None]:
         raise
 
 
-def forget_where_complete(folder: Path, missing: int) -> None:
+def forget_where_complete(folder: Path, missing: int, forget: Callable[[Path], None]) -> None:
     """Delete what was computed behind what was made of it, but where shards are missing, say that it is kept."""
-    from headstart.classifier.fit_sharded import forget_unfinished
-
     if missing:
         print_notes([f"What was computed is kept in {folder} until all shards are there; or delete it."])
     else:
-        forget_unfinished(folder)
+        forget(folder)
 
 
 def fit_by_workers(
@@ -72,7 +70,7 @@ def fit_by_workers(
     where: Where,
 ) -> None:
     """Fit to features that workers compute, write the model, and print what was found. Raises HeadstartError."""
-    from headstart.classifier.fit_sharded import fit_sharded, unfinished_folder
+    from headstart.classifier.fit_sharded import fit_sharded, forget_unfinished, unfinished_folder
     from headstart.classifier.shown_images import NOT_AGAIN, is_fetched
     from headstart.model.folder_files import check_keeps_none, check_output_folder
     from headstart.scale.addresses import has_braces
@@ -103,7 +101,7 @@ def fit_by_workers(
         folder = result.save(output, overwrite=run.overwrite)
     if not flags.as_json:
         print_refit(result, folder, time.perf_counter() - start, by_default=flags.backbone is None)
-    forget_where_complete(unfinished, embedded.missing)
+    forget_where_complete(unfinished, embedded.missing, forget_unfinished)
     if flags.report and has_braces(data) and is_fetched(data):
         print_notes([NOT_AGAIN])
     # Workers have no cache, and the report of what they computed fills none.

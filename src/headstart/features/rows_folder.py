@@ -167,6 +167,11 @@ class RowsFolder:
         labels: list[str | None] = []
         for shard in self.shards:
             rows = read_shard(self.folder, shard, self.source.channels).rows
+            if len(rows) != shard["rows"]:
+                raise DataError(
+                    f"{self.folder / shard['name']} has {len(rows):,} rows, not the {shard['rows']:,} that {FILE} "
+                    "says; copy or compute it again."
+                )
             labels += rows.labels
             yield rows
         with untrusted(str(self.folder), DataError):

@@ -77,27 +77,31 @@ def estimate_duration(
     ``evaluation_seconds`` is how long the prediction of an image takes. Training is timed on few images on a processor,
     where a batch takes a noticeable part of an epoch, and on a batch on an accelerator, which records it then. Images
     are decoded once, but for those that memory does not hold, which are decoded whenever they are used: while others
-    are trained on, but a processor does either. Raises BackboneError where memory is too small for one image.
+    are trained on, but a processor does either. Each of several processes decodes its part of a batch, and in time
+    nearly all images once. Raises BackboneError where memory is too small for one image.
     """
     count, processes = len(task.labels), task.accelerator.num_processes
     timed = min(task.batch_size, count)
     if task.device.type == "cpu":
         timed = min(timed, TIMED_IMAGES * processes)
     rows = np.arange(timed)
-    decoding = time_decoding(task, rows) / timed
+    is_own = rows % processes == task.accelerator.process_index
+    own, others = (time_decoding(task, part) / timed for part in (rows[is_own], rows[~is_own]))
     time_training(task, rows)  # to warm up
     seconds = time_training(task, rows) / timed
-    once, again = decoding * task.images.kept_share, decoding * (1 - task.images.kept_share)
+    kept = task.images.kept_share
 
-    def with_decoding(seconds: float) -> float:
+    def with_decoding(seconds: float, decoding: float) -> float:
+        again = decoding * (1 - kept)
         return seconds + again if task.device.type == "cpu" else max(seconds, again)
 
+    evaluation = with_decoding(evaluation_seconds, own + others)  # each process predicts all images
     evaluations = len(ALPHAS) + folds  # of every image: with each alpha, and for the OOD scores
     # Each image is trained on in all folds but one, and in the training on all images: ``folds`` times in each epoch.
     # In its own fold it is predicted in each epoch.
     per_image = [
-        with_decoding(seconds) * folds + with_decoding(evaluation_seconds),
-        with_decoding(evaluation_seconds) * evaluations + once,
+        with_decoding(seconds, own) * folds + evaluation,
+        evaluation * evaluations + (own + others) * kept,
     ]
     if processes > 1:
         broadcast_object_list(per_image)  # so that all processes make the same number of epochs

@@ -141,16 +141,14 @@ def run_shards(
     ``open_workers`` makes the workers for at most so many shards at once. A shard that fails is tried again after the
     others, and after ``TRIES`` it is quarantined with the reason, while the rest goes on. Results are in the order of
     the shards' hashes, never in that in which they came; ``arrived`` is given each as it comes, those of earlier runs
-    first. Raises the error that would meet every shard, and DataError
-    where each one was quarantined.
+    first. Where it raises DataError, as for a file that a network does not show here yet, the shard has failed. Raises
+    the error that would meet every shard, and DataError where each one was quarantined.
     """
     start = time.perf_counter()
     state = _State({shard.sha256: shard for shard in shards})
     for sha256, shard in state.shards.items():
-        if (result := work.finished(shard)) is not None:
+        if (result := work.finished(shard)) is not None and isinstance(_taken(shard, result, arrived), ShardResult):
             state.results[sha256] = result
-            if arrived is not None:
-                arrived(shard, result)
     state.resumed = frozenset(state.results)
     queue = deque(shard for sha256, shard in state.shards.items() if sha256 not in state.results)
 
@@ -172,9 +170,10 @@ def run_shards(
                     state.running[shard.sha256] = 0
                     workers.submit(shard)
                 for event in workers.wait(WAIT_SECONDS):
-                    _take(event, state, queue)
-                    if arrived is not None and isinstance(event.outcome, ShardResult):
-                        arrived(state.shards[event.sha256], event.outcome)
+                    outcome = event.outcome
+                    if isinstance(outcome, ShardResult):
+                        outcome = _taken(state.shards[event.sha256], outcome, arrived)
+                    _take(Event(event.sha256, outcome), state, queue)
                 tell()
     tell(is_last=True)
     if state.shards and not state.results:
@@ -188,6 +187,18 @@ def run_shards(
         sum(state.tries.values()),
         time.perf_counter() - start,
     )
+
+
+def _taken(
+    shard: Shard, result: ShardResult, arrived: Callable[[Shard, ShardResult], None] | None
+) -> ShardResult | Failure:
+    """Give ``arrived`` a result, and return that, or a failure where it cannot be taken."""
+    try:
+        if arrived is not None:
+            arrived(shard, result)
+    except DataError as error:
+        return Failure(str(error))
+    return result
 
 
 def _take(event: Event, state: _State, queue: deque[Shard]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import lru_cache
@@ -36,7 +37,8 @@ class Shard:
     """A fixed part of a dataset, which a worker opens by itself. It can be sent to another process or machine.
 
     ``name`` is shown to people. ``sha256`` is the hash, in hexadecimal, of its listing: the name, label, split and
-    group of each image, and the size and version of its file, or of the archive or table that holds it. ``count`` is
+    group of each image, and the size and version of its file, or of the archive or table that holds it; of shards with
+    equal listings also of which it is. ``count`` is
     how many images it has, None for a whole archive or table. ``uri`` is what is opened, ``items`` are its images
     where they are known, and ``kind`` says how they are read: "files" by their paths, "part" from ``uri``, of which
     they are a part, and "whole" are all images of ``uri``. ``folder`` is as in ``Dataset``.
@@ -119,7 +121,7 @@ def cut(uri: str | os.PathLike[str], options: ReadOptions | None = None, *, imag
         parts = [[*range(i, min(i + images, len(short)))] for i in range(0, len(short), images)]
     else:
         parts = _by_hash(short, images)
-    shards = []
+    shards, seen = [], Counter[str]()
     for part in parts:
         items = tuple(dataset.items[i] for i in part)
         rows = [
@@ -127,7 +129,11 @@ def cut(uri: str | os.PathLike[str], options: ReadOptions | None = None, *, imag
             for i, item in zip(part, items, strict=True)
         ]
         name = f"{short[part[0]]} and {len(part) - 1:,} more" if len(part) > 1 else short[part[0]]
-        shards.append(Shard(name, _hash([container, rows]), text, kind, options, items, dataset.folder))
+        sha256 = _hash([container, rows])
+        seen[sha256] += 1
+        if seen[sha256] > 1:  # of a table that names images twice, which are two shards
+            sha256 = _hash([sha256, seen[sha256]])
+        shards.append(Shard(name, sha256, text, kind, options, items, dataset.folder))
     return Cut(text, tuple(shards), dataset.skipped, dataset.quarantined, dataset.notes, dataset)
 
 

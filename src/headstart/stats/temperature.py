@@ -1,7 +1,8 @@
 """Temperature scaling: one number by which held-out scores become calibrated probabilities (Guo et al. 2017).
 
 Scores are looked at some rows at a time: of a million images and 100 classes each array of their size takes 800 MB.
-What is computed of a row depends on that row alone, so the results are the same bits for any number of rows.
+What is computed of a row depends on that row alone, so the results are the same bits for any number of rows in a block;
+of scores in Fortran order where no block has a single row, whose numbers NumPy adds in another order.
 """
 
 from collections.abc import Iterator
