@@ -69,7 +69,7 @@ def test_kills_in_the_middle_of_changes_lose_nothing(start, tmp_path):
 
 
 def test_kills_in_the_middle_of_changes_of_several_labels_lose_nothing(start, tmp_path):
-    assert kill_and_compare(start, tmp_path, 4, [3, 4, 5, 8, 11, 14], "several") == 6
+    assert kill_and_compare(start, tmp_path, 4, [3, 5, 8, 11, 15, 16, 17, 22, 23], "several") == 9
 
 
 @pytest.mark.slow

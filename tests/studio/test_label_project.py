@@ -328,3 +328,119 @@ def test_rows_whose_files_are_gone_stay_in_the_table_and_do_not_know_new_labels(
     third = Project(folder)
     assert cells(third)[0] == LabelCell(("disc", "square"), ("dots",))
     third.close()
+
+
+FIX_LIST = "path,label,split,group,finding,action,why\n"
+
+
+def known(project):
+    """What is known of each label of each image, by path."""
+    names = sorted(project.state.classes)
+    return {r.path: {name: state_of(r.labels, name) for name in names} for r in project.state.records.values()}
+
+
+@pytest.fixture
+def fix_list(tmp_path):
+    """Three images, and their fix list of several labels, as a check writes it."""
+    write_labelled(tmp_path / "photos", 3)
+    rows = "".join(f"photos/train_00{i}.png,{text},train,,,,\n" for i, text in enumerate(["a;b", "a", "?b"]))
+    (tmp_path / "photos-labels.csv").write_text(FIX_LIST + rows, "utf-8")
+    return tmp_path / "photos"
+
+
+def test_a_fix_list_whose_first_opening_was_interrupted_is_of_several_labels(fix_list, monkeypatch):
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.studio.opening._file_hash", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Project(fix_list)
+    project = Project(fix_list)
+    assert (project.multi_label, project.state.classes) == (True, ("a", "b"))
+    project.close()
+
+
+def test_a_fix_list_that_was_refused_and_corrected_is_of_several_labels(fix_list):
+    table = fix_list.parent / "photos-labels.csv"
+    good = table.read_text("utf-8")
+    table.write_text(good.replace("photos/train_002", "other/train_002"), "utf-8")
+    with pytest.raises(DataError):
+        Project(fix_list)
+    table.write_text(good, "utf-8")
+    with pytest.raises(OptionError, match="leave --single-label out"):
+        Project(fix_list, multi_label=False)
+    project = Project(fix_list, multi_label=True)
+    assert project.state.classes == ("a", "b")
+    project.close()
+
+
+def test_what_was_asked_for_holds_after_an_interrupted_opening(tmp_path, monkeypatch):
+    folder = write_photos(tmp_path / "photos", 2)
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.studio.opening._file_hash", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Project(folder, multi_label=True)
+    project = Project(folder)
+    assert project.multi_label
+    assert known(project)["disc/000.jpg"] == {"disc": "present", "stripes": "absent"}
+    project.close()
+
+
+def test_more_labels_than_a_project_can_have_are_refused_and_a_list_that_cannot_be_read_too(folder):
+    names = ";".join(f"label {i}" for i in range(1000))
+    table = folder.parent / "photos-labels.csv"
+    rows = f"path,labels\nphotos/train_000.png,{names}\nphotos/train_001.png,label 1\n"
+    table.write_text(f"{rows}photos/train_002.png,one more\n", "utf-8")
+    with pytest.raises(DataError, match="more than 1,000 labels; use headstart fit"):
+        Project(folder)
+    table.write_text(rows, "utf-8")
+    project = Project(folder)
+    assert len(project.state.classes) == 1000
+    project.close()
+    (folder / ".studio" / "classes.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be used"):
+        Project(folder)
+
+
+@pytest.mark.parametrize("stage", ["write_labels", "table_hash"])
+@pytest.mark.parametrize("change", ["add", "rename"])
+def test_a_change_of_labels_that_is_not_written_says_nothing_of_any_image(project, folder, monkeypatch, change, stage):
+    before = known(project)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def try_it():
+        return project.add_class(None, "dots") if change == "add" else project.rename_class(None, "disc", "dots")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"headstart.studio.project.{stage}", fail)
+        with pytest.raises(OSError, match="No space"):
+            try_it()
+    assert known(project) == before
+    shutil.copytree(folder.parent, folder.parent.parent / f"{folder.parent.name}-killed")
+    killed = Project(folder.parent.parent / f"{folder.parent.name}-killed" / "photos")
+    assert known(killed) == before
+    killed.close()
+    project.set_labels(None, ids(project)[:1], {"square": "absent"})  # the list of the labels is that of this table
+    after = known(project)
+    project.close()
+    again = Project(folder)
+    assert known(again) == after
+    assert sorted(again.state.classes) == ["disc", "square", "stripes"]
+    again.close()
+
+
+def test_a_label_that_every_image_is_without_stays_so(project, folder):
+    project.set_labels(None, ids(project), {"square": "absent"})
+    before = known(project)
+    project.close()
+    again = Project(folder)
+    assert known(again) == before
+    assert {states["square"] for states in before.values()} == {"absent"}
+    again.close()

@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from headstart.data import Dataset, Item, open_dataset
 from headstart.data.label_cells import LabelCell
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, HeadstartError, OptionError, one_line
-from headstart.files import open_regular, read_json, to_json, write_atomic
+from headstart.files import open_regular, write_atomic
+from headstart.studio.class_list import ClassList, read_class_list, write_class_list
 from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
 from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
-from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
+from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, has_more_columns, is_of_studio, read_label_sets, read_labels, table_file
+from headstart.studio.table import TableRow, has_more_columns, read_label_sets, read_labels, table_file
 
-CLASSES = "classes.json"
 FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
 ID_LENGTH = 32  # hexadecimal digits of the SHA-256
@@ -45,26 +44,28 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
         if (folder / name).is_file():
             mend = f"headstart serve {folder} tries it" if what == "a model" else "give another one"
             raise OptionError(f"{folder} holds {what}, and the studio labels a folder of images; {mend}.")
-    table, hidden = table_file(folder), folder / HIDDEN
-    is_several = _is_several(hidden / CLASSES)
-    if is_several:
-        if multi_label is False:
-            raise OptionError(f"{folder} is a project of several labels an image; leave --single-label out.")
-        return True
-    if hidden.is_dir() and table.is_file() and is_of_studio(table):  # whatever the names of its classes look like
-        if multi_label:
-            raise OptionError(
-                f"{folder} is a project of one class an image; to begin one of several labels with its table, move "
-                f"{hidden} elsewhere (an empty cell of the table then says that no label holds)."
-            )
-        return False
+    begun = read_class_list(folder)
+    if begun is not None:  # whatever its table looks like
+        if multi_label is not None and multi_label != begun.multi_label:
+            raise OptionError(_other_kind(folder, begun))
+        return begun.multi_label
     if multi_label:
         return True
+    table = table_file(folder)
     place = table if table.is_file() else folder
     is_several = (table.is_file() or _has_tables(folder)) and _has_several_labels(place)
-    if is_several and multi_label is False and not is_of_studio(table):
+    if is_several and multi_label is False:
         raise OptionError(f"{place} has several labels an image; leave --single-label out.")
-    return is_several and multi_label is None
+    return is_several
+
+
+def _other_kind(folder: Path, begun: ClassList) -> str:
+    if begun.multi_label:
+        return f"{folder} is a project of several labels an image; leave --single-label out."
+    return (
+        f"{folder} is a project of one class an image; to begin one of several labels with its table, move "
+        f"{folder / HIDDEN} elsewhere (an empty cell of the table then says that no label holds)."
+    )
 
 
 def _keep_found(folder: Path) -> list[str]:
@@ -94,17 +95,9 @@ def _has_tables(folder: Path) -> bool:
     return folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir())
 
 
-def _begin_several(folder: Path, state: State) -> list[str]:
-    """Write down that images of a project may have several labels; return lines that the user must see.
-
-    Raises OSError.
-    """
-    hidden = folder / HIDDEN
+def _summary(folder: Path, state: State) -> str:
     items = [labelled_item(Item(r.path, None, r.split), r.labels) for r in state.records.values()]
-    notes = [f"{folder.name} is {summary_of(items, state.classes)}."]
-    if not _is_several(hidden / CLASSES):
-        write_classes(hidden / CLASSES, state.classes, multi_label=True)
-    return notes
+    return f"{folder.name} is {summary_of(items, state.classes)}."
 
 
 def _has_several_labels(path: Path) -> bool:
@@ -136,21 +129,30 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
         rows, notes = read_label_sets(folder)
     elif os.path.lexists(table_file(folder)):
         rows = read_labels(table_file(folder), folder.name)
+    begun = read_class_list(folder)
+    if begun is None:  # said before the images are read, which may take minutes and be interrupted
+        write_class_list(folder, None, multi_label=multi_label)
     recovered = recover_moves(folder, rows)
     if recovered:
         notes.append(f"{recovered} files were moved back or on, since the last run was stopped in between.")
     listing = list_folder(folder, multi_label=multi_label)
     records, missing, found_notes = read_records(folder, rows, listing, multi_label=multi_label)
     notes += [*listing.notes, *found_notes]
-    stored = stored_classes(folder / HIDDEN / CLASSES, multi_label=multi_label)
+    stored = None if begun is None else begun.classes
     labels = {record.label for record in records.values() if record.label is not None}
     cells = [record.labels for record in records.values()] + [row.labels for row in missing]
     labels |= set(names_in_cells(cells))
     folders = () if multi_label and (rows or not labels) else listing.folders
     classes = tuple(dict.fromkeys((*(folders if stored is None else stored), *sorted(labels))))
+    if len(classes) > MAX_CLASSES:
+        raise DataError(
+            f"{folder} has more than {MAX_CLASSES:,} {'labels' if multi_label else 'classes'}; use headstart fit."
+        )
     state = State(version, records, classes)
     if multi_label:
-        notes += _begin_several(folder, state)
+        notes.append(_summary(folder, state))
+    if stored is not None or multi_label:  # also what an interrupted change has left; else the folders have the classes
+        write_class_list(folder, classes, multi_label=multi_label)
     notes += _keep_found(folder)
     return OpenedProject(state, listing.root, missing, notes)
 
@@ -211,30 +213,6 @@ def lock_folder(folder: Path) -> sqlite3.Connection:
             f"{folder} is open in another studio, or cannot be locked ({error}); close that one."
         ) from None
     return guard
-
-
-def stored_classes(file: Path, *, multi_label: bool = False) -> list[str] | None:
-    """Return the names of the classes in their order, None where none are stored or they cannot be used."""
-    names = _stored(file).get("classes")
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        return None
-    is_usable = multi_label or all(map(is_folder_name, names))  # labels of several are no folders
-    return list(dict.fromkeys(names))[:MAX_CLASSES] if is_usable else None
-
-
-def write_classes(file: Path, classes: Sequence[str], *, multi_label: bool) -> None:
-    """Store the names of the classes, and whether images may have several. Raises OSError."""
-    write_atomic(file, to_json({"classes": classes, **({"multi_label": True} if multi_label else {})}))
-
-
-def _is_several(file: Path) -> bool:
-    return _stored(file).get("multi_label") is True
-
-
-def _stored(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        return read_json(file, 2**20)
-    return {}
 
 
 def _file_hash(path: Path) -> str:

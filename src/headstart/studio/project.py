@@ -14,6 +14,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from headstart.data.label_cells import LabelCell
 from headstart.data.reading import read_file
 from headstart.errors import OptionError
 from headstart.files import write_atomic
+from headstart.studio.class_list import table_hash, text_hash, write_class_list
 from headstart.studio.label_sets import (
     KEEP,
     PRESENT,
@@ -34,7 +36,7 @@ from headstart.studio.label_sets import (
 )
 from headstart.studio.listing import path_for_label
 from headstart.studio.moves import HIDDEN, TRASH, forget_moves, free_path, is_inside, make_moves, moves_between
-from headstart.studio.opening import CLASSES, ID_LENGTH, check_folder, lock_folder, read_project, write_classes
+from headstart.studio.opening import ID_LENGTH, check_folder, lock_folder, read_project
 from headstart.studio.records import MAX_CLASSES, MAX_IMAGES, ImageRecord, check_class_name
 from headstart.studio.state import (
     ClassExistsError,
@@ -45,7 +47,7 @@ from headstart.studio.state import (
     State,
     Step,
 )
-from headstart.studio.table import table_file, write_labels
+from headstart.studio.table import labels_text, table_file, write_labels
 
 MAX_UNDO = 500  # steps
 
@@ -82,6 +84,7 @@ class Project:
             found = read_project(self.folder, version, multi_label=self.multi_label)
             self.state, self._root, self.missing, self.notes = found.state, found.root, found.missing, found.notes
             self._opened_with = found.state.classes
+            self._listed: tuple[str, ...] | None = found.state.classes  # the classes that are stored, None where unsure
         except BaseException:
             self._guard.close()
             raise
@@ -327,13 +330,12 @@ class Project:
 
     def _save(self, records: Records, classes: tuple[str, ...], ids: Iterable[str]) -> None:
         """Move the files whose place changes, write the table, and only then let the change count."""
+        text = self._table_text(records, classes)
         moves = moves_between(self.folder, self.state.records, records, ids)
         if moves:
             make_moves(self.folder, moves)
         try:
-            if classes != self.state.classes:
-                write_classes(self.folder / HIDDEN / CLASSES, classes, multi_label=self.multi_label)
-            self._write_table(records, classes)
+            self._write(text, classes)
         except BaseException:
             for source, target in reversed(moves):
                 (self.folder / target).rename(self.folder / source)
@@ -343,14 +345,27 @@ class Project:
             forget_moves(self.folder)
         self.state = State(self.state.version + 1, records, classes)
 
-    def _write_table(self, records: Records, classes: tuple[str, ...]) -> None:
+    def _write(self, text: str, classes: tuple[str, ...]) -> None:
+        """Write the table, and the names of the classes in a way that they fit it after a kill or an error between."""
+        if classes != self._listed:
+            self._listed = None
+            is_other = text_hash(text) != table_hash(self.folder)
+            before = self.state.classes if is_other else None
+            write_class_list(self.folder, classes, multi_label=self.multi_label, before=before)
+        write_labels(self.table, text)
+        if self._listed is None:
+            with suppress(OSError):  # the list fits the table as it is; the next change writes it again
+                write_class_list(self.folder, classes, multi_label=self.multi_label)
+                self._listed = classes
+
+    def _table_text(self, records: Records, classes: tuple[str, ...]) -> str:
         gone = [replace(r, labels=with_new_labels(r.labels, *self._new_since(classes))) for r in self.missing]
         rows = [
             ImageRecord("", r.path, r.label, None, r.group, r.split, False, r.finding, r.why, r.labels) for r in gone
         ]
         everything = [*records.values(), *rows]
         labels = names_in_cells(record.labels for record in everything) if self.multi_label else None
-        write_labels(self.table, self.folder.name, everything, labels)
+        return labels_text(self.folder.name, everything, labels)
 
     def _new_since(self, classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
         """Return the classes that are new since the project was opened, and those that there were."""

@@ -57,13 +57,8 @@ def has_more_columns(table: Path) -> bool:
     return set(read_table(str(table)).columns) != set(COLUMNS)
 
 
-def write_labels(
-    file: Path, folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None
-) -> None:
-    """Write the table whole: it is on the disk before this returns, and a kill leaves the old one or the new one.
-
-    ``labels`` are the names of all labels where an image may have several. Raises OSError.
-    """
+def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None) -> str:
+    """Return the table as text. ``labels`` are the names of all labels where an image may have several."""
     lines = [table_row(COLUMNS)]
     as_lists = labels is not None and needs_lists(labels)
     for record in records:
@@ -71,7 +66,15 @@ def write_labels(
         cells = [table_path(f"{folder_name}/{record.path}"), label, record.split]
         cells += [table_text(record.group or ""), record.finding, table_text(accepted_text(record)), record.why]
         lines.append(table_row(cells))
-    write_atomic(file, "".join(lines))
+    return "".join(lines)
+
+
+def write_labels(file: Path, text: str) -> None:
+    """Write the table whole: it is on the disk before this returns, and a kill leaves the old one or the new one.
+
+    Raises OSError.
+    """
+    write_atomic(file, text)
 
 
 def read_labels(file: Path, folder_name: str) -> dict[str, TableRow]:
