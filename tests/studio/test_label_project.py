@@ -444,3 +444,78 @@ def test_a_label_that_every_image_is_without_stays_so(project, folder):
     assert known(again) == before
     assert {states["square"] for states in before.values()} == {"absent"}
     again.close()
+
+
+def opened_again(project, folder):
+    project.close()
+    return Project(folder)
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_rows_without_a_label_keep_their_split_and_group(tmp_path, place):
+    write_labelled(tmp_path / "photos", 5)
+    rows = [
+        "train_000.png,disc;square,train,g0",
+        "train_001.png,?,test,g1",
+        "train_002.png,disc,validation,g2",
+        "train_000.png,disc,train,g0",
+        "train_002.png,?,train,g2",
+    ]
+    file, above = (
+        (tmp_path / "photos-labels.csv", "photos/") if place == "beside" else (tmp_path / "photos/labels.csv", "")
+    )
+    file.write_text("\n".join(["path,label,split,group", *(f"{above}{row}" for row in rows)]), "utf-8")
+    project = Project(tmp_path / "photos")
+    said = f"names {above}train_000.png and 1 more in several rows; the last one with a label counts"
+    assert any(said in note for note in project.notes)
+    assert not any("no label" in note or "--layout" in note for note in project.notes)
+    project.set_labels(None, ids(project)[3:4], {"disc": "present"})
+    project = opened_again(project, tmp_path / "photos")
+    found = {r.path[-7:-4]: (r.labels, r.split, r.group) for r in project.state.records.values()}
+    assert found == {
+        "000": (LabelCell(("disc",)), "train", "g0"),
+        "001": (None, "test", "g1"),
+        "002": (LabelCell(("disc",)), "validation", "g2"),
+        "003": (LabelCell(("disc",)), "train", None),
+        "004": (None, "train", None),
+    }
+    assert not any("several rows" in note for note in project.notes)
+    project.close()
+
+
+def test_a_row_of_the_own_table_that_another_row_replaces_is_named(project, folder):
+    project.set_labels(None, ids(project)[:1], {"stripes": "present"})
+    project.close()
+    with project.table.open("a", encoding="utf-8") as file:
+        file.write("photos/train_000.png,square,train,,,,\n")
+    again = Project(folder)
+    assert any("names train_000.png in several rows; the last one counts" in note for note in again.notes)
+    assert cells(again)[0] == LabelCell(("square",))
+    again.close()
+
+
+def test_a_column_of_zeros_is_a_label_that_no_image_has(tmp_path):
+    write_labelled(tmp_path / "photos", 3)
+    rows = ["000.png,1,1,0", "001.png,0,1,0", "002.png,0,0,0"]
+    text = "\n".join(["path,dog,cat,zebra", *(f"photos/train_{row}" for row in rows)])
+    (tmp_path / "photos-labels.csv").write_text(text, "utf-8")
+    project = Project(tmp_path / "photos")
+    assert project.state.classes == ("cat", "dog", "zebra")
+    project.set_labels(None, ids(project)[2:], {"cat": "present"})
+    project = opened_again(project, tmp_path / "photos")
+    assert [states(project, i, "zebra") for i in range(3)] == ["absent"] * 3
+    project.close()
+
+
+@pytest.mark.parametrize("name", ["nan", "NULL", "?x", "n/a"])
+def test_a_column_that_no_cell_can_name_is_refused(tmp_path, name):
+    from headstart.check import write_table
+
+    write_labelled(tmp_path / "photos", 2)
+    table = tmp_path / "photos-labels.csv"
+    table.write_text(f"path,dog,{name}\nphotos/train_000.png,1,1\nphotos/train_001.png,0,1\n", "utf-8")
+    with pytest.raises(DataError, match=r"has a label called .*rename the column"):
+        Project(tmp_path / "photos")
+    with pytest.raises(OptionError, match=r"could not name the label .*rename its column"):
+        write_table(open_dataset(table), [], {}, tmp_path / "fix.csv")
+    assert not (tmp_path / "fix.csv").exists()

@@ -154,6 +154,15 @@ def needs_lists(names: Sequence[str]) -> bool:
     return any(name.startswith("[") or any(separator in name for separator in SEPARATORS) for name in names)
 
 
+def unreadable_names(names: Iterable[str]) -> list[str]:
+    """Return labels that no cell can name, since a reader takes them for no label, or for one that is not known.
+
+    >>> unreadable_names(["nan", "nans", "?x", " x"])
+    ['nan', '?x', ' x']
+    """
+    return [name for name in names if name.lower() in MISSING or name.startswith(UNKNOWN) or name != name.strip()]
+
+
 def cell_of(item: Item, *, as_list: bool = False) -> str:
     """Return the labels of an image as the text of a cell, or as a list in JSON, which a multi-label table may have.
 

@@ -21,7 +21,7 @@ from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, has_more_columns, read_label_sets, read_labels, table_file
+from headstart.studio.table import TableRow, TableRows, has_more_columns, read_label_sets, read_labels, table_file
 
 FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
@@ -123,12 +123,12 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
 
     Raises DataError, OptionError, OSError.
     """
-    rows: dict[str, TableRow] = {}
-    notes: list[str] = []
+    table = TableRows({}, (), ())
     if multi_label:
-        rows, notes = read_label_sets(folder)
+        table = read_label_sets(folder)
     elif os.path.lexists(table_file(folder)):
-        rows = read_labels(table_file(folder), folder.name)
+        table = read_labels(table_file(folder), folder.name)
+    rows, notes = table.rows, [*table.notes]
     begun = read_class_list(folder)
     if begun is None:  # said before the images are read, which may take minutes and be interrupted
         write_class_list(folder, None, multi_label=multi_label)
@@ -141,7 +141,7 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
     stored = None if begun is None else begun.classes
     labels = {record.label for record in records.values() if record.label is not None}
     cells = [record.labels for record in records.values()] + [row.labels for row in missing]
-    labels |= set(names_in_cells(cells))
+    labels |= {*names_in_cells(cells), *table.names}
     folders = () if multi_label and (rows or not labels) else listing.folders
     classes = tuple(dict.fromkeys((*(folders if stored is None else stored), *sorted(labels))))
     if len(classes) > MAX_CLASSES:
