@@ -56,7 +56,7 @@ def kill_and_compare(start: Path, tmp_path: Path, seed: int, calls: list[int], *
         assert labels in (last, whole[len(acknowledged)][1]), f"killed at call {call}"
         assert contents(start) <= contents(folder)  # in its folder or in the trash
         assert all((folder / record.path).is_file() for record in project.state.records.values())
-        assert not project.missing
+        assert not project.state.missing
         project.close()
         again = Project(folder)  # what was put right stays so
         assert labels_of(again) == labels

@@ -519,3 +519,27 @@ def test_a_column_that_no_cell_can_name_is_refused(tmp_path, name):
     with pytest.raises(OptionError, match=r"could not name the label .*rename its column"):
         write_table(open_dataset(table), [], {}, tmp_path / "fix.csv")
     assert not (tmp_path / "fix.csv").exists()
+
+
+def test_rows_whose_files_are_gone_take_part_in_renames_and_undo_and_stay_accepted(project, folder):
+    project.accept(None, ids(project)[:1])
+    project.accept(None, ids(project)[1:2], "disc")
+    project.close()
+    for number in (0, 1):
+        (folder / f"train_00{number}.png").rename(folder.parent / f"gone{number}.png")
+    again = Project(folder)
+    assert again.rename_class(None, "disc", "circle") == 1  # of the images that are there
+    again.add_class(None, "dots")
+    again.undo(None)
+    again.add_class(None, "dashes")
+    assert again.state.classes == ("circle", "square", "stripes", "dashes")
+    again.close()
+    for number in (0, 1):
+        (folder.parent / f"gone{number}.png").rename(folder / f"train_00{number}.png")
+    third = Project(folder)
+    assert third.state.classes == ("circle", "square", "stripes", "dashes")
+    assert cells(third)[0] == LabelCell(("circle", "square"), ("dashes",))
+    found = [third.state.records[id] for id in ids(third)[:2]]
+    assert [(record.is_accepted, record.accepted) for record in found] == [(True, ()), (False, ("circle",))]
+    assert states(third, 2, "circle") == "absent"
+    third.close()

@@ -375,3 +375,30 @@ def test_a_rename_that_is_not_written_leaves_one_name(project, folder, monkeypat
     again = Project(folder)
     assert again.state.classes == ("disc", "stripes", "ants")
     again.close()
+
+
+def test_rows_whose_files_are_gone_are_renamed_and_stay_accepted(project, folder):
+    first = next(iter(project.state.records))
+    project.accept(None, [first])
+    project.close()
+    (folder / "disc" / "000.jpg").rename(folder.parent / "elsewhere.jpg")
+    again = Project(folder)
+    assert again.rename_class(None, "disc", "round") == 3
+    again.close()
+    (folder.parent / "elsewhere.jpg").rename(folder / "disc" / "000.jpg")
+    third = Project(folder)
+    record = third.state.records[first]
+    assert (record.label, record.is_accepted, third.state.classes) == ("round", True, ("round", "stripes"))
+    third.close()
+
+
+def test_an_image_that_is_added_again_does_not_take_the_row_of_its_file_that_is_gone(project, folder):
+    record, _ = project.add(b"bytes", ".jpg", "disc", "burst-1")
+    project.close()
+    (folder / record.path).unlink()
+    again = Project(folder)
+    added, is_new = again.add(b"bytes", ".jpg", "disc", "burst-2")
+    assert is_new
+    assert added.path != record.path
+    again.close()
+    assert Project(folder).state.records[record.id].group == "burst-2"

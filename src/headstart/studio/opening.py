@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.data import Dataset, Item, open_dataset
@@ -110,11 +110,10 @@ def _has_several_labels(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class OpenedProject:
-    """What a project is when it is opened: its state, where new images go, rows whose files are gone, and notes."""
+    """What a project is when it is opened: its state, where new images go, and notes."""
 
     state: State
     root: str
-    missing: tuple[TableRow, ...]
     notes: list[str]
 
 
@@ -140,7 +139,7 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
     notes += [*listing.notes, *found_notes]
     stored = None if begun is None else begun.classes
     labels = {record.label for record in records.values() if record.label is not None}
-    cells = [record.labels for record in records.values()] + [row.labels for row in missing]
+    cells = [record.labels for record in (*records.values(), *missing.values())]
     labels |= {*names_in_cells(cells), *table.names}
     folders = () if multi_label and (rows or not labels) else listing.folders
     classes = tuple(dict.fromkeys((*(folders if stored is None else stored), *sorted(labels))))
@@ -148,23 +147,23 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
         raise DataError(
             f"{folder} has more than {MAX_CLASSES:,} {'labels' if multi_label else 'classes'}; use headstart fit."
         )
-    state = State(version, records, classes)
+    state = State(version, records, classes, missing)
     if multi_label:
         notes.append(_summary(folder, state))
     if stored is not None or multi_label:  # also what an interrupted change has left; else the folders have the classes
         write_class_list(folder, classes, multi_label=multi_label)
     notes += _keep_found(folder)
-    return OpenedProject(state, listing.root, missing, notes)
+    return OpenedProject(state, listing.root, notes)
 
 
 def read_records(
     folder: Path, rows: Mapping[str, TableRow], listing: Listing, *, multi_label: bool = False
-) -> tuple[Records, tuple[TableRow, ...], list[str]]:
+) -> tuple[Records, Records, list[str]]:
     """Return the images in the order of the table, those that it does not name behind them.
 
-    Also the rows whose files are not there, and lines that the user must see. Of several labels an image each begins
-    with that of its folder, but where there is a table, whose images alone are labelled. Raises DataError for too many
-    images.
+    Also the rows whose files are not there, by "/" and their paths, and lines that the user must see. Of several labels
+    an image each begins with that of its folder, but where there is a table, whose images alone are labelled. Raises
+    DataError for too many images.
     """
     listed = {item.path: item for item in listing.items}
 
@@ -172,13 +171,13 @@ def read_records(
         return path in listed or ((folder / path).is_file() and is_inside(folder, path))
 
     present = {path: row for path, row in rows.items() if is_there(path)}
-    missing = tuple(row for path, row in rows.items() if path not in present)
+    gone = [path for path in rows if path not in present]
     new = [path for path in listed if path not in rows]
     if len(present) + len(new) > MAX_IMAGES:
         raise DataError(f"{folder} has more than {MAX_IMAGES:,} images; use headstart fit.")
     notes = []
-    if missing:
-        notes.append(f"{len(missing)} files of the table are not there ({missing[0].path}).")
+    if gone:
+        notes.append(f"{len(gone)} files of the table are not there ({gone[0]}).")
     if rows and new:
         what = "are not labelled yet" if multi_label else "have the labels of their folders"
         notes.append(f"{len(new)} images that the table does not name {what}.")
@@ -190,16 +189,21 @@ def read_records(
             id = _free_id(_file_hash(folder / path), records)
         except OSError as error:
             notes.append(f"{path} cannot be read ({one_line(error)}); it is left out.")
-            missing += () if row is None else (row,)  # its label is kept
+            gone += [] if row is None else [path]  # its label is kept
             continue
         if row is not None:
-            is_accepted = row.action == ACCEPTED
-            kept = (row.finding, row.why, row.labels, accepted_labels(row.action) if multi_label else ())
-            records[id] = ImageRecord(id, path, row.label, folder_label, row.group, row.split, is_accepted, *kept)
+            records[id] = replace(_record_of(row, id, multi_label=multi_label), folder_label=folder_label)
         elif item is not None:
             cell = LabelCell((item.label,)) if multi_label and item.label is not None and not rows else None
             records[id] = ImageRecord(id, path, folder_label, folder_label, None, item.split, labels=cell)
+    missing = {f"/{path}": _record_of(rows[path], f"/{path}", multi_label=multi_label) for path in gone}
     return records, missing, notes
+
+
+def _record_of(row: TableRow, id: str, *, multi_label: bool) -> ImageRecord:
+    accepted = accepted_labels(row.action) if multi_label else ()
+    kept = (row.finding, row.why, row.labels, accepted)
+    return ImageRecord(id, row.path, row.label, None, row.group, row.split, row.action == ACCEPTED, *kept)
 
 
 def lock_folder(folder: Path) -> sqlite3.Connection:

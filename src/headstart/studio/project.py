@@ -56,9 +56,8 @@ class Project:
     """A project that is open in this process, which alone may write it. Methods are safe with several threads.
 
     ``state`` is replaced by every change. A method that changes something takes the version that the caller has seen,
-    None for one that does not depend on it, and raises StaleVersionError for another. ``missing`` are rows of the table
-    whose files are not there; they stay in it. ``multi_label`` says whether images may have several labels: then the
-    classes are these labels, and no folder means one.
+    None for one that does not depend on it, and raises StaleVersionError for another. ``multi_label`` says whether
+    images may have several labels: then the classes are these labels, and no folder means one.
     """
 
     def __init__(self, folder: str | os.PathLike[str], version: int = 1, *, multi_label: bool | None = None) -> None:
@@ -82,8 +81,7 @@ class Project:
         self._guard = lock_folder(self.folder)
         try:
             found = read_project(self.folder, version, multi_label=self.multi_label)
-            self.state, self._root, self.missing, self.notes = found.state, found.root, found.missing, found.notes
-            self._opened_with = found.state.classes
+            self.state, self._root, self.notes = found.state, found.root, found.notes
             self._listed: tuple[str, ...] | None = found.state.classes  # the classes that are stored, None where unsure
         except BaseException:
             self._guard.close()
@@ -150,8 +148,7 @@ class Project:
                 if new:
                     text = what or f"Added {_images([*new])}{f' to {names[0]}' if names else ''}"
                     known_before = self._with_new_labels(classes[len(self.state.classes) :])
-                    records = {**self.state.records, **known_before, **new}
-                    self._commit(text, records, tuple(classes), [*known_before, *new])
+                    self._commit(text, {**known_before, **new}, tuple(classes))
             except BaseException:
                 for record in new.values():
                     (self.folder / record.path).unlink(missing_ok=True)
@@ -184,7 +181,7 @@ class Project:
             changed = {new.id: new for old, new in records if new.labels != old.labels}
             if changed:
                 text = f"{states_text(states, others)}: {_images([*changed])}"
-                self._commit(text, {**self.state.records, **changed}, classes, [*changed])
+                self._commit(text, changed)
             return len(changed)
 
     def accept(self, version: int | None, ids: Sequence[str], name: str | None = None) -> int:
@@ -203,7 +200,7 @@ class Project:
                 changed = [r for r in changed if name is None or name not in r.accepted]
                 accepted = {r.id: with_accepted(r, name, classes) for r in changed}
                 if accepted:
-                    self._commit(text, {**self.state.records, **accepted}, classes, [*accepted])
+                    self._commit(text, accepted)
             else:
                 self._change(text, changed, is_accepted=True)
             return len(changed)
@@ -213,10 +210,8 @@ class Project:
         with self._lock:
             self._check(version)
             deleted = self._records_of(ids)
-            records = {id: record for id, record in self.state.records.items() if id not in set(ids)}
             if deleted:
-                gone = [record.id for record in deleted]
-                self._commit(f"Deleted {_images(deleted)}", records, self.state.classes, gone)
+                self._commit(f"Deleted {_images(deleted)}", dict.fromkeys(record.id for record in deleted))
             return len(deleted)
 
     def add_class(self, version: int | None, name: str) -> str:
@@ -229,7 +224,7 @@ class Project:
             self._make_folder(name)
             records = self._with_new_labels([name])
             what = f"New {'label' if self.multi_label else 'class'} {name}"
-            self._commit(what, {**self.state.records, **records}, (*self.state.classes, name), [*records])
+            self._commit(what, records, (*self.state.classes, name))
             return name
 
     def rename_class(self, version: int | None, name: str, to: str) -> int:
@@ -243,14 +238,15 @@ class Project:
                 raise ClassExistsError(f"The class is called {name!r} already.")
             to = _new_class_name(to, [known for known in self.state.classes if known != name])
             classes = tuple(to if known == name else known for known in self.state.classes)
-            records = self.state.records
+            known = {**self.state.records, **self.state.missing}
             if self.multi_label:
-                changed = {id: with_label_renamed(r, name, to) for id, r in records.items() if r.is_labelled}
+                changed = {id: with_label_renamed(r, name, to) for id, r in known.items() if r.is_labelled}
             else:
-                changed = {id: replace(r, label=to) for id, r in records.items() if r.label == name}
+                changed = {id: replace(r, label=to) for id, r in known.items() if r.label == name}
             self._make_folder(to)
-            self._commit(f"Renamed {name} to {to}", {**records, **changed}, classes, [*changed])
-            return sum(r.label == to or state_of(r.labels, to) == PRESENT for r in changed.values())
+            self._commit(f"Renamed {name} to {to}", changed, classes)
+            found = [r for id, r in changed.items() if id in self.state.records]
+            return sum(r.label == to or state_of(r.labels, to) == PRESENT for r in found)
 
     def apply(self, version: int | None) -> tuple[int, list[tuple[str, str]]]:
         """Move files to the folders of their labels; return how many, and the path of each that stays, with the reason.
@@ -263,8 +259,8 @@ class Project:
                 raise OptionError(
                     "An image with several labels has no one folder to be moved to; files stay where they are."
                 )
-            records, taken = dict(self.state.records), {record.path for record in self.state.records.values()}
-            moved, kept = [], []
+            taken = {record.path for records in (self.state.records, self.state.missing) for record in records.values()}
+            moved, kept = {}, []
             for record in self.state.records.values():
                 if not record.is_moved:
                     continue
@@ -273,12 +269,9 @@ class Project:
                     continue
                 path = free_path(self.folder, path_for_label(record, self._root), taken)
                 taken.add(path)
-                records[record.id] = replace(record, path=path, folder_label=record.label)
-                moved.append(record.id)
+                moved[record.id] = replace(record, path=path, folder_label=record.label)
             if moved:
-                self._commit(
-                    f"Moved {len(moved)} files to the folders of their labels", records, self.state.classes, moved
-                )
+                self._commit(f"Moved {len(moved)} files to the folders of their labels", moved)
             return len(moved), kept
 
     def undo(self, version: int | None) -> str:
@@ -288,13 +281,7 @@ class Project:
             if not self._steps:
                 raise NothingToUndoError
             step = self._steps[-1]
-            records = dict(self.state.records)
-            for id, before in step.before.items():
-                if before is None:
-                    records.pop(id, None)
-                else:
-                    records[id] = before
-            self._save(records, step.classes, step.before)
+            self._save(step.before, step.classes)
             self._steps.pop()
             return step.what
 
@@ -308,7 +295,7 @@ class Project:
         """Return the images that change where labels are new: of those that are labelled they are not known."""
         if not self.multi_label or not names:
             return {}
-        records, classes = self.state.records, self.state.classes
+        records, classes = {**self.state.records, **self.state.missing}, self.state.classes
         new = {id: replace(r, labels=with_new_labels(r.labels, names, classes)) for id, r in records.items()}
         return {id: record for id, record in new.items() if record.labels != records[id].labels}
 
@@ -319,19 +306,22 @@ class Project:
 
     def _change(self, what: str, records: Sequence[ImageRecord], **values: object) -> None:
         if records:
-            changed = {record.id: replace(record, **values) for record in records}  # type: ignore[arg-type]
-            self._commit(what, {**self.state.records, **changed}, self.state.classes, [*changed])
+            self._commit(what, {r.id: replace(r, **values) for r in records})  # type: ignore[arg-type]
 
-    def _commit(self, what: str, records: Records, classes: tuple[str, ...], ids: Sequence[str]) -> None:
-        """Make a change that can be undone. ``ids`` are the images that it is about."""
-        step = Step(what, {id: self.state.records.get(id) for id in ids}, self.state.classes)
-        self._save(records, classes, ids)
+    def _commit(
+        self, what: str, changed: Mapping[str, ImageRecord | None], classes: tuple[str, ...] | None = None
+    ) -> None:
+        """Make a change of images, None for those that are no more, and of the classes; it can be undone."""
+        state = self.state
+        step = Step(what, {id: state.records.get(id) or state.missing.get(id) for id in changed}, state.classes)
+        self._save(changed, state.classes if classes is None else classes)
         self._steps = [*self._steps[1 - MAX_UNDO :], step]
 
-    def _save(self, records: Records, classes: tuple[str, ...], ids: Iterable[str]) -> None:
+    def _save(self, changed: Mapping[str, ImageRecord | None], classes: tuple[str, ...]) -> None:
         """Move the files whose place changes, write the table, and only then let the change count."""
-        text = self._table_text(records, classes)
-        moves = moves_between(self.folder, self.state.records, records, ids)
+        after = self.state.after(changed, classes)
+        text = self._table_text(after)
+        moves = moves_between(self.folder, self.state.records, after.records, changed)
         if moves:
             make_moves(self.folder, moves)
         try:
@@ -343,7 +333,7 @@ class Project:
             raise
         if moves:
             forget_moves(self.folder)
-        self.state = State(self.state.version + 1, records, classes)
+        self.state = after
 
     def _write(self, text: str, classes: tuple[str, ...]) -> None:
         """Write the table, and the names of the classes in a way that they fit it after a kill or an error between."""
@@ -358,23 +348,16 @@ class Project:
                 write_class_list(self.folder, classes, multi_label=self.multi_label)
                 self._listed = classes
 
-    def _table_text(self, records: Records, classes: tuple[str, ...]) -> str:
-        gone = [replace(r, labels=with_new_labels(r.labels, *self._new_since(classes))) for r in self.missing]
-        rows = [
-            ImageRecord("", r.path, r.label, None, r.group, r.split, False, r.finding, r.why, r.labels) for r in gone
-        ]
-        everything = [*records.values(), *rows]
+    def _table_text(self, state: State) -> str:
+        everything = [*state.records.values(), *state.missing.values()]
         labels = names_in_cells(record.labels for record in everything) if self.multi_label else None
         return labels_text(self.folder.name, everything, labels)
-
-    def _new_since(self, classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the classes that are new since the project was opened, and those that there were."""
-        return [name for name in classes if name not in self._opened_with], self._opened_with
 
     def _write_image(self, data: bytes, label: str, name: str) -> str:
         """Write the file of a new image into the folder of its class, where it has one, and return its path."""
         parent = "/".join(part for part in (self._root, label) if part)
-        path = free_path(self.folder, f"{parent}/{name}" if parent else name)
+        missing = {record.path for record in self.state.missing.values()}
+        path = free_path(self.folder, f"{parent}/{name}" if parent else name, missing)
         target = self.folder / path
         if not is_inside(self.folder, parent):
             raise OSError(f"The folder {parent} is a link out of the project")
