@@ -11,6 +11,8 @@ from helpers.labels import write_labelled
 
 from headstart import Predictor, open_dataset
 
+from .conftest import running_studio, write_label_project
+
 NAMES = ["disc", "square", "stripes"]
 
 
@@ -264,3 +266,35 @@ def test_a_model_is_saved_compared_reported_and_exported(label_client):
     assert "stripes" in page.text
     job = client.wait_for_job(client.change("export", to="onnx"))
     assert (job["state"], job["result"]["folder"].endswith("photos-model-onnx")) == ("done", True), job
+
+
+@pytest.mark.parametrize("path", ["/api/images", "/api/images/{id}", "/api/label-issues", "/api/uncertain"])
+def test_an_answer_is_of_one_state_where_a_label_is_renamed_meanwhile(label_client, monkeypatch, path):
+    client = label_client
+    client.wait()
+    id = client.ids()["train_000.png"]
+    found, engine = client.get(path.format(id=id)).json(), client.studio.engine
+    real, names = engine.figures, ["disc", "round"]
+
+    def figures():
+        answer = real()
+        client.studio.project.rename_class(None, names[0], names[1])
+        names.reverse()
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "figures", figures)
+        again = client.get(path.format(id=id))
+    assert again.status_code == 200
+    for same in ("classes", "rows", "labels", "version"):
+        if path != "/api/images" and same == "version":
+            continue
+        assert again.json().get(same) == found.get(same), same
+
+
+def test_before_the_first_choice_no_model_is_said_not_to_know_a_label(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.studio.engine.Engine._work", lambda self: None)  # nothing is computed
+    with running_studio(write_label_project(tmp_path, 24)) as client:
+        left_out = client.get("/api/evaluation").json()["left_out"]
+    assert [entry["name"] for entry in left_out] == NAMES
+    assert {entry["why"] for entry in left_out} == {"no model has been chosen yet that could know it"}
