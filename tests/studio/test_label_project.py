@@ -543,3 +543,35 @@ def test_rows_whose_files_are_gone_take_part_in_renames_and_undo_and_stay_accept
     assert [(record.is_accepted, record.accepted) for record in found] == [(True, ()), (False, ("circle",))]
     assert states(third, 2, "circle") == "absent"
     third.close()
+
+
+def test_what_is_accepted_of_many_long_labels_is_read_again(tmp_path):
+    write_labelled(tmp_path / "photos", 3)
+    names = [f"{number:03}" + "\u0434" * 97 for number in range(1000)]
+    rows = f"path,labels\nphotos/train_000.png,{';'.join(names)}\nphotos/train_001.png,{names[0]}\n"
+    (tmp_path / "photos-labels.csv").write_text(rows, "utf-8")
+    project = Project(tmp_path / "photos")
+    first = ids(project)[0]
+    project.accept(None, [first])
+    project.set_labels(None, [first], {names[1]: "unknown"})
+    before = project.state.records[first]
+    assert before.accepted == (names[0], *names[2:])
+    project = opened_again(project, tmp_path / "photos")
+    assert project.state.records[first] == before
+    assert len(open_dataset(project.table).label_names) == 1000
+    project.close()
+
+
+def test_a_change_whose_cell_could_not_be_read_again_is_refused(tmp_path):
+    write_labelled(tmp_path / "photos", 4)
+    names = [f"{number:03}" + "x" * 997 for number in range(140)]
+    rows = [";".join(names[:70]), ";".join(names[70:]), names[0], names[70]]
+    text = "\n".join(["path,labels", *(f"photos/train_00{i}.png,{row}" for i, row in enumerate(rows))])
+    (tmp_path / "photos-labels.csv").write_text(text, "utf-8")
+    project = Project(tmp_path / "photos")
+    before = project.state
+    with pytest.raises(OptionError, match=r"A cell of train_000\.png would have 140,139 characters"):
+        project.set_labels(None, ids(project)[:1], dict.fromkeys(names, "present"))
+    assert project.state is before
+    project.set_labels(None, ids(project)[2:], {names[1]: "present"})
+    opened_again(project, tmp_path / "photos").close()
