@@ -298,3 +298,40 @@ def test_before_the_first_choice_no_model_is_said_not_to_know_a_label(tmp_path, 
         left_out = client.get("/api/evaluation").json()["left_out"]
     assert [entry["name"] for entry in left_out] == NAMES
     assert {entry["why"] for entry in left_out} == {"no model has been chosen yet that could know it"}
+
+
+def test_an_archive_of_images_of_a_camera_gives_no_label(label_client, tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"IMG_{1000 + number}.png", photo(tmp_path, 31 + number))
+    label_client.change("accept", ids=[label_client.ids()["train_000.png"]])  # so that the table is written
+    before = table(label_client)
+    answer = label_client.post("/api/import", content=stream.getvalue(), headers={"Content-Type": "application/zip"})
+    assert (answer.json()["added"], answer.json()["classes"], answer.json()["refused"]) == (3, [], [])
+    after = table(label_client)
+    assert label_client.studio.project.state.classes == tuple(NAMES)
+    assert {path: after.pop(path) for path in before} == before
+    assert [*after.values()] == ["?"] * 3
+
+
+def test_messages_speak_of_labels(fitted_label_client):
+    client, first = fitted_label_client, fitted_label_client.ids()["train_000.png"]
+    answers = [
+        client.change("labels", ids=[first], labels={"dog": "present"}),
+        client.change("classes/rename", name="dog", to="cat"),
+        client.change("classes", name="\n"),
+        client.change("classes", name="a;b"),
+        client.change("classes", name="test"),
+        client.change("classes", name="Disc"),
+        client.change("classes/rename", name="disc", to="disc"),
+    ]
+    assert [answer.json()["error"] for answer in answers] == [
+        "There is no label dog.",
+        "There is no label dog.",
+        "A label needs a name of 1 to 100 printable characters.",
+        "A label cannot be called 'a;b', since its name stands in a cell of a table.",
+        "A label cannot be called 'test', which means something else to a reader of tables and folders.",
+        "There is a label 'disc' already; give another name.",
+        "The label is called 'disc' already.",
+    ]

@@ -13,7 +13,8 @@ from headstart.data.label_cells import LabelCell
 from headstart.errors import DataError, OptionError
 from headstart.studio.label_sets import state_of
 from headstart.studio.project import Project
-from headstart.studio.state import ClassExistsError, NotFoundError, StaleVersionError
+from headstart.studio.records import ClassExistsError
+from headstart.studio.state import NotFoundError, StaleVersionError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from helpers.photos import write_photos
 from headstart import open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.studio.project import Project
-from headstart.studio.records import check_class_name
+from headstart.studio.records import ClassExistsError, check_class_name
 from headstart.studio.state import NothingToUndoError, StaleVersionError
 
 
@@ -402,3 +402,18 @@ def test_an_image_that_is_added_again_does_not_take_the_row_of_its_file_that_is_
     assert added.path != record.path
     again.close()
     assert Project(folder).state.records[record.id].group == "burst-2"
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(("first", "second"), [("1", "1.0"), ("true", "1"), ("0.5", "0.50"), ("False", "0.0")])
+def test_one_number_in_two_spellings_is_no_second_name(tmp_path, multi_label, first, second):
+    project = Project(tmp_path / "new", multi_label=multi_label)
+    project.add_class(None, first)
+    project.add_class(None, "2")
+    with pytest.raises(ClassExistsError, match=r"may mean the same as .* to a reader of tables"):
+        project.add_class(None, second)
+    with pytest.raises(ClassExistsError):
+        project.rename_class(None, "2", second)
+    project.rename_class(None, first, second)
+    assert project.state.classes == (second, "2")
+    project.close()

@@ -37,9 +37,15 @@ from headstart.studio.label_sets import (
 from headstart.studio.listing import path_for_label
 from headstart.studio.moves import HIDDEN, TRASH, forget_moves, free_path, is_inside, make_moves, moves_between
 from headstart.studio.opening import ID_LENGTH, check_folder, lock_folder, read_project
-from headstart.studio.records import MAX_CLASSES, MAX_IMAGES, ImageRecord, check_class_name
-from headstart.studio.state import (
+from headstart.studio.records import (
+    MAX_CLASSES,
+    MAX_IMAGES,
     ClassExistsError,
+    ImageRecord,
+    check_class_name,
+    check_new_name,
+)
+from headstart.studio.state import (
     NotFoundError,
     NothingToUndoError,
     Records,
@@ -96,6 +102,11 @@ class Project:
         return read_file(str(self.folder / record.path))
 
     @property
+    def word(self) -> str:
+        """What the messages call a class."""
+        return "label" if self.multi_label else "class"
+
+    @property
     def undo_text(self) -> str | None:
         """What the last change was, None where there is nothing to undo."""
         return self._steps[-1].what if self._steps else None
@@ -127,6 +138,7 @@ class Project:
         with self._lock:
             new: Records = {}
             known, classes = [], list(self.state.classes)
+            words = "labels" if self.multi_label else "classes"
             try:
                 for data, suffix, label, group in images:
                     id = hashlib.sha256(data).hexdigest()[:ID_LENGTH]
@@ -136,9 +148,9 @@ class Project:
                     names = (label,) if isinstance(label, str) else label
                     for name in names:
                         if name not in classes:
-                            classes.append(_new_class_name(name, classes))
+                            classes.append(check_new_name(name, classes, self.word))
                     if len(new) + len(self.state.records) >= MAX_IMAGES or len(classes) > MAX_CLASSES:
-                        raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} classes.")
+                        raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} {words}.")
                     name = f"{id[:16]}{suffix}"
                     if self.multi_label:
                         cell = LabelCell(tuple(sorted(set(names)))) if names else None
@@ -176,7 +188,7 @@ class Project:
             classes = self.state.classes
             for name in states:
                 if name not in classes:
-                    raise NotFoundError(f"class {name}")
+                    raise NotFoundError(f"{self.word} {name}")
             records = [(r, with_record_states(r, states, others, classes)) for r in self._records_of(ids)]
             changed = {new.id: new for old, new in records if new.labels != old.labels}
             if changed:
@@ -196,7 +208,7 @@ class Project:
             if self.multi_label:
                 classes = self.state.classes
                 if name is not None and name not in classes:
-                    raise NotFoundError(f"class {name}")
+                    raise NotFoundError(f"{self.word} {name}")
                 changed = [r for r in changed if name is None or name not in r.accepted]
                 accepted = {r.id: with_accepted(r, name, classes) for r in changed}
                 if accepted:
@@ -218,12 +230,14 @@ class Project:
         """Begin a class: a name, and an empty folder. Returns the name. Raises OptionError."""
         with self._lock:
             self._check(version)
-            name = _new_class_name(name, self.state.classes)
+            name = check_new_name(name, self.state.classes, self.word)
             if len(self.state.classes) >= MAX_CLASSES:
-                raise OptionError(f"A project has at most {MAX_CLASSES:,} classes.")
+                raise OptionError(
+                    f"A project has at most {MAX_CLASSES:,} {self.word}{'s' if self.multi_label else 'es'}."
+                )
             self._make_folder(name)
             records = self._with_new_labels([name])
-            what = f"New {'label' if self.multi_label else 'class'} {name}"
+            what = f"New {self.word} {name}"
             self._commit(what, records, (*self.state.classes, name))
             return name
 
@@ -232,11 +246,10 @@ class Project:
         with self._lock:
             self._check(version)
             if name not in self.state.classes:
-                raise NotFoundError(f"class {name}")
-            to = check_class_name(to)
-            if to == name:
-                raise ClassExistsError(f"The class is called {name!r} already.")
-            to = _new_class_name(to, [known for known in self.state.classes if known != name])
+                raise NotFoundError(f"{self.word} {name}")
+            if check_class_name(to, self.word) == name:
+                raise ClassExistsError(f"The {self.word} is called {name!r} already.")
+            to = check_new_name(to, [known for known in self.state.classes if known != name], self.word)
             classes = tuple(to if known == name else known for known in self.state.classes)
             known = {**self.state.records, **self.state.missing}
             if self.multi_label:
@@ -368,15 +381,6 @@ class Project:
     def _check(self, version: int | None) -> None:
         if version is not None and version != self.state.version:
             raise StaleVersionError
-
-
-def _new_class_name(name: str, others: Iterable[str]) -> str:
-    """Return the name of a class that is to be beside ``others``. Raises OptionError."""
-    name = check_class_name(name)
-    for other in others:
-        if other.casefold() == name.casefold():
-            raise ClassExistsError(f"There is a class {other!r} already; give another name, or relabel the images.")
-    return name
 
 
 def _images(records: Sequence[object]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from headstart.errors import OptionError
 from headstart.studio.records import ImageRecord
 
 Records = dict[str, ImageRecord]
@@ -21,10 +20,6 @@ class NothingToUndoError(Exception):
 
 class NotFoundError(KeyError):
     """There is nothing of the name in the address or in the body of a request: "image 3f", "class ants"."""
-
-
-class ClassExistsError(OptionError):
-    """There is a class of a name already, up to the case of its letters: some systems have one folder for both."""
 
 
 @dataclass(frozen=True)
