@@ -36,7 +36,7 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
 
     Returns whether its images may have several labels each: as the project was begun, else as ``multi_label`` says,
     else as its table has them, which lies beside the folder or in it. Raises OptionError for a table, a model, and
-    where ``multi_label`` says otherwise than the project.
+    where ``multi_label`` says otherwise than the project; DataError where what the project is cannot be read.
     """
     if folder.is_file():
         raise OptionError(f"{folder} is not a folder; give the folder of the images.")
