@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headstart.studio.label_sets import state_of
 from headstart.studio.project import Project
 
 
@@ -24,8 +25,8 @@ def changes(project: Project, seed: int):
     for number in range(14):
         ids = list(project.state.records)
         chosen = [ids[i] for i in rng.choice(len(ids), 3, replace=False)]
-        kind = ("relabel", "delete", "apply", "undo", "add", "rename", "accept")[
-            number % 7 if number < 7 else int(rng.integers(7))
+        kind = ("relabel", "delete", "apply", "class", "undo", "add", "rename", "accept")[
+            number % 8 if number < 8 else int(rng.integers(8))
         ]
         if kind in ("relabel", "apply") and project.multi_label:
             states = {project.state.classes[0]: ("present", "absent", "unknown")[int(rng.integers(3))]}
@@ -34,6 +35,8 @@ def changes(project: Project, seed: int):
             project.relabel(None, chosen, project.state.classes[int(rng.integers(2))])
         elif kind == "delete" and len(ids) > 6:
             project.delete(None, chosen[:2])
+        elif kind == "class":
+            project.add_class(None, f"new in {number}")
         elif kind == "apply":
             project.apply(None)
         elif kind == "undo" and project.undo_text:
@@ -49,9 +52,10 @@ def changes(project: Project, seed: int):
 
 def labels_of(project: Project) -> dict:
     """Return the label of each image, or what is known of its labels."""
-    cells = {id: record.labels for id, record in project.state.records.items()}
     if project.multi_label:
-        return {id: cell and [[*cell.present], [*cell.unknown], cell.rest] for id, cell in cells.items()}
+        names = sorted(project.state.classes)
+        cells = {id: record.labels for id, record in project.state.records.items()}
+        return {id: {name: state_of(cell, name) for name in names} for id, cell in cells.items()}
     return {id: record.label for id, record in project.state.records.items()}
 
 

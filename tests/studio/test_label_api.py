@@ -12,6 +12,8 @@ from helpers.labels import write_labelled
 
 from headstart import Predictor, open_dataset
 
+from .conftest import running_studio, write_label_project
+
 NAMES = ["disc", "square", "stripes"]
 
 
@@ -290,3 +292,72 @@ def test_a_model_is_saved_compared_reported_and_exported(label_client):
     assert "stripes" in page.text
     job = client.wait_for_job(client.change("export", to="onnx"))
     assert (job["state"], job["result"]["folder"].endswith("photos-model-onnx")) == ("done", True), job
+
+
+@pytest.mark.parametrize("path", ["/api/images", "/api/images/{id}", "/api/label-issues", "/api/uncertain"])
+def test_an_answer_is_of_one_state_where_a_label_is_renamed_meanwhile(label_client, monkeypatch, path):
+    client = label_client
+    client.wait()
+    id = client.ids()["train_000.png"]
+    found, engine = client.get(path.format(id=id)).json(), client.studio.engine
+    real, names = engine.figures, ["disc", "round"]
+
+    def figures():
+        answer = real()
+        client.studio.project.rename_class(None, names[0], names[1])
+        names.reverse()
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "figures", figures)
+        again = client.get(path.format(id=id))
+    assert again.status_code == 200
+    for same in ("classes", "rows", "labels", "version"):
+        if path != "/api/images" and same == "version":
+            continue
+        assert again.json().get(same) == found.get(same), same
+
+
+def test_before_the_first_choice_no_model_is_said_not_to_know_a_label(tmp_path, monkeypatch):
+    monkeypatch.setattr("headstart.studio.engine.Engine._work", lambda self: None)  # nothing is computed
+    with running_studio(write_label_project(tmp_path, 24)) as client:
+        left_out = client.get("/api/evaluation").json()["left_out"]
+    assert [entry["name"] for entry in left_out] == NAMES
+    assert {entry["why"] for entry in left_out} == {"no model has been chosen yet that could know it"}
+
+
+def test_an_archive_of_images_of_a_camera_gives_no_label(label_client, tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"IMG_{1000 + number}.png", photo(tmp_path, 31 + number))
+    label_client.change("accept", ids=[label_client.ids()["train_000.png"]])  # so that the table is written
+    before = table(label_client)
+    answer = label_client.post("/api/import", content=stream.getvalue(), headers={"Content-Type": "application/zip"})
+    assert (answer.json()["added"], answer.json()["classes"], answer.json()["refused"]) == (3, [], [])
+    after = table(label_client)
+    assert label_client.studio.project.state.classes == tuple(NAMES)
+    assert {path: after.pop(path) for path in before} == before
+    assert [*after.values()] == ["?"] * 3
+
+
+def test_messages_speak_of_labels(fitted_label_client):
+    client, first = fitted_label_client, fitted_label_client.ids()["train_000.png"]
+    answers = [
+        client.change("labels", ids=[first], labels={"dog": "present"}),
+        client.change("classes/rename", name="dog", to="cat"),
+        client.change("classes", name="\n"),
+        client.change("classes", name="a;b"),
+        client.change("classes", name="test"),
+        client.change("classes", name="Disc"),
+        client.change("classes/rename", name="disc", to="disc"),
+    ]
+    assert [answer.json()["error"] for answer in answers] == [
+        "There is no label dog.",
+        "There is no label dog.",
+        "A label needs a name of 1 to 100 printable characters.",
+        "A label cannot be called 'a;b', since its name stands in a cell of a table.",
+        "A label cannot be called 'test', which means something else to a reader of tables and folders.",
+        "There is a label 'disc' already; give another name.",
+        "The label is called 'disc' already.",
+    ]

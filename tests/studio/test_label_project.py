@@ -13,7 +13,8 @@ from headstart.data.label_cells import LabelCell
 from headstart.errors import DataError, OptionError
 from headstart.studio.label_sets import state_of
 from headstart.studio.project import Project
-from headstart.studio.state import ClassExistsError, NotFoundError, StaleVersionError
+from headstart.studio.records import ClassExistsError
+from headstart.studio.state import NotFoundError, StaleVersionError
 
 
 @pytest.fixture
@@ -328,3 +329,250 @@ def test_rows_whose_files_are_gone_stay_in_the_table_and_do_not_know_new_labels(
     third = Project(folder)
     assert cells(third)[0] == LabelCell(("disc", "square"), ("dots",))
     third.close()
+
+
+FIX_LIST = "path,label,split,group,finding,action,why\n"
+
+
+def known(project):
+    """What is known of each label of each image, by path."""
+    names = sorted(project.state.classes)
+    return {r.path: {name: state_of(r.labels, name) for name in names} for r in project.state.records.values()}
+
+
+@pytest.fixture
+def fix_list(tmp_path):
+    """Three images, and their fix list of several labels, as a check writes it."""
+    write_labelled(tmp_path / "photos", 3)
+    rows = "".join(f"photos/train_00{i}.png,{text},train,,,,\n" for i, text in enumerate(["a;b", "a", "?b"]))
+    (tmp_path / "photos-labels.csv").write_text(FIX_LIST + rows, "utf-8")
+    return tmp_path / "photos"
+
+
+def test_a_fix_list_whose_first_opening_was_interrupted_is_of_several_labels(fix_list, monkeypatch):
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.studio.opening._file_hash", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Project(fix_list)
+    project = Project(fix_list)
+    assert (project.multi_label, project.state.classes) == (True, ("a", "b"))
+    project.close()
+
+
+def test_a_fix_list_that_was_refused_and_corrected_is_of_several_labels(fix_list):
+    table = fix_list.parent / "photos-labels.csv"
+    good = table.read_text("utf-8")
+    table.write_text(good.replace("photos/train_002", "other/train_002"), "utf-8")
+    with pytest.raises(DataError):
+        Project(fix_list)
+    table.write_text(good, "utf-8")
+    with pytest.raises(OptionError, match="leave --single-label out"):
+        Project(fix_list, multi_label=False)
+    project = Project(fix_list, multi_label=True)
+    assert project.state.classes == ("a", "b")
+    project.close()
+
+
+def test_what_was_asked_for_holds_after_an_interrupted_opening(tmp_path, monkeypatch):
+    folder = write_photos(tmp_path / "photos", 2)
+
+    def stop(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.studio.opening._file_hash", stop)
+        with pytest.raises(KeyboardInterrupt):
+            Project(folder, multi_label=True)
+    project = Project(folder)
+    assert project.multi_label
+    assert known(project)["disc/000.jpg"] == {"disc": "present", "stripes": "absent"}
+    project.close()
+
+
+def test_more_labels_than_a_project_can_have_are_refused_and_a_list_that_cannot_be_read_too(folder):
+    names = ";".join(f"label {i}" for i in range(1000))
+    table = folder.parent / "photos-labels.csv"
+    rows = f"path,labels\nphotos/train_000.png,{names}\nphotos/train_001.png,label 1\n"
+    table.write_text(f"{rows}photos/train_002.png,one more\n", "utf-8")
+    with pytest.raises(DataError, match="more than 1,000 labels; use headstart fit"):
+        Project(folder)
+    table.write_text(rows, "utf-8")
+    project = Project(folder)
+    assert len(project.state.classes) == 1000
+    project.close()
+    (folder / ".studio" / "classes.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be used"):
+        Project(folder)
+
+
+@pytest.mark.parametrize("stage", ["write_labels", "table_hash"])
+@pytest.mark.parametrize("change", ["add", "rename"])
+def test_a_change_of_labels_that_is_not_written_says_nothing_of_any_image(project, folder, monkeypatch, change, stage):
+    before = known(project)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def try_it():
+        return project.add_class(None, "dots") if change == "add" else project.rename_class(None, "disc", "dots")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"headstart.studio.project.{stage}", fail)
+        with pytest.raises(OSError, match="No space"):
+            try_it()
+    assert known(project) == before
+    shutil.copytree(folder.parent, folder.parent.parent / f"{folder.parent.name}-killed")
+    killed = Project(folder.parent.parent / f"{folder.parent.name}-killed" / "photos")
+    assert known(killed) == before
+    killed.close()
+    project.set_labels(None, ids(project)[:1], {"square": "absent"})  # the list of the labels is that of this table
+    after = known(project)
+    project.close()
+    again = Project(folder)
+    assert known(again) == after
+    assert sorted(again.state.classes) == ["disc", "square", "stripes"]
+    again.close()
+
+
+def test_a_label_that_every_image_is_without_stays_so(project, folder):
+    project.set_labels(None, ids(project), {"square": "absent"})
+    before = known(project)
+    project.close()
+    again = Project(folder)
+    assert known(again) == before
+    assert {states["square"] for states in before.values()} == {"absent"}
+    again.close()
+
+
+def opened_again(project, folder):
+    project.close()
+    return Project(folder)
+
+
+@pytest.mark.parametrize("place", ["beside", "inside"])
+def test_rows_without_a_label_keep_their_split_and_group(tmp_path, place):
+    write_labelled(tmp_path / "photos", 5)
+    rows = [
+        "train_000.png,disc;square,train,g0",
+        "train_001.png,?,test,g1",
+        "train_002.png,disc,validation,g2",
+        "train_000.png,disc,train,g0",
+        "train_002.png,?,train,g2",
+    ]
+    file, above = (
+        (tmp_path / "photos-labels.csv", "photos/") if place == "beside" else (tmp_path / "photos/labels.csv", "")
+    )
+    file.write_text("\n".join(["path,label,split,group", *(f"{above}{row}" for row in rows)]), "utf-8")
+    project = Project(tmp_path / "photos")
+    said = f"names {above}train_000.png and 1 more in several rows; the last one with a label counts"
+    assert any(said in note for note in project.notes)
+    assert not any("no label" in note or "--layout" in note for note in project.notes)
+    project.set_labels(None, ids(project)[3:4], {"disc": "present"})
+    project = opened_again(project, tmp_path / "photos")
+    found = {r.path[-7:-4]: (r.labels, r.split, r.group) for r in project.state.records.values()}
+    assert found == {
+        "000": (LabelCell(("disc",)), "train", "g0"),
+        "001": (None, "test", "g1"),
+        "002": (LabelCell(("disc",)), "validation", "g2"),
+        "003": (LabelCell(("disc",)), "train", None),
+        "004": (None, "train", None),
+    }
+    assert not any("several rows" in note for note in project.notes)
+    project.close()
+
+
+def test_a_row_of_the_own_table_that_another_row_replaces_is_named(project, folder):
+    project.set_labels(None, ids(project)[:1], {"stripes": "present"})
+    project.close()
+    with project.table.open("a", encoding="utf-8") as file:
+        file.write("photos/train_000.png,square,train,,,,\n")
+    again = Project(folder)
+    assert any("names train_000.png in several rows; the last one counts" in note for note in again.notes)
+    assert cells(again)[0] == LabelCell(("square",))
+    again.close()
+
+
+def test_a_column_of_zeros_is_a_label_that_no_image_has(tmp_path):
+    write_labelled(tmp_path / "photos", 3)
+    rows = ["000.png,1,1,0", "001.png,0,1,0", "002.png,0,0,0"]
+    text = "\n".join(["path,dog,cat,zebra", *(f"photos/train_{row}" for row in rows)])
+    (tmp_path / "photos-labels.csv").write_text(text, "utf-8")
+    project = Project(tmp_path / "photos")
+    assert project.state.classes == ("cat", "dog", "zebra")
+    project.set_labels(None, ids(project)[2:], {"cat": "present"})
+    project = opened_again(project, tmp_path / "photos")
+    assert [states(project, i, "zebra") for i in range(3)] == ["absent"] * 3
+    project.close()
+
+
+@pytest.mark.parametrize("name", ["nan", "NULL", "?x", "n/a"])
+def test_a_column_that_no_cell_can_name_is_refused(tmp_path, name):
+    from headstart.check import write_table
+
+    write_labelled(tmp_path / "photos", 2)
+    table = tmp_path / "photos-labels.csv"
+    table.write_text(f"path,dog,{name}\nphotos/train_000.png,1,1\nphotos/train_001.png,0,1\n", "utf-8")
+    with pytest.raises(DataError, match=r"has a label called .*rename the column"):
+        Project(tmp_path / "photos")
+    with pytest.raises(OptionError, match=r"could not name the label .*rename its column"):
+        write_table(open_dataset(table), [], {}, tmp_path / "fix.csv")
+    assert not (tmp_path / "fix.csv").exists()
+
+
+def test_rows_whose_files_are_gone_take_part_in_renames_and_undo_and_stay_accepted(project, folder):
+    project.accept(None, ids(project)[:1])
+    project.accept(None, ids(project)[1:2], "disc")
+    project.close()
+    for number in (0, 1):
+        (folder / f"train_00{number}.png").rename(folder.parent / f"gone{number}.png")
+    again = Project(folder)
+    assert again.rename_class(None, "disc", "circle") == 1  # of the images that are there
+    again.add_class(None, "dots")
+    again.undo(None)
+    again.add_class(None, "dashes")
+    assert again.state.classes == ("circle", "square", "stripes", "dashes")
+    again.close()
+    for number in (0, 1):
+        (folder.parent / f"gone{number}.png").rename(folder / f"train_00{number}.png")
+    third = Project(folder)
+    assert third.state.classes == ("circle", "square", "stripes", "dashes")
+    assert cells(third)[0] == LabelCell(("circle", "square"), ("dashes",))
+    found = [third.state.records[id] for id in ids(third)[:2]]
+    assert [(record.is_accepted, record.accepted) for record in found] == [(True, ()), (False, ("circle",))]
+    assert states(third, 2, "circle") == "absent"
+    third.close()
+
+
+def test_what_is_accepted_of_many_long_labels_is_read_again(tmp_path):
+    write_labelled(tmp_path / "photos", 3)
+    names = [f"{number:03}" + "\u0434" * 97 for number in range(1000)]
+    rows = f"path,labels\nphotos/train_000.png,{';'.join(names)}\nphotos/train_001.png,{names[0]}\n"
+    (tmp_path / "photos-labels.csv").write_text(rows, "utf-8")
+    project = Project(tmp_path / "photos")
+    first = ids(project)[0]
+    project.accept(None, [first])
+    project.set_labels(None, [first], {names[1]: "unknown"})
+    before = project.state.records[first]
+    assert before.accepted == (names[0], *names[2:])
+    project = opened_again(project, tmp_path / "photos")
+    assert project.state.records[first] == before
+    assert len(open_dataset(project.table).label_names) == 1000
+    project.close()
+
+
+def test_a_change_whose_cell_could_not_be_read_again_is_refused(tmp_path):
+    write_labelled(tmp_path / "photos", 4)
+    names = [f"{number:03}" + "x" * 997 for number in range(140)]
+    rows = [";".join(names[:70]), ";".join(names[70:]), names[0], names[70]]
+    text = "\n".join(["path,labels", *(f"photos/train_00{i}.png,{row}" for i, row in enumerate(rows))])
+    (tmp_path / "photos-labels.csv").write_text(text, "utf-8")
+    project = Project(tmp_path / "photos")
+    before = project.state
+    with pytest.raises(OptionError, match=r"A cell of train_000\.png would have 140,139 characters"):
+        project.set_labels(None, ids(project)[:1], dict.fromkeys(names, "present"))
+    assert project.state is before
+    project.set_labels(None, ids(project)[2:], {names[1]: "present"})
+    opened_again(project, tmp_path / "photos").close()

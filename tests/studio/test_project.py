@@ -9,7 +9,7 @@ from helpers.photos import write_photos
 from headstart import open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.studio.project import Project
-from headstart.studio.records import check_class_name
+from headstart.studio.records import ClassExistsError, check_class_name
 from headstart.studio.state import NothingToUndoError, StaleVersionError
 
 
@@ -248,7 +248,10 @@ def test_an_export_and_features_are_no_project(tmp_path, name, what):
 def test_a_class_of_a_table_of_the_studio_may_be_called_like_several_labels(folder):
     rows = "photos/disc/000.jpg,disc;stripes,train,,,,\nphotos/disc/001.jpg,disc,train,,,,\n"
     (folder.parent / "photos-labels.csv").write_text(f"path,label,split,group,finding,action,why\n{rows}", "utf-8")
-    (folder / ".studio").mkdir()  # by which the studio has been here
+    with pytest.raises(OptionError, match="has several labels an image; leave --single-label out"):
+        Project(folder, multi_label=False)  # as a fit refuses it
+    (folder / ".studio").mkdir()
+    (folder / ".studio" / "classes.json").write_text('{"multi_label": false}')  # by which the studio has been here
     opened = Project(folder)
     assert not opened.multi_label
     assert {"disc;stripes", "disc", "stripes"} <= {record.label for record in opened.state.records.values()}
@@ -322,3 +325,95 @@ def test_a_write_that_fails_changes_nothing(project, folder, monkeypatch):
     assert paths(folder) == {record.path for record in before.records.values()}
     assert not table.exists()
     assert project.undo_text is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"classes": 1}',
+        '{"classes": ["a/b"]}',
+        '{"classes": [""]}',
+        '{"multi_label": 1}',
+        '{"before": 2}',
+        "x" * 99,
+    ],
+)
+def test_a_list_of_classes_that_cannot_be_used_is_no_reason_to_begin_anew(project, folder, text):
+    project.add_class(None, "ants")
+    project.close()
+    file = folder / ".studio" / "classes.json"
+    file.write_text(text if "before" not in text else '{"classes": ["a"], "before": 2, "table": ""}')
+    table = folder.parent / "photos-labels.csv"
+    table.unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"classes.json cannot be used .*or move it away"):
+        Project(folder)
+    file.unlink()
+    Project(folder).close()
+
+
+def test_more_classes_than_a_project_can_have_are_refused(tmp_path):
+    for number in range(1001):
+        (tmp_path / "photos" / f"class {number}").mkdir(parents=True)
+    shutil.copy(next(iter(write_photos(tmp_path / "made", 1).rglob("*.jpg"))), tmp_path / "photos" / "class 0")
+    with pytest.raises(DataError, match="more than 1,000 classes; use headstart fit"):
+        Project(tmp_path / "photos")
+
+
+def test_a_rename_that_is_not_written_leaves_one_name(project, folder, monkeypatch):
+    project.add_class(None, "ants")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.studio.project.write_labels", fail)
+        with pytest.raises(OSError, match="No space"):
+            project.rename_class(None, "disc", "round")
+    project.close()
+    again = Project(folder)
+    assert again.state.classes == ("disc", "stripes", "ants")
+    again.close()
+
+
+def test_rows_whose_files_are_gone_are_renamed_and_stay_accepted(project, folder):
+    first = next(iter(project.state.records))
+    project.accept(None, [first])
+    project.close()
+    (folder / "disc" / "000.jpg").rename(folder.parent / "elsewhere.jpg")
+    again = Project(folder)
+    assert again.rename_class(None, "disc", "round") == 3
+    again.close()
+    (folder.parent / "elsewhere.jpg").rename(folder / "disc" / "000.jpg")
+    third = Project(folder)
+    record = third.state.records[first]
+    assert (record.label, record.is_accepted, third.state.classes) == ("round", True, ("round", "stripes"))
+    third.close()
+
+
+def test_an_image_that_is_added_again_does_not_take_the_row_of_its_file_that_is_gone(project, folder):
+    record, _ = project.add(b"bytes", ".jpg", "disc", "burst-1")
+    project.close()
+    (folder / record.path).unlink()
+    again = Project(folder)
+    added, is_new = again.add(b"bytes", ".jpg", "disc", "burst-2")
+    assert is_new
+    assert added.path != record.path
+    again.close()
+    assert Project(folder).state.records[record.id].group == "burst-2"
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(("first", "second"), [("1", "1.0"), ("true", "1"), ("0.5", "0.50"), ("False", "0.0")])
+def test_one_number_in_two_spellings_is_no_second_name(tmp_path, multi_label, first, second):
+    project = Project(tmp_path / "new", multi_label=multi_label)
+    project.add_class(None, first)
+    project.add_class(None, "2")
+    with pytest.raises(ClassExistsError, match=r"may mean the same as .* to a reader of tables"):
+        project.add_class(None, second)
+    with pytest.raises(ClassExistsError):
+        project.rename_class(None, "2", second)
+    project.rename_class(None, first, second)
+    assert project.state.classes == (second, "2")
+    project.close()

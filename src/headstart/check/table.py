@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart.check.finding import Finding
 from headstart.data import Dataset, Item
-from headstart.data.label_cells import cell_of, needs_lists
+from headstart.data.label_cells import cell_of, needs_lists, unreadable_names
 from headstart.errors import OptionError
 from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
 
@@ -37,10 +37,15 @@ def write_table(
     """Write the table that ``headstart fit FILE`` reads, images with findings first, and return the number of rows.
 
     ``groups`` are those of ``CheckResult``. Unlabelled and unreadable images are left out. Raises OptionError for any
-    other ending than .csv and .tsv, and if the table could not name the images: they must be files in its folder or
-    below it.
+    other ending than .csv and .tsv, and if the table could not name the images, which must be files in its folder or
+    below it, or a label.
     """
     delimiter = check_table_file(file)
+    unread = unreadable_names(dataset.label_names)
+    if unread:
+        raise OptionError(
+            f"{file} could not name the label {unread[0]!r}, which means something else; rename its column."
+        )
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
     rows = [cells for _, cells in table_rows(dataset, findings, groups, target)]
     write_atomic(target, "".join(table_row(cells, delimiter) for cells in (COLUMNS, *rows)))

@@ -23,7 +23,7 @@ from headstart.data.layout import to_nfc
 from headstart.data.reading import ReadOptions
 from headstart.data.table_files import Row, Table
 from headstart.errors import DataError
-from headstart.files import from_table_text
+from headstart.files import UNDECODED, from_table_text
 
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
@@ -159,6 +159,21 @@ def needs_lists(names: Sequence[str]) -> bool:
     return any(name.startswith("[") or any(separator in name for separator in SEPARATORS) for name in names)
 
 
+def unreadable_names(names: Iterable[str]) -> list[str]:
+    """Return labels that no cell can name, since a reader takes them for no label, or for one that is not known.
+
+    >>> unreadable_names(["nan", "nans", "?x", " x"])
+    ['nan', '?x', ' x']
+    """
+    return [name for name in names if name.lower() in MISSING or name.startswith(UNKNOWN) or name != name.strip()]
+
+
+def list_text(names: Sequence[str]) -> str:
+    """Return names as a list in JSON whose letters are themselves, so that a cell is about as long as its names."""
+    text = json.dumps(names, ensure_ascii=False)
+    return json.dumps(names) if UNDECODED.search(text) else text  # bytes that no text has stay escapes of JSON
+
+
 def cell_of(item: Item, *, as_list: bool = False) -> str:
     """Return the labels of an image as the text of a cell, or as a list in JSON, which a multi-label table may have.
 
@@ -167,7 +182,7 @@ def cell_of(item: Item, *, as_list: bool = False) -> str:
     """
     parts = [*sorted(item.labels or ()), *(f"{UNKNOWN}{name}" for name in sorted(item.unknown))]
     parts += [UNKNOWN] if item.is_rest_unknown else []
-    return json.dumps(parts) if as_list and parts else SEPARATORS[0].join(parts)
+    return list_text(parts) if as_list and parts else SEPARATORS[0].join(parts)
 
 
 def label_names(columns: LabelColumns, cells: Sequence[LabelCell]) -> tuple[str, ...]:

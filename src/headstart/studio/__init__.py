@@ -4,6 +4,7 @@ records        what is known of an image; names of classes
 label_sets     several labels an image: present, absent or not known
 state          a project at one moment, and the steps by which it changes
 table          the table of the labels, beside the folder
+class_list     the kind of a project and the names of its classes, on the disk
 listing        what lies in the folder
 moves          moving files so that a kill loses nothing
 opening        the images as the table and the folder have them, and the lock

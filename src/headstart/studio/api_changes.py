@@ -102,7 +102,7 @@ def undo(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
 def add_class(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
     """Begin a class."""
     name = studio.project.add_class(version_of(body), text_of(body, "name"))
-    return changed(studio, f"New class {name}", name=name)
+    return changed(studio, f"New {studio.project.word} {name}", name=name)
 
 
 def rename_class(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
@@ -122,7 +122,7 @@ def import_images(studio: Studio, request: Request, body: bytes) -> Body:
     """Add the images of an archive."""
     label = class_asked(request)
     if label is not None and label not in studio.project.state.classes:
-        label = check_class_name(label)
+        label = check_class_name(label, studio.project.word)
     with tempfile.NamedTemporaryFile(dir=studio.project.folder / HIDDEN, suffix=".zip") as file:
         file.write(body)
         file.flush()

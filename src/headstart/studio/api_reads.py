@@ -31,7 +31,7 @@ from headstart.studio.moves import HIDDEN
 from headstart.studio.records import MAX_IMAGES, ImageRecord
 from headstart.studio.requests import Studio, answering, class_asked, class_of, formats_of, number_of
 from headstart.studio.saved import model_folder, read_saved
-from headstart.studio.state import NotFoundError
+from headstart.studio.state import NotFoundError, State
 
 THUMBNAIL, LARGE = 160, 1280  # pixels
 PAGE = 5000  # images of an answer, unless asked otherwise
@@ -53,7 +53,7 @@ def state(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
     project, engine = studio.project, studio.engine
     known, full = project.state, engine.full
     saved = read_saved(project)
-    issues = _issues(studio)
+    issues = _issues(studio, known)
     failed = [] if engine.images is None else [id for id in known.records if id in engine.images.errors]
     errors = [f"{known.records[id].path} cannot be read." for id in failed[:3]]
     return {
@@ -63,7 +63,7 @@ def state(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
         "folder": str(project.folder),
         "table": str(project.table),
         "multi_label": project.multi_label,
-        **(state_values(studio) if project.multi_label else {"classes": _classes(studio)}),
+        **(state_values(studio) if project.multi_label else {"classes": _classes(known)}),
         "images": len(known.records),
         "trash": project.trash_count,
         "changes": sum(record.is_moved for record in known.records.values()),
@@ -103,9 +103,9 @@ def images(studio: Studio, request: Request, body: None) -> Response | dict[str,
     some = list(known.records.values())[offset : offset + limit]
     is_several = studio.project.multi_label
     if is_several:
-        rows = image_rows(studio, some, {record.id: _status(studio, record) for record in some})
+        rows = image_rows(studio, known.classes, some, {record.id: _status(studio, record) for record in some})
     else:
-        rows = _rows(studio, some)
+        rows = _rows(studio, known.classes, some)
     answer = {
         "version": known.version,
         "shows": engine.shows,
@@ -118,9 +118,8 @@ def images(studio: Studio, request: Request, body: None) -> Response | dict[str,
     return _tagged(answer, tag)
 
 
-def _classes(studio: Studio) -> list[dict[str, Any]]:
+def _classes(known: State) -> list[dict[str, Any]]:
     """Return the classes with the number of their images, and whether a folder has the name."""
-    known = studio.project.state
     counts: dict[str | None, int] = {}
     for record in known.records.values():
         counts[record.label] = counts.get(record.label, 0) + 1
@@ -128,14 +127,14 @@ def _classes(studio: Studio) -> list[dict[str, Any]]:
     return [{"name": c, "images": counts.get(c, 0), "folder": c in folders} for c in known.classes]
 
 
-def _rows(studio: Studio, records: list[ImageRecord]) -> list[list[Any]]:
-    """Return a row of COLUMNS for each image."""
-    figures, known = _figures(studio), studio.project.state
+def _rows(studio: Studio, classes: tuple[str, ...], records: list[ImageRecord]) -> list[list[Any]]:
+    """Return a row of COLUMNS for each image; ``classes`` and ``records`` are of one state."""
+    figures = _figures(studio)
     places = {} if figures is None else {id: i for i, id in enumerate(figures.ids)}
     uncertainty = [] if figures is None else figures.uncertainty.round(4).tolist()
     predicted = [] if figures is None else figures.predicted.tolist()
     probability = [] if figures is None else figures.probabilities.max(axis=1).round(4).tolist()
-    number = {name: i for i, name in enumerate(known.classes)}
+    number = {name: i for i, name in enumerate(classes)}
     rows = []
     for record in records:
         place = places.get(record.id)
@@ -157,7 +156,8 @@ def _rows(studio: Studio, records: list[ImageRecord]) -> list[list[Any]]:
 
 def image(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return what is known of one image."""
-    record = _record(studio, request)
+    known = studio.project.state
+    record = _record(known, request)
     errors = {} if studio.engine.images is None else studio.engine.images.errors
     common = {
         "id": record.id,
@@ -167,7 +167,9 @@ def image(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # no
         "status": _status(studio, record),
         "error": errors.get(record.id),
     }
-    return common | (image_values(studio, record) if studio.project.multi_label else _image_values(studio, record))
+    return common | (
+        image_values(studio, known.classes, record) if studio.project.multi_label else _image_values(studio, record)
+    )
 
 
 def _image_values(studio: Studio, record: ImageRecord) -> dict[str, Any]:
@@ -200,13 +202,13 @@ def _image_values(studio: Studio, record: ImageRecord) -> dict[str, Any]:
 
 def thumbnail(studio: Studio, request: Request, body: None) -> Response:  # noqa: ARG001
     """Return a small copy of an image."""
-    data = small_copy(studio.project.read(_record(studio, request)), THUMBNAIL)
+    data = small_copy(studio.project.read(_record(studio.project.state, request)), THUMBNAIL)
     return Response(data, media_type="image/jpeg", headers=FOREVER)
 
 
 def large(studio: Studio, request: Request, body: None) -> Response:  # noqa: ARG001
     """Return a copy of an image for the whole screen."""
-    data = small_copy(studio.project.read(_record(studio, request)), LARGE)
+    data = small_copy(studio.project.read(_record(studio.project.state, request)), LARGE)
     return Response(data, media_type="image/jpeg", headers=FOREVER)
 
 
@@ -230,9 +232,10 @@ def evaluate(studio: Studio, request: Request, body: None) -> dict[str, Any]:  #
 
 def label_issues(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return the labels that are probably wrong, most confident first."""
-    issues = _issues(studio)
+    known = studio.project.state
+    issues = _issues(studio, known)
     return {
-        "version": studio.project.state.version,
+        "version": known.version,
         "shows": studio.engine.shows,
         "total": len(issues),
         "issues": issues[: number_of(request, "limit", 100, MAX_IMAGES)],
@@ -241,10 +244,10 @@ def label_issues(studio: Studio, request: Request, body: None) -> dict[str, Any]
 
 def uncertain(studio: Studio, request: Request, body: None) -> dict[str, Any]:  # noqa: ARG001
     """Return the images that the head is least sure of."""
-    limit = number_of(request, "limit", 100, MAX_IMAGES)
-    values = {"version": studio.project.state.version, "shows": studio.engine.shows}
+    limit, known = number_of(request, "limit", 100, MAX_IMAGES), studio.project.state
+    values = {"version": known.version, "shows": studio.engine.shows}
     if studio.project.multi_label:
-        return {**values, "images": uncertain_list(studio, limit)}
+        return {**values, "images": uncertain_list(studio, known.records, limit)}
     figures = _figures(studio)
     found: list[dict[str, Any]] = []
     if figures is not None:
@@ -325,9 +328,8 @@ def _point(point: CurvePoint) -> dict[str, Any]:
     return {"images": point.images, "recall": point.recall, "interval": list(point.interval)}
 
 
-def _record(studio: Studio, request: Request) -> ImageRecord:
-    id = request.path_params["id"]
-    record = studio.project.state.records.get(id)
+def _record(known: State, request: Request) -> ImageRecord:
+    record = known.records.get(request.path_params["id"])
     if record is None:
         raise NotFoundError("such image")
     return record
@@ -347,10 +349,11 @@ def _figures(studio: Studio) -> Figures | None:
     return figures
 
 
-def _issues(studio: Studio) -> list[dict[str, Any]]:
+def _issues(studio: Studio, known: State) -> list[dict[str, Any]]:
+    records = known.records
     if studio.project.multi_label:
-        return issue_list(studio)
-    figures, records = _figures(studio), studio.project.state.records
+        return issue_list(studio, records)
+    figures = _figures(studio)
     if figures is None:
         return []
     return [

@@ -40,8 +40,9 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
     """Add the images of a zip to a project in one step, which undo takes back.
 
     Images in folders are of the class of their folder; others of ``label``, or, without one, of the class that their
-    numbered names give; where images may have several labels they need none. Raises DataError for what is no zip or has
-    no images, OptionError for a name of a class that cannot be used, OSError.
+    numbered names give. Where images may have several labels such names give none: most are those of a camera, and with
+    a label of that name every other one would be said to be absent. Raises DataError for what is no zip or has no
+    images, OptionError for a name of a class that cannot be used, OSError.
     """
     source = open_archive("the archive.zip", partial(open_regular, file))
     if len(source.names) > MAX_MEMBERS:
@@ -56,8 +57,10 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
         size = 0
         for i, item in enumerate(dataset.items):
             try:
-                name = label or item.label or _numbered_class(item.path, is_needed=not project.multi_label)
-                names = (name if name in project.state.classes else check_class_name(name),) if name else ()
+                name = label or item.label or ("" if project.multi_label else _numbered_class(item.path))
+                names = (
+                    (name if name in project.state.classes else check_class_name(name, project.word),) if name else ()
+                )
                 data = dataset.read(i)
                 assert isinstance(data, bytes)
                 size += len(data)
@@ -74,11 +77,9 @@ def import_archive(project: Project, file: Path, label: str | None = None) -> Im
     return ImportResult(len(new), len(known), tuple(classes), tuple(refused))
 
 
-def _numbered_class(path: str, *, is_needed: bool) -> str:
-    """Return the class that the name of a sample gives, "" where it gives none and none ``is_needed``."""
+def _numbered_class(path: str) -> str:
+    """Return the class that the name of a sample gives. Raises OptionError."""
     match = NUMBERED.fullmatch(PurePosixPath(path).stem)
-    if match is None and not is_needed:
-        return ""
     if match is None:
         raise OptionError("The image lies in no class folder; give the class of the archive.")
     return match[1]

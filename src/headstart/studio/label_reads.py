@@ -12,11 +12,13 @@ from headstart.studio.label_figures import LabelFigures, open_issues
 from headstart.studio.label_sets import UNKNOWN, is_cell_accepted, state_of
 from headstart.studio.records import ImageRecord
 from headstart.studio.requests import Studio
+from headstart.studio.state import Records
 
 LABEL_COLUMNS = (
     *("id", "labels", "unknown", "group", "suspicion", "uncertainty", "predicted", "issues", "status", "accepted"),
     *("name", "split", "unpredicted"),
 )
+NO_CHOICE = "no model has been chosen yet that could know it"
 
 
 def state_values(studio: Studio) -> dict[str, Any]:
@@ -34,9 +36,11 @@ def state_values(studio: Studio) -> dict[str, Any]:
     }
 
 
-def image_rows(studio: Studio, records: list[ImageRecord], status: dict[str, str]) -> list[list[Any]]:
-    """Return a row of LABEL_COLUMNS for each image."""
-    figures, classes = label_figures_of(studio), studio.project.state.classes
+def image_rows(
+    studio: Studio, classes: tuple[str, ...], records: list[ImageRecord], status: dict[str, str]
+) -> list[list[Any]]:
+    """Return a row of LABEL_COLUMNS for each image; ``classes`` and ``records`` are of one state."""
+    figures = label_figures_of(studio)
     number = {name: i for i, name in enumerate(classes)}
     places = {} if figures is None else {id: i for i, id in enumerate(figures.ids)}
     uncertainty = [] if figures is None else figures.uncertainty.round(4).tolist()
@@ -67,9 +71,9 @@ def image_rows(studio: Studio, records: list[ImageRecord], status: dict[str, str
     return rows
 
 
-def image_values(studio: Studio, record: ImageRecord) -> dict[str, Any]:
-    """Return what is known of the labels of one image."""
-    figures, classes = label_figures_of(studio), studio.project.state.classes
+def image_values(studio: Studio, classes: tuple[str, ...], record: ImageRecord) -> dict[str, Any]:
+    """Return what is known of the labels of one image; ``classes`` are of the state that ``record`` is of."""
+    figures = label_figures_of(studio)
     place = None if figures is None or record.id not in figures.ids else figures.ids.index(record.id)
     values: dict[str, Any] = {
         "labelled": record.is_labelled,
@@ -97,22 +101,19 @@ def image_values(studio: Studio, record: ImageRecord) -> dict[str, Any]:
 
 def evaluation_values(studio: Studio) -> dict[str, Any]:
     """Return the numbers of each label, and why others have none."""
-    figures, counts = label_figures_of(studio), studio.engine.label_counts
+    figures, counts, full = label_figures_of(studio), studio.engine.label_counts, studio.engine.full
+    unlearned = "the model of the last full choice does not know it" if full is not None else NO_CHOICE
     reasons = zip(counts.classes, counts.reasons, strict=True)
     names = () if figures is None else figures.names
-    left_out = [
-        {"name": name, "why": why or "the model of the last full choice does not know it"}
-        for name, why in reasons
-        if name not in names
-    ]
+    left_out = [{"name": name, "why": why or unlearned} for name, why in reasons if name not in names]
     if figures is None:
         return {"mean_average_precision": None, "by_label": [], "left_out": left_out}
     return {**figures.evaluation(), **figures.overall(), "by_label": figures.by_label(), "left_out": left_out}
 
 
-def issue_list(studio: Studio) -> list[dict[str, Any]]:
-    """Return the cells that look wrong, most confident first."""
-    figures, records = label_figures_of(studio), studio.project.state.records
+def issue_list(studio: Studio, records: Records) -> list[dict[str, Any]]:
+    """Return the cells of images that look wrong, most confident first."""
+    figures = label_figures_of(studio)
     if figures is None:
         return []
     found = [(id, finding) for id in figures.issues if id in records for finding in open_issues(figures, records[id])]
@@ -120,9 +121,9 @@ def issue_list(studio: Studio) -> list[dict[str, Any]]:
     return [{"id": id, **_issue(finding)} for id, finding in found]
 
 
-def uncertain_list(studio: Studio, limit: int) -> list[dict[str, Any]]:
+def uncertain_list(studio: Studio, records: Records, limit: int) -> list[dict[str, Any]]:
     """Return the images of which a label is nearest to a half, most uncertain first."""
-    figures, records = label_figures_of(studio), studio.project.state.records
+    figures = label_figures_of(studio)
     if figures is None:
         return []
     uncertainty = figures.uncertainty

@@ -13,7 +13,7 @@ from dataclasses import replace
 from headstart.check.table import label_text
 from headstart.data import Dataset, Item
 from headstart.data.label_cells import UNKNOWN as UNKNOWN_CELL
-from headstart.data.label_cells import LabelCell
+from headstart.data.label_cells import LabelCell, list_text
 from headstart.studio.records import ACCEPTED, ImageRecord
 
 PRESENT, ABSENT, UNKNOWN = "present", "absent", "unknown"
@@ -150,7 +150,7 @@ def accepted_text(record: ImageRecord) -> str:
     """Return what the table keeps of what was accepted: of the whole image, or of some labels."""
     if record.is_accepted:
         return ACCEPTED
-    return f"{ACCEPTED_CELLS}{json.dumps(record.accepted)}" if record.accepted else ""
+    return f"{ACCEPTED_CELLS}{list_text(record.accepted)}" if record.accepted else ""
 
 
 def accepted_labels(action: str) -> tuple[str, ...]:

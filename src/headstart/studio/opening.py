@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from headstart.data import Dataset, Item, open_dataset
 from headstart.data.label_cells import LabelCell
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, HeadstartError, OptionError, one_line
-from headstart.files import open_regular, read_json, to_json, write_atomic
+from headstart.files import open_regular, write_atomic
+from headstart.studio.class_list import ClassList, read_class_list, write_class_list
 from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
 from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
-from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord, is_folder_name
+from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, has_more_columns, is_of_studio, read_label_sets, read_labels, table_file
+from headstart.studio.table import TableRow, TableRows, has_more_columns, read_label_sets, read_labels, table_file
 
-CLASSES = "classes.json"
 FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
 ID_LENGTH = 32  # hexadecimal digits of the SHA-256
@@ -37,7 +36,7 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
 
     Returns whether its images may have several labels each: as the project was begun, else as ``multi_label`` says,
     else as its table has them, which lies beside the folder or in it. Raises OptionError for a table, a model, and
-    where ``multi_label`` says otherwise than the project.
+    where ``multi_label`` says otherwise than the project; DataError where what the project is cannot be read.
     """
     if folder.is_file():
         raise OptionError(f"{folder} is not a folder; give the folder of the images.")
@@ -45,26 +44,28 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
         if (folder / name).is_file():
             mend = f"headstart serve {folder} tries it" if what == "a model" else "give another one"
             raise OptionError(f"{folder} holds {what}, and the studio labels a folder of images; {mend}.")
-    table, hidden = table_file(folder), folder / HIDDEN
-    is_several = _is_several(hidden / CLASSES)
-    if is_several:
-        if multi_label is False:
-            raise OptionError(f"{folder} is a project of several labels an image; leave --single-label out.")
-        return True
-    if hidden.is_dir() and table.is_file() and is_of_studio(table):  # whatever the names of its classes look like
-        if multi_label:
-            raise OptionError(
-                f"{folder} is a project of one class an image; to begin one of several labels with its table, move "
-                f"{hidden} elsewhere (an empty cell of the table then says that no label holds)."
-            )
-        return False
+    begun = read_class_list(folder)
+    if begun is not None:  # whatever its table looks like
+        if multi_label is not None and multi_label != begun.multi_label:
+            raise OptionError(_other_kind(folder, begun))
+        return begun.multi_label
     if multi_label:
         return True
+    table = table_file(folder)
     place = table if table.is_file() else folder
     is_several = (table.is_file() or _has_tables(folder)) and _has_several_labels(place)
-    if is_several and multi_label is False and not is_of_studio(table):
+    if is_several and multi_label is False:
         raise OptionError(f"{place} has several labels an image; leave --single-label out.")
-    return is_several and multi_label is None
+    return is_several
+
+
+def _other_kind(folder: Path, begun: ClassList) -> str:
+    if begun.multi_label:
+        return f"{folder} is a project of several labels an image; leave --single-label out."
+    return (
+        f"{folder} is a project of one class an image; to begin one of several labels with its table, move "
+        f"{folder / HIDDEN} elsewhere (an empty cell of the table then says that no label holds)."
+    )
 
 
 def _keep_found(folder: Path) -> list[str]:
@@ -94,17 +95,9 @@ def _has_tables(folder: Path) -> bool:
     return folder.is_dir() and any(is_table(entry.name) for entry in folder.iterdir())
 
 
-def _begin_several(folder: Path, state: State) -> list[str]:
-    """Write down that images of a project may have several labels; return lines that the user must see.
-
-    Raises OSError.
-    """
-    hidden = folder / HIDDEN
+def _summary(folder: Path, state: State) -> str:
     items = [labelled_item(Item(r.path, None, r.split), r.labels) for r in state.records.values()]
-    notes = [f"{folder.name} is {summary_of(items, state.classes)}."]
-    if not _is_several(hidden / CLASSES):
-        write_classes(hidden / CLASSES, state.classes, multi_label=True)
-    return notes
+    return f"{folder.name} is {summary_of(items, state.classes)}."
 
 
 def _has_several_labels(path: Path) -> bool:
@@ -117,11 +110,10 @@ def _has_several_labels(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class OpenedProject:
-    """What a project is when it is opened: its state, where new images go, rows whose files are gone, and notes."""
+    """What a project is when it is opened: its state, where new images go, and notes."""
 
     state: State
     root: str
-    missing: tuple[TableRow, ...]
     notes: list[str]
 
 
@@ -130,39 +122,48 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
 
     Raises DataError, OptionError, OSError.
     """
-    rows: dict[str, TableRow] = {}
-    notes: list[str] = []
+    table = TableRows({}, (), ())
     if multi_label:
-        rows, notes = read_label_sets(folder)
+        table = read_label_sets(folder)
     elif os.path.lexists(table_file(folder)):
-        rows = read_labels(table_file(folder), folder.name)
+        table = read_labels(table_file(folder), folder.name)
+    rows, notes = table.rows, [*table.notes]
+    begun = read_class_list(folder)
+    if begun is None:  # said before the images are read, which may take minutes and be interrupted
+        write_class_list(folder, None, multi_label=multi_label)
     recovered = recover_moves(folder, rows)
     if recovered:
         notes.append(f"{recovered} files were moved back or on, since the last run was stopped in between.")
     listing = list_folder(folder, multi_label=multi_label)
     records, missing, found_notes = read_records(folder, rows, listing, multi_label=multi_label)
     notes += [*listing.notes, *found_notes]
-    stored = stored_classes(folder / HIDDEN / CLASSES, multi_label=multi_label)
+    stored = None if begun is None else begun.classes
     labels = {record.label for record in records.values() if record.label is not None}
-    cells = [record.labels for record in records.values()] + [row.labels for row in missing]
-    labels |= set(names_in_cells(cells))
+    cells = [record.labels for record in (*records.values(), *missing.values())]
+    labels |= {*names_in_cells(cells), *table.names}
     folders = () if multi_label and (rows or not labels) else listing.folders
     classes = tuple(dict.fromkeys((*(folders if stored is None else stored), *sorted(labels))))
-    state = State(version, records, classes)
+    if len(classes) > MAX_CLASSES:
+        raise DataError(
+            f"{folder} has more than {MAX_CLASSES:,} {'labels' if multi_label else 'classes'}; use headstart fit."
+        )
+    state = State(version, records, classes, missing)
     if multi_label:
-        notes += _begin_several(folder, state)
+        notes.append(_summary(folder, state))
+    if stored is not None or multi_label:  # also what an interrupted change has left; else the folders have the classes
+        write_class_list(folder, classes, multi_label=multi_label)
     notes += _keep_found(folder)
-    return OpenedProject(state, listing.root, missing, notes)
+    return OpenedProject(state, listing.root, notes)
 
 
 def read_records(
     folder: Path, rows: Mapping[str, TableRow], listing: Listing, *, multi_label: bool = False
-) -> tuple[Records, tuple[TableRow, ...], list[str]]:
+) -> tuple[Records, Records, list[str]]:
     """Return the images in the order of the table, those that it does not name behind them.
 
-    Also the rows whose files are not there, and lines that the user must see. Of several labels an image each begins
-    with that of its folder, but where there is a table, whose images alone are labelled. Raises DataError for too many
-    images.
+    Also the rows whose files are not there, by "/" and their paths, and lines that the user must see. Of several labels
+    an image each begins with that of its folder, but where there is a table, whose images alone are labelled. Raises
+    DataError for too many images.
     """
     listed = {item.path: item for item in listing.items}
 
@@ -170,13 +171,13 @@ def read_records(
         return path in listed or ((folder / path).is_file() and is_inside(folder, path))
 
     present = {path: row for path, row in rows.items() if is_there(path)}
-    missing = tuple(row for path, row in rows.items() if path not in present)
+    gone = [path for path in rows if path not in present]
     new = [path for path in listed if path not in rows]
     if len(present) + len(new) > MAX_IMAGES:
         raise DataError(f"{folder} has more than {MAX_IMAGES:,} images; use headstart fit.")
     notes = []
-    if missing:
-        notes.append(f"{len(missing)} files of the table are not there ({missing[0].path}).")
+    if gone:
+        notes.append(f"{len(gone)} files of the table are not there ({gone[0]}).")
     if rows and new:
         what = "are not labelled yet" if multi_label else "have the labels of their folders"
         notes.append(f"{len(new)} images that the table does not name {what}.")
@@ -188,16 +189,21 @@ def read_records(
             id = _free_id(_file_hash(folder / path), records)
         except OSError as error:
             notes.append(f"{path} cannot be read ({one_line(error)}); it is left out.")
-            missing += () if row is None else (row,)  # its label is kept
+            gone += [] if row is None else [path]  # its label is kept
             continue
         if row is not None:
-            is_accepted = row.action == ACCEPTED
-            kept = (row.finding, row.why, row.labels, accepted_labels(row.action) if multi_label else ())
-            records[id] = ImageRecord(id, path, row.label, folder_label, row.group, row.split, is_accepted, *kept)
+            records[id] = replace(_record_of(row, id, multi_label=multi_label), folder_label=folder_label)
         elif item is not None:
             cell = LabelCell((item.label,)) if multi_label and item.label is not None and not rows else None
             records[id] = ImageRecord(id, path, folder_label, folder_label, None, item.split, labels=cell)
+    missing = {f"/{path}": _record_of(rows[path], f"/{path}", multi_label=multi_label) for path in gone}
     return records, missing, notes
+
+
+def _record_of(row: TableRow, id: str, *, multi_label: bool) -> ImageRecord:
+    accepted = accepted_labels(row.action) if multi_label else ()
+    kept = (row.finding, row.why, row.labels, accepted)
+    return ImageRecord(id, row.path, row.label, None, row.group, row.split, row.action == ACCEPTED, *kept)
 
 
 def lock_folder(folder: Path) -> sqlite3.Connection:
@@ -211,30 +217,6 @@ def lock_folder(folder: Path) -> sqlite3.Connection:
             f"{folder} is open in another studio, or cannot be locked ({error}); close that one."
         ) from None
     return guard
-
-
-def stored_classes(file: Path, *, multi_label: bool = False) -> list[str] | None:
-    """Return the names of the classes in their order, None where none are stored or they cannot be used."""
-    names = _stored(file).get("classes")
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        return None
-    is_usable = multi_label or all(map(is_folder_name, names))  # labels of several are no folders
-    return list(dict.fromkeys(names))[:MAX_CLASSES] if is_usable else None
-
-
-def write_classes(file: Path, classes: Sequence[str], *, multi_label: bool) -> None:
-    """Store the names of the classes, and whether images may have several. Raises OSError."""
-    write_atomic(file, to_json({"classes": classes, **({"multi_label": True} if multi_label else {})}))
-
-
-def _is_several(file: Path) -> bool:
-    return _stored(file).get("multi_label") is True
-
-
-def _stored(file: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        return read_json(file, 2**20)
-    return {}
 
 
 def _file_hash(path: Path) -> str:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from headstart.data.label_cells import LabelCell
 from headstart.data.reading import read_file
 from headstart.errors import OptionError
 from headstart.files import write_atomic
+from headstart.studio.class_list import table_hash, text_hash, write_class_list
 from headstart.studio.label_sets import (
     KEEP,
     PRESENT,
@@ -34,10 +36,16 @@ from headstart.studio.label_sets import (
 )
 from headstart.studio.listing import path_for_label
 from headstart.studio.moves import HIDDEN, TRASH, forget_moves, free_path, is_inside, make_moves, moves_between
-from headstart.studio.opening import CLASSES, ID_LENGTH, check_folder, lock_folder, read_project, write_classes
-from headstart.studio.records import MAX_CLASSES, MAX_IMAGES, ImageRecord, check_class_name
-from headstart.studio.state import (
+from headstart.studio.opening import ID_LENGTH, check_folder, lock_folder, read_project
+from headstart.studio.records import (
+    MAX_CLASSES,
+    MAX_IMAGES,
     ClassExistsError,
+    ImageRecord,
+    check_class_name,
+    check_new_name,
+)
+from headstart.studio.state import (
     NotFoundError,
     NothingToUndoError,
     Records,
@@ -45,7 +53,7 @@ from headstart.studio.state import (
     State,
     Step,
 )
-from headstart.studio.table import table_file, write_labels
+from headstart.studio.table import labels_text, table_file, write_labels
 
 MAX_UNDO = 500  # steps
 
@@ -54,9 +62,8 @@ class Project:
     """A project that is open in this process, which alone may write it. Methods are safe with several threads.
 
     ``state`` is replaced by every change. A method that changes something takes the version that the caller has seen,
-    None for one that does not depend on it, and raises StaleVersionError for another. ``missing`` are rows of the table
-    whose files are not there; they stay in it. ``multi_label`` says whether images may have several labels: then the
-    classes are these labels, and no folder means one.
+    None for one that does not depend on it, and raises StaleVersionError for another. ``multi_label`` says whether
+    images may have several labels: then the classes are these labels, and no folder means one.
     """
 
     def __init__(self, folder: str | os.PathLike[str], version: int = 1, *, multi_label: bool | None = None) -> None:
@@ -80,8 +87,8 @@ class Project:
         self._guard = lock_folder(self.folder)
         try:
             found = read_project(self.folder, version, multi_label=self.multi_label)
-            self.state, self._root, self.missing, self.notes = found.state, found.root, found.missing, found.notes
-            self._opened_with = found.state.classes
+            self.state, self._root, self.notes = found.state, found.root, found.notes
+            self._listed: tuple[str, ...] | None = found.state.classes  # the classes that are stored, None where unsure
         except BaseException:
             self._guard.close()
             raise
@@ -93,6 +100,11 @@ class Project:
     def read(self, record: ImageRecord) -> bytes:
         """Return the bytes of an image. Raises ImageError."""
         return read_file(str(self.folder / record.path))
+
+    @property
+    def word(self) -> str:
+        """What the messages call a class."""
+        return "label" if self.multi_label else "class"
 
     @property
     def undo_text(self) -> str | None:
@@ -126,6 +138,7 @@ class Project:
         with self._lock:
             new: Records = {}
             known, classes = [], list(self.state.classes)
+            words = "labels" if self.multi_label else "classes"
             try:
                 for data, suffix, label, group in images:
                     id = hashlib.sha256(data).hexdigest()[:ID_LENGTH]
@@ -135,9 +148,9 @@ class Project:
                     names = (label,) if isinstance(label, str) else label
                     for name in names:
                         if name not in classes:
-                            classes.append(_new_class_name(name, classes))
+                            classes.append(check_new_name(name, classes, self.word))
                     if len(new) + len(self.state.records) >= MAX_IMAGES or len(classes) > MAX_CLASSES:
-                        raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} classes.")
+                        raise OptionError(f"A project has at most {MAX_IMAGES:,} images and {MAX_CLASSES:,} {words}.")
                     name = f"{id[:16]}{suffix}"
                     if self.multi_label:
                         cell = LabelCell(tuple(sorted(set(names)))) if names else None
@@ -147,8 +160,7 @@ class Project:
                 if new:
                     text = what or f"Added {_images([*new])}{f' to {names[0]}' if names else ''}"
                     known_before = self._with_new_labels(classes[len(self.state.classes) :])
-                    records = {**self.state.records, **known_before, **new}
-                    self._commit(text, records, tuple(classes), [*known_before, *new])
+                    self._commit(text, {**known_before, **new}, tuple(classes))
             except BaseException:
                 for record in new.values():
                     (self.folder / record.path).unlink(missing_ok=True)
@@ -176,12 +188,12 @@ class Project:
             classes = self.state.classes
             for name in states:
                 if name not in classes:
-                    raise NotFoundError(f"class {name}")
+                    raise NotFoundError(f"{self.word} {name}")
             records = [(r, with_record_states(r, states, others, classes)) for r in self._records_of(ids)]
             changed = {new.id: new for old, new in records if new.labels != old.labels}
             if changed:
                 text = f"{states_text(states, others)}: {_images([*changed])}"
-                self._commit(text, {**self.state.records, **changed}, classes, [*changed])
+                self._commit(text, changed)
             return len(changed)
 
     def accept(self, version: int | None, ids: Sequence[str], name: str | None = None) -> int:
@@ -196,11 +208,11 @@ class Project:
             if self.multi_label:
                 classes = self.state.classes
                 if name is not None and name not in classes:
-                    raise NotFoundError(f"class {name}")
+                    raise NotFoundError(f"{self.word} {name}")
                 changed = [r for r in changed if name is None or name not in r.accepted]
                 accepted = {r.id: with_accepted(r, name, classes) for r in changed}
                 if accepted:
-                    self._commit(text, {**self.state.records, **accepted}, classes, [*accepted])
+                    self._commit(text, accepted)
             else:
                 self._change(text, changed, is_accepted=True)
             return len(changed)
@@ -210,23 +222,23 @@ class Project:
         with self._lock:
             self._check(version)
             deleted = self._records_of(ids)
-            records = {id: record for id, record in self.state.records.items() if id not in set(ids)}
             if deleted:
-                gone = [record.id for record in deleted]
-                self._commit(f"Deleted {_images(deleted)}", records, self.state.classes, gone)
+                self._commit(f"Deleted {_images(deleted)}", dict.fromkeys(record.id for record in deleted))
             return len(deleted)
 
     def add_class(self, version: int | None, name: str) -> str:
         """Begin a class: a name, and an empty folder. Returns the name. Raises OptionError."""
         with self._lock:
             self._check(version)
-            name = _new_class_name(name, self.state.classes)
+            name = check_new_name(name, self.state.classes, self.word)
             if len(self.state.classes) >= MAX_CLASSES:
-                raise OptionError(f"A project has at most {MAX_CLASSES:,} classes.")
+                raise OptionError(
+                    f"A project has at most {MAX_CLASSES:,} {self.word}{'s' if self.multi_label else 'es'}."
+                )
             self._make_folder(name)
             records = self._with_new_labels([name])
-            what = f"New {'label' if self.multi_label else 'class'} {name}"
-            self._commit(what, {**self.state.records, **records}, (*self.state.classes, name), [*records])
+            what = f"New {self.word} {name}"
+            self._commit(what, records, (*self.state.classes, name))
             return name
 
     def rename_class(self, version: int | None, name: str, to: str) -> int:
@@ -234,20 +246,20 @@ class Project:
         with self._lock:
             self._check(version)
             if name not in self.state.classes:
-                raise NotFoundError(f"class {name}")
-            to = check_class_name(to)
-            if to == name:
-                raise ClassExistsError(f"The class is called {name!r} already.")
-            to = _new_class_name(to, [known for known in self.state.classes if known != name])
+                raise NotFoundError(f"{self.word} {name}")
+            if check_class_name(to, self.word) == name:
+                raise ClassExistsError(f"The {self.word} is called {name!r} already.")
+            to = check_new_name(to, [known for known in self.state.classes if known != name], self.word)
             classes = tuple(to if known == name else known for known in self.state.classes)
-            records = self.state.records
+            known = {**self.state.records, **self.state.missing}
             if self.multi_label:
-                changed = {id: with_label_renamed(r, name, to) for id, r in records.items() if r.is_labelled}
+                changed = {id: with_label_renamed(r, name, to) for id, r in known.items() if r.is_labelled}
             else:
-                changed = {id: replace(r, label=to) for id, r in records.items() if r.label == name}
+                changed = {id: replace(r, label=to) for id, r in known.items() if r.label == name}
             self._make_folder(to)
-            self._commit(f"Renamed {name} to {to}", {**records, **changed}, classes, [*changed])
-            return sum(r.label == to or state_of(r.labels, to) == PRESENT for r in changed.values())
+            self._commit(f"Renamed {name} to {to}", changed, classes)
+            found = [r for id, r in changed.items() if id in self.state.records]
+            return sum(r.label == to or state_of(r.labels, to) == PRESENT for r in found)
 
     def apply(self, version: int | None) -> tuple[int, list[tuple[str, str]]]:
         """Move files to the folders of their labels; return how many, and the path of each that stays, with the reason.
@@ -260,8 +272,8 @@ class Project:
                 raise OptionError(
                     "An image with several labels has no one folder to be moved to; files stay where they are."
                 )
-            records, taken = dict(self.state.records), {record.path for record in self.state.records.values()}
-            moved, kept = [], []
+            taken = {record.path for records in (self.state.records, self.state.missing) for record in records.values()}
+            moved, kept = {}, []
             for record in self.state.records.values():
                 if not record.is_moved:
                     continue
@@ -270,12 +282,9 @@ class Project:
                     continue
                 path = free_path(self.folder, path_for_label(record, self._root), taken)
                 taken.add(path)
-                records[record.id] = replace(record, path=path, folder_label=record.label)
-                moved.append(record.id)
+                moved[record.id] = replace(record, path=path, folder_label=record.label)
             if moved:
-                self._commit(
-                    f"Moved {len(moved)} files to the folders of their labels", records, self.state.classes, moved
-                )
+                self._commit(f"Moved {len(moved)} files to the folders of their labels", moved)
             return len(moved), kept
 
     def undo(self, version: int | None) -> str:
@@ -285,13 +294,7 @@ class Project:
             if not self._steps:
                 raise NothingToUndoError
             step = self._steps[-1]
-            records = dict(self.state.records)
-            for id, before in step.before.items():
-                if before is None:
-                    records.pop(id, None)
-                else:
-                    records[id] = before
-            self._save(records, step.classes, step.before)
+            self._save(step.before, step.classes)
             self._steps.pop()
             return step.what
 
@@ -305,7 +308,7 @@ class Project:
         """Return the images that change where labels are new: of those that are labelled they are not known."""
         if not self.multi_label or not names:
             return {}
-        records, classes = self.state.records, self.state.classes
+        records, classes = {**self.state.records, **self.state.missing}, self.state.classes
         new = {id: replace(r, labels=with_new_labels(r.labels, names, classes)) for id, r in records.items()}
         return {id: record for id, record in new.items() if record.labels != records[id].labels}
 
@@ -316,24 +319,26 @@ class Project:
 
     def _change(self, what: str, records: Sequence[ImageRecord], **values: object) -> None:
         if records:
-            changed = {record.id: replace(record, **values) for record in records}  # type: ignore[arg-type]
-            self._commit(what, {**self.state.records, **changed}, self.state.classes, [*changed])
+            self._commit(what, {r.id: replace(r, **values) for r in records})  # type: ignore[arg-type]
 
-    def _commit(self, what: str, records: Records, classes: tuple[str, ...], ids: Sequence[str]) -> None:
-        """Make a change that can be undone. ``ids`` are the images that it is about."""
-        step = Step(what, {id: self.state.records.get(id) for id in ids}, self.state.classes)
-        self._save(records, classes, ids)
+    def _commit(
+        self, what: str, changed: Mapping[str, ImageRecord | None], classes: tuple[str, ...] | None = None
+    ) -> None:
+        """Make a change of images, None for those that are no more, and of the classes; it can be undone."""
+        state = self.state
+        step = Step(what, {id: state.records.get(id) or state.missing.get(id) for id in changed}, state.classes)
+        self._save(changed, state.classes if classes is None else classes)
         self._steps = [*self._steps[1 - MAX_UNDO :], step]
 
-    def _save(self, records: Records, classes: tuple[str, ...], ids: Iterable[str]) -> None:
+    def _save(self, changed: Mapping[str, ImageRecord | None], classes: tuple[str, ...]) -> None:
         """Move the files whose place changes, write the table, and only then let the change count."""
-        moves = moves_between(self.folder, self.state.records, records, ids)
+        after = self.state.after(changed, classes)
+        text = self._table_text(after)
+        moves = moves_between(self.folder, self.state.records, after.records, changed)
         if moves:
             make_moves(self.folder, moves)
         try:
-            if classes != self.state.classes:
-                write_classes(self.folder / HIDDEN / CLASSES, classes, multi_label=self.multi_label)
-            self._write_table(records, classes)
+            self._write(text, classes)
         except BaseException:
             for source, target in reversed(moves):
                 (self.folder / target).rename(self.folder / source)
@@ -341,25 +346,31 @@ class Project:
             raise
         if moves:
             forget_moves(self.folder)
-        self.state = State(self.state.version + 1, records, classes)
+        self.state = after
 
-    def _write_table(self, records: Records, classes: tuple[str, ...]) -> None:
-        gone = [replace(r, labels=with_new_labels(r.labels, *self._new_since(classes))) for r in self.missing]
-        rows = [
-            ImageRecord("", r.path, r.label, None, r.group, r.split, False, r.finding, r.why, r.labels) for r in gone
-        ]
-        everything = [*records.values(), *rows]
+    def _write(self, text: str, classes: tuple[str, ...]) -> None:
+        """Write the table, and the names of the classes in a way that they fit it after a kill or an error between."""
+        if classes != self._listed:
+            self._listed = None
+            is_other = text_hash(text) != table_hash(self.folder)
+            before = self.state.classes if is_other else None
+            write_class_list(self.folder, classes, multi_label=self.multi_label, before=before)
+        write_labels(self.table, text)
+        if self._listed is None:
+            with suppress(OSError):  # the list fits the table as it is; the next change writes it again
+                write_class_list(self.folder, classes, multi_label=self.multi_label)
+                self._listed = classes
+
+    def _table_text(self, state: State) -> str:
+        everything = [*state.records.values(), *state.missing.values()]
         labels = names_in_cells(record.labels for record in everything) if self.multi_label else None
-        write_labels(self.table, self.folder.name, everything, labels)
-
-    def _new_since(self, classes: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
-        """Return the classes that are new since the project was opened, and those that there were."""
-        return [name for name in classes if name not in self._opened_with], self._opened_with
+        return labels_text(self.folder.name, everything, labels)
 
     def _write_image(self, data: bytes, label: str, name: str) -> str:
         """Write the file of a new image into the folder of its class, where it has one, and return its path."""
         parent = "/".join(part for part in (self._root, label) if part)
-        path = free_path(self.folder, f"{parent}/{name}" if parent else name)
+        missing = {record.path for record in self.state.missing.values()}
+        path = free_path(self.folder, f"{parent}/{name}" if parent else name, missing)
         target = self.folder / path
         if not is_inside(self.folder, parent):
             raise OSError(f"The folder {parent} is a link out of the project")
@@ -370,15 +381,6 @@ class Project:
     def _check(self, version: int | None) -> None:
         if version is not None and version != self.state.version:
             raise StaleVersionError
-
-
-def _new_class_name(name: str, others: Iterable[str]) -> str:
-    """Return the name of a class that is to be beside ``others``. Raises OptionError."""
-    name = check_class_name(name)
-    for other in others:
-        if other.casefold() == name.casefold():
-            raise ClassExistsError(f"There is a class {other!r} already; give another name, or relabel the images.")
-    return name
 
 
 def _images(records: Sequence[object]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headstart.data.label_cells import LabelCell
+from headstart.data.label_cells import LabelCell, check_numbers
 from headstart.data.layout import SYSTEM_FILES, split_name, to_nfc
-from headstart.errors import OptionError
+from headstart.errors import DataError, OptionError
 
 MAX_IMAGES = 50_000
 MAX_CLASSES = 1000
@@ -15,6 +16,10 @@ ACCEPTED = "accepted"  # in the column "action": a label that a person has looke
 # What cannot stand in a class name: separators of paths, and those that a table reader takes for several labels.
 UNSAFE = frozenset('/\\|;,<>:"*?')
 NO_NAMES = {"nan", "<na>", "null", "n/a", "#n/a"}  # that a table reader takes for no label
+
+
+class ClassExistsError(OptionError):
+    """There is a class of a name already, up to the case of its letters: some systems have one folder for both."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +65,35 @@ def is_folder_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and not {"/", "\\", "\0"} & set(name)
 
 
-def check_class_name(name: str) -> str:
-    """Return a new class's name in composed Unicode; it becomes the name of a folder. Raises OptionError."""
+def check_class_name(name: str, what: str = "class") -> str:
+    """Return the name of a new class, or label (``what``), in composed Unicode. Raises OptionError.
+
+    That of a class becomes the name of a folder, and either stands in a cell of a table.
+    """
     text = to_nfc(name).strip()
     if not text or len(text) > MAX_CLASS_NAME or not text.isprintable():
-        raise OptionError(f"A class needs a name of 1 to {MAX_CLASS_NAME} printable characters.")
+        raise OptionError(f"A {what} needs a name of 1 to {MAX_CLASS_NAME} printable characters.")
+    is_label = what != "class"
     if text.startswith((".", "'", "=", "+", "-", "@")) or text.endswith(".") or UNSAFE & set(text):
-        raise OptionError(
-            f"A class cannot be called {text!r}, since its name is that of a folder and a cell of a table."
-        )
+        place = "stands in a cell of a table" if is_label else "is that of a folder and a cell of a table"
+        raise OptionError(f"A {what} cannot be called {text!r}, since its name {place}.")
     if text.casefold() in NO_NAMES | SYSTEM_FILES or split_name(text) is not None:
-        raise OptionError(f"A class cannot be called {text!r}, which means something else to a reader of folders.")
+        reader = "tables and folders" if is_label else "folders"
+        raise OptionError(f"A {what} cannot be called {text!r}, which means something else to a reader of {reader}.")
     return text
+
+
+def check_new_name(name: str, others: Iterable[str], what: str = "class") -> str:
+    """Return the name of a class, or label, that is to be beside ``others``. Raises OptionError, ClassExistsError."""
+    name = check_class_name(name, what)
+    for other in others:
+        if other.casefold() == name.casefold():
+            mend = "give another name" if what != "class" else "give another name, or relabel the images"
+            raise ClassExistsError(f"There is a {what} {other!r} already; {mend}.")
+        try:
+            check_numbers("", (other, name))
+        except DataError:  # as a fit would say of the table
+            raise ClassExistsError(
+                f"There is a {what} {other!r}, which may mean the same as {name!r} to a reader of tables; give another."
+            ) from None
+    return name

@@ -21,8 +21,8 @@ from headstart.studio.image_files import MAX_UPLOAD
 from headstart.studio.jobs import Jobs, TooManyJobsError
 from headstart.studio.label_sets import KEEP, STATES
 from headstart.studio.project import Project
-from headstart.studio.records import MAX_CLASSES
-from headstart.studio.state import ClassExistsError, NotFoundError, NothingToUndoError, StaleVersionError
+from headstart.studio.records import MAX_CLASSES, ClassExistsError
+from headstart.studio.state import NotFoundError, NothingToUndoError, StaleVersionError
 from headstart.studio.tries import Tries
 
 MAX_JSON = 4 * 2**20  # bytes: the ids of all images of a project
@@ -127,7 +127,7 @@ def ids_of(studio: Studio, body: dict[str, Any]) -> list[str]:
 def class_of(studio: Studio, name: str) -> str:
     """Return the name of a class that there is. Raises NotFoundError."""
     if name not in studio.project.state.classes:
-        raise NotFoundError(f"class {name}")
+        raise NotFoundError(f"{studio.project.word} {name}")
     return name
 
 

@@ -6,22 +6,26 @@ A table of several labels an image that neither of them wrote, also one in the p
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.check.table import COLUMNS
 from headstart.data import Dataset, ReadOptions, open_dataset
+from headstart.data.class_names import similar_names_notes
 from headstart.data.dataset import SPLITS
-from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists
+from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists, unreadable_names
 from headstart.data.layout import find_tables, to_nfc
 from headstart.data.sources import open_source
 from headstart.data.table_files import Table, read_table
-from headstart.errors import DataError, HeadstartError
+from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
 from headstart.studio.label_sets import accepted_text, cell_text
 from headstart.studio.records import ImageRecord, is_folder_name
 
+MAX_CELL = 131_072  # characters: the limit of Python's csv, with which tables are read
+ALL_ROWS = ReadOptions(layout="image")  # also those without a label
 ReadLabel = Callable[[int, Mapping[str, object]], tuple[str | None, LabelCell | None]]
 
 
@@ -37,6 +41,15 @@ class TableRow:
     action: str
     why: str
     labels: LabelCell | None = None
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """The rows of a table by path, the names of labels that its columns give, and lines that the user must see."""
+
+    rows: Mapping[str, TableRow]
+    names: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def table_file(folder: Path) -> Path:
@@ -57,12 +70,10 @@ def has_more_columns(table: Path) -> bool:
     return set(read_table(str(table)).columns) != set(COLUMNS)
 
 
-def write_labels(
-    file: Path, folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None
-) -> None:
-    """Write the table whole: it is on the disk before this returns, and a kill leaves the old one or the new one.
+def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None) -> str:
+    """Return the table as text. ``labels`` are the names of all labels where an image may have several.
 
-    ``labels`` are the names of all labels where an image may have several. Raises OSError.
+    Raises OptionError for a cell that a reader of tables would refuse.
     """
     lines = [table_row(COLUMNS)]
     as_lists = labels is not None and needs_lists(labels)
@@ -70,23 +81,37 @@ def write_labels(
         label = table_text(record.label or "") if labels is None else cell_text(record.labels, as_list=as_lists)
         cells = [table_path(f"{folder_name}/{record.path}"), label, record.split]
         cells += [table_text(record.group or ""), record.finding, table_text(accepted_text(record)), record.why]
+        longest = max(map(len, cells))
+        if longest > MAX_CELL:
+            raise OptionError(
+                f"A cell of {record.path} would have {longest:,} characters, more than the {MAX_CELL:,} that a reader "
+                "of tables takes; give labels shorter names, or fewer of them to the image."
+            )
         lines.append(table_row(cells))
-    write_atomic(file, "".join(lines))
+    return "".join(lines)
 
 
-def read_labels(file: Path, folder_name: str) -> dict[str, TableRow]:
+def write_labels(file: Path, text: str) -> None:
+    """Write the table whole: it is on the disk before this returns, and a kill leaves the old one or the new one.
+
+    Raises OSError.
+    """
+    write_atomic(file, text)
+
+
+def read_labels(file: Path, folder_name: str) -> TableRows:
     """Return the rows of a table by path, in their order. Raises DataError for anything that is not such a table.
 
-    Paths must lie in the project's folder; a path that is named twice counts as its last row.
+    Paths must lie in the project's folder; a path that is named twice counts as its last row, which a note says.
     """
     return _read_rows(file, _read_own(file), folder_name, _one_label)
 
 
-def read_label_sets(folder: Path) -> tuple[dict[str, TableRow], list[str]]:
-    """Return the rows of a project of several labels an image, and lines that the user must see.
+def read_label_sets(folder: Path) -> TableRows:
+    """Return the rows of a project of several labels an image: of its table, else of the tables in it, if any.
 
-    They are those of the table beside the folder, else of the tables in it; there are none where there is no table.
-    Raises DataError.
+    A table that neither the studio nor a check wrote is read as ``fit`` reads it; rows without a label keep their split
+    and group. Raises DataError.
     """
     file = table_file(folder)
     if file.is_file() and is_of_studio(file):
@@ -97,31 +122,64 @@ def read_label_sets(folder: Path) -> tuple[dict[str, TableRow], list[str]]:
         def label(number: int, row: Mapping[str, object]) -> tuple[None, LabelCell | None]:
             return None, columns.several(number, row, separator)
 
-        return _read_rows(file, table, folder.name, label), []
+        return _read_rows(file, table, folder.name, label)
     if file.is_file():
         dataset = open_dataset(file, ReadOptions(multi_label=True))
-        return _rows_of(dataset, folder.name), [*dataset.notes]
-    if not folder.is_dir() or not find_tables(str(folder), open_source(str(folder)).names):
-        return {}, []
-    dataset = open_dataset(folder, ReadOptions(multi_label=True))
-    note = (
-        f"The labels were read from the table in {folder.name}; from the first change on they are kept in {file.name}."
+        return _rows_of(dataset, [open_dataset(file, ALL_ROWS)], folder.name)
+    source = open_source(str(folder)) if folder.is_dir() else None
+    tables = {} if source is None or not source.is_folder else find_tables(str(folder), source.names)
+    if not tables:
+        return TableRows({}, (), ())
+    found = _rows_of(
+        open_dataset(folder, ReadOptions(multi_label=True)),
+        [_table_in(folder, name, split) for name, split in tables.items()],
+        None,
     )
-    return _rows_of(dataset, None), [*dataset.notes, note]
+    note = f"The labels were read from the table in {folder.name}; from the first change on they are in {file.name}."
+    return replace(found, notes=(*found.notes, note))
 
 
-def _rows_of(dataset: Dataset, folder_name: str | None) -> dict[str, TableRow]:
-    """Return the rows of a dataset, whose paths begin with the name of the project's folder where it is given."""
+def _table_in(folder: Path, name: str, split: str | None) -> Dataset:
+    """Return all rows of a table in a folder, whose paths are then relative to the folder."""
+    dataset, below = open_dataset(folder / name, ALL_ROWS), name[: name.rfind("/") + 1]
+    items = (replace(item, path=f"{below}{item.path}", split=split or item.split) for item in dataset.items)
+    return replace(dataset, items=tuple(items))
+
+
+def _rows_of(labelled: Dataset, tables: Sequence[Dataset], folder_name: str | None) -> TableRows:
+    """Return the rows of ``tables``, with the labels of those that are ``labelled``.
+
+    Their paths begin with the name of the project's folder where it is given.
+    """
+    names = labelled.label_names
+    unread = unreadable_names(names)
+    if unread:
+        raise DataError(
+            f"{labelled.uri} has a label called {unread[0]!r}, which a table of labels could not name, since a reader "
+            "takes it for something else; rename the column."
+        )
     rows: dict[str, TableRow] = {}
-    for item in dataset.items:
+    for item in (*(item for table in tables for item in table.items), *labelled.items):
         path = item.path if folder_name is None else _relative(item.path, folder_name)
         if path is None:
             raise DataError(
-                f"{dataset.uri} names {item.path}, which is not in {folder_name}/; correct or move the table."
+                f"{labelled.uri} names {item.path}, which is not in {folder_name}/; correct or move the table."
             )
         cell = None if item.labels is None else LabelCell(item.labels, item.unknown, item.is_rest_unknown)
         rows[path] = TableRow(path, None, item.split, item.group, "", "", "", cell)
-    return rows
+    paths = [item.path for table in tables for item in table.items]
+    notes = [note for table in tables for note in table.notes]
+    notes += [*_twice(labelled.uri, paths, "last one with a label"), *similar_names_notes(names)]
+    return TableRows(rows, names, tuple(notes))
+
+
+def _twice(uri: str, paths: Sequence[str], which: str) -> list[str]:
+    """Name rows of paths that others name too."""
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if not twice:
+        return []
+    more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+    return [f"{uri} names {twice[0]}{more} in several rows; the {which} counts, the others are dropped."]
 
 
 def _read_own(file: Path) -> Table:
@@ -131,8 +189,9 @@ def _read_own(file: Path) -> Table:
     return table
 
 
-def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) -> dict[str, TableRow]:
+def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) -> TableRows:
     rows: dict[str, TableRow] = {}
+    paths: list[str] = []
     for number, row in enumerate(table.rows, start=2):
         path = _relative(_cell(row, "path"), folder_name)
         if path is None:
@@ -146,8 +205,9 @@ def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) 
             raise DataError(f"{file}, row {number}: {error}") from None
         group, action = from_table_text(_cell(row, "group")), from_table_text(_cell(row, "action"))
         finding, why = _cell(row, "finding"), _cell(row, "why")
+        paths.append(path)
         rows[path] = TableRow(path, label, split, group or None, finding, action, why, labels)
-    return rows
+    return TableRows(rows, (), tuple(_twice(str(file), paths, "last one")))
 
 
 def _one_label(_: int, row: Mapping[str, object]) -> tuple[str | None, None]:
