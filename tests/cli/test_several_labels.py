@@ -31,7 +31,7 @@ def test_fit_predict_evaluate_and_verify(run, labelled, tmp_path):
     assert "leaving one group out at a time" in out
     assert "on validation images" in out
     assert out.splitlines()[-1] == f"Report      {model / 'report.html'}"
-    assert "Label perhaps missing" in (model / "report.html").read_text("utf-8")
+    assert "Which labels go together" in (model / "report.html").read_text("utf-8")
     config = json.loads((model / "config.json").read_text("utf-8"))
     assert (config["format"], config["problem_type"]) == (4, "multi_label_classification")
     assert list(config["id2label"].values()) == ["disc", "square", "stripes"]
