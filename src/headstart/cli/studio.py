@@ -29,10 +29,7 @@ def studio(
     backbone: Annotated[str, typer.Option(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     run: CachedRunOptions = CachedRunOptions(),
 ) -> None:
-    """Label images in the browser, and try and save a model.
-
-    Labels are kept as you go, in FOLDER-labels.csv beside the folder, which headstart fit reads.
-    """
+    """Label images in the browser, and try and save a model. Labels are kept in FOLDER-labels.csv, which fit reads."""
     import secrets  # every start would pay for these
     import webbrowser
 
