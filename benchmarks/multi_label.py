@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import headstart as hs
-from headstart.classifier import fit_multi_label
+from headstart.classifier import MultiLabelFitResult, fit_multi_label
 from headstart.heads.label_ridge import LabelTargets
 from headstart.heads.label_selection import select_labels
 from headstart.heads.training_set import TrainingSet
@@ -149,6 +149,19 @@ def compare(name: str, problem: Problem, runs: int) -> None:
     )
 
 
+def deepest(result: MultiLabelFitResult) -> Problem:
+    """Return the vectors of the deepest tap, labels and groups of a fit, and those of its validation images."""
+    split, features = result.split, result.images.features
+    tap = (features.deepest_tap,)
+    return Problem(
+        features.matrix(tap, split.train).astype(np.float64),
+        split.targets.values,
+        split.targets.groups,
+        features.matrix(tap, split.validation).astype(np.float64),
+        split.validation_values,
+    )
+
+
 def collages(folder: Path, runs: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
     rows = write_collages(folder, "train", 100, 4, generator) + write_collages(folder, "validation", 40, 6, generator)
@@ -174,16 +187,7 @@ def collages(folder: Path, runs: int, seed: int) -> None:
                 }
             )
     print_table(table)
-    split, features = result.split, result.images.features
-    tap = (features.deepest_tap,)
-    problem = Problem(
-        features.matrix(tap, split.train).astype(np.float64),
-        split.targets.values,
-        split.targets.groups,
-        features.matrix(tap, split.validation).astype(np.float64),
-        split.validation_values,
-    )
-    compare("collages", problem, runs)
+    compare("collages", deepest(result), runs)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from collections import defaultdict
 
 import numpy as np
 from measure import print_table
-from multi_label import Problem, ours, rival
+from multi_label import deepest, ours, rival
 
 import headstart as hs
 from headstart.classifier import fit_multi_label
@@ -52,15 +52,7 @@ def main() -> None:
         for label in metrics.per_label:
             recalls[label.name].append(label.recall.value)
             holds[label.name] += label.recall.interval[1] >= arguments.target_recall
-        split, features = result.split, result.images.features
-        tap = (features.deepest_tap,)
-        problem = Problem(
-            features.matrix(tap, split.train).astype(np.float64),
-            split.targets.values,
-            split.targets.groups,
-            features.matrix(tap, split.validation).astype(np.float64),
-            split.validation_values,
-        )
+        problem = deepest(result)
         found["head, deepest tap"].append(ours(problem)[0])
         found["one-vs-rest, C = 1"].append(rival(problem, searched=False)[0])
         found["one-vs-rest, C by groups"].append(rival(problem, searched=True)[0])

@@ -2,11 +2,11 @@
 
 import json
 import re
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.memory import peak_of
 
 from headstart.errors import DataError, OptionError
 from headstart.features import running_sums
@@ -98,15 +98,6 @@ def test_they_are_written_at_intervals(tmp_path, monkeypatch):
     sums._last -= 1000
     assert sums.keep()
     assert not sums.keep()
-
-
-def peak_of(work):
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):

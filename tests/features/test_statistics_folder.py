@@ -1,10 +1,10 @@
 """A folder of statistics: summed in bounded memory, written as it can be read, and never over other files."""
 
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.memory import peak_of
 
 from headstart.errors import DataError, OptionError
 from headstart.features import statistics_folder
@@ -50,15 +50,6 @@ def many_classes(count, channels=2):
     zeros = np.zeros((count, channels), np.int64), np.zeros((channels, channels), np.int64)
     of_taps = TapStatistics(part.of_taps.taps, Statistics(np.ones(count, np.int64), *zeros))
     return replace(part, classes=tuple(f"{i:06}" for i in range(count)), of_taps=of_taps)
-
-
-def peak_of(work):
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_memory_does_not_grow_with_the_number_of_parts(tmp_path):

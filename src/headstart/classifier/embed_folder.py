@@ -79,10 +79,7 @@ def embed_to_folder(
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
     check_folder(folder, options)
     with options.open_cache() as cache:
-        opened = open_images(dataset, options)
-        golden = rendered_features(opened.backbone, opened.compute, embed)
-        source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
-        work = DatasetShards(dataset, opened, source, cache)
+        work = DatasetShards.open(dataset, options, cache)
         shards, found, found_rows, unread, remarks = [], 0, 0, list[Unread](), Counter[str]()
         for name, index in work.names(cuts(dataset, shard_images)).items():
             data, shard, was_there = _shard(work, folder / name, index, progress)
@@ -91,8 +88,8 @@ def embed_to_folder(
             found_rows += len(shard.rows) * was_there
             unread += shard.unread
             remarks.update(shard.remarks)
-        notes = [*dataset.notes, *opened.notes, *remark_notes(remarks), *(() if cache is None else cache.notes)]
-    source = with_dataset(source, dataset, notes, unread)
+        notes = [*dataset.notes, *work.opened.notes, *remark_notes(remarks), *(() if cache is None else cache.notes)]
+    source = with_dataset(work.source, dataset, notes, unread)
     about = listing(source, shards)
     write_atomic(folder / FILE, about)
     delete_others(folder, {shard["name"] for shard in shards})
@@ -112,6 +109,14 @@ class DatasetShards:
         self.dataset, self.opened, self.source, self.cache = dataset, opened, source, cache
         self._key = json_text(source.to_dict())
         self._graphs: dict[Compute, Graph] = {}
+
+    @classmethod
+    def open(cls, dataset: Dataset, options: FitOptions, cache: FeatureCache | None) -> DatasetShards:
+        """Open the backbone for a dataset, and describe what it computes. Raises HeadstartError."""
+        opened = open_images(dataset, options)
+        golden = rendered_features(opened.backbone, opened.compute, embed)
+        source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
+        return cls(dataset, opened, source, cache)
 
     def names(self, shards: Sequence[range]) -> dict[str, range]:
         """Return shards by the names of their files: hashes of their listings, and of what computes.

@@ -26,13 +26,10 @@ from headstart.classifier.embed_folder import (
     make_folder,
 )
 from headstart.classifier.embed_sharded import ShardPlan, Where, plan_shards
-from headstart.classifier.embedded import open_images
-from headstart.classifier.kept_rows import describe_source, with_dataset
+from headstart.classifier.kept_rows import with_dataset
 from headstart.classifier.options import FitOptions
-from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset, ReadOptions
 from headstart.errors import DataError, OptionError
-from headstart.features import embed
 from headstart.features.features import Progress, remark_notes
 from headstart.features.rows import Source, merge_sources
 from headstart.features.rows_folder import read_shard
@@ -127,13 +124,10 @@ def sum_dataset(
     check_unfinished(folder)
     make_folder(folder)
     with options.open_cache() as cache:
-        opened = open_images(dataset, options)
-        golden = rendered_features(opened.backbone, opened.compute, embed)
-        source = describe_source(opened.backbone, opened.options, opened.compute.resolve(), golden)
-        taps = taps_to_sum(source, options.head_options.taps)
-        work = DatasetShards(dataset, opened, source, cache)
+        work = DatasetShards.open(dataset, options, cache)
+        taps = taps_to_sum(work.source, options.head_options.taps)
         names = work.names(cuts(dataset, shard_images))
-        sums = _begin(folder, source, taps, names, by_workers=False)
+        sums = _begin(folder, work.source, taps, names, by_workers=False)
         for name, index in names.items():
             title = dataset.items[index.start].path
             if name in sums.shards:
@@ -150,9 +144,9 @@ def sum_dataset(
             sums.add(name, shard, _digest(contents_of(shard)), title)
             sums.keep()
         sums.keep(at_once=True)
-        notes = [*dataset.notes, *opened.notes, *remark_notes(sums.remarks)]
+        notes = [*dataset.notes, *work.opened.notes, *remark_notes(sums.remarks)]
         of_run = () if cache is None else tuple(cache.notes)
-    return SummedImages(_finished(sums, with_dataset(source, dataset, notes, sums.unread)), notes=of_run)
+    return SummedImages(_finished(sums, with_dataset(work.source, dataset, notes, sums.unread)), notes=of_run)
 
 
 def sum_sharded(

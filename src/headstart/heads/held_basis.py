@@ -12,12 +12,14 @@ The closed forms of leave-one-group-out then hold as they are, on coordinates wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.eigenbasis import Eigenbasis
+from headstart.heads.integers import AnyVectors
 from headstart.heads.kinds import Array, LinearProblem, Targets
 from headstart.heads.lda import closed_form_lda
 from headstart.heads.ridge import closed_form_ridge
@@ -114,3 +116,14 @@ class HeldBasis:
         np.subtract(self.points[present], mean, out=points[:, : len(weights)])
         points[:, len(weights) :] = points[:, : len(weights)] @ (weighted @ rotation)
         return points, np.r_[weights, -core_values]
+
+
+def bases_with_images(
+    bases: Mapping[tuple[tuple[str, ...], str], HeldBasis], values: Mapping[str, AnyVectors]
+) -> dict[tuple[tuple[str, ...], str], HeldBasis]:
+    """Return bases, by taps and scaling, with further images; ``values`` are their vectors by tap, [m, channels]."""
+    grown = {}
+    for (taps, scaling), basis in bases.items():
+        vectors = np.concatenate([np.asarray(values[tap], np.float64) for tap in taps], axis=1)
+        grown[taps, scaling] = basis.with_images(vectors)
+    return grown

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from headstart.heads.candidates import Candidate
 from headstart.heads.head import softmax
-from headstart.heads.held_basis import CLOSED_FORMS, HeldBasis
+from headstart.heads.held_basis import CLOSED_FORMS, HeldBasis, bases_with_images
 from headstart.heads.integers import AnyVectors
 from headstart.heads.kinds import Array, Labels, Targets
 from headstart.heads.training_set import TrainingSet
@@ -82,11 +82,7 @@ class LiveHead:
 
     def with_images(self, values: Mapping[str, AnyVectors]) -> LiveHead:
         """Return it with further images behind the others; ``values`` are their vectors by tap, [m, channels]."""
-        bases = {}
-        for (taps, scaling), basis in self.bases.items():
-            vectors = np.concatenate([np.asarray(values[tap], np.float64) for tap in taps], axis=1)
-            bases[taps, scaling] = basis.with_images(vectors)
-        return replace(self, bases=bases)
+        return replace(self, bases=bases_with_images(self.bases, values))
 
     def held_out(self, labels: Labels, groups: Labels, rows: NDArray[np.int64] | None = None) -> HeldOut | None:
         """Predict images by heads that learned from all others but their group.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.eigenbasis import Eigenbasis
-from headstart.heads.held_basis import HeldBasis
+from headstart.heads.held_basis import HeldBasis, bases_with_images
 from headstart.heads.integers import AnyVectors
 from headstart.heads.kinds import Array
 from headstart.heads.label_ridge import LabelRidge, LabelTargets
@@ -71,11 +71,7 @@ class LiveLabels:
 
     def with_images(self, values: Mapping[str, AnyVectors]) -> LiveLabels:
         """Return it with further images behind the others; ``values`` are their vectors by tap, [m, channels]."""
-        bases = {}
-        for (taps, scaling), basis in self.bases.items():
-            vectors = np.concatenate([np.asarray(values[tap], np.float64) for tap in taps], axis=1)
-            bases[taps, scaling] = basis.with_images(vectors)
-        return replace(self, bases=bases)
+        return replace(self, bases=bases_with_images(self.bases, values))
 
     def held_out(self, targets: LabelTargets, present: NDArray[np.int64], places: NDArray[np.int64]) -> Array | None:
         """Return the probabilities [m, k] of images by heads that learned from all others but their group.

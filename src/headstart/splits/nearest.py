@@ -146,7 +146,8 @@ def linked_beyond(
     *,
     count: int,
     least: float,
-    may_link: Callable[[Rows, Rows], NDArray[np.bool_]] = lambda rows, found: found >= 0,  # noqa: ARG005
+    may_link: Callable[[Rows, Rows], NDArray[np.bool_]] | None = None,
+    nearest: tuple[Rows, NDArray[np.float32]] | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """Yield edges (first, second, cosine) [m, 3] to the ``count`` nearest of other ``sets``, and merge these.
 
@@ -154,10 +155,14 @@ def linked_beyond(
     have beyond it. They are searched again without those of their set, until nothing is left to link: these are the
     rounds of Borůvka's algorithm, so that a spanning forest of the edges is one of all pairs. Cosines of edges are at
     least ``least``; ``may_link`` says which of the neighbours [m, count] of images [m] may be linked to them.
+    ``nearest`` are the neighbours and cosines of the first round, where they are known.
     """
     while len(rows):
-        found, cosines = index.search(queries, rows, count, least, sets=sets.labels())
-        images, ranks = np.nonzero((cosines >= least) & may_link(rows, found))
+        found, cosines = nearest or index.search(queries, rows, count, least, sets=sets.labels())
+        nearest, is_linked = None, cosines >= least
+        if may_link is not None:
+            is_linked &= may_link(rows, found)
+        images, ranks = np.nonzero(is_linked)
         edges = np.stack([rows[images], found[images, ranks], cosines[images, ranks]], axis=1)
         if not len(edges):
             return

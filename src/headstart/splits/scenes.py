@@ -96,24 +96,19 @@ def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64],
     others, other_cosines = _nearest_of_other_classes(residuals, labels, sample, rows, tile)
     threshold = _threshold(other_cosines[others >= 0])
     index, count = NearestIndex(residuals, rows), len(labels)
-    indices, cosines = np.full((count, LINKED), -1), np.full((count, LINKED), -2, np.float32)
-    indices[rows], cosines[rows] = index.search(residuals, rows, LINKED, sets=np.arange(count))
-    is_linked = (cosines >= threshold) & _neighbours_may_be_one_scene(labels, indices)
-    images, ranks = np.nonzero(is_linked)
-    edges = np.stack([images, indices[images, ranks], cosines[images, ranks]], axis=1)
-    forest = spanning_forest([edges], count)
-    sets = DisjointSets(count)
-    for first, second in forest[:, :2].astype(int).tolist():
-        sets.union(first, second)
-    beyond = linked_beyond(
-        *(index, residuals, rows[cosines[rows, -1] >= threshold], sets),
+    nearest = index.search(residuals, rows, LINKED, sets=np.arange(count))
+    edges = linked_beyond(
+        *(index, residuals, rows, DisjointSets(count)),
         count=LINKED,
         least=threshold,
         may_link=lambda images, found: _neighbours_may_be_one_scene(labels, found, images),
+        nearest=nearest,
     )
-    candidates = _candidates(indices[:, :NEIGHBOURS], cosines[:, :NEIGHBOURS], labels, threshold)
+    indices, cosines = np.full((count, NEIGHBOURS), -1), np.full((count, NEIGHBOURS), -2, np.float32)
+    indices[rows], cosines[rows] = (values[:, :NEIGHBOURS] for values in nearest)
+    candidates = _candidates(indices, cosines, labels, threshold)
     pairs = np.stack([sample, others], axis=1)[others >= 0]
-    return Scenes(threshold, spanning_forest([forest, *beyond], count), candidates, pairs)
+    return Scenes(threshold, spanning_forest(edges, count), candidates, pairs)
 
 
 def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, TableRows, has_more_columns, read_label_sets, read_labels, table_file
+from headstart.studio.table import TableRow, TableRows, read_label_sets, read_labels, table_file
 
 FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
@@ -74,8 +74,6 @@ def _keep_found(folder: Path) -> list[str]:
     Returns lines that the user must see. Raises OSError.
     """
     table = table_file(folder)
-    if not (table.is_file() and has_more_columns(table)):
-        return []
     kept = _copy_of(folder, table)
     return [f"{table} is written anew with the first change; as it was found it is kept in {kept}."]
 
@@ -152,7 +150,7 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
         notes.append(_summary(folder, state))
     if stored is not None or multi_label:  # also what an interrupted change has left; else the folders have the classes
         write_class_list(folder, classes, multi_label=multi_label)
-    notes += _keep_found(folder)
+    notes += _keep_found(folder) if table.has_more else []
     return OpenedProject(state, listing.root, notes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,29 +46,20 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableRows:
-    """The rows of a table by path, the names of labels that its columns give, and lines that the user must see."""
+    """The rows of a table by path, the names of labels that its columns give, and lines that the user must see.
+
+    ``has_more`` says that the table beside the folder has columns that the studio would not write back.
+    """
 
     rows: Mapping[str, TableRow]
     names: tuple[str, ...]
     notes: tuple[str, ...]
+    has_more: bool = False
 
 
 def table_file(folder: Path) -> Path:
     """Return where the labels of a project are kept: beside its folder."""
     return folder.parent / f"{folder.name}-labels.csv"
-
-
-def is_of_studio(table: Path) -> bool:
-    """Return whether the studio, or a check, wrote a table."""
-    try:
-        return set(COLUMNS) <= set(read_table(str(table)).columns)
-    except HeadstartError:
-        return False
-
-
-def has_more_columns(table: Path) -> bool:
-    """Return whether a table, which ``read_project`` could read, holds what the studio would not write back."""
-    return set(read_table(str(table)).columns) != set(COLUMNS)
 
 
 def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequence[str] | None = None) -> str:
@@ -114,8 +106,8 @@ def read_label_sets(folder: Path) -> TableRows:
     and group. Raises DataError.
     """
     file = table_file(folder)
-    if file.is_file() and is_of_studio(file):
-        table = _read_own(file)
+    table = _read_ours(file) if file.is_file() else None
+    if table is not None:
         columns = LabelColumns(str(file), "label", (), None)
         separator = find_separator(columns, table.rows, ReadOptions(multi_label=True)) or ""
 
@@ -125,7 +117,7 @@ def read_label_sets(folder: Path) -> TableRows:
         return _read_rows(file, table, folder.name, label)
     if file.is_file():
         dataset = open_dataset(file, ReadOptions(multi_label=True))
-        return _rows_of(dataset, [open_dataset(file, ALL_ROWS)], folder.name)
+        return replace(_rows_of(dataset, [open_dataset(file, ALL_ROWS)], folder.name), has_more=True)
     source = open_source(str(folder)) if folder.is_dir() else None
     tables = {} if source is None or not source.is_folder else find_tables(str(folder), source.names)
     if not tables:
@@ -182,6 +174,14 @@ def _twice(uri: str, paths: Sequence[str], which: str) -> list[str]:
     return [f"{uri} names {twice[0]}{more} in several rows; the {which} counts, the others are dropped."]
 
 
+def _read_ours(file: Path) -> Table | None:
+    """Return a table that the studio, or a check, wrote, None for another."""
+    with suppress(HeadstartError):
+        table = read_table(str(file))
+        return table if set(COLUMNS) <= set(table.columns) else None
+    return None
+
+
 def _read_own(file: Path) -> Table:
     table = read_table(str(file))
     if not {"path", "label"} <= set(table.columns):
@@ -207,7 +207,7 @@ def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) 
         finding, why = _cell(row, "finding"), _cell(row, "why")
         paths.append(path)
         rows[path] = TableRow(path, label, split, group or None, finding, action, why, labels)
-    return TableRows(rows, (), tuple(_twice(str(file), paths, "last one")))
+    return TableRows(rows, (), tuple(_twice(str(file), paths, "last one")), set(table.columns) != set(COLUMNS))
 
 
 def _one_label(_: int, row: Mapping[str, object]) -> tuple[str | None, None]:

@@ -2,56 +2,29 @@
 
 import { request } from "../shared/api.js";
 import { button, byId, count, make, percent, plural } from "../shared/dom.js";
-import { intervalChart } from "./charts.js";
 import { show, thumbnail } from "./grid.js";
 import { setState } from "./labels.js";
 import { accept, attempt } from "./store.js";
 
 const LISTED = 5,
-  STRIP = 8,
-  PARTS = ["issues", "uncertain", "labels"];
+  STRIP = 8;
 
-/** The parts of the panel, empty yet. */
-export function buildLabelParts(panel, part) {
-  panel.replaceChildren(
-    make(
-      "section",
-      { id: "accuracy", "aria-labelledby": "h-accuracy" },
-      make("h2", { id: "h-accuracy", className: "visually-hidden" }, "Mean average precision"),
-      make("div", { id: "accuracy-body" }),
-    ),
-    part("issues", "Labels that look missing or wrong"),
-    part("uncertain", "Most uncertain next"),
-    part("labels", "Each label"),
-  );
-  for (const id of PARTS) byId(id).hidden = true;
-}
+/** The parts of the panel and their headings. */
+export const LABEL_PARTS = {
+  issues: "Labels that look missing or wrong",
+  uncertain: "Most uncertain next",
+  labels: "Each label",
+};
 
 /** The mean average precision, and how it was measured. */
-export function showMeanPrecision(body, evaluation, { badge, text }) {
-  const { mean_average_precision: value, interval, images, groups, labels } = evaluation;
-  if (value === null) {
-    body.replaceChildren(make("p", { className: "lead" }, "No mAP yet."), make("p", { className: "soft small" }, text));
-    return;
-  }
-  body.replaceChildren(
-    make(
-      "p",
-      { className: "accuracy-line" },
-      make("span", { className: "figure" }, percent(value)),
-      " mAP ",
-      make("span", { className: `badge ${badge}` }, badge),
-    ),
-    make(
-      "p",
-      {},
+export function meanPrecision({ mean_average_precision: value, images, groups, labels }) {
+  return {
+    value,
+    unit: " mAP ",
+    what:
       `How well the probabilities order the images, a mean over ${plural(labels, "label")} of ${plural(images, "image")}, ` +
-        `each predicted without having learned from it or its scene (${plural(groups, "scene")}). ` +
-        `95% interval ${percent(interval[0])} to ${percent(interval[1])}.`,
-    ),
-    intervalChart(value, interval),
-    make("p", { className: "soft small" }, text),
-  );
+      `each predicted without having learned from it or its scene (${plural(groups, "scene")}).`,
+  };
 }
 
 /** Ask for the rest and draw it, unless something newer is drawn meanwhile. */
@@ -64,7 +37,7 @@ export async function drawLabelParts(isCurrent) {
     ]),
   );
   if (!parts || !isCurrent()) return;
-  for (const id of PARTS) byId(id).hidden = false;
+  for (const id of Object.keys(LABEL_PARTS)) byId(id).hidden = false;
   showIssues(parts[0]);
   showUncertain(parts[1].images);
   showLabels(parts[2]);

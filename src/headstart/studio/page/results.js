@@ -4,14 +4,19 @@ import { request } from "../shared/api.js";
 import { button, byId, count, make, percent, plural } from "../shared/dom.js";
 import { curveChart, intervalChart } from "./charts.js";
 import { show, thumbnail } from "./grid.js";
-import { buildLabelParts, drawLabelParts, showMeanPrecision } from "./label_results.js";
+import { drawLabelParts, LABEL_PARTS, meanPrecision } from "./label_results.js";
 import { accept, attempt, isSeveral, relabel, store } from "./store.js";
 
 const LISTED = 5,
   STRIP = 8,
   MORE = 20,
   MATRIX_CLASSES = 10;
-const PARTS = ["issues", "uncertain", "confusion", "curve"];
+const PARTS = {
+  issues: "Labels that look wrong",
+  uncertain: "Most uncertain next",
+  confusion: "What is taken for what",
+  curve: "What more images would bring",
+};
 let shown = "",
   drawing = 0,
   curveClass = "";
@@ -29,22 +34,18 @@ export function showResults(isVisible) {
 }
 
 function build(panel) {
-  if (isSeveral()) {
-    buildLabelParts(panel, part);
-    return;
-  }
+  const heading = isSeveral() ? "Mean average precision" : "Accuracy",
+    parts = isSeveral() ? LABEL_PARTS : PARTS;
   panel.replaceChildren(
     make(
       "section",
       { id: "accuracy", "aria-labelledby": "h-accuracy" },
-      make("h2", { id: "h-accuracy", className: "visually-hidden" }, "Accuracy"),
+      make("h2", { id: "h-accuracy", className: "visually-hidden" }, heading),
       make("div", { id: "accuracy-body" }),
     ),
-    part("issues", "Labels that look wrong"),
-    part("uncertain", "Most uncertain next"),
-    part("confusion", "What is taken for what"),
-    part("curve", "What more images would bring"),
+    ...Object.entries(parts).map(([id, title]) => part(id, title)),
   );
+  if (isSeveral()) for (const id of Object.keys(LABEL_PARTS)) byId(id).hidden = true;
 }
 
 /** A part of the results: a heading, and a body to fill. */
@@ -105,35 +106,40 @@ function showAccuracy() {
     );
     return;
   }
-  if (isSeveral()) {
-    showMeanPrecision(body, evaluation, source());
+  const { value, unit, what } = isSeveral() ? meanPrecision(evaluation) : shareCorrect(evaluation),
+    { interval } = evaluation,
+    { badge, text } = source();
+  if (value === null) {
+    body.replaceChildren(make("p", { className: "lead" }, "No mAP yet."), make("p", { className: "soft small" }, text));
     return;
   }
-  const { accuracy, interval, images: counted, groups } = evaluation,
-    { badge, text } = source();
   body.replaceChildren(
     make(
       "p",
       { className: "accuracy-line" },
-      make("span", { className: "figure" }, percent(accuracy)),
-      " ",
+      make("span", { className: "figure" }, percent(value)),
+      unit,
       make("span", { className: `badge ${badge}` }, badge),
     ),
-    make(
-      "p",
-      {},
-      `of ${plural(counted, "image")} classified correctly, each without having learned from it or its scene (${plural(groups, "scene")}). ` +
-        `95% interval ${percent(interval[0])} to ${percent(interval[1])}.`,
-    ),
-    intervalChart(accuracy, interval),
+    make("p", {}, `${what} 95% interval ${percent(interval[0])} to ${percent(interval[1])}.`),
+    intervalChart(value, interval),
     make("p", { className: "soft small" }, text),
   );
+}
+
+function shareCorrect({ accuracy, images, groups }) {
+  const scenes = plural(groups, "scene");
+  return {
+    value: accuracy,
+    unit: " ",
+    what: `of ${plural(images, "image")} classified correctly, each without having learned from it or its scene (${scenes}).`,
+  };
 }
 
 async function drawParts() {
   const own = ++drawing;
   if (store.state.shows === "none") {
-    for (const id of PARTS) if (byId(id)) byId(id).hidden = true;
+    for (const id of Object.keys(PARTS)) if (byId(id)) byId(id).hidden = true;
     return;
   }
   if (isSeveral()) {
@@ -149,7 +155,7 @@ async function drawParts() {
   );
   if (!parts || own !== drawing) return;
   const [issues, uncertain, evaluation] = parts;
-  for (const id of PARTS) byId(id).hidden = false;
+  for (const id of Object.keys(PARTS)) byId(id).hidden = false;
   showIssues(issues);
   showUncertain(uncertain.images);
   showConfusion(evaluation);
