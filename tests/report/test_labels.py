@@ -16,8 +16,8 @@ from headstart.heads.label_ridge import LabelTargets
 from headstart.report.data import MAX_IMAGES
 from headstart.report.labels.data import Cell, LabelledImage
 from headstart.report.labels.gather import _AllPredictions, _curve, _image, _pairs, _suspects, gather_labels
+from headstart.report.labels.page import render_labels
 from headstart.report.labels.storage import read_label_data, write_label_data
-from headstart.report.page import render_labels
 from headstart.report.storage import write_data
 
 from .test_page import HOSTILE, ParsedPage
