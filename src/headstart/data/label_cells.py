@@ -168,6 +168,24 @@ def unreadable_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.lower() in MISSING or name.startswith(UNKNOWN) or name != name.strip()]
 
 
+def unreadable_classes(names: Sequence[str]) -> list[str]:
+    """Return classes, of which an image has one, that no cell can name.
+
+    Beside those of ``unreadable_names`` these are the classes that a reader takes for several labels: a list, or a text
+    of which a part is a class too.
+
+    >>> unreadable_classes(["null", "cat", "cat;dog", "black|white", '["a", "b"]'])
+    ['null', 'cat;dog', '["a", "b"]']
+    """
+    unread, known = {*unreadable_names(names)}, {*names}
+
+    def is_several(name: str) -> bool:
+        lists = (_parts(name, separator) for separator in (*SEPARATORS, ","))
+        return len(_json_list(name) or ()) > 1 or any(len(parts) > 1 and known & {*parts} for parts in lists)
+
+    return [name for name in names if name in unread or is_several(name)]
+
+
 def list_text(names: Sequence[str]) -> str:
     """Return names as a list in JSON whose letters are themselves, so that a cell is about as long as its names."""
     text = json.dumps(names, ensure_ascii=False)

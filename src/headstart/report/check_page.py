@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headstart.check import CheckResult, Finding
-from headstart.check.table import COLUMNS, table_rows
+from headstart.check.table import COLUMNS, MAX_CELL, table_rows
 from headstart.data import Dataset, Item
 from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
@@ -44,7 +44,7 @@ def write_check_page(
     """Write the page of a check, and return its path.
 
     The table that it saves is that of ``check.write_table`` beside the page, without what is dropped there, and with
-    the labels and groups chosen there. Where the table could not name the images the page says so and saves none.
+    the labels and groups chosen there. Where ``write_table`` would refuse the table the page says why, and saves none.
     Raises OptionError as ``check_page_file``, ModelError when the file cannot be written.
     """
     page = check_page_file(file)
@@ -95,8 +95,8 @@ class _Table:
 
     ``cells`` has "rows", of path, label, split, group and the rest of the line, and the "labels" of the classes. Where
     images have several, these are the parts of a cell, quoted by the script: "labels", and "starts" at its beginning;
-    "asLists" says that a cell is a list in JSON. ``row_of`` has the number of the row of an image by its path in the
-    dataset.
+    "asLists" says that a cell is a list in JSON, and "maxCell" how many characters it may have. ``row_of`` has the
+    number of the row of an image by its path in the dataset.
     """
 
     cells: Mapping[str, object]
@@ -116,7 +116,8 @@ def _table(dataset: Dataset, result: CheckResult, target: Path) -> _Table:
         return _Table({"rows": rows, "labels": [_cell(table_text(name)) for name in dataset.classes]}, row_of)
     labels = [*names] if as_lists else [escape_name(name) for name in names]
     starts = [table_text(name) for name in names]
-    return _Table({"rows": rows, "labels": labels, "starts": starts, "asLists": as_lists}, row_of)
+    parts = {"labels": labels, "starts": starts, "asLists": as_lists, "maxCell": MAX_CELL}
+    return _Table({"rows": rows, **parts}, row_of)
 
 
 def _cell(text: str) -> str:
