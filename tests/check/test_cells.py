@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +75,12 @@ def test_suspects_are_likely_where_the_label_is_recognised():
     assert not found.is_likely[8:, 0].any()
     assert found.is_suspect[:, 1].any()
     assert not found.is_likely[:, 1].any()
+    said = probabilities >= 0.5
+    for c in range(2):
+        right = sum(bool(a and b) for a, b in zip(said[:, c], values[:, c], strict=True))
+        assert found.found[c] == right / sum(values[:, c])
+        assert found.precise[c] == right / sum(said[:, c])
+    assert min(found.found[0], found.precise[0]) >= MIN_SHARE > min(found.found[1], found.precise[1])
 
 
 PLANTED = {3: "disc", 10: "square", 20: "stripes", 31: "disc", 47: "stripes", 60: "square"}
@@ -124,6 +132,30 @@ def test_planted_cells_are_found_with_their_label_and_what_is_wrong(planted):
         value = finding.to_dict()
         assert (value["label"], value["state"]) == (name, finding.state)
     assert all("label" not in finding.to_dict() for finding in result.findings if finding.kind != "label_issue")
+
+
+def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
+    """A label that was given at random, beside those of the pictures."""
+    dataset, before, folder = planted
+    assert not any(note.startswith("Not well recognised") for note in before.notes)
+    rng = np.random.default_rng(0)
+    items = tuple(
+        replace(item, labels=tuple(sorted((*item.labels, *(["<b>"] if rng.random() < 0.5 else [])))))
+        for item in dataset.items
+    )
+    noisy = replace(dataset, items=items, label_names=("<b>", *dataset.label_names))
+    result = check_dataset(noisy, Compute("onnxruntime"), backbone="headstart-s")
+    (note,) = [note for note in result.notes if note.startswith("Not well recognised")]
+    shares = r"none of its images is found|(\d+)% of its images are found, (\d+)% of those it is predicted of have it"
+    found = re.match(
+        rf"Not well recognised: <b> \(({shares})\)\. Of it every finding is only possible: images that ", note
+    )
+    assert min(int(share or 0) for share in found.groups()[1:]) < 75
+    own = [finding for finding in result.findings if finding.suggested_label == "<b>"]
+    assert len(own) >= 10
+    assert {finding.certainty for finding in own} == {"possible"}
+    page = write_check_page(noisy, result, folder / "noisy.html").read_text("utf-8")
+    assert "Not well recognised: &lt;b&gt; (" in page
 
 
 def test_copies_conflict_where_labels_that_are_known_differ(planted):

@@ -77,6 +77,7 @@ def write_check_page(
         finding_count=len(result.findings),
         hidden_count=len(result.findings) - len(findings),
         no_table=no_table,
+        notes=result.notes,
         folder=plain(str(target.parent)),
         can_correct=table is not None,
         is_multi_label=dataset.is_multi_label,
