@@ -528,6 +528,17 @@ def test_a_project_without_its_hidden_folder_stays_one_of_several_labels_though_
     assert in_table(again)["000"] == "cat;dog"
 
 
+def test_labels_that_look_alike_are_named_with_what_the_studio_can_do(tmp_path):
+    write_labelled(tmp_path / "photos", 2)
+    text = "path,labels\nphotos/train_000.png,dog;Dog\nphotos/train_001.png,dog\n"
+    (tmp_path / "photos-labels.csv").write_text(text, "utf-8")
+    project = Project(tmp_path / "photos")
+    project.close()
+    (note,) = [note for note in project.notes if "look alike" in note]
+    assert note.startswith("The class names 'Dog' and 'dog' look alike")
+    assert note.endswith("to merge them, give the images of one the other label instead.")
+
+
 @pytest.mark.parametrize("name", ["nan", "NULL", "?x", "n/a"])
 def test_a_column_that_no_cell_can_name_is_refused(tmp_path, name):
     from headstart.check import write_table

@@ -25,6 +25,7 @@ from headstart.files import from_table_text, table_path, table_row, table_text, 
 from headstart.studio.label_sets import accepted_text, cell_text, labelled_item
 from headstart.studio.records import ImageRecord, is_folder_name
 
+MERGE = "give the images of one the other label instead"  # in the page
 ALL_ROWS = ReadOptions(layout="image")  # also those without a label
 ReadLabel = Callable[[int, Mapping[str, object]], tuple[str | None, LabelCell | None]]
 
@@ -158,7 +159,7 @@ def _rows_of(labelled: Dataset, tables: Sequence[Dataset], folder_name: str | No
         rows[path] = TableRow(path, None, item.split, item.group, "", "", "", cell)
     paths = [item.path for table in tables for item in table.items]
     notes = [note for table in tables for note in table.notes]
-    notes += [*_twice(labelled.uri, paths, "last one with a label"), *similar_names_notes(names)]
+    notes += [*_twice(labelled.uri, paths, "last one with a label"), *similar_names_notes(names, MERGE)]
     return TableRows(rows, names, tuple(notes))
 
 
