@@ -62,6 +62,7 @@ def test_as_many_cells_are_looked_into_as_find_near_pairs(in_cells, monkeypatch,
     monkeypatch.setattr(cells, "COLUMNS", 101)
     monkeypatch.setattr(cells, "PAIRS", 1000)
     monkeypatch.setattr(cells, "IMAGES", 2)
+    monkeypatch.setattr(cells, "MOST", 1)
     whole = whole_vectors()
     found = Cells.of(whole, near)
     # By hand: pairs of images that the centres were not computed from, with any other.
@@ -76,10 +77,14 @@ def test_as_many_cells_are_looked_into_as_find_near_pairs(in_cells, monkeypatch,
         if i != j
     ]
     assert len(looks) > 20
-    shares = {visited: np.mean(np.array(looks) < visited) for visited in (4, 8, 16, 32, 64, 128, 195)}
+    shares = {visited: np.mean(np.array(looks) < visited) for visited in (4, 8, 16, 32, 64, 128, 256)}
     expected = min(visited for visited, share in shares.items() if share >= 0.99)
+    assert expected < 195
     assert found.visited == expected
     assert found.found == shares[expected] >= 0.99
+    monkeypatch.setattr(cells, "MOST", 195 // expected + 1)
+    assert Cells.of(whole, near) is None
+    assert NearestIndex(Rows(whole), np.arange(600), near).found is None  # all are compared
 
 
 def test_vectors_without_near_pairs_have_nothing_to_measure(in_cells):

@@ -20,6 +20,7 @@ IMAGES = 32  # of each cell, on the average, from which its centre is computed; 
 ROUNDS = 5  # of k-means
 FEWEST = 32  # cells that an image looks into
 SHARE = 0.99  # of the near pairs must be found
+MOST = 3  # all are compared where an image would have to look into one of so many cells
 MEASURED = 1_000  # images, whose near pairs are counted
 PAIRS = 16  # of each of them, the nearest
 BLOCK, COLUMNS = 1_024, 4_096  # images at a time: of those that are compared, and of those they are compared with
@@ -38,8 +39,11 @@ class Cells:
     found: float | None
 
     @classmethod
-    def of(cls, whole: NDArray[np.int8], near: float) -> Cells:
-        """Return the cells of vectors [n, d] whose pairs of cosine ``near`` or more are to be found."""
+    def of(cls, whole: NDArray[np.int8], near: float) -> Cells | None:
+        """Return the cells of vectors [n, d] whose pairs of cosine ``near`` or more are to be found.
+
+        None where so many cells have to be looked into that comparing all takes no longer.
+        """
         count = int(CELLS * np.sqrt(len(whole)))
         sample = spread(len(whole), count * IMAGES)
         centres = _centres(whole[sample], count)
@@ -50,9 +54,11 @@ class Cells:
         pairs = _near_pairs(whole, measured[spread(len(measured), MEASURED)], near)
         # A pair is found if one of the two looks into the cell of the other.
         between = np.minimum(*(_cells_between(whole, both, cell, centres) for both in (pairs, pairs[::-1])))
-        visited = min(FEWEST, centres.shape[1])
-        while visited < centres.shape[1] and len(between) and np.mean(between < visited) < SHARE:
-            visited = min(2 * visited, centres.shape[1])
+        visited = FEWEST
+        while len(between) and np.mean(between < visited) < SHARE:
+            visited *= 2
+        if visited > count // MOST:
+            return None
         found = float(np.mean(between < visited)) if len(between) else None
         return cls(centres, tuple(members[:-1]), visited, found)
 

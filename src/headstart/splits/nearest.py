@@ -52,7 +52,7 @@ class NearestIndex:
 
     Pairs of cosine ``near`` or more are what is searched for: among more than ``cells.LIMIT`` vectors, ``found`` is the
     share of them that is compared, measured on a sample. It is None where the sample has none, or all are compared, as
-    they are where ``near`` is None.
+    they are where ``near`` is None, or where most cells would have to be looked into.
     """
 
     def __init__(self, vectors: Vectors, rows: Rows, near: float | None = None) -> None:
@@ -68,6 +68,7 @@ class NearestIndex:
             self._places = tuple(np.arange(block.start, block.stop) for block in parts)
             if near is not None and len(rows) > cells.LIMIT:
                 self._cells = cells.Cells.of(whole, near)
+            if self._cells is not None:
                 self._places = self._cells.members
             self._columns = [np.ascontiguousarray(whole[places].T) for places in self._places]
 
