@@ -45,6 +45,28 @@ for i in range(0, count, 4096):
     whole[rows] = np.rint((means[labels[rows]] + noise) * 4096)
 x = IntegerVectors(whole, np.full(width, -12))
 """
+ROWS = """
+import tempfile
+from pathlib import Path
+from headstart.classifier.parts import merge_parts
+from headstart.features.rows import Machine, Rows, Source
+from headstart.features.rows_folder import FILE, Shard, listing, shard_bytes, shard_entry
+from headstart.features.runtime import RuntimeInfo
+def write_shards(folder, source, generated):
+    entries = []
+    for first in range(0, count, 1024):
+        size = min(1024, count - first)
+        labels, values = generated(first, size)
+        rows = Rows(rng.integers(0, 256, (size, 32), np.uint8),
+            tuple(f"photos/{label:04}/{i:09}.jpg" for i, label in enumerate(labels.tolist(), first)),
+            tuple(f"{label:04}" for label in labels.tolist()),
+            ("train",) * size, (None,) * size, ("",) * size, rng.integers(0, 256, (size, 768), np.uint8),
+            np.zeros((size, 4), np.float32), values)
+        data = shard_bytes(Shard(rows))
+        entries.append(shard_entry(f"{first:032x}.parquet", size, data))
+        (folder / entries[-1]["name"]).write_bytes(data)
+    (folder / FILE).write_bytes(listing(source, entries))
+"""
 PARTS = {
     "statistics": START
     + """
@@ -111,46 +133,72 @@ start = time.process_time()
 with single_threaded_blas():
     groups = find_groups(hashes.reshape(count, 32), tiny, x, labels)
 pairs = int((groups.index[copies] == groups.index[copies + 1]).sum())
-end(start, by="neighbours" if "neighbours" in groups.method else "all pairs", found=f"{pairs:,} of {len(copies):,}")
+end(start, by=groups.method, found=f"{pairs:,} of {len(copies):,}")
 """,
     "rows": START
+    + ROWS
     + """
-import tempfile
-from pathlib import Path
-from headstart.classifier.parts import merge_parts
-from headstart.features.rows import Machine, Rows, Source
-from headstart.features.rows_folder import FILE, Shard, listing, shard_bytes, shard_entry
-from headstart.features.runtime import RuntimeInfo
 from headstart.images.preprocess import Preprocess
+def noise(first, size):
+    return np.arange(first, first + size) % classes, {"features": rng.integers(-9000, 9001, (size, width), np.int16)}
 machine = Machine(RuntimeInfo("onnxruntime", "1", "fp32"), "x86_64", {"features": np.zeros((8, width), np.float32)})
 backbone = {"id": "headstart-s", "sha256": "ab" * 32, "licence": "", "source": "", "precision": "fp32"}
 source = Source(backbone, {"features": (-12,) * width}, None, Preprocess(160, 160), (machine,))
 with tempfile.TemporaryDirectory() as folder:
-    entries = []
-    for first in range(0, count, 1024):
-        size = min(1024, count - first)
-        rows = Rows(rng.integers(0, 256, (size, 32), np.uint8),
-            tuple(f"photos/{i % classes:04}/{i:09}.jpg" for i in range(first, first + size)),
-            tuple(f"{i % classes:04}" for i in range(first, first + size)),
-            ("train",) * size, (None,) * size, ("",) * size, rng.integers(0, 256, (size, 768), np.uint8),
-            np.zeros((size, 4), np.float32), {"features": rng.integers(-9000, 9001, (size, width), np.int16)})
-        data = shard_bytes(Shard(rows))
-        entries.append(shard_entry(f"{first:032x}.parquet", size, data))
-        (Path(folder) / entries[-1]["name"]).write_bytes(data)
-    (Path(folder) / FILE).write_bytes(listing(source, entries))
+    write_shards(Path(folder), source, noise)
     start = time.process_time()
     rows = merge_parts([Path(folder)]).rows
 arrays = (rows.content_hashes, rows.tiny_images, rows.image_stats, *rows.values.values())
 assert rows.hashes == sorted(rows.hashes)
 end(start, arrays=sum(array.nbytes for array in arrays) // 2**20)
 """,
+    "merge": START
+    + ROWS
+    + """
+from PIL import Image
+from headstart import open_dataset
+from headstart.classifier import FitOptions
+from headstart.classifier.embed_folder import embed_to_folder
+from headstart.features.rows_folder import open_rows
+from headstart.classifier.refit import fit_features
+with tempfile.TemporaryDirectory() as folder:
+    folder = Path(folder)
+    for i in range(2):
+        (folder / "images" / f"{i}").mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / "images" / f"{i}" / "image.png")
+    embed_to_folder(open_dataset(folder / "images"), folder / "few", FitOptions("headstart-s", cache=False))
+    source = open_rows(folder / "few").source
+    widths = {tap: len(exponents) for tap, exponents in source.taps.items()}
+    spread = {tap: np.geomspace(1, 0.03, width).astype(np.float32) for tap, width in widths.items()}
+    means = {tap: rng.standard_normal((classes, width), dtype=np.float32) * spread[tap]**1.5 * 0.28
+        for tap, width in widths.items()}
+    def generated(first, size):
+        labels = np.arange(first, first + size) % classes
+        return labels, {tap: np.rint((means[tap][labels]
+            + rng.standard_normal((size, width), dtype=np.float32) * spread[tap]) * 4096).astype(np.int16)
+            for tap, width in widths.items()}
+    (folder / "rows").mkdir()
+    write_shards(folder / "rows", source, generated)
+    start = time.process_time()
+    marks = []
+    def log(text): marks.append(f"{time.process_time() - start:.0f} s: {text}")
+    features = merge_parts([folder / "rows"])
+    log("rows")
+    result = fit_features(features, FitOptions(), log=log)
+    log("fit")
+    result.save(folder / "model")
+    arrays = (features.rows.tiny_images, *features.rows.values.values())
+sys.stderr.write(chr(10).join(marks) + chr(10))
+end(start, arrays=sum(array.nbytes for array in arrays) // 2**20, groups=result.model.run["groups"]["count"])
+""",
 }
 CASES = {
     "statistics": [(10**4, 1000), (10**5, 1000), (10**6, 1000), (10**7, 1000)],
     "driver": [(10**6, 1), (10**7, 1), (10**8, 1)],
     "head": [(10**4, 100), (10**5, 100), (10**6, 100), (20_000, 1000)],
-    "groups": [(10**4, 100), (2 * 10**4, 100), (10**5, 100), (2 * 10**5, 100)],
+    "groups": [(10**4, 100), (2 * 10**4, 100), (10**5, 100), (2 * 10**5, 100), (10**6, 100)],
     "rows": [(10**4, 100), (10**5, 100), (10**6, 100)],
+    "merge": [(10**4, 100), (10**5, 100), (10**6, 100)],
 }
 
 

@@ -1,4 +1,4 @@
-"""Whole-process time of ``fit`` on horse-or-human: cold, warm, and with ten images added.
+"""Whole-process time of ``fit`` on horse-or-human with the default backbone: cold, warm, and with ten images added.
 
     python benchmarks/fit_time.py [--runs 5] [--old OTHER/src]
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import COMMAND, Scratch, alternating_medians, mobilenetv2, print_table, run_process, shared
+from measure import COMMAND, Scratch, alternating_medians, print_table, run_process, shared
 
 from headstart import Compute, Dataset, backbones, open_dataset
-from headstart.backbones import Backbone
+from headstart.backbones import DEFAULT_BACKBONE, Backbone
 from headstart.features.extractor import BATCH_SIZE
 from headstart.features.runtime import load_graph
 from headstart.images.decoding import decode
@@ -57,7 +57,7 @@ def copy_with_more_images(data: Path, target: Path) -> Path:
 
 def measure(data: Path, runtime: str, runs: int, scratch: Scratch) -> dict[str, object]:
     """Return the row of a runtime."""
-    command = [COMMAND, "fit", "--backbone", mobilenetv2(), "-o", scratch.path / "model", "--json", "--quiet"]
+    command = [COMMAND, "fit", "-o", scratch.path / "model", "--json", "--quiet"]
 
     def fit(source: Path, cache: Path, report: str) -> tuple[float, dict[str, Any]]:
         result = run_process([*command, source, "--runtime", runtime, report], cache)
@@ -65,7 +65,7 @@ def measure(data: Path, runtime: str, runs: int, scratch: Scratch) -> dict[str, 
 
     warm_cache = scratch.cache()
     fit(data, warm_cache, "--no-report")
-    backbone = backbones.load(mobilenetv2())
+    backbone = backbones.load(DEFAULT_BACKBONE)
     medians = alternating_medians(
         runs,
         {
@@ -80,7 +80,7 @@ def measure(data: Path, runtime: str, runs: int, scratch: Scratch) -> dict[str, 
     return {
         "runtime": runtime,
         "bound (s)": medians["bound"],
-        "limit 1.25 x bound + 1 (s)": 1.25 * medians["bound"] + 1,
+        "limit 1.15 x bound + 0.8 (s)": 1.15 * medians["bound"] + 0.8,
         "cold (s)": medians["cold"],
         "cold, with the report (s)": medians["cold with report"],
         "warm (s)": medians["warm"],
@@ -94,16 +94,7 @@ def compare(data: Path, old: Path, runs: int, scratch: Scratch) -> list[dict[str
 
     def fit(version: str, source: Path, report: str, is_cold: bool) -> float:
         python = ["env", f"PYTHONPATH={source}", sys.executable, "-m", "headstart"]
-        options = [
-            "--backbone",
-            mobilenetv2(),
-            "--runtime",
-            "openvino",
-            "-o",
-            scratch.path / version,
-            "--quiet",
-            report,
-        ]
+        options = ["--runtime", "openvino", "-o", scratch.path / version, "--quiet", report]
         cache = scratch.cache() if is_cold else scratch.path / f"cache-{version}"
         return run_process([*python, "fit", data, *options], cache).seconds
 

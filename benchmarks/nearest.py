@@ -30,6 +30,7 @@ from headstart.heads.integers import IntegerVectors
 from headstart.machine import single_threaded_blas
 from headstart.splits import nearest
 from headstart.splits.scenes import LINKED, _Residuals
+from headstart.splits.whole_numbers import principal_axes
 
 WIDTH, CLASSES, QUERIES = 1280, 100, 500
 LINK = 0.45  # about the threshold of a scene
@@ -118,9 +119,11 @@ def measure(name: str, count: int) -> str:
     for _ in range(2 if count <= 20_000 else 1):
         start = time.process_time()
         if name == "headstart":
-            found = nearest.NearestIndex(residuals, rows).neighbours(LINKED)[0]
+            index = nearest.NearestIndex(residuals, rows, LINK)
+            found = index.search(residuals, rows, LINKED, sets=rows)[0]
+            share = nearest.among_neighbours(index.found)
         else:
-            axes = nearest._axes(residuals, rows)
+            axes = principal_axes(residuals, rows)
             projected = np.concatenate([residuals[rows[i : i + 2_000]] @ axes for i in range(0, count, 2_000)])
             projected /= np.linalg.norm(projected, axis=1, keepdims=True)
             found = LIBRARIES[name](projected, LINKED + 1)

@@ -191,6 +191,8 @@ def test_json_keeps_names_of_any_bytes(tmp_path):
     (tmp_path / "a.json").write_bytes(to_json({"name": name, "é": [1]}, indent=1))
     assert read_json(tmp_path / "a.json", 1000) == {"name": name, "é": [1]}
     assert encode(name) == b"gu\\xeape \\xff"
+    assert to_json("a\x7f") == b'"a\\u007f"\n'  # DEL steers a terminal, and is the only such character of ASCII left
+    assert to_json("\u202e\xe9") == '"\\u202e\xe9"\n'.encode()
     assert (tmp_path / "a.json").read_bytes().decode("utf-8").splitlines()[1] == r' "name": "gu\\xeape \\xff",'
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError):

@@ -68,8 +68,11 @@ def _map_text(value: Any, change: Callable[[str], str]) -> Any:
 
 def encode(text: str) -> bytes:
     """Encode text as UTF-8; a byte of a file name that is not UTF-8 becomes ``\\xNN``."""
-    text = UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
-    return text.encode("utf-8", "backslashreplace")  # within JSON, \udNNN reads back as the same text
+    try:
+        return text.encode()  # nearly every text: searching megabytes for what is not in them takes ten times as long
+    except UnicodeEncodeError:
+        text = UNDECODED.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
+        return text.encode("utf-8", "backslashreplace")  # within JSON, \udNNN reads back as the same text
 
 
 def table_text(text: str) -> str:
@@ -114,9 +117,11 @@ def json_text(value: object, indent: int | None = None, separators: tuple[str, s
     '{"name": "caf\u00e9 \\\\u202e"}'
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
-    if "\\\\" in text or UNDECODED.search(text):  # few texts have names to escape
+    if "\\\\" in text or (not text.isascii() and UNDECODED.search(text)):  # few texts have names to escape
         value = _map_text(value, escape_name)
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, separators=separators)
+    if text.isascii() and "\x7f" not in text:  # the only one of STEERING that is ASCII
+        return text
     return STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

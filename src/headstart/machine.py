@@ -167,8 +167,8 @@ def tune_process() -> None:
     """Set what libraries read when they are first imported. For the command line alone; what a user has set stays."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # of ONNX Runtime: a device id in the home folder, and events
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Imports create many objects that stay: searching all of them for cycles, time and again, takes a fit 0.04 s.
-    gc.set_threshold(50_000)
+    # Imports create many objects that stay: searching all of them for cycles, time and again, takes a fit 0.06 s.
+    gc.set_threshold(200_000)
     # OpenBLAS's threads wait for more work by spinning, on a core that others need: a fit takes 0.09 s less where they
     # sleep at once (2^4 cycles).
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")

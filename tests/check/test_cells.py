@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +75,12 @@ def test_suspects_are_likely_where_the_label_is_recognised():
     assert not found.is_likely[8:, 0].any()
     assert found.is_suspect[:, 1].any()
     assert not found.is_likely[:, 1].any()
+    said = probabilities >= 0.5
+    for c in range(2):
+        right = sum(bool(a and b) for a, b in zip(said[:, c], values[:, c], strict=True))
+        assert found.found[c] == right / sum(values[:, c])
+        assert found.precise[c] == right / sum(said[:, c])
+    assert min(found.found[0], found.precise[0]) >= MIN_SHARE > min(found.found[1], found.precise[1])
 
 
 PLANTED = {3: "disc", 10: "square", 20: "stripes", 31: "disc", 47: "stripes", 60: "square"}
@@ -124,6 +132,30 @@ def test_planted_cells_are_found_with_their_label_and_what_is_wrong(planted):
         value = finding.to_dict()
         assert (value["label"], value["state"]) == (name, finding.state)
     assert all("label" not in finding.to_dict() for finding in result.findings if finding.kind != "label_issue")
+
+
+def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
+    """A label that was given at random, beside those of the pictures."""
+    dataset, before, folder = planted
+    assert not any(note.startswith("Not well recognised") for note in before.notes)
+    rng = np.random.default_rng(0)
+    items = tuple(
+        replace(item, labels=tuple(sorted((*item.labels, *(["<b>"] if rng.random() < 0.5 else [])))))
+        for item in dataset.items
+    )
+    noisy = replace(dataset, items=items, label_names=("<b>", *dataset.label_names))
+    result = check_dataset(noisy, Compute("onnxruntime"), backbone="headstart-s")
+    (note,) = [note for note in result.notes if note.startswith("Not well recognised")]
+    shares = r"none of its images is found|(\d+)% of its images are found, (\d+)% of those it is predicted of have it"
+    found = re.match(
+        rf"Not well recognised: <b> \(({shares})\)\. Of it every finding is only possible: images that ", note
+    )
+    assert min(int(share or 0) for share in found.groups()[1:]) < 75
+    own = [finding for finding in result.findings if finding.suggested_label == "<b>"]
+    assert len(own) >= 10
+    assert {finding.certainty for finding in own} == {"possible"}
+    page = write_check_page(noisy, result, folder / "noisy.html").read_text("utf-8")
+    assert "Not well recognised: &lt;b&gt; (" in page
 
 
 def test_copies_conflict_where_labels_that_are_known_differ(planted):
@@ -199,6 +231,28 @@ def test_the_table_keeps_every_label_present_absent_and_unknown(tmp_path, names)
     again = open_dataset(table, MULTI)
     assert cells_of(again) == cells_of(dataset)
     assert again.label_names == dataset.label_names
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [("disc",), ("square",), ()],
+        [("disc", "square"), ("disc", "stripes"), ()],  # no part of a text would be the whole of another
+        [("disc", "square"), ("square",), ()],
+    ],
+)
+def test_the_table_says_for_itself_that_there_may_be_several_labels(tmp_path, cells):
+    write_labelled(tmp_path, 3)
+    items = tuple(Item(f"train_{i:03}.png", None, "train", key=i, labels=names) for i, names in enumerate(cells))
+    names = tuple(sorted({name for present in cells for name in present}))
+    dataset = Dataset("x", items, (), (), (), lambda key: b"", str(tmp_path), label_names=names)
+    table = tmp_path / "fixed.csv"
+    write_table(dataset, [], {item.path: i for i, item in enumerate(items)}, table)
+    again = open_dataset(table)
+    assert again.is_multi_label
+    assert cells_of(again) == cells_of(dataset)
+    is_plain = cells[1] == ("square",) and len(cells[0]) == 2
+    assert ('"[""' not in table.read_text("utf-8")) == is_plain
 
 
 def test_a_plain_table_has_plain_cells(planted):

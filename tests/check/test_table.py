@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from helpers.faults import edit, image_path, mirror
 
 import headstart as hs
 from headstart.check import check_dataset, write_table
-from headstart.data import open_dataset
+from headstart.data import Item, open_dataset
+from headstart.data.dataset import Dataset
 from headstart.errors import OptionError
 from headstart.features import Compute
 
@@ -88,3 +90,55 @@ def test_names_that_spreadsheets_take_for_formulas_come_back_as_they_were(tmp_pa
     expected = {Path(item.path).relative_to(tmp_path).as_posix(): item.label for item in dataset.items}
     assert {item.path: item.label for item in again.items} == expected
     assert len(again) == 6
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("cat", "nan"),
+        ("cat", "NULL"),
+        ("cat", "?x"),
+        ("cat", "cat;dog"),
+        ("a,b", "a"),
+        ('["b"]', "a"),
+        ("1", "01"),
+    ],
+)
+def test_classes_that_mean_something_else_in_a_table_are_refused(tmp_path, classes):
+    """Folders may be called so; of the table ``fit`` would read no label, several, or nothing at all."""
+    for name in classes:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    dataset = open_dataset(tmp_path)
+    assert {*dataset.classes} == {*classes}
+    groups = {item.path: number for number, item in enumerate(dataset.items)}
+    with pytest.raises(OptionError, match=r"could not name the class .*by --classes|may mean the same"):
+        write_table(dataset, [], groups, tmp_path / "fixed.csv")
+    assert not (tmp_path / "fixed.csv").exists()
+
+
+def test_classes_that_only_look_like_several_labels_come_back_as_they_were(tmp_path):
+    names = ("black|white", "nans", "a, b", "[x]", "x?")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(b"x")
+    dataset = open_dataset(tmp_path)
+    table = tmp_path / "fixed.csv"
+    write_table(dataset, [], {item.path: number for number, item in enumerate(dataset.items)}, table)
+    assert {item.label for item in open_dataset(table).items} == {*names}
+
+
+def test_a_cell_longer_than_readers_of_tables_take_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    names = tuple(f"{number:03}" + "x" * 997 for number in range(140))
+    item = Item("a.png", None, "train", key=0, labels=names)
+    dataset = Dataset("x", (item,), (), (), (), lambda key: b"", str(tmp_path), label_names=names)
+    with pytest.raises(OptionError, match=r"A cell of a\.png would have 140,560 characters, more than the 131,072"):
+        write_table(dataset, [], {"a.png": 0}, tmp_path / "fixed.csv")
+    assert not (tmp_path / "fixed.csv").exists()
+    shorter = Dataset(
+        "x", (replace(item, labels=names[:130]),), *((),) * 3, dataset.reader, str(tmp_path), label_names=names
+    )
+    write_table(shorter, [], {"a.png": 0}, tmp_path / "fixed.csv")
+    again = open_dataset(tmp_path / "fixed.csv")
+    assert again.items[0].labels == names[:130]

@@ -3,20 +3,27 @@
 import hashlib
 import json
 import shutil
+import sys
+import threading
+import time
 from dataclasses import FrozenInstanceError
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.photos import paths_and_labels, write_photos
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import headstart as hs
 from headstart.classifier import FitOptions, fit_dataset
 from headstart.classifier.notes import contradiction_notes
+from headstart.classifier.run_info import versions
 from headstart.data import from_images, open_dataset
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, embed
+from headstart.features.runtime import RuntimeInfo
 from headstart.model.predictions import Predictions, evaluate
 
 ONNXRUNTIME = Compute("onnxruntime")
@@ -34,6 +41,40 @@ def test_the_result_of_a_fit_cannot_be_changed(photos):
         result.model = None
     assert result.model.run["accuracy"] == {name: value.to_dict() for name, value in result.accuracy.items()}
     assert result.selected.main is None  # otherwise a result would hold all features twice
+
+
+def test_the_basis_is_computed_with_one_thread_also_where_the_images_are_split_before(photos, monkeypatch):
+    """With more threads its last digits are others, and with them those of the model."""
+    module = sys.modules["headstart.classifier.fit"]
+    is_split, threads = threading.Event(), []
+    real_split, real_basis = module.split_features, module.deepest_basis
+
+    def split(*arguments):
+        found = real_split(*arguments)
+        is_split.set()
+        return found
+
+    def basis(values):
+        assert is_split.wait(60)
+        time.sleep(0.2)  # for what follows the split
+        threads.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return real_basis(values)
+
+    monkeypatch.setattr(module, "split_features", split)
+    monkeypatch.setattr(module, "deepest_basis", basis)
+    with threadpool_limits(2, "blas"):
+        fit(photos, compute=ONNXRUNTIME)
+    assert threads
+    assert set(threads) == {1}
+
+
+def test_versions_name_the_runtime_of_features_that_all_came_from_the_cache(monkeypatch):
+    installed = metadata.version("openvino")
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    assert versions(RuntimeInfo("openvino", installed, "fp32"))["openvino"] == installed
+    assert "openvino" not in versions(RuntimeInfo("openvino", "1.0", "fp32"))  # computed elsewhere
+    assert "openvino" not in versions(RuntimeInfo("onnxruntime", "1.0", "fp32"))
+    assert "openvino" not in versions()
 
 
 def test_features_are_extracted_by_the_given_function(photos):

@@ -1,5 +1,6 @@
 """What all commands share: exit statuses, one line for every mistake, help in groups, completion."""
 
+import json
 import os
 import shutil
 import signal
@@ -285,6 +286,32 @@ except SystemExit:
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = completed.stdout.split("MODULES")[1].split()
     assert not {"scipy", "onnx", "sklearn", "onnxruntime", "openvino", "numpy", "rich"} & set(loaded)
+
+
+def test_a_second_fit_imports_only_what_it_needs(photos, tmp_path):
+    """Its features are in the cache: no network of the backbone is run, and no image has several labels."""
+    code = """
+import sys
+import headstart.cli
+try:
+    headstart.cli.main()
+finally:
+    print("MODULES", *sys.modules)
+"""
+    environment = {**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, "fit", photos, "-o", tmp_path / "model", "--runtime", "openvino"]
+    loaded = []
+    for _ in range(2):
+        completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        loaded.append({*completed.stdout.split("MODULES")[1].split()})
+    assert "openvino" in loaded[0]
+    needless = {
+        *("openvino", "headstart.classifier.fit_labels", "headstart.classifier.estimator"),
+        *("headstart.report.labels.view", "headstart.classifier.embed_sharded", "headstart.scale.run"),
+        "headstart.backbones.providers.hub",
+    }
+    assert needless & loaded[1] == set()
+    assert "openvino" in json.loads((tmp_path / "model" / "run.json").read_text("utf-8"))["versions"]
 
 
 def test_it_runs_from_a_source_tree_whose_metadata_is_not_installed(photos, tmp_path):

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from headstart.cli import app
 from headstart.errors import ModelError
 from headstart.export import verify_export
+from headstart.export.about import hash_file
 from headstart.features.runtime import resolve_runtime
 
 
@@ -68,6 +69,25 @@ def test_a_changed_file_is_named(copied):
     assert result.exit_code == 1
     assert "README.md is not the file that was proven" in result.stderr
     assert "image files: " in result.stderr
+
+
+@pytest.mark.parametrize("options", [{}, {"any_size": True}], ids=["prepared", "any size"])
+def test_an_older_export_is_verified_with_the_least_tolerance_and_says_so(copied, options):
+    """It does not say what a level in the pixels changes; that matters where pixels are prepared otherwise."""
+    folder = copied("onnx", **options)
+    file = folder / "proof" / "expected.npz"
+    with np.load(file) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("level_off.")}
+        assert len(kept) == len(arrays.files) - 2
+    np.savez(file, **kept)
+    parity = json.loads((folder / "parity.json").read_text("utf-8"))
+    parity["files"]["proof/expected.npz"] = hash_file(file)
+    (folder / "parity.json").write_text(json.dumps(parity), "utf-8")
+    result = verify_export(folder)
+    assert result.problems == ()
+    assert result.proof.tolerances["files"].score == (0.1 if options else result.proof.tolerances["graph"].score)
+    assert any("an older export" in remark for remark in result.proof.remarks) == bool(options)
+    assert ("note: an older export, which does not say" in run(folder).output) == bool(options)
 
 
 @pytest.mark.parametrize("to", ["onnx", "hub"])

@@ -175,6 +175,23 @@ def test_the_least_recently_used_entries_are_deleted_first(tmp_path):
     assert (tmp_path / "features-v2.sqlite").stat().st_size <= 150_000
 
 
+def test_a_use_is_recorded_once_a_day(tmp_path):
+    now = int(time.time())
+    keys = [make_entry(i)[0] for i in range(3)]
+    with FeatureCache(tmp_path) as cache:
+        cache.put_many(dict(make_entry(i) for i in range(3)))
+    connection = sqlite3.connect(tmp_path / "features-v2.sqlite")
+    with connection:
+        for key, age in zip(keys, (2 * 86_400, 3_600, 2 * 86_400), strict=True):
+            connection.execute("UPDATE entries SET used = ? WHERE key = ?", (now - age, key))
+    with FeatureCache(tmp_path) as cache:
+        assert all(value is not None for value in cache.get_many(keys[:2]))
+    used = dict(connection.execute("SELECT key, used FROM entries"))
+    connection.close()
+    assert used[keys[0]] >= now
+    assert (used[keys[1]], used[keys[2]]) == (now - 3_600, now - 2 * 86_400)
+
+
 @pytest.mark.parametrize("held_before_it_is_opened", [True, False])
 def test_a_file_that_another_process_holds_is_not_waited_for(tmp_path, monkeypatch, held_before_it_is_opened):
     monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)

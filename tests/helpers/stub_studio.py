@@ -168,9 +168,10 @@ class StubStudio:
         return {"changed": len(ids)}
 
     def accept(self, ids):
-        for id in ids:
-            self.pictures[id].accepted = True
-        return {"changed": len(ids)}
+        labelled = [self.pictures[id] for id in ids if self.pictures[id].label >= 0]
+        for found in labelled:
+            found.accepted = True
+        return {"changed": len(labelled)}
 
     def delete(self, ids):
         for id in ids:

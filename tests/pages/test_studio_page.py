@@ -115,6 +115,42 @@ def test_images_are_labelled_accepted_and_undone_by_keys(page, studio):
     assert studio.undos == []
 
 
+def test_nothing_is_accepted_of_an_image_without_a_class(page, studio):
+    from selenium.webdriver.common.keys import Keys
+
+    first = next(iter(studio.pictures.values()))
+    first.label = first.folder_label = -1
+    page.refresh()
+    wait_for(lambda: element(page, "#tile-0 .caption").text == "no class")
+    click(page, tile(page, 0))
+    keys(page, Keys.ENTER)
+    wait_for(lambda: heard(page) == "Nothing accepted: 1 image is not labelled yet. Give a class first.")
+    assert selected(page) == [0]  # it stays: there is a class to give
+    assert not any(p.accepted for p in studio.pictures.values())
+    click_with(page, Keys.SHIFT, tile(page, 2))
+    keys(page, Keys.ENTER)
+    wait_for(lambda: heard(page) == "Accepted: the labels of 2 images are right. 1 image is not labelled yet.")
+    assert [p.accepted for p in studio.pictures.values()][:4] == [False, True, True, False]
+
+
+FAILED_CHANGE = """
+    const [id, done] = arguments;
+    const isBroken = () => { throw new Error("This body cannot be made."); };
+    import("./page/store.js").then(async ({ change }) => {
+      const answers = await Promise.all([change("api/accept", isBroken), change("api/accept", { ids: [id] })]);
+      done(answers.map((answer) => answer && answer.changed));
+    });
+"""
+
+
+def test_a_change_that_cannot_be_made_is_told_and_holds_up_no_other(page, studio):
+    assert page.execute_async_script(FAILED_CHANGE, next(iter(studio.pictures))) == [None, 1]
+    assert "This body cannot be made." in element(page, "#message").text
+    click(page, tile(page, 1))
+    keys(page, "1")
+    wait_for(lambda: labels_are(studio, n1="ants"))
+
+
 def test_a_change_is_undone_before_the_page_has_read_anew(page, studio):
     click(page, tile(page, 0))
     keys(page, "2", "u")
@@ -197,6 +233,23 @@ def test_images_are_found_by_name_class_and_confusion(page):
     wait_for(lambda: len(elements(page, ".tile")) == 1)
     assert element(page, ".tile .caption").text == "ants"
     assert "predicted bees" in element(page, "#filter-clear").text
+
+
+def test_after_a_change_of_the_filter_the_first_image_in_sight_is_the_one_that_keys_change(quiet):
+    studio = filled(300)
+    set_media(quiet)
+    with serving(studio.handler()) as address:
+        open_page(quiet, address)
+        element(quiet, "#filter-text").send_keys("00251")
+        wait_for(lambda: element(quiet, "#filter-count").text == "1 of 300 images")
+        click(quiet, element(quiet, "#filter-clear"))
+        wait_for(lambda: element(quiet, "#filter-count").text == "300 images")
+        quiet.execute_script("document.activeElement.blur()")
+        assert element(quiet, ".tile.cursor").get_attribute("id") == "tile-0"
+        keys(quiet, "2")
+        wait_for(lambda: len(studio.undos) == 1)
+        assert labels_are(studio, n0="bees")
+        quiet.get("about:blank")
 
 
 def test_the_learning_curve_is_shown_with_its_check(page):

@@ -16,6 +16,7 @@ from headstart.check import check_dataset, write_table
 from headstart.data import ReadOptions, open_dataset
 from headstart.features import Compute
 from headstart.files import table_row
+from headstart.report import check_page
 from headstart.report.check_page import write_check_page
 
 pytestmark = pytest.mark.slow
@@ -306,6 +307,30 @@ def test_labels_are_added_and_removed_one_by_one(driver, several, downloads):
         assert set(after[path].unknown) == set(item.unknown) - turned
         assert after[path].is_rest_unknown == item.is_rest_unknown
     assert [e["message"] for e in driver.get_log("browser") if "beforeunload" not in e["message"]] == []
+
+
+def test_no_table_is_saved_with_a_cell_that_no_reader_takes(driver, several, downloads, monkeypatch):
+    from selenium.webdriver.support.ui import Select
+
+    dataset, result, page = several
+    monkeypatch.setattr(check_page, "MAX_CELL", 60)  # the labels of this card have 62 characters with all three
+    show(driver, write_check_page(dataset, result, page.with_name("short.html")))
+    for file in downloads.iterdir():
+        file.unlink()
+    (card, *_) = cards_of(driver, "copy_3")  # labelled =1+1
+    boxes = []
+    for c, label in enumerate(dataset.label_names):
+        if label != "=1+1":
+            Select(card.find_element("css selector", ".class-choice")).select_by_value(str(c))
+            boxes.append(card.find_element("css selector", ".relabel"))
+            click(driver, boxes[-1])
+    click(driver, element(driver, "#save"))
+    assert element(driver, "#summary").text.startswith(
+        "Nothing was saved: the labels of copy_3.png have more than the 60"
+    )
+    click(driver, boxes[-1])  # without the last one
+    assert element(driver, "#summary").text.startswith("0 dropped, 1 label of 1 image changed")
+    assert b"copy_3.png" in saved_table(driver, downloads)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -125,6 +125,24 @@ def test_a_page_that_cannot_name_the_images_says_so(checked, tmp_path, monkeypat
     assert "images have no preview" in text
 
 
+@pytest.mark.parametrize("name", ["nan", "null", "?x"])
+@pytest.mark.parametrize("is_multi_label", [False, True])
+def test_a_page_saves_no_table_of_a_label_that_a_reader_takes_for_something_else(tmp_path, name, is_multi_label):
+    data = write_photos(tmp_path / "data", 4)
+    (data / "disc").rename(data / name)
+    if is_multi_label:
+        images = sorted(data.glob("*/*.jpg"))
+        rows = [f"{path.relative_to(tmp_path).as_posix()},{int(path.parent.name == name)},1" for path in images]
+        (tmp_path / "labels.csv").write_text("\n".join([f"path,{name},photo", *rows]), "utf-8")
+    dataset = open_dataset(tmp_path / "labels.csv" if is_multi_label else data)
+    assert name in (dataset.label_names if is_multi_label else dataset.classes)
+    result = check_dataset(dataset, Compute("onnxruntime"), backbone="headstart-s")
+    page = write_check_page(dataset, result, tmp_path / "page.html")
+    assert page_data(page)["table"] is None
+    what = "label" if is_multi_label else "class"
+    assert f"could not name the {what} &#39;{name}&#39;, which means something else" in page.read_text("utf-8")
+
+
 def test_no_file_of_another_program_is_replaced(checked, tmp_path):
     dataset, result, _ = checked
     (tmp_path / "thesis.html").write_text("my thesis")

@@ -16,8 +16,8 @@ from headstart.heads.label_ridge import LabelTargets
 from headstart.report.data import MAX_IMAGES
 from headstart.report.labels.data import Cell, LabelledImage
 from headstart.report.labels.gather import _AllPredictions, _curve, _image, _pairs, _suspects, gather_labels
+from headstart.report.labels.page import render_labels
 from headstart.report.labels.storage import read_label_data, write_label_data
-from headstart.report.page import render_labels
 from headstart.report.storage import write_data
 
 from .test_page import HOSTILE, ParsedPage
@@ -113,7 +113,7 @@ def test_likely_suspects_come_first():
     predictions = all_predictions(probabilities, truth)
     is_suspect = probabilities > 0.5
     is_likely = is_suspect & [True, False]
-    suspects = _suspects(predictions, SuspectCells(is_suspect, is_likely), np.arange(3))
+    suspects = _suspects(predictions, SuspectCells(is_suspect, is_likely, np.ones(3), np.ones(3)), np.arange(3))
     assert [(s.label, s.is_likely, s.probability) for s in suspects] == [(0, True, 0.9), (1, False, 0.99)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.browser import accessibility_violations, click, element, elements, show
 
 from headstart.report.labels.gather import gather_labels
-from headstart.report.page import render_labels
+from headstart.report.labels.page import render_labels
 
 pytestmark = pytest.mark.slow
 NAMES = ("<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>", "مرحبا")

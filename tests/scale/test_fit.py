@@ -203,6 +203,31 @@ def test_what_workers_cannot_do_is_refused_before_the_work(data, tmp_path, more,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_others_keep_where_features_would_be_is_neither_deleted_nor_called_ours(data, tmp_path):
+    folder = unfinished_folder(tmp_path / "model")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("x")
+    status, output = fit(data, "-o", tmp_path / "model", "--on", "processes")
+    assert status == 2
+    assert "holds something else; move that elsewhere, or give another name for the model" in output.replace("\n", " ")
+    assert "delete it" not in output
+    assert [path.name for path in tmp_path.rglob("*")] == [folder.name, "thesis.txt"]
+
+
+def test_of_features_that_are_not_needed_any_more_nothing_else_is_deleted(tmp_path):
+    folder = tmp_path / ".m.unfinished"
+    (folder / ".headstart-x").mkdir(parents=True)
+    names = ("features.json", f"{'a' * 32}.parquet", ".headstart-y", "thesis.txt", "b.parquet")
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    fit_sharded.forget_unfinished(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["b.parquet", "thesis.txt"]
+    for name in ("b.parquet", "thesis.txt"):
+        (folder / name).unlink()
+    fit_sharded.forget_unfinished(folder)
+    assert not folder.exists()
+
+
 def test_a_model_of_a_pattern_needs_a_name():
     assert "give one: -o MODEL" in fit("shards/{0..1}.tar")[1]
 

@@ -39,6 +39,33 @@ outcome = run_shards(cut(sys.argv[1], images=5).shards, work, lambda n: RayWorke
 print(outcome.images)
 """
 
+SEVERAL_NODES = """
+import sys
+from pathlib import Path
+from ray.cluster_utils import Cluster
+from helpers.scale_work import HashRows
+from headstart.scale.ray import RayWorkers
+from headstart.scale.run import run_shards
+from headstart.scale.shards import cut
+
+node = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=node)
+others = [cluster.add_node(**node) for _ in range(2)]
+work = HashRows(sys.argv[2], seconds=0.2)
+nodes = set()
+def progress(now):
+    for path in (Path(sys.argv[2]) / "starts").glob("*"):
+        status = Path(f"/proc/{path.name.split('-')[1]}/stat")
+        if status.exists():
+            nodes.add(status.read_text().rpartition(")")[2].split()[1])  # the raylet of its node; 1 where that was lost
+    if others and now.shards_done > 2 - len(others) and len(nodes - {"1"}) == 3:
+        cluster.remove_node(others.pop(), allow_graceful=False)
+outcome = run_shards(cut(sys.argv[1], images=5).shards, work, lambda n: RayWorkers(work, 3, n, cluster.address),
+    progress=progress)
+print(outcome.images, outcome.retries, len(outcome.quarantined), len(nodes - {"1"}), len(others))
+cluster.shutdown()
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _has_ray() -> None:
@@ -246,3 +273,16 @@ def test_a_cluster_that_is_not_there(pieces, environment):
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
     assert "OptionError: There is no Ray cluster at 127.0.0.1:1" in run.stderr
+
+
+def test_nodes_of_a_cluster_may_be_lost(pieces, expected, environment, own_folder, tmp_path):
+    environment = {**environment, "RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, "-c", SEVERAL_NODES, pieces.uri, str(tmp_path)]
+
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    images, retries, quarantined, nodes, left = map(int, run.stdout.split()[-5:])
+    assert (images, quarantined, nodes, left) == (39, 0, 3, 0)
+    assert 1 <= retries <= 6
+    assert rows_by_name(tmp_path) == expected

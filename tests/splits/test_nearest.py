@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.scenes import BURSTS, COUNT, WIDTH, Rows, partition, random_images, scenes, shot
 
 from headstart.heads.integers import IntegerVectors
 from headstart.splits import nearest
@@ -9,59 +10,13 @@ from headstart.splits.groups import duplicate_pairs, duplicates_between, find_gr
 from headstart.splits.nearest import NearestIndex
 from headstart.splits.pairs import DisjointSets
 from headstart.splits.split import _hold_out_share
-
-COUNT, WIDTH, BURSTS = 1200, 320, 100  # images, channels, and images with two more of their scene
+from headstart.splits.whole_numbers import multiply, to_whole
 
 
 @pytest.fixture
 def indexed(monkeypatch):
     """Take the index from 100 images on."""
     monkeypatch.setattr(nearest, "LIMIT", 100)
-
-
-def random_images(count, seed=0):
-    """Images of 16 x 16 pixels [n, 768] without anything in common."""
-    return np.random.default_rng(seed).integers(0, 256, (count, 768), np.uint8)
-
-
-def scenes(seed=0):
-    """Features, classes [n], tiny images and hashes of images, some of one scene and some copies of one another.
-
-    Returned in a random order, with the scene [n] of each.
-    """
-    rng = np.random.default_rng(seed)
-    spread = np.geomspace(1, 0.05, WIDTH)
-    own = rng.normal(size=(COUNT, WIDTH)) * spread
-    scene = np.arange(COUNT)
-    for further in (1, 2):
-        rows = np.arange(BURSTS) + further * BURSTS
-        own[rows] = own[:BURSTS] + 0.4 * own[rows]
-        scene[rows] = np.arange(BURSTS)
-    labels = scene % 6
-    features = (own + rng.normal(size=(6, WIDTH))[labels] * spread).astype(np.float32)
-    tiny = random_images(COUNT)
-    tiny[BURSTS : BURSTS + 20] = tiny[:20]  # equal pixels
-    tiny[BURSTS + 20 : BURSTS + 40] = tiny[20:40].reshape(-1, 16, 16, 3)[:, :, ::-1].reshape(20, 768)
-    tiny[BURSTS + 40 : BURSTS + 60] = np.clip(tiny[40:60].astype(int) + rng.integers(-6, 7, (20, 768)), 0, 255)
-    tiny[-5:] = 128  # plain
-    order = rng.permutation(COUNT)
-    hashes = rng.integers(0, 256, (COUNT, 32), np.uint8)
-    return features[order], labels[order], tiny[order], hashes, scene[order]
-
-
-def partition(index):
-    """The sets of images as a set of tuples."""
-    return {tuple(np.flatnonzero(index == i)) for i in np.unique(index)}
-
-
-class Rows:
-    """Vectors that are all in memory."""
-
-    def __init__(self, vectors):
-        self.vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-    def __getitem__(self, rows):
-        return self.vectors[rows]
 
 
 def test_what_is_near_is_found_with_its_full_cosine_and_every_time(indexed):
@@ -161,17 +116,16 @@ def test_neighbours_of_other_groups(indexed, monkeypatch):
 def test_candidates_are_the_best_by_whole_numbers_whatever_the_blocks(indexed, monkeypatch):
     vectors, rows = Rows(scenes()[0]), np.arange(COUNT)
     index = NearestIndex(vectors, rows)
-    products = nearest._multiply(
-        (nearest._whole(vectors[rows] @ index._axes) + np.int8(64)).astype(np.uint8), np.hstack(index._columns)
-    )
-    whole = nearest._whole(vectors[rows] @ index._axes).astype(np.int64)
+    queries = to_whole(vectors[rows] @ index._axes)
+    products = multiply(queries, np.hstack(index._columns))
+    whole = queries.astype(np.int64)
     np.testing.assert_array_equal(products, whole @ whole.T)
     assert np.abs(whole).max() == 63  # some numbers are cut off
     assert np.mean(np.abs(whole) == 63) < 0.01
     expected = np.argsort(-products, axis=1, kind="stable")[:, :20]  # of equal ones the first
     for columns in (10, 50, 333, 5000):
         monkeypatch.setattr(nearest, "COLUMNS", columns)
-        found = NearestIndex(vectors, rows)._candidates(vectors[rows], 20)
+        found = NearestIndex(vectors, rows)._candidates(queries, 20)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -207,19 +161,6 @@ def test_those_of_the_same_set_are_left_out(indexed):
     np.testing.assert_array_equal(indices[near, 0], exact.argmax(axis=1)[near])
     few = NearestIndex(vectors, rows[:6]).search(vectors, rows[:6], 5, sets=sets)
     assert ((few[0] >= 0).sum(axis=1) == 3).all()
-
-
-def shot(rng):
-    """Tiny images, features of 400 frames of one shot in 20 bursts that are nearer to themselves, and 4,000 others."""
-    base, features = rng.integers(40, 216, (1, 768)).astype(float), rng.normal(size=(1, 320))
-    frames, vectors = [], []
-    for _ in range(20):
-        burst, place = base + 4.5 * rng.normal(size=(1, 768)), features + 0.15 * rng.normal(size=(1, 320))
-        frames.append(burst + 0.8 * rng.normal(size=(20, 768)))
-        vectors.append(place + 0.02 * rng.normal(size=(20, 320)))
-    tiny = np.concatenate([*frames, rng.integers(0, 256, (4000, 768))])
-    others = rng.normal(size=(4000, 320))
-    return np.rint(tiny).clip(0, 255).astype(np.uint8), np.concatenate([*vectors, others]).astype(np.float32)
 
 
 def test_bursts_of_more_frames_than_neighbours_are_linked_to_each_other(indexed):

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from headstart.stats.accuracy import disjoint, held_out_accuracy, leave_one_group_out_accuracy, wilson
+from headstart.stats import accuracy, paired
+from headstart.stats.accuracy import (
+    disjoint,
+    held_out_accuracy,
+    leave_one_group_out_accuracy,
+    linear_variance,
+    resampled_means,
+    wilson,
+)
+from headstart.stats.paired import group_bootstrap
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -17,10 +26,10 @@ def test_the_wilson_interval_agrees_with_scipy(correct_and_count):
 
 
 def test_held_out_accuracy_counts_and_names_its_method():
-    accuracy = held_out_accuracy(np.array([True] * 254 + [False] * 2))
-    assert (accuracy.correct, accuracy.count, accuracy.method) == (254, 256, "Wilson")
-    assert str(accuracy) == "99.2% (254/256, 95% interval 97.2% to 99.8%, Wilson)"
-    assert accuracy.to_dict()["value"] == 254 / 256
+    found = held_out_accuracy(np.array([True] * 254 + [False] * 2))
+    assert (found.correct, found.count, found.method) == (254, 256, "Wilson")
+    assert str(found) == "99.2% (254/256, 95% interval 97.2% to 99.8%, Wilson)"
+    assert found.to_dict()["value"] == 254 / 256
 
 
 def test_with_single_images_as_groups_the_interval_is_wilsons():
@@ -52,3 +61,38 @@ def test_intervals_that_touch_are_not_disjoint():
     assert disjoint((0.3, 0.4), (0.1, 0.2))
     assert not disjoint((0.1, 0.3), (0.3, 0.4))
     assert not disjoint((0.1, 0.9), (0.3, 0.4))
+
+
+def groups_of_any_size(count=12_000, seed=1):  # another than that of the resamples
+    """Sums of right answers and sizes of groups, where a few are large and mostly wrong."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.geometric(0.4, count).astype(float)
+    return rng.binomial(sizes.astype(int), np.where(sizes > 4, 0.6, 0.9)).astype(float), sizes
+
+
+def test_of_many_groups_the_variance_is_linear():
+    sums, sizes = groups_of_any_size()
+    resampled = resampled_means(sums, sizes, 1000, 0)
+    assert abs(resampled.mean() - sums.sum() / sizes.sum()) < 3e-4
+    assert linear_variance(sums, sizes) == pytest.approx(resampled.var(), rel=0.12)  # 2.2% standard error
+    equal = np.ones(12_000)
+    right = (np.arange(12_000) % 10 > 0).astype(float)
+    assert linear_variance(right, equal) == pytest.approx(0.9 * 0.1 / 12_000)  # independent images
+
+
+def test_many_groups_give_the_interval_that_resampling_would(monkeypatch):
+    sums, sizes = groups_of_any_size()
+    groups = np.repeat(np.arange(len(sizes)), sizes.astype(int))
+    first = np.cumsum(sizes) - sizes
+    correct = np.arange(len(groups)) - first[groups] < sums[groups]
+    linear = leave_one_group_out_accuracy(correct, groups), group_bootstrap(correct.astype(float), groups)
+    monkeypatch.setattr(accuracy, "MANY_GROUPS", 10**9)
+    monkeypatch.setattr(paired, "MANY_GROUPS", 10**9)
+    resampled = (
+        leave_one_group_out_accuracy(correct, groups, resamples=1000),
+        group_bootstrap(correct.astype(float), groups, resamples=1000),
+    )
+    np.testing.assert_allclose(linear[0].interval, resampled[0].interval, atol=4e-4)
+    np.testing.assert_allclose(linear[1], resampled[1], atol=4e-4)
+    assert linear[0].interval != resampled[0].interval
+    assert np.diff(linear[1])[0] > 4e-3

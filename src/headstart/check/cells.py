@@ -20,23 +20,30 @@ from headstart.machine import single_threaded_blas
 # Of suspects that are likely: chosen on seed 100 of benchmarks/label_issues_multi.py, which shows other seeds.
 MIN_SHARE = 0.9  # of the images with a label that are found, and of those it is said of that have it
 MIN_RATIO = 0.05  # of sure to doubtful contradictions, in the unit of that of agreements
+MAX_NAMED = 3  # labels in a note
 
 
 @dataclass(frozen=True)
 class SuspectCells:
-    """Which cells of n images and k labels are suspect, and of those which are likely to be wrong: both [n, k]."""
+    """Which cells of n images and k labels are suspect, and of those which are likely to be wrong: both [n, k].
+
+    ``found`` [k] is the share of the images with a label that are found, ``precise`` [k] that of the images it is said
+    of that have it: a label is recognised where both are ``MIN_SHARE``, and has likely suspects only there.
+    """
 
     is_suspect: NDArray[np.bool_]
     is_likely: NDArray[np.bool_]
+    found: NDArray[np.float64]
+    precise: NDArray[np.float64]
 
 
 def find_cell_issues(
     dataset: Dataset, features: Features, groups: NDArray[np.int64], workers: int = 1
-) -> Iterator[Finding]:
+) -> tuple[list[Finding], list[str]]:
     """Find cells that are probably wrong, by a head on the deepest tap, evaluated by leave-one-group-out.
 
     Labels that all images have, or none, and those that are not known of too many images have no suspects; nor has a
-    dataset of one group.
+    dataset of one group. Also returns a line about labels that are not well recognised, if there are suspects of any.
     """
     items = [dataset.items[i] for i in features.index]
     rows = np.array([i for i, item in enumerate(items) if item.labels is not None], np.int64)
@@ -45,21 +52,56 @@ def find_cell_issues(
     has_both = (values & known).any(axis=0) & (~values & known).any(axis=0)
     chosen = np.flatnonzero(has_both & ~targets.is_too_unknown)
     if not len(chosen) or len(np.unique(targets.groups)) < 2:  # nothing to learn from, or to hold out
-        return
+        return [], []
     targets = LabelTargets(values[:, chosen], known[:, chosen], targets.groups)
     tap = features.deepest_tap
     training_set = TrainingSet.of({tap: features.vectors(rows)[tap]}, np.zeros(len(rows), np.int64), targets.groups)
     with single_threaded_blas():
         probabilities = select_labels(training_set, targets, workers=workers).probabilities
     names = [dataset.label_names[c] for c in chosen]
-    yield from cell_issues([items[i].path for i in rows], names, targets, probabilities)
+    suspects = suspect_cells(targets.values, targets.known, probabilities)
+    findings = _findings([items[i].path for i in rows], names, targets, probabilities, suspects)
+    return [*findings], _not_recognised(names, suspects)
+
+
+def _not_recognised(names: Sequence[str], suspects: SuspectCells) -> list[str]:
+    """Say of which labels, the worst first, suspects are possible at most, since the model does not know them well."""
+    recognised = np.minimum(suspects.found, suspects.precise)
+    weak = np.flatnonzero(suspects.is_suspect.any(axis=0) & (recognised < MIN_SHARE))
+    if not len(weak):
+        return []
+    weak = weak[np.argsort(recognised[weak], kind="stable")]
+    parts = [
+        f"{names[c]} ({suspects.found[c]:.0%} of its images are found, {suspects.precise[c]:.0%} of those it is "
+        "predicted of have it)"
+        if suspects.found[c]
+        else f"{names[c]} (none of its images is found)"
+        for c in weak[:MAX_NAMED]
+    ]
+    more = f" and {len(weak) - MAX_NAMED} more" if len(weak) > MAX_NAMED else ""
+    it = "it" if len(weak) == 1 else "them"
+    return [
+        f"Not well recognised: {', '.join(parts)}{more}. Of {it} every finding is only possible: images that are hard "
+        "to tell look like wrong labels, and may be most of them."
+    ]
 
 
 def cell_issues(
     paths: Sequence[str], names: Sequence[str], targets: LabelTargets, probabilities: NDArray[np.float64]
 ) -> Iterator[Finding]:
     """Yield the suspect cells by probabilities [n, k] of heads that were not trained on the image's group."""
-    suspects = suspect_cells(targets.values, targets.known, probabilities)
+    yield from _findings(
+        paths, names, targets, probabilities, suspect_cells(targets.values, targets.known, probabilities)
+    )
+
+
+def _findings(
+    paths: Sequence[str],
+    names: Sequence[str],
+    targets: LabelTargets,
+    probabilities: NDArray[np.float64],
+    suspects: SuspectCells,
+) -> Iterator[Finding]:
     for i, c in np.argwhere(suspects.is_suspect):
         name, probability, holds = names[c], float(probabilities[i, c]), bool(targets.values[i, c])
         state, action = (WRONG, f"remove {name}?") if holds else (MISSING, f"add {name}?")
@@ -100,4 +142,4 @@ def suspect_cells(
         contradicting, agreeing = ratios
         is_suspect |= suspects
         is_likely |= suspects & is_recognised & (contradicting >= MIN_RATIO * agreeing)
-    return SuspectCells(is_suspect, is_likely)
+    return SuspectCells(is_suspect, is_likely, found, precise)

@@ -35,7 +35,8 @@ class CheckResult:
     """The findings, in the order of ``KINDS`` and then surest first, and the group of every image by path.
 
     A group holds duplicates, images of one scene and images to which the dataset itself gives one group. ``features``
-    are those that the images were compared by; ``notes`` are lines about the backbone that the user must see.
+    are those that the images were compared by; ``notes`` are lines that the user must see, about the backbone and about
+    labels that are not well recognised.
     """
 
     findings: tuple[Finding, ...]
@@ -69,18 +70,22 @@ def check_dataset(
     duplicates, duplicate_sets = find_duplicates(dataset, features)
     groups = _find_groups(dataset, features, duplicate_sets)
     poor = list(find_quality_issues(dataset, features, network.preprocess.min_size))
-    find_issues = find_cell_issues if dataset.is_multi_label else find_label_issues
+    issues: Iterable[Finding]
+    if dataset.is_multi_label:
+        issues, about_labels = find_cell_issues(dataset, features, groups, compute.threads)
+    else:
+        issues, about_labels = find_label_issues(dataset, features, groups, compute.threads), []
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
         *poor,
         *find_class_issues(dataset, features),
-        *_unexplained(find_issues(dataset, features, groups, compute.threads), poor, HIDES_CLASS),
+        *_unexplained(issues, poor, HIDES_CLASS),
         *_unexplained(find_outliers(dataset, features, duplicate_sets), poor, MAKES_OUTLIERS),
     ]
     paths = [dataset.items[i].path for i in features.index]
-    notes = network.notes if opened.scaling is None else (opened.scaling.note, *network.notes)
-    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), features, notes)
+    notes = [*([] if opened.scaling is None else [opened.scaling.note]), *network.notes, *about_labels]
+    return CheckResult(_sorted(findings), dict(zip(paths, groups.tolist(), strict=True)), features, tuple(notes))
 
 
 def check_from_features(

@@ -65,7 +65,7 @@ def find_crops(dataset: Dataset, features: Features, duplicate_sets: NDArray[np.
 
     Images of one duplicate set [n] are not compared.
     """
-    neighbours, cosines = nearest_neighbours(features.deepest, duplicate_sets, NEIGHBOURS)
+    neighbours, cosines = nearest_neighbours(features.deepest, duplicate_sets, NEIGHBOURS, near=MIN_COSINE)
     rows, ranks = np.nonzero(cosines >= MIN_COSINE)
     candidates = np.unique(np.sort(np.stack([rows, neighbours[rows, ranks]], axis=1), axis=1), axis=0)
     pairs: list[tuple[int, int, float]] = []

@@ -71,7 +71,8 @@ def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[
 
     The distance is one minus the mean cosine similarity to the 10 nearest images, multiplied over the three deepest
     taps. Only the nearest neighbours count, since images of a class may form several clusters (Sun et al. 2022,
-    "Out-of-distribution detection with deep nearest neighbors"); an image's own duplicates do not.
+    "Out-of-distribution detection with deep nearest neighbors"); an image's own duplicates do not. Of many images
+    they are sought in a part that is spread evenly (``splits.groups.nearest_neighbours``).
 
     The limit allows for heavy tails: an exponential tail is drawn through the distances that a quarter and a tenth of
     the images exceed, and the largest of n distances is expected at n times the probability equal to 1. An outlier is

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from headstart.check.finding import Finding
 from headstart.data import Dataset, Item
-from headstart.data.label_cells import cell_of, needs_lists, unreadable_names
-from headstart.errors import OptionError
+from headstart.data.label_cells import cell_of, check_numbers, needs_lists, unreadable_classes, unreadable_names
+from headstart.errors import DataError, OptionError
 from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
+MAX_CELL = 131_072  # characters: the limit of Python's csv, with which tables are read
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -37,15 +38,11 @@ def write_table(
     """Write the table that ``headstart fit FILE`` reads, images with findings first, and return the number of rows.
 
     ``groups`` are those of ``CheckResult``. Unlabelled and unreadable images are left out. Raises OptionError for any
-    other ending than .csv and .tsv, and if the table could not name the images, which must be files in its folder or
-    below it, or a label.
+    other ending than .csv and .tsv, and for what ``fit`` would not read back: images that are not files in the folder
+    of the table or below it, names of classes or labels that mean something else in a table, and cells of more than
+    ``MAX_CELL`` characters.
     """
     delimiter = check_table_file(file)
-    unread = unreadable_names(dataset.label_names)
-    if unread:
-        raise OptionError(
-            f"{file} could not name the label {unread[0]!r}, which means something else; rename its column."
-        )
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
     rows = [cells for _, cells in table_rows(dataset, findings, groups, target)]
     write_atomic(target, "".join(table_row(cells, delimiter) for cells in (COLUMNS, *rows)))
@@ -59,11 +56,12 @@ def table_rows(
 
     ``file`` is an absolute path; see ``write_table``. Raises OptionError.
     """
+    _check_names(dataset, file)
     findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
         for path in finding.files:
             findings_by_path.setdefault(path, []).append(finding)
-    as_lists = needs_lists(dataset.label_names)
+    as_lists = has_lists(dataset)
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or (item.label is None and item.labels is None):
             continue
@@ -74,7 +72,44 @@ def table_rows(
         row.append("; ".join(finding.kind for finding in item_findings))
         row.append("; ".join(finding.action for finding in item_findings))
         row.append(table_text("; ".join(finding.why for finding in item_findings)))
+        check_cells(item.path, row)
         yield item.path, row
+
+
+def check_cells(path: str, cells: Sequence[str]) -> None:
+    """Raise OptionError where a reader of tables would refuse one of the cells of the image at ``path``."""
+    longest = max(map(len, cells))
+    if longest > MAX_CELL:
+        raise OptionError(
+            f"A cell of {path} would have {longest:,} characters, more than the {MAX_CELL:,} that a reader of tables "
+            "takes; give labels shorter names, or fewer of them to the image."
+        )
+
+
+def _check_names(dataset: Dataset, file: Path) -> None:
+    """Raise OptionError for names of labels, or classes, that ``fit`` would read as something else, or refuse."""
+    unread = unreadable_names(dataset.label_names)
+    if unread:
+        raise OptionError(
+            f"{file} could not name the label {unread[0]!r}, which means something else; rename its column."
+        )
+    unread = unreadable_classes(dataset.classes)
+    if unread:
+        raise OptionError(
+            f"{file} could not name the class {unread[0]!r}, which means something else to a reader of tables; rename "
+            "it, for instance by --classes."
+        )
+    try:
+        check_numbers(str(file), dataset.classes)
+    except DataError as error:
+        raise OptionError(str(error)) from None
+
+
+def has_lists(dataset: Dataset) -> bool:
+    """Return whether the labels of an image stand in a list in JSON, so that a reader takes them for what they are."""
+    return dataset.is_multi_label and needs_lists(
+        dataset.label_names, (item for item in dataset.items if item.labels is not None)
+    )
 
 
 def label_text(item: Item, as_list: bool) -> str:

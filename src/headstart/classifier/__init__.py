@@ -22,11 +22,24 @@ run_info.py        what run.json holds: how a model was made
 estimator.py       ImageClassifier, a scikit-learn estimator; load, for a model folder
 """
 
-from headstart.classifier.estimator import ImageClassifier, load
-from headstart.classifier.fit import FitResult, fit_dataset
-from headstart.classifier.fit_labels import MultiLabelFitResult, fit_multi_label
-from headstart.classifier.options import FitOptions
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from headstart.classifier.estimator import ImageClassifier, load
+    from headstart.classifier.fit import FitResult, fit_dataset
+    from headstart.classifier.fit_labels import MultiLabelFitResult, fit_multi_label
+    from headstart.classifier.options import FitOptions
+
+_MODULES = {  # each imported where it is used: a fit to one label needs neither several labels nor the estimator
+    "FitOptions": "options",
+    "FitResult": "fit",
+    "ImageClassifier": "estimator",
+    "MultiLabelFitResult": "fit_labels",
+    "fit_dataset": "fit",
+    "fit_multi_label": "fit_labels",
+    "load": "estimator",
+}
 __all__ = [
     "FitOptions",
     "FitResult",
@@ -36,3 +49,9 @@ __all__ = [
     "fit_multi_label",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'headstart.classifier' has no attribute {name!r}")
+    return getattr(import_module(f"headstart.classifier.{_MODULES[name]}"), name)

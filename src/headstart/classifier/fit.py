@@ -208,7 +208,9 @@ def _split(embedded: EmbeddedImages) -> tuple[Split, Eigenbasis | None]:
     options, features, rows = embedded.options, embedded.features, embedded.training_rows
     share = options.validation if isinstance(options.validation, float | int) else None
     is_used = share is None and options.views == 1 and 1 < len(rows) < MANY_IMAGES and options.head != "mlp"
-    with ThreadPoolExecutor(1) as pool, single_threaded_blas():
+    # The pool within: the basis is waited for with one thread still. With more it is another in its last digits, and
+    # which came first decided over those of the model.
+    with single_threaded_blas(), ThreadPoolExecutor(1) as pool:
         basis = pool.submit(deepest_basis, features.vectors(rows)) if is_used else None
         split = split_features(features, embedded.dataset, options.group_by, share, options.seed)
     return split, None if basis is None else basis.result()

@@ -7,10 +7,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import EmbeddedFolder
+from headstart.classifier.embed_folder import EmbeddedFolder, is_for_rows
 from headstart.classifier.embed_sharded import Where, embed_sharded
 from headstart.classifier.embedded import check_has_labels, check_validation_share
 from headstart.classifier.kept_rows import check_options, embedded_from
@@ -21,6 +22,8 @@ from headstart.classifier.shown_images import shown_images
 from headstart.data import Dataset, ReadOptions
 from headstart.data.class_values import read_costs, read_weights
 from headstart.errors import OptionError
+from headstart.features.rows_folder import FILE, SHARD
+from headstart.files import TEMPORARY
 from headstart.scale.run import Progress
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,15 @@ logger = logging.getLogger(__name__)
 def unfinished_folder(output: Path) -> Path:
     """Return where the features of a model lie until it is written: beside it, where every worker can write."""
     return output.resolve().with_name(f".{output.resolve().name}.unfinished")
+
+
+def check_unfinished(folder: Path) -> None:
+    """Raise OptionError where the folder of the features has anything else, which would not be ours to delete."""
+    if os.path.lexists(folder) and not is_for_rows(folder):
+        raise OptionError(
+            f"{folder} is for the features of a fit that is not finished, and holds something else; move that "
+            "elsewhere, or give another name for the model."
+        )
 
 
 def fit_sharded(
@@ -94,5 +106,11 @@ def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
 
 
 def forget_unfinished(folder: Path) -> None:
-    """Delete the features that a fit by workers has left, once its model is written."""
-    shutil.rmtree(folder)
+    """Delete the features of a fit by workers, once its model is written, and nothing that others have put there."""
+    for path in [*folder.iterdir()]:
+        if path.name.startswith(TEMPORARY) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith(TEMPORARY) or path.name == FILE or SHARD.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()

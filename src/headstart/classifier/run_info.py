@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from headstart.data import Dataset
 from headstart.data.dataset import paths_by_reason
 from headstart.features import Features
 from headstart.features.input_scaling import InputScaling
-from headstart.features.runtime import onnxruntime_version
+from headstart.features.runtime import RuntimeInfo, onnxruntime_version
 from headstart.heads.head import Head
 from headstart.heads.learning_curve import LearningCurve
 from headstart.heads.selection import SelectedHead
@@ -96,7 +97,7 @@ class FitRecord:
                 ),
                 "class_names": dict(self.dataset.class_names),
             },
-            "versions": versions(),
+            "versions": versions(features.runtime),
         }
 
 
@@ -182,8 +183,20 @@ def fingerprint(content_hashes: NDArray[np.uint8]) -> str:
     return hashlib.sha256(np.sort(content_hashes, axis=0).tobytes()).hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, Headstart and the libraries that a fit used."""
-    used = [name for module, name in OPTIONAL_LIBRARIES.items() if module in sys.modules]
+def versions(runtime: RuntimeInfo | None = None) -> dict[str, str]:
+    """Return the versions of Python, Headstart and the libraries that a fit used.
+
+    That of the ``runtime`` that computed the features is one of them also where all came from the cache, and it was not
+    imported; not where they were computed elsewhere, by another version or without one here.
+    """
+
+    def is_used(module: str, name: str) -> bool:
+        if module in sys.modules:
+            return True
+        if runtime is None or runtime.name != module or find_spec(module) is None:
+            return False
+        return metadata.version(name) == runtime.version
+
+    used = [name for module, name in OPTIONAL_LIBRARIES.items() if is_used(module, name)]
     libraries = {name: metadata.version(name) for name in (*LIBRARIES, *used)} | {"onnxruntime": onnxruntime_version()}
     return {"python": platform.python_version(), "headstart": __version__, **libraries}

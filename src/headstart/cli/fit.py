@@ -329,9 +329,8 @@ def fit_and_write(
 ) -> None:
     """Fit, refine the result, write the model and the report, and print what was found."""
     start = time.perf_counter()
-    info = options.compute.resolve()
-    later = ["headstart.report"] if flags.report else []
-    import_in_background([info.name, "onnxruntime", *later])  # needed for the features and behind them
+    options.compute.resolve()
+    import_in_background(["onnxruntime"])  # for the golden sample
     from headstart.classifier import fit_dataset
     from headstart.model.folder_files import check_keeps_none
 

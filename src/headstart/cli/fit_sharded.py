@@ -70,7 +70,7 @@ def fit_by_workers(
     where: Where,
 ) -> None:
     """Fit to features that workers compute, write the model, and print what was found. Raises HeadstartError."""
-    from headstart.classifier.fit_sharded import fit_sharded, forget_unfinished, unfinished_folder
+    from headstart.classifier.fit_sharded import check_unfinished, fit_sharded, forget_unfinished, unfinished_folder
     from headstart.classifier.shown_images import NOT_AGAIN, is_fetched
     from headstart.model.folder_files import check_keeps_none, check_output_folder
     from headstart.scale.addresses import has_braces
@@ -84,6 +84,7 @@ def fit_by_workers(
     if not (reading.keep_features or run.overwrite):
         check_keeps_none(output)
     unfinished = unfinished_folder(output)
+    check_unfinished(unfinished)  # before what names it as a place of ours
 
     def check(images: Dataset, are_all: bool) -> None:
         if are_all and not run.overwrite:

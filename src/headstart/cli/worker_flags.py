@@ -28,9 +28,10 @@ class WorkerFlags:
 
     def where(self, data: str, workers: int | None) -> Where | None:
         """Return who computes the features of ``data``; None: this process alone. Raises OptionError."""
-        from headstart.classifier.embed_sharded import Where
         from headstart.scale.addresses import has_braces
 
         if self.on is None and self.address is None and not has_braces(data):
             return None
+        from headstart.classifier.embed_sharded import Where
+
         return Where(self.on or "processes", workers, self.address)

@@ -137,17 +137,17 @@ def _listed(names: Sequence[str], separator: str = ", ") -> str:
     return separator.join(names[:MAX_NAMES]) + more
 
 
-def similar_names_notes(names: Sequence[str]) -> list[str]:
+def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> list[str]:
     """Name classes whose names differ in case, width, spaces or the script of letters that look alike alone.
 
-    It is often one class with two spellings.
+    It is often one class with two spellings; ``mend`` says how they are merged where the note is read.
     """
     by_form: dict[str, set[str]] = defaultdict(set)
     for name in names:
         by_form["".join(unicodedata.normalize("NFKC", name).casefold().translate(LATIN).split())].add(name)
     return [
         f"The class names {' and '.join(map(repr, sorted(alike)))} look alike, and are read as different classes; to "
-        f"merge them, give --classes.{_scripts(alike)}"
+        f"merge them, {mend}.{_scripts(alike)}"
         for alike in by_form.values()
         if len(alike) > 1
     ]

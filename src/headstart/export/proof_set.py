@@ -33,7 +33,7 @@ class ProofSet:
     ``files`` are encoded images by name, ``pixels`` [m, height, width, 3] prepared images of low margin; ``skewed`` and
     ``pixels_skewed`` are by name of a skew what the reference answers for files, and for pixels, that have it.
     ``level_off`` is what it answers for the files where each value of a pixel is a level of 255 lower or higher, or as
-    it is, at random.
+    it is, at random; an older export, which does not say it, has ``answers`` there.
     """
 
     files: Mapping[str, bytes]
@@ -117,10 +117,12 @@ def read_proof_set(folder: Path, about: About) -> ProofSet:
                     raise ValueError(f"its answers {key} do not fit the classes")
                 return Answers(probabilities.astype(np.float64), distances.astype(np.float64))
 
+            expected = answers("files", len(names))
+            has_level = "level_off.probabilities" in arrays  # else an older export: the least tolerance counts
             return ProofSet(
                 files,
-                answers("files", len(names)),
-                answers("level_off", len(names)),
+                expected,
+                answers("level_off", len(names)) if has_level else expected,
                 {str(name): answers(f"skew{i}", len(names)) for i, name in enumerate(arrays["skews"])},
                 pixels,
                 answers("low", len(pixels)),

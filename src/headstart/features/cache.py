@@ -28,6 +28,7 @@ VERSION = 2
 DTYPES = {"u1": np.uint8, "f2": np.float16, "f4": np.float32}
 MAX_BYTES = 4 * 2**30
 MAX_VALUE_BYTES = 2**25  # of an entry; a larger one is not ours, and takes long to read and to replace
+A_DAY = 86_400  # seconds: a use is recorded once a day, so that a run that computes nothing mostly writes nothing
 BUSY_SECONDS = 2.0  # others write for milliseconds; one that holds the file for longer is not waited for
 COLUMNS = ("key", "dtype", "value", "checksum", "used")
 SCHEMA = """
@@ -66,7 +67,7 @@ class FeatureCache:
         self.max_bytes = max_bytes
         self.notes: list[str] = []
         self._lock = threading.Lock()
-        self._touched: set[bytes] = set()
+        self._stale: set[bytes] = set()  # keys that were read, and whose use was not recorded for a day
         self._connection: sqlite3.Connection | None = None
         try:
             self.path = (folder or cache_folder()) / self.path
@@ -102,7 +103,6 @@ class FeatureCache:
                     vectors |= self._read(batch)
             except sqlite3.DatabaseError as error:
                 self._handle(error)
-            self._touched.update(vectors)
         return [vectors.get(key) for key in keys]
 
     def put_many(self, values: Mapping[bytes, NDArray[Any]]) -> None:
@@ -219,15 +219,18 @@ class FeatureCache:
         placeholders = ",".join("?" * len(keys))
         vectors: dict[bytes, NDArray[Any]] = {}
         damaged = []
-        for key, dtype, data, checksum in self._connection.execute(
-            f"SELECT key, dtype, CASE WHEN length(value) <= {MAX_VALUE_BYTES} THEN value END, checksum FROM entries "
-            f"WHERE key IN ({placeholders})",
-            list(keys),
+        a_day_ago = int(time.time()) - A_DAY
+        for key, dtype, data, checksum, is_stale in self._connection.execute(
+            f"SELECT key, dtype, CASE WHEN length(value) <= {MAX_VALUE_BYTES} THEN value END, checksum, used < ? "
+            f"FROM entries WHERE key IN ({placeholders})",
+            [a_day_ago, *keys],
         ):
             if data is None:
                 raise sqlite3.DatabaseError(f"it holds an entry of more than {MAX_VALUE_BYTES:,} bytes")
             if isinstance(data, bytes) and dtype in DTYPES and checksum == _checksum(key, dtype, data):
                 vectors[key] = np.frombuffer(data, DTYPES[dtype])
+                if is_stale:
+                    self._stale.add(key)
             else:
                 damaged.append((key,))
         if damaged:
@@ -277,15 +280,11 @@ class FeatureCache:
         return tuple(Path(f"{self.path}{ending}") for ending in ("-wal", "-shm", "-journal"))
 
     def _record_use(self) -> None:
-        if self._connection is not None and self._touched:
+        if self._connection is not None and self._stale:
             now = int(time.time())
-            a_day_ago = (
-                now - 86_400
-            )  # a use recorded today is not recorded again: a run that computes nothing then writes nothing
             with self._connection:
                 self._connection.executemany(
-                    "UPDATE entries SET used = ? WHERE key = ? AND used < ?",
-                    ((now, key, a_day_ago) for key in self._touched),
+                    "UPDATE entries SET used = ? WHERE key = ?", ((now, key) for key in self._stale)
                 )
 
     def _shrink(self) -> None:

@@ -2,7 +2,7 @@
 
 gather            collects the content of a report from the result of a fit
 data              the content of a report
-labels            the same for several labels an image: content, gathering, storage, variables
+labels            the same for several labels an image: content, gathering, storage, page, variables
 shown             which images are shown one by one, and which of them show one scene
 storage           ``report.json``: written beside the model, read back with every value checked
 values            checks of single values that were read
@@ -10,7 +10,7 @@ reliability       reliability diagram and risk-coverage curve
 thresholds        precision and recall of each class by threshold
 projection        two-dimensional map of the images
 thumbnails        small images
-page              the HTML page, from ``page.html.j2`` or ``labels.html.j2``, ``style.css`` and ``scripts``
+page              the HTML page, from a template, ``style.css`` and ``scripts``
 check_page        the page of ``headstart check``, on which its findings are corrected
 view              the variables of the page's template
 charts            charts as SVG
@@ -23,25 +23,26 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headstart.classifier import FitResult, MultiLabelFitResult
+from headstart.classifier import FitResult
 from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
 from headstart.model.folder_files import read_json_file
 from headstart.model.model import Model
 from headstart.report.gather import gather
-from headstart.report.labels.data import LabelReport
-from headstart.report.labels.gather import gather_labels
-from headstart.report.labels.storage import read_label_data, write_label_data
-from headstart.report.page import render, render_labels
+from headstart.report.page import render
 from headstart.report.shown import MAX_TEXT
 from headstart.report.storage import check_page_file, read_data, write_data, write_file
 from headstart.report.training_curves import curves_svg, curves_text
 from headstart.report.view.run_values import RunValues
 from headstart.report.view.training import read_training_curves
 from headstart.stats.conformal import NOT_MEASURED
+
+if TYPE_CHECKING:
+    from headstart.classifier import MultiLabelFitResult
+    from headstart.report.labels.data import LabelReport
 
 __all__ = ["rewrite_report", "training_svg", "write_report", "write_training_curves"]
 
@@ -58,14 +59,17 @@ def write_report(
     cannot be written.
     """
     target = Path(folder)
-    if isinstance(result, MultiLabelFitResult):
-        of_labels = gather_labels(result, cache)
-        write_label_data(of_labels, target)
-        html = _label_page(of_labels, result.model, result.model.run, target)
-    else:
+    if isinstance(result, FitResult):
         report = gather(result, cache)
         write_data(report, target)
         html = render(report, result.model.run, _title(target))
+    else:
+        from headstart.report.labels.gather import gather_labels  # needed by few fits
+        from headstart.report.labels.storage import write_label_data
+
+        of_labels = gather_labels(result, cache)
+        write_label_data(of_labels, target)
+        html = _label_page(of_labels, result.model, result.model.run, target)
     page = target / PAGE
     write_file(page, html)
     return page
@@ -84,6 +88,8 @@ def rewrite_report(folder: str | os.PathLike[str], output: str | os.PathLike[str
     page = source / PAGE if output is None else check_page_file(output)
     run = read_json_file(source, "run.json") if (source / "run.json").exists() else {}
     if model.is_multi_label:
+        from headstart.report.labels.storage import read_label_data
+
         of_labels = read_label_data(source)
         if of_labels.labels != tuple(name[:MAX_TEXT] for name in model.classes):
             raise ModelError(f"{source}: report.json has other labels than the model; fit again.")
@@ -125,6 +131,8 @@ def training_svg(run: Mapping[str, Any]) -> str:
 
 
 def _label_page(report: LabelReport, model: Model, run: Mapping[str, Any], folder: Path) -> str:
+    from headstart.report.labels.page import render_labels
+
     assert model.label_thresholds is not None
     return render_labels(report, model.label_thresholds, run, _title(folder))
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headstart.check import CheckResult, Finding
-from headstart.check.table import COLUMNS, table_rows
+from headstart.check.table import COLUMNS, MAX_CELL, has_lists, table_rows
 from headstart.data import Dataset, Item
-from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
 from headstart.features import FeatureCache
 from headstart.files import escape_name, table_row, table_text
@@ -44,7 +43,7 @@ def write_check_page(
     """Write the page of a check, and return its path.
 
     The table that it saves is that of ``check.write_table`` beside the page, without what is dropped there, and with
-    the labels and groups chosen there. Where the table could not name the images the page says so and saves none.
+    the labels and groups chosen there. Where ``write_table`` would refuse the table the page says why, and saves none.
     Raises OptionError as ``check_page_file``, ModelError when the file cannot be written.
     """
     page = check_page_file(file)
@@ -78,6 +77,7 @@ def write_check_page(
         finding_count=len(result.findings),
         hidden_count=len(result.findings) - len(findings),
         no_table=no_table,
+        notes=result.notes,
         folder=plain(str(target.parent)),
         can_correct=table is not None,
         is_multi_label=dataset.is_multi_label,
@@ -95,8 +95,8 @@ class _Table:
 
     ``cells`` has "rows", of path, label, split, group and the rest of the line, and the "labels" of the classes. Where
     images have several, these are the parts of a cell, quoted by the script: "labels", and "starts" at its beginning;
-    "asLists" says that a cell is a list in JSON. ``row_of`` has the number of the row of an image by its path in the
-    dataset.
+    "asLists" says that a cell is a list in JSON, and "maxCell" how many characters it may have. ``row_of`` has the
+    number of the row of an image by its path in the dataset.
     """
 
     cells: Mapping[str, object]
@@ -111,12 +111,13 @@ def _table(dataset: Dataset, result: CheckResult, target: Path) -> _Table:
         row_of[path] = len(rows)
         quoted = [_cell(cell) for cell in cells]
         rows.append([*quoted[:4], ",".join(quoted[4:])])
-    names, as_lists = dataset.label_names, needs_lists(dataset.label_names)
+    names, as_lists = dataset.label_names, has_lists(dataset)
     if not dataset.is_multi_label:
         return _Table({"rows": rows, "labels": [_cell(table_text(name)) for name in dataset.classes]}, row_of)
     labels = [*names] if as_lists else [escape_name(name) for name in names]
     starts = [table_text(name) for name in names]
-    return _Table({"rows": rows, "labels": labels, "starts": starts, "asLists": as_lists}, row_of)
+    parts = {"labels": labels, "starts": starts, "asLists": as_lists, "maxCell": MAX_CELL}
+    return _Table({"rows": rows, **parts}, row_of)
 
 
 def _cell(text: str) -> str:

@@ -14,16 +14,12 @@ from markupsafe import Markup
 from headstart.files import json_text
 from headstart.report.charts import table_bar
 from headstart.report.data import Report
-from headstart.report.labels.data import LabelReport
-from headstart.report.labels.view import label_page_variables, label_script_data
 from headstart.report.text import clip, percent, plain
 from headstart.report.training_curves import chart
 from headstart.report.view import page_variables
 from headstart.report.view.script_data import script_data
-from headstart.stats.label_thresholds import LabelThresholds
 
 SCRIPTS = ("elements.js", "fold.js", "images.js", "classes.js", "viewer.js", "thresholds.js", "map.js")
-LABEL_SCRIPTS = ("elements.js", "fold.js", "images.js", "labels.js", "viewer.js")
 
 
 def render(report: Report, run: Mapping[str, Any], title: str) -> str:
@@ -37,22 +33,9 @@ def render(report: Report, run: Mapping[str, Any], title: str) -> str:
         **page_variables(report, run),
         title=title,
         script_data=json_element(json_text(script_data(report), separators=(",", ":"))),
-        is_first_use=_Thumbnails(report.thumbnails).is_first_use,
+        is_first_use=Thumbnails(report.thumbnails).is_first_use,
         table_bar=table_bar,
         training_chart=chart,
-    )
-
-
-def render_labels(report: LabelReport, thresholds: LabelThresholds, run: Mapping[str, Any], title: str) -> str:
-    """Return the page of a report of several labels, its thresholds and ``run.json`` as HTML, as ``render`` does."""
-    return render_template(
-        "labels.html.j2",
-        LABEL_SCRIPTS,
-        **label_page_variables(report, thresholds, run),
-        title=title,
-        script_data=json_element(json_text(label_script_data(report), separators=(",", ":"))),
-        is_first_use=_Thumbnails(report.thumbnails).is_first_use,
-        table_bar=table_bar,
     )
 
 
@@ -79,8 +62,8 @@ def render_template(name: str, scripts: Sequence[str], **variables: object) -> s
     )
 
 
-class _Thumbnails:
-    """Thumbnails that the page contains so far: each is written once, and the script copies it to further places."""
+class Thumbnails:
+    """Thumbnails that a page contains so far: each is written once, and the script copies it to further places."""
 
     def __init__(self, thumbnails: Mapping[int, bytes]) -> None:
         self._unused = set(thumbnails)

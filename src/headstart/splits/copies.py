@@ -116,10 +116,14 @@ def _square(side: int) -> Floats:
 
 
 def _normalised(values: Floats) -> tuple[Floats, Floats]:
-    """Return the vectors [..., d] centred and of length 1, and the lengths [..., 1]; plain regions become short."""
-    centred = values - values.mean(axis=-1, keepdims=True)
-    norms = np.maximum(np.sqrt(np.einsum("...d,...d->...", centred, centred))[..., None], MIN_NORM)
-    return centred / norms, norms
+    """Centre vectors [..., d] and bring them to length 1, in place; return them and the lengths [..., 1].
+
+    Plain regions become short.
+    """
+    values -= values.mean(axis=-1, keepdims=True)
+    norms = np.maximum(np.sqrt(np.einsum("...d,...d->...", values, values))[..., None], MIN_NORM)
+    values /= norms
+    return values, norms
 
 
 def _sample(images: Floats, places: Floats) -> tuple[Floats, Floats, Floats]:

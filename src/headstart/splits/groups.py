@@ -12,7 +12,7 @@ if any of these holds, and images that are linked, directly or through others, f
 Links of the last two kinds are followed from the most similar pair on, until a group is full.
 
 All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which are found
-by fewer and rounded numbers (``splits.nearest``).
+by fewer and rounded numbers (``splits.nearest``), and from ``cells.LIMIT`` on among images that are roughly alike.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
-from headstart.splits.nearest import METHOD, NearestIndex, is_searched, linked_beyond
+from headstart.splits import cells
+from headstart.splits.nearest import NearestIndex, among_neighbours, is_searched, linked_beyond
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -34,6 +35,7 @@ from headstart.splits.pairs import (
     edges_above,
     mean_vector,
     spanning_forest,
+    spread,
     tiles,
     unit_vectors,
 )
@@ -92,7 +94,8 @@ def find_groups(
         scenes = compare_scenes(features, labels, tile)
     merge(sets, copy_edges(tiny_images, scenes, sets.labels()), labels)
     merge(sets, scenes.edges, labels)
-    method = f"pixels and features (cosine {scenes.threshold:.2f})" + METHOD * is_indexed
+    method = f"pixels and features (cosine {scenes.threshold:.2f})"
+    method += among_neighbours(scenes.found) if is_indexed else ""
     return to_groups(sets.labels(), method)
 
 
@@ -117,10 +120,11 @@ def duplicate_pairs(tiny_images: NDArray[np.uint8], tile: int = TILE) -> NDArray
 
     def edges() -> Iterator[NDArray[np.float64]]:
         for first, second in tiles(len(images), tile):
-            pixels = _normalised_pixels(images[second]).T
-            plain = _normalised_pixels(images[first]) @ pixels
-            mirrored = _normalised_pixels(images[first, :, ::-1]) @ pixels
-            yield edges_above(np.maximum(plain, mirrored), DUPLICATE_CORRELATION, first, second)
+            pixels = _normalised_pixels(images[second])
+            # A matrix times its own transpose takes half as long: the product is symmetric, which BLAS knows.
+            plain = (pixels if first == second else _normalised_pixels(images[first])) @ pixels.T
+            mirrored = _normalised_pixels(images[first, :, ::-1]) @ pixels.T
+            yield edges_above(np.maximum(plain, mirrored, out=plain), DUPLICATE_CORRELATION, first, second)
 
     return spanning_forest(edges(), len(images))
 
@@ -133,7 +137,7 @@ def duplicates_between(first: NDArray[np.uint8], second: NDArray[np.uint8], tile
     references, candidates = first.reshape(-1, 16, 16, 3), second.reshape(-1, 16, 16, 3)
     is_duplicate = np.zeros(len(second), bool)
     if is_searched(len(first)) and len(second):
-        index = NearestIndex(_Pixels(references), _equal_pixels(references)[1])
+        index = NearestIndex(_Pixels(references), _equal_pixels(references)[1], DUPLICATE_CORRELATION)
         for is_mirrored in (False, True):
             cosines = index.search(_Pixels(candidates, is_mirrored), np.arange(len(second)), 1, DUPLICATE_CORRELATION)[
                 1
@@ -154,6 +158,7 @@ def nearest_neighbours(
     groups: NDArray[np.integer],
     count: int,
     *,
+    near: float | None = None,
     centred: bool = True,
     tile: int = TILE,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -161,17 +166,19 @@ def nearest_neighbours(
 
     The similarity is that of the vectors ``features`` [n, d], less their mean if ``centred``. Nearest first; where
     there are fewer than ``count`` images of other groups, both are -1. Where an index searches, the first image of each
-    group stands for it.
+    group stands for it. Of more than ``cells.LIMIT`` groups, it finds those of a cosine of ``near`` or more (at least
+    99% of a sample of pairs); where ``near`` is None, all images are compared with so many, spread evenly.
     """
     mean = mean_vector(features, tile) if centred else np.zeros(features.shape[1])
     if is_searched(len(features)):
-        return _searched_neighbours(_UnitVectors(features, mean), groups, count)
+        return _searched_neighbours(_UnitVectors(features, mean), groups, count, near)
     indices = np.full((len(features), count), -1)
     cosines = np.full((len(features), count), -1, np.float32)
     for rows in blocks(len(features), tile):
         vectors = unit_vectors(features[rows], mean)
         for columns in blocks(len(features), tile):
-            similarity = vectors @ unit_vectors(features[columns], mean).T
+            others = vectors if rows == columns else unit_vectors(features[columns], mean)
+            similarity = vectors @ others.T
             similarity[groups[rows][:, None] == groups[columns][None, :]] = -2
             nearest = np.argpartition(-similarity, min(count, similarity.shape[1]) - 1, axis=1)[:, :count]
             # The nearest of this block compete with those of the blocks before.
@@ -185,11 +192,13 @@ def nearest_neighbours(
 
 
 def _searched_neighbours(
-    vectors: _UnitVectors, groups: NDArray[np.integer], count: int
+    vectors: _UnitVectors, groups: NDArray[np.integer], count: int, near: float | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what ``nearest_neighbours`` does, as an index finds it."""
     rows = np.sort(np.unique(groups, return_index=True)[1])
-    index = NearestIndex(vectors, rows)
+    if near is None:
+        rows = rows[spread(len(rows), cells.LIMIT)]
+    index = NearestIndex(vectors, rows, near)
     indices, cosines = index.search(vectors, np.arange(len(groups)), count, sets=groups.astype(np.int64))
     return indices, np.maximum(cosines, -1)
 
@@ -236,7 +245,7 @@ def _searched_duplicates(images: NDArray[np.uint8]) -> Iterator[NDArray[np.float
     order = np.argsort(ids, kind="stable")
     is_equal = (ids[order[1:]] == ids[order[:-1]]) & (ids[order[1:]] >= 0)
     yield np.stack([order[:-1], order[1:], np.ones(len(order) - 1)], axis=1)[is_equal]
-    index, sets = NearestIndex(_Pixels(images), rows), DisjointSets(len(images))
+    index, sets = NearestIndex(_Pixels(images), rows, DUPLICATE_CORRELATION), DisjointSets(len(images))
     for is_mirrored in (False, True):
         pixels = _Pixels(images, is_mirrored)
         yield from linked_beyond(index, pixels, rows, sets, count=PIXEL_NEIGHBOURS, least=DUPLICATE_CORRELATION)
@@ -282,8 +291,9 @@ def _normalised_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels -= pixels.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(pixels, axis=1, keepdims=True)
     # A nearly uniform image (a placeholder, a black frame) correlates with nothing: its pattern is noise.
-    normalised: NDArray[np.float32] = np.where(norm > MIN_CONTRAST, pixels / np.maximum(norm, 1), 0)
-    return normalised
+    pixels /= np.maximum(norm, 1)
+    pixels[norm[:, 0] <= MIN_CONTRAST] = 0
+    return pixels
 
 
 def group_members(groups: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:

@@ -1,43 +1,39 @@
 """Nearest neighbours among many images, where comparing all pairs of vectors in full would take too long.
 
-Vectors are turned into their principal components, in directions that spread what they hold evenly, and rounded to 7
-bits. Products of those are whole numbers, which processors multiply several times as fast as real ones, and the same on
-all of them. Every pair is compared so; the best candidates of each vector are compared again in full.
+Vectors are compared as whole numbers (``splits.whole_numbers``), and the best candidates of each again in full. Up to
+``cells.LIMIT`` images all pairs are compared so; of more, each with those in the nearest cells (``splits.cells``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.machine import cores, single_threaded_blas
+from headstart.machine import single_threaded_blas
+from headstart.splits import cells
 from headstart.splits.pairs import DisjointSets, blocks, maximum_spanning_forest
+from headstart.splits.whole_numbers import (
+    LAST,
+    Rows,
+    Vectors,
+    factor,
+    keys,
+    largest,
+    multiply,
+    principal_axes,
+    to_whole,
+)
 
 LIMIT = 20_000  # images; up to here all pairs are compared in full
-WIDTH = 256  # principal components; how this was chosen: docs/benchmarks.md
-SAMPLE = 20_000  # vectors, whose principal components are those of all
 SPARE = 8  # candidates of each vector beyond those that are wanted: in full their order is another one
 COMPARED = 64  # vectors at a time that are compared in full, each with all its candidates
 QUERIES, COLUMNS = 512, 4096  # vectors at a time that are compared as whole numbers, with so many others
-LARGEST = 63  # whole number: sums of two products of such numbers stay below 2^15, as some processors need
-DEVIATIONS = 4  # of the numbers of a vector; what is beyond is cut off
+SEARCHED, TOGETHER = 32_000, 2_048  # vectors at a time that look into cells, and of these into one cell
+FIRST = 16  # cells that are looked into first: what is found there is so near that little else needs to be kept
 MARGIN = 0.2  # by which the cosine of principal components may be below that of the vectors: a rule of thumb
-LAST = 2**31 - 1
 NO_PRODUCT = -LAST  # below that of any two vectors
-
-Rows = NDArray[np.int64]
-METHOD = ", among nearest neighbours"  # in the name of a method
-
-
-class Vectors(Protocol):
-    """Vectors [n, d] of length 1, or 0, that are computed when they are read by rows."""
-
-    def __getitem__(self, rows: slice | Rows, /) -> NDArray[np.float32]:
-        """Return the vectors at ``rows``."""
 
 
 def is_searched(count: int) -> bool:
@@ -45,19 +41,41 @@ def is_searched(count: int) -> bool:
     return count > LIMIT
 
 
-class NearestIndex:
-    """An index of those of ``vectors`` at ``rows`` [m], in this order."""
+def among_neighbours(found: float | None) -> str:
+    """Return what the name of a method says of an index that compares this share of near pairs."""
+    share = "" if found is None else f" ({np.floor(1000 * found) / 10:g}% of the near pairs of a sample found)"
+    return f", among nearest neighbours{share}"
 
-    def __init__(self, vectors: Vectors, rows: Rows) -> None:
+
+class NearestIndex:
+    """An index of those of ``vectors`` at ``rows`` [m], in this order.
+
+    Pairs of cosine ``near`` or more are what is searched for: among more than ``cells.LIMIT`` vectors, ``found`` is the
+    share of them that is compared, measured on a sample. It is None where the sample has none, or all are compared, as
+    they are where ``near`` is None, or where most cells would have to be looked into.
+    """
+
+    def __init__(self, vectors: Vectors, rows: Rows, near: float | None = None) -> None:
         self.vectors, self.rows = vectors, rows
+        self._cells: cells.Cells | None = None
+        self._axes = np.zeros((0, 0), np.float32)
         if not len(rows):
             return
         with single_threaded_blas():
-            self._axes = _axes(vectors, rows)
-            self._columns = [
-                np.ascontiguousarray(_whole(vectors[rows[block]] @ self._axes).T)
-                for block in blocks(len(rows), COLUMNS)
-            ]
+            self._axes = principal_axes(vectors, rows)
+            parts = blocks(len(rows), COLUMNS)
+            whole = np.concatenate([self._to_whole(vectors[rows[block]]) for block in parts])
+            self._places = tuple(np.arange(block.start, block.stop) for block in parts)
+            if near is not None and len(rows) > cells.LIMIT:
+                self._cells = cells.Cells.of(whole, near)
+            if self._cells is not None:
+                self._places = self._cells.members
+            self._columns = [np.ascontiguousarray(whole[places].T) for places in self._places]
+
+    @property
+    def found(self) -> float | None:
+        """The share of near pairs that are compared, as far as it is measured."""
+        return None if self._cells is None else self._cells.found
 
     def search(
         self, queries: Vectors, rows: Rows, count: int, least: float = -1, *, sets: Rows | None = None
@@ -71,21 +89,56 @@ class NearestIndex:
         indices, cosines = np.full((len(rows), count), -1), np.full((len(rows), count), -2, np.float32)
         if not len(self.rows):
             return indices, cosines
+        wanted = min(count + SPARE, len(self.rows))
         with single_threaded_blas():
-            for part in blocks(len(rows), QUERIES):
-                vectors = queries[rows[part]]
-                wanted = min(count + SPARE, len(self.rows))
-                own = None if sets is None else (sets[rows[part]], sets[self.rows])
-                places = self._candidates(vectors, wanted, least, own)
+            for images, visits in self._parts(queries, rows):
+                own = None if sets is None else (sets[rows[images]], sets[self.rows])
+                places = self._candidates(self._read(queries, rows[images]), wanted, least, own, visits)
                 found = np.where(places < 0, -1, self.rows[places])
                 for inside in blocks(len(found), COMPARED):
-                    candidates, block = found[inside], slice(part.start + inside.start, part.start + inside.stop)
-                    cosine = self._cosines(vectors[inside], candidates)
+                    candidates, block = found[inside], images[inside]
+                    cosine = self._cosines(queries[rows[block]], candidates)
                     order = np.lexsort((candidates, -cosine))[:, :count]
                     width = order.shape[1]
                     indices[block, :width] = np.take_along_axis(candidates, order, axis=1)
                     cosines[block, :width] = np.take_along_axis(cosine, order, axis=1)
         return indices, cosines
+
+    def _to_whole(self, vectors: NDArray[np.float32]) -> NDArray[np.int8]:
+        return to_whole(vectors @ self._axes)
+
+    def _read(self, queries: Vectors, rows: Rows) -> NDArray[np.int8]:
+        """Return the queries at ``rows`` [m] as whole numbers [m, width]."""
+        return np.concatenate([self._to_whole(queries[rows[block]]) for block in blocks(len(rows), QUERIES)])
+
+    def _parts(self, queries: Vectors, rows: Rows) -> Iterator[tuple[Rows, Rows | None]]:
+        """Yield numbers of ``rows`` that are searched together, and the cells [m, visited] that each looks into.
+
+        Those that begin in the same cell are together: they look into much the same others.
+        """
+        if self._cells is None:
+            yield from ((np.arange(block.start, block.stop), None) for block in blocks(len(rows), QUERIES))
+            return
+        visits = np.concatenate(
+            [self._cells.visits(self._read(queries, rows[block])) for block in blocks(len(rows), QUERIES)]
+        )
+        order = np.argsort(visits[:, 0], kind="stable")
+        yield from ((order[block], visits[order[block]]) for block in blocks(len(rows), SEARCHED))
+
+    def _compared(self, count: int, visits: Rows | None) -> Iterator[tuple[Rows, Rows, NDArray[np.int8]]]:
+        """Yield which of ``count`` queries are compared with which places, and the columns [d, n] of these."""
+        if visits is None:
+            who = np.arange(count)
+            yield from ((who, places, columns) for places, columns in zip(self._places, self._columns, strict=True))
+            return
+        for part in (visits[:, :FIRST], visits[:, FIRST:]):
+            order = np.argsort(part, axis=None, kind="stable")
+            numbers, starts = np.unique(part.ravel()[order], return_index=True)
+            for number, who in zip(numbers, np.split(order // max(1, part.shape[1]), starts[1:]), strict=False):
+                places, columns = self._places[number], self._columns[number]
+                for inside in blocks(len(places), COLUMNS):
+                    for some in blocks(len(who), TOGETHER):
+                        yield who[some], places[inside], np.ascontiguousarray(columns[:, inside])
 
     def _cosines(self, vectors: NDArray[np.float32], candidates: Rows) -> NDArray[np.float32]:
         """Return the cosines [m, c] of vectors [m, d], each with its ``candidates`` [m, c]; -2 where there is none."""
@@ -101,38 +154,41 @@ class NearestIndex:
         return cosines
 
     def _candidates(
-        self, vectors: NDArray[np.float32], count: int, least: float = -1, sets: tuple[Rows, Rows] | None = None
+        self,
+        queries: NDArray[np.int8],
+        count: int,
+        least: float = -1,
+        sets: tuple[Rows, Rows] | None = None,
+        visits: Rows | None = None,
     ) -> Rows:
-        """Return the places [m, count] in the index of those most like ``vectors`` [m, d] by whole numbers.
+        """Return the places [m, count] in the index of those most like ``queries`` [m, width], as whole numbers.
 
         Of equal ones the first count; -1 stands for those that are far below ``least``, or of the same of the ``sets``
         of the vectors [m] and of the index. So that most products are looked at only once, those are kept that are
-        above the least of the best so far, and the best are chosen anew when twice as many columns have been seen.
+        above the least of the best so far, and the best are chosen anew when twice as many products have been seen.
         """
-        queries = (_whole(vectors @ self._axes) + np.int8(LARGEST + 1)).astype(np.uint8)
-        bound = NO_PRODUCT if least <= -1 else int((least - MARGIN) * _factor(self._axes.shape[1]) ** 2)
+        bound = NO_PRODUCT if least <= -1 else int((least - MARGIN) * factor(self._axes.shape[1]) ** 2)
         best = np.full((len(queries), count), bound * 2**32)  # products that no vector has, of the place LAST
         lowest = np.full(len(queries), bound, np.int32)
         pending: list[NDArray[np.int64]] = []
-        start = chosen_at = waiting = 0
-        for columns in self._columns:
-            products, first = _multiply(queries, columns), start
-            start += columns.shape[1]
+        seen = chosen_at = waiting = 0
+        for who, places, columns in self._compared(len(queries), visits):
+            products = multiply(queries[who], columns)
+            seen += products.size
             if sets is not None:
-                products[sets[0][:, None] == sets[1][first:start]] = NO_PRODUCT
-            hits = np.flatnonzero((products > lowest[:, None]).ravel())  # faster than two-dimensional nonzero
-            if len(hits) > best.size:  # as at the start: to sort out all at once is faster
-                best = _largest(np.hstack([best, _keys(products, np.arange(first, start))]), count)
-            elif len(hits):
-                rows, places = np.divmod(hits, columns.shape[1])
-                pending.append(np.stack([rows, _keys(products[rows, places], places + first)]))
-                waiting += len(hits)
-                if waiting <= 4 * best.size and start < 2 * chosen_at:
-                    continue
-            else:
+                products[sets[0][who][:, None] == sets[1][places]] = NO_PRODUCT
+            hits = np.flatnonzero((products > lowest[who][:, None]).ravel())  # faster than two-dimensional nonzero
+            if len(hits) > len(who) * count:  # as at the start: to sort out all at once is faster
+                best[who] = largest(np.hstack([best[who], keys(products, places)]), count)
+                lowest[who], chosen_at = best[who, -1] >> 32, seen
                 continue
-            best, pending, waiting, chosen_at = _merge(best, pending), [], 0, start
-            lowest = (best[:, -1] >> 32).astype(np.int32)
+            if len(hits):
+                rows, numbers = np.divmod(hits, columns.shape[1])
+                pending.append(np.stack([who[rows], keys(products[rows, numbers], places[numbers])]))
+                waiting += len(hits)
+            if waiting > 4 * best.size or (waiting and seen >= 2 * chosen_at):
+                best, pending, waiting, chosen_at = _merge(best, pending), [], 0, seen
+                lowest = (best[:, -1] >> 32).astype(np.int32)
         best = _merge(best, pending)
         is_none = (best & LAST == 0) | (best >> 32 <= NO_PRODUCT)
         return np.where(is_none, -1, LAST - (best & LAST))
@@ -172,18 +228,6 @@ def linked_beyond(
         rows = rows[cosines[:, -1] >= least]
 
 
-def _keys(products: NDArray[np.int32], places: Rows) -> NDArray[np.int64]:
-    """Return numbers [...] that are in the order of the products, and of equal products that of the first place."""
-    return (products.astype(np.int64) << 32) | (LAST - places)
-
-
-def _largest(keys: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the largest keys of each row, the largest first, at most ``count``."""
-    if keys.shape[1] > count:
-        keys = np.partition(keys, keys.shape[1] - count, axis=1)[:, -count:]
-    return np.sort(keys, axis=1)[:, ::-1]
-
-
 def _merge(best: NDArray[np.int64], pending: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Return the largest of the keys [m, count] and of those in ``pending``, each row and key, for each row."""
     count = best.shape[1]
@@ -191,63 +235,9 @@ def _merge(best: NDArray[np.int64], pending: list[NDArray[np.int64]]) -> NDArray
         return best
     rows, keys = np.concatenate(pending, axis=1)
     rows, keys = np.concatenate([np.repeat(np.arange(len(best)), count), rows]), np.concatenate([best.ravel(), keys])
-    order = np.lexsort((-keys, rows))
+    order = np.argsort(-keys)
+    # Numbers of few bits are sorted in a time that is linear.
+    order = order[np.argsort(rows[order].astype(np.min_scalar_type(len(best))), kind="stable")]
     starts = np.searchsorted(rows[order], np.arange(len(best)))
     merged: NDArray[np.int64] = keys[order][starts[:, None] + np.arange(count)]
     return merged
-
-
-def _axes(vectors: Vectors, rows: Rows) -> NDArray[np.float32]:
-    """Return the axes [d, at most WIDTH] along which vectors of length 1 are longest, of a sample spread evenly.
-
-    They are turned at random, always alike: all numbers of a vector are then about as large, and can be rounded to the
-    same step.
-    """
-    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
-    gram = np.zeros(())
-    for block in blocks(len(sample), 1024):
-        part = vectors[sample[block]]
-        gram = gram + (part.T @ part).astype(np.float64)
-    axes = np.linalg.eigh(gram)[1][:, ::-1][:, :WIDTH]
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(axes.shape[1], axes.shape[1])))[0]
-    turned: NDArray[np.float32] = (axes @ turn).astype(np.float32)
-    return turned
-
-
-def _whole(projected: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Return vectors [m, width], at length 1, as whole numbers up to LARGEST."""
-    lengths = np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), np.float32(1e-12))
-    scaled = np.rint(projected / lengths * np.float32(_factor(projected.shape[1])))
-    whole: NDArray[np.int8] = np.clip(scaled, -LARGEST, LARGEST).astype(np.int8)
-    return whole
-
-
-def _factor(width: int) -> float:
-    """Return by what the numbers of vectors of length 1 are multiplied before they are rounded."""
-    return float(LARGEST / min(DEVIATIONS / np.sqrt(width), 1))
-
-
-def _multiply(queries: NDArray[np.uint8], columns: NDArray[np.int8]) -> NDArray[np.int32]:
-    """Return the products [m, n] of queries [m, d], from which LARGEST + 1 is taken, and columns [d, n]."""
-    products: NDArray[np.int32] = _session().run(None, {"a": queries, "b": columns})[0]
-    return products
-
-
-@cache
-def _session() -> Any:
-    """Return a session of ONNX Runtime that multiplies whole numbers, which NumPy does without the processor's help."""
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
-
-    a = helper.make_tensor_value_info("a", TensorProto.UINT8, ["m", "d"])
-    b = helper.make_tensor_value_info("b", TensorProto.INT8, ["d", "n"])
-    c = helper.make_tensor_value_info("c", TensorProto.INT32, ["m", "n"])
-    zero = numpy_helper.from_array(np.array(LARGEST + 1, np.uint8), "zero")
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["a", "b", "zero"], ["c"])], "products", [a, b], [c], [zero]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -98,6 +98,11 @@ def blocks(count: int, tile: int) -> list[slice]:
     return [slice(start, min(start + tile, count)) for start in range(0, count, tile)]
 
 
+def spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Return at most ``wanted`` of the numbers below ``count``, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
+
+
 def tiles(count: int, tile: int) -> Iterator[tuple[slice, slice]]:
     """Return pairs of slices that together contain every pair of ``count`` images."""
     slices = blocks(count, tile)

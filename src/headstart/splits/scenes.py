@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from headstart.heads.integers import AnyVectors
 from headstart.splits.copies import copy_correlations
 from headstart.splits.nearest import NearestIndex, linked_beyond
-from headstart.splits.pairs import DisjointSets, blocks, edges_above, spanning_forest, tiles, unit_vectors
+from headstart.splits.pairs import DisjointSets, blocks, edges_above, spanning_forest, spread, tiles, unit_vectors
 
 # How these were chosen, and on what: docs/explanation/honest-accuracy.md.
 CHANCE_FACTOR = 2.5  # a scene's cosine is this many times that of chance
@@ -42,13 +42,15 @@ class Scenes:
 
     ``threshold`` is the cosine from which on two images of a class are of one scene, ``edges`` [m, 3] are a maximum
     spanning forest (first, second, cosine) of those pairs. ``candidates`` [p, 2] are near neighbours that
-    are not linked, but may be copies; ``others`` [q, 2] are images with the nearest of another class.
+    are not linked, but may be copies; ``others`` [q, 2] are images with the nearest of another class. ``found`` is the
+    share of near pairs that were compared, where an index chose them and measured it.
     """
 
     threshold: float
     edges: NDArray[np.float64]
     candidates: NDArray[np.int64]
     others: NDArray[np.int64]
+    found: float | None = None
 
 
 def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
@@ -64,7 +66,7 @@ def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
     count = len(labels)
     nearest = _Nearest(count)
     # Chance on a part of the images is a bound below that on all, so links below it need not be held.
-    sample = np.unique(np.linspace(0, count - 1, min(count, tile)).astype(int))
+    sample = spread(count, tile)
     largest = nearest.other_cosines if count <= tile else _largest_of_other_classes(residuals, labels, sample, tile)
 
     def edges() -> Iterator[NDArray[np.float64]]:
@@ -92,10 +94,10 @@ def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64],
     Chance is measured on ``tile`` of them, each compared with all. Else this is ``compare_scenes``.
     """
     residuals = _Residuals(features, labels, tile)
-    sample = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), tile)).astype(int))]
+    sample = rows[spread(len(rows), tile)]
     others, other_cosines = _nearest_of_other_classes(residuals, labels, sample, rows, tile)
     threshold = _threshold(other_cosines[others >= 0])
-    index, count = NearestIndex(residuals, rows), len(labels)
+    index, count = NearestIndex(residuals, rows, threshold), len(labels)
     nearest = index.search(residuals, rows, LINKED, sets=np.arange(count))
     edges = linked_beyond(
         *(index, residuals, rows, DisjointSets(count)),
@@ -108,7 +110,7 @@ def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64],
     indices[rows], cosines[rows] = (values[:, :NEIGHBOURS] for values in nearest)
     candidates = _candidates(indices, cosines, labels, threshold)
     pairs = np.stack([sample, others], axis=1)[others >= 0]
-    return Scenes(threshold, spanning_forest(edges, count), candidates, pairs)
+    return Scenes(threshold, spanning_forest(edges, count), candidates, pairs, index.found)
 
 
 def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -123,8 +125,7 @@ def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.
         return np.empty((0, 3))
     threshold = COPY_CORRELATION
     if len(scenes.others):
-        rows = np.unique(np.linspace(0, len(scenes.others) - 1, CHANCE_PAIRS).astype(int))
-        by_chance = copy_correlations(tiny_images, scenes.others[rows])
+        by_chance = copy_correlations(tiny_images, scenes.others[spread(len(scenes.others), CHANCE_PAIRS)])
         threshold = max(threshold, (1 + float(np.quantile(by_chance, CHANCE_SHARE))) / 2)
     correlations = copy_correlations(tiny_images, candidates)
     is_copy = correlations >= threshold

@@ -23,14 +23,10 @@ NO_CHOICE = "no model has been chosen yet that could know it"
 
 def state_values(studio: Studio) -> dict[str, Any]:
     """Return what the state says of the labels."""
-    counts, full = studio.engine.label_counts, studio.engine.full
+    counts = studio.engine.label_counts
     rows = zip(counts.classes, counts.present.tolist(), counts.unknown.tolist(), counts.reasons, strict=True)
-    known = () if full is None else full.result.model.classes
     return {
-        "classes": [
-            {"name": n, "images": p, "unknown": u, "learned": not why, "why": why, "modelled": n in known}
-            for n, p, u, why in rows
-        ],
+        "classes": [{"name": n, "images": p, "unknown": u, "learned": not why, "why": why} for n, p, u, why in rows],
         "unlabelled": counts.unlabelled,
         "without": counts.without,
     }

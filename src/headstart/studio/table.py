@@ -12,20 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.check.table import COLUMNS
-from headstart.data import Dataset, ReadOptions, open_dataset
+from headstart.check.table import COLUMNS, check_cells
+from headstart.data import Dataset, Item, ReadOptions, open_dataset
 from headstart.data.class_names import similar_names_notes
 from headstart.data.dataset import SPLITS
 from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists, unreadable_names
 from headstart.data.layout import find_tables, to_nfc
 from headstart.data.sources import open_source
 from headstart.data.table_files import Table, read_table
-from headstart.errors import DataError, HeadstartError, OptionError
+from headstart.errors import DataError, HeadstartError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
-from headstart.studio.label_sets import accepted_text, cell_text
+from headstart.studio.label_sets import accepted_text, cell_text, labelled_item
 from headstart.studio.records import ImageRecord, is_folder_name
 
-MAX_CELL = 131_072  # characters: the limit of Python's csv, with which tables are read
+MERGE = "give the images of one the other label instead"  # in the page
 ALL_ROWS = ReadOptions(layout="image")  # also those without a label
 ReadLabel = Callable[[int, Mapping[str, object]], tuple[str | None, LabelCell | None]]
 
@@ -68,17 +68,15 @@ def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequen
     Raises OptionError for a cell that a reader of tables would refuse.
     """
     lines = [table_row(COLUMNS)]
-    as_lists = labels is not None and needs_lists(labels)
+    records = tuple(records)
+    each = dict.fromkeys(record.labels for record in records if record.labels is not None)
+    items = (labelled_item(Item("", None, "train"), cell) for cell in each)
+    as_lists = labels is not None and needs_lists(labels, items)
     for record in records:
         label = table_text(record.label or "") if labels is None else cell_text(record.labels, as_list=as_lists)
         cells = [table_path(f"{folder_name}/{record.path}"), label, record.split]
         cells += [table_text(record.group or ""), record.finding, table_text(accepted_text(record)), record.why]
-        longest = max(map(len, cells))
-        if longest > MAX_CELL:
-            raise OptionError(
-                f"A cell of {record.path} would have {longest:,} characters, more than the {MAX_CELL:,} that a reader "
-                "of tables takes; give labels shorter names, or fewer of them to the image."
-            )
+        check_cells(record.path, cells)
         lines.append(table_row(cells))
     return "".join(lines)
 
@@ -161,7 +159,7 @@ def _rows_of(labelled: Dataset, tables: Sequence[Dataset], folder_name: str | No
         rows[path] = TableRow(path, None, item.split, item.group, "", "", "", cell)
     paths = [item.path for table in tables for item in table.items]
     notes = [note for table in tables for note in table.notes]
-    notes += [*_twice(labelled.uri, paths, "last one with a label"), *similar_names_notes(names)]
+    notes += [*_twice(labelled.uri, paths, "last one with a label"), *similar_names_notes(names, MERGE)]
     return TableRows(rows, names, tuple(notes))
 
 

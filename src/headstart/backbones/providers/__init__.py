@@ -2,22 +2,26 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 from headstart.backbones.backbone import Backbone, InputOptions
-from headstart.backbones.providers.builtin import load_builtin
-from headstart.backbones.providers.hub import load_hub
-from headstart.backbones.providers.keras import load_keras
-from headstart.backbones.providers.onnx_file import load_onnx
-from headstart.backbones.providers.timm import load_timm
 
 __all__ = ["BUILT_IN", "PROVIDERS", "Provider"]
 
 Provider = Callable[[str, InputOptions, tuple[str, ...]], Backbone]
 BUILT_IN = ("headstart-s", "headstart-m")
+
+
+def _load(module: str, function: str, *arguments: object) -> Backbone:
+    """Call a function of a provider, whose module is imported here: a command needs one of them."""
+    backbone: Backbone = getattr(import_module(f"{__name__}.{module}"), function)(*arguments)
+    return backbone
+
+
 PROVIDERS: dict[str, Provider] = {
-    **{name: partial(load_builtin, name) for name in BUILT_IN},
-    "onnx": load_onnx,
-    "hf": load_hub,
-    "timm": load_timm,
-    "keras": load_keras,
+    **{name: partial(_load, "builtin", "load_builtin", name) for name in BUILT_IN},
+    "onnx": partial(_load, "onnx_file", "load_onnx"),
+    "hf": partial(_load, "hub", "load_hub"),
+    "timm": partial(_load, "timm", "load_timm"),
+    "keras": partial(_load, "keras", "load_keras"),
 }

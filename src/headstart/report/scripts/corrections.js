@@ -269,15 +269,23 @@ function groupCells() {
   return cells;
 }
 
-// The cell with the labels of an image of which those in ``turned`` change, as check.table would write it.
-function labelCell({ holds, unknown, isRestUnknown }, turned) {
+// The text of the cell with the labels of an image of which those in ``turned`` change, as check.table would write it.
+function labelText({ holds, unknown, isRestUnknown }, turned) {
   const { labels, starts, asLists } = data.table;
   const held = data.classes.map((_, c) => c).filter((c) => holds.includes(c) !== turned.includes(c));
   const parts = held.map((c, place) => (place || asLists ? labels : starts)[c]);
   parts.push(...unknown.filter((c) => !turned.includes(c)).map((c) => `?${labels[c]}`));
   if (isRestUnknown) parts.push("?");
-  const text = asLists && parts.length ? JSON.stringify(parts) : parts.join(";");
-  return `"${text.replaceAll('"', '""')}"`;
+  return asLists && parts.length ? JSON.stringify(parts) : parts.join(";");
+}
+
+// The first changed image of which no reader of tables would take the labels, since their cell is too long.
+function tooLong() {
+  if (!isMultiLabel) return undefined;
+  return [...changes.keys()].find((i) => {
+    const { drop, relabel } = changes.get(i);
+    return !drop && relabel.length && labelText(data.images[i], relabel).length > data.table.maxCell;
+  });
 }
 
 function tableText() {
@@ -287,7 +295,8 @@ function tableText() {
   data.table.rows.forEach(([path, label, split, , rest], row) => {
     const { drop, relabel, i } = byRow.get(row) || { drop: false, relabel: [] };
     if (drop) return;
-    const newLabel = () => (isMultiLabel ? labelCell(data.images[i], relabel) : data.table.labels[relabel[0]]);
+    const newLabel = () =>
+      isMultiLabel ? `"${labelText(data.images[i], relabel).replaceAll('"', '""')}"` : data.table.labels[relabel[0]];
     const cells = [path, relabel.length ? newLabel() : label, split, groups[row], rest];
     lines.push(`${cells.join(",")}\n`);
   });
@@ -323,6 +332,14 @@ if (byId("filters")) {
 }
 if (byId("save")) {
   byId("save").addEventListener("click", () => {
+    const long = tooLong();
+    if (long !== undefined) {
+      const limit = data.table.maxCell.toLocaleString("en");
+      byId("summary").textContent =
+        `Nothing was saved: the labels of ${data.images[long].path} have more than the ${limit} characters that a ` +
+        "reader of tables takes; add fewer of them.";
+      return;
+    }
     const link = createElement("a");
     link.href = URL.createObjectURL(new Blob([tableText()], { type: "text/csv" }));
     link.download = "corrections.csv";

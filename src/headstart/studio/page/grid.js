@@ -137,8 +137,8 @@ export function show(filter) {
   Object.assign(view, { label: "", state: "present", predicted: "", show: "all", text: "" }, filter);
   view.selected.clear();
   view.held.clear();
-  view.cursor = view.anchor = 0;
-  grid.scrollTop = 0;
+  view.cursor = view.anchor = grid.scrollTop = 0;
+  view.rows = []; // else the cursor would stay with its image, which may come to lie out of sight
   byId("filter-show").value = view.show;
   byId("filter-text").value = view.text;
   applyFilter();

@@ -122,7 +122,7 @@ export const post = (path, body) =>
 export function change(path, body = {}) {
   changing += 1;
   const result = queue
-    .then(() => send(path, typeof body === "function" ? body() : body))
+    .then(() => attempt(() => send(path, typeof body === "function" ? body() : body))) // so that it never rejects
     .finally(() => {
       changing -= 1;
     });
@@ -177,6 +177,9 @@ export async function relabel(ids, label) {
   return true;
 }
 
+/** Whether something is known of the labels of an image. */
+const isLabelled = (row) => (isSeveral() ? row?.labels !== null : row?.label >= 0);
+
 /** Say that the labels of images are right, or one of several. Resolves to whether there was any. */
 export async function accept(ids, label = null) {
   const answer = await change("api/accept", label === null ? { ids } : { ids, label });
@@ -186,7 +189,7 @@ export async function accept(ids, label = null) {
     emit();
     return true;
   }
-  const labelled = ids.filter((id) => store.rowOf.get(id)?.labels !== null); // null: of several, not labelled yet
+  const labelled = ids.filter((id) => isLabelled(store.rowOf.get(id)));
   for (const id of labelled) Object.assign(store.rowOf.get(id) ?? {}, { suspicion: 0, accepted: true, issues: [] });
   tell(acceptedText(labelled.length, ids.length - labelled.length));
   emit();
@@ -195,7 +198,8 @@ export async function accept(ids, label = null) {
 
 function acceptedText(labelled, without) {
   const left = without ? `${plural(without, "image")} ${without === 1 ? "is" : "are"} not labelled yet.` : "";
-  if (!labelled) return `Nothing accepted: ${left} Give labels first; the key 0 says that none holds.`;
+  const first = isSeveral() ? "Give labels first; the key 0 says that none holds." : "Give a class first.";
+  if (!labelled) return `Nothing accepted: ${left} ${first}`;
   const label = isSeveral() ? "labels are" : "label is";
   const text = labelled === 1 ? `Accepted: the ${label} right.` : `Accepted: the labels of ${labelled} images are right.`;
   return left ? `${text} ${left}` : text;
