@@ -20,14 +20,14 @@ from headstart.backbones import store
 from headstart.backbones.backbone import FLAT, MAX_FILE_BYTES, Backbone, InputOptions
 from headstart.backbones.input_config import scaling_of
 from headstart.backbones.prepare import prepare_graph
-from headstart.backbones.providers.torch_export import to_onnx
 from headstart.backbones.scaling import Assumption, ChannelStatistics
-from headstart.errors import BackboneError, OptionError
+from headstart.errors import BackboneError, OptionError, one_line
 
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 4  # of the export: another version makes another entry in the store
+VERSION = 3  # of the export: another version makes another entry in the store
+OPSET = 18  # what PyTorch's exporter writes by itself
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}")
 Value = bool | int | float | str | None  # of an argument
 
@@ -195,6 +195,47 @@ def reject_arguments(kind: str, request: Request, reserved: set[str]) -> None:
     """Raise OptionError for arguments that Headstart sets itself."""
     for name in sorted(reserved & set(request.arguments)):
         raise OptionError(f"{name} is set by Headstart; leave it out of {kind}:{request.name}.")
+
+
+def to_onnx(module: Any, shape: tuple[int, ...]) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Export a torch module whose input has ``shape`` for one image; any batch size is allowed where that can be.
+
+    Returns the graph as the exporter simplifies it, and the one before, which still has its batch norms. Raises
+    BackboneError.
+    """
+    import torch
+
+    any_batch = {0: torch.export.Dim("batch", min=1, max=4096)}
+    try:
+        return _export(module, torch.zeros(2, *shape), (any_batch,))
+    except Exception:  # some networks compute their batch size in Python: the graph then takes one image
+        pass
+    try:
+        return _export(module, torch.zeros(1, *shape), None)
+    except Exception as error:  # the exporter's errors have no common base
+        raise BackboneError(f"PyTorch cannot export the network: {one_line(error)}") from None
+
+
+def _export(module: Any, example: Any, dynamic_shapes: Any) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    import torch
+
+    with torch.no_grad():
+        program: Any = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=OPSET,
+            verbose=False,
+            optimize=False,
+        )
+    unfolded: onnx.ModelProto = program.model_proto
+    program.optimize()
+    model: onnx.ModelProto = program.model_proto
+    size = model.ByteSize()
+    if size > MAX_FILE_BYTES:
+        raise BackboneError(f"The exported graph has {size:,} bytes, more than the limit of {MAX_FILE_BYTES:,}.")
+    return model, unfolded
 
 
 def _weights_file(file: str | None) -> Path | None:
