@@ -13,7 +13,7 @@ speed     images a second of an epoch of training on generated images, without e
           in bf16 with the images on the device and mirrored there, each at its best batch
 proof     this version alone: gradients as recorded against those computed step by step, views made on the device
           against those of Pillow, predictions in batches of 256 against those one by one
-phases    this version alone: the same run with the seconds of its steps
+phases    this version alone: the same run with the seconds of its steps, and those of all its processors together
 provider  features of the CUDA provider of ONNX Runtime against those of the processor, where it is installed
 """
 
@@ -188,12 +188,13 @@ def show_phases(arguments: argparse.Namespace) -> None:
 
     def timed(name: str, function):
         def call(*values, **options):
-            start = time.perf_counter()
+            start, processors = time.perf_counter(), time.process_time()
             try:
                 return function(*values, **options)
             finally:
-                end = time.perf_counter()
-                print(f"{name}: {start - begin:.2f} to {end - begin:.2f}, {end - start:.2f} s", file=sys.stderr)
+                end, processors = time.perf_counter(), time.process_time() - processors
+                seconds = f"{end - start:.2f} s, of processors {processors:.2f}"
+                print(f"{name}: {start - begin:.2f} to {end - begin:.2f}, {seconds}", file=sys.stderr)
 
         return call
 
@@ -209,7 +210,10 @@ def show_phases(arguments: argparse.Namespace) -> None:
     from headstart.cli import app
 
     with tempfile.TemporaryDirectory() as folder:
-        app(fine_tune_command(arguments, Path(folder) / "model"))
+        try:
+            app(fine_tune_command(arguments, Path(folder) / "model"))
+        finally:
+            print(f"whole process: of processors {time.process_time():.2f} s", file=sys.stderr)
 
 
 def prove_provider(arguments: argparse.Namespace) -> None:
@@ -247,7 +251,7 @@ PHASES = {  # functions by the module that calls them
         "Network.to",
         "Network.check_start",
         "estimate_duration",
-        "_fit_frozen_head",
+        "FrozenFit.fit_head",
         "predict",
         "_prepare",
         "_cross_validate",

@@ -41,8 +41,12 @@ def test_values_and_gradients_of_all_parameters_are_those_of_the_unfolded_networ
             module.running_var.uniform_(0.5, 2)
     folded = copy.deepcopy(plain)
     images = torch.randn(2, 3, 64, 64)
-    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
-    assert fold_batch_norms(folded, lambda: folded(images)) == norms > 10
+    names = [name for name, module in plain.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = fold_batch_norms(folded, lambda: folded(images))
+    assert sorted(norms.values()) == sorted(names)
+    assert len(names) > 10
+    for convolution, norm in norms.items():  # they are as wide as each other
+        assert len(plain.get_submodule(convolution).weight) == len(plain.get_submodule(norm).weight)
     assert_equal_but_for_rounding(plain, folded, images)
 
 
@@ -84,5 +88,5 @@ def test_what_is_not_the_same_function_is_not_folded(case):
 
     network, x = Network().eval(), torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4, 4))).float()
     expected = network(x).detach()
-    assert fold_batch_norms(network, lambda: network(x)) == 0
+    assert fold_batch_norms(network, lambda: network(x)) == {}
     assert torch.equal(network(x), expected)

@@ -25,7 +25,7 @@ def test_the_built_in_graph_in_pytorch_equals_onnxruntime_at_every_tap(builtin_f
         actual = network.body(torch.from_numpy(pixels))
     for value, expected_value in zip(actual, expected, strict=True):
         assert np.linalg.norm(value.numpy() - expected_value) < 1e-4 * np.linalg.norm(expected_value)
-    exported = network.export()
+    exported = network.export(network.state_dict(), pixels)
     session = onnxruntime.InferenceSession(exported.graph, providers=["CPUExecutionProvider"])
     for value, expected_value in zip(session.run(None, {"pixels": pixels}), expected, strict=True):
         np.testing.assert_allclose(value, expected_value, atol=1e-5 * np.abs(expected_value).max())

@@ -7,6 +7,7 @@ frozen_fit.py    the fit to start from, of one class an image or of several labe
 verdict.py       folds, interpolation weights, and whether fine-tuning is better than the frozen model
 label_verdict.py the same decision for several labels an image
 network.py       Network: backbone and head as a torch module, and back to an ONNX backbone
+graph_weights.py the weights of a network of timm, written into the graph of the frozen one
 graph_module.py  the graph of a built-in backbone as a torch module, and back
 keras_module.py  a Keras network as a torch module of its layers
 freeze.py        which tensors are trained, how fast, and the check that the others did not change

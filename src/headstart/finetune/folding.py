@@ -17,8 +17,8 @@ from torch import Tensor, nn
 TOLERANCE = 1e-3  # of the largest value, between the folded and the unfolded network
 
 
-def fold_batch_norms(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Fold the batch norms of ``module`` into the convolutions before them; return how many.
+def fold_batch_norms(module: nn.Module, run: Callable[[], Tensor]) -> dict[str, str]:
+    """Fold the batch norms of ``module`` into the convolutions before them; return those, by the convolution's name.
 
     ``run`` computes values of the module, by which the pairs are found and the folding is checked: where the values
     change by more than rounding, nothing is folded. A batch norm in training mode runs as it is. ``unfold`` undoes it.
@@ -31,8 +31,9 @@ def fold_batch_norms(module: nn.Module, run: Callable[[], Tensor]) -> int:
             norm.forward = partial(_activated, norm)
         if pairs and not float((run() - before).abs().max()) <= TOLERANCE * float(before.abs().max()):
             unfold(module)
-            return 0
-    return len(pairs)
+            return {}
+    names = {id(layer): name for name, layer in module.named_modules()}
+    return {names[id(convolution)]: names[id(norm)] for convolution, norm in pairs}
 
 
 def unfold(module: nn.Module) -> None:

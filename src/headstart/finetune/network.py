@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headstart.backbones import Backbone, InputOptions
+from headstart.backbones.onnx.runnable import open_session
 from headstart.backbones.providers.framework import TorchModel, parse_request, to_backbone
 from headstart.backbones.providers.keras import open_keras
 from headstart.backbones.providers.timm import open_timm
@@ -20,10 +21,12 @@ from headstart.backbones.steps import measure_steps
 from headstart.errors import BackboneError
 from headstart.finetune.folding import fold_batch_norms, unfold
 from headstart.finetune.graph_module import GraphModule
+from headstart.finetune.graph_weights import write_weights
 from headstart.finetune.keras_module import KerasModule
 from headstart.heads.head import SIGMOID, Head
 
 OPEN = {"timm": open_timm, "keras": open_keras}
+GRAPH_TOLERANCE = 1e-4  # of the largest value, between vectors of the network and of the graph that it becomes
 TOLERANCE = 1e-3  # of a probability for the golden sample, between the frozen model and the network
 
 
@@ -54,6 +57,7 @@ class Network(nn.Module):  # type: ignore[misc]
         self.backbone = backbone
         self.provider = backbone.id.partition(":")[0]
         self.torch_model: TorchModel | None = None
+        self.norms: dict[str, str] = {}  # those that are folded, by the convolution before each
         if self.provider in OPEN:
             self._open_framework(options or InputOptions(), head.taps)
         else:
@@ -143,18 +147,24 @@ class Network(nn.Module):  # type: ignore[misc]
         """Compute class scores [batch, k] of pixels."""
         return self.scores(self.vectors(pixels))
 
-    def export(self) -> Backbone:
-        """Export the body with its present weights as a backbone in standard form. Raises BackboneError."""
-        source = f"{self.backbone.source}, fine-tuned with Headstart"
+    def export(self, initial: Mapping[str, Tensor], pixels: NDArray[np.uint8]) -> Backbone:
+        """Export the body with its present weights as a backbone in standard form. Raises BackboneError.
+
+        ``initial`` are the tensors of the network as it began. Where these weights can be written into the graph of the
+        frozen backbone they are, and the vectors of ``pixels`` [n, height, width, 3] show that the graph is right.
+        """
         self.cpu().eval()
         unfold(self.body)
-        if self.torch_model is None:
-            assert isinstance(self.body, GraphModule)
-            graph = self.body.export()
+        source = f"{self.backbone.source}, fine-tuned with Headstart"
+        graph = self.body.export() if self.torch_model is None else self._write_weights(initial, pixels)
+        if graph is not None:
             sha256 = hashlib.sha256(graph).hexdigest()
             return measure_steps(replace(self.backbone, graph=graph, sha256=sha256, source=source))
-        backbone = to_backbone(self.provider, self._name, self.torch_model.export())
-        return replace(backbone, source=source)
+        assert self.torch_model is not None
+        new = to_backbone(self.provider, self._name, self.torch_model.export())
+        # All that is not the network, such as how images are decoded, is that of the frozen backbone.
+        frozen = replace(self.backbone, taps=new.taps, batch=new.batch)
+        return replace(frozen, graph=new.graph, sha256=new.sha256, source=source)
 
     def fold(self, pixels: NDArray[np.uint8]) -> int:
         """Compute batch norms that keep their statistics within the convolutions before them; return how many.
@@ -162,7 +172,8 @@ class Network(nn.Module):  # type: ignore[misc]
         The scores of ``pixels`` [n, height, width, 3] show that nothing changes but rounding.
         """
         images = torch.from_numpy(pixels).to(self.head["bias"].device)
-        return fold_batch_norms(self.body, lambda: self(images))
+        self.norms = fold_batch_norms(self.body, lambda: self(images))
+        return len(self.norms)
 
     def check_start(self, pixels: NDArray[np.uint8], probabilities: NDArray[np.floating]) -> float:
         """Compare the network with the frozen model's probabilities [n, k] for pixels [n, height, width, 3].
@@ -206,6 +217,26 @@ class Network(nn.Module):  # type: ignore[misc]
         shift = -np.array(mean) / np.array(std, np.float64)
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float32))
+
+    def _write_weights(self, initial: Mapping[str, Tensor], pixels: NDArray[np.uint8]) -> bytes | None:
+        """Write the present weights of a network of timm into the frozen graph; None where that cannot be or is wrong.
+
+        The parameters are those of ``export``.
+        """
+        graph = self.backbone.graph if isinstance(self.backbone.graph, bytes) else self.backbone.graph.read_bytes()
+        if self.provider != "timm" or hashlib.sha256(graph).hexdigest() != self.backbone.sha256:
+            return None
+        start = {name.removeprefix("body."): value for name, value in initial.items() if name.startswith("body.")}
+        written = write_weights(graph, self.body, self.norms, start)
+        if written is None:
+            return None
+        with torch.no_grad():
+            expected = self.vectors(torch.from_numpy(pixels)).numpy()
+        session = open_session(written)
+        taps = list(self.head_taps)
+        vectors = np.concatenate([np.concatenate(session.run(taps, {"pixels": image[None]}), 1) for image in pixels])
+        is_right = np.abs(vectors - expected).max() <= GRAPH_TOLERANCE * np.abs(expected).max()
+        return written if is_right else None
 
     def _execution_order(self) -> tuple[str, ...]:
         """Return the names of the layers in the order in which they run, by a run on a black image."""

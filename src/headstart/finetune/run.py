@@ -318,7 +318,9 @@ def _export(setup: _Setup, scores: Array, ood_scores: Array, record: FineTuningR
     """Export the network as it is now; ``scores`` [n, k] and ``ood_scores`` [n] are held-out predictions."""
     fit, network = setup.fit, setup.task.network
     head = network.to(memory_format=torch.contiguous_format).get_head(fit.head, 1.0)
-    backbone = network.export()
+    golden = fit.model.golden
+    assert golden is not None
+    backbone = network.export(setup.plan.initial, golden.pixels)
     features = embed(fit.dataset, backbone, fit.options.compute, by_content=True)
     if not np.array_equal(features.index, fit.features.index):
         raise DataError(f"The images of {fit.dataset.uri} changed while they were read; fit again.")
