@@ -233,28 +233,6 @@ def test_the_table_keeps_every_label_present_absent_and_unknown(tmp_path, names)
     assert again.label_names == dataset.label_names
 
 
-@pytest.mark.parametrize(
-    "cells",
-    [
-        [("disc",), ("square",), ()],
-        [("disc", "square"), ("disc", "stripes"), ()],  # no part of a text would be the whole of another
-        [("disc", "square"), ("square",), ()],
-    ],
-)
-def test_the_table_says_for_itself_that_there_may_be_several_labels(tmp_path, cells):
-    write_labelled(tmp_path, 3)
-    items = tuple(Item(f"train_{i:03}.png", None, "train", key=i, labels=names) for i, names in enumerate(cells))
-    names = tuple(sorted({name for present in cells for name in present}))
-    dataset = Dataset("x", items, (), (), (), lambda key: b"", str(tmp_path), label_names=names)
-    table = tmp_path / "fixed.csv"
-    write_table(dataset, [], {item.path: i for i, item in enumerate(items)}, table)
-    again = open_dataset(table)
-    assert again.is_multi_label
-    assert cells_of(again) == cells_of(dataset)
-    is_plain = cells[1] == ("square",) and len(cells[0]) == 2
-    assert ('"[""' not in table.read_text("utf-8")) == is_plain
-
-
 def test_a_plain_table_has_plain_cells(planted):
     dataset, result, folder = planted
     table = folder / "fixed.csv"

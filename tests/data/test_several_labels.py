@@ -82,7 +82,7 @@ def test_one_label_an_image_can_be_forced_to_be_a_multi_label_set(tmp_path):
         (
             table("a;b", "a"),
             {"multi_label": False},
-            "is multi-label, row 2 has several, a list, or one that is not known; give each image one",
+            "is multi-label, row 2 has several, or one that is not known; give each image one",
         ),
         (table("a"), {"multi_label": False, "label_separator": ";"}, "its labels are separated by ';'"),
         ("path\n0.jpg\n", {"multi_label": True}, "has no labels; expected a column of labels"),
@@ -154,17 +154,6 @@ def test_lists_in_json_lines_and_in_cells_of_csv(tmp_path):
 def test_lists_of_one_label_are_one_label_an_image(tmp_path):
     text = "\n".join(json.dumps({"file": f"{i}.jpg", "label": [value]}) for i, value in enumerate(["cat", "dog"]))
     assert read(tmp_path, text, "t.jsonl").classes == ("cat", "dog")
-
-
-@pytest.mark.parametrize("cell", ['["dog"]', ' ["dog"] ', '["?dog"]'])
-def test_a_list_in_a_cell_of_text_says_that_there_may_be_several_labels(tmp_path, cell):
-    text = f"path\tlabel\n0.jpg\tcat\n1.jpg\t{cell}\n2.jpg\t"
-    dataset = read(tmp_path, text, "t.tsv")
-    assert dataset.is_multi_label
-    assert labels(dataset)[0] == ("cat",)
-    assert dataset.items[1].unknown + dataset.items[1].labels == ("dog",)
-    with pytest.raises(DataError, match="row 3 has several, a list, or one that is not known"):
-        read(tmp_path, text, "t.tsv", multi_label=False)
 
 
 def test_the_table_of_each_split_is_read_alike(tmp_path):

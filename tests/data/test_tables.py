@@ -150,7 +150,7 @@ def test_one_hot_columns(folder):
     assert labels(dataset) == [("disc/000.jpg", "disc", "train"), ("stripes/000.jpg", "stripes", "train")]
     assert dataset.skip_counts == {"no label": 1}
     with pytest.raises(
-        DataError, match="is multi-label, row 2 has several, a list, or one that is not known; give each image one"
+        DataError, match="is multi-label, row 2 has several, or one that is not known; give each image one"
     ):
         read(folder, "filename,disc,stripes\ndisc/000.jpg,1,1\nstripes/000.jpg,0,1\n", multi_label=False)
 
@@ -214,7 +214,7 @@ def test_whole_numbers_are_labels_without_a_fraction_and_numbers_in_two_forms_ar
 def test_several_labels_in_a_cell_can_be_refused_and_a_name_with_a_comma_is_not(folder):
     for text in ("cat|dog", "cat; dog"):
         with pytest.raises(
-            DataError, match="is multi-label, row 2 has several, a list, or one that is not known; give each image one"
+            DataError, match="is multi-label, row 2 has several, or one that is not known; give each image one"
         ):
             read(folder, f"path,label\ndisc/000.jpg,{text}\ndisc/001.jpg,cat\n", multi_label=False)
     dataset = read(folder, 'path,label\ndisc/000.jpg,"black, white"\ndisc/001.jpg,grey\n')

@@ -508,26 +508,6 @@ def test_a_column_of_zeros_is_a_label_that_no_image_has(tmp_path):
     project.close()
 
 
-def test_a_project_without_its_hidden_folder_stays_one_of_several_labels_though_no_image_has_two(tmp_path):
-    write_labelled(tmp_path / "photos", 4)
-    project = Project(tmp_path / "photos", multi_label=True)
-    for name in ("cat", "dog"):
-        project.add_class(None, name)
-    for number, name in enumerate(("cat", "dog", "cat")):
-        project.set_labels(None, ids(project)[number : number + 1], {name: "present"})
-    before = cells(project)
-    assert before[0] == LabelCell(("cat",))
-    project.close()
-    assert open_dataset(project.table).label_names == ("cat", "dog")  # also to fit
-    shutil.rmtree(tmp_path / "photos" / ".studio")
-    again = Project(tmp_path / "photos")
-    assert again.multi_label
-    assert cells(again) == before
-    again.set_labels(None, ids(again)[:1], {"dog": "present"})
-    again.close()
-    assert in_table(again)["000"] == "cat;dog"
-
-
 def test_labels_that_look_alike_are_named_with_what_the_studio_can_do(tmp_path):
     write_labelled(tmp_path / "photos", 2)
     text = "path,labels\nphotos/train_000.png,dog;Dog\nphotos/train_001.png,dog\n"

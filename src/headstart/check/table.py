@@ -61,7 +61,7 @@ def table_rows(
     for finding in findings:
         for path in finding.files:
             findings_by_path.setdefault(path, []).append(finding)
-    as_lists = has_lists(dataset)
+    as_lists = needs_lists(dataset.label_names)
     for item in sorted(dataset.items, key=lambda item: (item.path not in findings_by_path, item.path)):
         if item.path not in groups or (item.label is None and item.labels is None):
             continue
@@ -103,13 +103,6 @@ def _check_names(dataset: Dataset, file: Path) -> None:
         check_numbers(str(file), dataset.classes)
     except DataError as error:
         raise OptionError(str(error)) from None
-
-
-def has_lists(dataset: Dataset) -> bool:
-    """Return whether the labels of an image stand in a list in JSON, so that a reader takes them for what they are."""
-    return dataset.is_multi_label and needs_lists(
-        dataset.label_names, (item for item in dataset.items if item.labels is not None)
-    )
 
 
 def label_text(item: Item, as_list: bool) -> str:

@@ -1,8 +1,7 @@
 """The labels in the cells of a table: one label an image, or several.
 
 A table is multi-label where one of its rows holds several labels: a list of several, several columns with a one, or a
-text whose parts, between semicolons or bars, are labels by themselves in other rows. A text that is a list in JSON says
-so by itself, however long it is. A text such as "black|white" of
+text whose parts, between semicolons or bars, are labels by themselves in other rows. A text such as "black|white" of
 which no part is a label elsewhere is the name of one class. Commas separate labels only where that is declared, since
 they are part of many names.
 
@@ -24,7 +23,7 @@ from headstart.data.layout import to_nfc
 from headstart.data.reading import ReadOptions
 from headstart.data.table_files import Row, Table
 from headstart.errors import DataError
-from headstart.files import UNDECODED, from_table_text, table_text
+from headstart.files import UNDECODED, from_table_text
 
 MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
@@ -146,7 +145,7 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
             what = (
                 f"its labels are separated by {declared!r}"
                 if number is None
-                else f"row {number} has several, a list, or one that is not known"
+                else f"row {number} has several, or one that is not known"
             )
             raise DataError(
                 f"{columns.uri} is multi-label, {what}; give each image one label, or leave --single-label out."
@@ -155,17 +154,9 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
     return separator if number is not None or options.multi_label or declared else None
 
 
-def needs_lists(names: Sequence[str], items: Iterable[Item]) -> bool:
-    """Return whether the cells of these items must be lists in JSON, since a reader would take texts for other labels.
-
-    ``names`` are all labels. A text with a separator in the name of a label would be split there; and where no text
-    shows that there are several labels, each would be taken for the one class of its image.
-    """
-    if any(name.startswith("[") or any(separator in name for separator in SEPARATORS) for name in names):
-        return True
-    texts = dict.fromkeys(table_text(cell_of(item)) for item in items)
-    columns = LabelColumns("", "label", (), None)
-    return find_separator(columns, [{columns.label: text} for text in texts], ReadOptions()) is None
+def needs_lists(names: Sequence[str]) -> bool:
+    """Return whether cells with these labels must be lists in JSON, since a text would be taken for other labels."""
+    return any(name.startswith("[") or any(separator in name for separator in SEPARATORS) for name in names)
 
 
 def unreadable_names(names: Iterable[str]) -> list[str]:
@@ -183,14 +174,14 @@ def unreadable_classes(names: Sequence[str]) -> list[str]:
     Beside those of ``unreadable_names`` these are the classes that a reader takes for several labels: a list, or a text
     of which a part is a class too.
 
-    >>> unreadable_classes(["null", "cat", "cat;dog", "black|white", '["a"]'])
-    ['null', 'cat;dog', '["a"]']
+    >>> unreadable_classes(["null", "cat", "cat;dog", "black|white", '["a", "b"]'])
+    ['null', 'cat;dog', '["a", "b"]']
     """
     unread, known = {*unreadable_names(names)}, {*names}
 
     def is_several(name: str) -> bool:
         lists = (_parts(name, separator) for separator in (*SEPARATORS, ","))
-        return _json_list(name) is not None or any(len(parts) > 1 and known & {*parts} for parts in lists)
+        return len(_json_list(name) or ()) > 1 or any(len(parts) > 1 and known & {*parts} for parts in lists)
 
     return [name for name in names if name in unread or is_several(name)]
 
@@ -296,18 +287,14 @@ def _several_ones(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
 
 
 def _several_listed(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
-    """Return the number of the first row whose cell is a list, or names a label that is not known.
-
-    A list that is no text, as in Parquet, must be of several labels: a column may hold lists of one label each.
-    """
+    """Return the number of the first row whose cell is a list of several labels, or names one that is not known."""
     for number, row in enumerate(rows, 2):
         value = row.get(columns.label)
-        if isinstance(value, list) and len(value) > 1:
+        listed = value if isinstance(value, list) else _json_list(value) if isinstance(value, str) else None
+        if listed is not None and len(listed) > 1:
             return number
-        if isinstance(value, str):
-            text = value.strip()
-            if _json_list(text) is not None or (text.startswith(UNKNOWN) and text != UNKNOWN):
-                return number
+        if listed is None and isinstance(value, str) and value.strip().startswith(UNKNOWN) and value.strip() != UNKNOWN:
+            return number
     return None
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headstart.check import CheckResult, Finding
-from headstart.check.table import COLUMNS, MAX_CELL, has_lists, table_rows
+from headstart.check.table import COLUMNS, MAX_CELL, table_rows
 from headstart.data import Dataset, Item
+from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
 from headstart.features import FeatureCache
 from headstart.files import escape_name, table_row, table_text
@@ -111,7 +112,7 @@ def _table(dataset: Dataset, result: CheckResult, target: Path) -> _Table:
         row_of[path] = len(rows)
         quoted = [_cell(cell) for cell in cells]
         rows.append([*quoted[:4], ",".join(quoted[4:])])
-    names, as_lists = dataset.label_names, has_lists(dataset)
+    names, as_lists = dataset.label_names, needs_lists(dataset.label_names)
     if not dataset.is_multi_label:
         return _Table({"rows": rows, "labels": [_cell(table_text(name)) for name in dataset.classes]}, row_of)
     labels = [*names] if as_lists else [escape_name(name) for name in names]

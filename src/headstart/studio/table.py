@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headstart.check.table import COLUMNS, check_cells
-from headstart.data import Dataset, Item, ReadOptions, open_dataset
+from headstart.data import Dataset, ReadOptions, open_dataset
 from headstart.data.class_names import similar_names_notes
 from headstart.data.dataset import SPLITS
 from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, needs_lists, unreadable_names
@@ -22,7 +22,7 @@ from headstart.data.sources import open_source
 from headstart.data.table_files import Table, read_table
 from headstart.errors import DataError, HeadstartError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
-from headstart.studio.label_sets import accepted_text, cell_text, labelled_item
+from headstart.studio.label_sets import accepted_text, cell_text
 from headstart.studio.records import ImageRecord, is_folder_name
 
 MERGE = "give the images of one the other label instead"  # in the page
@@ -68,10 +68,7 @@ def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequen
     Raises OptionError for a cell that a reader of tables would refuse.
     """
     lines = [table_row(COLUMNS)]
-    records = tuple(records)
-    each = dict.fromkeys(record.labels for record in records if record.labels is not None)
-    items = (labelled_item(Item("", None, "train"), cell) for cell in each)
-    as_lists = labels is not None and needs_lists(labels, items)
+    as_lists = labels is not None and needs_lists(labels)
     for record in records:
         label = table_text(record.label or "") if labels is None else cell_text(record.labels, as_list=as_lists)
         cells = [table_path(f"{folder_name}/{record.path}"), label, record.split]
