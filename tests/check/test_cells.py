@@ -11,8 +11,8 @@ from helpers.labels import write_labelled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headstart.check import check_dataset, write_table
-from headstart.check.cells import MIN_RATIO, MIN_SHARE, suspect_cells
+from headstart.check import Finding, check_dataset, write_table
+from headstart.check.cells import MIN_RATIO, MIN_SHARE, not_recognised, suspect_cells
 from headstart.data import Item, open_dataset
 from headstart.data.dataset import Dataset
 from headstart.data.reading import ReadOptions
@@ -137,7 +137,7 @@ def test_planted_cells_are_found_with_their_label_and_what_is_wrong(planted):
 def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
     """A label that was given at random, beside those of the pictures."""
     dataset, before, folder = planted
-    assert not any(note.startswith("Not well recognised") for note in before.notes)
+    assert not any("Not well recognised" in note for note in before.notes)
     rng = np.random.default_rng(0)
     items = tuple(
         replace(item, labels=tuple(sorted((*item.labels, *(["<b>"] if rng.random() < 0.5 else [])))))
@@ -145,10 +145,12 @@ def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
     )
     noisy = replace(dataset, items=items, label_names=("<b>", *dataset.label_names))
     result = check_dataset(noisy, Compute("onnxruntime"), backbone="headstart-s")
-    (note,) = [note for note in result.notes if note.startswith("Not well recognised")]
-    shares = r"none of its images is found|(\d+)% of its images are found, (\d+)% of those it is predicted of have it"
-    found = re.match(
-        rf"Not well recognised: <b> \(({shares})\)\. Of it every finding is only possible: images that ", note
+    (note,) = [note for note in result.notes if "Not well recognised" in note]
+    shares = r"none of its images is found|(\d+)% of its images are found, (\d+)% of those predicted to have it do"
+    found = re.fullmatch(
+        "Findings for one label are only possible, never likely, since images that the model cannot tell look like "
+        rf"wrong labels\. Not well recognised: <b> \(({shares})\)\.",
+        note,
     )
     assert min(int(share or 0) for share in found.groups()[1:]) < 75
     own = [finding for finding in result.findings if finding.suggested_label == "<b>"]
@@ -156,6 +158,26 @@ def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
     assert {finding.certainty for finding in own} == {"possible"}
     page = write_check_page(noisy, result, folder / "noisy.html").read_text("utf-8")
     assert "Not well recognised: &lt;b&gt; (" in page
+
+
+def finding(label):
+    return Finding("label_issue", ("a.png",), "possible", 0.5, "", "", label, "missing")
+
+
+def test_only_labels_with_findings_are_named_the_worst_first_and_no_share_is_rounded_up():
+    shares = {"a": (0.8999, 0.95), "b": (1.0, 0.5), "c": (0.0, 0.0), "d": (0.9, 0.9), "e": (0.1, 1.0)}
+    (note,) = not_recognised([finding("b"), finding("a"), finding("d"), finding("a")], shares)
+    assert "Findings for 2 labels are only possible" in note
+    assert note.endswith(
+        "Not well recognised: b (100% of its images are found, 50% of those predicted to have it do), "
+        "a (89% of its images are found, 95% of those predicted to have it do)."
+    )
+    (note,) = not_recognised(map(finding, "abce"), shares)
+    assert "4 labels" in note
+    assert "c (none of its images is found), e (10% of" in note
+    assert note.endswith(" and 1 more.")
+    assert not_recognised([finding("d")], shares) == []
+    assert not_recognised([], shares) == []
 
 
 def test_copies_conflict_where_labels_that_are_known_differ(planted):

@@ -166,6 +166,16 @@ def test_check_names_labels_that_are_missing_or_wrong(run, labelled, tmp_path):
     assert f"{path}: disc is probably {state} here" in out
 
 
+def test_a_name_that_no_fix_list_can_hold_is_refused_before_the_work(run, tmp_path):
+    for name in ("null", "cat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name / "a.png")
+    status, out, err = run("check", tmp_path / "photos", "--fix-list", tmp_path / "fix.csv", *FAST[:-1])
+    assert status == 2
+    assert "could not name the class 'null'" in err
+    assert out == ""  # no finding
+
+
 def contents(model):
     return {name: (model / name).read_bytes() for name in ("model.onnx", "head.safetensors", "config.json")}
 

@@ -131,6 +131,12 @@ def test_a_label_that_is_not_known_is_one_of_several(tmp_path):
     assert dataset.label_names == ("cat", "dog")
 
 
+def test_where_a_label_is_not_known_texts_hold_several(tmp_path):
+    dataset = read(tmp_path, table("cat;dog", "bird;cat;dog", "?cat"))
+    assert dataset.label_names == ("bird", "cat", "dog")
+    assert [item.labels for item in dataset.items] == [("cat", "dog"), ("bird", "cat", "dog"), ()]
+
+
 def test_a_mark_for_not_known_is_no_class(tmp_path):
     dataset = read(tmp_path, table("cat", "?", "dog", "cat"))
     assert not dataset.is_multi_label

@@ -209,7 +209,8 @@ def test_what_others_keep_where_features_would_be_is_neither_deleted_nor_called_
     (folder / "thesis.txt").write_text("x")
     status, output = fit(data, "-o", tmp_path / "model", "--on", "processes")
     assert status == 2
-    assert "holds something else; move that elsewhere, or give another name for the model" in output.replace("\n", " ")
+    told = "holds something else (thesis.txt); move that elsewhere, or give another name for the model"
+    assert told in output.replace("\n", " ")
     assert "delete it" not in output
     assert [path.name for path in tmp_path.rglob("*")] == [folder.name, "thesis.txt"]
 

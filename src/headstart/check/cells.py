@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +40,12 @@ class SuspectCells:
 
 def find_cell_issues(
     dataset: Dataset, features: Features, groups: NDArray[np.int64], workers: int = 1
-) -> tuple[list[Finding], list[str]]:
+) -> tuple[list[Finding], dict[str, tuple[float, float]]]:
     """Find cells that are probably wrong, by a head on the deepest tap, evaluated by leave-one-group-out.
 
     Labels that all images have, or none, and those that are not known of too many images have no suspects; nor has a
-    dataset of one group. Also returns a line about labels that are not well recognised, if there are suspects of any.
+    dataset of one group. Also returns, by label, the share of the images with it that are found and that of the images
+    predicted to have it that do, 0 to 1.
     """
     items = [dataset.items[i] for i in features.index]
     rows = np.array([i for i, item in enumerate(items) if item.labels is not None], np.int64)
@@ -52,7 +54,7 @@ def find_cell_issues(
     has_both = (values & known).any(axis=0) & (~values & known).any(axis=0)
     chosen = np.flatnonzero(has_both & ~targets.is_too_unknown)
     if not len(chosen) or len(np.unique(targets.groups)) < 2:  # nothing to learn from, or to hold out
-        return [], []
+        return [], {}
     targets = LabelTargets(values[:, chosen], known[:, chosen], targets.groups)
     tap = features.deepest_tap
     training_set = TrainingSet.of({tap: features.vectors(rows)[tap]}, np.zeros(len(rows), np.int64), targets.groups)
@@ -61,29 +63,37 @@ def find_cell_issues(
     names = [dataset.label_names[c] for c in chosen]
     suspects = suspect_cells(targets.values, targets.known, probabilities)
     findings = _findings([items[i].path for i in rows], names, targets, probabilities, suspects)
-    return [*findings], _not_recognised(names, suspects)
+    shares = zip(suspects.found.tolist(), suspects.precise.tolist(), strict=True)
+    return [*findings], dict(zip(names, shares, strict=True))
 
 
-def _not_recognised(names: Sequence[str], suspects: SuspectCells) -> list[str]:
-    """Say of which labels, the worst first, suspects are possible at most, since the model does not know them well."""
-    recognised = np.minimum(suspects.found, suspects.precise)
-    weak = np.flatnonzero(suspects.is_suspect.any(axis=0) & (recognised < MIN_SHARE))
-    if not len(weak):
+def not_recognised(findings: Iterable[Finding], recognised: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Say for which labels of the findings, the worst first, these are possible at most: the model knows them badly.
+
+    ``recognised`` are the shares that ``find_cell_issues`` returns.
+    """
+    labels = {finding.suggested_label for finding in findings}
+    weak = sorted((name for name in labels if min(recognised[name]) < MIN_SHARE), key=lambda n: min(recognised[n]))
+    if not weak:
         return []
-    weak = weak[np.argsort(recognised[weak], kind="stable")]
     parts = [
-        f"{names[c]} ({suspects.found[c]:.0%} of its images are found, {suspects.precise[c]:.0%} of those it is "
-        "predicted of have it)"
-        if suspects.found[c]
-        else f"{names[c]} (none of its images is found)"
-        for c in weak[:MAX_NAMED]
+        f"{name} ({_percent(recognised[name][0])} of its images are found, {_percent(recognised[name][1])} of those "
+        "predicted to have it do)"
+        if recognised[name][0]
+        else f"{name} (none of its images is found)"
+        for name in weak[:MAX_NAMED]
     ]
     more = f" and {len(weak) - MAX_NAMED} more" if len(weak) > MAX_NAMED else ""
-    it = "it" if len(weak) == 1 else "them"
+    which = "one label" if len(weak) == 1 else f"{len(weak)} labels"
     return [
-        f"Not well recognised: {', '.join(parts)}{more}. Of {it} every finding is only possible: images that are hard "
-        "to tell look like wrong labels, and may be most of them."
+        f"Findings for {which} are only possible, never likely, since images that the model cannot tell look like "
+        f"wrong labels. Not well recognised: {', '.join(parts)}{more}."
     ]
+
+
+def _percent(share: float) -> str:
+    """Return a share that is never said to be more than it is."""
+    return f"{math.floor(100 * share)}%"
 
 
 def cell_issues(

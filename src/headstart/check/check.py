@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import DEFAULT_BACKBONE
-from headstart.check.cells import find_cell_issues
+from headstart.check.cells import find_cell_issues, not_recognised
 from headstart.check.classes import find_class_issues
 from headstart.check.duplicates import find_duplicates
 from headstart.check.finding import CERTAINTIES, KINDS, Finding
@@ -70,17 +70,19 @@ def check_dataset(
     duplicates, duplicate_sets = find_duplicates(dataset, features)
     groups = _find_groups(dataset, features, duplicate_sets)
     poor = list(find_quality_issues(dataset, features, network.preprocess.min_size))
-    issues: Iterable[Finding]
+    about_labels: list[str] = []
     if dataset.is_multi_label:
-        issues, about_labels = find_cell_issues(dataset, features, groups, compute.threads)
+        found, recognised = find_cell_issues(dataset, features, groups, compute.threads)
+        issues = list(_unexplained(found, poor, HIDES_CLASS))
+        about_labels = not_recognised(issues, recognised)
     else:
-        issues, about_labels = find_label_issues(dataset, features, groups, compute.threads), []
+        issues = list(_unexplained(find_label_issues(dataset, features, groups, compute.threads), poor, HIDES_CLASS))
     findings = [
         *_unreadable_images(dataset, features),
         *duplicates,
         *poor,
         *find_class_issues(dataset, features),
-        *_unexplained(issues, poor, HIDES_CLASS),
+        *issues,
         *_unexplained(find_outliers(dataset, features, duplicate_sets), poor, MAKES_OUTLIERS),
     ]
     paths = [dataset.items[i].path for i in features.index]

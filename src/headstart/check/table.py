@@ -56,7 +56,7 @@ def table_rows(
 
     ``file`` is an absolute path; see ``write_table``. Raises OptionError.
     """
-    _check_names(dataset, file)
+    check_names(dataset, file)
     findings_by_path: dict[str, list[Finding]] = {}
     for finding in findings:
         for path in finding.files:
@@ -86,7 +86,7 @@ def check_cells(path: str, cells: Sequence[str]) -> None:
         )
 
 
-def _check_names(dataset: Dataset, file: Path) -> None:
+def check_names(dataset: Dataset, file: Path) -> None:
     """Raise OptionError for names of labels, or classes, that ``fit`` would read as something else, or refuse."""
     unread = unreadable_names(dataset.label_names)
     if unread:

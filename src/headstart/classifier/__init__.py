@@ -55,3 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'headstart.classifier' has no attribute {name!r}")
     return getattr(import_module(f"headstart.classifier.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -37,10 +37,18 @@ def unfinished_folder(output: Path) -> Path:
 def check_unfinished(folder: Path) -> None:
     """Raise OptionError where the folder of the features has anything else, which would not be ours to delete."""
     if os.path.lexists(folder) and not is_for_rows(folder):
+        others = _others(folder) if folder.is_dir() and not folder.is_symlink() else []
+        what = f"holds something else ({others[0].name})" if others else "is something else"
         raise OptionError(
-            f"{folder} is for the features of a fit that is not finished, and holds something else; move that "
-            "elsewhere, or give another name for the model."
+            f"{folder} is for the features of a fit that is not finished, and {what}; move that elsewhere, or give "
+            "another name for the model."
         )
+
+
+def _others(folder: Path) -> list[Path]:
+    """Return what no fit by workers has put into a folder, in order."""
+    ours = (FILE, *(path.name for path in folder.iterdir() if SHARD.fullmatch(path.name) and path.is_file()))
+    return sorted(path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(TEMPORARY))
 
 
 def fit_sharded(
@@ -107,10 +115,11 @@ def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
 
 def forget_unfinished(folder: Path) -> None:
     """Delete the features of a fit by workers, once its model is written, and nothing that others have put there."""
-    for path in [*folder.iterdir()]:
-        if path.name.startswith(TEMPORARY) and path.is_dir() and not path.is_symlink():
+    others = _others(folder)
+    for path in {*folder.iterdir()}.difference(others):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name.startswith(TEMPORARY) or path.name == FILE or SHARD.fullmatch(path.name):
+        else:
             path.unlink(missing_ok=True)
     with suppress(OSError):  # it is not empty
         folder.rmdir()

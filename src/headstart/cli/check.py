@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,7 +55,7 @@ def check(
     messages: Messages = Messages(),
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
-    from headstart.check import check_dataset, check_table_file, write_table
+    from headstart.check import check_dataset, check_names, check_table_file, write_table
     from headstart.data import open_dataset
 
     if fix_list is not None:
@@ -65,6 +66,8 @@ def check(
 
         check_page_file(report)
     dataset = open_dataset(data, reading.read_options())
+    if fix_list is not None:
+        check_names(dataset, Path(fix_list))
     print_notes(dataset.notes)
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,8 @@ def forget_where_complete(folder: Path, missing: int, forget: Callable[[Path], N
         print_notes([f"What was computed is kept in {folder} until all shards are there; or delete it."])
     else:
         forget(folder)
+        if os.path.lexists(folder):
+            print_notes([f"{folder} stays, since it holds files that no fit has written; move them elsewhere."])
 
 
 def fit_by_workers(

@@ -139,7 +139,9 @@ def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOpti
     else:
         number, separator = _several_listed(columns, rows), declared or ""
         if declared is None:
-            number, separator = _separator_in_use(columns, rows, number, options.multi_label is True)
+            # A label that is not known, which no class is, shows that texts hold several labels.
+            is_forced = options.multi_label is True or any(_has_unknown(row.get(columns.label)) for row in rows)
+            number, separator = _separator_in_use(columns, rows, number, is_forced)
     if options.multi_label is False:
         if declared or number is not None:
             what = (
@@ -293,9 +295,15 @@ def _several_listed(columns: LabelColumns, rows: Sequence[Row]) -> int | None:
         listed = value if isinstance(value, list) else _json_list(value) if isinstance(value, str) else None
         if listed is not None and len(listed) > 1:
             return number
-        if listed is None and isinstance(value, str) and value.strip().startswith(UNKNOWN) and value.strip() != UNKNOWN:
+        if _has_unknown(value):
             return number
     return None
+
+
+def _has_unknown(value: object) -> bool:
+    """Return whether a cell is a text that begins with a label that is not known."""
+    text = value.strip() if isinstance(value, str) else ""
+    return text.startswith(UNKNOWN) and text != UNKNOWN
 
 
 def _separator_in_use(

@@ -82,14 +82,17 @@ TOLERANCES = {
 OTHER_PIXELS = Tolerance(0.025, 0.1, 0.025)  # at least
 
 
-def other_pixels(graph: Tolerance, expected: Answers, level_off: Answers, about: About) -> Tolerance:
+def other_pixels(graph: Tolerance, expected: Answers, level_off: Answers | None, about: About) -> Tolerance:
     """Return the tolerance of images that another program decodes or resizes, ``graph`` being that of the same pixels.
 
     Another decoder, or a resize in another order, changes pixels by one or two levels of 255. What that does to a score
     depends on how steep a head is. So a score may differ by twice as much as it does in three of four images whose
     pixels are a level off or not, at random, and by 0.1 at least: ``level_off`` are the answers for such images,
-    ``expected`` those for the images themselves. Chosen on fifteen models and tried on sixteen: docs/benchmarks.md.
+    ``expected`` those for the images themselves; without ``level_off`` the least counts. Chosen on fifteen models and
+    tried on sixteen: docs/benchmarks.md.
     """
+    if level_off is None:
+        level_off = expected
     scores = (scores_of(answers.probabilities, about) for answers in (expected, level_off))
     by_image = np.abs(np.subtract(*scores)).max(axis=1)
     score = max(graph.score, OTHER_PIXELS.score, 2 * float(np.quantile(by_image, 0.75)))

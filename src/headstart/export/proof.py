@@ -61,10 +61,10 @@ def prove(target: Target, about: About, proof: ProofSet, format: Format, golden:
     has_other_pixels = about.any_size or not format.scales
     comparisons: list[Comparison] = []
     problems, remarks = list(target.problems), []
-    if has_other_pixels and proof.level_off is proof.answers:
+    if has_other_pixels and proof.level_off is None:
         remarks.append(
             "an older export, which does not say what a level in the pixels changes: its image files are held to the "
-            "least difference that is allowed of any export"
+            "least difference that is allowed in any export"
         )
 
     def add(of: str, names: Sequence[str], expected: Answers, found: Answers, skewed: Mapping[str, Answers]) -> None:

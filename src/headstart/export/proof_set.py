@@ -33,12 +33,12 @@ class ProofSet:
     ``files`` are encoded images by name, ``pixels`` [m, height, width, 3] prepared images of low margin; ``skewed`` and
     ``pixels_skewed`` are by name of a skew what the reference answers for files, and for pixels, that have it.
     ``level_off`` is what it answers for the files where each value of a pixel is a level of 255 lower or higher, or as
-    it is, at random; an older export, which does not say it, has ``answers`` there.
+    it is, at random; None for an older export, which does not say it.
     """
 
     files: Mapping[str, bytes]
     answers: Answers
-    level_off: Answers
+    level_off: Answers | None
     skewed: Mapping[str, Answers]
     pixels: NDArray[np.uint8]
     pixels_answers: Answers
@@ -88,7 +88,8 @@ def write_proof_set(proof: ProofSet, folder: Path) -> None:
 
 
 def _named_answers(proof: ProofSet) -> dict[str, Answers]:
-    named = {"files": proof.answers, "level_off": proof.level_off, "low": proof.pixels_answers}
+    named = {"files": proof.answers, "low": proof.pixels_answers}
+    named |= {} if proof.level_off is None else {"level_off": proof.level_off}
     named |= {f"skew{i}": answers for i, answers in enumerate(proof.skewed.values())}
     return named | {f"pixel_skew{i}": answers for i, answers in enumerate(proof.pixels_skewed.values())}
 
@@ -117,12 +118,10 @@ def read_proof_set(folder: Path, about: About) -> ProofSet:
                     raise ValueError(f"its answers {key} do not fit the classes")
                 return Answers(probabilities.astype(np.float64), distances.astype(np.float64))
 
-            expected = answers("files", len(names))
-            has_level = "level_off.probabilities" in arrays  # else an older export: the least tolerance counts
             return ProofSet(
                 files,
-                expected,
-                answers("level_off", len(names)) if has_level else expected,
+                answers("files", len(names)),
+                answers("level_off", len(names)) if "level_off.probabilities" in arrays else None,
                 {str(name): answers(f"skew{i}", len(names)) for i, name in enumerate(arrays["skews"])},
                 pixels,
                 answers("low", len(pixels)),
