@@ -8,8 +8,8 @@ Each row is a process of its own with one thread; seconds are those of the proce
 *statistics*: shards of 4,096 rows are summed one after the other (1,000 classes), and a head is made of the sums.
 *driver*: who hands out the shards, 1,024 images each, and takes their results, with workers that do nothing. *head*:
 the choice of the head as in ``head_time.py``, of the deepest tap alone. *groups*: by pixels and features, of all pairs
-up to 20,000 images and among nearest neighbours beyond. *merge*: what the command does with kept rows of all taps. *rows*: kept rows are read and put in order, as ``merge`` does
-first; "arrays" are the MiB that they take themselves.
+up to 20,000 images and among nearest neighbours beyond. *rows*: kept rows are read and put in order, as ``merge`` does
+first; "arrays" are the MiB that they take themselves. *merge*: all that the command does with kept rows of all taps.
 """
 
 from __future__ import annotations
