@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from headstart.heads.integers import IntegerVectors
 from headstart.machine import single_threaded_blas
 from headstart.splits import nearest
-from headstart.splits.scenes import LINKED, _Residuals
+from headstart.splits.scenes import CHANCE_FACTOR, LINKED, _Residuals
 from headstart.splits.whole_numbers import principal_axes
 
 WIDTH, CLASSES, QUERIES = 1280, 100, 500
@@ -119,9 +119,9 @@ def measure(name: str, count: int) -> str:
     for _ in range(2 if count <= 20_000 else 1):
         start = time.process_time()
         if name == "headstart":
-            index = nearest.NearestIndex(residuals, rows, LINK)
+            index = nearest.NearestIndex(residuals, rows, LINK / CHANCE_FACTOR**0.5)
             found = index.search(residuals, rows, LINKED, sets=rows)[0]
-            share = nearest.among_neighbours(index.found)
+            print(f"headstart{index.method}", file=sys.stderr)
         else:
             axes = principal_axes(residuals, rows)
             projected = np.concatenate([residuals[rows[i : i + 2_000]] @ axes for i in range(0, count, 2_000)])

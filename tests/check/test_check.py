@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from PIL import Image
 from headstart.backbones import DEFAULT_BACKBONE
 from headstart.backbones.scaling import USUAL, Scaling
 from headstart.check import check as check_module
-from headstart.check import check_dataset
+from headstart.check import check_dataset, labels
+from headstart.check.labels import find_outliers
 from headstart.cli import main
-from headstart.data import from_images, open_dataset
+from headstart.data import Item, from_images, open_dataset
 from headstart.errors import DataError
-from headstart.splits import nearest
+from headstart.features import Features
+from headstart.splits import clusters, nearest
 
 
 def test_a_clean_set_has_next_to_no_findings(clean):
@@ -64,6 +67,31 @@ def test_many_images_are_checked_by_an_index_with_the_same_findings(photos, monk
     assert [(one.kind, set(one.files)) for one in found.findings] == [(o.kind, set(o.files)) for o in exact.findings]
     assert {"conflicting_labels", "near_duplicate"} <= {one.kind for one in exact.findings}
     assert exact.notes == found.notes == ()
+
+
+def test_a_rare_kind_is_no_outlier_where_a_part_of_many_images_is_compared(monkeypatch):
+    """12 images of a kind of their own, of which 3 are in the part; and one that is like no other."""
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(6, 64))
+    kind = np.r_[np.arange(588) % 5, np.full(12, 5)]
+    values = kinds[kind] + 0.3 * rng.normal(size=(600, 64))
+    values = np.concatenate([values, 3 * rng.normal(size=(1, 64))])[rng.permutation(601)].astype(np.float32)
+    items = tuple(Item(f"{i}.jpg", "a", "train") for i in range(601))
+    dataset = replace(from_images([Image.new("RGB", (8, 8))], ["a"]), items=items)
+    zeros = np.zeros((601, 1))
+    features = Features({"features": values}, zeros, zeros, zeros, np.arange(601), (), None, 0, 0, {})
+    exact = [one.files for one in find_outliers(dataset, features, np.arange(601))]
+    assert len(exact) == 1
+    monkeypatch.setattr(nearest, "LIMIT", 100)
+    monkeypatch.setattr(clusters, "LIMIT", 150)
+    searched = []
+    neighbours = labels.nearest_neighbours
+    monkeypatch.setattr(
+        labels, "nearest_neighbours", lambda *a, **k: searched.append(k["images"]) or neighbours(*a, **k)
+    )
+    found = [one.files for one in find_outliers(dataset, features, np.arange(601))]
+    assert found == exact
+    assert len(searched[1]) > 10  # called outliers by the part alone
 
 
 def test_a_poor_image_is_not_called_an_outlier_as_well(photos):

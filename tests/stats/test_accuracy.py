@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from headstart.stats import accuracy, paired
+from headstart.stats import accuracy
 from headstart.stats.accuracy import (
     disjoint,
+    has_many_groups,
     held_out_accuracy,
     leave_one_group_out_accuracy,
     linear_variance,
@@ -66,8 +67,8 @@ def test_intervals_that_touch_are_not_disjoint():
 def groups_of_any_size(count=12_000, seed=1):  # another than that of the resamples
     """Sums of right answers and sizes of groups, where a few are large and mostly wrong."""
     rng = np.random.default_rng(seed)
-    sizes = rng.geometric(0.4, count).astype(float)
-    return rng.binomial(sizes.astype(int), np.where(sizes > 4, 0.6, 0.9)).astype(float), sizes
+    sizes = rng.geometric(0.7, count).astype(float)
+    return rng.binomial(sizes.astype(int), np.where(sizes > 2, 0.6, 0.9)).astype(float), sizes
 
 
 def test_of_many_groups_the_variance_is_linear():
@@ -87,7 +88,6 @@ def test_many_groups_give_the_interval_that_resampling_would(monkeypatch):
     correct = np.arange(len(groups)) - first[groups] < sums[groups]
     linear = leave_one_group_out_accuracy(correct, groups), group_bootstrap(correct.astype(float), groups)
     monkeypatch.setattr(accuracy, "MANY_GROUPS", 10**9)
-    monkeypatch.setattr(paired, "MANY_GROUPS", 10**9)
     resampled = (
         leave_one_group_out_accuracy(correct, groups, resamples=1000),
         group_bootstrap(correct.astype(float), groups, resamples=1000),
@@ -96,3 +96,20 @@ def test_many_groups_give_the_interval_that_resampling_would(monkeypatch):
     np.testing.assert_allclose(linear[1], resampled[1], atol=4e-4)
     assert linear[0].interval != resampled[0].interval
     assert np.diff(linear[1])[0] > 4e-3
+
+
+def test_one_large_group_is_resampled_though_there_are_many(monkeypatch):
+    sizes = np.r_[np.ones(10_001), 10_000]
+    assert not has_many_groups(sizes)
+    assert has_many_groups(np.ones(10_001))
+    assert not has_many_groups(np.ones(10_000))
+    groups = np.repeat(np.arange(len(sizes)), sizes.astype(int))
+    values = np.where(groups < 10_001, 0.95, 0.5)
+    low, high = group_bootstrap(values, groups, resamples=300)
+    assert (round(low, 1), round(high, 1)) == (0.6, 0.9)  # drawn three times, and not at all
+
+
+def test_intervals_of_many_groups_stay_within_their_range():
+    nearly = np.r_[np.zeros(1), np.ones(19_999)]
+    assert group_bootstrap(nearly, np.arange(20_000))[1] == 1.0
+    assert group_bootstrap(-nearly, np.arange(20_000))[0] == -1.0

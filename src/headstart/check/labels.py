@@ -13,6 +13,7 @@ from headstart.features import Features
 from headstart.heads.selection import select_head
 from headstart.heads.training_set import TrainingSet
 from headstart.machine import single_threaded_blas
+from headstart.splits import clusters
 from headstart.splits.groups import nearest_neighbours
 
 NEIGHBOURS = 10
@@ -72,7 +73,8 @@ def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[
     The distance is one minus the mean cosine similarity to the 10 nearest images, multiplied over the three deepest
     taps. Only the nearest neighbours count, since images of a class may form several clusters (Sun et al. 2022,
     "Out-of-distribution detection with deep nearest neighbors"); an image's own duplicates do not. Of many images
-    they are sought in a part that is spread evenly (``splits.groups.nearest_neighbours``).
+    they are sought in a part that is spread evenly (``splits.groups.nearest_neighbours``), and those of outliers again
+    in all.
 
     The limit allows for heavy tails: an exponential tail is drawn through the distances that a quarter and a tenth of
     the images exceed, and the largest of n distances is expected at n times the probability equal to 1. An outlier is
@@ -81,18 +83,34 @@ def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[
     count = min(NEIGHBOURS, len(features.index) // 4)
     if count < 3:
         return
-    distances, cosines = np.ones(len(features.index)), np.empty(0)
-    for values in list(features.values.values())[-TAPS:]:
-        cosines = nearest_neighbours(values, duplicate_sets, count, centred=False)[1].mean(axis=1)
-        distances *= 1 - cosines
+    distances, cosines = _distances(features, duplicate_sets, count)
     quarter, tenth = np.quantile(distances, [0.75, 0.9])
     scale = (tenth - quarter) / np.log(0.25 / 0.1)
     if scale <= 0:
         return
-    tail = (distances - tenth) / scale - np.log(0.1 * len(distances))
-    median = float(np.median(cosines))
-    for i in np.flatnonzero(tail > MIN_TAIL):
+
+    median, count_of_tail = float(np.median(cosines)), np.log(0.1 * len(distances))
+    outliers = np.flatnonzero((distances - tenth) / scale - count_of_tail > MIN_TAIL)
+    if len(distances) > clusters.LIMIT and len(outliers):  # those of a rare kind may be few in a part
+        distances[outliers], cosines[outliers] = _distances(features, duplicate_sets, count, outliers)
+    for i in outliers:
+        tail = float((distances[i] - tenth) / scale - count_of_tail)
+        if tail <= MIN_TAIL:
+            continue
         path = dataset.items[features.index[i]].path
-        confidence = 1 - MIN_TAIL / float(tail[i]) / 2
+        confidence = 1 - MIN_TAIL / tail / 2
         why = f"similarity {cosines[i]:.2f} to the images most like it; half of all images have {median:.2f} or more"
         yield Finding("outlier", (path,), "likely", confidence, "review: remove it if it does not belong here", why)
+
+
+def _distances(
+    features: Features, duplicate_sets: NDArray[np.int64], count: int, images: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.floating]]:
+    """Return how far images [m] are from the ``count`` nearest over the deepest taps, and the deepest's mean cosine."""
+    distances: NDArray[np.float64] = np.ones(1)
+    cosines: NDArray[np.floating] = np.empty(0)
+    for values in list(features.values.values())[-TAPS:]:
+        nearest = nearest_neighbours(values, duplicate_sets, count, images=images, centred=False)[1]
+        cosines = nearest.mean(axis=1)
+        distances = distances * (1 - cosines)
+    return distances, cosines

@@ -12,7 +12,7 @@ if any of these holds, and images that are linked, directly or through others, f
 Links of the last two kinds are followed from the most similar pair on, until a group is full.
 
 All pairs are compared, up to ``nearest.LIMIT`` images. Of more, only the nearest neighbours of each, which are found
-by fewer and rounded numbers (``splits.nearest``), and from ``cells.LIMIT`` on among images that are roughly alike.
+by fewer and rounded numbers (``splits.nearest``), and from ``clusters.LIMIT`` on among images that are roughly alike.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.heads.integers import AnyVectors
-from headstart.splits import cells
-from headstart.splits.nearest import NearestIndex, among_neighbours, is_searched, linked_beyond
+from headstart.splits import clusters
+from headstart.splits.nearest import NearestIndex, is_searched, linked_beyond
 from headstart.splits.pairs import (
     TILE,
     DisjointSets,
@@ -95,7 +95,7 @@ def find_groups(
     merge(sets, copy_edges(tiny_images, scenes, sets.labels()), labels)
     merge(sets, scenes.edges, labels)
     method = f"pixels and features (cosine {scenes.threshold:.2f})"
-    method += among_neighbours(scenes.found) if is_indexed else ""
+    method += scenes.index_method
     return to_groups(sets.labels(), method)
 
 
@@ -159,6 +159,7 @@ def nearest_neighbours(
     count: int,
     *,
     near: float | None = None,
+    images: NDArray[np.integer] | None = None,
     centred: bool = True,
     tile: int = TILE,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -166,12 +167,13 @@ def nearest_neighbours(
 
     The similarity is that of the vectors ``features`` [n, d], less their mean if ``centred``. Nearest first; where
     there are fewer than ``count`` images of other groups, both are -1. Where an index searches, the first image of each
-    group stands for it. Of more than ``cells.LIMIT`` groups, it finds those of a cosine of ``near`` or more (at least
-    99% of a sample of pairs); where ``near`` is None, all images are compared with so many, spread evenly.
+    group stands for it. Of more than ``clusters.LIMIT`` groups, most pairs of a cosine of ``near`` or more are found by
+    one of the two at least, and less near ones may be missing; where ``near`` is None, images are compared with so
+    many, spread evenly. ``images`` [m] are those whose neighbours are wanted, [m, count], among all.
     """
     mean = mean_vector(features, tile) if centred else np.zeros(features.shape[1])
     if is_searched(len(features)):
-        return _searched_neighbours(_UnitVectors(features, mean), groups, count, near)
+        return _searched_neighbours(_UnitVectors(features, mean), groups, count, near, images)
     indices = np.full((len(features), count), -1)
     cosines = np.full((len(features), count), -1, np.float32)
     for rows in blocks(len(features), tile):
@@ -188,18 +190,23 @@ def nearest_neighbours(
             cosines[rows] = np.take_along_axis(candidate_cosines, order, axis=1)
             indices[rows] = np.take_along_axis(candidate_indices, order, axis=1)
     indices[cosines < -1] = -1
-    return indices, np.maximum(cosines, -1)
+    wanted = slice(None) if images is None else images
+    return indices[wanted], np.maximum(cosines, -1)[wanted]
 
 
 def _searched_neighbours(
-    vectors: _UnitVectors, groups: NDArray[np.integer], count: int, near: float | None
+    vectors: _UnitVectors,
+    groups: NDArray[np.integer],
+    count: int,
+    near: float | None,
+    images: NDArray[np.integer] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what ``nearest_neighbours`` does, as an index finds it."""
     rows = np.sort(np.unique(groups, return_index=True)[1])
-    if near is None:
-        rows = rows[spread(len(rows), cells.LIMIT)]
-    index = NearestIndex(vectors, rows, near)
-    indices, cosines = index.search(vectors, np.arange(len(groups)), count, sets=groups.astype(np.int64))
+    if near is None and images is None:
+        rows = rows[spread(len(rows), clusters.LIMIT)]
+    queries = np.arange(len(groups)) if images is None else images.astype(np.int64)
+    indices, cosines = NearestIndex(vectors, rows, near).search(vectors, queries, count, sets=groups.astype(np.int64))
     return indices, np.maximum(cosines, -1)
 
 

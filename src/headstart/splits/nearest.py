@@ -1,18 +1,19 @@
 """Nearest neighbours among many images, where comparing all pairs of vectors in full would take too long.
 
 Vectors are compared as whole numbers (``splits.whole_numbers``), and the best candidates of each again in full. Up to
-``cells.LIMIT`` images all pairs are compared so; of more, each with those in the nearest cells (``splits.cells``).
+``clusters.LIMIT`` images all pairs are compared so; of more, each with those in the nearest ``splits.clusters``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import floor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.machine import single_threaded_blas
-from headstart.splits import cells
+from headstart.splits import clusters
 from headstart.splits.pairs import DisjointSets, blocks, maximum_spanning_forest
 from headstart.splits.whole_numbers import (
     LAST,
@@ -30,10 +31,13 @@ LIMIT = 20_000  # images; up to here all pairs are compared in full
 SPARE = 8  # candidates of each vector beyond those that are wanted: in full their order is another one
 COMPARED = 64  # vectors at a time that are compared in full, each with all its candidates
 QUERIES, COLUMNS = 512, 4096  # vectors at a time that are compared as whole numbers, with so many others
-SEARCHED, TOGETHER = 32_000, 2_048  # vectors at a time that look into cells, and of these into one cell
-FIRST = 16  # cells that are looked into first: what is found there is so near that little else needs to be kept
+SEARCHED, TOGETHER = 32_000, 2_048  # vectors at a time that look into clusters, and of these into one cluster
+VISITS = 2_000_000  # of vectors to clusters that are listed at a time
+FIRST = 16  # clusters that are looked into first: what is found there is so near that little else needs to be kept
 MARGIN = 0.2  # by which the cosine of principal components may be below that of the vectors: a rule of thumb
 NO_PRODUCT = -LAST  # below that of any two vectors
+
+Visits = NDArray[np.unsignedinteger]  # clusters [m, visited] that vectors look into
 
 
 def is_searched(count: int) -> bool:
@@ -41,23 +45,16 @@ def is_searched(count: int) -> bool:
     return count > LIMIT
 
 
-def among_neighbours(found: float | None) -> str:
-    """Return what the name of a method says of an index that compares this share of near pairs."""
-    share = "" if found is None else f" ({np.floor(1000 * found) / 10:g}% of the near pairs of a sample found)"
-    return f", among nearest neighbours{share}"
-
-
 class NearestIndex:
     """An index of those of ``vectors`` at ``rows`` [m], in this order.
 
-    Pairs of cosine ``near`` or more are what is searched for: among more than ``cells.LIMIT`` vectors, ``found`` is the
-    share of them that is compared, measured on a sample. It is None where the sample has none, or all are compared, as
-    they are where ``near`` is None, or where most cells would have to be looked into.
+    Pairs of cosine ``near`` or more are what is searched for. More than ``clusters.LIMIT`` vectors are compared within
+    clusters, unless too many of these would have to be looked into; all are compared where ``near`` is None.
     """
 
     def __init__(self, vectors: Vectors, rows: Rows, near: float | None = None) -> None:
         self.vectors, self.rows = vectors, rows
-        self._cells: cells.Cells | None = None
+        self._clusters: clusters.Clusters | None = None
         self._axes = np.zeros((0, 0), np.float32)
         if not len(rows):
             return
@@ -66,16 +63,20 @@ class NearestIndex:
             parts = blocks(len(rows), COLUMNS)
             whole = np.concatenate([self._to_whole(vectors[rows[block]]) for block in parts])
             self._places = tuple(np.arange(block.start, block.stop) for block in parts)
-            if near is not None and len(rows) > cells.LIMIT:
-                self._cells = cells.Cells.of(whole, near)
-            if self._cells is not None:
-                self._places = self._cells.members
+            if near is not None and len(rows) > clusters.LIMIT:
+                self._clusters = clusters.Clusters.of(whole, near)
+            if self._clusters is not None:
+                self._places = self._clusters.members
             self._columns = [np.ascontiguousarray(whole[places].T) for places in self._places]
 
     @property
-    def found(self) -> float | None:
-        """The share of near pairs that are compared, as far as it is measured."""
-        return None if self._cells is None else self._cells.found
+    def method(self) -> str:
+        """What the name of a method says of this index: how it compares, and the share of near pairs that it finds."""
+        if self._clusters is None:
+            return ", among nearest neighbours"
+        found = self._clusters.found
+        share = "a sample has no near pairs" if found is None else f"{floor(1000 * found) / 10:g}% of near pairs found"
+        return f", among nearest neighbours in clusters ({share})"
 
     def search(
         self, queries: Vectors, rows: Rows, count: int, least: float = -1, *, sets: Rows | None = None
@@ -109,23 +110,23 @@ class NearestIndex:
 
     def _read(self, queries: Vectors, rows: Rows) -> NDArray[np.int8]:
         """Return the queries at ``rows`` [m] as whole numbers [m, width]."""
-        return np.concatenate([self._to_whole(queries[rows[block]]) for block in blocks(len(rows), QUERIES)])
+        parts = [self._to_whole(queries[rows[block]]) for block in blocks(len(rows), QUERIES)]
+        return np.concatenate([np.empty((0, self._axes.shape[1]), np.int8), *parts])
 
-    def _parts(self, queries: Vectors, rows: Rows) -> Iterator[tuple[Rows, Rows | None]]:
-        """Yield numbers of ``rows`` that are searched together, and the cells [m, visited] that each looks into.
+    def _parts(self, queries: Vectors, rows: Rows) -> Iterator[tuple[Rows, Visits | None]]:
+        """Yield numbers of ``rows`` that are searched together, and the clusters [m, visited] that each looks into.
 
-        Those that begin in the same cell are together: they look into much the same others.
+        Those that begin in the same cluster are together: they look into much the same others.
         """
-        if self._cells is None:
+        if self._clusters is None:
             yield from ((np.arange(block.start, block.stop), None) for block in blocks(len(rows), QUERIES))
             return
-        visits = np.concatenate(
-            [self._cells.visits(self._read(queries, rows[block])) for block in blocks(len(rows), QUERIES)]
-        )
-        order = np.argsort(visits[:, 0], kind="stable")
-        yield from ((order[block], visits[order[block]]) for block in blocks(len(rows), SEARCHED))
+        own = [self._clusters.own(self._read(queries, rows[block])) for block in blocks(len(rows), SEARCHED)]
+        order = np.argsort(np.concatenate([np.empty(0, np.int64), *own]), kind="stable")
+        for block in blocks(len(rows), max(TOGETHER, min(SEARCHED, VISITS // self._clusters.visited))):
+            yield order[block], self._clusters.visits(self._read(queries, rows[order[block]]))
 
-    def _compared(self, count: int, visits: Rows | None) -> Iterator[tuple[Rows, Rows, NDArray[np.int8]]]:
+    def _compared(self, count: int, visits: Visits | None) -> Iterator[tuple[Rows, Rows, NDArray[np.int8]]]:
         """Yield which of ``count`` queries are compared with which places, and the columns [d, n] of these."""
         if visits is None:
             who = np.arange(count)
@@ -159,13 +160,14 @@ class NearestIndex:
         count: int,
         least: float = -1,
         sets: tuple[Rows, Rows] | None = None,
-        visits: Rows | None = None,
+        visits: Visits | None = None,
     ) -> Rows:
         """Return the places [m, count] in the index of those most like ``queries`` [m, width], as whole numbers.
 
-        Of equal ones the first count; -1 stands for those that are far below ``least``, or of the same of the ``sets``
-        of the vectors [m] and of the index. So that most products are looked at only once, those are kept that are
-        above the least of the best so far, and the best are chosen anew when twice as many products have been seen.
+        Where all are compared, of equal ones the first count. -1 stands for those that are far below ``least``, or of
+        the same of the ``sets`` of the vectors [m] and of the index. So that most products are looked at only once,
+        those are kept that are above the least of the best so far, and the best are chosen anew when twice as many
+        products have been seen.
         """
         bound = NO_PRODUCT if least <= -1 else int((least - MARGIN) * factor(self._axes.shape[1]) ** 2)
         best = np.full((len(queries), count), bound * 2**32)  # products that no vector has, of the place LAST

@@ -42,15 +42,15 @@ class Scenes:
 
     ``threshold`` is the cosine from which on two images of a class are of one scene, ``edges`` [m, 3] are a maximum
     spanning forest (first, second, cosine) of those pairs. ``candidates`` [p, 2] are near neighbours that
-    are not linked, but may be copies; ``others`` [q, 2] are images with the nearest of another class. ``found`` is the
-    share of near pairs that were compared, where an index chose them and measured it.
+    are not linked, but may be copies; ``others`` [q, 2] are images with the nearest of another class. ``index_method``
+    says how neighbours were found, where an index did that.
     """
 
     threshold: float
     edges: NDArray[np.float64]
     candidates: NDArray[np.int64]
     others: NDArray[np.int64]
-    found: float | None = None
+    index_method: str = ""
 
 
 def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
@@ -91,13 +91,14 @@ def compare_scenes(features: AnyVectors, labels: Labels, tile: int) -> Scenes:
 def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64], tile: int) -> Scenes:
     """Compare the residuals of the images ``rows`` [m] with those of their nearest neighbours alone, found by an index.
 
-    Chance is measured on ``tile`` of them, each compared with all. Else this is ``compare_scenes``.
+    Chance is measured on ``tile`` of them, each compared with all. Else this is ``compare_scenes``. The index is to
+    find pairs from half-way, in proportion, between chance and a scene on: most augmented copies are as near as that.
     """
     residuals = _Residuals(features, labels, tile)
     sample = rows[spread(len(rows), tile)]
     others, other_cosines = _nearest_of_other_classes(residuals, labels, sample, rows, tile)
     threshold = _threshold(other_cosines[others >= 0])
-    index, count = NearestIndex(residuals, rows, threshold), len(labels)
+    index, count = NearestIndex(residuals, rows, threshold / CHANCE_FACTOR**0.5), len(labels)
     nearest = index.search(residuals, rows, LINKED, sets=np.arange(count))
     edges = linked_beyond(
         *(index, residuals, rows, DisjointSets(count)),
@@ -110,7 +111,7 @@ def search_scenes(features: AnyVectors, labels: Labels, rows: NDArray[np.int64],
     indices[rows], cosines[rows] = (values[:, :NEIGHBOURS] for values in nearest)
     candidates = _candidates(indices, cosines, labels, threshold)
     pairs = np.stack([sample, others], axis=1)[others >= 0]
-    return Scenes(threshold, spanning_forest(edges, count), candidates, pairs, index.found)
+    return Scenes(threshold, spanning_forest(edges, count), candidates, pairs, index.method)
 
 
 def copy_edges(tiny_images: NDArray[np.uint8], scenes: Scenes, sets: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Z95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
-MANY_GROUPS = 10_000  # from here on resampling takes seconds, and the linear approximation is as exact
+MANY_GROUPS = 10_000  # of like size: from here on resampling takes seconds, and a linear approximation is as exact
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def leave_one_group_out_accuracy(
     Groups, not images, are resampled, since the images of a group are alike. The spread of the resampled accuracies
     gives the effective number of independent images, between the number of groups and n, and Wilson's interval is
     taken at that number (Korn & Graubard 1998): with no error at all a plain bootstrap would give an interval of zero
-    width. Of more than MANY_GROUPS groups the spread is ``linear_variance``.
+    width. Where ``has_many_groups`` the spread is ``linear_variance``.
     """
     share, count = float(correct.mean()), effective_count(correct, groups, resamples=resamples, seed=seed)
     low, high = wilson(share * count, count)
@@ -82,8 +82,8 @@ def effective_count(
     share = float(shares.mean())
     if not 0 < share < 1 or len(sizes) < 2:
         return float(len(sizes))
-    is_many = len(sizes) > MANY_GROUPS
-    variance = linear_variance(sums, sizes) if is_many else float(resampled_means(sums, sizes, resamples, seed).var())
+    are_many = has_many_groups(sizes)
+    variance = linear_variance(sums, sizes) if are_many else float(resampled_means(sums, sizes, resamples, seed).var())
     return float(np.clip(share * (1 - share) / max(variance, 1e-12), len(sizes), len(shares)))
 
 
@@ -96,8 +96,17 @@ def resampled_means(
     return np.array([(draw @ sums) / (draw @ sizes) for draw in draws])
 
 
+def has_many_groups(sizes: NDArray[np.float64]) -> bool:
+    """Return whether groups of these ``sizes`` [m] are so many that ``linear_variance`` is exact enough.
+
+    They count as so many groups of one size as give a mean with the same variance (Kish 1965, "Survey sampling"): a
+    large one beside many small ones decides alone.
+    """
+    return float(sizes.sum() ** 2 / (sizes**2).sum()) > MANY_GROUPS
+
+
 def linear_variance(sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
-    """Return the variance that ``resampled_means`` have, but for about one part in the number of groups.
+    """Return the variance that ``resampled_means`` have, but for about one part in the number of groups of one size.
 
     It is that of their linear approximation (Taylor linearisation; Cochran 1977, "Sampling techniques", section 6.3).
     """

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.stats.accuracy import MANY_GROUPS, Z95, linear_variance, resampled_means
+from headstart.stats.accuracy import Z95, has_many_groups, linear_variance, resampled_means
 
 SIGNIFICANCE = 0.05  # the chance that models which do not differ are said to differ
 
@@ -124,17 +124,17 @@ def group_bootstrap(
 ) -> tuple[float, float]:
     """Return the 95% interval of the mean of ``values`` [n] by resampling groups, not images.
 
-    ``values`` lie within -1..1. A single group says nothing about others: the interval is then -1 to 1. Of more than
-    ``MANY_GROUPS`` groups it is that of a normal distribution with ``linear_variance``.
+    ``values`` lie within -1..1. A single group says nothing about others: the interval is then -1 to 1. Where
+    ``has_many_groups`` it is that of a normal distribution with ``linear_variance``.
     """
     _, index = np.unique(groups, return_inverse=True)
     sizes: NDArray[np.float64] = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=values).astype(np.float64)
     if len(sizes) < 2:
         return -1.0, 1.0
-    if len(sizes) > MANY_GROUPS:
+    if has_many_groups(sizes):
         mean, half = float(values.mean()), Z95 * float(np.sqrt(linear_variance(sums, sizes)))
-        return mean - half, mean + half
+        return max(-1.0, mean - half), min(1.0, mean + half)
     low, high = np.quantile(resampled_means(sums, sizes, resamples, seed), [0.025, 0.975])
     return float(low), float(high)
 
