@@ -10,7 +10,7 @@ from pathlib import Path
 
 from headstart.errors import BackboneError, ImageError
 from headstart.features.rows import Unread
-from headstart.files import write_atomic
+from headstart.files import TEMPORARY, write_atomic
 from headstart.images.decoding import decode_with_size
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.shards import Cut, Shard, cut
@@ -79,8 +79,12 @@ class HashRows:
 
 
 def rows_by_name(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of all files of rows by their names."""
-    return {path.name: path.read_bytes() for path in sorted((folder / "rows").iterdir())}
+    """Return the bytes of all files of rows by their names.
+
+    A process that is killed may leave what it had begun to write, under another name.
+    """
+    written = sorted(path for path in (folder / "rows").iterdir() if not path.name.startswith(TEMPORARY))
+    return {path.name: path.read_bytes() for path in written}
 
 
 def cut_photos(folder: Path) -> Cut:

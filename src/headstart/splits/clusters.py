@@ -70,9 +70,10 @@ class Clusters:
     def visits(self, vectors: NDArray[np.int8]) -> NDArray[np.unsignedinteger]:
         """Return the clusters [m, visited] that vectors [m, d] look into, the nearest first."""
         count = self.centres.shape[1]
-        parts = [multiply(vectors[block], self.centres) for block in blocks(len(vectors), BLOCK)]
-        found = np.concatenate([largest(keys(part, np.arange(count)), self.visited) for part in parts])
-        visits: NDArray[np.unsignedinteger] = (LAST - (found & LAST)).astype(np.min_scalar_type(count))
+        visits = np.empty((len(vectors), min(self.visited, count)), np.min_scalar_type(count))
+        for block in blocks(len(vectors), BLOCK):
+            found = largest(keys(multiply(vectors[block], self.centres), np.arange(count)), self.visited)
+            visits[block] = LAST - (found & LAST)
         return visits
 
 
