@@ -148,8 +148,8 @@ def test_labels_that_are_not_recognised_are_named_with_what_that_means(planted):
     (note,) = [note for note in result.notes if "Not well recognised" in note]
     shares = r"none of its images is found|(\d+)% of its images are found, (\d+)% of those predicted to have it do"
     found = re.fullmatch(
-        "Findings for one label are only possible, never likely, since images that the model cannot tell look like "
-        rf"wrong labels\. Not well recognised: <b> \(({shares})\)\.",
+        "Findings for one label are only possible, never likely, since images that the model cannot tell apart look "
+        rf"like wrong labels\. Not well recognised: <b> \(({shares})\)\.",
         note,
     )
     assert min(int(share or 0) for share in found.groups()[1:]) < 75

@@ -132,8 +132,9 @@ def test_within_the_clusters_all_are_compared(in_clusters, monkeypatch, searched
     best = np.argsort(-np.where(is_seen, products, -(2**40)), axis=1, kind="stable")[:, :12]
     best = np.where(np.take_along_axis(is_seen, best, axis=1), best, -1)
     places = np.full((COUNT, 12), -1)
-    for images, looked_into in index._parts(vectors, np.arange(COUNT)):
-        places[images] = index._candidates(queries[images], 12, visits=looked_into)
+    for images, whole, looked_into in index._parts(vectors, np.arange(COUNT)):
+        np.testing.assert_array_equal(whole, queries[images])
+        places[images] = index._candidates(whole, 12, visits=looked_into)
     np.testing.assert_array_equal(places, best)
     indices, cosines = index.search(vectors, np.arange(COUNT), 4)
     is_found = indices >= 0

@@ -86,8 +86,8 @@ def not_recognised(findings: Iterable[Finding], recognised: Mapping[str, tuple[f
     more = f" and {len(weak) - MAX_NAMED} more" if len(weak) > MAX_NAMED else ""
     which = "one label" if len(weak) == 1 else f"{len(weak)} labels"
     return [
-        f"Findings for {which} are only possible, never likely, since images that the model cannot tell look like "
-        f"wrong labels. Not well recognised: {', '.join(parts)}{more}."
+        f"Findings for {which} are only possible, never likely, since images that the model cannot tell apart look "
+        f"like wrong labels. Not well recognised: {', '.join(parts)}{more}."
     ]
 
 

@@ -88,17 +88,15 @@ def find_outliers(dataset: Dataset, features: Features, duplicate_sets: NDArray[
     scale = (tenth - quarter) / np.log(0.25 / 0.1)
     if scale <= 0:
         return
-
-    median, count_of_tail = float(np.median(cosines)), np.log(0.1 * len(distances))
-    outliers = np.flatnonzero((distances - tenth) / scale - count_of_tail > MIN_TAIL)
+    median, expected = float(np.median(cosines)), np.log(0.1 * len(distances))  # the latter of the largest, in scales
+    tail = (distances - tenth) / scale - expected
+    outliers = np.flatnonzero(tail > MIN_TAIL)
     if len(distances) > clusters.LIMIT and len(outliers):  # those of a rare kind may be few in a part
         distances[outliers], cosines[outliers] = _distances(features, duplicate_sets, count, outliers)
-    for i in outliers:
-        tail = float((distances[i] - tenth) / scale - count_of_tail)
-        if tail <= MIN_TAIL:
-            continue
+        tail = (distances - tenth) / scale - expected
+    for i in outliers[tail[outliers] > MIN_TAIL]:
         path = dataset.items[features.index[i]].path
-        confidence = 1 - MIN_TAIL / tail / 2
+        confidence = 1 - MIN_TAIL / float(tail[i]) / 2
         why = f"similarity {cosines[i]:.2f} to the images most like it; half of all images have {median:.2f} or more"
         yield Finding("outlier", (path,), "likely", confidence, "review: remove it if it does not belong here", why)
 

@@ -47,8 +47,12 @@ def check_unfinished(folder: Path) -> None:
 
 def _others(folder: Path) -> list[Path]:
     """Return what no fit by workers has put into a folder, in order."""
-    ours = (FILE, *(path.name for path in folder.iterdir() if SHARD.fullmatch(path.name) and path.is_file()))
-    return sorted(path for path in folder.iterdir() if path.name not in ours and not path.name.startswith(TEMPORARY))
+
+    def is_ours(path: Path) -> bool:
+        is_rows = path.is_file() and (path.name == FILE or SHARD.fullmatch(path.name) is not None)
+        return is_rows or path.name.startswith(TEMPORARY)
+
+    return sorted(path for path in folder.iterdir() if not is_ours(path))
 
 
 def fit_sharded(

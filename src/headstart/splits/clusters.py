@@ -53,7 +53,10 @@ class Clusters:
         members = np.split(np.argsort(cluster, kind="stable"), np.cumsum(np.bincount(cluster))[:-1])
         # On images that no centre was computed from: of those that it was, more is found.
         measured = np.setdiff1d(np.arange(len(whole)), sample)
-        pairs = _near_pairs(whole, measured[spread(len(measured), MEASURED)], near)
+        measured = measured[spread(len(measured), MEASURED)]
+        # What is nearer to equal than to ``near`` is found anyway. In films it would outvote the rest.
+        pairs = _near_pairs(whole, measured, near, (1 + near) / 2)
+        pairs = pairs if len(pairs[0]) else _near_pairs(whole, measured, near, np.inf)
         # A pair is found if one of the two looks into the cluster of the other.
         between = np.minimum(*(_clusters_between(whole, both, cluster, centres) for both in (pairs, pairs[::-1])))
         enough = int(np.sort(between)[ceil(SHARE * len(between)) - 1]) + 1 if len(between) else 0
@@ -95,27 +98,20 @@ def _nearest(whole: NDArray[np.int8], centres: NDArray[np.int8]) -> Rows:
     return np.concatenate([np.empty(0, np.int64), *nearest])
 
 
-def _near_pairs(whole: NDArray[np.int8], sample: Rows, near: float) -> tuple[Rows, Rows]:
-    """Return the places of the two images of near pairs [m]: of the images of a sample, with the nearest of all.
+def _near_pairs(whole: NDArray[np.int8], sample: Rows, least: float, below: float) -> tuple[Rows, Rows]:
+    """Return the places of the two images of pairs [m] of a cosine from ``least`` to ``below``.
 
-    Those that are nearer to equal than to ``near`` are left out, unless there are no others: they are found anyway, and
-    where there are many, as in films, a share of all pairs would say nothing of the others.
+    They are those of the images of a sample with the PAIRS nearest of all.
     """
-    least = near * factor(whole.shape[1]) ** 2
-    most = (1 + near) / 2 * factor(whole.shape[1]) ** 2
-    best, equal = (np.zeros((len(sample), 0), np.int64) for _ in range(2))
+    low, high = (cosine * factor(whole.shape[1]) ** 2 for cosine in (least, below))
+    best = np.zeros((len(sample), 0), np.int64)
     for block in blocks(len(whole), COLUMNS):
         products = multiply(whole[sample], np.ascontiguousarray(whole[block].T))
         places = np.arange(block.start, block.stop)
-        products[sample[:, None] == places] = 0
-        best = largest(np.hstack([best, keys(np.where(products < most, products, 0), places)]), PAIRS)
-        equal = largest(np.hstack([equal, keys(products, places)]), 1)
-    for found in (best, equal):
-        is_near = (found >> 32) >= max(least, 1)
-        if is_near.any():
-            break
-    first = np.broadcast_to(sample[:, None], found.shape)[is_near]
-    return first, (LAST - (found & LAST))[is_near]
+        products[(products >= high) | (sample[:, None] == places)] = 0
+        best = largest(np.hstack([best, keys(products, places)]), PAIRS)
+    is_near = (best >> 32) >= max(low, 1)
+    return np.broadcast_to(sample[:, None], best.shape)[is_near], (LAST - (best & LAST))[is_near]
 
 
 def _clusters_between(

@@ -92,9 +92,9 @@ class NearestIndex:
             return indices, cosines
         wanted = min(count + SPARE, len(self.rows))
         with single_threaded_blas():
-            for images, visits in self._parts(queries, rows):
+            for images, whole, visits in self._parts(queries, rows):
                 own = None if sets is None else (sets[rows[images]], sets[self.rows])
-                places = self._candidates(self._read(queries, rows[images]), wanted, least, own, visits)
+                places = self._candidates(whole, wanted, least, own, visits)
                 found = np.where(places < 0, -1, self.rows[places])
                 for inside in blocks(len(found), COMPARED):
                     candidates, block = found[inside], images[inside]
@@ -113,18 +113,20 @@ class NearestIndex:
         parts = [self._to_whole(queries[rows[block]]) for block in blocks(len(rows), QUERIES)]
         return np.concatenate([np.empty((0, self._axes.shape[1]), np.int8), *parts])
 
-    def _parts(self, queries: Vectors, rows: Rows) -> Iterator[tuple[Rows, Visits | None]]:
-        """Yield numbers of ``rows`` that are searched together, and the clusters [m, visited] that each looks into.
+    def _parts(self, queries: Vectors, rows: Rows) -> Iterator[tuple[Rows, NDArray[np.int8], Visits | None]]:
+        """Yield numbers of ``rows`` that are searched together, their whole numbers, the clusters that each looks into.
 
         Those that begin in the same cluster are together: they look into much the same others.
         """
         if self._clusters is None:
-            yield from ((np.arange(block.start, block.stop), None) for block in blocks(len(rows), QUERIES))
+            for block in blocks(len(rows), QUERIES):
+                yield np.arange(block.start, block.stop), self._read(queries, rows[block]), None
             return
         own = [self._clusters.own(self._read(queries, rows[block])) for block in blocks(len(rows), SEARCHED)]
         order = np.argsort(np.concatenate([np.empty(0, np.int64), *own]), kind="stable")
         for block in blocks(len(rows), max(TOGETHER, min(SEARCHED, VISITS // self._clusters.visited))):
-            yield order[block], self._clusters.visits(self._read(queries, rows[order[block]]))
+            whole = self._read(queries, rows[order[block]])
+            yield order[block], whole, self._clusters.visits(whole)
 
     def _compared(self, count: int, visits: Visits | None) -> Iterator[tuple[Rows, Rows, NDArray[np.int8]]]:
         """Yield which of ``count`` queries are compared with which places, and the columns [d, n] of these."""
