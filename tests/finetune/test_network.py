@@ -53,6 +53,38 @@ def test_the_graph_of_headstart_m_in_pytorch_equals_onnxruntime_at_every_tap():
 
 
 @torch_test
+def test_channels_lie_first_where_compiling_depthwise_kernels_would_not_pay(builtin_fit, photos, tmp_path):
+    import timm
+    import torch
+
+    first, last = torch.contiguous_format, torch.channels_last
+    cases = ("cuda", 39_999, first), ("cuda", 40_000, last), ("cpu", 100, last), ("mps", 100, last)
+    for result in (builtin_fit, fit_timm(photos, tmp_path)):
+        network = network_of(result)
+        if result is builtin_fit:
+            for device, images, expected in cases:
+                assert network.fastest_format(device, images) == expected
+        pixels = torch.from_numpy(result.model.golden.pixels)
+        convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+        vectors = []
+        for memory_format in (last, first):
+            network.memory_format = memory_format
+            network.to(memory_format=memory_format)
+            found = []
+            hooks = [m.register_forward_hook(lambda _, __, y, f=found: f.append(y)) for m in convolutions]
+            with torch.no_grad():
+                vectors.append(network.vectors(pixels))
+            assert all(y.is_contiguous(memory_format=memory_format) for y in found)
+            assert len(found) == len(convolutions)
+            for hook in hooks:
+                hook.remove()
+        torch.testing.assert_close(*vectors, rtol=1e-4, atol=1e-4)
+    for name in ("convnext_atto", "resnet18"):  # depthwise kernels of 7 x 7 between layer norms, and none
+        network.body = timm.create_model(name)
+        assert network.fastest_format("cuda", 100) == last
+
+
+@torch_test
 def test_training_starts_as_the_frozen_model(builtin_fit, photos, tmp_path):
     for result in (builtin_fit, fit_timm(photos, tmp_path)):
         golden = result.model.golden

@@ -28,6 +28,7 @@ from headstart.heads.head import SIGMOID, Head
 OPEN = {"timm": open_timm, "keras": open_keras}
 GRAPH_TOLERANCE = 1e-4  # of the largest value, between vectors of the network and of the graph that it becomes
 TOLERANCE = 1e-3  # of a probability for the golden sample, between the frozen model and the network
+LONG_TRAINING = 40_000  # images, each counted as often as it is trained on
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Network(nn.Module):  # type: ignore[misc]
         self.head = nn.ParameterDict()
         self.head_taps = head.taps
         self.activation = head.activation
+        self.memory_format = torch.channels_last
         self.set_head(head)
         self.layers = self._list_layers(self.body.layer_names if self.provider == "keras" else self._execution_order())
         self.stages = 1 + max(layer.stage for layer in self.layers)
@@ -123,6 +125,8 @@ class Network(nn.Module):  # type: ignore[misc]
 
     def vectors(self, pixels: Tensor) -> Tensor:
         """Compute the vectors [batch, d] of the head's taps side by side, equal to those of the backbone's graph."""
+        if self.memory_format == torch.contiguous_format and self.provider != "keras":
+            pixels = pixels.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)  # maps lie as the pixels do
         if self.torch_model is not None:
             pixels = pixels.float() * self.scale + self.shift
             pixels = pixels.flip(3) if self.torch_model.options.channels == "BGR" else pixels
@@ -165,6 +169,22 @@ class Network(nn.Module):  # type: ignore[misc]
         # All that is not the network, such as how images are decoded, is that of the frozen backbone.
         frozen = replace(self.backbone, taps=new.taps, batch=new.batch)
         return replace(frozen, graph=new.graph, sha256=new.sha256, source=source)
+
+    def move(self, device: torch.device, images: int) -> None:
+        """Move the network to the device that will train it on so many images, each counted as often as it is used."""
+        self.memory_format = self.fastest_format(device.type, images)
+        self.to(device, memory_format=self.memory_format)
+
+    def fastest_format(self, device_type: str, images: int) -> torch.memory_format:
+        """Return how maps should lie in memory for a training on so many images on "cpu", "cuda" or "mps".
+
+        With channels last a step is fastest. But then cuDNN compiles kernels for every depthwise convolution, half a
+        second each. A training that ends before that pays has channels first, for which PyTorch has kernels of its own.
+        Kernels of 7 x 7 stand between layer norms, behind which channels lie last in any case.
+        """
+        depthwise = [m for m in self.modules() if isinstance(m, nn.Conv2d) and 1 < m.groups == m.in_channels]
+        is_compiled = device_type == "cuda" and bool(depthwise) and all(max(m.kernel_size) < 7 for m in depthwise)
+        return torch.contiguous_format if is_compiled and images < LONG_TRAINING else torch.channels_last
 
     def fold(self, pixels: NDArray[np.uint8]) -> int:
         """Compute batch norms that keep their statistics within the convolutions before them; return how many.

@@ -132,7 +132,7 @@ def _prepare(fit: FrozenFit[Any], config: FineTuneConfig, log: Log, folds: int) 
         precision=resolve_precision(config.precision, accelerator, bf16_pays=bf16_pays(network, plan.lr_scales.keys())),
         batch_size=config.batch_size_for(device_type, count),
     )
-    evaluation_seconds = _move_and_check(network, accelerator, fit)
+    evaluation_seconds = _move_and_check(network, accelerator, fit, count * config.epochs * folds)
     indices = fit.features.index[fit.train].tolist()
     processes = accelerator.num_processes
     images = ImageLoader(fit.dataset, indices, backbone.preprocess, options.compute.threads, processes)
@@ -154,15 +154,16 @@ def _prepare(fit: FrozenFit[Any], config: FineTuneConfig, log: Log, folds: int) 
     return replace(setup, task=replace(task, config=replace(config, epochs=epochs)))
 
 
-def _move_and_check(network: Network, accelerator: Accelerator, fit: FrozenFit[Any]) -> float:
+def _move_and_check(network: Network, accelerator: Accelerator, fit: FrozenFit[Any], images: int) -> float:
     """Move the network to its device, and check that it gives the frozen model's probabilities there.
 
-    Returns the seconds that the prediction of an image took. Raises BackboneError where it differs.
+    ``images`` are those of the trainings, each counted as often as it is trained on. Returns the seconds that the
+    prediction of an image took. Raises BackboneError where it differs.
     """
     golden = fit.model.golden
     assert golden is not None
     network.fold(golden.pixels[:2])
-    network.to(accelerator.device, memory_format=torch.channels_last)
+    network.move(accelerator.device, images)
     return in_parts_that_fit(accelerator.device, partial(_check, network, accelerator.device, golden))
 
 
