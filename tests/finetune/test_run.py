@@ -126,7 +126,7 @@ def test_out_of_memory_checks_the_start_in_parts(builtin_fit, device):
     from headstart.finetune.run import _move_and_check
 
     golden, images = builtin_fit.model.golden, builtin_fit.model.golden.pixels
-    asked, checked = [], []
+    asked, checked, moved = [], [], []
 
     def check(memory):
         def check_start(pixels, probabilities):
@@ -135,13 +135,14 @@ def test_out_of_memory_checks_the_start_in_parts(builtin_fit, device):
                 raise torch.OutOfMemoryError("injected")
             checked.append((pixels, probabilities))
 
-        network = SimpleNamespace(fold=lambda _: None, to=lambda *_, **__: None, check_start=check_start)
+        network = SimpleNamespace(fold=lambda _: None, move=lambda *to: moved.append(to), check_start=check_start)
         asked.clear()
         checked.clear()
-        return _move_and_check(network, SimpleNamespace(device=torch.device(device)), builtin_fit)
+        return _move_and_check(network, SimpleNamespace(device=torch.device(device)), builtin_fit, 30)
 
     assert len(images) == 8
     assert check(5) >= 0
+    assert moved == [(torch.device(device), 30)]
     assert asked == {"cpu": [8, 8, 8, 4, 4], "cuda": [128, 64, 32, 16, 8, 4, 4, 4, 4]}[device]
     rounds = 1 if device == "cpu" else 2
     np.testing.assert_array_equal(np.concatenate([pixels for pixels, _ in checked]), np.tile(images, (rounds, 1, 1, 1)))
