@@ -43,8 +43,8 @@ def test_rare_classes_of_few_groups_are_named_with_how_little_is_known_of_them()
     (note,) = rare_classes([200, 5, 200, 2, 1, 3, 10], missed=[5])
     assert note == (
         "There are few groups of images of d (2), b (5): 5 of 5 right may still be a share of 57%, which the accuracy "
-        "over all classes hides, and prediction sets keep their 95% over all classes, not for these; add images of other "
-        "scenes, 10 groups of each class at least."
+        "over all classes hides, and prediction sets keep their 95% over all classes, not for these; add images of "
+        "other scenes, 10 groups of each class at least."
     )
     assert rare_classes([200, 30], groups_of=5)[0].startswith("There are few groups of images of b (6): 6 of 6")
     for counts in ([200, 10], [9, 9], [40, 8], [200, 1]):
