@@ -158,7 +158,7 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
     state = State(version, records, classes, missing)
     if multi_label:
         notes.append(_summary(folder, state))
-    if multi_label and rows and not classes:
+    if multi_label and begun is None and rows and not classes:
         notes.append(
             f"{table_file(folder).name} names no label, since no image has one; of those that you make now it is "
             "not known whether its images have them."
