@@ -333,6 +333,21 @@ def test_the_table_of_a_check_names_the_same_files_and_labels(tmp_path_factory, 
     assert content(again.items, str(folder)) == content(dataset.items, "")
 
 
+def test_what_a_folder_holds_that_is_not_ours(tmp_path):
+    from headstart.files import foreign_files
+
+    folder = tmp_path / "folder"
+    (folder / ".headstart-x" / "a").mkdir(parents=True)
+    (folder / "d").mkdir()
+    for name in ("a", "b", "c", ".headstart-y"):
+        (folder / name).write_text("x")
+    assert foreign_files(folder, ["a", "d"].__contains__) == [folder / "b", folder / "c", folder / "d"]
+    assert foreign_files(folder, ["a", "b", "c"].__contains__) == [folder / "d"]
+    (tmp_path / "link").symlink_to(folder)
+    for path in (tmp_path / "link", folder / "a", tmp_path / "missing"):
+        assert foreign_files(path, lambda _: True) == [path]
+
+
 def moved_aside(target, text):
     """The state that a kill between the two steps leaves: nothing at ``target``, the old and the new beside it."""
     for name in (f"old0/{target.name}", "new"):

@@ -233,6 +233,18 @@ def _has_content(path: Path, data: bytes) -> bool:
     return is_file and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
+def foreign_files(folder: Path, is_name: Callable[[str], bool]) -> list[Path]:
+    """Return what Headstart has not put into a folder of files whose names ``is_name`` holds of, sorted.
+
+    What a run that was killed had begun to write is ours, a folder or a pipe of such a name is not. A link, and what is
+    no folder, is foreign itself: ``[folder]``. Raises OSError.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder]
+    others = (path for path in folder.iterdir() if not path.name.startswith(TEMPORARY))
+    return sorted(path for path in others if not (is_name(path.name) and path.is_file()))
+
+
 def sweep_unfinished(folder: Path) -> None:
     """Delete what runs that were killed have left in a folder: unfinished files and folders of more than a day ago.
 

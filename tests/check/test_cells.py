@@ -261,7 +261,7 @@ def test_a_plain_table_has_plain_cells(planted):
     write_table(dataset, result.findings, result.groups, table)
     rows = {row["path"]: row for row in csv.DictReader(io.StringIO(table.read_text("utf-8")))}
     for item in dataset.items:
-        parts = [part for part in rows[item.path]["label"].split(";") if part]
+        parts = [part for part in rows[item.path]["labels"].split(";") if part]
         assert parts == [*sorted(item.labels), *(f"?{name}" for name in item.unknown)]
     table.unlink()
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart.classifier.notes import coverage_notes, label_notes
+from headstart.classifier.notes import coverage_notes, label_notes, rare_class_notes
 from headstart.cli.label_output import _describe
 from headstart.report.labels.view import promise
 from headstart.stats.accuracy import target_text
+from headstart.stats.classification import classification_metrics
 from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.label_metrics import Estimate
 
@@ -27,6 +28,30 @@ def test_groups_of_very_different_size_are_told_with_how_many_they_are_worth():
     (note,) = coverage_notes(thresholds(), np.repeat(np.arange(33), sizes))
     assert "33 groups tell as much as 4 of equal size, and 19 are needed" in note
     assert coverage_notes(thresholds(0.5, false_alarms=0.0), np.repeat(np.arange(33), sizes)) == []
+
+
+def rare_classes(counts, missed=(), groups_of=1):
+    """The notes of classes a, b, ... of so many images; of those that are ``missed`` none is recognised."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    predicted = np.where(np.isin(labels, missed), 0, labels)
+    metrics = classification_metrics(labels, predicted, tuple("abcdefgh"[: len(counts)]))
+    sets = thresholds(set_thresholds=(0.2,) * len(counts))
+    return rare_class_notes(metrics, sets, labels, np.arange(len(labels)) // groups_of)
+
+
+def test_rare_classes_of_few_groups_are_named_with_how_little_is_known_of_them():
+    (note,) = rare_classes([200, 5, 200, 2, 1, 3, 10], missed=[5])
+    assert note == (
+        "There are few groups of images of d (2), b (5): 5 of 5 right may still be a share of 57%, which the accuracy "
+        "over all classes hides, and prediction sets keep their 95% over all classes, not for these; add images of "
+        "other scenes, 10 groups of each class at least."
+    )
+    assert rare_classes([200, 30], groups_of=5)[0].startswith("There are few groups of images of b (6): 6 of 6")
+    for counts in ([200, 10], [9, 9], [40, 8], [200, 1]):
+        assert rare_classes(counts) == []
+    (note,) = rare_classes([200, *range(3, 10)])
+    assert "of b (3), c (4), d (5), e (6), f (7) and 2 more: " in note
+    assert ": 9 of 9 right may still be a share of 70%," in note
 
 
 def test_too_few_groups_are_told_for_each_target():

@@ -160,7 +160,7 @@ def test_check_names_labels_that_are_missing_or_wrong(run, labelled, tmp_path):
     assert "isMultiLabel" in page.read_text("utf-8")
     rows = [*csv.DictReader(io.StringIO(fixed.read_text("utf-8")))]
     assert len(rows) == len(lines) - 1
-    assert rows[0].keys() >= {"path", "label", "finding"}
+    assert rows[0].keys() >= {"path", "labels", "finding"}
     status, out, err = run("check", fixed, "--multi-label", *FAST[:-1])
     assert status == 0, err
     assert f"{path}: disc is probably {state} here" in out

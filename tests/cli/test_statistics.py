@@ -226,7 +226,7 @@ FOREIGN = {
     "thesis.txt": lambda folder: (folder / "thesis.txt").write_text("x"),
     "sums/mine.txt": lambda folder: ((folder / "sums").mkdir(), (folder / "sums" / "mine.txt").write_text("x")),
     "sums": lambda folder: (folder / "sums").symlink_to(folder.parent),
-    "rows": lambda folder: ((folder / "rows").mkdir(), (folder / "rows" / "mine.txt").write_text("x")),
+    "rows/mine.txt": lambda folder: ((folder / "rows").mkdir(), (folder / "rows" / "mine.txt").write_text("x")),
     f"{'a' * 32}.parquet": lambda folder: (folder / f"{'a' * 32}.parquet").write_bytes(b"a row of a fit"),
 }
 

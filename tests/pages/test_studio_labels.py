@@ -139,6 +139,17 @@ def test_labels_are_toggled_marked_accepted_undone_and_saved(quiet, project):
         wait_for(lambda: "square ?" in chips(quiet, 0))
         bar = element(quiet, "#selection .state-unknown")
         assert bar.text.split() == ["2", "square", "?"]
+        set_media(quiet, height=420)
+        quiet.execute_script("const grid = document.getElementById('grid'); grid.scrollTop = grid.scrollHeight")
+        before_key = [cells(project)[name] for name in names]
+        press(quiet, "x", "1")
+        wait_for(lambda: "The selected images were out of sight" in element(quiet, "#message").text)
+        assert [cells(project)[name] for name in names] == before_key
+        press(quiet, "1")  # still the number behind the X
+        wait_for(lambda: all(cells(project)[name].endswith("?disc;?square") for name in names))
+        press(quiet, "u")
+        wait_for(lambda: [cells(project)[name] for name in names] == before_key)
+        set_media(quiet)
         press(quiet, "0")
         wait_for(lambda: are(project, **dict.fromkeys(names, "")))
         wait_for(lambda: caption(quiet, 1) == "none")

@@ -293,6 +293,91 @@ def test_ten_thousand_images_scroll_as_few_elements(quiet):
         quiet.get("about:blank")
 
 
+def in_sight(driver, position):
+    """Whether the middle of a tile is shown; one that is far away is no element."""
+    return driver.execute_script(
+        """
+        const tile = document.getElementById(arguments[0]), grid = document.getElementById("grid");
+        if (!tile) return false;
+        const [a, b] = [tile.getBoundingClientRect(), grid.getBoundingClientRect()], middle = (a.top + a.bottom) / 2;
+        return middle > b.top && middle < b.bottom;
+        """,
+        f"tile-{position}",
+    )
+
+
+def wheel(driver, pixels):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+    origin = ScrollOrigin.from_element(element(driver, "#grid"))
+    ActionChains(driver).scroll_from_origin(origin, 0, pixels).perform()
+
+
+@pytest.fixture
+def many(quiet):
+    """The page of more images than are in sight, ants and bees in turn."""
+    studio = filled(200)
+    set_media(quiet)
+    with serving(studio.handler()) as address:
+        open_page(quiet, address)
+        wait_for(lambda: element(quiet, "#filter-count").text == "200 images")
+        yield quiet, studio
+        quiet.get("about:blank")
+
+
+@pytest.mark.parametrize("key", ["2", "Delete", "Enter", "button"])
+def test_a_key_for_an_image_out_of_sight_first_brings_it_back(many, key):
+    from selenium.webdriver.common.keys import Keys
+
+    page, studio = many
+
+    def act():
+        if key == "button":
+            click(page, element(page, '#selection [aria-label="Label as bees"]'))
+        else:
+            keys(page, {"Delete": Keys.DELETE, "Enter": Keys.ENTER}.get(key, key))
+
+    click(page, tile(page, 2))
+    wheel(page, 2000)
+    wait_for(lambda: not in_sight(page, 2))
+    before, version = studio.labels(), studio.version
+    act()
+    wait_for(lambda: "The image was out of sight. Do it again" in element(page, "#message").text)
+    assert in_sight(page, 2)
+    assert (studio.labels(), studio.version, selected(page)) == (before, version, [2])
+    act()
+    wait_for(lambda: studio.version == version + 1)
+    changed = {"Delete": {}, "Enter": {"ants/00002.jpg": "ants"}}.get(key, {"ants/00002.jpg": "bees"})
+    assert studio.labels() == {**{name: label for name, label in before.items() if name != "ants/00002.jpg"}, **changed}
+
+
+def test_a_cursor_without_a_selection_is_brought_back_too_and_what_is_seen_is_labelled_at_once(many):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    page, studio = many
+    click(page, tile(page, 0))
+    keys(page, Keys.ESCAPE)
+    wheel(page, 2000)
+    wait_for(lambda: not in_sight(page, 0))
+    before, version = studio.labels(), studio.version
+    keys(page, "2")
+    wait_for(lambda: in_sight(page, 0))
+    assert (studio.labels(), studio.version) == (before, version)
+    keys(page, "2")
+    wait_for(lambda: labels_are(studio, n0="bees", n2="ants"))
+    wait_for(lambda: selected(page) == [1])
+    wheel(page, 20)  # a part of the next image is out of sight, and most of it is not
+    wait_for(lambda: page.execute_script("return document.getElementById('grid').scrollTop") == 20)
+    keys(page, "1")
+    wait_for(lambda: labels_are(studio, n1="ants"))
+    ActionChains(page).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
+    wheel(page, 1500)
+    keys(page, "2")  # of many that are selected some are in sight, wherever the grid is
+    wait_for(lambda: set(studio.labels().values()) == {"bees"})
+
+
 def test_a_recording_of_the_camera_is_one_group(page, studio):
     from selenium.webdriver import ActionChains
 

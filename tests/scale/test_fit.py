@@ -215,6 +215,15 @@ def test_what_others_keep_where_features_would_be_is_neither_deleted_nor_called_
     assert [path.name for path in tmp_path.rglob("*")] == [folder.name, "thesis.txt"]
 
 
+def test_a_link_where_features_would_be_is_not_written_through(data, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    unfinished_folder(tmp_path / "model").symlink_to(tmp_path / "elsewhere")
+    status, output = fit(data, "-o", tmp_path / "model", "--on", "processes")
+    assert status == 2
+    assert "is for the features of a fit that is not finished, and is something else" in output.replace("\n", " ")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_of_features_that_are_not_needed_any_more_nothing_else_is_deleted(tmp_path):
     folder = tmp_path / ".m.unfinished"
     (folder / ".headstart-x").mkdir(parents=True)

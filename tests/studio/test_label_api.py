@@ -28,7 +28,7 @@ def named(row, column="labels"):
 
 def table(client):
     with client.studio.project.table.open(newline="", encoding="utf-8") as file:
-        return {row["path"].removeprefix("photos/"): row["label"] for row in csv.DictReader(file)}
+        return {row["path"].removeprefix("photos/"): row["labels"] for row in csv.DictReader(file)}
 
 
 def truth(client):

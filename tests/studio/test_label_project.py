@@ -49,7 +49,7 @@ def states(project, number, name):
 def in_table(project):
     """The cells of the table by the number in the name of the image."""
     with project.table.open(newline="", encoding="utf-8") as file:
-        return {row["path"][-7:-4]: row["label"] for row in csv.DictReader(file)}
+        return {row["path"][-7:-4]: row["labels"] for row in csv.DictReader(file)}
 
 
 def read_by_fit(project):
@@ -359,6 +359,51 @@ def test_a_fix_list_whose_first_opening_was_interrupted_is_of_several_labels(fix
             Project(fix_list)
     project = Project(fix_list)
     assert (project.multi_label, project.state.classes) == (True, ("a", "b"))
+    project.close()
+
+
+def test_a_project_of_several_labels_is_one_by_its_table_alone(tmp_path):
+    folder = write_photos(tmp_path / "photos", 3)
+    project = Project(folder, multi_label=True)
+    project.set_labels(None, ids(project)[:1], {}, "absent")
+    assert project.table.read_text("utf-8").splitlines()[0] == "path,labels,split,group,finding,action,why"
+    before = cells(project)
+    project.close()
+    shutil.rmtree(folder / ".studio")
+    with pytest.raises(OptionError, match="has several labels an image; leave --single-label out"):
+        Project(folder, multi_label=False)
+    again = Project(folder)
+    assert (again.multi_label, again.state.classes, cells(again)) == (True, ("disc", "stripes"), before)
+    again.close()
+
+
+def test_where_no_image_has_a_label_the_table_is_of_several_and_has_no_class_of_its_own(tmp_path):
+    folder = tmp_path / "photos"
+    write_labelled(folder, 2)
+    project = Project(folder, multi_label=True)
+    project.add_class(None, "dog")
+    project.set_labels(None, ids(project)[:1], {}, "absent")
+    project.close()
+    assert [line.split(",")[1] for line in project.table.read_text("utf-8").splitlines()] == ["labels", "", "?"]
+    shutil.rmtree(folder / ".studio")
+    again = Project(folder)
+    assert (again.multi_label, again.state.classes, cells(again)) == (True, (), [LabelCell(()), None])
+    assert sum("names no label, since no image has one" in note for note in again.notes) == 1
+    again.close()
+
+
+def test_a_fix_list_that_no_two_labels_prove_is_of_several(tmp_path):
+    from headstart.check import write_table
+
+    folder = tmp_path / "photos"
+    write_labelled(folder, 3)
+    rows = "photos/train_000.png,2019\nphotos/train_001.png,dog\nphotos/train_002.png,"
+    (tmp_path / "given.csv").write_text(f"path,label\n{rows}\n", "utf-8")
+    dataset = open_dataset(tmp_path / "given.csv", ReadOptions(multi_label=True))
+    write_table(dataset, [], {item.path: i for i, item in enumerate(dataset.items)}, tmp_path / "photos-labels.csv")
+    project = Project(folder)
+    assert (project.multi_label, project.state.classes) == (True, ("2019", "dog"))
+    assert cells(project) == [LabelCell(("2019",)), LabelCell(("dog",)), LabelCell(())]
     project.close()
 
 

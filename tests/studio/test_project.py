@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 from helpers.photos import write_photos
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from headstart import open_dataset
+from headstart import ReadOptions, open_dataset
+from headstart.data.label_cells import LabelCell
 from headstart.errors import DataError, OptionError
 from headstart.studio.project import Project
 from headstart.studio.records import ClassExistsError, check_class_name
@@ -245,17 +248,120 @@ def test_an_export_and_features_are_no_project(tmp_path, name, what):
     assert files(tmp_path) == {"out", f"out/{name}"}
 
 
-def test_a_class_of_a_table_of_the_studio_may_be_called_like_several_labels(folder):
+def test_a_class_that_a_fit_of_the_table_takes_for_several_labels_is_refused(folder):
     rows = "photos/disc/000.jpg,disc;stripes,train,,,,\nphotos/disc/001.jpg,disc,train,,,,\n"
     (folder.parent / "photos-labels.csv").write_text(f"path,label,split,group,finding,action,why\n{rows}", "utf-8")
     with pytest.raises(OptionError, match="has several labels an image; leave --single-label out"):
         Project(folder, multi_label=False)  # as a fit refuses it
     (folder / ".studio").mkdir()
     (folder / ".studio" / "classes.json").write_text('{"multi_label": false}')  # by which the studio has been here
+    before = files(folder.parent) | {"photos/.studio/lock.sqlite"}
+    with pytest.raises(OptionError, match=r"could not name the class 'disc;stripes', .*rename its folder, or correct"):
+        Project(folder)
+    assert files(folder.parent) == before
+    table = folder.parent / "photos-labels.csv"
+    table.write_text(table.read_text("utf-8").replace("disc;stripes", "disc or stripes"), "utf-8")
     opened = Project(folder)
     assert not opened.multi_label
-    assert {"disc;stripes", "disc", "stripes"} <= {record.label for record in opened.state.records.values()}
+    assert {"disc or stripes", "disc", "stripes"} == {record.label for record in opened.state.records.values()}
     opened.close()
+
+
+ODD = ['["a", "b"]', '["a"]', "[2019]", "?x", "?", "??", "x?", " x", "x ", "a\nb", "\nx", "nan", "NaN", "null", "none"]
+ODD += [
+    "1",
+    "1.0",
+    "01",
+    "true",
+    "0",
+    "inf",
+    "1_0",
+    "10",
+    "=x",
+    "'=x",
+    "''",
+    "'x",
+    '"',
+    '"x"',
+    "a\\b",
+    "\\xe9",
+]
+ODD += ["\u2028x", "N.A.", "\ufeffx", "\r", "x\x85", ";"]
+ODD += ["a", "b", "a;b", "a|b", "a, b", "a,b", "black|white", "x" * 250, "\u00e9" * 120, "e\u0301"]
+FOLDER_NAMES = st.sampled_from(ODD) | st.text(
+    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
+).filter(lambda name: not name.startswith("."))
+
+
+@settings(deadline=None, max_examples=150)
+@given(names=st.lists(FOLDER_NAMES, min_size=1, max_size=4, unique=True), multi_label=st.booleans())
+@example(names=['["a", "b"]', "c"], multi_label=False)
+@example(names=["?x", "c"], multi_label=False)
+@example(names=["?x", "c"], multi_label=True)
+@example(names=[" x", "c"], multi_label=False)
+@example(names=["a\\b", "c"], multi_label=False)
+@example(names=["1", "1.0"], multi_label=True)
+def test_a_class_of_a_folder_is_read_by_a_fit_of_the_table_or_refused(tmp_path_factory, names, multi_label):
+    parent = tmp_path_factory.mktemp("odd")
+    folder = parent / "photos"
+    for number, name in enumerate(names):
+        (folder / "train" / name).mkdir(parents=True)  # in folders of splits any name is that of a class
+        (folder / "train" / name / f"{number}.jpg").write_bytes(str(number).encode())
+    before = files(folder)
+    try:
+        project = Project(folder, multi_label=multi_label)
+    except (OptionError, DataError):
+        assert files(folder) <= before | {".studio", ".studio/lock.sqlite"}
+        assert not (parent / "photos-labels.csv").exists()
+        return
+    project.accept(None, list(project.state.records))
+    known = {f"photos/{r.path}": (r.label, r.labels) for r in project.state.records.values()}
+    project.close()
+    dataset = open_dataset(project.table, ReadOptions(multi_label=True) if multi_label else ReadOptions())
+    found = {
+        item.path: (item.label, None if item.labels is None else LabelCell(item.labels, item.unknown))
+        for item in dataset.items
+    }
+    assert found == known
+    assert len(known) == len(names)
+    again = Project(folder)
+    assert {f"photos/{r.path}": (r.label, r.labels) for r in again.state.records.values()} == known
+    again.close()
+
+
+def test_a_class_is_not_begun_beside_one_that_it_makes_several_labels_of(folder):
+    (folder / "disc").rename(folder / "ant, bee")
+    project = Project(folder)
+    project.relabel(None, list(project.state.records)[:1], "stripes")
+    text = project.table.read_text("utf-8")
+    with pytest.raises(ClassExistsError, match="which a reader of tables takes for several labels beside 'bee'"):
+        project.add_class(None, "bee")
+    with pytest.raises(ClassExistsError):
+        project.rename_class(None, "stripes", "ant")
+    with pytest.raises(ClassExistsError):
+        project.add(b"bytes", ".jpg", "ant", None)
+    assert project.table.read_text("utf-8") == text
+    assert {path.name for path in folder.iterdir()} == {"ant, bee", "stripes", ".studio"}
+    project.close()
+
+
+def test_a_class_of_files_that_are_gone_is_not_made_several_labels_either(folder):
+    (folder.parent / "photos-labels.csv").write_text('path,label\nphotos/gone.jpg,"ant,bee"\n', "utf-8")
+    project = Project(folder)
+    assert "ant,bee" not in project.state.classes
+    with pytest.raises(OptionError, match="could not name the class 'ant,bee'"):
+        project.add(b"bytes", ".jpg", "ant", None)
+    assert not list((folder / "ant").glob("*"))
+    project.close()
+
+
+def test_no_class_is_read_from_what_says_in_a_table_that_there_is_none(folder):
+    rows = [f"photos/disc/{i:03}.jpg,{text}" for i, text in enumerate(["?", "nan", "NULL", "disc"])]
+    (folder.parent / "photos-labels.csv").write_text("\n".join(["path,label", *rows]), "utf-8")
+    project = Project(folder)
+    assert [record.label for record in project.state.records.values()][:4] == [None, None, None, "disc"]
+    assert project.state.classes == ("disc", "stripes")
+    project.close()
 
 
 def test_a_table_of_one_class_an_image_is_not_a_folder(tmp_path):

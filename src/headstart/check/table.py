@@ -13,6 +13,8 @@ from headstart.errors import DataError, OptionError
 from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
+# Where images may have several labels: by this header a table says so also where no image has two.
+SEVERAL_COLUMNS = ("path", "labels", *COLUMNS[2:])
 MAX_CELL = 131_072  # characters: the limit of Python's csv, with which tables are read
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -45,14 +47,19 @@ def write_table(
     delimiter = check_table_file(file)
     target = Path(os.path.abspath(file))  # noqa: PTH100  # resolve() would follow links that users put there
     rows = [cells for _, cells in table_rows(dataset, findings, groups, target)]
-    write_atomic(target, "".join(table_row(cells, delimiter) for cells in (COLUMNS, *rows)))
+    write_atomic(target, "".join(table_row(cells, delimiter) for cells in (header_of(dataset), *rows)))
     return len(rows)
+
+
+def header_of(dataset: Dataset) -> tuple[str, ...]:
+    """Return the header of the table of a dataset: ``labels`` stands in it where images may have several."""
+    return SEVERAL_COLUMNS if dataset.is_multi_label else COLUMNS
 
 
 def table_rows(
     dataset: Dataset, findings: Sequence[Finding], groups: Mapping[str, int], file: Path
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield the path in the dataset, and the cells in the order of ``COLUMNS``, of each row of a table at ``file``.
+    """Yield the path in the dataset, and the cells in the order of ``header_of``, of each row of a table at ``file``.
 
     ``file`` is an absolute path; see ``write_table``. Raises OptionError.
     """
@@ -86,21 +93,24 @@ def check_cells(path: str, cells: Sequence[str]) -> None:
         )
 
 
-def check_names(dataset: Dataset, file: Path) -> None:
-    """Raise OptionError for names of labels, or classes, that ``fit`` would read as something else, or refuse."""
+def check_names(dataset: Dataset, file: Path, mend: str = "") -> None:
+    """Raise OptionError for names of labels, or classes, that ``fit`` would read as something else, or refuse.
+
+    ``mend`` says how a name is changed, where that is not in a column or by --classes.
+    """
     unread = unreadable_names(dataset.label_names)
     if unread:
         raise OptionError(
-            f"{file} could not name the label {unread[0]!r}, which means something else; rename its column."
+            f"{file} could not name the label {unread[0]!r}, which means something else; {mend or 'rename its column'}."
         )
     unread = unreadable_classes(dataset.classes)
     if unread:
         raise OptionError(
-            f"{file} could not name the class {unread[0]!r}, which means something else to a reader of tables; rename "
-            "it, for instance by --classes."
+            f"{file} could not name the class {unread[0]!r}, which means something else to a reader of tables; "
+            f"{mend or 'rename it, for instance by --classes'}."
         )
     try:
-        check_numbers(str(file), dataset.classes)
+        check_numbers(str(file), (*dataset.classes, *dataset.label_names))
     except DataError as error:
         raise OptionError(str(error)) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,14 +27,14 @@ from headstart.features.rows_folder import (
     SHARD,
     Shard,
     find_shard,
+    foreign_to_rows,
     import_pyarrow,
-    is_rows_folder,
     listing,
     shard_bytes,
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import TEMPORARY, json_text, why_not_writable, write_atomic
+from headstart.files import json_text, why_not_writable, write_atomic
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -183,16 +184,12 @@ def _shard(work: DatasetShards, path: Path, index: range, progress: Progress | N
 def check_folder(folder: Path, options: FitOptions) -> None:
     """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
     check_kept(options)
-    if folder.exists() and not is_for_rows(folder):
-        raise OptionError(f"{folder} holds other files than features; give another name for the folder.")
+    others = foreign_to_rows(folder) if os.path.lexists(folder) else []
+    if others:
+        held = f"holds other files than features ({others[0].name})"
+        what = "is a link, or no folder" if others == [folder] else held
+        raise OptionError(f"{folder} {what}; give another name for the folder.")
     make_folder(folder)
-
-
-def is_for_rows(folder: Path) -> bool:
-    """Return whether there is nothing in a folder but rows, and files that runs that were killed had begun to write."""
-    return is_rows_folder(folder) or (
-        folder.is_dir() and all(path.name.startswith(TEMPORARY) for path in folder.iterdir())
-    )
 
 
 def check_kept(options: FitOptions) -> None:

@@ -22,7 +22,6 @@ from headstart.classifier.embed_folder import (
     check_kept,
     contents_of,
     cuts,
-    is_for_rows,
     make_folder,
 )
 from headstart.classifier.embed_sharded import ShardPlan, Where, plan_shards
@@ -32,10 +31,10 @@ from headstart.data import Dataset, ReadOptions
 from headstart.errors import DataError, OptionError
 from headstart.features.features import Progress, remark_notes
 from headstart.features.rows import Source, merge_sources
-from headstart.features.rows_folder import read_shard
+from headstart.features.rows_folder import foreign_to_rows, read_shard
 from headstart.features.running_sums import FILES, RunningSums, cannot_go_on, read_sums
 from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
-from headstart.files import TEMPORARY, json_text
+from headstart.files import TEMPORARY, foreign_files, json_text
 from headstart.scale.addresses import common_folder, expand_braces
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.embed import EmbedShard
@@ -76,23 +75,13 @@ def check_unfinished(folder: Path) -> None:
 
 def _foreign(folder: Path) -> str | None:
     """Return the path of something in the folder of the sums so far that no run has written; None where all is ours."""
-    if not _is_folder(folder):
-        return folder.name
-    for path in sorted(folder.iterdir()):
-        if path.name == SUMS and _is_folder(path):
-            inside = [one.name for one in path.iterdir() if one.name not in FILES or not one.is_file()]
-            if inside:
-                return f"{SUMS}/{min(inside)}"
-        elif path.name == ROWS and _is_folder(path):
-            if not is_for_rows(path):
-                return ROWS
-        elif not path.name.startswith(TEMPORARY):
+    for path in foreign_files(folder, lambda _: False):
+        if path == folder or path.name not in (ROWS, SUMS):
             return path.name
+        inside = foreign_to_rows(path) if path.name == ROWS else foreign_files(path, FILES.__contains__)
+        if inside:
+            return path.name if inside == [path] else f"{path.name}/{inside[0].name}"
     return None
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def forget_sums(folder: Path) -> None:

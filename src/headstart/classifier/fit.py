@@ -28,6 +28,7 @@ from headstart.classifier.notes import (
     contradiction_notes,
     coverage_notes,
     imbalance_notes,
+    rare_class_notes,
     rounding_notes,
 )
 from headstart.classifier.options import FitOptions
@@ -295,6 +296,7 @@ def make_result(
     metrics = info.evaluations["leave_group_out"].metrics
     notes = (
         *(*data.notes, *coverage_notes(thresholds, split.groups.index), *class_notes(metrics)),
+        *rare_class_notes(metrics, thresholds, split.labels, split.groups.index),
         *(*imbalance_notes(metrics, data.settings), *contradiction_notes(info.evaluations)),
     )
     # Without the basis: it holds all features.

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import EmbeddedFolder, is_for_rows
+from headstart.classifier.embed_folder import EmbeddedFolder
 from headstart.classifier.embed_sharded import Where, embed_sharded
 from headstart.classifier.embedded import check_has_labels, check_validation_share
 from headstart.classifier.kept_rows import check_options, embedded_from
@@ -22,8 +22,7 @@ from headstart.classifier.shown_images import shown_images
 from headstart.data import Dataset, ReadOptions
 from headstart.data.class_values import read_costs, read_weights
 from headstart.errors import OptionError
-from headstart.features.rows_folder import FILE, SHARD
-from headstart.files import TEMPORARY
+from headstart.features.rows_folder import foreign_to_rows
 from headstart.scale.run import Progress
 
 logger = logging.getLogger(__name__)
@@ -36,23 +35,13 @@ def unfinished_folder(output: Path) -> Path:
 
 def check_unfinished(folder: Path) -> None:
     """Raise OptionError where the folder of the features has anything else, which would not be ours to delete."""
-    if os.path.lexists(folder) and not is_for_rows(folder):
-        others = _others(folder) if folder.is_dir() and not folder.is_symlink() else []
-        what = f"holds something else ({others[0].name})" if others else "is something else"
+    others = foreign_to_rows(folder) if os.path.lexists(folder) else []
+    if others:
+        what = "is something else" if others == [folder] else f"holds something else ({others[0].name})"
         raise OptionError(
             f"{folder} is for the features of a fit that is not finished, and {what}; move that elsewhere, or give "
             "another name for the model."
         )
-
-
-def _others(folder: Path) -> list[Path]:
-    """Return what no fit by workers has put into a folder, in order."""
-
-    def is_ours(path: Path) -> bool:
-        is_rows = path.is_file() and (path.name == FILE or SHARD.fullmatch(path.name) is not None)
-        return is_rows or path.name.startswith(TEMPORARY)
-
-    return sorted(path for path in folder.iterdir() if not is_ours(path))
 
 
 def fit_sharded(
@@ -119,7 +108,7 @@ def _check(images: Dataset, are_all: bool, options: FitOptions) -> None:
 
 def forget_unfinished(folder: Path) -> None:
     """Delete the features of a fit by workers, once its model is written, and nothing that others have put there."""
-    others = _others(folder)
+    others = foreign_to_rows(folder)
     for path in {*folder.iterdir()}.difference(others):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

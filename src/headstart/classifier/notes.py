@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from headstart.classifier.class_settings import ClassSettings
 from headstart.model.predictions import Evaluation
-from headstart.stats.accuracy import disjoint, target_text
+from headstart.stats.accuracy import disjoint, target_text, wilson
 from headstart.stats.classification import ClassificationMetrics
 from headstart.stats.conformal import ConformalThresholds, effective_groups, groups_needed
 from headstart.stats.label_metrics import MultiLabelMetrics
 from headstart.stats.label_thresholds import DEFAULT, LabelThresholds, groups_needed_for_recall
 
 MAX_CLASS_NOTES = 5
+FEW_GROUPS = 10  # of a class: where all of fewer are recognised, the interval of its recall begins below 72%
+RARE = 0.2  # of the images of the largest class
 MANY_COARSE = 0.5  # of the channels of a tap
 
 
@@ -61,6 +63,39 @@ def class_notes(metrics: ClassificationMetrics) -> list[str]:
         notes.append(f"{predicted}, leaving one group out; of that class there {count}: add some.")
     more = len(notes) - MAX_CLASS_NOTES
     return notes[:MAX_CLASS_NOTES] + [f"{more} more classes are recognised as badly; see the report."] * (more > 0)
+
+
+def rare_class_notes(
+    metrics: ClassificationMetrics,
+    thresholds: ConformalThresholds,
+    labels: NDArray[np.integer],
+    index: NDArray[np.integer],
+) -> list[str]:
+    """Name the rare classes of which too few groups of images are there to know how well they are recognised.
+
+    ``labels`` and ``index`` [n] are the classes and groups of the training images. Classes that are mostly missed, and
+    those whose images are all in one group, have notes of their own.
+    """
+    largest = max(of_class.support for of_class in metrics.per_class)
+    groups = {
+        of_class.name: len(np.unique(index[labels == c]))
+        for c, of_class in enumerate(metrics.per_class)
+        if of_class.support < RARE * largest and (of_class.recall or 0.0) >= 0.5
+    }
+    few = {name: count for name, count in sorted(groups.items(), key=lambda one: one[1]) if 1 < count < FEW_GROUPS}
+    if not few:
+        return []
+    named, most = _listed([f"{name} ({count})" for name, count in few.items()]), max(few.values())
+    promise = (
+        f", and prediction sets keep their {target_text(thresholds.coverage)} over all classes, not for these"
+        if any(thresholds.set_thresholds)
+        else ""
+    )
+    return [
+        f"There are few groups of images of {named}: {most} of {most} right may still be a share of "
+        f"{wilson(most, most)[0]:.0%}, which the accuracy over all classes hides{promise}; add images of other scenes, "
+        f"{FEW_GROUPS} groups of each class at least."
+    ]
 
 
 def imbalance_notes(metrics: ClassificationMetrics, settings: ClassSettings) -> list[str]:

@@ -27,7 +27,16 @@ from headstart.features.rows import (
     joined,
     unread_from_dict,
 )
-from headstart.files import TEMPORARY, escape_name, parse_json, read_json, read_limited, to_json, unescape_name
+from headstart.files import (
+    TEMPORARY,
+    escape_name,
+    foreign_files,
+    parse_json,
+    read_json,
+    read_limited,
+    to_json,
+    unescape_name,
+)
 
 FORMAT = 1
 FORMAT_OF_SEVERAL = 2  # labels an image: an earlier version must not take their texts for classes
@@ -136,11 +145,12 @@ def format_of(source: Source) -> int:
 
 def is_rows_folder(folder: Path) -> bool:
     """Return whether a folder holds rows, be they finished or not, and nothing else."""
-    if not folder.is_dir() or folder.is_symlink():
-        return False
-    names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)]
-    files = all((name == FILE or SHARD.fullmatch(name)) and (folder / name).is_file() for name in names)
-    return bool(names) and files
+    return not foreign_to_rows(folder) and any(not path.name.startswith(TEMPORARY) for path in folder.iterdir())
+
+
+def foreign_to_rows(folder: Path) -> list[Path]:
+    """Return what is in a folder beside rows: see ``files.foreign_files``."""
+    return foreign_files(folder, lambda name: name == FILE or SHARD.fullmatch(name) is not None)
 
 
 def read_rows(folder: Path) -> FeatureRows:

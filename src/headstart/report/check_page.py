@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from headstart.check import CheckResult, Finding
-from headstart.check.table import COLUMNS, MAX_CELL, table_rows
+from headstart.check.table import MAX_CELL, header_of, table_rows
 from headstart.data import Dataset, Item
 from headstart.data.label_cells import needs_lists
 from headstart.errors import OptionError
@@ -67,7 +67,7 @@ def write_check_page(
         "firstOther": shown.first_other,
         "classes": [clip(plain(name)) for name in dataset.label_names or dataset.classes],
         "isMultiLabel": dataset.is_multi_label,
-        "table": None if table is None else {"header": table_row(COLUMNS), **table.cells},
+        "table": None if table is None else {"header": table_row(header_of(dataset)), **table.cells},
     }
     html = render_template(
         "check.html.j2",

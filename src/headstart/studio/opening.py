@@ -21,7 +21,15 @@ from headstart.studio.listing import Listing, list_folder
 from headstart.studio.moves import HIDDEN, free_path, is_inside, recover_moves
 from headstart.studio.records import ACCEPTED, MAX_CLASSES, MAX_IMAGES, ImageRecord
 from headstart.studio.state import Records, State
-from headstart.studio.table import TableRow, TableRows, read_label_sets, read_labels, table_file
+from headstart.studio.table import (
+    TableRow,
+    TableRows,
+    check_readable,
+    read_label_sets,
+    read_labels,
+    says_several,
+    table_file,
+)
 
 FOUND_TABLE = "labels-as-found.csv"
 LOCK = "lock.sqlite"
@@ -53,7 +61,7 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
         return True
     table = table_file(folder)
     place = table if table.is_file() else folder
-    is_several = (table.is_file() or _has_tables(folder)) and _has_several_labels(place)
+    is_several = (table.is_file() or _has_tables(folder)) and (says_several(place) or _has_several_labels(place))
     if is_several and multi_label is False:
         raise OptionError(f"{place} has several labels an image; leave --single-label out.")
     return is_several
@@ -127,15 +135,17 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
         table = read_labels(table_file(folder), folder.name)
     rows, notes = table.rows, [*table.notes]
     begun = read_class_list(folder)
-    if begun is None:  # said before the images are read, which may take minutes and be interrupted
-        write_class_list(folder, None, multi_label=multi_label)
     recovered = recover_moves(folder, rows)
     if recovered:
         notes.append(f"{recovered} files were moved back or on, since the last run was stopped in between.")
     listing = list_folder(folder, multi_label=multi_label)
+    stored = None if begun is None else begun.classes
+    names = _all_names(table, listing, stored, multi_label=multi_label)
+    check_readable(table_file(folder), names, multi_label=multi_label)
+    if begun is None:  # said before the images are read, which may take minutes and be interrupted
+        write_class_list(folder, None, multi_label=multi_label)
     records, missing, found_notes = read_records(folder, rows, listing, multi_label=multi_label)
     notes += [*listing.notes, *found_notes]
-    stored = None if begun is None else begun.classes
     labels = {record.label for record in records.values() if record.label is not None}
     cells = [record.labels for record in (*records.values(), *missing.values())]
     labels |= {*names_in_cells(cells), *table.names}
@@ -148,10 +158,24 @@ def read_project(folder: Path, version: int, *, multi_label: bool) -> OpenedProj
     state = State(version, records, classes, missing)
     if multi_label:
         notes.append(_summary(folder, state))
+    if multi_label and begun is None and rows and not classes:
+        notes.append(
+            f"{table_file(folder).name} names no label, since no image has one; of those that you make now it is "
+            "not known whether its images have them."
+        )
     if stored is not None or multi_label:  # also what an interrupted change has left; else the folders have the classes
         write_class_list(folder, classes, multi_label=multi_label)
     notes += _keep_found(folder) if table.has_more else []
     return OpenedProject(state, listing.root, notes)
+
+
+def _all_names(table: TableRows, listing: Listing, stored: tuple[str, ...] | None, *, multi_label: bool) -> list[str]:
+    """Return the names of all classes, or labels, that the table may come to hold, sorted."""
+    rows = table.rows.values()
+    names = {row.label for row in rows} | {*names_in_cells(row.labels for row in rows), *table.names, *(stored or ())}
+    if not (multi_label and rows):  # else no folder gives a label
+        names |= {*(item.label for item in listing.items), *(listing.folders if stored is None else ())}
+    return sorted(name for name in names if name)
 
 
 def read_records(

@@ -53,7 +53,7 @@ from headstart.studio.state import (
     State,
     Step,
 )
-from headstart.studio.table import labels_text, table_file, write_labels
+from headstart.studio.table import check_readable, labels_text, table_file, write_labels
 
 MAX_UNDO = 500  # steps
 
@@ -364,6 +364,8 @@ class Project:
     def _table_text(self, state: State) -> str:
         everything = [*state.records.values(), *state.missing.values()]
         labels = names_in_cells(record.labels for record in everything) if self.multi_label else None
+        if labels is None:  # also of rows whose files are gone, whose classes no page shows
+            check_readable(self.table, sorted({r.label for r in everything if r.label}), multi_label=False)
         return labels_text(self.folder.name, everything, labels)
 
     def _write_image(self, data: bytes, label: str, name: str) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.check.table import COLUMNS, check_cells
+from headstart.check.table import COLUMNS, SEVERAL_COLUMNS, check_cells, check_names
 from headstart.data import Dataset, ReadOptions, open_dataset
 from headstart.data.class_names import similar_names_notes
 from headstart.data.dataset import SPLITS
@@ -20,12 +20,14 @@ from headstart.data.label_cells import LabelCell, LabelColumns, find_separator, 
 from headstart.data.layout import find_tables, to_nfc
 from headstart.data.sources import open_source
 from headstart.data.table_files import Table, read_table
-from headstart.errors import DataError, HeadstartError
+from headstart.errors import DataError, HeadstartError, OptionError
 from headstart.files import from_table_text, table_path, table_row, table_text, unescape_name, write_atomic
 from headstart.studio.label_sets import accepted_text, cell_text
 from headstart.studio.records import ImageRecord, is_folder_name
 
+MEND = "rename its folder, or correct the table"
 MERGE = "give the images of one the other label instead"  # in the page
+OWN = ({*COLUMNS}, {*SEVERAL_COLUMNS})  # what tables have that the studio and a check write
 ALL_ROWS = ReadOptions(layout="image")  # also those without a label
 ReadLabel = Callable[[int, Mapping[str, object]], tuple[str | None, LabelCell | None]]
 
@@ -67,7 +69,7 @@ def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequen
 
     Raises OptionError for a cell that a reader of tables would refuse.
     """
-    lines = [table_row(COLUMNS)]
+    lines = [table_row(COLUMNS if labels is None else SEVERAL_COLUMNS)]
     as_lists = labels is not None and needs_lists(labels)
     for record in records:
         label = table_text(record.label or "") if labels is None else cell_text(record.labels, as_list=as_lists)
@@ -76,6 +78,21 @@ def labels_text(folder_name: str, records: Iterable[ImageRecord], labels: Sequen
         check_cells(record.path, cells)
         lines.append(table_row(cells))
     return "".join(lines)
+
+
+def check_readable(file: Path, names: Sequence[str], *, multi_label: bool) -> None:
+    """Raise OptionError for names of classes, or labels, that ``fit`` would read as something else, or refuse."""
+    classes, labels = ((), tuple(names)) if multi_label else (tuple(names), ())
+    check_names(Dataset(str(file), (), classes, (), (), lambda _: b"", label_names=labels), file, MEND)
+    for name in names:
+        if not (multi_label or is_folder_name(name)):
+            raise OptionError(f"{file} could not name the class {name!r}, which no folder of a class may have; {MEND}.")
+
+
+def says_several(file: Path) -> bool:
+    """Return whether a table that the studio, or a check, wrote says that images may have several labels."""
+    table = _read_ours(file)
+    return table is not None and set(SEVERAL_COLUMNS) <= set(table.columns)
 
 
 def write_labels(file: Path, text: str) -> None:
@@ -91,7 +108,16 @@ def read_labels(file: Path, folder_name: str) -> TableRows:
 
     Paths must lie in the project's folder; a path that is named twice counts as its last row, which a note says.
     """
-    return _read_rows(file, _read_own(file), folder_name, _one_label)
+    table = _read_own(file)
+    columns = LabelColumns(str(file), "label", (), None)
+
+    def label(number: int, row: Mapping[str, object]) -> tuple[str | None, None]:
+        name = to_nfc(columns.single(number, row) or "")
+        if name and not is_folder_name(name):
+            raise ValueError(f"the label {name!r} cannot be the name of a folder; give another.")
+        return name or None, None
+
+    return _read_rows(file, table, folder_name, label)
 
 
 def read_label_sets(folder: Path) -> TableRows:
@@ -103,7 +129,7 @@ def read_label_sets(folder: Path) -> TableRows:
     file = table_file(folder)
     table = _read_ours(file) if file.is_file() else None
     if table is not None:
-        columns = LabelColumns(str(file), "label", (), None)
+        columns = LabelColumns(str(file), _label_column(table), (), None)
         separator = find_separator(columns, table.rows, ReadOptions(multi_label=True)) or ""
 
         def label(number: int, row: Mapping[str, object]) -> tuple[None, LabelCell | None]:
@@ -173,8 +199,13 @@ def _read_ours(file: Path) -> Table | None:
     """Return a table that the studio, or a check, wrote, None for another."""
     with suppress(HeadstartError):
         table = read_table(str(file))
-        return table if set(COLUMNS) <= set(table.columns) else None
+        return table if {*COLUMNS} - {"label"} <= {*table.columns} and _label_column(table) else None
     return None
+
+
+def _label_column(table: Table) -> str:
+    """Return the column of labels, by the first name that ``fit`` looks for; empty where there is none."""
+    return next((name for name in ("label", "labels") if name in table.columns), "")
 
 
 def _read_own(file: Path) -> Table:
@@ -202,15 +233,7 @@ def _read_rows(file: Path, table: Table, folder_name: str, label_of: ReadLabel) 
         finding, why = _cell(row, "finding"), _cell(row, "why")
         paths.append(path)
         rows[path] = TableRow(path, label, split, group or None, finding, action, why, labels)
-    return TableRows(rows, (), tuple(_twice(str(file), paths, "last one")), set(table.columns) != set(COLUMNS))
-
-
-def _one_label(_: int, row: Mapping[str, object]) -> tuple[str | None, None]:
-    """Return the label of a row. Raises ValueError for one that is none."""
-    label = to_nfc(from_table_text(_cell(row, "label")))
-    if label and not is_folder_name(label):
-        raise ValueError(f"the label {label!r} cannot be the name of a folder; give another.")
-    return label or None, None
+    return TableRows(rows, (), tuple(_twice(str(file), paths, "last one")), set(table.columns) not in OWN)
 
 
 def _cell(row: Mapping[str, object], name: str) -> str:

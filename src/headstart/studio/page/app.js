@@ -72,7 +72,7 @@ function showSelection() {
       make("option", { value: "" }, "other class"),
       ...classes.slice(9).map(({ name }) => make("option", { value: name }, name)),
     );
-    select.addEventListener("change", () => select.value && label(select.value));
+    onChoice(select, label);
     labels.push(select);
   }
   bar.replaceChildren(
@@ -83,6 +83,15 @@ function showSelection() {
     button("Delete", removeTargets),
     button("Select none", clearSelection, { className: "plain" }),
   );
+}
+
+/** Call `act` with the label that is chosen, also where it is the one that was chosen before. */
+function onChoice(select, act) {
+  select.addEventListener("change", () => {
+    const { value } = select;
+    select.value = "";
+    if (value) act(value);
+  });
 }
 
 /** The same of several labels: each is given or taken; which of them all have is pressed. */
@@ -105,7 +114,7 @@ function showLabelBar(bar, classes, states) {
     make("option", { value: "" }, "Not known ..."),
     ...classes.map(({ name }) => make("option", { value: name }, name)),
   );
-  select.addEventListener("change", () => select.value && labelUnknown(select.value));
+  onChoice(select, labelUnknown);
   const none = button("", labelNone, { "data-focus": "bar-none" });
   none.append(make("kbd", {}, "0"), "None");
   bar.replaceChildren(

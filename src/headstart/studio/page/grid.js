@@ -1,16 +1,16 @@
 // The grid: thousands of thumbnails, of which only those in sight are elements; selecting by pointer and keys.
 
 import { button, byId, count, make, percent, plural } from "../shared/dom.js";
-import { chipsOf, isMistaken, labelHint, spokenLabels, stateOf, toggle } from "./labels.js";
-import { className, imageUrl, isSeveral, nameOf, store } from "./store.js";
+import { FILTERS, LABEL_FILTERS, ORDERS } from "./filters.js";
+import { chipsOf, labelHint, spokenLabels, stateOf, toggle } from "./labels.js";
+import { className, imageUrl, isSeveral, nameOf, store, tell } from "./store.js";
 
 const GAP = 8,
   CAPTION = 22,
   CHIPS = 46,
   ROWS_AROUND = 3,
   DOUBLE_CLICK = 500; // ms
-const grid = byId("grid"),
-  tiles = byId("tiles");
+const [grid, tiles] = [byId("grid"), byId("tiles")];
 /**
  * What is shown: the class, pair of classes and kind of image; rows are in the order of the grid. held: ids of images
  * that are being labelled; keeps: whether rows has images whose place the filter alone would not give them.
@@ -32,24 +32,6 @@ const elements = new Map(); // by position in view.rows
 let layout = { columns: 1, size: 128, height: 158 },
   onSelect = () => {},
   onOpen = () => {};
-
-const FILTERS = {
-  all: () => true,
-  issues: (row) => row.suspicion > 0,
-  uncertain: (row) => row.uncertainty !== null && row.status === "ready",
-  mistaken: (row) => row.predicted !== null && row.predicted !== row.label && row.label >= 0,
-  changed: (row) => row.label !== row.folderLabel,
-  unlabelled: (row) => row.label < 0,
-  failed: (row) => row.status === "failed",
-};
-const LABEL_FILTERS = {
-  ...FILTERS,
-  mistaken: isMistaken,
-  unlabelled: (row) => row.labels === null,
-  none: (row) => row.labels?.length === 0 && !row.unknown.length,
-  unknown: (row) => row.unknown.length > 0,
-};
-const ORDERS = { issues: (a, b) => b.suspicion - a.suspicion, uncertain: (a, b) => b.uncertainty - a.uncertainty };
 
 /**
  * Choose and order the images anew; the selection keeps what is still there. Of several labels, an image that is
@@ -277,6 +259,29 @@ export function targets() {
   if (view.selected.size) return view.rows.filter((row) => view.selected.has(row.id)).map((row) => row.id);
   const row = view.rows[view.cursor];
   return row ? [row.id] : [];
+}
+
+/**
+ * The ids of `targets`, where one of them is in sight. Else, as after scrolling by the wheel, none: the grid goes back
+ * to them, so that nothing is labelled that the user does not see.
+ */
+export function targetsInSight() {
+  measure();
+  const ids = targets();
+  const wanted = new Set(ids),
+    places = view.rows.flatMap(({ id }, place) => (wanted.has(id) ? [place] : []));
+  if (!places.length || places.some(isInSight)) return ids;
+  if (!wanted.has(view.rows[view.cursor]?.id)) view.cursor = places[0];
+  reveal();
+  tell(`${ids.length > 1 ? "The selected images were" : "The image was"} out of sight. Do it again to change what you see now.`);
+  return [];
+}
+
+/** Whether most of a tile can be seen. */
+function isInSight(place) {
+  const top = GAP + Math.floor(place / layout.columns) * layout.height - grid.scrollTop,
+    seen = Math.min(top + layout.height, grid.clientHeight) - Math.max(top, 0);
+  return seen >= 0.75 * Math.min(layout.height, grid.clientHeight);
 }
 
 /**

@@ -3,7 +3,7 @@
 import { ask } from "../shared/api.js";
 import { byId, make } from "../shared/dom.js";
 import { openDetail } from "./detail.js";
-import { advance, clearSelection, hold, moveByKey, selectAll, targets, view } from "./grid.js";
+import { advance, clearSelection, hold, moveByKey, selectAll, targetsInSight, view } from "./grid.js";
 import { setNone, setState, takeLabelSuggestions, toggle } from "./labels.js";
 import { accept, isSeveral, nameOf, relabel, remove, store, tell, undo } from "./store.js";
 
@@ -44,25 +44,26 @@ let isUnknownNext = false; // X was pressed: the next number marks a label as no
 
 /** Give the target images a class, then go on to the next; of several labels, give or take it and stay. */
 export async function label(name) {
-  const ids = hold(targets()),
+  const ids = hold(targetsInSight()),
     isUnknown = isUnknownNext;
+  if (!ids.length) return;
   isUnknownNext = false;
   if (isSeveral()) {
-    if (ids.length) await (isUnknown ? setState(ids, name, "unknown") : toggle(ids, name));
+    await (isUnknown ? setState(ids, name, "unknown") : toggle(ids, name));
     return;
   }
-  if (ids.length && (await relabel(ids, name))) advance(ids);
+  if (await relabel(ids, name)) advance(ids);
 }
 
 /** Say that the target images have none of the labels. */
 export async function labelNone() {
-  const ids = hold(targets());
+  const ids = hold(targetsInSight());
   if (ids.length) await setNone(ids);
 }
 
 /** Mark a label of the target images as not known. */
 export async function labelUnknown(name) {
-  const ids = hold(targets());
+  const ids = hold(targetsInSight());
   if (ids.length) await setState(ids, name, "unknown");
 }
 
@@ -74,12 +75,12 @@ export function awaitUnknown() {
 
 /** Accept the labels of the target images, then go on to the next. */
 export async function acceptTargets() {
-  const ids = hold(targets());
+  const ids = hold(targetsInSight());
   if (ids.length && (await accept(ids))) advance(ids);
 }
 
 export async function removeTargets() {
-  const ids = targets();
+  const ids = targetsInSight();
   if (!ids.length) return;
   const place = view.cursor;
   if (await remove(ids)) {
@@ -90,7 +91,7 @@ export async function removeTargets() {
 
 /** The suggested class of each target image that has one. */
 async function takeSuggestions() {
-  const ids = hold(targets()),
+  const ids = hold(targetsInSight()),
     wanted = new Map();
   if (isSeveral()) {
     if (await takeLabelSuggestions(ids)) advance(ids);
