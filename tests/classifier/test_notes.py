@@ -42,16 +42,17 @@ def rare_classes(counts, missed=(), groups_of=1):
 def test_rare_classes_of_few_groups_are_named_with_how_little_is_known_of_them():
     (note,) = rare_classes([200, 5, 200, 2, 1, 3, 10], missed=[5])
     assert note == (
-        "There are few groups of images of d (2), b (5): 5 of 5 right may still be a share of 57%, which the accuracy "
-        "over all classes hides, and prediction sets keep their 95% over all classes, not for these; add images of "
-        "other scenes, 10 groups of each class at least."
+        "Rare classes, with their groups of images: d (2), b (5). Hardly anything is known of how well they are "
+        "recognised, however high the accuracy over all classes: of 5 groups all may be right where the true share is "
+        "57%. Prediction sets keep their 95% over all classes together, not for each. Add images of other scenes, at "
+        "least 10 groups of each class."
     )
-    assert rare_classes([200, 30], groups_of=5)[0].startswith("There are few groups of images of b (6): 6 of 6")
+    assert "images: b (6). " in rare_classes([200, 30], groups_of=5)[0]
     for counts in ([200, 10], [9, 9], [40, 8], [200, 1]):
         assert rare_classes(counts) == []
     (note,) = rare_classes([200, *range(3, 10)])
-    assert "of b (3), c (4), d (5), e (6), f (7) and 2 more: " in note
-    assert ": 9 of 9 right may still be a share of 70%," in note
+    assert "images: b (3), c (4), d (5), e (6), f (7) and 2 more. " in note
+    assert ": of 9 groups all may be right where the true share is 70%. " in note
 
 
 def test_too_few_groups_are_told_for_each_target():

@@ -87,14 +87,14 @@ def rare_class_notes(
         return []
     named, most = _listed([f"{name} ({count})" for name, count in few.items()]), max(few.values())
     promise = (
-        f", and prediction sets keep their {target_text(thresholds.coverage)} over all classes, not for these"
+        f" Prediction sets keep their {target_text(thresholds.coverage)} over all classes together, not for each."
         if any(thresholds.set_thresholds)
         else ""
     )
     return [
-        f"There are few groups of images of {named}: {most} of {most} right may still be a share of "
-        f"{wilson(most, most)[0]:.0%}, which the accuracy over all classes hides{promise}; add images of other scenes, "
-        f"{FEW_GROUPS} groups of each class at least."
+        f"Rare classes, with their groups of images: {named}. Hardly anything is known of how well they are recognised, "
+        f"however high the accuracy over all classes: of {most} groups all may be right where the true share is "
+        f"{wilson(most, most)[0]:.0%}.{promise} Add images of other scenes, at least {FEW_GROUPS} groups of each class."
     ]
 
 
