@@ -92,9 +92,9 @@ def rare_class_notes(
         else ""
     )
     return [
-        f"Rare classes, with their groups of images: {named}. Hardly anything is known of how well they are recognised, "
-        f"however high the accuracy over all classes: of {most} groups all may be right where the true share is "
-        f"{wilson(most, most)[0]:.0%}.{promise} Add images of other scenes, at least {FEW_GROUPS} groups of each class."
+        f"Rare classes, with their groups of images: {named}. Hardly anything is known of how well they are "
+        f"recognised, however high the accuracy over all classes: of {most} groups all may be right where the true share "
+        f"is {wilson(most, most)[0]:.0%}.{promise} Add images of other scenes, at least {FEW_GROUPS} groups of each class."
     ]
 
 
