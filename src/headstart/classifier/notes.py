@@ -91,10 +91,11 @@ def rare_class_notes(
         if any(thresholds.set_thresholds)
         else ""
     )
+    least = f"{wilson(most, most)[0]:.0%}"
     return [
         f"Rare classes, with their groups of images: {named}. Hardly anything is known of how well they are "
-        f"recognised, however high the accuracy over all classes: of {most} groups all may be right where the true share "
-        f"is {wilson(most, most)[0]:.0%}.{promise} Add images of other scenes, at least {FEW_GROUPS} groups of each class."
+        f"recognised, however high the accuracy over all classes: of {most} groups all may be right where the true "
+        f"share is {least}.{promise} Add images of other scenes, at least {FEW_GROUPS} groups of each class."
     ]
 
 
