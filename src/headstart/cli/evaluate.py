@@ -41,7 +41,10 @@ class EvaluateFlags(LabelFlags):
     """How DATA is read and grouped, and the accuracy that is required."""
 
     group_by: Annotated[
-        str, evaluation_option(metavar="RULE", help=f"To compare models, images that count together: {GROUP_BY_HELP}")
+        str,
+        evaluation_option(
+            metavar="RULE", help=f"Images that count together, in intervals and to compare models: {GROUP_BY_HELP}"
+        ),
     ] = "auto"
     label_separator: LabelSeparatorOption = None
     min_accuracy: Annotated[
@@ -77,18 +80,23 @@ def evaluate(
     from headstart.data import open_dataset
     from headstart.model import Predictor
     from headstart.model.label_predictions import MultiLabelEvaluation
+    from headstart.model.predictor import labelled_part
+    from headstart.splits.named import name_groups, parse_group_by
 
     if other_models:
         _compare([model, *other_models], data, flags, form, run, strict, messages)
         return
     predictor = Predictor.load(model, run.compute)
-    options = flags.read_options("auto")
+    options, by = flags.read_options(flags.group_by), parse_group_by(flags.group_by)
     if predictor.model.is_multi_label:
-        evaluate_labels(model, predictor, data, options, flags.min_accuracy, form, strict, messages)
+        if flags.min_accuracy is not None:
+            raise OptionError(MIN_ACCURACY)
+        evaluate_labels(model, predictor, data, options, by, form, strict, messages)
         return
     dataset = open_dataset(data, options)
     dataset.require_one_label("a model of one class an image")
     print_notes(dataset.notes)
+    dataset = name_groups(labelled_part(dataset), by)
     with messages.bar("Predicting") as bar:
         evaluation = predictor.evaluate(dataset, progress=bar)
     assert not isinstance(evaluation, MultiLabelEvaluation)

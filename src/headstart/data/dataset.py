@@ -57,6 +57,17 @@ class Skipped:
     reason: str
 
 
+def group_numbers(names: Sequence[str | None]) -> NDArray[np.int64] | None:
+    """Return the number [n] of the group of each image by its name, None where no image has one.
+
+    An image without a name is a group of its own.
+    """
+    if all(name is None for name in names):
+        return None
+    known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    return np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)], np.int64)
+
+
 def paths_by_reason(skipped: Iterable[Skipped]) -> dict[str, list[str]]:
     """Return the paths that were skipped for each reason."""
     paths: dict[str, list[str]] = {}
