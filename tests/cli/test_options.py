@@ -89,6 +89,26 @@ def test_a_reader_that_closes_the_pipe_is_status_zero(model_folder, photos):
         assert err == b""
 
 
+def test_files_are_written_whole_though_the_reader_closes_the_pipe(model_folder, photos, tmp_path):
+    """``headstart check photos --fix-list fixed.csv | head``, and the like."""
+    data = shutil.copytree(photos, tmp_path / "photos")
+    table, copies, model = data / "fixed.csv", tmp_path / "sorted", tmp_path / "model"
+    for command in (
+        ["check", data, "--fix-list", table, "--backbone", "headstart-s"],
+        ["predict", model_folder, photos, "--copy-to", copies],
+        ["fit", photos, "--backbone", "headstart-s", "-o", model],
+    ):
+        process = subprocess.Popen([*HEADSTART, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 0
+        assert b"ipe" not in err
+    assert len(table.read_text().splitlines()) == 1 + 40
+    assert len([file for file in copies.rglob("*") if file.is_file()]) == 40
+    assert (model / "report.html").is_file()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_an_interrupt_is_status_130_in_one_line(tmp_path):
     data = write_photos(tmp_path / "data", 300)

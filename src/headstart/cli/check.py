@@ -74,16 +74,15 @@ def check(
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
         if report is not None:
             write_check_page(dataset, result, report, cache=cache, workers=run.compute.workers)
+    rows = None if fix_list is None else write_table(dataset, result.findings, result.groups, fix_list)
     print_notes([*result.notes, *([] if cache is None else cache.notes)])
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:
         print_findings(result.findings, len(dataset))
-    if fix_list is not None:
-        rows = write_table(dataset, result.findings, result.groups, fix_list)
-        if not messages.quiet:
-            how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
-            print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
+    if fix_list is not None and not messages.quiet:
+        how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
+        print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
     if report is not None and not messages.quiet:
         print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):

@@ -9,8 +9,8 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -219,6 +219,19 @@ def _discard_output() -> None:
     """Discard what is still to be written to standard output, which the interpreter flushes once more as it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def files_follow() -> Iterator[None]:
+    """Print what the reader of a pipe need not read to its end: files that were asked for are still to be written.
+
+    Without this a command ends where its reader does.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
 
 
 def save_memory(images: int) -> None:
