@@ -74,6 +74,22 @@ def test_wrong_usage_is_status_two(run):
         assert err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["predict", "m", "x.jpg", "--top", "a"], "Invalid value for '--top': 'a' is not a whole number."),
+        (["predict", "m", "x.jpg", "--top", "0"], "Invalid value for '--top': 0 is not in the range x>=1."),
+        (["studio", "x", "--port", "1.5"], "Invalid value for '--port': '1.5' is not a whole number."),
+        (["fit", "x", "--views", "a"], "Invalid value for '--views': 'a' is not a whole number."),
+        (["fit", "x", "--coverage", "most"], "Invalid value for '--coverage': 'most' is not a number."),
+        (["compare", "x", "--time-limit", "a"], "Invalid value for '--time-limit': 'a' is not a number."),
+        (["evaluate", "m"], "Missing argument 'DATA'."),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_with_its_option(run, arguments, problem):
+    assert run(*arguments)[2].endswith(f"Error: {problem}\n")
+
+
 def test_a_reader_that_closes_the_pipe_is_status_zero(model_folder, photos):
     """``headstart predict ... | head -1``: with a pipe that is closed before, and while, it is written to."""
     for images in ([photos / "train" / "disc"], [photos] * 40):

@@ -96,11 +96,11 @@ class Command(TyperCommand):
         try:
             rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
-            error.message = shorten(line(error.message))
+            error.message = shorten(line(_in_words(error.message)))
             if "unexpected extra" in error.message and (hint := examples.ELSEWHERE.get(" ".join(path))):
                 error.message += f" ({hint})"
             param = getattr(error, "param", None)
-            if param is not None and " " in param.make_metavar(ctx):
+            if param is not None and param.param_type_name == "argument" and " " in param.make_metavar(ctx):
                 error.param_hint = f"'{param.make_metavar(ctx).split()[-1]}'"  # of "[MODEL]... DATA" it is DATA
             raise
         sources = {} if ctx.resilient_parsing else config.sources_of(ctx, path, file)
@@ -191,6 +191,14 @@ def run_command(function: Callable[[], None]) -> None:
         sys.stdout.flush()
     except (HeadstartError, OSError, KeyboardInterrupt) as error:
         raise typer.Exit(exit_status(error)) from None
+
+
+def _in_words(message: str) -> str:
+    """Return a message of typer with the kinds of numbers in words: "int range" is no range that one could give."""
+    for kind, words in (("int", "a whole number"), ("float", "a number")):
+        message = message.replace(f"is not a valid {kind} range.", f"is not {words}.")
+        message = message.replace(f"is not a valid {kind}.", f"is not {words}.")
+    return message
 
 
 def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
