@@ -183,12 +183,21 @@ def test_columns_can_be_named(folder):
         read(folder, text, path_column="nothing")
 
 
-@pytest.mark.parametrize("missing", ["", "nan", "NaN", "<NA>", "null", "N/A"])
+@pytest.mark.parametrize("missing", ["", "nan", "NaN", "<NA>", "null", "N/A", "NA"])
 def test_missing_labels_are_no_class(folder, missing):
     dataset = read(folder, f"path,label\ndisc/000.jpg,disc\nstripes/000.jpg,{missing}\n")
     assert dataset.classes == ("disc",)
     assert dataset.skip_counts == {"no label": 1}
     assert "stripes/000.jpg" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("missing", ["", "nan", "NA", "N/A"])
+def test_images_with_a_missing_group_are_no_group(folder, missing):
+    """R writes NA for an unknown specimen; two unknown ones are not the same."""
+    text = f"path,label,group\ndisc/000.jpg,disc,{missing}\ndisc/001.jpg,disc,{missing}\nstripes/000.jpg,na,A1\n"
+    dataset = read(folder, text)
+    assert [item.group for item in dataset.items] == [None, None, "A1"]
+    assert dataset.classes == ("disc", "na")  # sodium, in lower case by whoever likes it so
 
 
 def test_missing_labels_in_json_lines(folder):

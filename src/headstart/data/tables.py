@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.label_cells import (
     NO,
+    UNKNOWN,
     YES,
     LabelCell,
     LabelColumns,
@@ -21,6 +22,7 @@ from headstart.data.label_cells import (
     check_single,
     columns_of,
     find_separator,
+    is_missing_text,
     is_one_hot,
     label_names,
 )
@@ -106,6 +108,8 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     names: tuple[str, ...] = ()
     if separator is not None:
         names, items = _with_labels(label_columns, items, rows.cells)
+        if options.multi_label is None and options.label_separator is None:
+            notes = (*notes, *_doubted_notes(uri, label_columns, rows.cells))
     elif options.layout != "image":
         notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
     readers = rows.readers
@@ -173,6 +177,7 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
             rows.readers.append(read)
         group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
         label = to_nfc(label) if label else None
+        group = "" if is_missing_text(group) else group
         rows.items.append(Item(path, label, split, group or None, key=len(rows.readers) - 1, folder=dirname(path)))
         if cell is not None:
             rows.cells.append(cell)
@@ -285,6 +290,19 @@ def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
     if columns.label or columns.one_hot or not rest:
         return []
     return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
+
+
+def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) -> list[str]:
+    """Say what an empty cell means, where a table of one class an image is multi-label for a doubted label alone."""
+    doubted = next((cell.unknown[0] for cell in cells if cell.unknown), "")
+    empty = sum(not (cell.present or cell.unknown or cell.rest) for cell in cells)
+    if not columns.label or not doubted or not empty or any(len(cell.present) > 1 for cell in cells):
+        return []
+    return [
+        f"{uri} is read as several labels an image, since a cell has {UNKNOWN + doubted!r}, a label that is not known; "
+        f"so an empty cell ({empty} of {len(cells)} rows) says that an image has none of the labels. If each image has "
+        f"one class, write {UNKNOWN} alone where it is in doubt."
+    ]
 
 
 def _list_columns(options: ReadOptions) -> frozenset[str]:
