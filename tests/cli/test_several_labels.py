@@ -263,7 +263,7 @@ def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, 
     assert status == 0, err
     assert "Report" not in out
     assert not list((tmp_path / "none").glob("report.*"))
-    refused(run("report", tmp_path / "none"), "fit again without --no-report")
+    refused(run("report", tmp_path / "none"), "headstart fit without --no-report")
 
 
 def test_images_are_copied_to_the_folder_of_each_label(run, label_model_folder, labelled, tmp_path):

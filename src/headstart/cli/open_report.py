@@ -19,7 +19,10 @@ def open_report(model: ModelArgument) -> None:
     if not Path(model).is_dir():
         raise ModelError(f"There is no model folder {model}; make one with: headstart fit DATA -o {model}")
     if page.is_symlink() or not page.is_file():
-        raise ModelError(f"{model} has no {REPORT}; write it with: headstart report {model}")
+        from headstart.report.storage import FILE, HOW_MADE
+
+        mend = f"; write it with: headstart report {model}" if (Path(model) / FILE).is_file() else f": {HOW_MADE}."
+        raise ModelError(f"{model} has no {REPORT}{mend}")
     print(line(str(page)))
     show(page)
 

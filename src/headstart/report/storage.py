@@ -106,6 +106,13 @@ def write_data(report: Report, folder: Path) -> None:
     write_file(folder / FILE, to_json(value))
 
 
+# Of a model that was updated, or made of features, no images are at hand that a report could show.
+HOW_MADE = (
+    "the report is made as a model is fitted to its images, by headstart fit without --no-report (in Python "
+    "ImageClassifier.report), and not by update, forget or merge; fit to all images again to have one"
+)
+
+
 def read_data(folder: str | os.PathLike[str]) -> Report:
     """Read the report of a model folder. Raises ModelError if it is missing, damaged or of another format."""
     return read_checked(folder, _report)
@@ -115,7 +122,7 @@ def read_checked(folder: str | os.PathLike[str], read: Callable[[Mapping[str, An
     """Return what ``read`` makes of the ``report.json`` of a model folder. Raises ModelError as ``read_data``."""
     path = Path(folder) / FILE
     if not path.is_file():
-        raise ModelError(f"{folder} has no {FILE}; fit again without --no-report to create it.")
+        raise ModelError(f"{folder} has no {FILE}: {HOW_MADE}.")
     if path.resolve().parent != Path(folder).resolve():
         raise ModelError(f"{folder}: {FILE} is a link out of the folder and was not read.")
     try:
