@@ -55,7 +55,7 @@ def check(
     messages: Messages = Messages(),
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
-    from headstart.check import check_dataset, check_names, check_table_file, write_table
+    from headstart.check import check_dataset, check_names, check_table_file, left_out_notes, write_table
     from headstart.data import open_dataset
 
     if fix_list is not None:
@@ -75,7 +75,9 @@ def check(
         if report is not None:
             write_check_page(dataset, result, report, cache=cache, workers=run.compute.workers)
     rows = None if fix_list is None else write_table(dataset, result.findings, result.groups, fix_list)
-    print_notes([*result.notes, *([] if cache is None else cache.notes)])
+    table = fix_list or (report and f"The table that {report} saves")
+    left_out = left_out_notes(dataset, table) if table else []
+    print_notes([*result.notes, *left_out, *([] if cache is None else cache.notes)])
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:

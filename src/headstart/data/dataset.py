@@ -88,6 +88,8 @@ class Dataset:
     says how the source was read, ``notes`` are lines about it that the user must see, and ``class_names`` the pairs of
     a class and its new name by which classes were renamed, merged and left out (an empty name).
 
+    ``other_columns`` are those of a table that play no part, such as one whose name does not tell that it is a group.
+
     A multi-label dataset has no ``classes`` but ``label_names``, the names of its labels in the order of the columns of
     an indicator matrix: what knows of one label alone takes its images for unlabelled ones.
     """
@@ -103,6 +105,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     class_names: tuple[tuple[str, str], ...] = ()
     label_names: tuple[str, ...] = ()
+    other_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -218,4 +221,5 @@ def concatenate(first: Dataset, *more: Dataset) -> Dataset:
         notes=joined("notes"),
         class_names=joined("class_names"),
         label_names=joined("label_names"),
+        other_columns=joined("other_columns"),
     )

@@ -124,6 +124,7 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         _describe(columns, separator),
         notes,
         label_names=names,
+        other_columns=_other_columns(table, columns),
     )
 
 
@@ -284,9 +285,15 @@ def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     return notes
 
 
+def _other_columns(table: Table, columns: Columns) -> tuple[str, ...]:
+    """Return the names of the columns that have no role."""
+    roles = {columns.path, columns.label, columns.split, columns.group, *columns.one_hot, ""}
+    return tuple(name for name in table.columns if name not in roles)
+
+
 def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
     """Say where a table may have labels in a column that is not called like one."""
-    rest = [name for name in table.columns if name not in (columns.path, columns.split, columns.group)]
+    rest = _other_columns(table, columns)
     if columns.label or columns.one_hot or not rest:
         return []
     return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
