@@ -150,7 +150,9 @@ def test_rejected_images_of_unknown_classes_are_counted(run, model_folder, photo
     assert status == 0
     assert "of classes that the model does not know" in out
     assert "hold the true class" not in out
-    assert "does not know zebra; those images count as wrong" in err
+    assert "does not know zebra; those images count as wrong. It knows disc, stripes: if these are the same" in err
+    (tmp_path / "names.csv").write_text("class,name\nzebra,stripes\n")  # what the note says
+    assert "does not know" not in run("evaluate", strict, tmp_path / "data", "--classes", tmp_path / "names.csv")[2]
     value = json.loads(run("evaluate", strict, tmp_path / "data", "--json")[1])
     assert value["none_of_these"]["unknown"]["correct"] == 6
     assert value["coverage"]["found"] is None

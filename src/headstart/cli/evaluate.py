@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from headstart.cli.evaluation_output import (
+    MAX_LEFT_OUT,
     print_class_table,
     print_confusion,
     print_evaluation,
@@ -28,7 +29,7 @@ from headstart.cli.options import (
     StrictOption,
     evaluation_option,
 )
-from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
+from headstart.cli.terminal import line, listed, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
@@ -173,9 +174,14 @@ def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
 
 
 def _print_unknown_classes(model: str, evaluation: Evaluation) -> None:
-    if evaluation.predictions.unknown_classes:
-        unknown = ", ".join(evaluation.predictions.unknown_classes)
-        print(line(f"note: {model} does not know {unknown}; those images count as wrong."), file=sys.stderr)
+    predictions = evaluation.predictions
+    if predictions.unknown_classes:
+        unknown = ", ".join(predictions.unknown_classes)
+        mend = ""
+        if not evaluation.confusion.any():  # of no image the class is known: the names differ, not the classes
+            known = listed(predictions.classes, MAX_LEFT_OUT)
+            mend = f" It knows {known}: if these are the same classes, rename them by --classes FILE."
+        print(line(f"note: {model} does not know {unknown}; those images count as wrong.{mend}"), file=sys.stderr)
 
 
 def _report_low_accuracy(model: str, evaluation: Evaluation, min_accuracy: float | None) -> bool:
