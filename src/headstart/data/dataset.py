@@ -81,9 +81,9 @@ class Dataset:
     """Images with their classes.
 
     ``items`` are in a fixed order. ``classes`` are the names over all splits, so that a class has the same index in
-    every split; they are sorted, numbers as numbers. ``skipped`` names all that was passed over, and
-    ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or the array
-    [height, width, 3], of the item with a given key; it may be called from several threads at once.
+    every split; they are sorted as texts ("10" before "2"), numbers of Python by value. ``skipped`` names all that was
+    passed over, and ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or
+    the array [height, width, 3], of the item with a given key; it may be called from several threads at once.
     Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete. ``layout``
     says how the source was read, ``notes`` are lines about it that the user must see, and ``class_names`` the pairs of
     a class and its new name by which classes were renamed, merged and left out (an empty name).
