@@ -320,3 +320,30 @@ def test_rows_that_are_skipped_in_the_table_of_each_split_are_all_named(tmp_path
         *[("train/b.jpg", "no label")] * 2,
         *[("valid/b.jpg", "no label")] * 2,
     ]
+
+
+def test_an_image_in_several_rows_is_named(folder):
+    rows = [
+        "disc/000.jpg,disc",
+        "disc/001.jpg,disc",
+        "disc/000.jpg,disc",
+        "stripes/000.jpg,disc",
+        "stripes/000.jpg,stripes",
+    ]
+    dataset = read(folder, "\n".join(["path,label", *rows]))
+    assert len(dataset) == 5
+    assert dataset.notes == (
+        f"2 images stand in several rows of {dataset.uri}, 1 of them with different labels (disc/000.jpg, ...); each "
+        "row counts as an image: keep one of each.",
+    )
+    assert read(folder, "\n".join(["path,label", *rows[1:4]])).notes == ()
+    (note,) = read(folder, "\n".join(["path,label", *rows[:3]])).notes
+    assert note.startswith(f"1 image stands in several rows of {folder / 't.csv'} (disc/000.jpg, ...)")
+    assert (
+        read(folder, "\n".join(["path,label", *rows]), layout="image").notes == ()
+    )  # to predict on, in the order given
+
+
+def test_a_table_without_a_header_says_so(folder):
+    with pytest.raises(DataError, match=r"has no header: its first row is disc/000\.jpg, disc; write one above"):
+        read(folder, "disc/000.jpg,disc\nstripes/000.jpg,stripes\n")

@@ -112,6 +112,8 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
             notes = (*notes, *_doubted_notes(uri, label_columns, rows.cells))
     elif options.layout != "image":
         notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
+    if table.images is None and options.layout != "image":
+        notes = (*notes, *_repeated_notes(uri, items))
     readers = rows.readers
     return Dataset(
         uri,
@@ -235,6 +237,10 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
     if not found["path"]:
+        if any(is_image_name(name) for name in table.columns):
+            raise DataError(
+                f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
+            )
         raise DataError(
             f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
             "give its name with --path-column."
@@ -297,6 +303,23 @@ def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
     if columns.label or columns.one_hot or not rest:
         return []
     return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
+
+
+def _repeated_notes(uri: str, items: Sequence[Item]) -> list[str]:
+    """Name images that stand in several rows, as those of several observers do."""
+    labels: dict[str, list[object]] = {}
+    for item in items:
+        labels.setdefault(item.path, []).append((item.label, item.labels, item.unknown))
+    repeated = {path: found for path, found in labels.items() if len(found) > 1}
+    if not repeated:
+        return []
+    first = next(iter(repeated))
+    contrary = sum(len({*found}) > 1 for found in repeated.values())
+    labelled = f", {contrary} of them with different labels" if contrary else ""
+    images = "1 image stands" if len(repeated) == 1 else f"{len(repeated)} images stand"
+    return [
+        f"{images} in several rows of {uri}{labelled} ({first}, ...); each row counts as an image: keep one of each."
+    ]
 
 
 def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) -> list[str]:
