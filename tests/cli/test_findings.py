@@ -1,6 +1,7 @@
 """Findings in the terminal: a few of each kind, how many more there are, and how to see them."""
 
 import csv
+import shlex
 import shutil
 
 import pytest
@@ -23,6 +24,20 @@ def test_hidden_findings_are_counted_and_the_way_to_them_is_named(count, listed,
     assert lines[-1] == (
         f"{count - listed + 3} findings not listed: --report check.html shows all with their images, --json names all"
     )
+
+
+def test_a_command_that_is_printed_can_be_pasted(run, photos, tmp_path, monkeypatch):
+    """Also where a folder has a blank or a bracket in its name."""
+    shutil.copytree(photos, tmp_path / "my photos (2026)")
+    monkeypatch.chdir(tmp_path)
+    table = "my photos (2026)/it's fixed.csv"
+    err = run("check", "my photos (2026)", "--backbone", "headstart-s", "--fix-list", table)[2]
+    assert err.startswith(f"{table} lists 40 images; edit it, then: headstart fit ")
+    command = shlex.split(err.partition("then: ")[2])
+    assert command == ["headstart", "fit", table]
+    assert run(*command[1:], "--dry-run")[0] == 0
+    err = run("predict", "my model", table)[2]
+    assert shlex.split(err.partition("with: ")[2]) == ["headstart", "fit", "DATA", "-o", "my model"]
 
 
 def test_nothing_is_said_of_hidden_findings_where_there_are_none(capsys):

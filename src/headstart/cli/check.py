@@ -24,6 +24,7 @@ from headstart.cli.options import (
     save_memory,
 )
 from headstart.cli.terminal import line, print_findings, print_json, print_notes
+from headstart.errors import shell_word
 from headstart.machine import quiet_frameworks
 
 
@@ -83,7 +84,7 @@ def check(
     else:
         print_findings(result.findings, len(dataset))
     if fix_list is not None and not messages.quiet:
-        how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
+        how = f"headstart fit {shell_word(fix_list)}{' --multi-label' if dataset.is_multi_label else ''}"
         print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
     if report is not None and not messages.quiet:
         print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from headstart.errors import ModelError, OptionError
+from headstart.errors import ModelError, OptionError, shell_word
 from headstart.files import open_regular, read_json, to_json, why_not_writable, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
@@ -147,7 +147,7 @@ def _check_format(version: Any, folder: str | os.PathLike[str]) -> None:
     if version < FORMAT:
         raise ModelError(
             f"{folder}: {FILE} has format {version}, older than format {FORMAT}, which this version reads; to make the "
-            f"report anew fit again: headstart fit DATA -o {folder}. The page that is there still opens."
+            f"report anew fit again: headstart fit DATA -o {shell_word(folder)}. The page that is there still opens."
         )
 
 
