@@ -104,6 +104,14 @@ def test_a_rule_that_names_no_group_is_refused_for_one_model_too(run, model_fold
     assert (status, why in error) == (2, True)
 
 
+def test_images_of_which_a_rule_names_no_group_are_counted(run, model_folder, photos):
+    note = "note: 12 of 12 images have no EXIF time; each of them counts by itself.\n"
+    assert run("evaluate", model_folder, photos, "--group-by", "exif")[2].startswith(note)
+    note = "note: 10 of 12 images do not fit the pattern; each of them counts by itself.\n"
+    assert run("evaluate", model_folder, photos, "--group-by", "name:{0*}3")[2].startswith(note)
+    assert "counts by itself" not in run("evaluate", model_folder, photos, "--group-by", "none")[2]
+
+
 def test_validation_images_have_an_interval_by_their_groups(run, photos, tmp_path):
     table = specimens(photos, tmp_path / "held out", "group")
     fit = ("fit", photos / "train", "--backbone", "headstart-s", "--json", "--overwrite", "-o", tmp_path / "model")

@@ -82,7 +82,7 @@ def evaluate(
     from headstart.model import Predictor
     from headstart.model.label_predictions import MultiLabelEvaluation
     from headstart.model.predictor import labelled_part
-    from headstart.splits.named import name_groups, parse_group_by
+    from headstart.splits.named import name_groups, parse_group_by, unnamed_notes
 
     if other_models:
         _compare([model, *other_models], data, flags, form, run, strict, messages)
@@ -98,6 +98,7 @@ def evaluate(
     dataset.require_one_label("a model of one class an image")
     print_notes(dataset.notes)
     dataset = name_groups(labelled_part(dataset), by)
+    print_notes(unnamed_notes(dataset, by))
     with messages.bar("Predicting") as bar:
         evaluation = predictor.evaluate(dataset, progress=bar)
     assert not isinstance(evaluation, MultiLabelEvaluation)

@@ -108,11 +108,12 @@ def evaluate_labels(
     from headstart.cli.options import CONDITION_FAILED
     from headstart.data import open_dataset
     from headstart.model.predictor import labelled_part
-    from headstart.splits.named import name_groups
+    from headstart.splits.named import name_groups, unnamed_notes
 
     dataset = open_dataset(data, replace(options, multi_label=True))
     print_notes(dataset.notes)
     dataset = name_groups(labelled_part(dataset), by)
+    print_notes(unnamed_notes(dataset, by))
     with messages.bar("Predicting") as bar:
         evaluation: Any = predictor.evaluate(dataset, progress=bar)
     quarantined = evaluation.predictions.quarantined

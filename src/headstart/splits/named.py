@@ -18,6 +18,11 @@ MAX_NAME = 255  # characters of a file name that is looked at
 MAX_PATTERN = 200
 FORMS = "auto, none, folder, name:PATTERN, exif, exif:SECONDS, or the name of a table's column"
 PARTS = {"*": ".*?", "#": "[0-9]++"}  # of a pattern: any text, as little as possible; digits, all that follow
+UNNAMED = {  # what images do that get no group
+    "folder": "lie in no folder below that of the class",
+    "name": "do not fit the pattern",
+    "exif": "have no EXIF time",
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,14 @@ def name_groups(dataset: Dataset, by: GroupBy) -> Dataset:
         raise OptionError(why_unnamed(by, dataset.items[0].path))
     items = (replace(item, group=name) for item, name in zip(dataset.items, names, strict=True))
     return replace(dataset, items=tuple(items))
+
+
+def unnamed_notes(dataset: Dataset, by: GroupBy) -> list[str]:
+    """Say of how many images of ``name_groups`` a folder, a pattern or EXIF data name no group."""
+    unnamed = sum(item.group is None for item in dataset.items)
+    if by.kind not in UNNAMED or not unnamed:
+        return []
+    return [f"{unnamed} of {len(dataset)} images {UNNAMED[by.kind]}; each of them counts by itself."]
 
 
 def why_unnamed(by: GroupBy, path: str) -> str:

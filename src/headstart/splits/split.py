@@ -21,7 +21,7 @@ from headstart.splits.groups import (
     to_groups,
     ungrouped,
 )
-from headstart.splits.named import group_names, parse_group_by, why_unnamed
+from headstart.splits.named import UNNAMED, group_names, parse_group_by, why_unnamed
 from headstart.splits.scenes import Labels
 
 Rows = NDArray[np.int64]
@@ -110,9 +110,7 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
     ids[is_unnamed] = len(known) + found.index
     sets.union_equal_rows(ids[:, None])
-    what = {"folder": "lie in no folder below that of the class", "name": "do not fit the pattern"}
-    why = what.get(by.kind, "have no EXIF time")
-    note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
+    note = f"{is_unnamed.sum()} of {len(rows)} images to group {UNNAMED[by.kind]}; they were grouped by {found.method}."
     method = f"{method}; others {found.method}" if known else found.method
     return replace(to_groups(sets.labels(), method), notes=(note,))
 
