@@ -18,6 +18,7 @@ VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,6 +38,21 @@ def shorten(text: str, length: int = MAX_MESSAGE) -> str:
     kept = length - len(f"[... {len(text):,} characters ...]")
     start, end = (kept + 1) // 2, kept // 2
     return f"{text[:start]}[... {len(text) - kept:,} characters ...]{text[len(text) - end :]}"
+
+
+def shell_word(name: object) -> str:
+    """Return a name as one word of a command that can be pasted, in quotes where it has blanks or what a shell expands.
+
+    >>> shell_word("model"), shell_word("my model"), shell_word("timm:resnet50?in_chans=3")
+    ('model', "'my model'", "'timm:resnet50?in_chans=3'")
+    """
+    if sys.platform == "win32":
+        import subprocess
+
+        return subprocess.list2cmdline([str(name)])
+    import shlex  # few messages need it
+
+    return shlex.quote(str(name))
 
 
 class HeadstartError(Exception):

@@ -15,7 +15,7 @@ from headstart.backbones import Backbone, InputOptions
 from headstart.data import Dataset, open_dataset
 from headstart.data.download import Progress, download
 from headstart.data.rendered import render
-from headstart.errors import BackboneError, DownloadError, MissingExtraError
+from headstart.errors import BackboneError, DownloadError, MissingExtraError, shell_word
 
 LOCAL = "HEADSTART_LESSONS"  # environment variable: a folder of datasets and weights that are there already
 TIMEOUT = 15  # seconds of silence after which a server counts as not reachable
@@ -59,7 +59,7 @@ def images(name: str, folder: str | os.PathLike[str]) -> LessonImages:
     local, target = _local(name), Path(folder) / name
     if local is not None or (target / "SOURCE.md").is_file():  # it is written when all is there
         return _opened(local or target, name, is_real=True)
-    print(f"Downloading {name} to {target} (headstart download {name} {target})", flush=True)
+    print(f"Downloading {name} to {target} (headstart download {name} {shell_word(target)})", flush=True)
     try:
         download(name, target, timeout=TIMEOUT, progress=_print_tenths())
     except DownloadError as error:

@@ -98,6 +98,7 @@ def test_names_that_spreadsheets_take_for_formulas_come_back_as_they_were(tmp_pa
     [
         ("cat", "nan"),
         ("cat", "NULL"),
+        ("cat", "NA"),
         ("cat", "?x"),
         ("cat", "cat;dog"),
         ("a,b", "a"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headstart.classifier.notes import coverage_notes, label_notes, rare_class_notes
+from headstart.classifier.notes import class_notes, coverage_notes, label_notes, rare_class_notes
 from headstart.cli.label_output import _describe
 from headstart.report.labels.view import promise
 from headstart.stats.accuracy import target_text
@@ -85,3 +85,13 @@ def test_a_promise_of_almost_all_is_not_one_of_all(label_fit):
     predictions = replace(evaluation.predictions, label_thresholds=replace(targets, is_promised=(False, True)))
     (note,) = replace(evaluation, metrics=metrics, predictions=predictions).missed_targets
     assert ", 99.5% was targeted: these images differ" in note
+
+
+def test_a_class_that_is_mostly_missed_is_told_with_how_much_of_it_is_found():
+    true, predicted = np.repeat(np.arange(4), [4, 5, 1, 3]), np.array([0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 2, 0, 0])
+    why = "leaving one group out; of that class there"
+    assert class_notes(classification_metrics(true, predicted, ("ant", "bee", "fly", "bug"))) == [
+        f"Only 20% of the images of bee are recognised, {why} are 5 training images: add some.",
+        f"None of the images of fly is recognised, {why} is 1 training image: add some.",
+        f"No image is predicted as bug, {why} are 3 training images: add some.",
+    ]

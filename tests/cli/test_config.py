@@ -108,7 +108,7 @@ def test_mistakes_in_a_file_are_one_line(run, photos, here, text, message):
 def test_values_of_a_wrong_kind_are_told_as_those_of_arguments(run, photos, here, monkeypatch):
     (here / config.FILE).write_text('[fit]\nseed = "many"\n')
     status, _, err = run("fit", photos, "-o", "m")
-    assert (status, "'many' is not a valid" in err) == (2, True)
+    assert (status, "'--seed': 'many' is not a whole number" in err) == (2, True)
     (here / config.FILE).unlink()
     monkeypatch.setenv("HEADSTART_FIT_SEED", "some")
     assert run("fit", photos, "-o", "m")[0] == 2

@@ -10,6 +10,8 @@ import pytest
 from helpers.photos import write_photos
 from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
 
+from headstart.stats.accuracy import held_out_accuracy, leave_one_group_out_accuracy
+
 
 def with_thresholds(folder, target, **changes):
     """Copy a model folder, with other thresholds."""
@@ -67,6 +69,61 @@ def test_metrics_by_class_are_those_of_scikit_learn_in_every_form(run, model_fol
     assert "macro average" in out
 
 
+def specimens(photos, folder, name):
+    """Copy the validation images and write a table: three specimens of four images, whose column is called ``name``."""
+    shutil.copytree(photos / "validation", folder / "images")
+    files = sorted((folder / "images").rglob("*.jpg"))  # six discs, then six of stripes
+    labels = ["disc"] * 4 + ["stripes"] * 8
+    rows = [f"{file.relative_to(folder)},{labels[i]},specimen {i // 4}\n" for i, file in enumerate(files)]
+    (folder / "table.csv").write_text(f"path,label,{name}\n" + "".join(rows))
+    return folder / "table.csv"
+
+
+def test_images_of_one_group_count_together_in_the_intervals_of_a_model(run, model_folder, photos, tmp_path):
+    """Four images of each of three specimens say less than twelve independent ones."""
+
+    def accuracy(*arguments):
+        value = json.loads(run("evaluate", model_folder, *arguments, "--json")[1])
+        methods = {value["coverage"]["found"]["method"], value["none_of_these"]["known"]["method"]}
+        assert methods == {value["accuracy"]["method"]}
+        return value["accuracy"]
+
+    by_group = specimens(photos, tmp_path / "group", "group")
+    by_subject = specimens(photos, tmp_path / "subject", "subject")
+    correct = np.array([True] * 4 + [False] * 2 + [True] * 6)  # the model knows discs and stripes without an error
+    grouped = leave_one_group_out_accuracy(correct, np.repeat(np.arange(3), 4)).to_dict()
+    assert accuracy(by_group) == accuracy(by_subject, "--group-by", "subject") == grouped
+    assert accuracy(by_subject) == accuracy(by_group, "--group-by", "none") == held_out_accuracy(correct).to_dict()
+    pair = json.loads(run("evaluate", model_folder, model_folder, by_group, "--json")[1])
+    assert [model["accuracy"] for model in pair["models"]] == [grouped, grouped]
+
+
+@pytest.mark.parametrize(("rule", "why"), [("subject", "no column 'subject'"), ("name:{a}", "fits the pattern")])
+def test_a_rule_that_names_no_group_is_refused_for_one_model_too(run, model_folder, photos, rule, why):
+    status, _, error = run("evaluate", model_folder, photos, "--group-by", rule)
+    assert (status, why in error) == (2, True)
+
+
+def test_images_of_which_a_rule_names_no_group_are_counted(run, model_folder, photos):
+    note = "note: 12 of 12 images have no EXIF time; each of them counts by itself.\n"
+    assert run("evaluate", model_folder, photos, "--group-by", "exif")[2].startswith(note)
+    note = "note: 10 of 12 images do not fit the pattern; each of them counts by itself.\n"
+    assert run("evaluate", model_folder, photos, "--group-by", "name:{0*}3")[2].startswith(note)
+    assert "counts by itself" not in run("evaluate", model_folder, photos, "--group-by", "none")[2]
+
+
+def test_validation_images_have_an_interval_by_their_groups(run, photos, tmp_path):
+    table = specimens(photos, tmp_path / "held out", "group")
+    fit = ("fit", photos / "train", "--backbone", "headstart-s", "--json", "--overwrite", "-o", tmp_path / "model")
+    found = json.loads(run(*fit, "--validation", table)[1])["accuracy"]["validation"]
+    assert found["method"] == "groups resampled"
+    assert found["interval"][0] < held_out_accuracy(np.array([True] * 10 + [False] * 2)).interval[0]
+    held_out = json.loads(run(*fit, "--validation", 0.3)[1])  # whole groups, found by pixels and features
+    assert held_out["accuracy"]["validation"]["method"] == "groups resampled"
+    alone = json.loads(run(*fit, "--validation", 0.3, "--group-by", "none")[1])
+    assert alone["accuracy"]["validation"]["method"] == "Wilson"
+
+
 def test_a_class_without_images_has_no_f1_and_is_named(run, model_folder, photos, tmp_path):
     shutil.copytree(photos / "validation" / "disc", tmp_path / "data" / "disc")
     stripes = sorted((photos / "validation" / "stripes").iterdir())
@@ -101,7 +158,9 @@ def test_rejected_images_of_unknown_classes_are_counted(run, model_folder, photo
     assert status == 0
     assert "of classes that the model does not know" in out
     assert "hold the true class" not in out
-    assert "does not know zebra; those images count as wrong" in err
+    assert "does not know zebra; those images count as wrong. It knows disc, stripes: if these are the same" in err
+    (tmp_path / "names.csv").write_text("class,name\nzebra,stripes\n")  # what the note says
+    assert "does not know" not in run("evaluate", strict, tmp_path / "data", "--classes", tmp_path / "names.csv")[2]
     value = json.loads(run("evaluate", strict, tmp_path / "data", "--json")[1])
     assert value["none_of_these"]["unknown"]["correct"] == 6
     assert value["coverage"]["found"] is None

@@ -54,9 +54,15 @@ def test_fit_opens_the_report_that_it_wrote(run, photos, tmp_path, shown):
 
 
 def test_what_cannot_be_opened_is_said(run, model_folder, reported, tmp_path, shown):
-    status, _, err = run("open", model_folder)
+    status, _, err = run("open", model_folder)  # which Python saved, without what a report is written from
     assert status == 2
-    assert "has no report.html; write it with: headstart report" in err
+    assert "headstart report" not in err
+    assert "has no report.html: the report is made as a model is fitted to its images" in err
+    assert "has no report.json: the report is made as a model is fitted" in run("report", model_folder)[2]
+    (reported / "report.html").unlink()
+    assert "has no report.html; write it with: headstart report" in run("open", reported)[2]
+    assert run("report", reported)[0] == 0
+    assert (reported / "report.html").is_file()
     assert "There is no model folder" in run("open", tmp_path / "nowhere")[2]
     (tmp_path / "secret").write_text("x")
     (reported / "report.html").unlink()

@@ -74,6 +74,22 @@ def test_wrong_usage_is_status_two(run):
         assert err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["predict", "m", "x.jpg", "--top", "a"], "Invalid value for '--top': 'a' is not a whole number."),
+        (["predict", "m", "x.jpg", "--top", "0"], "Invalid value for '--top': 0 is not in the range x>=1."),
+        (["studio", "x", "--port", "1.5"], "Invalid value for '--port': '1.5' is not a whole number."),
+        (["fit", "x", "--views", "a"], "Invalid value for '--views': 'a' is not a whole number."),
+        (["fit", "x", "--coverage", "most"], "Invalid value for '--coverage': 'most' is not a number."),
+        (["compare", "x", "--time-limit", "a"], "Invalid value for '--time-limit': 'a' is not a number."),
+        (["evaluate", "m"], "Missing argument 'DATA'."),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_told_with_its_option(run, arguments, problem):
+    assert run(*arguments)[2].endswith(f"Error: {problem}\n")
+
+
 def test_a_reader_that_closes_the_pipe_is_status_zero(model_folder, photos):
     """``headstart predict ... | head -1``: with a pipe that is closed before, and while, it is written to."""
     for images in ([photos / "train" / "disc"], [photos] * 40):
@@ -87,6 +103,26 @@ def test_a_reader_that_closes_the_pipe_is_status_zero(model_folder, photos):
         process.stderr.close()
         assert process.wait() == 0
         assert err == b""
+
+
+def test_files_are_written_whole_though_the_reader_closes_the_pipe(model_folder, photos, tmp_path):
+    """``headstart check photos --fix-list fixed.csv | head``, and the like."""
+    data = shutil.copytree(photos, tmp_path / "photos")
+    table, copies, model = data / "fixed.csv", tmp_path / "sorted", tmp_path / "model"
+    for command in (
+        ["check", data, "--fix-list", table, "--backbone", "headstart-s"],
+        ["predict", model_folder, photos, "--copy-to", copies],
+        ["fit", photos, "--backbone", "headstart-s", "-o", model],
+    ):
+        process = subprocess.Popen([*HEADSTART, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        assert process.wait() == 0
+        assert b"ipe" not in err
+    assert len(table.read_text().splitlines()) == 1 + 40
+    assert len([file for file in copies.rglob("*") if file.is_file()]) == 40
+    assert (model / "report.html").is_file()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

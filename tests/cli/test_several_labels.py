@@ -263,7 +263,7 @@ def test_the_report_is_written_shown_and_written_again(run, labelled, tmp_path, 
     assert status == 0, err
     assert "Report" not in out
     assert not list((tmp_path / "none").glob("report.*"))
-    refused(run("report", tmp_path / "none"), "fit again without --no-report")
+    refused(run("report", tmp_path / "none"), "headstart fit without --no-report")
 
 
 def test_images_are_copied_to_the_folder_of_each_label(run, label_model_folder, labelled, tmp_path):
@@ -454,3 +454,29 @@ def test_a_dry_run_refuses_and_names_what_the_fit_would(run, labelled, photos, t
     table = labelled.with_name("mostly_unknown.csv")
     table.write_text("\n".join([header, *unknown]), "utf-8")
     refused(run("fit", table, *options), "it is not known whether 'disc' holds")
+
+
+def test_images_of_one_group_count_together_in_the_intervals_of_a_model(run, labelled, label_model_folder, tmp_path):
+    """Each image stands five times: only the groups say that there are 30 and not 150."""
+    rows = [row for row in labelled.read_text().splitlines() if row.endswith("validation")]
+    copied = [f"{row},{row.split(',')[0]}" for row in rows for _ in range(5)]
+    for row in rows:
+        shutil.copy(labelled.parent / row.split(",")[0], tmp_path)
+    (tmp_path / "once.csv").write_text("\n".join(["path,labels,split", *rows]))
+    (tmp_path / "copied.csv").write_text("\n".join(["path,labels,split,specimen", *copied]))
+
+    def intervals(table, *options):
+        arguments = (label_model_folder, tmp_path / table, "--json", "--quiet", *options)
+        value = json.loads(run("evaluate", *arguments)[1])
+        pair = json.loads(run("evaluate", label_model_folder, *arguments)[1])
+        assert [model["exact_match"]["interval"] for model in pair["models"]] == [value["exact_match"]["interval"]] * 2
+        rejected = value["none_of_these"]["known"]["interval"]
+        return np.array([value["exact_match"]["interval"], value["coverage"]["found"]["interval"], rejected])
+
+    once, copies = intervals("once.csv"), intervals("copied.csv")
+    grouped = intervals("copied.csv", "--group-by", "specimen")
+    width = once[:, 1] - once[:, 0]
+    assert (copies[:, 1] - copies[:, 0] < 0.7 * width).all()
+    by_group = grouped[:, 1] - grouped[:, 0]
+    np.testing.assert_allclose(by_group[[0, 2]], width[[0, 2]], rtol=0.15)
+    assert by_group[1] >= width[1]  # where each label of an image counted by itself

@@ -91,3 +91,30 @@ def test_where_the_cut_of_fit_is_not_as_good_as_another_the_other_is_recommended
     )
     assert [row.recommended for row in rows] == [True, False]
     assert reason == "the best, and no other is as good within the noise"
+
+
+@pytest.mark.parametrize("speeds", [(100, 100, 100), (100, 103, 104), (None, None, None)])
+def test_of_rows_about_as_fast_and_as_large_the_best_is_recommended(speeds):
+    """Heads on one network: a cut that is some bytes smaller is no reason for a worse head."""
+    noise = np.random.default_rng(0).normal(0, 0.02, (3, 40))
+    noise -= noise.mean(axis=1, keepdims=True)
+    rows, reason = rank_rows(
+        make_row("ridge", 0.200 + noise[0], speeds[0], 3_667_075),
+        make_row("lda", 0.201 + noise[1], speeds[1], 3_667_075),
+        make_row("centroid", 0.202 + noise[2], speeds[2], 3_666_930),
+    )
+    assert [row.tied for row in rows] == [True, True, True]
+    assert [row.recommended for row in rows] == [True, False, False]
+    assert reason == "the best, and none that is as good within the noise is faster"
+
+
+def test_of_two_that_are_fast_the_better_is_recommended():
+    noise = np.random.default_rng(0).normal(0, 0.02, (3, 40))
+    noise -= noise.mean(axis=1, keepdims=True)
+    rows, reason = rank_rows(
+        make_row("slow", 0.200 + noise[0], 100, 9),
+        make_row("fast, ridge", 0.201 + noise[1], 300, 4),
+        make_row("fast, centroid", 0.202 + noise[2], 301, 4),
+    )
+    assert [row.recommended for row in rows] == [False, True, False]
+    assert reason == "as good as the best (slow at features) within the noise, and 3.0 times as fast"

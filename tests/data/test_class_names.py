@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_used_is_an_error_of_one_line(folder, text, messag
 
 
 def test_a_missing_or_endless_file_and_data_without_classes(folder, tmp_path):
-    with pytest.raises(DataError, match=r"There is no .*name\.csv"):
+    with pytest.raises(DataError, match=r"^There is no .*name\.csv; give a file with rows of class,name\.$"):
         open_dataset(folder, ReadOptions(classes=str(tmp_path / "name.csv")))
     with pytest.raises(DataError, match="more than 4,194,304 bytes"):
         renamed(folder, "ants,x\n" * 2**20)

@@ -108,7 +108,7 @@ def test_other_costs_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize("read", [read_weights, read_costs])
 def test_a_missing_file_and_a_folder_are_refused(tmp_path, read):
-    with pytest.raises(DataError, match=r"There is no .*w\.csv"):
+    with pytest.raises(DataError, match=r"^There is no .*w\.csv; give a file with .*[^.]\.$"):
         read(str(tmp_path / "w.csv"))
     with pytest.raises(DataError, match="cannot be read"):
         read(str(tmp_path))

@@ -262,3 +262,27 @@ def test_a_cell_says_of_each_label_one_thing(parts):
     found = dict.fromkeys("abc", "unknown" if cell.rest else "no")
     found |= dict.fromkeys(cell.unknown, "unknown") | dict.fromkeys(cell.present, "yes")
     assert found == state
+
+
+def test_a_doubted_label_in_a_table_of_one_class_says_what_an_empty_cell_means(tmp_path):
+    doubted = table("ant", "?bee", "bee", "", "")
+    (note,) = read(tmp_path, doubted).notes
+    assert "since a cell has '?bee'" in note
+    assert "so an empty cell (2 of 5 rows) says that an image has none of the labels" in note
+    assert "write ? alone" in note
+    alone = read(tmp_path, table("ant", "?", "bee", "", ""))  # what the note says
+    assert [item.label for item in alone.items] == ["ant", "bee"]
+    for text, options in (
+        (doubted, {"multi_label": True}),
+        (table("ant", "?bee", "bee"), {}),
+        (table("ant;bee", "?bee", "bee", ""), {}),
+    ):
+        assert read(tmp_path, text, **options).notes == ()
+
+
+@pytest.mark.parametrize("missing", ["NA", "nan", "N/A"])
+def test_a_text_for_a_missing_value_does_not_say_that_no_label_holds(tmp_path, missing):
+    dataset = read(tmp_path, table("beach;sunset", "beach", missing, "", f"sunset;{missing}"))
+    assert labels(dataset) == [("beach", "sunset"), ("beach",), (), ("sunset",)]
+    assert dataset.skip_counts == {"no label": 1}
+    assert dataset.label_names == ("beach", "sunset")

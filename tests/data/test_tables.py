@@ -183,12 +183,21 @@ def test_columns_can_be_named(folder):
         read(folder, text, path_column="nothing")
 
 
-@pytest.mark.parametrize("missing", ["", "nan", "NaN", "<NA>", "null", "N/A"])
+@pytest.mark.parametrize("missing", ["", "nan", "NaN", "<NA>", "null", "N/A", "NA"])
 def test_missing_labels_are_no_class(folder, missing):
     dataset = read(folder, f"path,label\ndisc/000.jpg,disc\nstripes/000.jpg,{missing}\n")
     assert dataset.classes == ("disc",)
     assert dataset.skip_counts == {"no label": 1}
     assert "stripes/000.jpg" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("missing", ["", "nan", "NA", "N/A"])
+def test_images_with_a_missing_group_are_no_group(folder, missing):
+    """R writes NA for an unknown specimen; two unknown ones are not the same."""
+    text = f"path,label,group\ndisc/000.jpg,disc,{missing}\ndisc/001.jpg,disc,{missing}\nstripes/000.jpg,na,A1\n"
+    dataset = read(folder, text)
+    assert [item.group for item in dataset.items] == [None, None, "A1"]
+    assert dataset.classes == ("disc", "na")  # sodium, in lower case by whoever likes it so
 
 
 def test_missing_labels_in_json_lines(folder):
@@ -311,3 +320,30 @@ def test_rows_that_are_skipped_in_the_table_of_each_split_are_all_named(tmp_path
         *[("train/b.jpg", "no label")] * 2,
         *[("valid/b.jpg", "no label")] * 2,
     ]
+
+
+def test_an_image_in_several_rows_is_named(folder):
+    rows = [
+        "disc/000.jpg,disc",
+        "disc/001.jpg,disc",
+        "disc/000.jpg,disc",
+        "stripes/000.jpg,disc",
+        "stripes/000.jpg,stripes",
+    ]
+    dataset = read(folder, "\n".join(["path,label", *rows]))
+    assert len(dataset) == 5
+    assert dataset.notes == (
+        f"2 images stand in several rows of {dataset.uri}, 1 of them with different labels (disc/000.jpg, ...); each "
+        "row counts as an image: keep one of each.",
+    )
+    assert read(folder, "\n".join(["path,label", *rows[1:4]])).notes == ()
+    (note,) = read(folder, "\n".join(["path,label", *rows[:3]])).notes
+    assert note.startswith(f"1 image stands in several rows of {folder / 't.csv'} (disc/000.jpg, ...)")
+    assert (
+        read(folder, "\n".join(["path,label", *rows]), layout="image").notes == ()
+    )  # to predict on, in the order given
+
+
+def test_a_table_without_a_header_says_so(folder):
+    with pytest.raises(DataError, match=r"has no header: its first row is disc/000\.jpg, disc; write one above"):
+        read(folder, "disc/000.jpg,disc\nstripes/000.jpg,stripes\n")

@@ -68,3 +68,12 @@ def test_names_become_indices_of_known_and_unknown_classes():
     truth, unknown = encode_truth(("b", "a"), ["a", "z", "b", "y", "z"])
     assert truth.tolist() == [1, 3, 0, 2, 3]
     assert unknown == ("y", "z")
+
+
+def test_sets_and_rejections_have_intervals_by_groups_too():
+    groups = np.array([0, 0, 1, 1, 2])
+    found = evaluate(predictions(), groups)
+    held, rejected = np.array([True, True, False, True]), np.array([False, True, False, False])
+    assert found.coverage == leave_one_group_out_accuracy(held, groups[:4])
+    assert found.false_rejections == leave_one_group_out_accuracy(rejected, groups[:4])
+    assert found.ood_recall == leave_one_group_out_accuracy(np.array([True]), groups[4:])

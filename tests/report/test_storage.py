@@ -145,5 +145,5 @@ def test_a_missing_linked_or_too_large_file_is_refused(folder_with_report, tmp_p
     with pytest.raises(ModelError, match="a link out of the folder"):
         report.rewrite_report(folder_with_report)
     path.unlink()
-    with pytest.raises(ModelError, match="fit again without --no-report"):
+    with pytest.raises(ModelError, match="by headstart fit without --no-report"):
         report.rewrite_report(folder_with_report)

@@ -1,9 +1,11 @@
 """/predict of a running server: what it answers is what ``Predictor`` says."""
 
 import base64
+import html
 import io
 import json
 import os
+import shlex
 import shutil
 import struct
 import sys
@@ -251,10 +253,30 @@ def test_the_pages_of_the_server(server):
     for path, kind in (("/", "text/html"), ("/docs", "text/html"), ("/openapi.json", "application/json")):
         status, headers, body = exchange(server, path=path)
         assert (status, headers["content-type"].partition(";")[0]) == (200, kind)
-        assert b"http:" not in body.replace(b"http://127.0.0.1:8000", b"")  # nothing from elsewhere
+        assert b"http:" not in body.replace(
+            f"http://127.0.0.1:{server}/predict".encode(), b""
+        )  # nothing from elsewhere
         assert b"https:" not in body
         assert b"<script>" not in body
         assert b"<style" not in body
+
+
+def test_the_example_on_the_page_of_the_api_can_be_pasted(model_folder, files, tmp_path):
+    """With the port, the token and, of two models, the name of one."""
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    with serving([model_folder, other], token="a token of mine") as (port, _):
+        page = exchange(port, path="/docs", Authorization="Bearer a token of mine")[2].decode()
+        words = shlex.split(html.unescape(page.partition("<pre>")[2].partition("</pre>")[0]))
+        assert words[:3] == ["curl", "--data-binary", "@new.jpg"]
+        headers = [
+            words[i + 1].replace("$HEADSTART_TOKEN", "a token of mine") for i, word in enumerate(words) if word == "-H"
+        ]
+        assert headers == ["Content-Type: image/jpeg", "Authorization: Bearer a token of mine"]
+        start, path = words[-1][: -len("/predict/model")], words[-1][-len("/predict/model") :]
+        assert (start, path) == (f"http://127.0.0.1:{port}", "/predict/model")
+        named = dict(header.split(": ") for header in headers)
+        status, answer = post(port, files[0], path, **{name.replace("-", "_"): value for name, value in named.items()})
+        assert (status, len(answer)) == (200, 2)
 
 
 def test_with_a_token_only_health_is_answered_without_it(model_folder, files):

@@ -564,7 +564,7 @@ def test_labels_that_look_alike_are_named_with_what_the_studio_can_do(tmp_path):
     assert note.endswith("to merge them, give the images of one the other label instead.")
 
 
-@pytest.mark.parametrize("name", ["nan", "NULL", "?x", "n/a"])
+@pytest.mark.parametrize("name", ["nan", "NULL", "?x", "n/a", "NA"])
 def test_a_column_that_no_cell_can_name_is_refused(tmp_path, name):
     from headstart.check import write_table
 

@@ -402,7 +402,8 @@ def test_a_class_folder_that_is_a_link_out_of_the_project_is_not_written_to(proj
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "a/b", "a\\b", "..", ".hidden", "a\nb", "x" * 101, "train", "nan", "=1", "a,b", "CON:", "\u202ea"]
+    "name",
+    ["", " ", "a/b", "a\\b", "..", ".hidden", "a\nb", "x" * 101, "train", "nan", "NA", "=1", "a,b", "CON:", "\u202ea"],
 )
 def test_names_that_are_no_class(name, project):
     with pytest.raises(OptionError):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.backbones.backbone import Backbone
-from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
+from headstart.errors import BackboneError, HeadstartError, OptionError, shell_word, untrusted
 from headstart.files import read_json, to_json, write_atomic
 
 GRAPH = "int8.onnx"
@@ -42,8 +42,8 @@ def require_int8(backbone: Backbone, id: str | None = None) -> Backbone:
     if found is None:
         name = id or backbone.id
         raise OptionError(
-            f"{name} has no int8 version; make one with: headstart backbones quantize {name} --images FOLDER, or leave "
-            "out --precision int8."
+            f"{name} has no int8 version; make one with: headstart backbones quantize {shell_word(name)} --images "
+            "FOLDER, or leave out --precision int8."
         )
     return found
 

@@ -13,7 +13,7 @@ table.py        a table of all images with their findings, to edit and to fit on
 
 from headstart.check.check import CheckResult, check_dataset, check_from_features
 from headstart.check.finding import Finding
-from headstart.check.table import check_names, check_table_file, write_table
+from headstart.check.table import check_names, check_table_file, left_out_notes, write_table
 
 __all__ = [
     "CheckResult",
@@ -22,5 +22,6 @@ __all__ = [
     "check_from_features",
     "check_names",
     "check_table_file",
+    "left_out_notes",
     "write_table",
 ]

@@ -74,7 +74,9 @@ def _describe(items: Sequence[Item], is_identical: bool, confidence: float) -> I
         yield Finding("conflicting_labels", files, certainty, confidence, "correct the label or remove it", why)
     if len(splits) == 1 and not conflict:
         kind = "exact_duplicate" if is_identical else "near_duplicate"
-        yield Finding(kind, files, certainty, confidence, "keep only one, or put them in one group", copies)
+        is_grouped = items[0].group is not None and len({item.group for item in items}) == 1
+        group = "leave them in their group" if is_grouped else "put them in one group"
+        yield Finding(kind, files, certainty, confidence, f"keep only one, or {group}", copies)
 
 
 def _conflict(items: Sequence[Item]) -> str:

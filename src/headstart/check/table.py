@@ -16,6 +16,7 @@ COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 # Where images may have several labels: by this header a table says so also where no image has two.
 SEVERAL_COLUMNS = ("path", "labels", *COLUMNS[2:])
 MAX_CELL = 131_072  # characters: the limit of Python's csv, with which tables are read
+MAX_NAMED = 10  # columns in a note
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -81,6 +82,19 @@ def table_rows(
         row.append(table_text("; ".join(finding.why for finding in item_findings)))
         check_cells(item.path, row)
         yield item.path, row
+
+
+def left_out_notes(dataset: Dataset, table: str) -> list[str]:
+    """Name the columns of a dataset that ``table``, of its corrections, leaves out, and say how groups are kept."""
+    names = [name for name in dataset.other_columns if name not in COLUMNS]
+    if not names:
+        return []
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    columns = f"column{'s' if len(names) > 1 else ''} {', '.join(names[:MAX_NAMED])}{more}"
+    which = "one of them" if len(names) > 1 else "it"
+    keep = f"; if {which} says which images belong together, call it group there and check again: its groups are kept"
+    has_groups = any(item.group for item in dataset.items)
+    return [f"{table} leaves out the {columns} of {dataset.uri}{'' if has_groups else keep}."]
 
 
 def check_cells(path: str, cells: Sequence[str]) -> None:

@@ -332,7 +332,7 @@ def _evaluate(data: TrainingData, selected: SelectedHead) -> dict[str, Evaluatio
         probabilities = head.probabilities(features.matrix(head.taps, split.validation))
         paths = tuple(items[i].path for i in split.validation)
         predictions = Predictions(split.classes, paths, split.validation, probabilities, truth, unknown, rule=rule)
-        evaluations["validation"] = evaluate(predictions)
+        evaluations["validation"] = evaluate(predictions, split.validation_groups)
     paths = tuple(items[i].path for i in split.train)
     predictions = Predictions(split.classes, paths, split.train, selected.probabilities, split.labels, rule=rule)
     evaluations["leave_group_out"] = evaluate(predictions, split.groups.index)

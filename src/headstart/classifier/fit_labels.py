@@ -222,7 +222,7 @@ def _evaluate(
             label_truth=split.validation_values,
             label_known=split.validation_known,
         )
-        evaluations["validation"] = evaluate_labels(predictions)
+        evaluations["validation"] = evaluate_labels(predictions, split.validation_groups)
     predictions = MultiLabelPredictions(
         split.names,
         tuple(paths[i] for i in split.train),

@@ -53,12 +53,12 @@ def class_notes(metrics: ClassificationMetrics) -> list[str]:
     for of_class in metrics.per_class:
         if of_class.recall is None or of_class.recall >= 0.5:
             continue
-        is_never = of_class.precision is None
-        predicted = (
-            f"No image is predicted as {of_class.name}"
-            if is_never
-            else (f"Only {of_class.recall:.0%} of the images of {of_class.name} are recognised")
-        )
+        if of_class.precision is None:
+            predicted = f"No image is predicted as {of_class.name}"
+        elif of_class.recall == 0:
+            predicted = f"None of the images of {of_class.name} is recognised"
+        else:
+            predicted = f"Only {of_class.recall:.0%} of the images of {of_class.name} are recognised"
         count = "is 1 training image" if of_class.support == 1 else f"are {of_class.support} training images"
         notes.append(f"{predicted}, leaving one group out; of that class there {count}: add some.")
     more = len(notes) - MAX_CLASS_NOTES

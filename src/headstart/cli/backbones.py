@@ -17,7 +17,7 @@ from headstart.cli.options import (
     SeedOption,
 )
 from headstart.cli.terminal import line, print_json, print_notes
-from headstart.errors import OptionError
+from headstart.errors import OptionError, shell_word
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def quantize_backbone(
     print_notes([] if opened.scaling is None else [opened.scaling.note])
     assert isinstance(made.graph, Path)
     print(line(f"{backbone} in int8: {made.graph.stat().st_size / 1e6:.1f} MB, in {made.graph.parent}"))
-    print(line(f"Use it: headstart fit DATA --backbone {backbone} --precision int8"))
+    print(line(f"Use it: headstart fit DATA --backbone {shell_word(backbone)} --precision int8"))
 
 
 def remove_backbone(

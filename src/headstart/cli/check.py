@@ -24,6 +24,7 @@ from headstart.cli.options import (
     save_memory,
 )
 from headstart.cli.terminal import line, print_findings, print_json, print_notes
+from headstart.errors import shell_word
 from headstart.machine import quiet_frameworks
 
 
@@ -55,7 +56,7 @@ def check(
     messages: Messages = Messages(),
 ) -> None:
     """Find duplicates, leaks, label issues and poor images."""
-    from headstart.check import check_dataset, check_names, check_table_file, write_table
+    from headstart.check import check_dataset, check_names, check_table_file, left_out_notes, write_table
     from headstart.data import open_dataset
 
     if fix_list is not None:
@@ -74,16 +75,17 @@ def check(
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)
         if report is not None:
             write_check_page(dataset, result, report, cache=cache, workers=run.compute.workers)
-    print_notes([*result.notes, *([] if cache is None else cache.notes)])
+    rows = None if fix_list is None else write_table(dataset, result.findings, result.groups, fix_list)
+    table = fix_list or (report and f"The table that {report} saves")
+    left_out = left_out_notes(dataset, table) if table else []
+    print_notes([*result.notes, *left_out, *([] if cache is None else cache.notes)])
     if as_json:
         print_json({"findings": [finding.to_dict() for finding in result.findings]})
     else:
         print_findings(result.findings, len(dataset))
-    if fix_list is not None:
-        rows = write_table(dataset, result.findings, result.groups, fix_list)
-        if not messages.quiet:
-            how = f"headstart fit {fix_list}{' --multi-label' if dataset.is_multi_label else ''}"
-            print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
+    if fix_list is not None and not messages.quiet:
+        how = f"headstart fit {shell_word(fix_list)}{' --multi-label' if dataset.is_multi_label else ''}"
+        print(line(f"{fix_list} lists {rows} images; edit it, then: {how}"), file=sys.stderr)
     if report is not None and not messages.quiet:
         print(line(f"{report} shows the findings; open it in a browser"), file=sys.stderr)
     if strict and any(finding.kind == "unreadable" for finding in result.findings):

@@ -18,6 +18,7 @@ from headstart.cli.terminal import (
     print_notes,
     print_skipped,
 )
+from headstart.errors import shell_word
 
 if TYPE_CHECKING:
     from headstart.compare.model_diff import Decisions, ModelDiff
@@ -63,7 +64,8 @@ def diff(
     if not (result.settings or result.only_first or result.only_second):
         print(f"No difference in settings and {'labels' if result.is_multi_label else 'classes'}.")
     if any(result.verdict(name).endswith("of different images") for name in result.accuracy):
-        print_notes([f"to compare both models on the same images: headstart evaluate {model} {other} DATA"])
+        how = f"headstart evaluate {shell_word(model)} {shell_word(other)} DATA"
+        print_notes([f"to compare both models on the same images: {how}"])
 
 
 def _print_accuracy(result: ModelDiff) -> None:

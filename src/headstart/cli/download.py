@@ -9,6 +9,7 @@ import typer
 
 from headstart.cli.options import Messages
 from headstart.cli.terminal import line
+from headstart.errors import shell_word
 
 
 def download(
@@ -35,4 +36,4 @@ def download(
                 file=sys.stderr,
             )
     licence = PUBLIC_DATASETS[name].licence
-    print(line(f"{folder} holds {name} (licence: {licence}); learn from it: headstart fit {folder}"))
+    print(line(f"{folder} holds {name} (licence: {licence}); learn from it: headstart fit {shell_word(folder)}"))

@@ -25,6 +25,7 @@ from headstart.cli.options import (
 )
 from headstart.cli.terminal import counted, line, print_json, print_notes, print_quarantined
 from headstart.cli.worker_flags import WorkerFlags
+from headstart.errors import shell_word
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def embed(
             found = f", {result.found} of them there before" if result.found else ""
             shards = f"{counted(result.shards, 'shard')}{found}"
             print(line(f"Features    {result.rows:,} images in {shards}, {result.bytes / 1e6:.1f} MB: {output}"))
-            print(line(f"To fit:     headstart merge {output} -o MODEL"))
+            print(line(f"To fit:     headstart merge {shell_word(output)} -o MODEL"))
         print_notes(result.notes)
     print_quarantined(unread)
     if strict and unread:
@@ -145,7 +146,7 @@ def _embed_statistics(
     else:
         what = f"{counted(part.images, 'image')} in {len(counts)} classes"
         print(line(f"Statistics  {what}, {size / 1e6:.1f} MB: {output}"))
-        print(line(f"To fit:     headstart merge {output} -o MODEL"))
+        print(line(f"To fit:     headstart merge {shell_word(output)} -o MODEL"))
     print_notes([*part.source.notes, *result.notes])
     forget_where_complete(unfinished, result.missing, forget_sums)
     return unread

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from headstart.cli.evaluation_output import (
+    MAX_LEFT_OUT,
     print_class_table,
     print_confusion,
     print_evaluation,
@@ -28,7 +29,7 @@ from headstart.cli.options import (
     StrictOption,
     evaluation_option,
 )
-from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
+from headstart.cli.terminal import line, listed, print_json, print_notes, print_quarantined
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class EvaluateFlags(LabelFlags):
     """How DATA is read and grouped, and the accuracy that is required."""
 
     group_by: Annotated[
-        str, evaluation_option(metavar="RULE", help=f"To compare models, images that count together: {GROUP_BY_HELP}")
+        str,
+        evaluation_option(
+            metavar="RULE", help=f"Images that count together, in intervals and to compare models: {GROUP_BY_HELP}"
+        ),
     ] = "auto"
     label_separator: LabelSeparatorOption = None
     min_accuracy: Annotated[
@@ -77,18 +81,24 @@ def evaluate(
     from headstart.data import open_dataset
     from headstart.model import Predictor
     from headstart.model.label_predictions import MultiLabelEvaluation
+    from headstart.model.predictor import labelled_part
+    from headstart.splits.named import name_groups, parse_group_by, unnamed_notes
 
     if other_models:
         _compare([model, *other_models], data, flags, form, run, strict, messages)
         return
     predictor = Predictor.load(model, run.compute)
-    options = flags.read_options("auto")
+    options, by = flags.read_options(flags.group_by), parse_group_by(flags.group_by)
     if predictor.model.is_multi_label:
-        evaluate_labels(model, predictor, data, options, flags.min_accuracy, form, strict, messages)
+        if flags.min_accuracy is not None:
+            raise OptionError(MIN_ACCURACY)
+        evaluate_labels(model, predictor, data, options, by, form, strict, messages)
         return
     dataset = open_dataset(data, options)
     dataset.require_one_label("a model of one class an image")
     print_notes(dataset.notes)
+    dataset = name_groups(labelled_part(dataset), by)
+    print_notes(unnamed_notes(dataset, by))
     with messages.bar("Predicting") as bar:
         evaluation = predictor.evaluate(dataset, progress=bar)
     assert not isinstance(evaluation, MultiLabelEvaluation)
@@ -165,9 +175,14 @@ def _write_class_csv(metrics: ClassificationMetrics, stream: TextIO) -> None:
 
 
 def _print_unknown_classes(model: str, evaluation: Evaluation) -> None:
-    if evaluation.predictions.unknown_classes:
-        unknown = ", ".join(evaluation.predictions.unknown_classes)
-        print(line(f"note: {model} does not know {unknown}; those images count as wrong."), file=sys.stderr)
+    predictions = evaluation.predictions
+    if predictions.unknown_classes:
+        unknown = ", ".join(predictions.unknown_classes)
+        mend = ""
+        if not evaluation.confusion.any():  # of no image the class is known: the names differ, not the classes
+            known = listed(predictions.classes, MAX_LEFT_OUT)
+            mend = f" It knows {known}: if these are the same classes, rename them by --classes FILE."
+        print(line(f"note: {model} does not know {unknown}; those images count as wrong.{mend}"), file=sys.stderr)
 
 
 def _report_low_accuracy(model: str, evaluation: Evaluation, min_accuracy: float | None) -> bool:

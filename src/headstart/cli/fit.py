@@ -29,6 +29,7 @@ from headstart.cli.options import (
     common,
     data_option,
     evaluation_option,
+    files_follow,
     head_option,
     run_option,
     save_memory,
@@ -363,8 +364,9 @@ def fit_and_write(
 
     curves = report.write_training_curves(result.model.run, folder)
     if not flags.as_json:
-        print_fit(result, str(folder), time.perf_counter() - start, by_default=flags.backbone is None)
-        print(curves, end="", flush=True)  # the result waits neither for the notes nor for the report
+        with files_follow():  # the result waits neither for the notes nor for the report
+            print_fit(result, str(folder), time.perf_counter() - start, by_default=flags.backbone is None)
+            print(curves, end="")
     finish_fit(result, summary(result.model.run, str(folder)), options, flags, run)
 
 

@@ -13,7 +13,7 @@ from headstart.cli.config import option_sources
 from headstart.cli.fit_output import print_fit, summary
 from headstart.cli.label_output import fit_summary, print_label_fit
 from headstart.cli.open_report import show
-from headstart.cli.options import CONDITION_FAILED, Messages, evaluation_option
+from headstart.cli.options import CONDITION_FAILED, Messages, evaluation_option, files_follow
 from headstart.cli.terminal import line, print_json, print_notes, print_quarantined
 from headstart.machine import quiet_frameworks
 
@@ -91,8 +91,9 @@ def fit_labels(
     folder = str(result.save(flags.output_for(dataset.uri), overwrite=run.overwrite))
     curves = write_training_curves(result.model.run, folder)
     if not flags.as_json:
-        print_label_fit(result, folder, time.perf_counter() - start)
-        print(curves, end="", flush=True)
+        with files_follow():
+            print_label_fit(result, folder, time.perf_counter() - start)
+            print(curves, end="")
     finish_fit(result, fit_summary(result.model.run, folder), options, flags, run)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from headstart.cli.fit_labels import finish_fit, print_refit, refit_summary, with_sources
 from headstart.cli.options import Messages
 from headstart.cli.terminal import print_notes
-from headstart.errors import HeadstartError, OptionError
+from headstart.errors import HeadstartError, OptionError, shell_word
 from headstart.machine import quiet_frameworks
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def check_holds_images(data: str) -> None:
     from headstart.features.rows_folder import is_rows_folder
 
     if is_rows_folder(Path(data)):
-        raise OptionError(f"{data} holds features, not images; make a model of it: headstart merge {data} -o MODEL")
+        raise OptionError(
+            f"{data} holds features, not images; make a model of it: headstart merge {shell_word(data)} -o MODEL"
+        )
 
 
 def check_classes(output: Path, images: Dataset) -> None:

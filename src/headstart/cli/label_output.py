@@ -21,7 +21,6 @@ from headstart.cli.terminal import (
     share_text,
     unexpected,
 )
-from headstart.errors import OptionError
 
 if TYPE_CHECKING:
     from headstart.classifier import MultiLabelFitResult
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from headstart.data import ReadOptions
     from headstart.model import Predictor
     from headstart.model.label_predictions import MultiLabelEvaluation, MultiLabelPredictions
+    from headstart.splits.named import GroupBy
     from headstart.stats.label_metrics import MultiLabelMetrics
     from headstart.stats.label_thresholds import LabelThresholds
 
@@ -94,21 +94,26 @@ def evaluate_labels(
     predictor: Predictor,
     data: str,
     options: ReadOptions,
-    min_accuracy: float | None,
+    by: GroupBy,
     form: Format,
     strict: bool,
     messages: Messages,
 ) -> None:
-    """Measure the model of several labels in the folder ``model`` on labelled images. Raises OptionError, DataError."""
+    """Measure the model of several labels in the folder ``model`` on labelled images. Raises OptionError, DataError.
+
+    ``by`` says which images count together in intervals.
+    """
     from dataclasses import replace
 
     from headstart.cli.options import CONDITION_FAILED
     from headstart.data import open_dataset
+    from headstart.model.predictor import labelled_part
+    from headstart.splits.named import name_groups, unnamed_notes
 
-    if min_accuracy is not None:
-        raise OptionError(MIN_ACCURACY)
     dataset = open_dataset(data, replace(options, multi_label=True))
     print_notes(dataset.notes)
+    dataset = name_groups(labelled_part(dataset), by)
+    print_notes(unnamed_notes(dataset, by))
     with messages.bar("Predicting") as bar:
         evaluation: Any = predictor.evaluate(dataset, progress=bar)
     quarantined = evaluation.predictions.quarantined

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headstart.cli.options import ModelArgument
 from headstart.cli.terminal import line
-from headstart.errors import ModelError
+from headstart.errors import ModelError, shell_word
 
 REPORT = "report.html"
 
@@ -17,9 +17,16 @@ def open_report(model: ModelArgument) -> None:
     """Show the report of a model in a browser."""
     page = Path(model) / REPORT
     if not Path(model).is_dir():
-        raise ModelError(f"There is no model folder {model}; make one with: headstart fit DATA -o {model}")
+        raise ModelError(f"There is no model folder {model}; make one with: headstart fit DATA -o {shell_word(model)}")
     if page.is_symlink() or not page.is_file():
-        raise ModelError(f"{model} has no {REPORT}; write it with: headstart report {model}")
+        from headstart.report.storage import FILE, HOW_MADE
+
+        mend = (
+            f"; write it with: headstart report {shell_word(model)}"
+            if (Path(model) / FILE).is_file()
+            else f": {HOW_MADE}."
+        )
+        raise ModelError(f"{model} has no {REPORT}{mend}")
     print(line(str(page)))
     show(page)
 

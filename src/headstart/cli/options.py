@@ -9,8 +9,8 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -96,11 +96,11 @@ class Command(TyperCommand):
         try:
             rest = super().parse_args(ctx, args)
         except USAGE_ERROR as error:
-            error.message = shorten(line(error.message))
+            error.message = shorten(line(_in_words(error.message)))
             if "unexpected extra" in error.message and (hint := examples.ELSEWHERE.get(" ".join(path))):
                 error.message += f" ({hint})"
             param = getattr(error, "param", None)
-            if param is not None and " " in param.make_metavar(ctx):
+            if param is not None and param.param_type_name == "argument" and " " in param.make_metavar(ctx):
                 error.param_hint = f"'{param.make_metavar(ctx).split()[-1]}'"  # of "[MODEL]... DATA" it is DATA
             raise
         sources = {} if ctx.resilient_parsing else config.sources_of(ctx, path, file)
@@ -193,6 +193,14 @@ def run_command(function: Callable[[], None]) -> None:
         raise typer.Exit(exit_status(error)) from None
 
 
+def _in_words(message: str) -> str:
+    """Return a message of typer with the kinds of numbers in words: "int range" is no range that one could give."""
+    for kind, words in (("int", "a whole number"), ("float", "a number")):
+        message = message.replace(f"is not a valid {kind} range.", f"is not {words}.")
+        message = message.replace(f"is not a valid {kind}.", f"is not {words}.")
+    return message
+
+
 def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
     """Print what ended a command as one line on standard error, and return the exit status.
 
@@ -219,6 +227,19 @@ def _discard_output() -> None:
     """Discard what is still to be written to standard output, which the interpreter flushes once more as it ends."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def files_follow() -> Iterator[None]:
+    """Print what the reader of a pipe need not read to its end: files that were asked for are still to be written.
+
+    Without this a command ends where its reader does.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
 
 
 def save_memory(images: int) -> None:

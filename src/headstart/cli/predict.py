@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from headstart.cli.options import (
     ReadFlags,
     RunOptions,
     common,
+    files_follow,
     save_memory,
 )
 from headstart.cli.terminal import line, print_json, print_notes, print_prediction, print_quarantined, print_skipped
@@ -93,7 +95,8 @@ def predict(
         for part, predictions in predictor.predict_in_parts(dataset, start=start, progress=bar):
             without_label += _write_images(explainer, part, predictions, flags)
             if file is None:
-                _print_rows(part, predictions, form, flags.top)
+                with files_follow() if flags.explain or flags.copy_to else nullcontext():
+                    _print_rows(part, predictions, form, flags.top)
             else:
                 file.add(part, predictions, start)
             start += len(part)

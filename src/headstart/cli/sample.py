@@ -8,6 +8,7 @@ import typer
 
 from headstart.cli.options import Messages
 from headstart.cli.terminal import line
+from headstart.errors import shell_word
 
 
 def sample(
@@ -24,4 +25,4 @@ def sample(
 
     with messages.bar("Rendering") as bar:
         count = render(name, folder, seed=seed, train=train, validation=validation, workers=workers, progress=bar)
-    print(line(f"{folder} holds {count} images; learn from them: headstart fit {folder}"))
+    print(line(f"{folder} holds {count} images; learn from them: headstart fit {shell_word(folder)}"))

@@ -9,10 +9,11 @@ from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headstart import backbones
 from headstart.backbones import DEFAULT_BACKBONE
-from headstart.data import Dataset, ReadOptions, as_dataset
+from headstart.data import Dataset, ReadOptions, as_dataset, group_numbers
 from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, FeatureCache, embed
@@ -21,7 +22,7 @@ from headstart.model import Evaluation, Predictor
 from headstart.model.label_predictions import MultiLabelEvaluation, evaluate_labels
 from headstart.model.predictor import labelled_part
 from headstart.splits.groups import Groups
-from headstart.splits.named import parse_group_by
+from headstart.splits.named import name_groups, parse_group_by
 from headstart.splits.scenes import Labels
 from headstart.splits.split import group_images
 from headstart.stats.label_metrics import mean_average_precision_difference
@@ -110,10 +111,11 @@ def compare_models(
             raise OptionError(
                 f"{one} gives an image one class, and {several} several labels; compare models of one kind."
             )
-    options = replace(read_options or ReadOptions(), group_column=parse_group_by(group_by).column)
+    by = parse_group_by(group_by)
+    options = replace(read_options or ReadOptions(), group_column=by.column)
     if is_multi_label:
         options = replace(options, multi_label=True)
-    dataset = as_dataset(data, options=options)
+    dataset = name_groups(as_dataset(data, options=options), by)
     evaluations = tuple(predictor.evaluate(dataset, progress=progress) for predictor in predictors)
     notes = (*dataset.notes, *_notes(models, evaluations))
     dataset = labelled_part(dataset)
@@ -121,8 +123,10 @@ def compare_models(
     if any(evaluation.predictions.paths != paths for evaluation in evaluations[1:]):
         raise DataError(f"The images of {dataset.uri} changed while they were read; compare again.")
     if is_multi_label:
-        labelled, label_notes = _of_common_labels([e for e in evaluations if isinstance(e, MultiLabelEvaluation)])
-        items = [dataset.items[i] for i in labelled[0].predictions.rows]
+        items = [dataset.items[i] for i in evaluations[0].predictions.rows]
+        named = group_numbers([item.group for item in items])
+        of_labels = [e for e in evaluations if isinstance(e, MultiLabelEvaluation)]
+        labelled, label_notes = _of_common_labels(of_labels, named)
         values, known = label_matrix(items, dataset.label_names)  # of all labels, whichever the models know
         groups = _group(dataset, values & known, group_by, compute, progress)
         differences = compare_label_pairs(labelled, groups)
@@ -146,8 +150,13 @@ def _notes(models: Sequence[str], evaluations: Sequence[Evaluation | MultiLabelE
     return [*dict.fromkeys(named)]
 
 
-def _of_common_labels(evaluations: Sequence[MultiLabelEvaluation]) -> tuple[list[MultiLabelEvaluation], list[str]]:
-    """Return the evaluations for the labels that all models know, and a note about the others. Raises OptionError."""
+def _of_common_labels(
+    evaluations: Sequence[MultiLabelEvaluation], groups: NDArray[np.int64] | None
+) -> tuple[list[MultiLabelEvaluation], list[str]]:
+    """Return the evaluations for the labels that all models know, and a note about the others. Raises OptionError.
+
+    ``groups`` [n] are those of the images, where they have names.
+    """
     names = [evaluation.predictions.classes for evaluation in evaluations]
     common = [name for name in names[0] if all(name in others for others in names)]
     if not common:
@@ -157,7 +166,7 @@ def _of_common_labels(evaluations: Sequence[MultiLabelEvaluation]) -> tuple[list
         return [*evaluations], []
     more = f" and {len(left_out) - MAX_NAMED} more" if len(left_out) > MAX_NAMED else ""
     notes = [f"Not compared, since not every model knows them: {', '.join(left_out[:MAX_NAMED])}{more}."]
-    found = [evaluate_labels(evaluation.predictions.of_labels(common)) for evaluation in evaluations]
+    found = [evaluate_labels(evaluation.predictions.of_labels(common), groups) for evaluation in evaluations]
     return found, notes if left_out else []
 
 

@@ -14,6 +14,8 @@ from headstart.stats.accuracy import Z95, Accuracy
 from headstart.stats.label_metrics import Estimate
 from headstart.stats.paired import grouped_difference
 
+ABOUT_AS_FAST = 1.05  # times as fast, or as small: what a short timed run cannot tell
+
 
 @dataclass(frozen=True)
 class ComparedCut:
@@ -106,9 +108,20 @@ def rank(
     rows = [replace(row, pareto=not any(_dominates(other, row) for other in rows)) for row in rows]
     # A shallow cut can tie on training scenes and fail on others (docs: choosing a head): fit's own preference holds.
     eligible = [row for row in rows if row.tied and row.fit_cut] or [row for row in rows if row.tied]
-    chosen = min(eligible, key=lambda row: (-(row.images_per_second or 0.0), row.bytes, row.log_loss))
+    chosen = _fastest(eligible)
     rows = [replace(row, recommended=row is chosen) for row in rows]
     return tuple(rows), _reason(chosen, rows)
+
+
+def _fastest(rows: Sequence[ComparedCut]) -> ComparedCut:
+    """Return the fastest of ``rows``, or the smallest where no speed was measured; of those about alike the first."""
+    speeds = [row.images_per_second or 0.0 for row in rows]
+    if not any(speeds):
+        speeds = [1 / max(1, row.bytes) for row in rows]
+    least = max(speeds) / ABOUT_AS_FAST
+    if speeds[0] < least:  # what is chosen in its place is to be faster than it by as much
+        least = max(least, speeds[0] * ABOUT_AS_FAST)
+    return next(row for row, speed in zip(rows, speeds, strict=True) if speed >= least)
 
 
 def _dominates(first: ComparedCut, second: ComparedCut) -> bool:
@@ -128,4 +141,4 @@ def _reason(chosen: ComparedCut, rows: Sequence[ComparedCut]) -> str:
     if not chosen.images_per_second or not best.images_per_second:
         return f"{tied}, and smaller" if chosen.bytes < best.bytes else f"{tied}; speeds were not measured"
     ratio = chosen.images_per_second / best.images_per_second
-    return f"{tied}, and {f'{ratio:.1f} times as fast' if ratio >= 1.05 else 'what fit would choose'}"
+    return f"{tied}, and {f'{ratio:.1f} times as fast' if ratio >= ABOUT_AS_FAST else 'what fit would choose'}"

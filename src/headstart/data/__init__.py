@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate
+from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate, group_numbers
 from headstart.data.label_sets import label_list, label_sets
 from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
 from headstart.data.layout import LAYOUTS, find_tables, from_listing
@@ -56,6 +56,7 @@ __all__ = [
     "as_dataset",
     "concatenate",
     "from_images",
+    "group_numbers",
     "open_dataset",
 ]
 

@@ -29,7 +29,7 @@ def read_class_names(path: str) -> dict[str, str]:
 
     A first row ``class,name`` is a header. Raises DataError, which names the row, for one that is not of this form.
     """
-    text, _ = read_text(path, MAX_CLASS_FILE)
+    text, _ = read_text(path, MAX_CLASS_FILE, "rows of class,name")
     names: dict[str, str] = {}
     try:
         for number, row in csv_rows(text):

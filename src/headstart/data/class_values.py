@@ -77,7 +77,7 @@ def read_costs(path: str) -> dict[str, dict[str, float]]:
 
 def _read_csv(path: str, form: str) -> list[tuple[int, list[str]]]:
     """Return the number and the cells of each row that is not empty."""
-    text, _ = read_text(path, MAX_BYTES)
+    text, _ = read_text(path, MAX_BYTES, form)
     try:
         rows = [(number, [to_nfc(from_table_text(cell.strip())) for cell in row]) for number, row in csv_rows(text)]
     except csv.Error as error:
@@ -86,7 +86,7 @@ def _read_csv(path: str, form: str) -> list[tuple[int, list[str]]]:
 
 
 def _read_json(path: str, form: str) -> dict[str, Any]:
-    text, _ = read_text(path, MAX_BYTES)
+    text, _ = read_text(path, MAX_BYTES, form)
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:

@@ -57,6 +57,17 @@ class Skipped:
     reason: str
 
 
+def group_numbers(names: Sequence[str | None]) -> NDArray[np.int64] | None:
+    """Return the number [n] of the group of each image by its name, None where no image has one.
+
+    An image without a name is a group of its own.
+    """
+    if all(name is None for name in names):
+        return None
+    known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
+    return np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)], np.int64)
+
+
 def paths_by_reason(skipped: Iterable[Skipped]) -> dict[str, list[str]]:
     """Return the paths that were skipped for each reason."""
     paths: dict[str, list[str]] = {}
@@ -70,12 +81,14 @@ class Dataset:
     """Images with their classes.
 
     ``items`` are in a fixed order. ``classes`` are the names over all splits, so that a class has the same index in
-    every split; they are sorted, numbers as numbers. ``skipped`` names all that was passed over, and
-    ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or the array
-    [height, width, 3], of the item with a given key; it may be called from several threads at once.
+    every split; they are sorted as texts ("10" before "2"), numbers of Python by value. ``skipped`` names all that was
+    passed over, and ``quarantined`` the images that were refused while listing. ``reader`` returns the file's bytes, or
+    the array [height, width, 3], of the item with a given key; it may be called from several threads at once.
     Paths of items are relative to ``folder``, the folder of a table; it is empty where they are complete. ``layout``
     says how the source was read, ``notes`` are lines about it that the user must see, and ``class_names`` the pairs of
     a class and its new name by which classes were renamed, merged and left out (an empty name).
+
+    ``other_columns`` are those of a table that play no part, such as one whose name does not tell that it is a group.
 
     A multi-label dataset has no ``classes`` but ``label_names``, the names of its labels in the order of the columns of
     an indicator matrix: what knows of one label alone takes its images for unlabelled ones.
@@ -92,6 +105,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     class_names: tuple[tuple[str, str], ...] = ()
     label_names: tuple[str, ...] = ()
+    other_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -207,4 +221,5 @@ def concatenate(first: Dataset, *more: Dataset) -> Dataset:
         notes=joined("notes"),
         class_names=joined("class_names"),
         label_names=joined("label_names"),
+        other_columns=joined("other_columns"),
     )

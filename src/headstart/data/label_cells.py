@@ -25,7 +25,8 @@ from headstart.data.table_files import Row, Table
 from headstart.errors import DataError
 from headstart.files import UNDECODED, from_table_text
 
-MISSING = {"", "nan", "<na>", "null", "n/a", "#n/a"}  # labels in lower case that stand for no label
+# What pandas, SQL and spreadsheets write for a missing value, in lower case, and R, in capitals alone.
+MISSING, MISSING_IN_R = {"", "nan", "<na>", "null", "n/a", "#n/a"}, "NA"
 YES, NO = {"true", "1", "1.0", "yes"}, {"false", "0", "0.0", "no"}
 UNKNOWN = "?"
 SEPARATORS = (";", "|")  # that are found without being declared
@@ -91,8 +92,10 @@ class LabelColumns:
         elif isinstance(value, str):
             listed = _json_list(value)
             text = from_table_text(value.strip())
+            if text and is_missing_text(text):
+                return None  # an empty cell says that no label holds
             texts = listed if listed is not None else text.split(separator) if separator else [text]
-            parts = ["" if part.strip().lower() in MISSING else part.strip() for part in texts]
+            parts = ["" if is_missing_text(part.strip()) else part.strip() for part in texts]
         elif value is None or (isinstance(value, float) and math.isnan(value)):
             return None  # of JSON and Parquet: an empty list says that no label holds
         else:
@@ -115,7 +118,7 @@ class LabelColumns:
                 )
             return known[value]
         text = from_table_text(cell_text(value))
-        return None if text.lower() in MISSING else text
+        return None if is_missing_text(text) else text
 
 
 def find_separator(columns: LabelColumns, rows: Sequence[Row], options: ReadOptions) -> str | None:
@@ -167,7 +170,7 @@ def unreadable_names(names: Iterable[str]) -> list[str]:
     >>> unreadable_names(["nan", "nans", "?x", " x"])
     ['nan', '?x', ' x']
     """
-    return [name for name in names if name.lower() in MISSING or name.startswith(UNKNOWN) or name != name.strip()]
+    return [name for name in names if is_missing_text(name) or name.startswith(UNKNOWN) or name != name.strip()]
 
 
 def unreadable_classes(names: Sequence[str]) -> list[str]:
@@ -254,6 +257,15 @@ def check_numbers(uri: str, labels: Iterable[str]) -> None:
         if value in numbers:
             raise DataError(f"{uri}: the labels {numbers[value]!r} and {label!r} may mean the same; write them alike.")
         numbers[value] = label
+
+
+def is_missing_text(text: str) -> bool:
+    """Return whether the text of a cell stands for a missing value.
+
+    >>> [is_missing_text(text) for text in ("", "NaN", "NA", "na", "Na")]
+    [True, True, True, False, False]
+    """
+    return text.lower() in MISSING or text == MISSING_IN_R
 
 
 def is_one_hot(rows: Sequence[Row], names: Sequence[str]) -> bool:

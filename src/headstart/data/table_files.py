@@ -69,10 +69,17 @@ def read_table(uri: str, open_stream: OpenStream | None = None, *, lists: Collec
         raise DataError(f"The table {uri} cannot be read: {error_reason(error)}; expected {expected}.") from None
 
 
-def read_text(uri: str, limit: int) -> tuple[str, tuple[str, ...]]:
-    """Read a file of text of at most ``limit`` bytes, and notes about it. Raises DataError."""
+def read_text(uri: str, limit: int, expected: str) -> tuple[str, tuple[str, ...]]:
+    """Read a file of text of at most ``limit`` bytes, and notes about it; ``expected`` is what it holds.
+
+    Raises DataError.
+    """
+    if "://" not in uri and not Path(uri).exists():
+        raise DataError(missing_path(uri, f"a file with {expected}"))
     try:
         return _decode(_read_bytes(uri, limit))
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{uri} cannot be read as text: {error_reason(error)}.") from None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.label_cells import (
     NO,
+    UNKNOWN,
     YES,
     LabelCell,
     LabelColumns,
@@ -21,6 +22,7 @@ from headstart.data.label_cells import (
     check_single,
     columns_of,
     find_separator,
+    is_missing_text,
     is_one_hot,
     label_names,
 )
@@ -106,8 +108,12 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     names: tuple[str, ...] = ()
     if separator is not None:
         names, items = _with_labels(label_columns, items, rows.cells)
+        if options.multi_label is None and options.label_separator is None:
+            notes = (*notes, *_doubted_notes(uri, label_columns, rows.cells))
     elif options.layout != "image":
         notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
+    if table.images is None and options.layout != "image":
+        notes = (*notes, *_repeated_notes(uri, items))
     readers = rows.readers
     return Dataset(
         uri,
@@ -120,6 +126,7 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         _describe(columns, separator),
         notes,
         label_names=names,
+        other_columns=_other_columns(table, columns),
     )
 
 
@@ -173,6 +180,7 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
             rows.readers.append(read)
         group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
         label = to_nfc(label) if label else None
+        group = "" if is_missing_text(group) else group
         rows.items.append(Item(path, label, split, group or None, key=len(rows.readers) - 1, folder=dirname(path)))
         if cell is not None:
             rows.cells.append(cell)
@@ -229,6 +237,10 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
     if not found["path"]:
+        if any(is_image_name(name) for name in table.columns):
+            raise DataError(
+                f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
+            )
         raise DataError(
             f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
             "give its name with --path-column."
@@ -279,12 +291,48 @@ def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     return notes
 
 
+def _other_columns(table: Table, columns: Columns) -> tuple[str, ...]:
+    """Return the names of the columns that have no role."""
+    roles = {columns.path, columns.label, columns.split, columns.group, *columns.one_hot, ""}
+    return tuple(name for name in table.columns if name not in roles)
+
+
 def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
     """Say where a table may have labels in a column that is not called like one."""
-    rest = [name for name in table.columns if name not in (columns.path, columns.split, columns.group)]
+    rest = _other_columns(table, columns)
     if columns.label or columns.one_hot or not rest:
         return []
     return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
+
+
+def _repeated_notes(uri: str, items: Sequence[Item]) -> list[str]:
+    """Name images that stand in several rows, as those of several observers do."""
+    labels: dict[str, list[object]] = {}
+    for item in items:
+        labels.setdefault(item.path, []).append((item.label, item.labels, item.unknown))
+    repeated = {path: found for path, found in labels.items() if len(found) > 1}
+    if not repeated:
+        return []
+    first = next(iter(repeated))
+    contrary = sum(len({*found}) > 1 for found in repeated.values())
+    labelled = f", {contrary} of them with different labels" if contrary else ""
+    images = "1 image stands" if len(repeated) == 1 else f"{len(repeated)} images stand"
+    return [
+        f"{images} in several rows of {uri}{labelled} ({first}, ...); each row counts as an image: keep one of each."
+    ]
+
+
+def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) -> list[str]:
+    """Say what an empty cell means, where a table of one class an image is multi-label for a doubted label alone."""
+    doubted = next((cell.unknown[0] for cell in cells if cell.unknown), "")
+    empty = sum(not (cell.present or cell.unknown or cell.rest) for cell in cells)
+    if not columns.label or not doubted or not empty or any(len(cell.present) > 1 for cell in cells):
+        return []
+    return [
+        f"{uri} is read as several labels an image, since a cell has {UNKNOWN + doubted!r}, a label that is not known; "
+        f"so an empty cell ({empty} of {len(cells)} rows) says that an image has none of the labels. If each image has "
+        f"one class, write {UNKNOWN} alone where it is in doubt."
+    ]
 
 
 def _list_columns(options: ReadOptions) -> frozenset[str]:

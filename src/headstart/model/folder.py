@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import ModelError, OptionError, untrusted
+from headstart.errors import ModelError, OptionError, shell_word, untrusted
 from headstart.features.rows import FeatureRows
 from headstart.features.rows_folder import write_rows
 from headstart.files import encode, recover_folder, replace_folder, table_path, table_row, table_text, to_json
@@ -199,7 +199,9 @@ def _run(folder: Path) -> dict[str, Any]:
 def _read_config(folder: Path) -> dict[str, Any]:
     recover_folder(folder)
     if not folder.is_dir():
-        raise ModelError(f"There is no model folder {folder}; make one with: headstart fit DATA -o {folder}")
+        raise ModelError(
+            f"There is no model folder {folder}; make one with: headstart fit DATA -o {shell_word(folder)}"
+        )
     if not (folder / "config.json").exists():
         raise ModelError(f"{folder} is not a model folder: it has no config.json.")
     config = read_json_file(folder, "config.json")

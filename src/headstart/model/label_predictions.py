@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.data import Dataset
 from headstart.errors import DataError, OptionError
 from headstart.model.predictions import Predictions
-from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy, target_text
+from headstart.stats.accuracy import Accuracy, held_out_accuracy, target_text
 from headstart.stats.label_metrics import MultiLabelMetrics, multi_label_metrics
 from headstart.stats.label_thresholds import LabelThresholds
 
@@ -174,7 +174,8 @@ def evaluate_labels(
 ) -> MultiLabelEvaluation:
     """Evaluate predictions against the true labels, which must be known.
 
-    ``groups`` [n] are given where each image's group was left out of training: intervals are then by groups.
+    ``groups`` [n] are those of images of which several show one thing, where they are known: intervals are then by
+    groups.
     """
     truth, known = predictions.label_truth, predictions.label_known
     assert truth is not None
@@ -187,10 +188,10 @@ def evaluate_labels(
         rows, columns = np.nonzero(truth & known)
         held = sets[rows, columns]
         if len(held):
-            coverage = held_out_accuracy(held) if groups is None else leave_one_group_out_accuracy(held, groups[rows])
+            coverage = held_out_accuracy(held, None if groups is None else groups[rows])
         set_size = float(sets.sum(axis=1).mean())
     if is_rejected is not None and len(is_rejected):
-        false_rejections = held_out_accuracy(is_rejected)
+        false_rejections = held_out_accuracy(is_rejected, groups)
     return MultiLabelEvaluation(predictions, metrics, coverage, set_size, false_rejections)
 
 

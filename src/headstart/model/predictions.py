@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Quarantined
-from headstart.stats.accuracy import Accuracy, held_out_accuracy, leave_one_group_out_accuracy, target_text
+from headstart.stats.accuracy import Accuracy, held_out_accuracy, target_text
 from headstart.stats.classification import (
     ClassificationMetrics,
     WeakClass,
@@ -202,27 +202,24 @@ class Evaluation:
 def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None) -> Evaluation:
     """Evaluate predictions against the true classes, which must be known.
 
-    ``groups`` [n] are given where each image's group was left out of training: the interval of the accuracy is then by
+    ``groups`` [n] are those of images of which several show one thing, where they are known: intervals are then by
     groups.
     """
     assert predictions.truth is not None
     truth, predicted, classes = predictions.truth, predictions.predicted, len(predictions.classes)
     is_known = truth < classes
-    if groups is None:
-        accuracy = held_out_accuracy(predictions.is_correct)
-    else:
-        accuracy = leave_one_group_out_accuracy(predictions.is_correct, groups)
+    accuracy = held_out_accuracy(predictions.is_correct, groups)
     coverage = set_size = false_rejections = ood_recall = None
     sets, is_rejected = predictions.sets, predictions.is_rejected
     if sets is not None and is_known.any():
-        coverage = held_out_accuracy(sets[is_known, truth[is_known]])
+        coverage = held_out_accuracy(sets[is_known, truth[is_known]], _of(groups, is_known))
         set_size = float(sets[is_known].sum(axis=1).mean())
     if is_rejected is not None:
-        false_rejections = _share(is_rejected[is_known])
-        ood_recall = _share(is_rejected[~is_known])
+        false_rejections = _share(is_rejected, groups, is_known)
+        ood_recall = _share(is_rejected, groups, ~is_known)
     costs, cost = None if predictions.rule is None else predictions.rule.costs, None
     if costs is not None and is_known.any():
-        cost = mean_cost(costs, truth[is_known], predicted[is_known], None if groups is None else groups[is_known])
+        cost = mean_cost(costs, truth[is_known], predicted[is_known], _of(groups, is_known))
     return Evaluation(
         predictions,
         accuracy,
@@ -237,5 +234,9 @@ def evaluate(predictions: Predictions, groups: NDArray[np.integer] | None = None
     )
 
 
-def _share(selected: NDArray[np.bool_]) -> Accuracy | None:
-    return held_out_accuracy(selected) if len(selected) else None
+def _share(selected: NDArray[np.bool_], groups: NDArray[np.integer] | None, of: NDArray[np.bool_]) -> Accuracy | None:
+    return held_out_accuracy(selected[of], _of(groups, of)) if of.any() else None
+
+
+def _of(groups: NDArray[np.integer] | None, images: NDArray[np.bool_]) -> NDArray[np.integer] | None:
+    return None if groups is None else groups[images]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
-from headstart.data import Dataset, Quarantined, ReadOptions, as_dataset
+from headstart.data import Dataset, Quarantined, ReadOptions, as_dataset, group_numbers
 from headstart.data.label_sets import label_matrix
 from headstart.errors import DataError, OptionError
 from headstart.features import Compute, Features
@@ -173,8 +173,9 @@ class Predictor:
         """Evaluate the model on labelled images that had no part in training.
 
         Of a dataset with splits the validation images count, or the test images where there are none. Classes are
-        matched by name. A model of several labels gives a ``MultiLabelEvaluation``, and a table is read for it as one
-        of several labels. Raises DataError where there are no labels, or no image can be read.
+        matched by name. Where images have the name of a group (a column ``group`` of a table), intervals are by groups.
+        A model of several labels gives a ``MultiLabelEvaluation``, and a table is read for it as one of several labels.
+        Raises DataError where there are no labels, or no image can be read.
         """
         is_multi_label = self.model.is_multi_label
         dataset = as_dataset(images, options=ReadOptions(multi_label=True) if is_multi_label else None)
@@ -184,13 +185,13 @@ class Predictor:
             found = self._predict_labels(dataset, progress)
             if not len(found):
                 raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read.")
-            return evaluate_labels(replace(found, notes=(*found.notes, *notes)))
+            return evaluate_labels(replace(found, notes=(*found.notes, *notes)), _named_groups(dataset, found.rows))
         dataset.require_one_label("a model of one class an image")
         dataset = labelled_part(dataset)
         predictions = self.predict_dataset(dataset, progress=progress)
         if not len(predictions):
             raise DataError(f"None of the {len(dataset)} images of {dataset.uri} can be read.")
-        return evaluate(predictions)
+        return evaluate(predictions, _named_groups(dataset, predictions.rows))
 
     def _load_graph(self, backbone: Backbone, compute: Compute) -> Graph:
         """Load the graph once for each number of threads: compiling it takes longer than to predict an image."""
@@ -251,6 +252,10 @@ def check_all_read(quarantined: Sequence[Quarantined]) -> None:
     if quarantined:
         first = quarantined[0]
         raise DataError(f"{len(quarantined)} images cannot be read, first {first.path}: {first.reason}")
+
+
+def _named_groups(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    return group_numbers([dataset.items[i].group for i in rows])
 
 
 def labelled_part(dataset: Dataset) -> Dataset:

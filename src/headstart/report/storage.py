@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from headstart.errors import ModelError, OptionError
+from headstart.errors import ModelError, OptionError, shell_word
 from headstart.files import open_regular, read_json, to_json, why_not_writable, write_atomic
 from headstart.report.data import (
     MAX_IMAGES,
@@ -106,6 +106,13 @@ def write_data(report: Report, folder: Path) -> None:
     write_file(folder / FILE, to_json(value))
 
 
+# Of a model that was updated, or made of features, no images are at hand that a report could show.
+HOW_MADE = (
+    "the report is made as a model is fitted to its images, by headstart fit without --no-report (in Python "
+    "ImageClassifier.report), and not by update, forget or merge; fit to all images again to have one"
+)
+
+
 def read_data(folder: str | os.PathLike[str]) -> Report:
     """Read the report of a model folder. Raises ModelError if it is missing, damaged or of another format."""
     return read_checked(folder, _report)
@@ -115,7 +122,7 @@ def read_checked(folder: str | os.PathLike[str], read: Callable[[Mapping[str, An
     """Return what ``read`` makes of the ``report.json`` of a model folder. Raises ModelError as ``read_data``."""
     path = Path(folder) / FILE
     if not path.is_file():
-        raise ModelError(f"{folder} has no {FILE}; fit again without --no-report to create it.")
+        raise ModelError(f"{folder} has no {FILE}: {HOW_MADE}.")
     if path.resolve().parent != Path(folder).resolve():
         raise ModelError(f"{folder}: {FILE} is a link out of the folder and was not read.")
     try:
@@ -140,7 +147,7 @@ def _check_format(version: Any, folder: str | os.PathLike[str]) -> None:
     if version < FORMAT:
         raise ModelError(
             f"{folder}: {FILE} has format {version}, older than format {FORMAT}, which this version reads; to make the "
-            f"report anew fit again: headstart fit DATA -o {folder}. The page that is there still opens."
+            f"report anew fit again: headstart fit DATA -o {shell_word(folder)}. The page that is there still opens."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -100,8 +101,12 @@ def _infer() -> dict[str, Any]:
     }
 
 
-def api_page(description: dict[str, Any]) -> str:
-    """Return the description as a page."""
+def api_page(description: dict[str, Any], address: str, needs_token: bool) -> str:
+    """Return the description as a page, with an example to paste: ``address`` is that by which the server was asked."""
+    path = next(path for path, methods in description["paths"].items() if "post" in methods)
+    token = '-H "Authorization: Bearer $HEADSTART_TOKEN" ' if needs_token else ""
+    url = shlex.quote(address + path)  # the address is that of a Host header
+    example = f"curl --data-binary @new.jpg -H 'Content-Type: image/jpeg' {token}{url}"
     routes = "".join(
         f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation['summary'])}</p>"
         f"{_table('Parameter', _parameters(operation))}{_table('Body', _bodies(operation))}"
@@ -113,7 +118,7 @@ def api_page(description: dict[str, Any]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>headstart serve: API</title></head>'
         "<body><h1>API</h1><p>For programs: <a href='/openapi.json'>openapi.json</a>. "
         "With a token, send <code>Authorization: Bearer TOKEN</code>.</p>"
-        "<pre>curl --data-binary @new.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/predict</pre>"
+        f"<pre>{escape(example)}</pre>"
         f"{routes}<h2>Errors</h2><p>Each is <code>{{&quot;error&quot;: text}}</code>.</p>"
         f"{_table('Status', ERRORS)}</body></html>"
     )

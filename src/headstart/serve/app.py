@@ -114,4 +114,6 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _docs(request: Request) -> Response:
-    return HTMLResponse(api_page(openapi(list(request.app.state.models.served))))
+    description = openapi(list(request.app.state.models.served))
+    needs_token = request.app.state.options.token is not None
+    return HTMLResponse(api_page(description, f"{request.url.scheme}://{request.url.netloc}", needs_token))

@@ -13,7 +13,7 @@ from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.heads.label_ridge import LabelTargets
 from headstart.splits.groups import Groups, group_members, to_groups
-from headstart.splits.split import group_images, leak_notes
+from headstart.splits.split import group_images, leak_notes, validation_groups
 
 Rows = NDArray[np.int64]
 MAX_NAMED = 5  # labels in a note
@@ -24,7 +24,8 @@ class LabelSplit:
     """Rows of the features: ``train`` [n] and ``validation`` [m].
 
     ``targets`` are the labels ``names`` [k] and groups of the training images, ``validation_values`` and
-    ``validation_known`` [m, k] those of the others. ``notes`` are lines that the user must see.
+    ``validation_known`` [m, k] those of the others, ``validation_groups`` [m] as in ``Split``. ``notes`` are lines that
+    the user must see.
     """
 
     names: tuple[str, ...]
@@ -35,6 +36,7 @@ class LabelSplit:
     validation_known: NDArray[np.bool_]
     groups: Groups
     notes: tuple[str, ...]
+    validation_groups: Rows | None = None
 
 
 def split_labels(
@@ -53,8 +55,10 @@ def split_labels(
         raise DataError(f"{dataset.uri} has {len(train)} readable training images; a model needs two or more{reasons}.")
     groups = group_images(features, dataset, train, values[train] & known[train], group_by)
     notes = [*groups.notes, *leak_notes(features, dataset, train, held_out)]
+    held_out_groups = validation_groups(features, dataset, held_out, group_by)
     if validation is not None and not len(held_out):
         is_held_out = _hold_out_share(groups.index, values[train], float(validation), seed)
+        held_out_groups = None if group_by == "none" else groups.index[is_held_out]
         held_out, train = train[is_held_out], train[~is_held_out]
         groups = to_groups(groups.index[~is_held_out], groups.method)
     chosen, left_out = labels_to_learn(dataset, values[train] & known[train], ~values[train] & known[train])
@@ -70,6 +74,7 @@ def split_labels(
         known[np.ix_(held_out, chosen)],
         groups,
         (*notes, *left_out),
+        held_out_groups,
     )
 
 

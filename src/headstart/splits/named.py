@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import basename, splitext
 
 from headstart.data import Dataset, Item
@@ -18,6 +18,11 @@ MAX_NAME = 255  # characters of a file name that is looked at
 MAX_PATTERN = 200
 FORMS = "auto, none, folder, name:PATTERN, exif, exif:SECONDS, or the name of a table's column"
 PARTS = {"*": ".*?", "#": "[0-9]++"}  # of a pattern: any text, as little as possible; digits, all that follow
+UNNAMED = {  # what images do that get no group
+    "folder": "lie in no folder below that of the class",
+    "name": "do not fit the pattern",
+    "exif": "have no EXIF time",
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,37 @@ def group_names(dataset: Dataset, indices: Sequence[int], by: GroupBy) -> list[s
     if by.kind == "exif":
         return burst_names([_capture(dataset, i) for i in indices], by.seconds)
     return [item.group for item in items]
+
+
+def name_groups(dataset: Dataset, by: GroupBy) -> Dataset:
+    """Return a dataset whose images have the names of their groups: those that it gives itself for "auto".
+
+    Raises OptionError for a column that is not there, and where no image has a folder or fits the pattern.
+    """
+    if by.kind == "auto":
+        return dataset
+    names = [None] * len(dataset) if by.kind == "none" else group_names(dataset, range(len(dataset)), by)
+    if by.kind not in ("none", "exif") and len(dataset) and all(name is None for name in names):
+        raise OptionError(why_unnamed(by, dataset.items[0].path))
+    items = (replace(item, group=name) for item, name in zip(dataset.items, names, strict=True))
+    return replace(dataset, items=tuple(items))
+
+
+def unnamed_notes(dataset: Dataset, by: GroupBy) -> list[str]:
+    """Say of how many images of ``name_groups`` a folder, a pattern or EXIF data name no group."""
+    unnamed = sum(item.group is None for item in dataset.items)
+    if by.kind not in UNNAMED or not unnamed:
+        return []
+    return [f"{unnamed} of {len(dataset)} images {UNNAMED[by.kind]}; each of them counts by itself."]
+
+
+def why_unnamed(by: GroupBy, path: str) -> str:
+    """Return why no image, of which the first is at ``path``, has a group, and what to do."""
+    if by.kind == "folder":
+        return f"No image lies in a folder below that of its class ({path}, ...); group by auto, or by name:PATTERN."
+    if by.kind == "name":
+        return f"No file name without its ending fits the pattern {by.pattern!r} (the first is {path}); correct it."
+    return f"The data have no column {by.column!r} to group by; use auto, none, folder, name:PATTERN or exif."
 
 
 def _name_by_pattern(item: Item, by: GroupBy) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.data import Dataset
+from headstart.data import Dataset, group_numbers
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.splits.groups import (
@@ -21,7 +21,7 @@ from headstart.splits.groups import (
     to_groups,
     ungrouped,
 )
-from headstart.splits.named import GroupBy, group_names, parse_group_by
+from headstart.splits.named import UNNAMED, group_names, parse_group_by, why_unnamed
 from headstart.splits.scenes import Labels
 
 Rows = NDArray[np.int64]
@@ -32,6 +32,7 @@ class Split:
     """Rows of the features: ``train`` [n] and ``validation`` [m].
 
     ``labels`` [n] and ``groups`` [n] are those of the training images, ``classes`` [k] the names of the labels.
+    ``validation_groups`` [m] are None where nobody named them and validation images were not held out by groups.
     ``notes`` are lines that the user must see.
     """
 
@@ -41,6 +42,7 @@ class Split:
     labels: Rows
     groups: Groups
     notes: tuple[str, ...]
+    validation_groups: Rows | None = None
 
 
 def split_features(
@@ -69,12 +71,14 @@ def split_features(
         *_unknown_class_notes(classes, [str(items[i].label) for i in held_out]),
         *leak_notes(features, dataset, train, held_out),
     ]
+    held_out_groups = validation_groups(features, dataset, held_out, group_by)
     if validation is not None and not len(held_out):
         is_held_out = _hold_out_share(groups.index, labels, float(validation), seed)
+        held_out_groups = None if group_by == "none" else groups.index[is_held_out]
         held_out, train, labels = train[is_held_out], train[~is_held_out], labels[~is_held_out]
         groups = to_groups(groups.index[~is_held_out], groups.method)
     notes += _single_group_notes(classes, labels, groups.index)
-    return Split(classes, train, held_out, labels, groups, tuple(notes))
+    return Split(classes, train, held_out, labels, groups, tuple(notes), held_out_groups)
 
 
 def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Labels, group_by: str) -> Groups:
@@ -95,7 +99,7 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     if by.kind == "auto" and is_unnamed.all():
         return find_groups(hashes, tiny_images, vectors, labels)
     if by.kind != "exif" and is_unnamed.all():
-        raise OptionError(_why_unnamed(by, dataset.items[features.index[rows[0]]].path))
+        raise OptionError(why_unnamed(by, dataset.items[features.index[rows[0]]].path))
     sets = duplicate_sets(hashes, tiny_images)
     known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
     ids = np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)])
@@ -106,20 +110,15 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
     ids[is_unnamed] = len(known) + found.index
     sets.union_equal_rows(ids[:, None])
-    what = {"folder": "lie in no folder below that of the class", "name": "do not fit the pattern"}
-    why = what.get(by.kind, "have no EXIF time")
-    note = f"{is_unnamed.sum()} of {len(rows)} images to group {why}; they were grouped by {found.method}."
+    note = f"{is_unnamed.sum()} of {len(rows)} images to group {UNNAMED[by.kind]}; they were grouped by {found.method}."
     method = f"{method}; others {found.method}" if known else found.method
     return replace(to_groups(sets.labels(), method), notes=(note,))
 
 
-def _why_unnamed(by: GroupBy, path: str) -> str:
-    """Return why no image has a group, and what to do."""
-    if by.kind == "folder":
-        return f"No image lies in a folder below that of its class ({path}, ...); group by auto, or by name:PATTERN."
-    if by.kind == "name":
-        return f"No file name without its ending fits the pattern {by.pattern!r} (the first is {path}); correct it."
-    return f"The data have no column {by.column!r} to group by; use auto, none, folder, name:PATTERN or exif."
+def validation_groups(features: Features, dataset: Dataset, rows: Rows, group_by: str) -> Rows | None:
+    """Return the groups [m] of the validation images ``rows`` [m] as they are named, None where none has a name."""
+    by = parse_group_by(group_by)
+    return None if by.kind == "none" else group_numbers(group_names(dataset, features.index[rows].tolist(), by))
 
 
 def _lost_images_notes(features: Features, dataset: Dataset) -> list[str]:

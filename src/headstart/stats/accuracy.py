@@ -49,8 +49,14 @@ def wilson(correct: float, count: float) -> tuple[float, float]:
     return float(max(0.0, min(centre - half_width, share))), float(min(1.0, max(centre + half_width, share)))
 
 
-def held_out_accuracy(correct: NDArray[np.bool_]) -> Accuracy:
-    """Return the accuracy on images that had no part in training, one entry [n] an image, with Wilson's interval."""
+def held_out_accuracy(correct: NDArray[np.bool_], groups: NDArray[np.integer] | None = None) -> Accuracy:
+    """Return the accuracy on images that had no part in training, one entry [n] an image, with Wilson's interval.
+
+    Where it is known which images show one thing, ``groups`` [n], the interval is that of
+    ``leave_one_group_out_accuracy``: ten images of one specimen tell less than images of ten.
+    """
+    if groups is not None:
+        return leave_one_group_out_accuracy(correct, groups)
     return Accuracy(int(correct.sum()), len(correct), wilson(int(correct.sum()), len(correct)), "Wilson")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from headstart.data import Dataset, Item, open_dataset
 from headstart.data.label_cells import LabelCell
 from headstart.data.table_files import is_table
-from headstart.errors import DataError, HeadstartError, OptionError, one_line
+from headstart.errors import DataError, HeadstartError, OptionError, one_line, shell_word
 from headstart.files import open_regular, write_atomic
 from headstart.studio.class_list import ClassList, read_class_list, write_class_list
 from headstart.studio.label_sets import accepted_labels, labelled_item, names_in_cells, summary_of
@@ -50,7 +50,7 @@ def check_folder(folder: Path, multi_label: bool | None = None) -> bool:
         raise OptionError(f"{folder} is not a folder; give the folder of the images.")
     for name, what in NOT_IMAGES.items():
         if (folder / name).is_file():
-            mend = f"headstart serve {folder} tries it" if what == "a model" else "give another one"
+            mend = f"headstart serve {shell_word(folder)} tries it" if what == "a model" else "give another one"
             raise OptionError(f"{folder} holds {what}, and the studio labels a folder of images; {mend}.")
     begun = read_class_list(folder)
     if begun is not None:  # whatever its table looks like

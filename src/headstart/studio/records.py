@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from headstart.data.label_cells import MISSING, LabelCell, check_numbers, unreadable_classes
+from headstart.data.label_cells import LabelCell, check_numbers, is_missing_text, unreadable_classes
 from headstart.data.layout import SYSTEM_FILES, split_name, to_nfc
 from headstart.errors import DataError, OptionError
 
@@ -76,7 +76,7 @@ def check_class_name(name: str, what: str = "class") -> str:
     if text.startswith((".", "'", "=", "+", "-", "@")) or text.endswith(".") or UNSAFE & set(text):
         place = "stands in a cell of a table" if is_label else "is that of a folder and a cell of a table"
         raise OptionError(f"A {what} cannot be called {text!r}, since its name {place}.")
-    if text.casefold() in MISSING | SYSTEM_FILES or split_name(text) is not None:
+    if is_missing_text(text) or text.casefold() in SYSTEM_FILES or split_name(text) is not None:
         reader = "tables and folders" if is_label else "folders"
         raise OptionError(f"A {what} cannot be called {text!r}, which means something else to a reader of {reader}.")
     return text

@@ -20,7 +20,7 @@ from threading import Thread
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
-from headstart.errors import BackboneError, OptionError, one_line
+from headstart.errors import BackboneError, OptionError, one_line, shell_word
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +252,7 @@ def _cached_snapshot(id: HubId, revision: str) -> Snapshot:
         name = f"hf:{id.repository}" + ("" if id.revision == "main" else f"@{id.revision}")
         raise BackboneError(
             f"{name} is not on this machine and HF_HUB_OFFLINE is set; "
-            f'run "headstart backbones pull {name}" once with a connection.'
+            f'run "headstart backbones pull {shell_word(name)}" once with a connection.'
         )
     files = {}
     for path in folder.rglob("*"):
