@@ -11,6 +11,8 @@ import pytest
 from helpers.photos import write_photos
 from PIL import Image
 
+from headstart.model.prediction_file import PredictionFile
+
 PATCHED = """
 import os, signal, sys, time
 from dataclasses import replace
@@ -144,6 +146,32 @@ def test_a_run_that_was_killed_is_continued_to_the_same_file(run, model_folder, 
     assert "has the first 16 of 41 inputs already" in err
     assert content(path) == content(whole)
     assert not (tmp_path / f"{path.name}.part").exists()
+
+
+def test_a_folder_of_pieces_keeps_what_others_have_put_there(run, model_folder, inputs, tmp_path):
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    command = patched("kill", 20, "-", "predict", model_folder, inputs, "-o", path, "--workers", 2)
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    (part / "thesis.txt").write_text("x")
+    assert run("predict", model_folder, inputs, "-o", path, "--workers", 2)[0] == 1
+    assert len(path.read_text("utf-8").splitlines()) == 42
+    assert [file.name for file in part.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_of_which_pieces_are_gone_is_not_made(run, model_folder, inputs, tmp_path, monkeypatch):
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    add = PredictionFile.add
+
+    def add_and_lose(self, *values):
+        add(self, *values)
+        for piece in part.glob("0000000000-*"):
+            piece.unlink()
+
+    monkeypatch.setattr(PredictionFile, "add", add_and_lose)
+    status, _, err = run("predict", model_folder, inputs, "-o", path)
+    assert status == 2
+    assert "has the predictions of 0 of 41 inputs: another process has written or deleted there" in err
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])  # in a piece, and where the pieces are joined

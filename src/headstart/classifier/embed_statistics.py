@@ -78,17 +78,16 @@ def _foreign(folder: Path) -> str | None:
     """Return the path of something in the folder of the sums so far that no run has written; None where all is ours."""
     if not _is_folder(folder):
         return folder.name
-    for path in sorted(folder.iterdir()):
-        if path.name == SUMS and _is_folder(path):
-            inside = [one.name for one in path.iterdir() if one.name not in FILES or not one.is_file()]
-            if inside:
-                return f"{SUMS}/{min(inside)}"
-        elif path.name == ROWS and _is_folder(path):
-            if not is_for_rows(path):
-                return ROWS
-        elif not path.name.startswith(TEMPORARY):
-            return path.name
-    return None
+    return next(filter(None, map(_foreign_at, sorted(folder.iterdir()))), None)
+
+
+def _foreign_at(path: Path) -> str | None:
+    """Return what no run has written of a file or folder among the sums so far; None where all of it is ours."""
+    if path.name == SUMS and _is_folder(path):
+        inside = [one.name for one in path.iterdir() if one.name not in FILES or not one.is_file()]
+        return f"{SUMS}/{min(inside)}" if inside else None
+    is_ours = path.name.startswith(TEMPORARY) or (path.name == ROWS and _is_folder(path) and is_for_rows(path))
+    return None if is_ours else path.name
 
 
 def _is_folder(path: Path) -> bool:
@@ -98,7 +97,7 @@ def _is_folder(path: Path) -> bool:
 def forget_sums(folder: Path) -> None:
     """Delete the sums so far, once they are written as statistics, and nothing that others have put beside them."""
     for path in [*folder.iterdir()]:
-        if path.name in (ROWS, SUMS) or path.name.startswith(TEMPORARY):
+        if _foreign_at(path) is None:
             shutil.rmtree(path, ignore_errors=path.name.startswith(TEMPORARY))
     with suppress(OSError):  # it is not empty
         folder.rmdir()

@@ -100,7 +100,7 @@ def predict(
             notes += predictions.notes
             quarantined += predictions.quarantined
     count = len(dataset) + len(dataset.quarantined)
-    errors = len(quarantined) if file is None else file.finish()
+    errors = len(quarantined) if file is None else file.finish(start)
     if file is not None:
         print(line(f"{file.path} has {count} rows, {errors} of which could not be read"))
     if without_label:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from typing import IO, Any
 from headstart.data import Dataset
 from headstart.errors import ModelError, OptionError, missing_extra
 from headstart.files import (
+    TEMPORARY,
     encode,
     escape_name,
     json_text,
@@ -40,6 +42,7 @@ from headstart.model.predictions import Predictions
 FORMS = (".csv", ".jsonl", ".parquet")
 PIECE = re.compile(r"(\d{10})-(\d{10})-(\d+)\.\w+")  # the inputs that it has, and how many could not be read
 ROWS_OF_A_GROUP = 32_768  # of Parquet: many pieces
+ABOUT = "about.json"
 MAX_ABOUT_BYTES = 4096
 MAX_LINE_BYTES = 2**20
 
@@ -65,13 +68,13 @@ class PredictionFile:
         """
         if not self.part.exists():
             self.part.mkdir(parents=True)
-            write_atomic(self.part / "about.json", to_json(dict(self.about)))
+            write_atomic(self.part / ABOUT, to_json(dict(self.about)))
             return 0
         try:
-            about = read_json(self.part / "about.json", MAX_ABOUT_BYTES)
+            about = read_json(self.part / ABOUT, MAX_ABOUT_BYTES)
         except (OSError, ValueError):
             raise OptionError(
-                f"{self.part} was not begun by predict, or is damaged; delete it, or give another name."
+                f"{self.part} was not begun by predict, or is damaged; move it elsewhere, or give another name."
             ) from None
         for what, value in self.about.items():
             if about.get(what) != value:
@@ -97,9 +100,17 @@ class PredictionFile:
             data = _parquet(values)
         write_atomic(self.part / name, data)
 
-    def finish(self) -> int:
-        """Join the pieces; return the number of inputs that could not be read. Raises OSError."""
-        pieces, _ = self._pieces()
+    def finish(self, count: int) -> int:
+        """Join the pieces of ``count`` inputs; return the number of those that could not be read.
+
+        Raises OptionError where pieces are gone, OSError.
+        """
+        pieces, end = self._pieces()
+        if end != count:
+            raise OptionError(
+                f"{self.part} has the predictions of {end:,} of {count:,} inputs: another process has written or "
+                "deleted there. Predict again, one process at a time."
+            )
         with open_atomic(self.path) as stream:
             if self.path.suffix.lower() == ".parquet":
                 _join_parquet(pieces, stream)
@@ -110,7 +121,11 @@ class PredictionFile:
                 for piece in pieces:
                     with piece.open("rb") as source:
                         shutil.copyfileobj(source, stream)
-        shutil.rmtree(self.part)
+        for path in [*self.part.iterdir()]:
+            if path.name == ABOUT or PIECE.fullmatch(path.name) or path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds files of others
+            self.part.rmdir()
         return sum(int(match[3]) for piece in pieces if (match := PIECE.fullmatch(piece.name)))
 
     def _pieces(self) -> tuple[list[Path], int]:
