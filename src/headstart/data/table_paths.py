@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -31,22 +32,22 @@ class DiskFiles:
 
     def locate(self, path: str, number: int) -> Located:
         """Find the file of the row ``number``. Raises DataError for one outside the folder."""
-        if not self.is_remote and Path(path).is_absolute():
+        if not self.is_remote and "\0" not in path and Path(path).is_absolute():
             relative = os.path.relpath(os.path.realpath(path), self._root)
             path = path if relative.startswith("..") else Path(relative).as_posix()
         given = posixpath.normpath(path)
         name = posixpath.normpath(unescape_name(path))  # as our own tables write names of bytes that are not UTF-8
         is_inside = name != given and not self.is_remote and not name.startswith(("/", ".."))
-        if is_inside and Path(f"{self.folder}/{name}").is_file():
+        if is_inside and _is_file(f"{self.folder}/{name}"):
             return name, self._reader(f"{self.folder}/{name}", number, self._root)
         path = inner_path(self.uri, path, number)
         location = f"{self.folder}/{path}"
         # A name may hold a backslash, which in tables of Windows separates folders.
-        if given != path and not self.is_remote and Path(f"{self.folder}/{given}").is_file():
+        if given != path and not self.is_remote and _is_file(f"{self.folder}/{given}"):
             return given, self._reader(f"{self.folder}/{given}", number, self._root)
-        if self.is_remote or (is_image_name(path) and Path(location).is_file()):
+        if self.is_remote or (is_image_name(path) and _is_file(location)):
             return path, self._reader(location, number, self._root)
-        if is_image_name(path) and Path(path).is_file():
+        if is_image_name(path) and _is_file(path):
             return path, self._reader(path, number, os.path.realpath("."))
         if self._by_tail is None:
             self._by_tail = index_tails(islice(self._files(), MAX_FILES))
@@ -97,6 +98,14 @@ class MemberFiles:
             path = matches[0]
         key = self._keys[path]
         return path, lambda: self._source.read(key)
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a path is that of a file; one that is too long for the system is of none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # ``Path.is_file`` raises for a long name
+    except (OSError, ValueError):
+        return False
 
 
 def _missing() -> bytes:

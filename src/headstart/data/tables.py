@@ -228,6 +228,11 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
             if name not in table.columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
+        alike = [other for other in table.columns if other.strip().lower() == found[role].strip().lower()]
+        if name is None and found[role] and len(alike) > 1:
+            raise DataError(
+                f"{uri} has the columns {' and '.join(map(repr, alike))}; say which it is with --{role}-column."
+            )
     if not found["path"]:
         raise DataError(
             f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
