@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 from helpers.photos import write_photos
 
 import headstart as hs
-from headstart.classifier.forget import find_images
+from headstart.classifier.forget import find_images, forget_images
 from headstart.features import FeatureCache
 from headstart.features.cache import entry_key
 from headstart.features.rows_folder import read_rows
@@ -49,6 +50,29 @@ def setting(tmp_path_factory):
 
 def contents(model):
     return {name: (model / name).read_bytes() for name in FILES}
+
+
+@pytest.mark.parametrize("command", ["forget", "update"])
+def test_what_another_process_has_forgotten_meanwhile_stays_forgotten(run, setting, tmp_path, monkeypatch, command):
+    folder = tmp_path / "model"
+    shutil.copytree(setting / "all-model", folder)
+    module = importlib.import_module(f"headstart.classifier.{command}")
+    refit = module.refit
+
+    def refit_while_another_forgets(*values, **options):
+        monkeypatch.setattr(module, "refit", refit)
+        forget_images(folder, ["train/disc/001.jpg"])
+        return refit(*values, **options)
+
+    monkeypatch.setattr(module, "refit", refit_while_another_forgets)
+    named = ["train/disc/003.jpg"] if command == "forget" else [setting / "few"]
+    status, out, err = run(command, folder, *named)
+    assert (status, out) == (2, "")
+    assert f"{folder} was changed by another process meanwhile" in err
+    paths = read_rows(folder / "features").rows.paths
+    assert not any(path.endswith("train/disc/001.jpg") for path in paths)
+    assert any(path.endswith("train/disc/003.jpg") for path in paths)
+    assert run(command, folder, *named)[0] == 0
 
 
 def test_update_gives_the_model_that_always_had_them(run, setting, tmp_path):

@@ -172,6 +172,10 @@ def test_a_file_of_which_pieces_are_gone_is_not_made(run, model_folder, inputs, 
     assert status == 2
     assert "has the predictions of 0 of 41 inputs: another process has written or deleted there" in err
     assert not path.exists()
+    monkeypatch.setattr(PredictionFile, "add", lambda self, *values: (shutil.rmtree(self.part), add(self, *values)))
+    status, _, err = run("predict", model_folder, inputs, "-o", path)
+    assert status == 2
+    assert "is not there any more: another process has written or deleted there. Predict again" in err
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])  # in a piece, and where the pieces are joined

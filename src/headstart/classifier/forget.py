@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from headstart.classifier.kept_rows import labels_to_learn, present_labels
-from headstart.classifier.parts import KeptModel, open_kept, refit
+from headstart.classifier.parts import KeptModel, open_kept, refit, save_anew
 from headstart.classifier.refit import AnyFitResult
 from headstart.errors import OptionError
 from headstart.features import cache_contents
@@ -89,7 +89,7 @@ def forget_images(
     # First, so that a run that is killed can be repeated: the images are still in the model.
     entries, failed = cache_contents.forget(sorted(found.hashes))
     result = refit(model, left, forgotten=record)
-    saved = result.save(folder if output is None else output, overwrite=output is None)
+    saved = save_anew(model, result, output)
     return Forgotten(result, saved, tuple(paths), entries, tuple(_notes(model, found, result, output)), failed)
 
 

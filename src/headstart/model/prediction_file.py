@@ -43,6 +43,7 @@ FORMS = (".csv", ".jsonl", ".parquet")
 PIECE = re.compile(r"(\d{10})-(\d{10})-(\d+)\.\w+")  # the inputs that it has, and how many could not be read
 ROWS_OF_A_GROUP = 32_768  # of Parquet: many pieces
 ABOUT = "about.json"
+OTHER = "another process has written or deleted there. Predict again, one process at a time."
 MAX_ABOUT_BYTES = 4096
 MAX_LINE_BYTES = 2**20
 
@@ -84,7 +85,7 @@ class PredictionFile:
         return self._pieces()[1]
 
     def add(self, dataset: Dataset, predictions: Predictions, start: int) -> None:
-        """Write the piece of a part of the inputs, which begins at input ``start``. Raises OSError."""
+        """Write the piece of a part of the inputs, which begins at input ``start``. Raises OptionError, OSError."""
         suffix, errors = self.path.suffix.lower(), len(predictions.quarantined)
         name = f"{start:010}-{start + len(dataset):010}-{errors}{suffix}"
         labels = predictions if isinstance(predictions, MultiLabelPredictions) else None
@@ -98,7 +99,10 @@ class PredictionFile:
                 arrow_columns(dataset, predictions) if labels is None else label_rows.arrow_columns(dataset, labels)
             )
             data = _parquet(values)
-        write_atomic(self.part / name, data)
+        try:
+            write_atomic(self.part / name, data)
+        except FileNotFoundError:
+            raise OptionError(f"{self.part} is not there any more: {OTHER}") from None
 
     def finish(self, count: int) -> int:
         """Join the pieces of ``count`` inputs; return the number of those that could not be read.
@@ -107,10 +111,7 @@ class PredictionFile:
         """
         pieces, end = self._pieces()
         if end != count:
-            raise OptionError(
-                f"{self.part} has the predictions of {end:,} of {count:,} inputs: another process has written or "
-                "deleted there. Predict again, one process at a time."
-            )
+            raise OptionError(f"{self.part} has the predictions of {end:,} of {count:,} inputs: {OTHER}")
         with open_atomic(self.path) as stream:
             if self.path.suffix.lower() == ".parquet":
                 _join_parquet(pieces, stream)
