@@ -30,6 +30,7 @@ MAX_NAME_BYTES = 180  # of the 255 of most file systems: a number and an ending 
 UNSAFE = frozenset('%/\\:*?"<>|')  # in names of files, on one system or another
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNDECODED = re.compile("[\udc80-\udcff]")
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half of a pair of UTF-16, as JSON may escape it: no character
 ESCAPED = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
 # Controls of terminals, and of the direction of text, that JSON does not escape by itself.
 STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")

@@ -164,6 +164,18 @@ def test_columns_that_differ_in_case_alone_are_chosen_by_their_name(folder):
     assert [item.label for item in dataset.items] == [row["label"] for row in ROWS]
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\udc7f.jpg"])
+@pytest.mark.parametrize("column", ["path", "label", "scene"])
+def test_half_a_character_is_refused_and_a_byte_of_a_name_is_not(folder, column, text):
+    named = f"{text}.jpg" if column == "path" else text
+    rows = [{**ROWS[0], column: named}, *ROWS[1:]]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(DataError, match=r"row 2: .* holds half a character"):
+        open_dataset(folder / "t.jsonl", ReadOptions(group_column="scene"))
+    (folder / "t.jsonl").write_text("\n".join(json.dumps({**row, "label": "caf\udce9"}) for row in ROWS), "utf-8")
+    assert open_dataset(folder / "t.jsonl").classes == ("caf\udce9",)
+
+
 @pytest.mark.parametrize("label", [{"a": 1}, [["disc"]], [{"a": 1}]])
 def test_a_label_that_is_a_structure_is_refused(folder, label):
     (folder / "t.jsonl").write_text("\n".join(json.dumps({**row, "label": label}) for row in ROWS), "utf-8")
