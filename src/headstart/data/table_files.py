@@ -81,6 +81,8 @@ def read_text(uri: str, limit: int) -> tuple[str, tuple[str, ...]]:
     """Read a file of text of at most ``limit`` bytes, and notes about it. Raises DataError."""
     try:
         return _decode(_read_bytes(uri, limit))
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{uri} cannot be read as text: {error_reason(error)}.") from None
 
