@@ -133,6 +133,17 @@ def test_a_path_that_is_too_long_for_the_system_is_an_image_that_cannot_be_read(
     assert dataset.read(1) == (folder / "disc/000.jpg").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "in_table"), [("cafe\u0301.jpg", "caf\u00e9.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")]
+)
+def test_an_accent_in_another_form_of_unicode_is_the_same_name(folder, on_disk, in_table):
+    (folder / "disc" / "000.jpg").rename(folder / "disc" / on_disk)
+    rows = [{"path": f"disc/{in_table}", "label": "disc"}, {"path": "stripes/000.jpg", "label": "stripes"}]
+    dataset = open_dataset(write_csv(folder / "t.csv", rows))
+    assert [item.path for item in dataset.items] == [f"disc/{on_disk}", "stripes/000.jpg"]
+    assert dataset.read(0) == (folder / "disc" / on_disk).read_bytes()
+
+
 def test_cells_beyond_the_header_are_not_dropped_in_silence(folder):
     (folder / "t.csv").write_text(
         "path,label\ndisc/000.jpg,disc,\ndisc/001.jpg,a,b\nstripes/000.jpg,stripes\nstripes/001.jpg,c,d,e\n", "utf-8"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from headstart.data.layout import to_nfc
 from headstart.data.reading import Source, read_file
 from headstart.errors import DataError, ImageError
 from headstart.files import unescape_name
@@ -51,7 +52,7 @@ class DiskFiles:
             return path, self._reader(path, number, os.path.realpath("."))
         if self._by_tail is None:
             self._by_tail = index_tails(islice(self._files(), MAX_FILES))
-        matches = self._by_tail.get(path.casefold(), [])
+        matches = self._by_tail.get(_key(path), [])
         if len(matches) == 1:
             return matches[0], self._reader(f"{self.folder}/{matches[0]}", number, self._root)
         return path, lambda: read_file(location)
@@ -92,7 +93,7 @@ class MemberFiles:
         if not is_image_name(path) or path not in self._keys:
             if self._by_tail is None:
                 self._by_tail = index_tails(self._keys)
-            matches = self._by_tail.get(path.casefold(), [])
+            matches = self._by_tail.get(_key(path), [])
             if len(matches) != 1:
                 return path, _missing
             path = matches[0]
@@ -121,13 +122,18 @@ def inner_path(uri: str, path: str, number: int) -> str:
 
 
 def index_tails(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Return images by their names, with and without ending, and by the ends of their paths, in lower case."""
+    """Return images by their names, with and without ending, and by the ends of their paths, as ``_key`` has them."""
     by_tail: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         if is_image_name(path):
             parts = path.split("/")
             for start in range(len(parts)):
-                tail = "/".join(parts[start:]).casefold()
+                tail = _key("/".join(parts[start:]))
                 by_tail[tail].append(path)
                 by_tail[posixpath.splitext(tail)[0]].append(path)
     return by_tail
+
+
+def _key(path: str) -> str:
+    """Return what names of one file have in common: case, and the forms in which Unicode writes an accent."""
+    return to_nfc(path.casefold())
