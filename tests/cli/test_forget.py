@@ -15,6 +15,7 @@ from helpers.photos import write_photos
 
 import headstart as hs
 from headstart.classifier.forget import find_images, forget_images
+from headstart.errors import OptionError
 from headstart.features import FeatureCache
 from headstart.features.cache import entry_key
 from headstart.features.rows_folder import read_rows
@@ -50,6 +51,19 @@ def setting(tmp_path_factory):
 
 def contents(model):
     return {name: (model / name).read_bytes() for name in FILES}
+
+
+def test_what_a_killed_run_has_left_beside_the_model_is_named(setting, tmp_path):
+    shutil.copytree(setting / "all-model", tmp_path / "model")
+    left = tmp_path / ".headstart-killed"
+    shutil.copytree(setting / "all-model", left / "new")
+    (tmp_path / ".headstart-other").mkdir()
+    told = f"{left} was left by a run that was killed, or is of one that runs now, and may hold forgotten images"
+    notes = forget_images(tmp_path / "model", ["train/disc/001.jpg"]).notes
+    assert [note for note in notes if ".headstart-" in note] == [f"{told}; delete it when none runs."]
+    with pytest.raises(OptionError, match="No image of") as caught:
+        forget_images(tmp_path / "model", ["train/disc/001.jpg"])
+    assert told in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["forget", "update"])
