@@ -1,6 +1,7 @@
 """Files and folders are written completely or not at all, also on errors, kills and full disks."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -20,6 +22,7 @@ from hypothesis import strategies as st
 from headstart import files
 from headstart.data.layout import to_nfc
 from headstart.files import (
+    add_file,
     encode,
     escape_name,
     from_table_text,
@@ -184,6 +187,27 @@ def test_a_full_disk_leaves_the_old(tmp_path):
     completed = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
     assert completed.stdout.split() == ["OSError", "OSError"], completed.stderr
     assert content(tmp_path) == {"file": b"old", "target/a": b"old", "target/b": b"old"}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda target: write_atomic(target, b"x"),
+        lambda target: add_file(target.parent, target.name, b"x"),
+        lambda target: replace_folder(target, lambda folder: (folder / "x").write_bytes(b"x")),
+    ],
+    ids=["file", "new file", "folder"],
+)
+def test_a_full_disk_is_an_error_that_names_what_was_to_be_written(tmp_path, monkeypatch, write):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "target")
+    assert caught.value.filename == str(tmp_path / "target")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_keeps_names_of_any_bytes(tmp_path):

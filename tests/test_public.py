@@ -1,10 +1,13 @@
 """The public interface, and the modules that importing its parts loads."""
 
 import ast
+import copy
 import importlib
+import inspect
 import re
 import subprocess
 import sys
+import typing
 
 import pytest
 from helpers.photos import ROOT
@@ -41,6 +44,44 @@ def test_names_that_packages_export_exist(package):
     module = importlib.import_module(f"headstart.{package}")
     for name in getattr(module, "__all__", ()):
         assert getattr(module, name).__doc__ or not callable(getattr(module, name)), name
+
+
+def public_functions():
+    """Yield the public functions, and the public methods of public classes, by their names."""
+    for package in ("", *PACKAGES):
+        module = importlib.import_module(f"headstart.{package}".rstrip("."))
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if isinstance(value, type):
+                of_class = {attribute: getattr(value, attribute) for attribute in vars(value) if attribute[0] != "_"}
+                yield f"{package}.{name}", value
+                yield f"{package}.{name}()", value.__init__
+                yield from ((f"{package}.{name}.{key}", one) for key, one in of_class.items() if callable(one))
+                yield from (
+                    (f"{package}.{name}.{key}", one.fget) for key, one in of_class.items() if hasattr(one, "fget")
+                )
+            elif inspect.isfunction(value):
+                yield f"{package}.{name}", value
+
+
+def test_hints_of_public_functions_can_be_read():
+    """As by pydantic, typer and dask: a name that only type checkers import is none at run time."""
+    failed = {}
+    for name, function in public_functions():
+        try:
+            typing.get_type_hints(function)
+        except NameError as error:
+            failed[name] = str(error)
+    assert failed == {}
+
+
+def test_public_objects_are_equal_to_themselves_alone_and_can_be_keys(fitted, model_folder, photos):
+    predictor = headstart.Predictor.load(model_folder)
+    predictions = predictor.predict([photos / "train" / "disc" / "000.jpg"])
+    for value in (fitted, fitted.model, predictor, predictions, predictor.evaluate(photos)):
+        other = copy.deepcopy(value)
+        assert (value == value, value == other, value in [other, value]) == (True, False, True)
+        assert len({value, other}) == 2
 
 
 def test_the_predictor_imports_no_fitting_code():

@@ -30,6 +30,7 @@ MAX_NAME_BYTES = 180  # of the 255 of most file systems: a number and an ending 
 UNSAFE = frozenset('%/\\:*?"<>|')  # in names of files, on one system or another
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 UNDECODED = re.compile("[\udc80-\udcff]")
+HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # half of a pair of UTF-16, as JSON may escape it: no character
 ESCAPED = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
 # Controls of terminals, and of the direction of text, that JSON does not escape by itself.
 STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -153,12 +154,23 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as that of a full disk does not, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write to that gets its name at the end, as ``write_atomic`` says. Raises OSError."""
     sweep_unfinished(path.parent)
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        with temporary.open("xb") as stream:
+        with naming(path), temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -207,11 +219,12 @@ def add_file(folder: Path, name: str, data: bytes) -> Path:
                 if _has_content(path, data):
                     return path
                 continue
-            if not temporary.exists():
-                temporary.write_bytes(data)
-            with suppress(FileExistsError):  # another process was faster
-                _name(temporary, path, data)
-                return path
+            with naming(path):
+                if not temporary.exists():
+                    temporary.write_bytes(data)
+                with suppress(FileExistsError):  # another process was faster
+                    _name(temporary, path, data)
+                    return path
     finally:
         temporary.unlink(missing_ok=True)
     raise AssertionError("count ends nowhere")
@@ -291,7 +304,8 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
-        fill(new)
+        with naming(target):
+            fill(new)
         for path in new.rglob("*"):  # on the disk before the rename makes it visible
             if path.is_file():
                 with path.open("rb+") as stream:

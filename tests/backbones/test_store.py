@@ -1,6 +1,7 @@
 """The store of backbones: whole or not at all, by name, checked when read."""
 
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -144,21 +145,25 @@ def test_a_speed_is_recorded_beside_the_graph_it_was_measured_on(small):
     assert store.entries()[0].speed is None
 
 
-def test_what_killed_processes_left_is_swept(small):
-    left = small.graph.parent.parent / ".headstart-abc"
-    left.mkdir()
-    store.sweep()
-    assert left.exists()
-    store.sweep(older_than=-1)
-    assert not left.exists()
-    assert small.graph.exists()
-
-
 def command(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["headstart", "backbones", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code or 0, *capsys.readouterr()
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(small, tmp_path, monkeypatch, capsys):
+    folder = small.graph.parent.parent
+    left, recent, other = folder / ".headstart-abc", folder / ".headstart-def", folder / ".git"
+    for path in (left, recent, other):
+        path.mkdir()
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    assert command(monkeypatch, capsys, "import", saved(tmp_path), "--name", "again")[0] == 0
+    assert not left.exists()
+    assert recent.exists()
+    assert other.exists()
+    assert small.graph.exists()
 
 
 def test_import_list_show_remove(tmp_path, monkeypatch, capsys):

@@ -173,6 +173,7 @@ def test_scorers_of_scikit_learn_work_with_integers():
         ([b"a", b"b"], "Image 0 has the label b'a'; expected one name or number"),
         (np.ma.array([1, 2], mask=[0, 1]), "Image 1 has no label"),
         (["a", "a\0"], "ends in a NUL"),
+        (["a", "\ud800"], "holds half a character"),
         ("ab", "Expected a list, an array or a column of labels, got a str"),
         (None, "requires y to be passed, but the target y is None"),
     ],

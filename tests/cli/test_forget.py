@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -13,7 +14,8 @@ import pytest
 from helpers.photos import write_photos
 
 import headstart as hs
-from headstart.classifier.forget import find_images
+from headstart.classifier.forget import find_images, forget_images
+from headstart.errors import OptionError
 from headstart.features import FeatureCache
 from headstart.features.cache import entry_key
 from headstart.features.rows_folder import read_rows
@@ -49,6 +51,42 @@ def setting(tmp_path_factory):
 
 def contents(model):
     return {name: (model / name).read_bytes() for name in FILES}
+
+
+def test_what_a_killed_run_has_left_beside_the_model_is_named(setting, tmp_path):
+    shutil.copytree(setting / "all-model", tmp_path / "model")
+    left = tmp_path / ".headstart-killed"
+    shutil.copytree(setting / "all-model", left / "new")
+    (tmp_path / ".headstart-other").mkdir()
+    told = f"{left} was left by a run that was killed, or is of one that runs now, and may hold forgotten images"
+    notes = forget_images(tmp_path / "model", ["train/disc/001.jpg"]).notes
+    assert [note for note in notes if ".headstart-" in note] == [f"{told}; delete it when none runs."]
+    with pytest.raises(OptionError, match="No image of") as caught:
+        forget_images(tmp_path / "model", ["train/disc/001.jpg"])
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["forget", "update"])
+def test_what_another_process_has_forgotten_meanwhile_stays_forgotten(run, setting, tmp_path, monkeypatch, command):
+    folder = tmp_path / "model"
+    shutil.copytree(setting / "all-model", folder)
+    module = importlib.import_module(f"headstart.classifier.{command}")
+    refit = module.refit
+
+    def refit_while_another_forgets(*values, **options):
+        monkeypatch.setattr(module, "refit", refit)
+        forget_images(folder, ["train/disc/001.jpg"])
+        return refit(*values, **options)
+
+    monkeypatch.setattr(module, "refit", refit_while_another_forgets)
+    named = ["train/disc/003.jpg"] if command == "forget" else [setting / "few"]
+    status, out, err = run(command, folder, *named)
+    assert (status, out) == (2, "")
+    assert f"{folder} was changed by another process meanwhile" in err
+    paths = read_rows(folder / "features").rows.paths
+    assert not any(path.endswith("train/disc/001.jpg") for path in paths)
+    assert any(path.endswith("train/disc/003.jpg") for path in paths)
+    assert run(command, folder, *named)[0] == 0
 
 
 def test_update_gives_the_model_that_always_had_them(run, setting, tmp_path):

@@ -1,5 +1,6 @@
 """What all commands share: exit statuses, one line for every mistake, help in groups, completion."""
 
+import errno
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typer.main import get_command
 from headstart import __version__
 from headstart.cli import __doc__ as cli_doc
 from headstart.cli import app
+from headstart.cli.options import exit_status
 
 HEADSTART = [sys.executable, "-m", "headstart"]
 
@@ -196,6 +198,13 @@ def test_output_that_cannot_be_written_is_status_two_and_a_closed_one_no_error(a
     for redirection in (">&-", "2>&-", ">&- 2>&-"):
         closed = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
         assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_a_full_disk_is_named_with_what_to_do(capsys):
+    error = OSError(errno.ENOSPC, "No space left on device", "/disk/features")
+    assert exit_status(error) == 2
+    said = "headstart: /disk/features: No space left on device; make room, and run the same command again.\n"
+    assert capsys.readouterr().err == said
 
 
 def test_without_a_home_folder_features_are_computed_and_not_stored(run, photos, tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ import pytest
 from helpers.photos import write_photos
 from PIL import Image
 
+from headstart.model.prediction_file import PredictionFile
+
 PATCHED = """
 import os, signal, sys, time
 from dataclasses import replace
@@ -146,6 +148,36 @@ def test_a_run_that_was_killed_is_continued_to_the_same_file(run, model_folder, 
     assert not (tmp_path / f"{path.name}.part").exists()
 
 
+def test_a_folder_of_pieces_keeps_what_others_have_put_there(run, model_folder, inputs, tmp_path):
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    command = patched("kill", 20, "-", "predict", model_folder, inputs, "-o", path, "--workers", 2)
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    (part / "thesis.txt").write_text("x")
+    assert run("predict", model_folder, inputs, "-o", path, "--workers", 2)[0] == 1
+    assert len(path.read_text("utf-8").splitlines()) == 42
+    assert [file.name for file in part.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_of_which_pieces_are_gone_is_not_made(run, model_folder, inputs, tmp_path, monkeypatch):
+    path, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
+    add = PredictionFile.add
+
+    def add_and_lose(self, *values):
+        add(self, *values)
+        for piece in part.glob("0000000000-*"):
+            piece.unlink()
+
+    monkeypatch.setattr(PredictionFile, "add", add_and_lose)
+    status, _, err = run("predict", model_folder, inputs, "-o", path)
+    assert status == 2
+    assert "has the predictions of 0 of 41 inputs: another process has written or deleted there" in err
+    assert not path.exists()
+    monkeypatch.setattr(PredictionFile, "add", lambda self, *values: (shutil.rmtree(self.part), add(self, *values)))
+    status, _, err = run("predict", model_folder, inputs, "-o", path)
+    assert status == 2
+    assert "is not there any more: another process has written or deleted there. Predict again" in err
+
+
 @pytest.mark.parametrize("share", [0.5, 0.9])  # in a piece, and where the pieces are joined
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_a_full_disk_keeps_what_there_is_and_the_next_run_continues(model_folder, photos, tmp_path, share, suffix):
@@ -202,7 +234,8 @@ def test_what_was_begun_with_another_model_or_other_inputs_is_not_continued(run,
         (["-o", "out.txt"], "give a name that ends in .csv, .jsonl, .parquet"),
         (["-o", "new/out.csv"], "lies in new, whose images are predicted"),
         (["--copy-to", "new/sorted"], "lies in new, whose images are predicted"),
-        (["--explain", "new"], None),
+        (["--copy-to", "new"], "is new, whose images are predicted"),
+        (["--explain", "new/../new"], "is new, whose images are predicted"),
         (["-o", "table.csv"], "is one of the inputs"),
         (["-o", "folder.csv"], "is a folder"),
         (["-o", "out.csv", "--json"], "The form of a file is that of its name"),
@@ -213,9 +246,8 @@ def test_places_that_cannot_be_written_to(run, model_folder, inputs, tmp_path, m
     (tmp_path / "table.csv").write_text("path\nnew/train/disc/000.jpg\n")
     (tmp_path / "folder.csv").mkdir()
     status, out, err = run("predict", model_folder, "new", "table.csv", *arguments)
-    if message is not None:
-        assert (status, out) == (2, "")
-        assert message in err
+    assert (status, out) == (2, "")
+    assert message in err
 
 
 @pytest.mark.parametrize("suffix", FORMS)

@@ -146,6 +146,7 @@ def test_each_image_gets_the_new_name_of_its_class_or_is_skipped(items, mapping)
         (("cat", "с\u0430t"), "CYRILLIC SMALL LETTER A, с is CYRILLIC SMALL LETTER ES"),
         (("BAT", "\u0392AT"), "β is GREEK SMALL LETTER BETA"),
         (("Кот", "кот"), "look alike"),
+        (("ants", "ants\u200b"), "'ants' and 'ants\\u200b' look alike"),
     ],
 )
 def test_names_that_look_alike_are_noted(names, part):

@@ -101,6 +101,8 @@ def test_paths_outside_the_folder_are_refused(folder, path):
         ("t.csv", b"\xff\xfe\x00\x01", "no rows"),
         ("t.csv", b"path,label,label\na.jpg,x,y\n", "'label' occurs more than once"),
         ("t.csv", b"path,is_valid\na.jpg,perhaps\n", "neither true nor false"),
+        ("t.csv", "path,label\na.jpg,x\n".encode("utf-16-le"), "holds NUL characters"),
+        ("t.csv", b"path,label," + b",".join(b"%d" % i for i in range(20_000)) + b"\na.jpg,x\n", "20,002 columns"),
         ("t.jsonl", b"[1]\n", "not an object"),
         ("t.jsonl", b"{", "cannot be read"),
         ("t.jsonl", b"[" * 100_000, "cannot be read"),
@@ -113,6 +115,83 @@ def test_tables_that_cannot_be_used_are_errors_of_one_line(folder, name, content
     with pytest.raises(DataError, match=message) as error_info:
         open_dataset(folder / name)
     assert "\n" not in str(error_info.value)
+
+
+@pytest.mark.parametrize("path", ["/a\0b.jpg", "a\0b.jpg"])
+def test_a_path_with_a_nul_character_is_refused(folder, path):
+    rows = [{"path": path, "label": "disc"}, ROWS[2]]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(DataError, match=r"row 2: .* is outside the table's folder"):
+        open_dataset(folder / "t.jsonl")
+
+
+def test_a_path_that_is_too_long_for_the_system_is_an_image_that_cannot_be_read(folder):
+    rows = [{"path": f"{'a' * 5000}.jpg", "label": "disc"}, {"path": "disc/000.jpg", "label": "stripes"}]
+    dataset = open_dataset(write_csv(folder / "t.csv", rows))
+    with pytest.raises(ImageError, match="File name too long"):
+        dataset.read(0)
+    assert dataset.read(1) == (folder / "disc/000.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_table"), [("cafe\u0301.jpg", "caf\u00e9.jpg"), ("caf\u00e9.jpg", "cafe\u0301.jpg")]
+)
+def test_an_accent_in_another_form_of_unicode_is_the_same_name(folder, on_disk, in_table):
+    (folder / "disc" / "000.jpg").rename(folder / "disc" / on_disk)
+    rows = [{"path": f"disc/{in_table}", "label": "disc"}, {"path": "stripes/000.jpg", "label": "stripes"}]
+    dataset = open_dataset(write_csv(folder / "t.csv", rows))
+    assert [item.path for item in dataset.items] == [f"disc/{on_disk}", "stripes/000.jpg"]
+    assert dataset.read(0) == (folder / "disc" / on_disk).read_bytes()
+
+
+def test_cells_beyond_the_header_are_not_dropped_in_silence(folder):
+    (folder / "t.csv").write_text(
+        "path,label\ndisc/000.jpg,disc,\ndisc/001.jpg,a,b\nstripes/000.jpg,stripes\nstripes/001.jpg,c,d,e\n", "utf-8"
+    )
+    dataset = open_dataset(folder / "t.csv")
+    assert [item.label for item in dataset.items] == ["disc", "a", "stripes", "c"]
+    assert [note for note in dataset.notes if "more cells" in note] == [
+        f"Row 3 and 1 more of {folder / 't.csv'} have more cells than the header, which are not read; put a cell "
+        "that holds a separator in quotes."
+    ]
+
+
+def test_lines_end_where_the_format_says(folder):
+    text = "path,label\rdisc/000.jpg,a;b;c\rstripes/000.jpg,d\r"
+    (folder / "t.csv").write_text(text, "utf-8", newline="")
+    assert [item.label for item in open_dataset(folder / "t.csv").items] == ["a;b;c", "d"]
+    rows = [{"path": "disc/000.jpg", "label": "a\u2028b"}, {"path": "stripes/000.jpg", "label": "c\x85d"}]
+    (folder / "t.jsonl").write_text(
+        "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8", newline=""
+    )
+    assert [item.label for item in open_dataset(folder / "t.jsonl").items] == ["a\u2028b", "c\x85d"]
+
+
+def test_columns_that_differ_in_case_alone_are_chosen_by_their_name(folder):
+    rows = [{"path": row["path"], "Label": row["label"], "label": "x"} for row in ROWS]
+    with pytest.raises(DataError, match="has the columns 'Label' and 'label'; say which it is with --label-column"):
+        open_dataset(write_csv(folder / "t.csv", rows))
+    dataset = open_dataset(folder / "t.csv", ReadOptions(label_column="Label"))
+    assert [item.label for item in dataset.items] == [row["label"] for row in ROWS]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\udc7f.jpg"])
+@pytest.mark.parametrize("column", ["path", "label", "scene"])
+def test_half_a_character_is_refused_and_a_byte_of_a_name_is_not(folder, column, text):
+    named = f"{text}.jpg" if column == "path" else text
+    rows = [{**ROWS[0], column: named}, *ROWS[1:]]
+    (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    with pytest.raises(DataError, match=r"row 2: .* holds half a character"):
+        open_dataset(folder / "t.jsonl", ReadOptions(group_column="scene"))
+    (folder / "t.jsonl").write_text("\n".join(json.dumps({**row, "label": "caf\udce9"}) for row in ROWS), "utf-8")
+    assert open_dataset(folder / "t.jsonl").classes == ("caf\udce9",)
+
+
+@pytest.mark.parametrize("label", [{"a": 1}, [["disc"]], [{"a": 1}]])
+def test_a_label_that_is_a_structure_is_refused(folder, label):
+    (folder / "t.jsonl").write_text("\n".join(json.dumps({**row, "label": label}) for row in ROWS), "utf-8")
+    with pytest.raises(DataError, match="row 2: a label is a structure; expected a text or a number"):
+        open_dataset(folder / "t.jsonl")
 
 
 def test_a_missing_table_suggests_a_similar_name(folder):

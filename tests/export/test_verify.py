@@ -1,6 +1,7 @@
 """``headstart verify EXPORT``: the replay, what it exits with, and what it does not believe."""
 
 import json
+import os
 import shutil
 from importlib import metadata
 
@@ -155,6 +156,26 @@ def test_hostile_files_are_one_error(copied, tmp_path):
     (folder / "proof" / "grey.jpg").unlink()
     (folder / "proof" / "grey.jpg").symlink_to("/etc/passwd")
     with pytest.raises(ModelError, match="refused"):
+        verify_export(folder)
+
+
+@pytest.mark.parametrize(("to", "file"), [("openvino", "model.bin"), ("openvino", "model.xml"), ("onnx", "more/x")])
+@pytest.mark.parametrize("kind", ["pipe", "link", "loop"])
+def test_what_is_no_file_of_the_export_is_given_to_no_runtime(copied, to, file, kind, tmp_path):
+    if to == "openvino":
+        pytest.importorskip("openvino", reason="needs OpenVINO (extra openvino)")
+    folder = copied(to)
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.rename(tmp_path / "outside")
+    else:
+        (tmp_path / "outside").write_text("x")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "outside" if kind == "link" else path)
+    with pytest.raises(ModelError, match="is no file, or a link out of the folder; refused"):
         verify_export(folder)
 
 

@@ -78,7 +78,7 @@ def test_checkpoints_of_an_interrupted_run_are_never_thrown_away_unasked(monkeyp
     monkeypatch.setattr("headstart.finetune.find_spec", lambda name: name)
     folder = tmp_path / "model.unfinished"
     folder.mkdir()
-    for name in ("all-images.json", "all-images.0123.safetensors", "notes.txt"):
+    for name in ("all-images.json", "all-images.0123456789abcdef.safetensors", "notes.txt"):
         (folder / name).write_text("x")
     with pytest.raises(OptionError, match="continue it with --resume"):
         check_fine_tuning("headstart-s", FineTuneConfig(checkpoints=folder))
@@ -90,6 +90,17 @@ def test_checkpoints_of_an_interrupted_run_are_never_thrown_away_unasked(monkeyp
     delete_checkpoints(folder)
     delete_checkpoints(folder)
     assert not folder.exists()
+
+
+def test_weights_that_lie_where_checkpoints_would_are_none(monkeypatch, tmp_path):
+    monkeypatch.setattr("headstart.finetune.find_spec", lambda name: name)
+    names = ["mobilenet.json", "mobilenet.safetensors", "a.b.0123456789abcdef.safetensors"]
+    for name in names:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "fold-1-of-5.0123456789abcdef.safetensors").mkdir()
+    check_fine_tuning("headstart-s", FineTuneConfig(checkpoints=tmp_path))
+    delete_checkpoints(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(names)
 
 
 def test_missing_packages_are_named_with_their_extras(monkeypatch):

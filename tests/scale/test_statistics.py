@@ -210,6 +210,21 @@ def test_a_cut_that_is_not_there_is_refused_before_the_work(data, tmp_path, monk
         by_one(data, tmp_path / "u")
 
 
+def test_of_sums_that_are_not_needed_any_more_nothing_else_is_deleted(tmp_path):
+    kept = [tmp_path / SUMS / "thesis.txt", tmp_path / ROWS / "thesis.txt", tmp_path / "thesis.txt"]
+    for file in kept:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+    (tmp_path / f"{TEMPORARY}x").mkdir()
+    embed_statistics.forget_sums(tmp_path)
+    assert all(file.is_file() for file in kept)
+    assert not (tmp_path / f"{TEMPORARY}x").exists()
+    for file in kept:
+        file.unlink()
+    embed_statistics.forget_sums(tmp_path)
+    assert not tmp_path.exists()
+
+
 def sums_of(files):
     return files["statistics.safetensors"]
 

@@ -249,6 +249,31 @@ def test_a_model_that_does_not_prove_itself_is_never_ready(model_folder, files, 
         assert (status, answer["error"]) == (503, "Model model is not ready: The golden sample differs by 0.5.")
 
 
+def test_a_link_to_nothing_beside_the_files_of_a_model_keeps_it_from_nothing(model_folder, tmp_path, files):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    (folder / "notes").symlink_to("nowhere")
+    with serving([folder]) as (port, _):
+        assert post(port, files[0], **JPEG)[0] == 200
+
+
+def test_a_folder_that_vanishes_before_it_is_loaded_is_named(model_folder, tmp_path, files):
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    models = Models.of([folder], Compute("onnxruntime", workers=1), 16)
+    folder.rename(tmp_path / "elsewhere")
+    with running(make_app(models, ServerOptions(port=0))) as port:
+        wait_until(lambda: models.get(None).error)
+        status, answer = post(port, files[0], **JPEG)
+        assert (status, answer["error"]) == (
+            503,
+            f"Model model is not ready: {folder} cannot be read; put it back, or start the server again.",
+        )
+        (tmp_path / "elsewhere").rename(folder)
+        wait_until(lambda: models.is_ready)
+        assert post(port, files[0], **JPEG)[0] == 200
+
+
 def test_the_pages_of_the_server(server):
     for path, kind in (("/", "text/html"), ("/docs", "text/html"), ("/openapi.json", "application/json")):
         status, headers, body = exchange(server, path=path)

@@ -52,6 +52,19 @@ def test_what_is_no_image_is_not_added(client):
     assert len(client.studio.project.state.records) == 12
 
 
+def test_a_file_that_is_gone_is_named_with_what_to_do(client):
+    id = client.ids()["disc/000.jpg"]
+    (client.studio.project.folder / "disc" / "000.jpg").unlink()
+    answer = client.change("delete", ids=[id])
+    assert (answer.status_code, answer.json()) == (
+        409,
+        {
+            "error": "disc/000.jpg is not there any more; start the studio again, which looks what is there.",
+            "reason": "gone",
+        },
+    )
+
+
 def test_relabel_shows_at_once_and_the_full_choice_follows(client):
     client.wait()
     ids, version = client.ids(), client.state()["version"]

@@ -118,6 +118,14 @@ def test_copies_of_images_by_their_key_alone(fitted_client):
     assert fitted_client.get("/api/state", params={"key": key}, headers={"Authorization": ""}).status_code == 401
 
 
+def test_addresses_of_any_length_are_refused_by_the_rules(fitted_client):
+    many = "&".join(["a=1"] * 1000)
+    key, id = fitted_client.state()["key"], fitted_client.ids()["disc/005.jpg"]
+    assert fitted_client.get(f"/images/{id}?{many}", headers={"Authorization": ""}).status_code == 401
+    assert fitted_client.get(f"/images/{id}?{many}&key={key}", headers={"Authorization": ""}).status_code == 200
+    assert fitted_client.get(f"/api/jobs/{'9' * 5000}").status_code == 404
+
+
 @pytest.mark.parametrize(
     "address", ["/thumbnails/0", "/images/..%2f..%2fetc%2fpasswd", "/thumbnails/disc%2f000.jpg", "/api/images/%00"]
 )

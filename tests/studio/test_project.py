@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headstart import ReadOptions, open_dataset
 from headstart.data.label_cells import LabelCell
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, ImageError, OptionError
 from headstart.studio.project import Project
 from headstart.studio.records import ClassExistsError, check_class_name
 from headstart.studio.state import NothingToUndoError, StaleVersionError
@@ -60,6 +60,45 @@ def test_a_relabel_is_in_the_table_that_fit_reads_and_the_file_stays(project, fo
     assert (folder / "disc" / "000.jpg").is_file()
     project.close()
     assert Project(folder).state.records[first].label == "stripes"
+
+
+def test_a_table_that_another_program_has_changed_is_not_overwritten(project, folder):
+    ids = list(project.state.records)
+    project.relabel(1, ids[:1], "stripes")
+    text = project.table.read_text("utf-8").replace("photos/disc/003.jpg,disc", "photos/disc/003.jpg,stripes")
+    project.table.write_text(text, "utf-8")
+    for change in (
+        lambda: project.relabel(None, ids[:1], "disc"),
+        lambda: project.add_class(None, "new"),
+        lambda: project.undo(None),
+        lambda: project.add(b"x", ".jpg", "disc", None),
+    ):
+        with pytest.raises(OptionError, match=r"photos-labels\.csv was changed by another program"):
+            change()
+    assert project.table.read_text("utf-8") == text
+    assert sorted(path.name for path in folder.iterdir()) == [".studio", "disc", "stripes"]
+    project.close()
+    assert {r.path: r.label for r in Project(folder).state.records.values()}["disc/003.jpg"] == "stripes"
+
+
+def test_a_table_that_is_removed_meanwhile_is_not_made_anew(project):
+    ids = list(project.state.records)
+    project.relabel(1, ids[:1], "stripes")
+    project.table.unlink()
+    with pytest.raises(OptionError, match="changed by another program"):
+        project.accept(None, ids)
+    assert not project.table.exists()
+
+
+def test_a_file_that_has_changed_meanwhile_is_not_taken_for_the_image(project, folder, tmp_path):
+    record = next(iter(project.state.records.values()))
+    assert project.read(record) == (folder / record.path).read_bytes()
+    other = tmp_path / "other.jpg"
+    other.write_bytes((folder / "stripes" / "000.jpg").read_bytes())
+    (folder / record.path).unlink()
+    (folder / record.path).symlink_to(other)
+    with pytest.raises(ImageError, match="has changed since the studio was started; start it again"):
+        project.read(record)
 
 
 def test_a_change_by_one_who_has_not_seen_the_last_one_is_refused(project):

@@ -33,13 +33,15 @@ providers/       where backbones come from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.backbones.backbone import Backbone, InputOptions, Tap, check_taps
 from headstart.errors import OptionError
 
 if TYPE_CHECKING:
-    import onnx
+    from onnx import ModelProto
+else:
+    ModelProto = Any  # to import onnx takes a quarter of a second, and few programs call ``cut``
 
 __all__ = ["AVAILABLE", "DEFAULT_BACKBONE", "FAST_BACKBONE", "Backbone", "InputOptions", "Tap", "cut", "load"]
 
@@ -92,7 +94,7 @@ def _load_stored(name: str, options: InputOptions, taps: tuple[str, ...]) -> Bac
     return backbone
 
 
-def cut(backbone: Backbone, taps: Sequence[str]) -> onnx.ModelProto:
+def cut(backbone: Backbone, taps: Sequence[str]) -> ModelProto:
     """The backbone's graph with only ``taps`` as outputs, and only the nodes and weights that they need.
 
     Raises BackboneError for an unknown tap.

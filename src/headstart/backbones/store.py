@@ -24,7 +24,7 @@ from headstart.backbones.backbone import Backbone
 from headstart.backbones.scaling import Assumption, Norms
 from headstart.backbones.steps import tap_from_dict, tap_to_dict, with_steps
 from headstart.errors import BackboneError, HeadstartError, OptionError, untrusted
-from headstart.files import read_json, replace_folder, to_json, write_atomic
+from headstart.files import TEMPORARY, read_json, replace_folder, to_json, write_atomic
 from headstart.images.preprocess import Preprocess
 from headstart.machine import cache_folder
 
@@ -262,23 +262,13 @@ def remove(name: str) -> int:
         names = ", ".join(dict.fromkeys(entry.name or entry.id for entry in stored)) or "nothing"
         raise OptionError(f"The store has no backbone {name!r}; it holds {names}.")
     for entry in matches:
-        hidden = entry.folder.with_name(f".gone-{uuid.uuid4().hex}")
+        hidden = entry.folder.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
             entry.folder.replace(hidden)  # first, so that nobody reads a half-deleted folder
         except OSError as error:
             raise BackboneError(f"{entry.folder} cannot be deleted: {error.strerror or error}.") from None
         shutil.rmtree(hidden, ignore_errors=True)
     return sum(entry.bytes for entry in matches)
-
-
-def sweep(older_than: float = 86_400) -> None:
-    """Delete what killed processes left in the store more than ``older_than`` seconds ago."""
-    for path in _store().glob(".*"):
-        try:
-            if time.time() - path.stat().st_mtime > older_than:
-                shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue
 
 
 def record_speed(backbone: Backbone, speed: Speed) -> None:

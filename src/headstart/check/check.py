@@ -30,7 +30,7 @@ MAKES_OUTLIERS = ("tiny", "empty", "dark", "bright", "blurred")  # an image is u
 HIDES_CLASS = ("empty",)  # there is nothing that another label would fit better
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class CheckResult:
     """The findings, in the order of ``KINDS`` and then surest first, and the group of every image by path.
 

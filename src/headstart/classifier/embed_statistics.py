@@ -75,19 +75,25 @@ def check_unfinished(folder: Path) -> None:
 
 def _foreign(folder: Path) -> str | None:
     """Return the path of something in the folder of the sums so far that no run has written; None where all is ours."""
-    for path in foreign_files(folder, lambda _: False):
-        if path == folder or path.name not in (ROWS, SUMS):
-            return path.name
-        inside = foreign_to_rows(path) if path.name == ROWS else foreign_files(path, FILES.__contains__)
-        if inside:
-            return path.name if inside == [path] else f"{path.name}/{inside[0].name}"
-    return None
+    if folder.is_symlink() or not folder.is_dir():
+        return folder.name
+    return next(filter(None, map(_foreign_at, sorted(folder.iterdir()))), None)
+
+
+def _foreign_at(path: Path) -> str | None:
+    """Return what no run has written of a file or folder among the sums so far; None where all of it is ours."""
+    if path.name not in (ROWS, SUMS):
+        return None if path.name.startswith(TEMPORARY) else path.name
+    inside = foreign_to_rows(path) if path.name == ROWS else foreign_files(path, FILES.__contains__)
+    if not inside:
+        return None
+    return path.name if inside == [path] else f"{path.name}/{inside[0].name}"
 
 
 def forget_sums(folder: Path) -> None:
     """Delete the sums so far, once they are written as statistics, and nothing that others have put beside them."""
     for path in [*folder.iterdir()]:
-        if path.name in (ROWS, SUMS) or path.name.startswith(TEMPORARY):
+        if _foreign_at(path) is None:
             shutil.rmtree(path, ignore_errors=path.name.startswith(TEMPORARY))
     with suppress(OSError):  # it is not empty
         folder.rmdir()

@@ -81,7 +81,7 @@ class TrainingData:
     golden: Mapping[str, NDArray[np.float32]] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class FitResult:
     """Result of a fit; nothing is changed afterwards.
 

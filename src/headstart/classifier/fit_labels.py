@@ -41,7 +41,7 @@ from headstart.stats.label_thresholds import LabelThresholds, fit_label_threshol
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class MultiLabelFitResult:
     """Result of a fit to a multi-label dataset; nothing is changed afterwards.
 

@@ -14,12 +14,12 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from headstart.classifier.kept_rows import labels_to_learn, present_labels
-from headstart.classifier.parts import KeptModel, open_kept, refit
+from headstart.classifier.parts import KeptModel, open_kept, refit, save_anew
 from headstart.classifier.refit import AnyFitResult
 from headstart.errors import OptionError
 from headstart.features import cache_contents
 from headstart.features.rows import FeatureRows, Source
-from headstart.files import open_regular
+from headstart.files import TEMPORARY, open_regular
 
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 MAX_NAMED = 5
@@ -63,10 +63,11 @@ def forget_images(
     model = open_kept(folder, workers)
     features = model.features
     found = find_images(features, names)
+    left_behind = _left_behind(folder)
     if not found.hashes and not found.paths:
         raise OptionError(
             f"No image of {folder} is named {', '.join(found.unknown[:MAX_NAMED])}; nothing was changed. Give the "
-            "file, its path as in the model, or its SHA-256."
+            f"file, its path as in the model, or its SHA-256.{''.join(f' {note}' for note in left_behind)}"
         )
     rows = features.rows
     is_gone = np.array([content in found.hashes for content in rows.hashes], bool)
@@ -89,8 +90,21 @@ def forget_images(
     # First, so that a run that is killed can be repeated: the images are still in the model.
     entries, failed = cache_contents.forget(sorted(found.hashes))
     result = refit(model, left, forgotten=record)
-    saved = result.save(folder if output is None else output, overwrite=output is None)
-    return Forgotten(result, saved, tuple(paths), entries, tuple(_notes(model, found, result, output)), failed)
+    saved = save_anew(model, result, output)
+    return Forgotten(
+        result, saved, tuple(paths), entries, (*_notes(model, found, result, output), *left_behind), failed
+    )
+
+
+def _left_behind(folder: Path) -> list[str]:
+    """Return notes on what runs that were killed have left beside a model: it may hold the model as it was before."""
+    beside = Path(os.path.abspath(folder)).parent.glob(f"{TEMPORARY}*")  # noqa: PTH100  # a link keeps its place
+    return [
+        f"{path} was left by a run that was killed, or is of one that runs now, and may hold forgotten images; "
+        "delete it when none runs."
+        for path in sorted(beside)
+        if path.is_dir() and any(next(path.glob(form), None) for form in ("*/config.json", "*/*/config.json"))
+    ]
 
 
 def find_images(features: FeatureRows, names: Sequence[str]) -> _Found:

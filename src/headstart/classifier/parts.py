@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,8 @@ from headstart.classifier.refit import AnyFitResult, fit_features, options_from_
 from headstart.errors import ModelError, OptionError, untrusted
 from headstart.features import Compute
 from headstart.features.rows import FeatureRows, joined, merge_sources, put_in_order
-from headstart.features.rows_folder import RowsFolder, open_rows
-from headstart.files import recover_folder
+from headstart.features.rows_folder import FILE, MAX_FILE, RowsFolder, open_rows
+from headstart.files import read_limited, recover_folder
 from headstart.model.folder import read_model
 from headstart.model.folder_files import FEATURES
 
@@ -59,7 +62,8 @@ def merge_parts(paths: Sequence[Path], *, mixed: bool = False) -> FeatureRows:
 class KeptModel:
     """A model that keeps its features, as it is read to be made anew.
 
-    ``run`` is the content of ``run.json``, ``forgotten`` what that says of images that were forgotten before.
+    ``run`` is the content of ``run.json``, ``forgotten`` what that says of images that were forgotten before, ``state``
+    the ``folder_state`` as it was read.
     """
 
     folder: Path
@@ -69,12 +73,14 @@ class KeptModel:
     forgotten: Mapping[str, Any]
     has_report: bool
     compute: Compute
+    state: str
 
 
 def open_kept(folder: Path, workers: int | None = None) -> KeptModel:
     """Read a model that keeps its features. Raises ModelError, DataError; OptionError for another model, with why."""
     if not (folder / "config.json").exists():
         recover_folder(folder)
+    state = folder_state(folder)
     model = read_model(folder)
     if model.head.kind == "mlp":
         raise OptionError(f"{folder} has an mlp head, which is trained on the images: fit again with those you want.")
@@ -88,7 +94,54 @@ def open_kept(folder: Path, workers: int | None = None) -> KeptModel:
         times = [{"date": str(time["date"]), "images": int(time["images"])} for time in given["times"]]
         forgotten = {"images": int(given["images"]), "times": times}
     has_report = (folder / "report.html").exists()
-    return KeptModel(folder, model.classes, features, model.run, forgotten, has_report, Compute(workers=workers))
+    compute = Compute(workers=workers)
+    return KeptModel(folder, model.classes, features, model.run, forgotten, has_report, compute, state)
+
+
+def folder_state(folder: Path) -> str:
+    """Return a hash of the files that say what a model and the features in its folder are; "" where it is no model."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "run.json", f"{FEATURES}/{FILE}"):
+        try:
+            digest.update(hashlib.sha256(read_limited(folder / name, MAX_FILE)).digest())
+        except OSError:
+            return ""  # whoever reads it says what is wrong
+    return digest.hexdigest()
+
+
+def save_anew(model: KeptModel, result: AnyFitResult, output: Path | None) -> str:
+    """Write a model that was made anew to ``output``, or in the place of ``model``, and return its folder.
+
+    What another process has made of ``model`` since it was read is not replaced: it may be without images that this
+    one has. Raises OptionError then, ModelError.
+    """
+    if output is not None:
+        return result.save(output)
+    with _one_at_a_time(model.folder):
+        if folder_state(model.folder) != model.state:
+            raise OptionError(
+                f"{model.folder} was changed by another process meanwhile, and is as that left it; run the same "
+                "command again."
+            )
+        return result.save(model.folder, overwrite=True)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process at a time compare and replace a folder, where the system has locks."""
+    try:
+        import fcntl
+
+        opened = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows; or it is gone, as the comparison says
+        yield
+        return
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def refit(model: KeptModel, features: FeatureRows, *, forgotten: Mapping[str, Any] | None) -> AnyFitResult:

@@ -8,7 +8,7 @@ from pathlib import Path
 from headstart.classifier.embedded import check_has_labels
 from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
-from headstart.classifier.parts import KeptModel, open_kept, refit
+from headstart.classifier.parts import KeptModel, open_kept, refit, save_anew
 from headstart.classifier.refit import AnyFitResult
 from headstart.classifier.rendered_golden import rendered_features
 from headstart.data import Dataset
@@ -59,7 +59,7 @@ def update_model(
     result = refit(model, merged, forgotten=model.forgotten if model.forgotten["images"] else None)
     run = {**result.model.run, "cache": {"hits": computed.hits, "misses": computed.misses}}
     result = replace(result, model=replace(result.model, run=run))
-    saved = result.save(folder if output is None else output, overwrite=output is None)
+    saved = save_anew(model, result, output)
     added = len({*new.rows.hashes} - {*model.features.rows.hashes})
     notes = []
     for name in result.model.classes:

@@ -144,7 +144,6 @@ def import_backbone(
         loaded = load(f"onnx:{backbone}" if is_file else backbone, options=input_flags.input_options)
     stored_name = store.check_name(name if name is not None else Path(backbone.rpartition(":")[2]).stem)
     store.put(stored_name, loaded)
-    store.sweep()
     print_notes(loaded.notes)
     print(line(f"Stored as {stored_name}; use it: headstart fit DATA --backbone {stored_name}"))
 

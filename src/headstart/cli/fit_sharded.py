@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +49,10 @@ def naming_unfinished(folder: Path) -> Iterator[None]:
     except (HeadstartError, OSError):
         if any(path.is_file() for path in folder.rglob("*")):
             print_notes([f"What was computed is in {folder}; the corrected command goes on there, or delete it."])
-        elif folder.is_dir():
-            shutil.rmtree(folder)
+        else:
+            for path in (*sorted(folder.rglob("*"), reverse=True), folder):  # what is empty, and nothing else
+                with suppress(OSError):
+                    path.rmdir()
         raise
 
 

@@ -6,6 +6,7 @@ Options that belong together are fields of a small dataclass, and a command take
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import os
 import sys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 DONE, CONDITION_FAILED, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # exit statuses
 MANY_IMAGES = 4096
+FULL = (errno.ENOSPC, errno.EDQUOT)
 USAGE_ERROR: Any = typer.BadParameter.__base__  # click's, of which newer versions of typer hold a copy of their own
 METAVARS = {"text": "TEXT", "str": "TEXT", "integer": "N", "int": "N", "float": "X", "path": "PATH"}  # by type
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
@@ -217,7 +219,8 @@ def exit_status(error: HeadstartError | OSError | KeyboardInterrupt) -> int:
     else:
         _discard_output()
         place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        text, status = f"{place}{error.strerror or one_line(error)}.", WRONG_INPUT
+        mend = "; make room, and run the same command again" if place and error.errno in FULL else ""
+        text, status = f"{place}{error.strerror or one_line(error)}{mend}.", WRONG_INPUT
     with suppress(OSError):
         print(shorten(f"headstart: {line(text)}"), file=sys.stderr)
     return status

@@ -103,7 +103,7 @@ def predict(
             notes += predictions.notes
             quarantined += predictions.quarantined
     count = len(dataset) + len(dataset.quarantined)
-    errors = len(quarantined) if file is None else file.finish()
+    errors = len(quarantined) if file is None else file.finish(start)
     if file is not None:
         print(line(f"{file.path} has {count} rows, {errors} of which could not be read"))
     if without_label:
@@ -139,16 +139,14 @@ def _begin_file(
 
 
 def _check_places(places: list[Path | None], images: list[str]) -> None:
-    """Raise OptionError for a place to write to inside of an input: the next run would read what this one wrote."""
+    """Raise OptionError for a place that is or lies in an input: the next run would read what this one writes."""
     folders = {os.path.realpath(name): name for name in images if os.path.isdir(name)}  # noqa: PTH112
     for place in places:
-        inside = (
-            []
-            if place is None
-            else [folders[str(p)] for p in Path(os.path.realpath(place)).parents if str(p) in folders]
-        )
+        real = None if place is None else Path(os.path.realpath(place))
+        inside = [] if real is None else [folders[str(p)] for p in (real, *real.parents) if str(p) in folders]
         if inside:
-            raise OptionError(f"{place} lies in {inside[0]}, whose images are predicted; give a place outside of it.")
+            where = "is" if str(real) in folders else "lies in"
+            raise OptionError(f"{place} {where} {inside[0]}, whose images are predicted; give a place outside of it.")
 
 
 def _explainer(predictor: Predictor) -> Explainer:

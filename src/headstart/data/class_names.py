@@ -20,6 +20,7 @@ MAX_CLASS_FILE = 2**22  # bytes
 HEADER = ["class", "name"]
 LEFT_OUT = "class left out by --classes"
 MAX_NAMES = 5  # in a note
+UNSEEN = ("Cc", "Cf")  # controls, and marks such as a space of no width
 # Small letters of Cyrillic and Greek that, small or as capitals, look like Latin ones.
 LATIN = str.maketrans("авекмнорстухіјѕһαβεικνορτυχ", "abekmhopctyxijshabeikvoptux")
 
@@ -138,13 +139,14 @@ def _listed(names: Sequence[str], separator: str = ", ") -> str:
 
 
 def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> list[str]:
-    """Name classes whose names differ in case, width, spaces or the script of letters that look alike alone.
+    """Name classes whose names differ in case, width, spaces, what is not seen, or the script of like letters alone.
 
     It is often one class with two spellings; ``mend`` says how they are merged where the note is read.
     """
     by_form: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        by_form["".join(unicodedata.normalize("NFKC", name).casefold().translate(LATIN).split())].add(name)
+        seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) not in UNSEEN)
+        by_form["".join(seen.casefold().translate(LATIN).split())].add(name)
     return [
         f"The class names {' and '.join(map(repr, sorted(alike)))} look alike, and are read as different classes; to "
         f"merge them, {mend}.{_scripts(alike)}"

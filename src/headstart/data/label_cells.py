@@ -117,6 +117,8 @@ class LabelColumns:
                     f"{self.uri}, row {number}: class {value} has no name; the table names {len(known)} classes."
                 )
             return known[value]
+        if isinstance(value, dict | list):
+            raise DataError(f"{self.uri}, row {number}: a label is a structure; expected a text or a number.")
         text = from_table_text(cell_text(value))
         return None if is_missing_text(text) else text
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.data.layout import to_nfc
 from headstart.errors import DataError
+from headstart.files import HALF
 
 KINDS = {
     "booleans": (bool, np.bool_),  # before whole numbers: bool is a subclass of int
@@ -78,6 +79,8 @@ def check_labels(labels: Sequence[object]) -> None:
             )
         if isinstance(label, str) and label.endswith("\0"):
             raise DataError(f"Image {i} has the label {label!r}, which ends in a NUL that NumPy drops; take it off.")
+        if isinstance(label, str) and HALF.search(label):
+            raise DataError(f"Image {i} has the label {label!r}, which holds half a character; give a text of Unicode.")
         kinds.setdefault(kind, label)
         if len(kinds) > 1:
             first, second = kinds.values()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from headstart.files import open_regular
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 MAX_TABLE = 2**30  # bytes
+MAX_COLUMNS = 20_000  # twice the labels that there can be
 
 Row = Mapping[str, object]
 OpenStream = Callable[[], IO[bytes]]
@@ -58,8 +60,14 @@ def read_table(uri: str, open_stream: OpenStream | None = None, *, lists: Collec
 
             return read_parquet(open_stream or _opener(uri), lists)
         text, notes = _decode(_read_bytes(uri, open_stream=open_stream))
-        rows = _parse_json_lines(text) if name.endswith((".jsonl", ".ndjson")) else _parse_csv(text)
-        return Table(tuple(dict.fromkeys(column for row in rows for column in row)), rows, notes=notes)
+        if name.endswith((".jsonl", ".ndjson")):
+            rows = _parse_json_lines(text)
+        else:
+            rows, more = _parse_csv(text, uri)
+            notes = (*notes, *more)
+        columns = tuple(dict.fromkeys(column for row in rows for column in row))
+        check_columns(columns)
+        return Table(columns, rows, notes=notes)
     except MissingExtraError:
         raise
     except Exception as error:  # csv, json and pyarrow raise many kinds for malformed bytes
@@ -131,19 +139,35 @@ def _decode(data: bytes) -> tuple[str, tuple[str, ...]]:
         return text, ("The table is not UTF-8, and was read as Windows-1252; check names with accents.",)
 
 
-def _parse_csv(text: str) -> list[Row]:
-    """Parse text with a header."""
+def _parse_csv(text: str, uri: str) -> tuple[list[Row], tuple[str, ...]]:
+    """Parse text with a header; return the rows, and notes on them."""
+    if "\0" in text:
+        raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark does; save it as UTF-8")
     stream = io.StringIO(text, newline="")
     rows = csv.DictReader(stream, delimiter=_delimiter(text), strict=True, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
     check_columns(names)
     rows.fieldnames = names
-    # Under None are the cells of a row that is longer than the header.
-    return [{name: value for name, value in row.items() if name is not None} for row in rows]
+    found: list[Row] = []
+    longer = []
+    for number, row in enumerate(rows, start=2):
+        rest = row.pop(None, ())  # the cells beyond the header
+        if any(cell.strip() for cell in rest):
+            longer.append(number)
+        found.append(row)
+    if not longer:
+        return found, ()
+    more, have = (f" and {len(longer) - 1} more", "have") if len(longer) > 1 else ("", "has")
+    return found, (
+        f"Row {longer[0]}{more} of {uri} {have} more cells than the header, which are not read; put a cell that holds "
+        "a separator in quotes.",
+    )
 
 
 def check_columns(names: Sequence[str]) -> None:
-    """Raise ValueError where a name occurs twice."""
+    """Raise ValueError where a name occurs twice, and where there are too many."""
+    if len(names) > MAX_COLUMNS:
+        raise ValueError(f"it has {len(names):,} columns, more than the limit of {MAX_COLUMNS:,}")
     duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise ValueError(f"the column {duplicates[0]!r} occurs more than once")
@@ -151,11 +175,13 @@ def check_columns(names: Sequence[str]) -> None:
 
 def _delimiter(text: str) -> str:
     """Return the comma, semicolon or tab, whichever occurs most in the first line."""
-    return max(",;\t", key=text.split("\n", 1)[0].count)
+    line = re.match(r"[^\r\n]*", text)
+    return max(",;\t", key=line[0].count) if line else ","
 
 
 def _parse_json_lines(text: str) -> list[Row]:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    lines = io.StringIO(text, newline=None)  # not ``splitlines``: within a text of JSON a line separator is no end
+    rows = [json.loads(line) for line in lines if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is not an object")
     return rows

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from headstart.data.layout import to_nfc
 from headstart.data.reading import Source, read_file
 from headstart.errors import DataError, ImageError
 from headstart.files import unescape_name
@@ -31,26 +33,26 @@ class DiskFiles:
 
     def locate(self, path: str, number: int) -> Located:
         """Find the file of the row ``number``. Raises DataError for one outside the folder."""
-        if not self.is_remote and Path(path).is_absolute():
+        if not self.is_remote and "\0" not in path and Path(path).is_absolute():
             relative = os.path.relpath(os.path.realpath(path), self._root)
             path = path if relative.startswith("..") else Path(relative).as_posix()
         given = posixpath.normpath(path)
         name = posixpath.normpath(unescape_name(path))  # as our own tables write names of bytes that are not UTF-8
         is_inside = name != given and not self.is_remote and not name.startswith(("/", ".."))
-        if is_inside and Path(f"{self.folder}/{name}").is_file():
+        if is_inside and _is_file(f"{self.folder}/{name}"):
             return name, self._reader(f"{self.folder}/{name}", number, self._root)
         path = inner_path(self.uri, path, number)
         location = f"{self.folder}/{path}"
         # A name may hold a backslash, which in tables of Windows separates folders.
-        if given != path and not self.is_remote and Path(f"{self.folder}/{given}").is_file():
+        if given != path and not self.is_remote and _is_file(f"{self.folder}/{given}"):
             return given, self._reader(f"{self.folder}/{given}", number, self._root)
-        if self.is_remote or (is_image_name(path) and Path(location).is_file()):
+        if self.is_remote or (is_image_name(path) and _is_file(location)):
             return path, self._reader(location, number, self._root)
-        if is_image_name(path) and Path(path).is_file():
+        if is_image_name(path) and _is_file(path):
             return path, self._reader(path, number, os.path.realpath("."))
         if self._by_tail is None:
             self._by_tail = index_tails(islice(self._files(), MAX_FILES))
-        matches = self._by_tail.get(path.casefold(), [])
+        matches = self._by_tail.get(_key(path), [])
         if len(matches) == 1:
             return matches[0], self._reader(f"{self.folder}/{matches[0]}", number, self._root)
         return path, lambda: read_file(location)
@@ -91,12 +93,20 @@ class MemberFiles:
         if not is_image_name(path) or path not in self._keys:
             if self._by_tail is None:
                 self._by_tail = index_tails(self._keys)
-            matches = self._by_tail.get(path.casefold(), [])
+            matches = self._by_tail.get(_key(path), [])
             if len(matches) != 1:
                 return path, _missing
             path = matches[0]
         key = self._keys[path]
         return path, lambda: self._source.read(key)
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a path is that of a file; one that is too long for the system is of none."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # ``Path.is_file`` raises for a long name
+    except (OSError, ValueError):
+        return False
 
 
 def _missing() -> bytes:
@@ -112,13 +122,18 @@ def inner_path(uri: str, path: str, number: int) -> str:
 
 
 def index_tails(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Return images by their names, with and without ending, and by the ends of their paths, in lower case."""
+    """Return images by their names, with and without ending, and by the ends of their paths, as ``_key`` has them."""
     by_tail: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         if is_image_name(path):
             parts = path.split("/")
             for start in range(len(parts)):
-                tail = "/".join(parts[start:]).casefold()
+                tail = _key("/".join(parts[start:]))
                 by_tail[tail].append(path)
                 by_tail[posixpath.splitext(tail)[0]].append(path)
     return by_tail
+
+
+def _key(path: str) -> str:
+    """Return what names of one file have in common: case, and the forms in which Unicode writes an accent."""
+    return to_nfc(path.casefold())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from posixpath import dirname
@@ -31,7 +31,7 @@ from headstart.data.reading import ReadOptions, Source
 from headstart.data.table_files import Row, Table, read_table
 from headstart.data.table_paths import DiskFiles, MemberFiles
 from headstart.errors import DataError, ImageError
-from headstart.files import from_table_text
+from headstart.files import HALF, from_table_text
 from headstart.images.decoding import is_image_name
 
 if TYPE_CHECKING:
@@ -181,10 +181,18 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
         group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
         label = to_nfc(label) if label else None
         group = "" if is_missing_text(group) else group
+        _check_texts(uri, number, (path, label, group, *(() if cell is None else (*cell.present, *cell.unknown))))
         rows.items.append(Item(path, label, split, group or None, key=len(rows.readers) - 1, folder=dirname(path)))
         if cell is not None:
             rows.cells.append(cell)
     return rows
+
+
+def _check_texts(uri: str, number: int, texts: Iterable[str | None]) -> None:
+    """Raise DataError for half a character, which JSON may escape, and no file of a model could hold."""
+    for text in texts:
+        if text and not text.isascii() and HALF.search(text):
+            raise DataError(f"{uri}, row {number}: {text!r} holds half a character of UTF-16; correct that text.")
 
 
 def _with_labels(
@@ -236,6 +244,10 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
             if name not in table.columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
+        alike = [other for other in table.columns if other.strip().lower() == found[role].strip().lower()]
+        if name is None and found[role] and len(alike) > 1:
+            option = "--group-by" if role == "group" else f"--{role}-column"
+            raise DataError(f"{uri} has the columns {' and '.join(map(repr, alike))}; say which it is with {option}.")
     if not found["path"]:
         if any(is_image_name(name) for name in table.columns):
             raise DataError(

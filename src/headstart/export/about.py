@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,11 +135,19 @@ def hash_file(path: Path) -> str:
 
 
 def changed_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
-    """Return which files of an export are missing, or not those that were proven. Raises ModelError for odd paths."""
+    """Return which files of an export are missing, or not those that were proven.
+
+    Raises ModelError for odd paths, and for what is no file, or a link out of the folder: a runtime would read that.
+    """
+    root = f"{os.path.realpath(folder)}{os.sep}"
+    for path in folder.rglob("*"):
+        is_inside = os.path.realpath(path).startswith(root)  # ``resolve`` raises for a link to itself
+        if not (is_inside and (path.is_file() or path.is_dir())):
+            raise ModelError(f"{path} is no file, or a link out of the folder; refused: export the model again.")
     changed = []
     for name, expected in list(hashes.items())[:MAX_FILES]:
         path = folder / name
-        if folder.resolve() not in path.resolve().parents:
+        if not os.path.realpath(path).startswith(root):
             raise ModelError(f"{folder}: {PARITY} names {name}, which lies outside of the folder; refused.")
         if not path.is_file():
             changed.append(f"{name} (missing)")

@@ -41,10 +41,9 @@ THUMBNAIL = "square:48:shrunk"  # part of the key of a cache entry of its own, w
 STORE_EVERY = 256  # cache entries
 COARSE = 8  # steps: a channel that deviates by less is rounded coarsely
 Progress = Callable[[int, int], None]
-Extract = Callable[..., "Features"]  # ``embed``, or a function with its parameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Features:
     """Features of the n images that could be read.
 
@@ -134,6 +133,9 @@ class Features:
             tap: float((deviations_in_steps(value) < COARSE).mean()) if isinstance(value, IntegerVectors) else 0.0
             for tap, value in self.vectors(rows).items()
         }
+
+
+Extract = Callable[..., Features]  # ``embed``, or a function with its parameters
 
 
 def embed(

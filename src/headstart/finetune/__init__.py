@@ -43,7 +43,7 @@ from headstart.finetune.options import FineTuneConfig, parse_tuning
 if TYPE_CHECKING:
     from headstart.classifier import FitResult, MultiLabelFitResult
 
-    AnyFitResult = TypeVar("AnyFitResult", FitResult, MultiLabelFitResult)
+AnyFitResult = TypeVar("AnyFitResult", "FitResult", "MultiLabelFitResult")
 
 __all__ = [
     "FineTuneConfig",

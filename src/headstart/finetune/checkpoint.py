@@ -8,22 +8,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import ModelError, OptionError
-from headstart.files import read_json, write_atomic
+from headstart.files import read_json, read_limited, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_JSON_BYTES = 16 * 2**20
+MAX_TENSOR_BYTES = 16 * 2**30
+TENSORS = re.compile(r"[^.]+\.[0-9a-f]{16}\.safetensors")
+
+
+def _tensor_files(folder: Path) -> list[Path]:
+    """Return the files of tensors that ``write_checkpoint`` has written into a folder."""
+    return [path for path in folder.glob("*.safetensors") if TENSORS.fullmatch(path.name) and path.is_file()]
 
 
 def check_no_checkpoints(folder: Path) -> None:
     """Raise OptionError where the folder holds checkpoints: hours of training are not thrown away unasked."""
-    if any(folder.glob("*.safetensors")):
+    if _tensor_files(folder):
         raise OptionError(
             f"{folder} holds checkpoints of an interrupted fine-tuning; continue it with --resume (in Python: "
             "resume=True), or delete the folder."
@@ -31,8 +39,8 @@ def check_no_checkpoints(folder: Path) -> None:
 
 
 def delete_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints in a folder, and the folder if nothing else is in it."""
-    for path in folder.glob("*.safetensors"):
+    """Delete the checkpoints in a folder, and the folder if nothing else is in it: weights of others stay."""
+    for path in _tensor_files(folder):
         path.with_name(f"{path.name.split('.')[0]}.json").unlink(missing_ok=True)
         path.unlink()
     with contextlib.suppress(OSError):  # it is missing, or holds files of others
@@ -77,7 +85,7 @@ def read_checkpoint(folder: Path, name: str, settings: str) -> tuple[dict[str, T
         tensor_file = str(values["tensors"])
         if Path(tensor_file).name != tensor_file:
             raise ValueError("it names a file outside its folder")
-        data = (folder / tensor_file).read_bytes()
+        data = read_limited(folder / tensor_file, MAX_TENSOR_BYTES)
         if hashlib.sha256(data).hexdigest() != values["sha256"]:
             raise ValueError("the tensors are not those it was written with")
         tensors = load(data)

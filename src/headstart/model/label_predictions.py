@@ -18,7 +18,7 @@ from headstart.stats.label_thresholds import LabelThresholds
 MAX_NAMED = 5  # labels in a note
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class MultiLabelPredictions(Predictions):
     """Predictions for n images that may have several of k labels, or none.
 
@@ -109,7 +109,7 @@ class MultiLabelPredictions(Predictions):
         return [self.classes[c] for c in self.ranking(i) if self.probabilities[i, c] >= least[c]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class MultiLabelEvaluation:
     """Quality of predictions of several labels for images whose true labels are known.
 

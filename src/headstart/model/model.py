@@ -45,7 +45,7 @@ class GoldenSample:
 HASH_BYTES = 16  # of a SHA-256 that are kept: enough to tell images apart
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Model:
     """A finished classifier.
 

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,7 @@ from typing import IO, Any
 from headstart.data import Dataset
 from headstart.errors import ModelError, OptionError, missing_extra
 from headstart.files import (
+    TEMPORARY,
     encode,
     escape_name,
     json_text,
@@ -40,6 +42,8 @@ from headstart.model.predictions import Predictions
 FORMS = (".csv", ".jsonl", ".parquet")
 PIECE = re.compile(r"(\d{10})-(\d{10})-(\d+)\.\w+")  # the inputs that it has, and how many could not be read
 ROWS_OF_A_GROUP = 32_768  # of Parquet: many pieces
+ABOUT = "about.json"
+OTHER = "another process has written or deleted there. Predict again, one process at a time."
 MAX_ABOUT_BYTES = 4096
 MAX_LINE_BYTES = 2**20
 
@@ -65,13 +69,13 @@ class PredictionFile:
         """
         if not self.part.exists():
             self.part.mkdir(parents=True)
-            write_atomic(self.part / "about.json", to_json(dict(self.about)))
+            write_atomic(self.part / ABOUT, to_json(dict(self.about)))
             return 0
         try:
-            about = read_json(self.part / "about.json", MAX_ABOUT_BYTES)
+            about = read_json(self.part / ABOUT, MAX_ABOUT_BYTES)
         except (OSError, ValueError):
             raise OptionError(
-                f"{self.part} was not begun by predict, or is damaged; delete it, or give another name."
+                f"{self.part} was not begun by predict, or is damaged; move it elsewhere, or give another name."
             ) from None
         for what, value in self.about.items():
             if about.get(what) != value:
@@ -81,7 +85,7 @@ class PredictionFile:
         return self._pieces()[1]
 
     def add(self, dataset: Dataset, predictions: Predictions, start: int) -> None:
-        """Write the piece of a part of the inputs, which begins at input ``start``. Raises OSError."""
+        """Write the piece of a part of the inputs, which begins at input ``start``. Raises OptionError, OSError."""
         suffix, errors = self.path.suffix.lower(), len(predictions.quarantined)
         name = f"{start:010}-{start + len(dataset):010}-{errors}{suffix}"
         labels = predictions if isinstance(predictions, MultiLabelPredictions) else None
@@ -95,11 +99,19 @@ class PredictionFile:
                 arrow_columns(dataset, predictions) if labels is None else label_rows.arrow_columns(dataset, labels)
             )
             data = _parquet(values)
-        write_atomic(self.part / name, data)
+        try:
+            write_atomic(self.part / name, data)
+        except FileNotFoundError:
+            raise OptionError(f"{self.part} is not there any more: {OTHER}") from None
 
-    def finish(self) -> int:
-        """Join the pieces; return the number of inputs that could not be read. Raises OSError."""
-        pieces, _ = self._pieces()
+    def finish(self, count: int) -> int:
+        """Join the pieces of ``count`` inputs; return the number of those that could not be read.
+
+        Raises OptionError where pieces are gone, OSError.
+        """
+        pieces, end = self._pieces()
+        if end != count:
+            raise OptionError(f"{self.part} has the predictions of {end:,} of {count:,} inputs: {OTHER}")
         with open_atomic(self.path) as stream:
             if self.path.suffix.lower() == ".parquet":
                 _join_parquet(pieces, stream)
@@ -110,7 +122,11 @@ class PredictionFile:
                 for piece in pieces:
                     with piece.open("rb") as source:
                         shutil.copyfileobj(source, stream)
-        shutil.rmtree(self.part)
+        for path in [*self.part.iterdir()]:
+            if path.name == ABOUT or PIECE.fullmatch(path.name) or path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds files of others
+            self.part.rmdir()
         return sum(int(match[3]) for piece in pieces if (match := PIECE.fullmatch(piece.name)))
 
     def _pieces(self) -> tuple[list[Path], int]:

@@ -21,7 +21,7 @@ from headstart.stats.conformal import ConformalThresholds
 from headstart.stats.decision import DecisionRule, MeanCost, decide, mean_cost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Predictions:
     """Predictions for n images that could be read.
 
@@ -107,7 +107,7 @@ def encode_truth(classes: Sequence[str], names: Sequence[str]) -> tuple[NDArray[
     return np.array([number[name] for name in names], np.int64), unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Evaluation:
     """Quality of predictions for images whose true classes are known.
 

@@ -35,7 +35,7 @@ from headstart.stats.conformal import NOT_MEASURED
 PART = 256  # images whose results are given together: less than 3 seconds of work, and seldom a pause between two
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Predictor:
     """A model that predicts, and what runs it.
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.classifier import FitResult
+from headstart.classifier import FitResult, MultiLabelFitResult
 from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
@@ -41,7 +41,6 @@ from headstart.report.view.training import read_training_curves
 from headstart.stats.conformal import NOT_MEASURED
 
 if TYPE_CHECKING:
-    from headstart.classifier import MultiLabelFitResult
     from headstart.report.labels.data import LabelReport
 
 __all__ = ["rewrite_report", "training_svg", "write_report", "write_training_curves"]

@@ -152,6 +152,8 @@ class Models:
                 now = folder_identity(served.folder)
                 is_stable = now == seen.get(name, now)
                 seen[name] = now
+                if not now and served.engine is None:
+                    served.error = f"{served.folder} cannot be read; put it back, or start the server again."
                 if now and is_stable and now != served._identity:
                     await self._load(served, now)
             await asyncio.sleep(LOOK_SECONDS)
@@ -200,5 +202,8 @@ def folder_identity(folder: Path) -> Identity:
 
 def _entries(folder: Path) -> Iterator[tuple[str, int, int, int]]:
     for entry in os.scandir(folder):
-        status = entry.stat()
+        try:
+            status = entry.stat()
+        except OSError:  # a link to nothing: whether the model needs it is for ``read_model`` to say
+            status = entry.stat(follow_symlinks=False)
         yield entry.name, status.st_ino, status.st_mtime_ns, status.st_size

@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,15 +60,16 @@ class Given:
                     f"Input {self.name!r} has {len(self.data):,} bytes; its shape takes {count * dtype.itemsize:,}."
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
-        try:
-            values = np.array(self.data)
-        except ValueError:
-            raise RequestError(f"The data of input {self.name!r} have no shape.") from None
-        if values.dtype.kind not in "iu" or (values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255):
-            raise RequestError(f"The data of input {self.name!r} are no whole numbers from 0 to 255.")
-        if values.shape not in (self.shape, (count,)):
+        values, shape = _flat(self.data, len(self.shape))
+        if shape not in (self.shape, (count,)):
             raise RequestError(f"The data of input {self.name!r} do not have its shape {list(self.shape)}.")
-        return values.astype(dtype).reshape(self.shape)
+        try:  # not by NumPy, which makes all as long as the longest text among them
+            data = bytes(values) if {*map(type, values)} <= {int} else None
+        except ValueError:
+            data = None
+        if data is None:
+            raise RequestError(f"The data of input {self.name!r} are no whole numbers from 0 to 255.")
+        return np.frombuffer(data, np.uint8).astype(dtype).reshape(self.shape)
 
     def elements(self) -> list[bytes]:
         """Return the elements of BYTES of shape [n]. Raises RequestError."""
@@ -75,6 +77,15 @@ class Given:
         if self.shape != (len(found),):
             raise RequestError(f"Input {self.name!r} has {len(found)} elements; its shape is {list(self.shape)}.")
         return found
+
+
+def _flat(data: list[Any], depth: int) -> tuple[list[Any], tuple[int, ...]]:
+    """Return the values of lists of lists, and their shape; lists of different lengths stay values."""
+    shape: tuple[int, ...] = (len(data),)
+    while len(shape) < depth and data and all(type(value) is list and len(value) == len(data[0]) for value in data):
+        shape = (*shape, len(data[0]))
+        data = [*chain.from_iterable(data)]
+    return data, shape
 
 
 def _split(data: bytes, name: str) -> list[bytes]:

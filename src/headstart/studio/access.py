@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
-from urllib.parse import parse_qs
 
+from starlette.datastructures import QueryParams
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headstart.serve.guards import check_token
@@ -25,7 +25,7 @@ def check_access(app: ASGIApp, token: str, key: str, open_paths: Collection[str]
         is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
         path = scope.get("path", "")
         if is_read and (path.startswith(READ_BY_KEY) or path in READ_BY_KEY_ALONE):
-            given = parse_qs(scope["query_string"].decode("latin-1"), max_num_fields=8).get("key", [""])[0]
+            given = QueryParams(scope["query_string"]).get("key", "")
             if hmac.compare_digest(given.encode(), key.encode()):
                 await app(scope, receive, send)
                 return

@@ -380,7 +380,7 @@ ROUTES = [
     Route("/api/label-issues", answering(label_issues)),
     Route("/api/uncertain", answering(uncertain)),
     Route("/api/learning-curve", answering(learning_curve)),
-    Route("/api/jobs/{id:int}", answering(job)),
+    Route("/api/jobs/{id}", answering(job)),
     Route("/report", answering(report)),
     Route("/api/events", events),
 ]

@@ -46,10 +46,10 @@ class Jobs:
         self._pool.submit(self._run, job["id"], work)
         return dict(job)
 
-    def get(self, id: int) -> Job:
-        """Return a job. Raises KeyError."""
+    def get(self, id: str) -> Job:
+        """Return a job by the text of its number: Python reads no number of thousands of digits. Raises KeyError."""
         with self._lock:
-            return dict(self._jobs[id])
+            return dict({str(number): job for number, job in self._jobs.items()}[id])
 
     @property
     def all(self) -> list[Job]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from headstart.data.label_cells import LabelCell
 from headstart.data.reading import read_file
-from headstart.errors import OptionError
+from headstart.errors import ImageError, OptionError
 from headstart.files import write_atomic
 from headstart.studio.class_list import table_hash, text_hash, write_class_list
 from headstart.studio.label_sets import (
@@ -86,6 +86,7 @@ class Project:
         (self.folder / HIDDEN).mkdir(parents=True, exist_ok=True)
         self._guard = lock_folder(self.folder)
         try:
+            self._table_hash = table_hash(self.folder)  # of the table as this process has read or written it
             found = read_project(self.folder, version, multi_label=self.multi_label)
             self.state, self._root, self.notes = found.state, found.root, found.notes
             self._listed: tuple[str, ...] | None = found.state.classes  # the classes that are stored, None where unsure
@@ -98,8 +99,11 @@ class Project:
         self._guard.close()
 
     def read(self, record: ImageRecord) -> bytes:
-        """Return the bytes of an image. Raises ImageError."""
-        return read_file(str(self.folder / record.path))
+        """Return the bytes of an image. Raises ImageError, also where its file has other bytes by now."""
+        data = read_file(str(self.folder / record.path))
+        if hashlib.sha256(data).hexdigest()[:ID_LENGTH] != record.id.partition("-")[0]:
+            raise ImageError("Its file has changed since the studio was started; start it again to see what is there.")
+        return data
 
     @property
     def word(self) -> str:
@@ -139,6 +143,7 @@ class Project:
             new: Records = {}
             known, classes = [], list(self.state.classes)
             words = "labels" if self.multi_label else "classes"
+            self._check(None)
             try:
                 for data, suffix, label, group in images:
                     id = hashlib.sha256(data).hexdigest()[:ID_LENGTH]
@@ -352,10 +357,11 @@ class Project:
         """Write the table, and the names of the classes in a way that they fit it after a kill or an error between."""
         if classes != self._listed:
             self._listed = None
-            is_other = text_hash(text) != table_hash(self.folder)
+            is_other = text_hash(text) != self._table_hash
             before = self.state.classes if is_other else None
             write_class_list(self.folder, classes, multi_label=self.multi_label, before=before)
         write_labels(self.table, text)
+        self._table_hash = text_hash(text)
         if self._listed is None:
             with suppress(OSError):  # the list fits the table as it is; the next change writes it again
                 write_class_list(self.folder, classes, multi_label=self.multi_label)
@@ -383,6 +389,11 @@ class Project:
     def _check(self, version: int | None) -> None:
         if version is not None and version != self.state.version:
             raise StaleVersionError
+        if table_hash(self.folder) != self._table_hash:
+            raise OptionError(
+                f"{self.table.name} was changed by another program, and this change would undo that; stop the studio "
+                "and start it again, which reads the table."
+            )
 
 
 def _images(records: Sequence[object]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -222,6 +224,12 @@ def _error(error: Exception, studio: Studio) -> Response:
             status, text = 400, str(error)
         case HeadstartError():
             status, text = 500, str(error)
+        case FileNotFoundError(filename=str() | os.PathLike() as path) if Path(path).is_relative_to(
+            studio.project.folder
+        ):
+            name = Path(path).relative_to(studio.project.folder)
+            status, text = 409, f"{name} is not there any more; start the studio again, which looks what is there."
+            values = {"reason": "gone"}
         case OSError():
             status, text = 500, f"The disk refused: {error.strerror or error}."
         case _:

@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Thread
 
 from headstart.errors import OptionError
-from headstart.files import TEMPORARY, sweep_unfinished, why_not_writable
+from headstart.files import TEMPORARY, naming, sweep_unfinished, why_not_writable
 
 NAMES = ("horses-or-humans",)
 CLASSES = ("horses", "humans")
@@ -80,7 +80,7 @@ def render(
         raise OptionError(f"Cannot write the sample to {target}: {reason}; give another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
+    with naming(target), tempfile.TemporaryDirectory(dir=target.parent, prefix=TEMPORARY) as temporary:
         unfinished = Path(temporary) / "sample"
         jobs = _jobs(unfinished, {"train": train, "validation": validation}, seed)
         for split in ("train", "validation"):
