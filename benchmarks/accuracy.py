@@ -10,17 +10,19 @@ import os
 from measure import Scratch, mobilenetv2, print_table, shared
 
 import headstart as hs
+from headstart.backbones import DEFAULT_BACKBONE, FAST_BACKBONE
 from headstart.stats.accuracy import Accuracy, disjoint
 
 
-def fit(name: str, runtime: str, group_by: str) -> dict[str, object]:
+def fit(backbone: str, name: str, runtime: str, group_by: str) -> dict[str, object]:
     """Fit to a dataset; ``group_by`` "none" leaves out single images, "auto" their groups."""
-    classifier = hs.ImageClassifier(mobilenetv2(), runtime=runtime, group_by=group_by)
+    classifier = hs.ImageClassifier(backbone, runtime=runtime, group_by=group_by)
     classifier.fit(shared() / "data" / name)
     left_out, validation = classifier.accuracy_["leave_group_out"], classifier.accuracy_["validation"]
     run = classifier.run_
     settings = {key: value for key, value in run["head"].items() if key not in ("kind", "temperature")}
     return {
+        "backbone": run["backbone"]["id"],
         "dataset": name,
         "left out together": "single images" if group_by == "none" else "groups",
         "runtime": f"{run['runtime']['name']} {run['runtime']['precision']}",
@@ -43,7 +45,8 @@ def main() -> None:
         os.environ["HEADSTART_CACHE"] = str(scratch.cache())
         print_table(
             [
-                fit(name, runtime, group_by)
+                fit(backbone, name, runtime, group_by)
+                for backbone in (DEFAULT_BACKBONE, FAST_BACKBONE, mobilenetv2())
                 for runtime in ("openvino", "onnxruntime")
                 for name in ("horse-or-human", "ants-bees")
                 for group_by in ("auto", "none")
