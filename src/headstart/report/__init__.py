@@ -23,9 +23,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from headstart.classifier import FitResult, MultiLabelFitResult
+from headstart.classifier import FitResult
 from headstart.errors import ModelError, OptionError
 from headstart.features import FeatureCache
 from headstart.model.folder import read_model
@@ -41,7 +41,10 @@ from headstart.report.view.training import read_training_curves
 from headstart.stats.conformal import NOT_MEASURED
 
 if TYPE_CHECKING:
+    from headstart.classifier import MultiLabelFitResult
     from headstart.report.labels.data import LabelReport
+
+AnyFitResult = TypeVar("AnyFitResult", bound="FitResult | MultiLabelFitResult")
 
 __all__ = ["rewrite_report", "training_svg", "write_report", "write_training_curves"]
 
@@ -49,9 +52,7 @@ PAGE = "report.html"
 CURVES = "training.svg"
 
 
-def write_report(
-    result: FitResult | MultiLabelFitResult, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None
-) -> Path:
+def write_report(result: AnyFitResult, folder: str | os.PathLike[str], *, cache: FeatureCache | None = None) -> Path:
     """Write ``report.html`` and ``report.json`` of a fit into its model folder.
 
     Returns the path of the page. ``cache`` keeps small images for the next report. Raises ModelError when the folder
