@@ -245,9 +245,13 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
         alike = [other for other in table.columns if other.strip().lower() == found[role].strip().lower()]
-        if name is None and found[role] and len(alike) > 1:
-            option = "--group-by" if role == "group" else f"--{role}-column"
-            raise DataError(f"{uri} has the columns {' and '.join(map(repr, alike))}; say which it is with {option}.")
+        is_read = role in ("path", "split") or options.layout != "image"  # of images to predict on alone
+        if name is None and found[role] and len(alike) > 1 and is_read:
+            option = "--group-by of fit or evaluate" if role == "group" else f"--{role}-column"
+            raise DataError(
+                f"{uri} has the columns {' and '.join(map(repr, alike))}; rename one of them, or say which it is with "
+                f"{option}."
+            )
     if not found["path"]:
         if any(is_image_name(name) for name in table.columns):
             raise DataError(
@@ -325,13 +329,14 @@ def _repeated_notes(uri: str, items: Sequence[Item]) -> list[str]:
     repeated = {path: found for path, found in labels.items() if len(found) > 1}
     if not repeated:
         return []
-    first = next(iter(repeated))
-    contrary = sum(len({*found}) > 1 for found in repeated.values())
-    labelled = f", {contrary} of them with different labels" if contrary else ""
+    contrary = [path for path, found in repeated.items() if len({*found}) > 1]
     images = "1 image stands" if len(repeated) == 1 else f"{len(repeated)} images stand"
-    return [
-        f"{images} in several rows of {uri}{labelled} ({first}, ...); each row counts as an image: keep one of each."
-    ]
+    labelled = f", {len(contrary)} of them with different labels" if contrary else ""
+    if len(repeated) == 1 and contrary:
+        labelled = " with different labels"
+    named = contrary or [*repeated]
+    example = f"{named[0]}{', ...' if len(named) > 1 else ''}"
+    return [f"{images} in several rows of {uri}{labelled} ({example}); each row counts as an image: keep one of each."]
 
 
 def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) -> list[str]:
