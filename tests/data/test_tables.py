@@ -169,12 +169,12 @@ def test_lines_end_where_the_format_says(folder):
 
 def test_columns_that_differ_in_case_alone_are_chosen_by_their_name(folder):
     rows = [{"path": row["path"], "Label": row["label"], "label": "x"} for row in ROWS]
-    with pytest.raises(DataError, match="'Label' and 'label'; rename one of them, or say which it is with --label-column"):
+    with pytest.raises(DataError, match="'Label' and 'label'; rename one of them, or say which it is with --label-"):
         open_dataset(write_csv(folder / "t.csv", rows))
     dataset = open_dataset(folder / "t.csv", ReadOptions(label_column="Label"))
     assert [item.label for item in dataset.items] == [row["label"] for row in ROWS]
     rows = [{**row, "Group": "a", "group": "b", "y": "1", "Y": "2"} for row in ROWS]
-    with pytest.raises(DataError, match="'Group' and 'group'; rename one of them, or say .* of fit or evaluate"):
+    with pytest.raises(DataError, match="'Group' and 'group'; rename one of them, or say which it is with --group-by"):
         open_dataset(write_csv(folder / "t.csv", rows))
     assert len(open_dataset(folder / "t.csv", ReadOptions(layout="image"))) == len(ROWS)  # labels are not looked at
 
@@ -270,8 +270,9 @@ def test_columns_can_be_named(folder):
 def test_missing_labels_are_no_class(folder, missing):
     dataset = read(folder, f"path,label\ndisc/000.jpg,disc\nstripes/000.jpg,{missing}\n")
     assert dataset.classes == ("disc",)
-    assert dataset.skip_counts == {"no label": 1}
+    assert dataset.skip_counts == {"no label but NA" if missing == "NA" else "no label": 1}
     assert "stripes/000.jpg" in dataset.notes[0]
+    assert ("give it another name than NA" in dataset.notes[0]) == (missing == "NA")
 
 
 @pytest.mark.parametrize("missing", ["", "nan", "NA", "N/A"])

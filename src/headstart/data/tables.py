@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.label_cells import (
+    MISSING_IN_R,
     NO,
     UNKNOWN,
     YES,
@@ -51,6 +52,8 @@ COLUMNS = {  # names of the columns in lower case, by role
 }
 MAX_NAMED = 20  # columns
 NO_PATH = "no path"
+NO_LABEL = "no label"
+ONLY_NA = f"{NO_LABEL} but {MISSING_IN_R}"
 ELSEWHERE = "address of a file elsewhere"
 
 
@@ -160,7 +163,9 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
             label = reader.labels.single(number, row)
         else:
             cell = reader.labels.several(number, row, reader.separator)
-        reason = NO_PATH if not path else "no label" if label is None and cell is None else ""
+        reason = "" if path else NO_PATH
+        if path and label is None and cell is None:
+            reason = ONLY_NA if columns.label and cell_text(row.get(columns.label)) == MISSING_IN_R else NO_LABEL
         is_address = table.images is None and "://" in path
         if not reason and is_address:
             reason = _address_problem(path, fetcher)
@@ -303,6 +308,7 @@ def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     for reason, paths in paths_by_reason(skipped).items():
         rows, more = "row" if len(paths) == 1 else "rows", ", ..." if len(paths) > 1 else ""
         mend = "; to read https addresses, give --fetch" if reason == ELSEWHERE else ""
+        mend = f"; if that is a class, give it another name than {MISSING_IN_R}" if reason == ONLY_NA else mend
         notes.append(f"{len(paths)} {rows} of {uri} skipped: {reason} ({paths[0]}{more}){mend}.")
     return notes
 
