@@ -277,6 +277,16 @@ def test_unlabelled_validation_images_are_an_error(photos, tmp_path):
         fit(photos, validation=unlabelled)
 
 
+def test_rows_without_a_label_are_counted_where_one_class_is_left(tmp_path):
+    """A class of North America, which R calls as it calls a missing value."""
+    write_photos(tmp_path, 4)
+    names = {"disc": "EU", "stripes": "NA"}
+    rows = [f"{path.relative_to(tmp_path)},{names[path.parent.name]}\n" for path in tmp_path.glob("*/*.jpg")]
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(rows))
+    with pytest.raises(DataError, match=r"only one class, 'EU', in .*t\.csv; 4 skipped: no label but NA\."):
+        fit(tmp_path / "t.csv")
+
+
 def test_a_share_is_refused_where_the_data_have_validation_images(photos):
     with pytest.raises(OptionError, match="validation images of its own; leave out the share"):
         fit(photos, validation=0.4)

@@ -169,10 +169,14 @@ def test_lines_end_where_the_format_says(folder):
 
 def test_columns_that_differ_in_case_alone_are_chosen_by_their_name(folder):
     rows = [{"path": row["path"], "Label": row["label"], "label": "x"} for row in ROWS]
-    with pytest.raises(DataError, match="has the columns 'Label' and 'label'; say which it is with --label-column"):
+    with pytest.raises(DataError, match="'Label' and 'label'; rename one of them, or say which it is with --label-"):
         open_dataset(write_csv(folder / "t.csv", rows))
     dataset = open_dataset(folder / "t.csv", ReadOptions(label_column="Label"))
     assert [item.label for item in dataset.items] == [row["label"] for row in ROWS]
+    rows = [{**row, "Group": "a", "group": "b", "y": "1", "Y": "2"} for row in ROWS]
+    with pytest.raises(DataError, match="'Group' and 'group'; rename one of them, or say which it is with --group-by"):
+        open_dataset(write_csv(folder / "t.csv", rows))
+    assert len(open_dataset(folder / "t.csv", ReadOptions(layout="image"))) == len(ROWS)  # labels are not looked at
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\udc7f.jpg"])
@@ -266,8 +270,9 @@ def test_columns_can_be_named(folder):
 def test_missing_labels_are_no_class(folder, missing):
     dataset = read(folder, f"path,label\ndisc/000.jpg,disc\nstripes/000.jpg,{missing}\n")
     assert dataset.classes == ("disc",)
-    assert dataset.skip_counts == {"no label": 1}
+    assert dataset.skip_counts == {"no label but NA" if missing == "NA" else "no label": 1}
     assert "stripes/000.jpg" in dataset.notes[0]
+    assert ("give it another name than NA" in dataset.notes[0]) == (missing == "NA")
 
 
 @pytest.mark.parametrize("missing", ["", "nan", "NA", "N/A"])
@@ -412,12 +417,14 @@ def test_an_image_in_several_rows_is_named(folder):
     dataset = read(folder, "\n".join(["path,label", *rows]))
     assert len(dataset) == 5
     assert dataset.notes == (
-        f"2 images stand in several rows of {dataset.uri}, 1 of them with different labels (disc/000.jpg, ...); each "
+        f"2 images stand in several rows of {dataset.uri}, 1 of them with different labels (stripes/000.jpg); each "
         "row counts as an image: keep one of each.",
     )
     assert read(folder, "\n".join(["path,label", *rows[1:4]])).notes == ()
     (note,) = read(folder, "\n".join(["path,label", *rows[:3]])).notes
-    assert note.startswith(f"1 image stands in several rows of {folder / 't.csv'} (disc/000.jpg, ...)")
+    assert note.startswith(f"1 image stands in several rows of {folder / 't.csv'} (disc/000.jpg); each row")
+    (note,) = read(folder, "\n".join(["path,label", *rows[3:], *rows[:1]])).notes
+    assert note.startswith(f"1 image stands in several rows of {folder / 't.csv'} with different labels (stripes/000.")
     assert (
         read(folder, "\n".join(["path,label", *rows]), layout="image").notes == ()
     )  # to predict on, in the order given

@@ -30,8 +30,10 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
 
 @torch_test
 def test_a_checkpoint_replaces_the_one_before_it(tmp_path):
+    (tmp_path / "x.best.safetensors").write_bytes(b"weights of somebody else")
     for value in (1.0, 2.0):
         write_checkpoint(tmp_path, "x", {"a": torch.full((3,), value)}, {"settings": "s"})
+    (tmp_path / "x.best.safetensors").unlink()
     assert len(list(tmp_path.iterdir())) == 2  # the JSON file and one of tensors
     assert read_checkpoint(tmp_path, "x", "s")[0]["a"].tolist() == [2, 2, 2]
 

@@ -55,20 +55,26 @@ def group_of(engine, ids):
     return {int(figures.groups[figures.ids.index(id)]) for id in ids}
 
 
-def test_validation_images_among_the_others_are_those_of_a_fit_of_the_table(tmp_path):
+@pytest.mark.parametrize("group", ["", "specimen"])
+def test_validation_images_among_the_others_are_those_of_a_fit_of_the_table(tmp_path, group):
+    """Also the groups by which they count, which the table names or does not."""
     folder = write_photos(tmp_path / "photos", 12)
     files = sorted(folder.glob("*/*.jpg"))
+    splits = [f"validation,{group}" if i % 4 == 1 else "train," for i in range(len(files))]
     rows = [
-        f"photos/{file.parent.name}/{file.name},{file.parent.name},{'validation' if i % 4 == 1 else 'train'}"
-        for i, file in enumerate(files)
+        f"photos/{file.parent.name}/{file.name},{file.parent.name},{split}"
+        for file, split in zip(files, splits, strict=True)
     ]
     table = tmp_path / "photos-labels.csv"
-    table.write_text("\n".join(["path,label,split", *rows]), "utf-8")
+    table.write_text("\n".join(["path,label,split,group", *rows]), "utf-8")
     fitted = fit_dataset(open_dataset(table), OPTIONS)
     project = Project(folder)
     engine = Engine(project, OPTIONS)
     engine.start()
     full = engine.wait_for_full(1, 120).result
+    accuracies = [result.evaluations["validation"].accuracy for result in (fitted, full)]
+    assert accuracies[0] == accuracies[1]
+    assert accuracies[1].method == ("groups resampled" if group else "Wilson")
     one, other = (result.evaluations["validation"].predictions for result in (fitted, full))
     np.testing.assert_array_equal(one.truth, other.truth)
     np.testing.assert_array_equal(one.probabilities, other.probabilities)

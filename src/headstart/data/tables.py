@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason
 from headstart.data.label_cells import (
+    MISSING_IN_R,
     NO,
     UNKNOWN,
     YES,
@@ -51,6 +52,8 @@ COLUMNS = {  # names of the columns in lower case, by role
 }
 MAX_NAMED = 20  # columns
 NO_PATH = "no path"
+NO_LABEL = "no label"
+ONLY_NA = f"{NO_LABEL} but {MISSING_IN_R}"
 ELSEWHERE = "address of a file elsewhere"
 
 
@@ -160,7 +163,9 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
             label = reader.labels.single(number, row)
         else:
             cell = reader.labels.several(number, row, reader.separator)
-        reason = NO_PATH if not path else "no label" if label is None and cell is None else ""
+        reason = "" if path else NO_PATH
+        if path and label is None and cell is None:
+            reason = ONLY_NA if columns.label and cell_text(row.get(columns.label)) == MISSING_IN_R else NO_LABEL
         is_address = table.images is None and "://" in path
         if not reason and is_address:
             reason = _address_problem(path, fetcher)
@@ -245,9 +250,13 @@ def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
         alike = [other for other in table.columns if other.strip().lower() == found[role].strip().lower()]
-        if name is None and found[role] and len(alike) > 1:
-            option = "--group-by" if role == "group" else f"--{role}-column"
-            raise DataError(f"{uri} has the columns {' and '.join(map(repr, alike))}; say which it is with {option}.")
+        is_read = role in ("path", "split") or options.layout != "image"  # of images to predict on alone
+        if name is None and found[role] and len(alike) > 1 and is_read:
+            option = "--group-by of fit or evaluate" if role == "group" else f"--{role}-column"
+            raise DataError(
+                f"{uri} has the columns {' and '.join(map(repr, alike))}; rename one of them, or say which it is with "
+                f"{option}."
+            )
     if not found["path"]:
         if any(is_image_name(name) for name in table.columns):
             raise DataError(
@@ -299,6 +308,7 @@ def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
     for reason, paths in paths_by_reason(skipped).items():
         rows, more = "row" if len(paths) == 1 else "rows", ", ..." if len(paths) > 1 else ""
         mend = "; to read https addresses, give --fetch" if reason == ELSEWHERE else ""
+        mend = f"; if that is a class, give it another name than {MISSING_IN_R}" if reason == ONLY_NA else mend
         notes.append(f"{len(paths)} {rows} of {uri} skipped: {reason} ({paths[0]}{more}){mend}.")
     return notes
 
@@ -325,13 +335,14 @@ def _repeated_notes(uri: str, items: Sequence[Item]) -> list[str]:
     repeated = {path: found for path, found in labels.items() if len(found) > 1}
     if not repeated:
         return []
-    first = next(iter(repeated))
-    contrary = sum(len({*found}) > 1 for found in repeated.values())
-    labelled = f", {contrary} of them with different labels" if contrary else ""
+    contrary = [path for path, found in repeated.items() if len({*found}) > 1]
     images = "1 image stands" if len(repeated) == 1 else f"{len(repeated)} images stand"
-    return [
-        f"{images} in several rows of {uri}{labelled} ({first}, ...); each row counts as an image: keep one of each."
-    ]
+    labelled = f", {len(contrary)} of them with different labels" if contrary else ""
+    if len(repeated) == 1 and contrary:
+        labelled = " with different labels"
+    named = contrary or [*repeated]
+    example = f"{named[0]}{', ...' if len(named) > 1 else ''}"
+    return [f"{images} in several rows of {uri}{labelled} ({example}); each row counts as an image: keep one of each."]
 
 
 def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) -> list[str]:

@@ -143,7 +143,9 @@ def changed_files(folder: Path, hashes: Mapping[str, str]) -> list[str]:
     for path in folder.rglob("*"):
         is_inside = os.path.realpath(path).startswith(root)  # ``resolve`` raises for a link to itself
         if not (is_inside and (path.is_file() or path.is_dir())):
-            raise ModelError(f"{path} is no file, or a link out of the folder; refused: export the model again.")
+            raise ModelError(
+                f"{path} is no file, or a link out of the folder; refused: remove it, or export the model again."
+            )
     changed = []
     for name, expected in list(hashes.items())[:MAX_FILES]:
         path = folder / name

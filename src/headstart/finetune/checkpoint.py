@@ -61,8 +61,8 @@ def write_checkpoint(folder: Path, name: str, tensors: Mapping[str, Tensor], val
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / tensor_file, data)
         write_atomic(folder / f"{name}.json", json.dumps({**values, "tensors": tensor_file, "sha256": digest}))
-        for path in folder.glob(f"{name}.*.safetensors"):
-            if path.name != tensor_file:
+        for path in _tensor_files(folder):
+            if path.name.startswith(f"{name}.") and path.name != tensor_file:
                 path.unlink()
     except OSError as error:
         raise ModelError(f"The checkpoint {folder} cannot be written: {error.strerror or error}.") from None

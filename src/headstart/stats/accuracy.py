@@ -63,12 +63,13 @@ def held_out_accuracy(correct: NDArray[np.bool_], groups: NDArray[np.integer] | 
 def leave_one_group_out_accuracy(
     correct: NDArray[np.bool_], groups: NDArray[np.integer], *, resamples: int = 2000, seed: int = 0
 ) -> Accuracy:
-    """Return the accuracy of predictions for which each image's group was left out, ``correct`` [n], ``groups`` [n].
+    """Return the accuracy of predictions, ``correct`` [n], of images by models that have not seen their ``groups`` [n].
 
     Groups, not images, are resampled, since the images of a group are alike. The spread of the resampled accuracies
     gives the effective number of independent images, between the number of groups and n, and Wilson's interval is
     taken at that number (Korn & Graubard 1998): with no error at all a plain bootstrap would give an interval of zero
-    width. Where ``has_many_groups`` the spread is ``linear_variance``.
+    width. Where ``has_many_groups`` the spread is ``linear_variance``. Of few groups the spread is itself uncertain,
+    and the interval often too narrow (docs: honest accuracy).
     """
     share, count = float(correct.mean()), effective_count(correct, groups, resamples=resamples, seed=seed)
     low, high = wilson(share * count, count)

@@ -163,8 +163,8 @@ def mean_cost(
 
     The interval is Wilson's for the cost as a share of the way from the least to the greatest one, which among costs of
     that mean has the largest variance: it is as wide as it must be for the greatest cost to be possible, though no
-    image may have had it, and for costs of 0 and 1 it is that of the accuracy. ``groups`` [n] are given where each
-    image's group was left out: the interval is then by groups, as in ``leave_one_group_out_accuracy``.
+    image may have had it, and for costs of 0 and 1 it is that of the accuracy. ``groups`` [n] are given where
+    they are known: the interval is then by groups, as in ``leave_one_group_out_accuracy``.
     """
     low, high = float(costs.min()), float(costs.max())
     shares = (costs[truth, predicted] - low) / (high - low)

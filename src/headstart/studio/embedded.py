@@ -87,7 +87,7 @@ class EmbeddedImages:
         return self._graphs[key]
 
 
-def dataset_of(project: Project, records: Sequence[ImageRecord], groups: Sequence[str] | None = None) -> Dataset:
+def dataset_of(project: Project, records: Sequence[ImageRecord], groups: Sequence[str | None] | None = None) -> Dataset:
     """Return images as a dataset whose paths are those of the table; ``groups`` take the place of their own."""
     items = tuple(
         labelled_item(

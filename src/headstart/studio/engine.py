@@ -287,14 +287,17 @@ class Engine:
 
     def _group_names(
         self, images: EmbeddedImages, records: list[ImageRecord], train: list[ImageRecord]
-    ) -> list[str] | None:
-        """Return the group of each record by name, None where a fit of the table finds the same groups by itself."""
+    ) -> list[str | None] | None:
+        """Return the group of each record by name, None where a fit of the table finds the same groups by itself.
+
+        Images that are not for training have the names that the table gives them.
+        """
         if self.project.multi_label and not any(record.group for record in records):
             return None
         rows = images.select([r.id for r in train], dataset_of(self.project, train))
         numbers = find_named_groups(rows, train)
         number_of = dict(zip((r.id for r in train), numbers.tolist(), strict=True))
-        return [f"group {number_of.get(record.id, f'of {record.id}')}" for record in records]
+        return [f"group {number_of[r.id]}" if r.id in number_of else r.group for r in records]
 
     def _is_taken(self, record: ImageRecord) -> bool:
         """Whether what is followed may hold an image: of several labels those that somebody has labelled."""

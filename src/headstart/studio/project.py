@@ -389,7 +389,7 @@ class Project:
     def _check(self, version: int | None) -> None:
         if version is not None and version != self.state.version:
             raise StaleVersionError
-        if table_hash(self.folder) != self._table_hash:
+        if table_hash(self.folder) not in (self._table_hash, ""):  # of one that is gone the labels are only here
             raise OptionError(
                 f"{self.table.name} was changed by another program, and this change would undo that; stop the studio "
                 "and start it again, which reads the table."
