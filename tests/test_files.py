@@ -363,10 +363,12 @@ def test_what_a_folder_holds_that_is_not_ours(tmp_path):
     folder = tmp_path / "folder"
     (folder / ".headstart-x" / "a").mkdir(parents=True)
     (folder / "d").mkdir()
-    for name in ("a", "b", "c", ".headstart-y"):
+    for name in ("a", "b", "c", ".headstart-y", ".DS_Store", "Thumbs.db", "desktop.ini", "._a"):
         (folder / name).write_text("x")
     assert foreign_files(folder, ["a", "d"].__contains__) == [folder / "b", folder / "c", folder / "d"]
     assert foreign_files(folder, ["a", "b", "c"].__contains__) == [folder / "d"]
+    (folder / ".Directory").mkdir()  # a folder is not of the system, whatever its name
+    assert foreign_files(folder, ["a", "b", "c"].__contains__) == [folder / ".Directory", folder / "d"]
     (tmp_path / "link").symlink_to(folder)
     for path in (tmp_path / "link", folder / "a", tmp_path / "missing"):
         assert foreign_files(path, lambda _: True) == [path]

@@ -20,6 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from headstart.machine import is_left_by_system
+
 TEMPORARY = ".headstart-"  # how the names of files and folders begin that are not finished
 ASIDE = "old"  # how the names of folders begin, in one of these, that hold what is being replaced
 MAX_VALUES = 5_000_000  # in a file of JSON: each takes up to 240 bytes, however short its text is
@@ -249,12 +251,12 @@ def _has_content(path: Path, data: bytes) -> bool:
 def foreign_files(folder: Path, is_name: Callable[[str], bool]) -> list[Path]:
     """Return what Headstart has not put into a folder of files whose names ``is_name`` holds of, sorted.
 
-    What a run that was killed had begun to write is ours, a folder or a pipe of such a name is not. A link, and what is
-    no folder, is foreign itself: ``[folder]``. Raises OSError.
+    What a run that was killed had begun to write is ours, a folder or a pipe of such a name is not, and what the system
+    leaves in a folder is nobody's. A link, and what is no folder, is foreign itself: ``[folder]``. Raises OSError.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder]
-    others = (path for path in folder.iterdir() if not path.name.startswith(TEMPORARY))
+    others = (path for path in folder.iterdir() if not (path.name.startswith(TEMPORARY) or is_left_by_system(path)))
     return sorted(path for path in others if not (is_name(path.name) and path.is_file()))
 
 

@@ -1,4 +1,4 @@
-"""The machine: its processor and cores, the cache folder, and how the command line tunes its own process."""
+"""The machine: its processor and cores, its cache folder, what its system leaves in folders, and the own process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,24 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
+
+SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders, in lower case
+    "#recycle",
+    "$recycle.bin",
+    ".directory",
+    ".ds_store",
+    ".localized",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "picasa.ini",
+    "system volume information",
+    "thumbs.db",
+    "zbthumbnail.info",
+}
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUINFO_CHARACTERS = 8192  # the first processor of maybe hundreds, whose lines would take longer to read than a command
@@ -36,6 +54,12 @@ VECTOR_INSTRUCTIONS = (  # of those in /proc/cpuinfo
     *("asimd", "asimddp", "bf16", "i8mm", "sve"),
 )
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+
+
+def is_left_by_system(path: Path) -> bool:
+    """Return whether a file is one that the system leaves in folders that it shows: Finder, say, a .DS_Store."""
+    is_known = path.name.casefold() in SYSTEM_FILES or path.name.startswith("._")
+    return is_known and path.is_file() and not path.is_symlink()
 
 
 def cores() -> int:

@@ -119,6 +119,7 @@ def test_foreign_files_are_not_deleted(tmp_path):
     folder.mkdir()
     check_replaceable(folder)
     write_statistics(folder, part)
+    (folder / ".DS_Store").write_text("x")
     write_statistics(folder, part)
     (folder / "notes.txt").write_text("x")
     for work in (lambda: check_replaceable(folder), lambda: write_statistics(folder, part)):

@@ -262,6 +262,20 @@ def test_a_model_that_a_killed_run_had_moved_aside_is_read(model, photos):
         read_model(model.parent / "nothing")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._config.json", "Thumbs.db", "desktop.ini"])
+def test_what_the_system_leaves_in_a_folder_keeps_no_model_from_it(model_folder, tmp_path, name):
+    folder, model = tmp_path / "model", read_model(model_folder)
+    folder.mkdir()
+    for _ in range(2):  # into a folder that a person has made, then in the place of the model
+        (folder / name).write_text("x")
+        write_model(model, folder)
+        assert read_model(folder).sha256 == model.sha256
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    with pytest.raises(OptionError, match="also holds"):
+        write_model(model, folder)
+
+
 def test_an_unfinished_file_of_a_killed_run_does_not_keep_a_model_from_being_replaced(model_folder, tmp_path):
     folder = Path(shutil.copytree(model_folder, tmp_path / "model"))
     (folder / ".headstart-0123").write_text("half a page")

@@ -35,6 +35,7 @@ from headstart.features.rows_folder import foreign_to_rows, read_shard
 from headstart.features.running_sums import FILES, RunningSums, cannot_go_on, read_sums
 from headstart.features.statistics_folder import StatisticsPart, said_of, taps_to_sum
 from headstart.files import TEMPORARY, foreign_files, json_text
+from headstart.machine import is_left_by_system
 from headstart.scale.addresses import common_folder, expand_braces
 from headstart.scale.contract import Report, ShardResult
 from headstart.scale.embed import EmbedShard
@@ -83,7 +84,7 @@ def _foreign(folder: Path) -> str | None:
 def _foreign_at(path: Path) -> str | None:
     """Return what no run has written of a file or folder among the sums so far; None where all of it is ours."""
     if path.name not in (ROWS, SUMS):
-        return None if path.name.startswith(TEMPORARY) else path.name
+        return None if path.name.startswith(TEMPORARY) or is_left_by_system(path) else path.name
     inside = foreign_to_rows(path) if path.name == ROWS else foreign_files(path, FILES.__contains__)
     if not inside:
         return None
@@ -93,8 +94,12 @@ def _foreign_at(path: Path) -> str | None:
 def forget_sums(folder: Path) -> None:
     """Delete the sums so far, once they are written as statistics, and nothing that others have put beside them."""
     for path in [*folder.iterdir()]:
-        if _foreign_at(path) is None:
+        if _foreign_at(path) is not None:
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=path.name.startswith(TEMPORARY))
+        else:
+            path.unlink(missing_ok=True)
     with suppress(OSError):  # it is not empty
         folder.rmdir()
 

@@ -24,6 +24,7 @@ from headstart.data.reading import Source
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, OptionError
 from headstart.images.decoding import SUFFIXES, is_image_name
+from headstart.machine import SYSTEM_FILES
 
 LAYOUTS = ("auto", "class/image", "split/class/image", "class/split/image", "image")
 EXPECTED = "expected class/image.jpg, or train/class/image.jpg with validation and test beside train"
@@ -43,20 +44,6 @@ SPLIT_WORDS = {
     "tst": "test",
 }
 FILLER = re.compile(r"[\W_\d]+|(?:data)?set|data|im(?:a)?ge?s?|pictures?|photos?|samples?|splits?|folder|dir")
-SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders, in lower case
-    "#recycle",
-    "$recycle.bin",
-    "@eadir",
-    "__macosx",
-    "desktop.ini",
-    "ehthumbs.db",
-    "icon\r",
-    "lost+found",
-    "picasa.ini",
-    "system volume information",
-    "thumbs.db",
-    "zbthumbnail.info",
-}
 
 SHARD = re.compile(r"-\d+-of-\d+$")  # how names of the Hub's Parquet files end
 TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table of a folder

@@ -12,6 +12,7 @@ from typing import Any
 from headstart.errors import ModelError, OptionError, untrusted
 from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
 from headstart.images.preprocess import Preprocess
+from headstart.machine import is_left_by_system
 from headstart.model.model import Model
 from headstart.stats.decision import DecisionRule
 from headstart.stats.label_thresholds import LabelThresholds
@@ -168,7 +169,7 @@ def check_output_folder(folder: Path) -> Path:
         raise OptionError(f"{folder} is not a folder; give another name with -o.")
     if reason := why_not_writable(folder):
         raise OptionError(f"Cannot write the export to {folder}: {reason}; give another name with -o.")
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or all(map(is_left_by_system, folder.iterdir())):
         return folder
     if not is_export(folder):
         raise OptionError(f"{folder} holds files that are not an export; give another name with -o.")
@@ -176,8 +177,9 @@ def check_output_folder(folder: Path) -> Path:
         known = {PARITY, *read_parity(folder)[1]["files"]}
     except ModelError as error:
         raise OptionError(f"{folder} may not be replaced: {error}") from None
-    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    foreign = [name for name in paths if name not in known and not name.startswith(TEMPORARY)]
+    paths = (path for path in folder.rglob("*") if not (path.is_dir() or is_left_by_system(path)))
+    names = (path.relative_to(folder).as_posix() for path in paths)
+    foreign = [name for name in names if name not in known and not name.startswith(TEMPORARY)]
     if foreign:
         raise OptionError(
             f"{folder} is an export, but also holds {', '.join(sorted(foreign)[:3])}, which Headstart did not write; "

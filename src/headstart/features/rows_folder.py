@@ -28,7 +28,6 @@ from headstart.features.rows import (
     unread_from_dict,
 )
 from headstart.files import (
-    TEMPORARY,
     escape_name,
     foreign_files,
     parse_json,
@@ -145,12 +144,16 @@ def format_of(source: Source) -> int:
 
 def is_rows_folder(folder: Path) -> bool:
     """Return whether a folder holds rows, be they finished or not, and nothing else."""
-    return not foreign_to_rows(folder) and any(not path.name.startswith(TEMPORARY) for path in folder.iterdir())
+    return not foreign_to_rows(folder) and any(_is_of_rows(path.name) for path in folder.iterdir())
 
 
 def foreign_to_rows(folder: Path) -> list[Path]:
     """Return what is in a folder beside rows: see ``files.foreign_files``."""
-    return foreign_files(folder, lambda name: name == FILE or SHARD.fullmatch(name) is not None)
+    return foreign_files(folder, _is_of_rows)
+
+
+def _is_of_rows(name: str) -> bool:
+    return name == FILE or SHARD.fullmatch(name) is not None
 
 
 def read_rows(folder: Path) -> FeatureRows:

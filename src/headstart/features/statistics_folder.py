@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from headstart.errors import DataError, OptionError, untrusted
 from headstart.features.rows import FeatureRows, Source, is_text, merge_sources
 from headstart.features.rows_folder import MAX_FILE
-from headstart.files import TEMPORARY, open_regular, read_json, replace_folder, to_json
+from headstart.files import foreign_files, open_regular, read_json, replace_folder, to_json
 from headstart.heads.from_statistics import TapStatistics
 from headstart.heads.integers import LIMIT, IntegerVectors
 from headstart.heads.statistics import Statistics
@@ -179,11 +179,9 @@ def check_replaceable(folder: Path) -> None:
     """Raise OptionError for a folder with anything but statistics, which writing them would delete."""
     if not os.path.lexists(folder):
         return
-    is_folder = folder.is_dir() and not folder.is_symlink()
-    names = [path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY)] if is_folder else []
-    foreign = [name for name in names if name not in (FILE, SUMS) or not (folder / name).is_file()]
-    if foreign or not is_folder:
-        told = f" ({min(foreign)})" if foreign else ""
+    foreign = foreign_files(folder, (FILE, SUMS).__contains__)
+    if foreign:
+        told = "" if foreign == [folder] else f" ({foreign[0].name})"
         raise OptionError(f"{folder} holds other files than statistics{told}; give another name for the folder.")
 
 

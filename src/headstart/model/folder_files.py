@@ -14,6 +14,7 @@ from headstart.errors import ModelError, OptionError, one_line
 from headstart.features.rows_folder import is_rows_folder
 from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
 from headstart.images.snippet import SNIPPET_FILE
+from headstart.machine import is_left_by_system
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
@@ -41,7 +42,8 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
     recover_folder(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OptionError(f"{target} is not a folder; give another name for the model.")
-    names = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
+    entries = target.iterdir() if target.exists() else ()
+    names = sorted(entry.name for entry in entries if not is_left_by_system(entry))
     if names and not _is_ours(target / "config.json"):
         raise OptionError(f"{target} holds files that are not a Headstart model; give another name for the model.")
     # A run that was killed while it wrote a report has left an unfinished file.

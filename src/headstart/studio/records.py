@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headstart.data.label_cells import LabelCell, check_numbers, is_missing_text, unreadable_classes
-from headstart.data.layout import SYSTEM_FILES, split_name, to_nfc
+from headstart.data.layout import split_name, to_nfc
 from headstart.errors import DataError, OptionError
+from headstart.machine import SYSTEM_FILES
 
 MAX_IMAGES = 50_000
 MAX_CLASSES = 1000
