@@ -258,6 +258,8 @@ class StubStudio:
             return self.state()
         if path == "/api/images":
             return self.images(int(query["offset"]), int(query["limit"]))
+        if path == "/api/evaluation" and self.evaluation() is None:
+            return {**head, "accuracy": None, "why": "Two classes are needed."}
         if path == "/api/evaluation":
             n = len(self.classes)
             confusion = [[sum(p.label == i and p.truth == j for p in pictures) for j in range(n)] for i in range(n)]

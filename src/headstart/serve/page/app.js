@@ -153,6 +153,8 @@ async function addFiles(files) {
   showHistory();
   const waiting = [...added];
   let done = 0;
+  const tellProgress = () => status(`${count(done)} of ${plural(added.length, "image")} answered.`);
+  tellProgress();
   const worker = async () => {
     for (let entry = waiting.shift(); entry; entry = waiting.shift()) {
       try {
@@ -161,7 +163,7 @@ async function addFiles(files) {
         entry.error = error.message;
       }
       done += 1;
-      status(`${count(done)} of ${plural(added.length, "image")} answered.`);
+      tellProgress();
       if (entry === shown) {
         showEntry(entry);
         announce(entry.answer ? `${entry.file.name || "Image"}: ${sentence(entry.answer)}` : entry.error);

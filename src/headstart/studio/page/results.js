@@ -155,6 +155,7 @@ async function drawParts() {
   );
   if (!parts || own !== drawing) return;
   const [issues, uncertain, evaluation] = parts;
+  if (evaluation.accuracy === null) return; // a change has left one class meanwhile: what it tells is drawn next
   for (const id of Object.keys(PARTS)) byId(id).hidden = false;
   showIssues(issues);
   showUncertain(uncertain.images);
