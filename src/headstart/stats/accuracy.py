@@ -87,7 +87,7 @@ def effective_count(
     sizes: NDArray[np.float64] = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=shares.astype(np.float64)).astype(np.float64)
     share = float(shares.mean())
-    if not 0 < share < 1 or len(sizes) < 2:
+    if not 0 < share < 1 or len(sizes) in (1, len(shares)):  # of groups of one image nothing else can come out
         return float(len(sizes))
     are_many = has_many_groups(sizes)
     variance = linear_variance(sums, sizes) if are_many else float(resampled_means(sums, sizes, resamples, seed).var())
