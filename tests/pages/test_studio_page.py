@@ -372,6 +372,7 @@ def test_a_cursor_without_a_selection_is_brought_back_too_and_what_is_seen_is_la
     wait_for(lambda: page.execute_script("return document.getElementById('grid').scrollTop") == 20)
     keys(page, "1")
     wait_for(lambda: labels_are(studio, n1="ants"))
+    wait_for(lambda: selected(page) == [2])  # the page has the answer, and has gone on
     ActionChains(page).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
     wheel(page, 1500)
     keys(page, "2")  # of many that are selected some are in sight, wherever the grid is
