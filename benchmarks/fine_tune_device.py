@@ -4,7 +4,7 @@
 
 ``--before`` is the folder ``src`` of another version. Both run in this environment, which needs the extras ``torch``
 and ``timm`` and the other dependencies of Headstart, but not Headstart. ``--data`` holds train/ and val/ of ants-bees,
-``--weights`` is mobilenetv2-imagenet.safetensors. On a GPU all parts take about four minutes; ``--images 24 --epochs 1
+``--weights`` is mobilenetv2-imagenet.safetensors. On a GPU all parts take about six minutes; ``--images 24 --epochs 1
 --batch-sizes 8`` tries the script on a processor.
 
 runs      ``headstart fine-tune --unfreeze-from all --epochs 6 --batch-size 32`` on ants-bees, each line with the
@@ -14,6 +14,9 @@ speed     images a second of an epoch of training on generated images, without e
 proof     this version alone: gradients as recorded against those computed step by step, views made on the device
           against those of Pillow, predictions in batches of 256 against those one by one
 phases    this version alone: the same run with the seconds of its steps, and those of all its processors together
+kinds     PyTorch alone: seconds of the first passes of MobileNetV2's convolutions, by their kind
+layouts   PyTorch alone: three networks with channels last and with channels first, each in a process: seconds of the
+          first evaluation and the first training step, and images a second of steps that are recorded and replayed
 provider  features of the CUDA provider of ONNX Runtime against those of the processor, where it is installed
 """
 
@@ -27,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +247,99 @@ def prove_provider(arguments: argparse.Namespace) -> None:
     print(f"largest difference, as a share of the largest value: {difference:.1e}")
 
 
+def measure_kinds(_: argparse.Namespace) -> None:
+    """Print the seconds of the first passes of every convolution of MobileNetV2, added up by kind."""
+    import timm
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    network = timm.create_model("mobilenetv2_100", num_classes=0).eval()
+    shapes: dict[tuple, torch.nn.Conv2d] = {}
+
+    def note(layer: torch.nn.Module, images: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(layer, torch.nn.Conv2d):
+            shapes.setdefault((str(layer), images[0].shape[1:]), layer)
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in network.modules()]
+    network(torch.zeros(1, 3, 224, 224))
+    for hook in hooks:
+        hook.remove()
+    seconds: dict[tuple[str, str], float] = {}
+    for kind, is_training in (("bf16", True), ("fp32", False)):
+        for (_, shape), layer in shapes.items():
+            what = "depthwise" if layer.groups > 1 else "1 x 1" if layer.kernel_size == (1, 1) else "first layer"
+            layer.to(device, memory_format=torch.channels_last)
+            images = torch.rand(32, *shape, device=device).to(memory_format=torch.channels_last)
+            images.requires_grad_(is_training)
+            wait()
+            begin = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_training), torch.set_grad_enabled(is_training):
+                output = layer(images)
+            wait()
+            middle = time.perf_counter()
+            seconds[what, f"forwards, {kind}"] = seconds.get((what, f"forwards, {kind}"), 0) + middle - begin
+            if is_training:
+                output.float().sum().backward()
+                wait()
+                spent = time.perf_counter() - middle
+                seconds[what, f"backwards, {kind}"] = seconds.get((what, f"backwards, {kind}"), 0) + spent
+    for (what, passes), spent in seconds.items():
+        print(f"{what}, {passes}: {spent:.2f} s")
+
+
+def measure_layout(arguments: argparse.Namespace, layout: str) -> None:
+    """Print how soon a network in one layout evaluates and trains for the first time, and how fast it trains."""
+    import timm
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    memory_format = getattr(torch, layout)
+    for name in ("mobilenetv2_100", "convnext_tiny", "resnet50"):
+        network = timm.create_model(name, num_classes=0).eval().to(device, memory_format=memory_format)
+        images = torch.rand(max(arguments.batch_sizes), 3, 224, 224, device=device).to(memory_format=memory_format)
+
+        def evaluate(network=network, images=images) -> None:
+            with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                network(images[:128])
+
+        def step(size: int, network=network, images=images) -> None:
+            network.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, torch.bfloat16):
+                network(images[:size]).float().square().mean().backward()
+
+        def timed(compute, *values) -> float:
+            wait()
+            begin = time.perf_counter()
+            compute(*values)
+            wait()
+            return time.perf_counter() - begin
+
+        first = [timed(evaluate), *(timed(step, size) for size in arguments.batch_sizes)]
+        speeds = []
+        for size in arguments.batch_sizes:
+            replay = step_of_recording(step, size) if device.type == "cuda" else lambda size=size: step(size)
+            replay()
+            speeds.append(size / min(timed(replay) for _ in range(10)))
+        print(f"{name}, {layout}: first passes {np.round(first, 2)} s, images/s {np.round(speeds)}", flush=True)
+
+
+def step_of_recording(step, size: int):
+    """Record a training step as a CUDA graph; return what replays it."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step(size)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(size)
+    return graph.replay
+
+
 PHASES = {  # functions by the module that calls them
     "headstart.backbones.providers.framework": ("to_onnx",),
     "headstart.backbones.providers.timm": ("open_timm",),
@@ -270,6 +367,9 @@ PARTS = {
     "phases": show_phases,
     "proof": prove,
     "provider": prove_provider,
+    "kinds": measure_kinds,
+    "channels_last": partial(measure_layout, layout="channels_last"),
+    "contiguous_format": partial(measure_layout, layout="contiguous_format"),
 }
 WARM_UP = "import torch, timm, onnxscript, accelerate, sklearn.model_selection, torch._dynamo, onnxruntime; " + (
     "d = 'cuda' if torch.cuda.is_available() else 'cpu'; x = torch.ones(8, 3, 64, 64, device=d, requires_grad=True); "
@@ -305,7 +405,9 @@ def main() -> None:
         generated = write_images(folder / "generated", arguments.images)
         common = ["--weights", arguments.weights, "--images", arguments.images, "--epochs", arguments.epochs]
         sizes = ",".join(map(str, arguments.batch_sizes))
-        begun = [(part, SOURCE, part) for part in ("phases", "proof", "provider") if part in parts]
+        begun = [(part, SOURCE, part) for part in ("phases", "proof", "provider", "kinds") if part in parts]
+        if "layouts" in parts:
+            begun += [(layout, SOURCE, layout) for layout in ("channels_last", "contiguous_format")]
         if "speed" in parts:
             begun += [*((label, source, "train") for label, source in sources.items()), ("plain", SOURCE, "plain")]
         for label, source, part in begun:
