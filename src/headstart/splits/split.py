@@ -104,17 +104,17 @@ def group_images(features: Features, dataset: Dataset, rows: Rows, labels: Label
     if by.kind != "exif" and is_unnamed.all():
         raise OptionError(why_unnamed(by, dataset.items[features.index[rows[0]]].path))
     sets = duplicate_sets(hashes, tiny_images)
-    known = {name: i for i, name in enumerate(dict.fromkeys(name for name in names if name is not None))}
-    ids = np.array([len(known) + i if name is None else known[name] for i, name in enumerate(names)])
+    numbers = group_numbers(names)
+    ids = np.arange(len(rows)) if numbers is None else numbers
     method = "column" if by.kind == "auto" else by.method
     if by.kind in ("auto", "column") or not is_unnamed.any():
         sets.union_equal_rows(ids[:, None])
         return to_groups(sets.labels(), method)
     found = find_groups(hashes[is_unnamed], tiny_images[is_unnamed], vectors[is_unnamed], labels[is_unnamed])
-    ids[is_unnamed] = len(known) + found.index
+    ids[is_unnamed] = len(rows) + found.index  # above those of groups with a name
     sets.union_equal_rows(ids[:, None])
     note = f"{is_unnamed.sum()} of {len(rows)} images to group {UNNAMED[by.kind]}; they were grouped by {found.method}."
-    method = f"{method}; others {found.method}" if known else found.method
+    method = found.method if is_unnamed.all() else f"{method}; others {found.method}"
     return replace(to_groups(sets.labels(), method), notes=(note,))
 
 
