@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.graphs import SIZE, saved
+from onnx import TensorProto, helper
 
 from headstart import backbones
 from headstart.errors import BackboneError, HeadstartError, MissingExtraError, OptionError
@@ -43,6 +44,30 @@ def test_runtimes_agree():
         assert value.dtype == exact[tap].dtype == np.float32
         assert relative(exact[tap], value) < 1e-3
         assert relative(half[tap], value) < 0.08
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_outputs_that_are_inner_tensors_as_well_keep_their_names(runtime):
+    require(runtime)
+    image = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 2, 2, 3])
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Neg", ["cast"], ["/a"]),  # a name that comes before those of the outputs in any order
+        helper.make_node("Abs", ["cast"], ["/b"]),
+        helper.make_node("Cast", ["/b"], ["first"], to=TensorProto.FLOAT),  # does nothing, and is left out
+        helper.make_node("Identity", ["/a"], ["second"]),
+        helper.make_node("Identity", ["/a"], ["third"]),
+    ]
+    outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("second", "first", "third")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [image], outputs), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 8
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    values = load_graph(model.SerializeToString(), Compute(runtime, "fp32")).run(pixels)
+    assert list(values) == ["second", "first", "third"]
+    for name, sign in (("first", 1), ("second", -1), ("third", -1)):
+        np.testing.assert_array_equal(values[name], sign * pixels.astype(np.float32))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

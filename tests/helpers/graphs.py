@@ -86,6 +86,41 @@ def network(
     return model
 
 
+def transformer(batch: int = 1) -> onnx.ModelProto:
+    """A block of attention as PyTorch exports it for a fixed batch: patches of 4 pixels, 4 heads, average, classifier.
+
+    Every Reshape names the batch, and that no 0 is a size to be copied. Tensors: ``patches`` [n, 12, 8, 8], the weights
+    of attention [n, 4, 64, 64] in the middle, ``map`` [n, 8, 8, 12], ``logits``.
+    """
+    b = _Builder(TensorProto.FLOAT, 0)
+
+    def reshaped(tensor: str, output: str, *shape: int) -> str:
+        b.weights.append(numpy_helper.from_array(np.array(shape, np.int64), f"{output}_shape"))
+        return b.node("Reshape", [tensor, f"{output}_shape"], output, allowzero=1)
+
+    conv = {"kernel_shape": [4, 4], "strides": [4, 4]}
+    x = b.node("Conv", ["image", b.weight("w1", 12, 3, 4, 4)], "patches", **conv)
+    tokens = b.node("Transpose", [reshaped(x, "flat", batch, 12, 64)], "tokens", perm=[0, 2, 1])
+    heads = b.node("Transpose", [reshaped(tokens, "parts", batch, 64, 4, 3)], "heads", perm=[0, 2, 1, 3])
+    queries = reshaped(heads, "queries", batch * 4, 64, 3)
+    keys = b.node("Transpose", [queries], "keys", perm=[0, 2, 1])
+    weights = b.node("Softmax", [b.node("MatMul", [queries, keys], "products")], "weights", axis=2)
+    together = reshaped(weights, "weights_of_heads", batch, 4, 64, 64)
+    seen = b.node("MatMul", [together, heads], "seen")
+    x = reshaped(b.node("Transpose", [seen], "joined", perm=[0, 2, 1, 3]), "mixed", batch, 64, 12)
+    x = reshaped(b.node("Add", [x, tokens], "sum"), "map", batch, 8, 8, 12)
+    b.weights.append(numpy_helper.from_array(np.array([1, 2], np.int64), "axes"))
+    x = b.node("ReduceMean", [x, "axes"], "pooled", keepdims=0)
+    x = b.node("Gemm", [x, b.weight("w2", CLASSES, 12), b.weight("b2", CLASSES)], "logits", transB=1)
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, SIZE, SIZE])]
+    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, [batch, CLASSES])]
+    graph = helper.make_graph(b.nodes, "transformer", inputs, outputs, b.weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
+
+
 def normed(stored: list[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, size: int = SIZE) -> onnx.ModelProto:
     """conv 3 -> 8 (stride 2), ReLU, conv 8 -> 12 (stride 2), ReLU, conv 12 -> 12, ReLU, average, classifier.
 

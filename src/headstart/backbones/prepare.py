@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from headstart.backbones.onnx.standardise import ImageInput
 
-VERSION = 4  # of the preparation: another version makes another entry in the store
+VERSION = 5  # of the preparation: another version makes another entry in the store
 DEFAULT_SIZE = 224  # pixels, where neither the graph nor anybody names a size
 RESAMPLINGS = (2, 3)  # Pillow's bilinear and bicubic
 

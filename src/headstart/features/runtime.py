@@ -216,7 +216,8 @@ def _load_openvino(model: Path | bytes, info: RuntimeInfo, compute: Compute) -> 
         "ENABLE_CPU_PINNING": False,
     }
     compiled = core.compile_model(network, "CPU", settings)
-    names = tuple(output.get_any_name() for output in compiled.outputs)
+    # Of the compiled network an output that is an inner tensor as well has the names of both.
+    names = tuple(output.get_any_name() for output in network.outputs)
     local = threading.local()
 
     def call(images: Images) -> list[NDArray[np.float32]]:

@@ -110,12 +110,12 @@ def test_live_bytes_by_hand():
     ],
 )
 def test_work_by_hand(node, sizes, expected):
-    assert work_of(node, Shapes(sizes, frozenset(), {})) == expected
+    assert work_of(node, Shapes(sizes, frozenset(), {}, (32, 32))) == expected
 
 
 def test_too_much_work_is_refused():
     node = helper.make_node("MaxPool", ["image"], ["o"], kernel_shape=[2000, 2000], pads=[1500] * 4)
-    shapes = Shapes({"image": (1, 3, 32, 32), "o": (1, 3, 1033, 1033)}, frozenset(), {})
+    shapes = Shapes({"image": (1, 3, 32, 32), "o": (1, 3, 1033, 1033)}, frozenset(), {}, (32, 32))
     with pytest.raises(BackboneError, match=r"1\.3e\+13 multiply-adds"):
         check_size(graph_of(node).graph, shapes, None)
 

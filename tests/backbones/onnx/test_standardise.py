@@ -1,8 +1,9 @@
 """Any ONNX classifier in standard form gives the numbers of the graph itself."""
 
 import numpy as np
+import onnx
 import pytest
-from helpers.graphs import SIZE, network, normalised, saved, tap_values, tensor_value
+from helpers.graphs import SIZE, network, normalised, saved, tap_values, tensor_value, transformer
 from onnx import TensorProto
 
 from headstart import backbones
@@ -47,6 +48,18 @@ def test_a_fixed_batch_is_freed_where_that_changes_nothing(tmp_path):
     assert freed.batch is None
     three, four = tap_values(freed, PIXELS[:3]), tap_values(freed, PIXELS)
     np.testing.assert_allclose(three["features"], four["features"][:3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_fixed_batch_is_freed_wherever_its_sizes_are_named(tmp_path, batch):
+    model = transformer(batch)
+    onnx.save(model, tmp_path / "net.onnx")
+    backbone = backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+    assert backbone.batch is None
+    expected = tensor_value(model, "pooled", normalised(PIXELS))
+    for count in (1, 3, 4):
+        values = tap_values(backbone, PIXELS[:count])["features"]
+        np.testing.assert_allclose(values, expected[:count], rtol=1e-4, atol=1e-6)
 
 
 def test_half_precision_input(tmp_path):

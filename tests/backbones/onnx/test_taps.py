@@ -1,8 +1,10 @@
 """Which tensors of a graph are tapped."""
 
 import numpy as np
+import onnx
 import pytest
-from helpers.graphs import SIZE, network, normalised, saved, tap_values, tensor_value
+from helpers.graphs import SIZE, network, normalised, saved, tap_values, tensor_value, transformer
+from onnx import helper
 
 from headstart import backbones
 from headstart.errors import BackboneError
@@ -21,3 +23,26 @@ def test_any_tensor_or_node_can_be_tapped(tmp_path):
     np.testing.assert_allclose(values["logits"], logits, rtol=1e-4, atol=1e-5)
     with pytest.raises(BackboneError, match=r"Unknown cut 'mixed7'; the taps found are .*features"):
         backbones.load(f"onnx:{path}", taps=("mixed7",))
+
+
+def test_attention_is_no_map_and_places_are_found_behind_tokens(tmp_path):
+    model = transformer()
+    onnx.save(model, tmp_path / "net.onnx")
+    backbone = backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+    taps = {tap.name: (tap.channels, tap.size) for tap in backbone.taps}
+    assert taps == {"patches": (12, (8, 8)), "features": (12, (8, 8))}  # not attention of 4 heads, 64 x 64
+    image = normalised(PIXELS)
+    expected = np.concatenate([tensor_value(model, "map", image[i : i + 1]).mean(axis=(1, 2)) for i in range(4)])
+    np.testing.assert_allclose(tap_values(backbone, PIXELS)["features"], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [("early", "late"), ("late", "early"), ("early", "logits", "late")])
+def test_features_are_those_of_the_output_that_needs_the_whole_network(tmp_path, outputs):
+    model = network()
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in outputs)
+    onnx.save(model, tmp_path / "net.onnx")
+    backbone = backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+    late = tensor_value(network(), "late", normalised(PIXELS))
+    np.testing.assert_allclose(tap_values(backbone, PIXELS)["features"], late.mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+    assert [tap.name for tap in backbone.taps] == ["early", "features"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +22,13 @@ class Shapes:
     """Shapes for a batch of one.
 
     ``by_name`` has the shape of each tensor, ``weights`` that of each initializer; ``channels_last`` are the names of
-    4-D tensors in NHWC layout, all others are NCHW.
+    4-D tensors in NHWC layout, all others are NCHW; ``image`` is the (height, width) of the image.
     """
 
     by_name: dict[str, tuple[int, ...]]
     channels_last: frozenset[str]
     weights: dict[str, tuple[int, ...]]
+    image: tuple[int, int]
 
     def is_channels_last(self, tensor: str) -> bool:
         """Whether channels are the last axis of a 4-D tensor."""
@@ -43,6 +45,10 @@ class Shapes:
         if len(shape) != 4:
             return None
         return (shape[1], shape[2]) if self.is_channels_last(tensor) else (shape[2], shape[3])
+
+    def shows_the_image(self, tensor: str) -> bool:
+        """Whether a tensor is a map of more than one place with the proportions of the image."""
+        return _has_proportions(self.map_size(tensor) or (1, 1), self.image)
 
     def is_fully_connected(self, conv: onnx.NodeProto) -> bool:
         """Whether a Conv has a 1 x 1 kernel and reads a 1 x 1 map: a dense layer written as a convolution."""
@@ -84,7 +90,7 @@ def infer_shapes(model: onnx.ModelProto, name: str, channels_last: bool, size: t
     if unknown:
         shapes |= _shapes_by_running(model, name, shape, unknown)
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return Shapes(shapes, _channels_last(model.graph, name, channels_last, shapes), weights)
+    return Shapes(shapes, _channels_last(model.graph, name, channels_last, shapes, size), weights, size)
 
 
 def weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -131,9 +137,16 @@ def _shapes_by_running(
 
 
 def _channels_last(
-    graph: onnx.GraphProto, name: str, input_last: bool, shapes: dict[str, tuple[int, ...]]
+    graph: onnx.GraphProto,
+    name: str,
+    input_last: bool,
+    shapes: dict[str, tuple[int, ...]],
+    image: tuple[int, int],
 ) -> frozenset[str]:
-    """Follow the layout through the graph: convolutions are always NCHW, transposes change it, others keep it."""
+    """Follow the layout through the graph: convolutions are always NCHW, transposes change it, others keep it.
+
+    Where a Reshape makes four axes of tokens, the two that have the proportions of the image are height and width.
+    """
     last = {name} if input_last else set()
     for node in graph.node:
         is_last = False
@@ -141,8 +154,21 @@ def _channels_last(
             perm = attribute(node, "perm", [])
             source = node.input[0]
             is_last = (perm == [0, 2, 3, 1] and source not in last) or (perm == [0, 1, 2, 3] and source in last)
+        elif node.op_type == "Reshape" and len(shapes.get(node.input[0], ())) != 4:
+            _, *axes = shapes.get(node.output[0], ())
+            is_last = len(axes) == 3 and _has_proportions(axes[:2], image) and not _has_proportions(axes[1:], image)
         elif node.op_type not in ALWAYS_NCHW:
             is_last = any(i in last and len(shapes.get(i, ())) == 4 for i in node.input)
         if is_last:
             last.update(node.output)
     return frozenset(last)
+
+
+def _has_proportions(size: Sequence[int], image: tuple[int, int]) -> bool:
+    """Whether (height, width) ``size`` is more than one place, and has the proportions of the image.
+
+    One place more or less is left to rounding, a tenth to convolutions that do not pad.
+    """
+    height, width = size
+    difference = abs(height * image[1] - width * image[0])
+    return min(size) > 1 and (difference <= max(image) or difference <= 0.1 * height * image[1])

@@ -148,7 +148,11 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
 
 
 def _free_batch(graph: onnx.GraphProto, source: ImageInput) -> None:
-    """Let a graph of fixed batch take any: where a Reshape names the batch, it copies it instead (0)."""
+    """Let a graph of fixed batch take any, where it can: a Reshape no longer names its first size, of which the batch
+    is a factor.
+
+    At the fixed batch nothing changes. Whether others give the same values is for ``allowed_batch`` to find out.
+    """
     if source.batch is None:
         return
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -156,11 +160,18 @@ def _free_batch(graph: onnx.GraphProto, source: ImageInput) -> None:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
         shape = numpy_helper.to_array(constants[node.input[1]]).copy()
-        if shape.ndim == 1 and len(shape) > 1 and shape[0] == source.batch:
-            shape[0] = 0
-            name = f"headstart.shape.{node.output[0]}"
-            graph.initializer.append(numpy_helper.from_array(shape, name))
-            node.input[1] = name
+        if shape.ndim != 1 or not len(shape) or shape[0] < 1:
+            continue
+        if -1 not in shape:
+            shape[0] = -1
+        elif shape[0] == source.batch:
+            shape[0] = 0  # copied from the tensor that is reshaped
+            set_messages(node.attribute, [a for a in node.attribute if a.name != "allowzero"])  # by which it is a size
+        else:
+            continue
+        name = f"headstart.shape.{node.output[0]}"
+        graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
 
 
 def _renamed(tensor: str) -> str:

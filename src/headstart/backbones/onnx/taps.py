@@ -40,6 +40,8 @@ NOT_TAPPED = {"Pad", "Slice", "Transpose", "Identity", "Cast", "Shape", "Reshape
 READABLE = re.compile(r"[A-Za-z_][\w./:-]{0,47}")  # a tensor's name that is fit to be a tap's
 MIN_CHANNELS = 4  # of a map that is tapped
 MIN_BLOCKS = 8  # residual sums of tokens in a graph that is taken to be a transformer
+MAX_OUTPUTS = 32  # that are compared; of a hostile graph there may be a hundred thousand
+MAIN_WORK = 0.9  # of the multiply-adds that any output needs: those of an output from which the features are found
 QUARTERS = (0.25, 0.5, 0.75)
 
 Producers = Mapping[str, onnx.NodeProto]
@@ -88,6 +90,7 @@ def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> d
     """The features, and on the way to them the last map of each resolution, or the ends of a transformer's quarters."""
     features = _before_average(_before_classifier(graph, producer, shapes), producer, shapes)
     ancestors = _ancestors(features, producer)
+    attention = _attention_sizes(graph, producer, shapes)
     last_of_size: dict[tuple[int, int], str] = {}
     tokens: list[str] = []
     for node in graph.node:
@@ -95,25 +98,32 @@ def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> d
         if tensor not in ancestors or node.op_type in NOT_TAPPED or tensor not in shapes.by_name:
             continue
         size = shapes.map_size(tensor)
-        if size is not None and min(size) > 1 and shapes.channels(tensor) >= MIN_CHANNELS:
+        is_map = shapes.shows_the_image(tensor) and size not in attention
+        if size is not None and is_map and shapes.channels(tensor) >= MIN_CHANNELS:
             last_of_size[size] = tensor
         elif node.op_type == "Add" and len(shapes.by_name[tensor]) == 3:
             tokens.append(tensor)
-    tensors = [tensor for tensor in last_of_size.values() if tensor != features]
-    if len(tokens) >= MIN_BLOCKS:  # the end of the last quarter is that of the features themselves
-        tensors += [tokens[round(len(tokens) * part) - 1] for part in QUARTERS]
+    found = {tensor: f"size{size[0]}" for size, tensor in last_of_size.items() if tensor != features}
+    if len(found) <= 1 and len(tokens) >= MIN_BLOCKS:  # the last quarter ends with the features themselves
+        found |= {tokens[round(len(tokens) * part) - 1]: f"quarter{i}" for i, part in enumerate(QUARTERS, 1)}
     taps: dict[str, str] = {}
-    for tensor in dict.fromkeys(tensors):
-        size = shapes.map_size(tensor)
-        name = tensor if READABLE.fullmatch(tensor) else f"size{len(taps) if size is None else size[0]}"
+    for tensor, short_name in found.items():
+        name = tensor if READABLE.fullmatch(tensor) else short_name
         taps[name if name not in taps else f"{name}_{len(taps)}"] = tensor
     taps["features"] = features
     return taps
 
 
+def _attention_sizes(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> set[tuple[int, int]]:
+    """The sizes of tensors that are no maps, though they have four axes: those of products of attention."""
+    products = [n for n in graph.node if n.op_type == "MatMul" and all(tensor in producer for tensor in n.input)]
+    sizes = (shapes.map_size(tensor) for node in products for tensor in (*node.input, *node.output))
+    return {size for size in sizes if size is not None}
+
+
 def _before_classifier(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> str:
     """The tensor that the classifier's weights multiply; the graph's own output if it ends in features."""
-    output = str(graph.output[0].name)
+    output = _main_output(graph, producer, shapes)
     constants = {tensor.name for tensor in graph.initializer}
     tensor = output
     while tensor in producer:
@@ -131,6 +141,17 @@ def _before_classifier(graph: onnx.GraphProto, producer: Producers, shapes: Shap
             break
         tensor = inputs[0]
     return _before_reshaping(output, producer)
+
+
+def _main_output(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> str:
+    """The first output that needs nearly all the work of the graph: others may be maps on the way to it."""
+
+    def work(output: str) -> float:
+        ancestors = _ancestors(output, producer)
+        return sum(shapes.multiply_adds(node) for node in graph.node if ancestors.intersection(node.output))
+
+    works = {str(output.name): work(output.name) for output in graph.output[:MAX_OUTPUTS]}
+    return next(output for output in works if works[output] >= MAIN_WORK * max(works.values()))
 
 
 def _before_reshaping(tensor: str, producer: Producers) -> str:
