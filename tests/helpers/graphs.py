@@ -86,6 +86,32 @@ def network(
     return model
 
 
+def branching() -> onnx.ModelProto:
+    """Two blocks of two branches each that are concatenated, as in Inception, the second of half the resolution.
+
+    Tensors: ``joined`` [n, 12, 16, 16], ``narrow`` [n, 6, 16, 16] in a branch behind it, ``end`` [n, 14, 8, 8],
+    ``logits``.
+    """
+    b = _Builder(TensorProto.FLOAT, 0)
+    half, same = {"strides": [2, 2], "pads": [1, 1, 1, 1]}, {"pads": [1, 1, 1, 1]}
+    x = b.node("Conv", ["image", b.weight("w1", 8, 3, 3, 3)], "first", **half)
+    left = b.node("Conv", [x, b.weight("w2", 5, 8, 3, 3)], "left", **same)
+    right = b.node("Conv", [x, b.weight("w3", 7, 8, 3, 3)], "right", **same)
+    x = b.node("Concat", [left, right], "joined", axis=1)
+    narrow = b.node("Conv", [x, b.weight("w4", 6, 12, 3, 3)], "narrow", **same)
+    low = b.node("Conv", [narrow, b.weight("w5", 8, 6, 3, 3)], "low", **half)
+    high = b.node("Conv", [x, b.weight("w6", 6, 12, 3, 3)], "high", **half)
+    x = b.node("GlobalAveragePool", [b.node("Concat", [low, high], "end", axis=1)], "pooled")
+    x = b.node("Gemm", [b.node("Flatten", [x], "flat"), b.weight("w7", CLASSES, 14)], "logits", transB=1)
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])]
+    outputs = [helper.make_tensor_value_info(x, TensorProto.FLOAT, ["n", CLASSES])]
+    graph = helper.make_graph(b.nodes, "branching", inputs, outputs, b.weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
+
+
 def transformer(batch: int = 1) -> onnx.ModelProto:
     """A block of attention as PyTorch exports it for a fixed batch: patches of 4 pixels, 4 heads, average, classifier.
 

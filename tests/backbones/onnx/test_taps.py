@@ -3,10 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from helpers.graphs import SIZE, network, normalised, saved, tap_values, tensor_value, transformer
+from helpers.graphs import SIZE, branching, network, normalised, saved, tap_values, tensor_value, transformer
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import helper
 
 from headstart import backbones
+from headstart.backbones.onnx.taps import passed_by_all
 from headstart.errors import BackboneError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)
@@ -46,3 +49,38 @@ def test_features_are_those_of_the_output_that_needs_the_whole_network(tmp_path,
     late = tensor_value(network(), "late", normalised(PIXELS))
     np.testing.assert_allclose(tap_values(backbone, PIXELS)["features"], late.mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
     assert [tap.name for tap in backbone.taps] == ["early", "features"]
+
+
+def test_of_a_resolution_that_ends_in_branches_the_map_before_them_is_tapped(tmp_path):
+    model = branching()
+    onnx.save(model, tmp_path / "net.onnx")
+    backbone = backbones.load(f"onnx:{tmp_path / 'net.onnx'}")
+    assert [(tap.name, tap.channels) for tap in backbone.taps] == [("joined", 12), ("features", 14)]
+    joined = tensor_value(model, "joined", normalised(PIXELS))
+    np.testing.assert_allclose(tap_values(backbone, PIXELS)["joined"], joined.mean(axis=(2, 3)), rtol=1e-4, atol=1e-6)
+
+
+@st.composite
+def networks(draw):
+    """Steps of which each takes some earlier values, all of them on the way from the value 0 to the last one."""
+    count = draw(st.integers(1, 9))
+    inputs = {i: draw(st.sets(st.integers(0, i - 1), min_size=1)) for i in range(1, count + 1)}
+    needed = {count}
+    for i in range(count, 0, -1):
+        needed |= inputs[i] if i in needed else set()
+    return [([str(i)], [str(j) for j in inputs[i]]) for i in range(1, count + 1) if i in needed]
+
+
+@given(networks())
+def test_a_value_on_every_way_is_one_without_which_there_is_no_way(steps):
+    end = steps[-1][0][0]
+
+    def is_reached_without(value):
+        reached = {"0"}
+        for (output,), inputs in steps:
+            if output != value and reached.intersection(inputs):
+                reached.add(output)
+        return end in reached
+
+    expected = {output for (output,), _ in steps if not is_reached_without(output)}
+    assert passed_by_all(steps, end) == expected

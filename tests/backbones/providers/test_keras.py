@@ -69,6 +69,11 @@ def test_inception_cut_at_mixed7_as_in_the_lesson(inception):
     network, path = inception
     options = InputOptions(weights=str(path), size=(150, 150))
     backbone = backbones.load("keras:InceptionV3", options=options, taps=("mixed7",))
+    assert [tap.name for tap in backbones.load("keras:InceptionV3", options=options).taps][-3:] == [
+        "mixed2",
+        "mixed7",  # which is found, not only where it is named
+        "features",
+    ]
     tap = next(tap for tap in backbone.taps if tap.name == "mixed7")
     assert (*tap.size, tap.channels) == (7, 7, 768)
     pixels = blobs(150)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -87,10 +87,14 @@ def _known_taps(known: Mapping[str, str], producer: Producers, shapes: Shapes) -
 
 
 def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> dict[str, str]:
-    """The features, and on the way to them the last map of each resolution, or the ends of a transformer's quarters."""
+    """The features, and on the way to them the last map of each resolution, or the ends of a transformer's quarters.
+
+    A map that all ways pass comes before one of a branch.
+    """
     features = _before_average(_before_classifier(graph, producer, shapes), producer, shapes)
     ancestors = _ancestors(features, producer)
     attention = _attention_sizes(graph, producer, shapes)
+    passed = _passed_by_all(graph, ancestors, features)
     last_of_size: dict[tuple[int, int], str] = {}
     tokens: list[str] = []
     for node in graph.node:
@@ -100,7 +104,8 @@ def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> d
         size = shapes.map_size(tensor)
         is_map = shapes.shows_the_image(tensor) and size not in attention
         if size is not None and is_map and shapes.channels(tensor) >= MIN_CHANNELS:
-            last_of_size[size] = tensor
+            is_better = tensor in passed or last_of_size.get(size) not in passed
+            last_of_size[size] = tensor if is_better else last_of_size[size]
         elif node.op_type == "Add" and len(shapes.by_name[tensor]) == 3:
             tokens.append(tensor)
     found = {tensor: f"size{size[0]}" for size, tensor in last_of_size.items() if tensor != features}
@@ -112,6 +117,34 @@ def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> d
         taps[name if name not in taps else f"{name}_{len(taps)}"] = tensor
     taps["features"] = features
     return taps
+
+
+def passed_by_all(steps: Sequence[tuple[Iterable[str], Iterable[str]]], end: str) -> set[str]:
+    """The values on every way to the value ``end``, unlike those of one of several branches.
+
+    ``steps`` are the outputs and the inputs of what is computed on the way, in the order of computation.
+    """
+    last_use = {name: i for i, (_, inputs) in enumerate(steps) for name in inputs} | {end: len(steps)}
+    waiting = set(last_use) - {name for outputs, _ in steps for name in outputs}  # until the last that takes them
+    passed: set[str] = set()
+    for i, (outputs, inputs) in enumerate(steps):
+        waiting.difference_update([name for name in inputs if last_use[name] == i])
+        waiting.update(name for name in outputs if last_use.get(name, -1) > i)
+        if len(waiting) == 1:
+            passed |= waiting
+    return passed
+
+
+def _passed_by_all(graph: onnx.GraphProto, ancestors: set[str], features: str) -> set[str]:
+    """The tensors on every way from the image to the features."""
+    from_image = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    steps: list[tuple[Iterable[str], Iterable[str]]] = []
+    for node in graph.node:
+        inputs = [name for name in node.input if name in from_image]
+        if inputs and node.op_type != "Shape" and ancestors.intersection(node.output):
+            from_image.update(node.output)
+            steps.append((node.output, inputs))
+    return passed_by_all(steps, features)
 
 
 def _attention_sizes(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> set[tuple[int, int]]:

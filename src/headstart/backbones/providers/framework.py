@@ -26,7 +26,7 @@ from headstart.errors import BackboneError, OptionError, one_line
 if TYPE_CHECKING:
     import onnx
 
-VERSION = 3  # of the export: another version makes another entry in the store
+VERSION = 4  # of the export: another version makes another entry in the store
 OPSET = 18  # what PyTorch's exporter writes by itself
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]{0,99}")
 Value = bool | int | float | str | None  # of an argument

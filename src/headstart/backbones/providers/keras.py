@@ -265,7 +265,14 @@ def allowed_on_torch(build: Any) -> Iterator[None]:
 
 
 def _tapped_layers(network: Any, request: Request) -> Mapping[str, str]:
-    """Layer name by tap name: the last layer of each resolution, the requested ones, and the last as "features"."""
+    """Layer name by tap name: the last layer of each resolution, the requested ones, and the last as "features".
+
+    A layer that all ways pass comes before one of a branch.
+    """
+    from headstart.backbones.onnx.taps import passed_by_all
+
+    last = network.layers[-1].name
+    passed = passed_by_all([([layer.name], _layers_before(layer)) for layer in network.layers], last)
     last_of_size: dict[tuple[int, int], str] = {}
     names = set()
     for layer in network.layers:
@@ -273,9 +280,9 @@ def _tapped_layers(network: Any, request: Request) -> Mapping[str, str]:
         shape = tuple(getattr(layer.output, "shape", ()))
         if type(layer).__name__ in NOT_TAPPED or len(shape) != 4:
             continue
-        if min(shape[1:3]) > 1 and shape[3] >= MIN_CHANNELS:
-            last_of_size[shape[1], shape[2]] = layer.name
-    last = network.layers[-1].name
+        is_better = layer.name in passed or last_of_size.get(shape[1:3]) not in passed
+        if min(shape[1:3]) > 1 and shape[3] >= MIN_CHANNELS and is_better:
+            last_of_size[shape[1:3]] = layer.name
     taps = {name: name for name in last_of_size.values() if name != last}
     for name in request.layers:
         if name not in names | {"features"}:
@@ -287,6 +294,12 @@ def _tapped_layers(network: Any, request: Request) -> Mapping[str, str]:
         if name != "features":
             taps[name] = name
     return taps | {"features": last}
+
+
+def _layers_before(layer: Any) -> set[str]:
+    """The layers whose outputs a layer takes."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    return {tensor._keras_history.operation.name for tensor in inputs} - {layer.name}
 
 
 def _torch_module(model: Any, layer_names: tuple[str, ...]) -> Any:
