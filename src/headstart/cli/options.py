@@ -266,7 +266,7 @@ CONFIG = Annotated[
 DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
 BACKBONE_HELP = "Network: headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME[?pad_type=same] or keras:NAME."
 RUNTIME_HELP = "What runs the network; auto: a GPU (extra cuda), else OpenVINO if installed, else ONNX Runtime."
-PRECISION_HELP = "auto: bf16 with OpenVINO where the processor has it, else fp32; int8: a quantised backbone."
+PRECISION_HELP = "auto: bf16 with OpenVINO where the processor has it, else fp32; a large fit: int8 where it pays."
 
 GROUP_BY_HELP = "auto (copies and scenes), none, folder, name:PATTERN like 'name:{*}-#', exif[:SECONDS], or a column."
 
