@@ -97,7 +97,9 @@ class FitOptions:
                     f"The {name} of a model cannot be {text!r}; give one line of at most {MAX_TEXT} characters."
                 )
         if self.class_weight is not None and self.mlp is not None and self.mlp.class_weights:
-            raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")
+            raise OptionError(
+                "Classes would be weighted twice, in the training and after it; leave one of the two weights out."
+            )
 
     @property
     def head_options(self) -> HeadOptions:

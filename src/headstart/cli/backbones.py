@@ -130,7 +130,7 @@ def pull_backbone(
 
 
 def import_backbone(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A file.onnx, or any id that --backbone takes.")],
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="An ONNX file, or any id that --backbone takes.")],
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name of the backbone; the file's name by default.")
     ] = None,

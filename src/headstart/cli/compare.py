@@ -41,11 +41,13 @@ class VaryFlags:
 
     head: Annotated[str | None, head_option(metavar="KIND,...", help="Heads as of fit: ridge,mlp [auto].")] = None
     dropout: Annotated[str | None, head_option(metavar="RATE,...", help="Dropout rates: 0,0.2,0.5.")] = None
-    hidden: Annotated[str | None, head_option(metavar="N,...", help="mlp: units of the hidden layer.")] = None
-    optimizer: Annotated[str | None, head_option(metavar="NAME,...", help="mlp: rmsprop, adam, adamw or sgd.")] = None
-    lr: Annotated[str | None, head_option(metavar="RATE,...", help="mlp: learning rates.")] = None
-    epochs: Annotated[str | None, head_option(metavar="N,...", help="mlp: numbers of epochs.")] = None
-    batch_size: Annotated[str | None, head_option(metavar="N,...", help="mlp: images per step.")] = None
+    hidden: Annotated[str | None, head_option(metavar="N,...", help="mlp: units of the hidden layer [1024].")] = None
+    optimizer: Annotated[
+        str | None, head_option(metavar="NAME,...", help="mlp: rmsprop, adam, adamw or sgd [rmsprop].")
+    ] = None
+    lr: Annotated[str | None, head_option(metavar="RATE,...", help="mlp: learning rates [0.0001].")] = None
+    epochs: Annotated[str | None, head_option(metavar="N,...", help="mlp: maximum numbers of epochs [20].")] = None
+    batch_size: Annotated[str | None, head_option(metavar="N,...", help="mlp: images per step [20].")] = None
 
     def variants(self, seed: int, several_labels: bool) -> tuple[Variant, ...]:
         """Return a variant for each combination of the values, none where no option is given. Raises OptionError."""
@@ -67,11 +69,13 @@ class CompareFlags(LabelFlags):
     ] = "auto"
     group_by: Annotated[str, typer.Option(metavar="RULE", help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
     time_limit: Annotated[
-        float | None, typer.Option(min=0.1, metavar="SECONDS", help="Skip, and name, what takes longer.")
+        float | None, typer.Option(min=0.1, metavar="SECONDS", help="Leave out, and name, backbones that take longer.")
     ] = None
     multi_label: MultiLabelOption = None
     label_separator: LabelSeparatorOption = None
-    max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Skip larger graphs.")] = None
+    max_size: Annotated[float | None, typer.Option(min=0, metavar="MB", help="Leave out, and name, larger graphs.")] = (
+        None
+    )
     seed: SeedOption = 0
 
     def options(self, compute: Compute, head: VaryFlags, several_labels: bool) -> CompareOptions:

@@ -41,9 +41,11 @@ def embed(
     output: Annotated[Path, common("-o", "--output", metavar="FOLDER", help="Folder of features to write.")],
     backbone: Annotated[str, common(metavar="ID", help=BACKBONE_HELP)] = DEFAULT_BACKBONE,
     cut: Annotated[
-        str, common(metavar="TAPS", help="Further taps, with commas; auto: those of the backbone.")
+        str, common(metavar="TAPS", help="Taps besides those of the backbone, with commas; auto: none.")
     ] = "auto",
-    group_by: Annotated[str, common(metavar="COLUMN", help="Column of a table that names groups to keep.")] = "auto",
+    group_by: Annotated[
+        str, common(metavar="COLUMN", help="Column of a table whose groups are kept; auto: group, group_id or scene.")
+    ] = "auto",
     statistics: Annotated[
         bool,
         common("--statistics", help="Write sums over the images, no features of any single one; of the deepest tap."),

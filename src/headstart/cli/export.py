@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from headstart.cli.open_report import show_address
 from headstart.cli.options import (
     JsonOption,
@@ -39,7 +37,11 @@ class ExportFlags(ReadFlags):
         Path | None, common("-o", "--output", metavar="DIR", help="Folder to write; MODEL-FORMAT by default.")
     ] = None
     precision: Annotated[
-        str, common(metavar="auto|fp32|fp16|int8", help="auto: that of the model; fp16: openvino, coreml.")
+        str,
+        common(
+            metavar="auto|fp32|fp16|int8",
+            help="auto: that of the model; fp16: openvino, coreml; int8: onnx, openvino, web, hub.",
+        ),
     ] = "auto"
     any_size: Annotated[
         bool, common("--any-size", help="onnx, openvino: take one decoded image of any size; crop and resize inside.")
@@ -68,7 +70,7 @@ class ExportFlags(ReadFlags):
 
 def export(
     model: ModelArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=FORMATS_HELP)],
+    to: Annotated[str, common("--to", metavar="FORMAT", help=FORMATS_HELP)],
     flags: ExportFlags = ExportFlags(),
     as_json: JsonOption = False,
     messages: Messages = Messages(),

@@ -69,7 +69,7 @@ class TrainingFlags:
         str, training_option(metavar="none|flip|light|lesson", help="How images are varied in each epoch.")
     ] = "light"
     class_weights: Annotated[
-        bool | None, training_option("--class-weights", help="Every class counts the same, however few its images.")
+        bool | None, training_option("--class-weights", help="Train as if every class had as many images.")
     ] = None
     patience: Annotated[
         int | None, training_option(help="Stop when the validation loss has not fallen for so many epochs.")
@@ -82,7 +82,10 @@ class TrainingFlags:
     ] = None
     tuning: Annotated[
         str | None,
-        training_option(metavar="NAME=N,...", help="warm_up, l2_sp, ema, label_smoothing, mixup, cutmix, clip."),
+        training_option(
+            metavar="NAME=N,...",
+            help="What is rarely changed: warm_up, l2_sp, ema, label_smoothing, mixup, cutmix, clip.",
+        ),
     ] = None
     tensorboard: Annotated[
         Path | None, training_option(metavar="DIR", help="Write event files for TensorBoard to this folder.")

@@ -57,10 +57,14 @@ class FitFlags:
         str | None, common(metavar="DATA|SHARE", help="Validation images, or the share of the groups to hold out.")
     ] = None
     group_by: Annotated[str, common(metavar="RULE", help=f"Images to keep together: {GROUP_BY_HELP}")] = "auto"
-    head: Annotated[str, common(metavar="KIND", help="auto, ridge, lda, centroid, logistic or mlp.")] = "auto"
+    head: Annotated[
+        str, common(metavar="KIND", help="Classifier on the features: auto, ridge, lda, centroid, logistic or mlp.")
+    ] = "auto"
     cut: Annotated[
         str,
-        common(metavar="TAPS", help="auto, a tap, or several with commas; of onnx: any tensor, of keras: any layer."),
+        common(
+            metavar="TAPS", help="Where the network is cut: auto, a tap, or several with commas (see backbones show)."
+        ),
     ] = "auto"
     report: Annotated[bool, common("--report/--no-report", help="Write MODEL/report.html.")] = True
     open_page: Annotated[bool, common("--open", help="Show the report in a browser.")] = False
@@ -91,7 +95,8 @@ class DecodeFlags(LabelFlags):
     decode: Annotated[
         str,
         data_option(
-            metavar="scaled|full", help="How large JPEG files are read; full for use where scaled is not possible."
+            metavar="scaled|full",
+            help="Large JPEG files: decoded at down to an eighth of their size, or in full, as browsers do.",
         ),
     ] = "scaled"
     multi_label: MultiLabelOption = None
@@ -102,8 +107,13 @@ class DecodeFlags(LabelFlags):
 class DataFlags(DecodeFlags):
     """How DATA is read, and augmented views to learn from."""
 
-    views: Annotated[int, data_option(min=1, metavar="N", help="Views of each training image to learn from.")] = 1
-    augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How views differ.")] = "light"
+    views: Annotated[
+        int,
+        data_option(min=1, metavar="N", help="Views of each training image to learn from: itself, and varied copies."),
+    ] = 1
+    augmentation: Annotated[str, data_option(metavar="flip|light|lesson", help="How the copies of --views differ.")] = (
+        "light"
+    )
     keep_features: Annotated[
         bool, data_option("--keep-features", help="Keep the features of the images in MODEL, for update and forget.")
     ] = False
@@ -126,7 +136,8 @@ class EvaluationFlags:
     costs: Annotated[
         str | None,
         evaluation_option(
-            metavar="FILE", help="Predict the class of least expected cost: a table, rows true classes (CSV, JSON)."
+            metavar="FILE",
+            help="Predict the class of least expected cost: a table with a row for each true class (CSV, JSON).",
         ),
     ] = None
     threshold: Annotated[
@@ -161,7 +172,8 @@ class HeadFlags:
     class_weight: Annotated[
         str | None,
         head_option(
-            metavar="balanced|FILE", help="Factors of the classes' frequencies: rows of class,weight (CSV, JSON)."
+            metavar="balanced|FILE",
+            help="For classes that are more or less frequent in use: balanced, or rows of class,weight (CSV, JSON).",
         ),
     ] = None
 

@@ -35,7 +35,9 @@ class LabelTargetFlags:
     ] = None
     target_precision: Annotated[
         float | None,
-        evaluation_option(metavar="SHARE", help="Several labels: of the images it is said of, the share to have it."),
+        evaluation_option(
+            metavar="SHARE", help="Several labels: of the images that are given a label, the share to have it."
+        ),
     ] = None
 
 

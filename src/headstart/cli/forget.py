@@ -23,7 +23,8 @@ def forget(
         ),
     ],
     output: Annotated[
-        Path | None, common("-o", "--output", metavar="NEW", help="Write the new model here; MODEL stays as it is.")
+        Path | None,
+        common("-o", "--output", metavar="NEW", help="Model folder to write; without it MODEL is replaced."),
     ] = None,
     workers: Annotated[
         int | None, run_option(min=1, metavar="N", help="Number of threads; one per core by default.")

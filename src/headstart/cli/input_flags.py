@@ -26,10 +26,14 @@ class InputFlags:
     ] = None
     channels: Annotated[str | None, backbone_option(metavar="RGB|BGR", help="Channel order of the input.")] = None
     input_size: Annotated[str | None, backbone_option(metavar="N|HxW", help="Size of the input in pixels.")] = None
-    crop: Annotated[float | None, backbone_option(metavar="SHARE", help="Share of the shorter side to keep.")] = None
+    crop: Annotated[
+        float | None, backbone_option(metavar="SHARE", help="Share of the shorter side to keep, above 0 to 1.")
+    ] = None
     resize: Annotated[
         str | None,
-        backbone_option(metavar="shortest|squash", help="How an image gets the size; shortest: its centre is cropped."),
+        backbone_option(
+            metavar="shortest|squash", help="How an image gets the size: its centre is cropped, or it is squashed."
+        ),
     ] = None
 
     @property

@@ -34,8 +34,12 @@ class MergeFlags:
     group_by: Annotated[
         str, common(metavar="RULE", help="Images to keep together: auto, none, folder, name:PATTERN or a column.")
     ] = "auto"
-    head: Annotated[str, common(metavar="KIND", help="auto, ridge, lda, centroid or logistic.")] = "auto"
-    cut: Annotated[str, common(metavar="TAPS", help="auto, a tap, or several with commas.")] = "auto"
+    head: Annotated[
+        str, common(metavar="KIND", help="Classifier on the features: auto, ridge, lda, centroid or logistic.")
+    ] = "auto"
+    cut: Annotated[
+        str, common(metavar="TAPS", help="Where the network is cut: auto, a tap, or several with commas.")
+    ] = "auto"
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def merge(
     class_weight: Annotated[
         str | None,
         head_option(
-            metavar="balanced|FILE", help="Factors of the classes' frequencies: rows of class,weight (CSV, JSON)."
+            metavar="balanced|FILE",
+            help="For classes that are more or less frequent in use: balanced, or rows of class,weight (CSV, JSON).",
         ),
     ] = None,
     dropout: Annotated[

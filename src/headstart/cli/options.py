@@ -264,9 +264,9 @@ CONFIG = Annotated[
     run_option(metavar="FILE", help=f"Take options from this file [default: {config.FILE}]."),
 ]
 DEFAULT_BACKBONE = "headstart-m"  # that of headstart.backbones, whose import every start would pay for; a test compares
-BACKBONE_HELP = "headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME or keras:NAME ('timm:NAME?pad_type=same')."
-RUNTIME_HELP = "What runs the network."
-PRECISION_HELP = "Of the network; bf16: OpenVINO, where the processor has it; int8: a quantised backbone."
+BACKBONE_HELP = "Network: headstart-m, headstart-s, onnx:FILE, hf:ORG/NAME, timm:NAME[?pad_type=same] or keras:NAME."
+RUNTIME_HELP = "What runs the network; auto: a GPU (extra cuda), else OpenVINO if installed, else ONNX Runtime."
+PRECISION_HELP = "auto: bf16 with OpenVINO where the processor has it, else fp32; a large fit: int8 where it pays."
 
 GROUP_BY_HELP = "auto (copies and scenes), none, folder, name:PATTERN like 'name:{*}-#', exif[:SECONDS], or a column."
 
@@ -299,7 +299,7 @@ class ReadFlags:
             metavar="LAYOUT", help="auto, class/image, split/class/image, class/split/image or image (unlabelled)."
         ),
     ] = "auto"
-    follow_links: Annotated[bool, data_option("--follow-links", help="Follow links that leave DATA.")] = False
+    follow_links: Annotated[bool, data_option("--follow-links", help="Follow links that leave DATA, too.")] = False
     path_column: Annotated[
         str | None, data_option(metavar="NAME", help="Column of the paths in a table, by default found by name.")
     ] = None
@@ -334,9 +334,9 @@ class LabelFlags(ReadFlags):
 class Format:
     """The form of a result; text for people by default."""
 
-    as_json: Annotated[
-        bool, run_option("--json", help="Print JSON alone on standard output; predict: one object per line.")
-    ] = False
+    as_json: Annotated[bool, run_option("--json", help="Print JSON alone on standard output, one object per line.")] = (
+        False
+    )
     as_csv: Annotated[bool, run_option("--csv", help="Print comma-separated values with a header.")] = False
 
 
@@ -364,7 +364,9 @@ class RunOptions:
 class CachedRunOptions(RunOptions):
     """Options of the run, with the feature cache."""
 
-    cache: Annotated[bool, run_option("--cache/--no-cache", help="Cache features on disk.")] = True
+    cache: Annotated[
+        bool, run_option("--cache/--no-cache", help="Keep features on disk, and read those that are kept.")
+    ] = True
 
     def open_cache(self) -> AbstractContextManager[FeatureCache | None]:
         """Open the feature cache, or nothing."""

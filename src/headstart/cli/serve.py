@@ -38,7 +38,8 @@ class ServeFlags:
         str | None, common(metavar="NAMES", help="Names of this server besides localhost, with commas between.")
     ] = None
     cors_origins: Annotated[
-        str | None, common(metavar="ORIGINS", help="Sites whose pages may ask, like https://example.org.")
+        str | None,
+        common(metavar="ORIGINS", help="Sites whose pages may ask, like https://example.org, with commas between."),
     ] = None
     max_batch: Annotated[int, run_option(min=1, max=256, metavar="N", help="Images that run together, at most.")] = 4
     max_body: Annotated[int, run_option(min=1, max=1024, metavar="MIB", help="Maximum size of a request.")] = 32

@@ -30,7 +30,8 @@ def update(
     model: ModelArgument,
     data: DataArgument,
     output: Annotated[
-        Path | None, common("-o", "--output", metavar="NEW", help="Write the new model here; MODEL stays as it is.")
+        Path | None,
+        common("-o", "--output", metavar="NEW", help="Model folder to write; without it MODEL is replaced."),
     ] = None,
     mixed: Annotated[
         bool,
@@ -40,7 +41,9 @@ def update(
     workers: Annotated[
         int | None, run_option(min=1, metavar="N", help="Number of threads; one per core by default.")
     ] = None,
-    cache: Annotated[bool, run_option("--cache/--no-cache", help="Cache features on disk.")] = True,
+    cache: Annotated[
+        bool, run_option("--cache/--no-cache", help="Keep features on disk, and read those that are kept.")
+    ] = True,
     as_json: JsonOption = False,
     strict: StrictOption = False,
     messages: Messages = Messages(),

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.options import CONDITION_FAILED, JsonOption, ModelArgument, RunOptions, run_option
+from headstart.cli.options import CONDITION_FAILED, JsonOption, RunOptions, run_option
 from headstart.cli.terminal import line, print_json, print_notes
 from headstart.errors import VerifyError
 
 
 def verify(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder, or an export.")],
     as_json: JsonOption = False,
     run: RunOptions = RunOptions(),
     strict: Annotated[

@@ -18,7 +18,8 @@ class WorkerFlags:
     on: Annotated[
         str | None,
         run_option(
-            metavar="processes|ray", help="Cut the data into shards, and work on them in several processes or on Ray."
+            metavar="processes|ray",
+            help="Cut the data into shards, which --workers processes, or workers on Ray, compute.",
         ),
     ] = None
     address: Annotated[

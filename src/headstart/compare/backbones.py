@@ -154,7 +154,7 @@ def compare_backbones(
             loaded_backbones.append(_LoadedBackbone(entry, backbone, small_taps, features))
     if not loaded_backbones:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in budget.skipped)
-        raise OptionError(f"No backbone was compared ({reasons}); allow more.")
+        raise OptionError(f"No backbone was compared ({reasons}); raise --time-limit or --max-size.")
     hits, misses = (sum(getattr(loaded.features, name) for loaded in loaded_backbones) for name in ("hits", "misses"))
     quarantined = {image.path: image for loaded in loaded_backbones for image in loaded.features.quarantined}
     loaded_backbones = _with_common_images(loaded_backbones)

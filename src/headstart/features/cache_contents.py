@@ -36,7 +36,9 @@ class Kind:
 
 
 OF_SQLITE = r"\.sqlite(-wal|-shm|-journal|\.damaged-[\d-]+)?"
-FEATURES = Kind("features", "features and thumbnails of images", "", rf"features-v{VERSION}{OF_SQLITE}")
+FEATURES = Kind(
+    "features", "entries of features, thumbnails and activation maps", "", rf"features-v{VERSION}{OF_SQLITE}"
+)
 OLD_FEATURES = Kind(
     "old-features", "features of earlier versions, not used", "", rf"features-v(?!{VERSION}\.)\d+{OF_SQLITE}"
 )

@@ -130,7 +130,9 @@ def fine_tune(
     check_class_weights(config, is_multi_label=isinstance(result, MultiLabelFitResult))
     check_fine_tuning(result.options.backbone, config)
     if config.class_weights and result.options.class_weight is not None:
-        raise OptionError("Classes would be weighted twice, in the training and behind it; drop one class weight.")
+        raise OptionError(
+            "Classes would be weighted twice, in the training and after it; leave one of the two weights out."
+        )
     from headstart.finetune.run import run
 
     return run(result, config, log or (lambda _: None))

@@ -203,7 +203,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"There is no model folder {folder}; make one with: headstart fit DATA -o {shell_word(folder)}"
         )
     if not (folder / "config.json").exists():
-        raise ModelError(f"{folder} is not a model folder: it has no config.json.")
+        raise ModelError(f"{folder} is not a model folder: it has no config.json; give one that headstart fit wrote.")
     config = read_json_file(folder, "config.json")
     version = config.get("format")
     if not isinstance(version, int) or isinstance(version, bool):
