@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BackboneError, OptionError, missing_extra, one_line
+from headstart.errors import BackboneError, OptionError, check_types, missing_extra, one_line
 from headstart.machine import cores, cuda_devices, has_bf16, import_onnxruntime
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "onnxruntime-cuda")
@@ -70,6 +70,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
+        check_types(self)
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"{self.workers} workers cannot be used; give 1 or more, or None for one per core.")
 
