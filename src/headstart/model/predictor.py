@@ -72,8 +72,9 @@ class Predictor:
     def predict(self, images: Any, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image; the others are quarantined.
 
-        ``images`` is a dataset, the path or URL of one, or a list of paths, file bytes or uint8 arrays [height, width,
-        3]. Where all images have labels, the predictions know the true classes. Raises DataError.
+        ``images`` is a dataset, the path or URL of one, or a list of paths, file bytes, PIL images or arrays, uint8 or
+        floating point, [height, width, 3] or [height, width] of grey. Where all images have labels, the predictions
+        know the true classes. Raises DataError.
         """
         return self.predict_dataset(as_dataset(images), progress=progress)
 
@@ -270,6 +271,8 @@ def labelled_part(dataset: Dataset) -> Dataset:
     labelled = [
         i for i, item in enumerate(dataset.items) if (item.labels if dataset.is_multi_label else item.label) is not None
     ]
+    if not len(dataset):
+        raise DataError("There are no images to evaluate on; give some with their labels.")
     if not labelled:
         raise DataError(f"{dataset.uri} has no labels to compare with; put the images in one folder per class.")
     return dataset.select(labelled)
