@@ -58,7 +58,8 @@ class RuntimeInfo:
 class Compute:
     """What runs networks, and on how many threads.
 
-    ``runtime`` is one of ``RUNTIMES``, ``precision`` one of ``PRECISIONS``; ``workers`` threads, or one for each core.
+    ``runtime`` is "auto", "onnxruntime", "openvino" or "onnxruntime-cuda", ``precision`` "auto", "fp32", "bf16" or
+    "int8"; ``workers`` threads, or one for each core.
     With ``fixed`` nothing varies that a runtime's sums may depend on: each batch is filled up to the same size, and
     runs on one thread; so an image's features are the same bytes whatever lies beside it, and however many work.
     """

@@ -37,7 +37,7 @@ PART = 256  # images whose results are given together: less than 3 seconds of wo
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Predictor:
-    """A model that predicts, and what runs it.
+    """A model that predicts, and what runs it. Threads may share one, and so may processes that are forked.
 
     >>> predictor = Predictor.load("model")            # doctest: +SKIP
     >>> predictor.predict(["new.jpg"]).probabilities   # doctest: +SKIP
@@ -45,7 +45,7 @@ class Predictor:
 
     model: Model
     compute: Compute = field(default_factory=Compute)
-    _graphs: dict[tuple[str, Compute], Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _graphs: dict[tuple[int, str, Compute], Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Predictor], tuple[Model, Compute]]:
@@ -138,7 +138,7 @@ class Predictor:
             model.as_backbone(),
             self.compute_of_model,
             load=self._load_graph,
-            is_loaded=bool(self._graphs),
+            is_loaded=any(process == os.getpid() for process, _, _ in tuple(self._graphs)),
             hashes=hashes,
             progress=progress,
         )
@@ -195,9 +195,13 @@ class Predictor:
         return evaluate(predictions, _named_groups(dataset, predictions.rows))
 
     def _load_graph(self, backbone: Backbone, compute: Compute) -> Graph:
-        """Load the graph once for each number of threads: compiling it takes longer than to predict an image."""
+        """Load the graph once for each number of threads: compiling it takes longer than to predict an image.
+
+        And once for each process: in one that was forked, a graph of OpenVINO waits for ever for threads that are not
+        there.
+        """
         with self._lock:
-            key = (backbone.id, compute)
+            key = (os.getpid(), backbone.id, compute)
             if key not in self._graphs:
                 self._graphs[key] = load_backbone_graph(backbone, compute)
             return self._graphs[key]
