@@ -1,5 +1,6 @@
 """``ImageClassifier`` as a scikit-learn estimator."""
 
+import csv
 import enum
 import json
 import pickle
@@ -367,6 +368,19 @@ def test_a_model_of_other_images_is_replaced_only_where_that_is_wanted(tmp_path)
     assert (tmp_path / "model" / "model.onnx").exists()
     classifier.save(folder, overwrite=True)
     assert (tmp_path / "model" / "config.json").read_bytes() != before
+
+
+def test_images_that_could_not_be_read_are_named_in_the_saved_model(tmp_path):
+    arrays, truth = coloured_images(2)
+    classifier = hs.ImageClassifier(group_by="none", cache=False, cut="features", head="lda")
+    classifier.fit([*arrays, str(tmp_path / "gone.jpg")], [*truth, 0])
+    folder = tmp_path / "model"
+    classifier.save(folder)
+    with (folder / "skipped.csv").open(newline="") as stream:
+        rows = [*csv.reader(stream)]
+    assert [row[0] for row in rows[1:]] == [str(tmp_path / "gone.jpg")]
+    assert "No such file" in rows[1][1]
+    hs.load(folder).save(tmp_path / "copy")  # a loaded model does not know them
 
 
 def test_a_loaded_classifier_has_its_run_and_its_accuracies(model_folder):

@@ -219,8 +219,12 @@ class ImageClassifier:
         return predictor.evaluate(as_dataset(X, y), progress=progress)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
-        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too."""
-        return str(write_model(self._predictor().model, folder, overwrite=overwrite))
+        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too.
+
+        After ``fit`` its file ``skipped.csv`` names the images that were left out. Raises OptionError, ModelError.
+        """
+        model, result = self._predictor().model, getattr(self, "result_", None)
+        return str(write_model(model, folder, () if result is None else result.left_out, overwrite=overwrite))
 
     def report(self, folder: str | os.PathLike[str]) -> str:
         """Write the report of the fit, ``report.html``, and return its path.
