@@ -4,6 +4,7 @@ import ast
 import copy
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -119,3 +120,44 @@ def test_the_top_of_the_package_can_be_read_at_a_glance():
     not_read = {"__pycache__", "py.typed"}  # py.typed is an empty mark for type checkers
     entries = [path.name for path in (ROOT / "src" / "headstart").iterdir() if path.name not in not_read]
     assert len(entries) <= 24, sorted(entries)
+
+
+USER = """
+from pathlib import Path
+
+import numpy as np
+
+import headstart as hs
+
+paths = [Path("a.jpg"), Path("b.jpg")]
+classifier = hs.ImageClassifier(validation=Path("validation"), cut=["stage5", "features"]).fit(paths, np.array([0, 1]))
+share: float = classifier.score(paths, np.array([0, 1]))
+result = hs.fit_dataset(hs.open_dataset("photos"), hs.FitOptions(cut=["features"], compute=hs.Compute(workers=2)))
+predictions: hs.Predictions = hs.Predictor(result.model).predict(paths)
+print(predictions.classes[predictions.predicted[0]], predictions.confidence[0])
+evaluation = hs.Predictor.load(result.save("model")).evaluate("photos")
+if isinstance(evaluation, hs.Evaluation):
+    print(evaluation.accuracy.value, evaluation.confusion[0, 0])
+else:
+    print(evaluation.metrics.mean_average_precision)
+print(evaluation.nothing)
+"""
+
+
+@pytest.mark.slow
+def test_a_strictly_typed_program_can_use_the_library(tmp_path):
+    """mypy reads the hints of the package, which says that it has some, and finds the one mistake."""
+    (tmp_path / "user.py").write_text(USER)
+    options = ("--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={tmp_path / 'cache'}")
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src")}
+    completed = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "user.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    errors = [line for line in completed.stdout.splitlines() if line.startswith("user.py")]
+    assert len(errors) == 2, completed.stdout  # one for each kind of evaluation
+    assert all('has no attribute "nothing"' in line for line in errors), errors
+    assert (ROOT / "src" / "headstart" / "py.typed").exists()

@@ -18,13 +18,27 @@ VerifyError); anything that is not a ``HeadstartError`` is a bug and keeps its t
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Union, get_args, get_origin, get_type_hints
 
 MAX_MESSAGE = 1000  # characters
 INSTALL_PYTORCH = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"  # for processors
 WITH_PYTORCH = frozenset({"torch", "timm", "keras"})  # the extras that bring PyTorch
+MAX_VALUE = 60  # characters of a value in a message
+KINDS: dict[type, str] = {  # of values, as people call them
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    types.NoneType: "None",
+    os.PathLike: "a path",
+    Mapping: "a mapping",
+    Sequence: "a list",
+}
 
 
 def shorten(text: str, length: int = MAX_MESSAGE) -> str:
@@ -125,6 +139,33 @@ def one_line(error: BaseException, length: int | None = 300) -> str:
     'KeyError'
     """
     return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def check_types(options: object) -> None:
+    """Check the values in a frozen dataclass of options by its annotations. Raises OptionError.
+
+    Numbers of NumPy, which grids of scikit-learn hold, become those of Python: JSON, in which a model keeps its
+    options, has no others.
+    """
+    numpy = sys.modules.get("numpy")
+    for name, kinds in _kinds(type(options)).items():
+        value = getattr(options, name)
+        if numpy is not None and isinstance(value, numpy.generic):
+            value = value.item()
+            object.__setattr__(options, name, value)
+        if not isinstance(value, (*kinds, int) if float in kinds else kinds):
+            *others, last = [KINDS.get(kind, kind.__name__) for kind in kinds]
+            expected = f"{', '.join(others)} or {last}" if others else last
+            raise OptionError(f"{name} {shorten(repr(value), MAX_VALUE)} cannot be used; expected {expected}.")
+
+
+def _kinds(options: type) -> dict[str, tuple[type, ...]]:
+    """Return the types that each field of a dataclass may have."""
+    kinds = {}
+    for name, hint in get_type_hints(options).items():
+        is_union = isinstance(hint, types.UnionType) or get_origin(hint) is Union
+        kinds[name] = tuple(get_origin(one) or one for one in (get_args(hint) if is_union else (hint,)))
+    return kinds
 
 
 @contextmanager

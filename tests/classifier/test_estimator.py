@@ -1,9 +1,14 @@
 """``ImageClassifier`` as a scikit-learn estimator."""
 
+import csv
+import enum
+import json
 import pickle
 import re
 import subprocess
 import sys
+from dataclasses import asdict, fields
+from typing import get_type_hints
 
 import joblib
 import numpy as np
@@ -17,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 import headstart as hs
 from headstart.classifier import FitOptions
 from headstart.errors import DataError, ModelError, OptionError
+from headstart.heads.mlp import MlpConfig
 
 
 def test_fit_and_predict_on_a_folder(photos):
@@ -235,6 +241,146 @@ def test_the_parameters_are_the_options_of_fit_dataset():
     options = hs.ImageClassifier(cut=["a", "b"], runtime="onnxruntime", workers=2, views=3, validation=0.2).options
     assert (options.cut, options.views, options.validation) == (("a", "b"), 3, 0.2)
     assert options.compute == hs.Compute("onnxruntime", workers=2)
+
+
+def test_numbers_of_numpy_are_parameters_as_those_of_python():
+    """Grids of scikit-learn hold them. JSON has none: a model that was fitted with one could not be saved."""
+    classifier = hs.ImageClassifier(
+        cut=np.array(["a", "b"]),
+        dropout=np.float32(0.5),
+        validation=np.float32(0.25),
+        coverage=np.float64(0.9),
+        seed=np.int64(3),
+        views=np.int32(2),
+        cache=np.bool_(False),
+        workers=np.int64(2),
+        mlp=MlpConfig(epochs=np.int64(7)),
+    )
+    expected = FitOptions(
+        cut=("a", "b"),
+        dropout=0.5,
+        validation=0.25,
+        coverage=0.9,
+        seed=3,
+        views=2,
+        cache=False,
+        compute=hs.Compute(workers=2),
+        mlp=MlpConfig(epochs=7),
+    )
+    assert classifier.options == expected
+    assert json.dumps(asdict(classifier.options)) == json.dumps(asdict(expected))
+    assert "cut=array(['a', 'b']" in repr(classifier)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"seed": None}, "seed None cannot be used; expected a whole number."),
+        ({"seed": 1.5}, "seed 1.5 cannot be used; expected a whole number."),
+        ({"group_by": None}, "group_by None cannot be used; expected a text."),
+        ({"cut": None}, "cut None cannot be used; expected a text or a list."),
+        ({"cache": "no"}, "cache 'no' cannot be used; expected True or False."),
+        ({"dropout": "0.5"}, "dropout '0.5' cannot be used; expected a number or None."),
+        ({"workers": 1.5}, "workers 1.5 cannot be used; expected a whole number or None."),
+        ({"mlp": {"epochs": 1}}, "mlp {'epochs': 1} cannot be used; expected MlpConfig or None."),
+        (
+            {"validation": ["a.jpg"]},
+            "validation ['a.jpg'] cannot be used; expected Dataset, a text, a path, a number or None.",
+        ),
+    ],
+)
+def test_a_parameter_of_a_wrong_type_is_told_before_the_work(parameters, message):
+    with pytest.raises(OptionError) as error:
+        hs.ImageClassifier(**parameters).fit(["a.jpg", "b.jpg"], ["a", "b"])
+    assert str(error.value) == message
+
+
+def test_a_cut_of_no_taps_is_refused(photos):
+    with pytest.raises(OptionError, match="A cut of no taps cannot be used"):
+        hs.ImageClassifier(cut=[]).fit(photos)
+
+
+def test_the_types_of_parameters_are_those_of_the_options():
+    given, options = get_type_hints(hs.ImageClassifier.__init__), get_type_hints(FitOptions)
+    shared = [field.name for field in fields(FitOptions) if field.name != "compute"]
+    assert {name: given[name] for name in shared} == {name: options[name] for name in shared}
+
+
+class Kind(str, enum.Enum):  # noqa: UP042  # the kind that is not a StrEnum
+    """As programs of before Python 3.11 have them: as a text it is "Kind.ANT", and equal to "ant"."""
+
+    ANT = "ant"
+    BEE = "bee"
+
+
+class Number(int, enum.Enum):
+    """The same of numbers."""
+
+    ANT = 4
+    BEE = 7
+
+
+@pytest.mark.parametrize("kind", [Kind, Number])
+def test_members_of_an_enumeration_are_the_classes_that_they_equal(kind):
+    """NumPy made an array of the first letter of their names of them: all classes were K."""
+    arrays, truth = coloured_images(2)
+    labels = [list(kind)[c] for c in truth]
+    classifier = hs.ImageClassifier(group_by="none", cache=False, class_weight={kind.ANT: 1, kind.BEE: 2})
+    classifier.fit(arrays, labels)
+    assert classifier.classes_.tolist() == [member.value for member in kind]
+    assert classifier.model_.classes == tuple(str(member.value) for member in kind)
+    assert (classifier.predict(arrays) == np.array([label.value for label in labels])).all()
+    assert classifier.score(arrays, labels) == 1
+
+
+def test_labels_and_groups_beside_a_dataset_are_refused(model_folder, photos):
+    """They were ignored: an accuracy of groups and of labels that nobody had looked at."""
+    count = len(paths_and_labels(photos)[0])
+    for data in (str(photos), photos, hs.open_dataset(photos)):
+        with pytest.raises(DataError, match="A dataset has its own labels and groups; leave y out"):
+            hs.ImageClassifier().fit(data, ["a"] * count)
+        with pytest.raises(DataError, match="leave groups out, or give a list of images"):
+            hs.ImageClassifier().fit(data, groups=["a"] * count)
+        with pytest.raises(DataError, match="leave y out"):
+            hs.load(model_folder).score(data, ["a"] * count)
+
+
+def test_one_image_or_none_is_told_as_such(model_folder, photos):
+    path = paths_and_labels(photos)[0][0]
+    with pytest.raises(DataError, match="Expected a list of images, got a single one; put it in a list"):
+        hs.load(model_folder).predict(path)
+    with pytest.raises(DataError, match="There are no images to learn from"):
+        hs.ImageClassifier().fit([], [])
+    with pytest.raises(DataError, match="There are no images to evaluate on"):
+        hs.load(model_folder).score([], [])
+
+
+def test_a_model_of_other_images_is_replaced_only_where_that_is_wanted(tmp_path):
+    """Lists of images are called alike, which told that two of them were of one source."""
+    arrays, truth = coloured_images(2)
+    classifier = hs.ImageClassifier(group_by="none", cache=False, cut="features", head="lda")
+    folder = classifier.fit(arrays, truth).save(tmp_path / "model")
+    before = (tmp_path / "model" / "config.json").read_bytes()
+    classifier.fit(arrays, truth).save(folder)
+    classifier.fit([255 - array for array in arrays], truth)
+    with pytest.raises(OptionError, match="holds a model of other images"):
+        classifier.save(folder)
+    assert (tmp_path / "model" / "model.onnx").exists()
+    classifier.save(folder, overwrite=True)
+    assert (tmp_path / "model" / "config.json").read_bytes() != before
+
+
+def test_images_that_could_not_be_read_are_named_in_the_saved_model(tmp_path):
+    arrays, truth = coloured_images(2)
+    classifier = hs.ImageClassifier(group_by="none", cache=False, cut="features", head="lda")
+    classifier.fit([*arrays, str(tmp_path / "gone.jpg")], [*truth, 0])
+    folder = tmp_path / "model"
+    classifier.save(folder)
+    with (folder / "skipped.csv").open(newline="") as stream:
+        rows = [*csv.reader(stream)]
+    assert [row[0] for row in rows[1:]] == [str(tmp_path / "gone.jpg")]
+    assert "No such file" in rows[1][1]
+    hs.load(folder).save(tmp_path / "copy")  # a loaded model does not know them
 
 
 def test_a_loaded_classifier_has_its_run_and_its_accuracies(model_folder):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shutil
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.photos import paths_and_labels, write_photos
+from helpers.same import assert_same
 from PIL import Image
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -21,7 +23,7 @@ from headstart.classifier import FitOptions, fit_dataset
 from headstart.classifier.notes import contradiction_notes
 from headstart.classifier.run_info import versions
 from headstart.data import from_images, open_dataset
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, ImageError, OptionError
 from headstart.features import Compute, embed
 from headstart.features.runtime import RuntimeInfo
 from headstart.model.predictions import Predictions, evaluate
@@ -33,6 +35,27 @@ def fit(dataset, **options):
     if not isinstance(dataset, hs.Dataset):
         dataset = open_dataset(dataset)
     return fit_dataset(dataset, FitOptions(**options))
+
+
+def test_a_result_can_be_pickled_but_for_its_images(photos, tmp_path):
+    """Of a fit with a dataset to validate on, and with views; the reader of a folder is of this process alone."""
+    dataset = open_dataset(photos)
+    options = {"validation": dataset.split("validation"), "views": 2}
+    result = fit(dataset.split("train"), compute=ONNXRUNTIME, cache=False, **options)
+    data = pickle.dumps(result)
+    again = pickle.loads(data)
+    assert_same(again, result, left_out=("reader",))
+    assert len(data) < 2 * len(result.model.graph)
+    assert_same(pickle.loads(pickle.dumps(again)), result, left_out=("reader",))
+    assert dataset.read(0)
+    assert result.data.dataset.read(0)  # the result itself keeps its images
+    for images in (again.data.dataset, again.options.validation):
+        with pytest.raises(ImageError, match="The pickle of a result holds no image; open the dataset again"):
+            images.read(0)
+    predicted = [hs.Predictor(one.model, ONNXRUNTIME).predict(photos / "validation") for one in (again, result)]
+    np.testing.assert_array_equal(predicted[0].probabilities, predicted[1].probabilities)
+    folders = [Path(one.save(tmp_path / name)) for one, name in ((again, "again"), (result, "result"))]
+    assert (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
 
 
 def test_the_result_of_a_fit_cannot_be_changed(photos):

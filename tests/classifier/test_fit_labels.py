@@ -1,15 +1,17 @@
 """Fits to several labels an image, and the estimator with scikit-learn's conventions."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.labels import write_labelled
+from helpers.same import assert_same
 from sklearn import metrics as sklearn_metrics
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from headstart import Compute, FitOptions, ImageClassifier, ReadOptions, fit_multi_label, load, open_dataset
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, ImageError, OptionError
 
 OPTIONS = {"backbone": "headstart-s", "group_by": "none", "cache": False, "runtime": "onnxruntime"}
 
@@ -25,6 +27,13 @@ def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     rows = [row.split(",") for row in write_labelled(folder, 60, seed=3)]
     return [str(folder / name) for name, _, _ in rows], [[x for x in labels.split(";") if x] for _, labels, _ in rows]
+
+
+def test_a_result_can_be_pickled_but_for_its_images(label_fit):
+    again = pickle.loads(pickle.dumps(label_fit))
+    assert_same(again, label_fit, left_out=("reader",))
+    with pytest.raises(ImageError, match="holds no image"):
+        again.images.dataset.read(0)
 
 
 def test_held_out_and_validation_metrics(labelled):

@@ -40,6 +40,25 @@ def test_a_command_that_is_printed_can_be_pasted(run, photos, tmp_path, monkeypa
     assert shlex.split(err.partition("with: ")[2]) == ["headstart", "fit", "DATA", "-o", "my model"]
 
 
+def test_check_groups_by_the_rules_of_fit(run, photos, tmp_path):
+    shutil.copytree(photos / "train", tmp_path / "images")
+    files = sorted((tmp_path / "images").rglob("*.jpg"))
+    named = [file.rename(file.with_name(f"{file.parent.name}{i // 4}-{i % 4}.jpg")) for i, file in enumerate(files)]
+    named[-1] = named[-1].rename(named[-1].with_name("other.jpg"))
+    check = ("check", tmp_path / "images", "--backbone", "headstart-s", "--fix-list", tmp_path / "fixed.csv")
+    status, _, err = run(*check, "--group-by", "name:{*}-#")
+    assert status == 0
+    note = (
+        f"note: 1 of {len(files)} images do not fit the pattern; they are in groups with their copies and scenes alone."
+    )
+    assert note in err.splitlines()
+    with (tmp_path / "fixed.csv").open() as stream:
+        groups = {row["path"]: row["group"] for row in csv.DictReader(stream)}
+    for file in named[:-1]:
+        assert groups[file.relative_to(tmp_path).as_posix()] == file.stem.split("-")[0]
+    assert run(*check, "--group-by", "specimen")[0] == 2  # no table, which alone has columns
+
+
 def test_nothing_is_said_of_hidden_findings_where_there_are_none(capsys):
     print_findings(findings("dark", 6), 1)
     out = capsys.readouterr().out
@@ -64,10 +83,9 @@ def test_a_corrected_table_that_leaves_columns_out_says_how_groups_are_kept(run,
         err = run(*check, *option)[2]
         assert f"note: {name}" in err
         assert "leaves out the columns specimen, site of" in err
-        assert "call it group there and check again" in err
+        assert "give --group-by with its name: its groups are kept" in err
     fixed.unlink()
-    table.write_text("\n".join(["path,label,group,site", *rows]))  # what the note says
-    _, out, err = run(*check, "--fix-list", fixed)
+    _, out, err = run(*check, "--fix-list", fixed, "--group-by", "specimen")  # what the note says
     assert f"note: {fixed} leaves out the column site of {table}.\n" in err
     assert "keep only one, or leave them in their group" in out
     with fixed.open() as stream:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from PIL import Image
 from headstart.data import from_images, open_dataset
 from headstart.errors import DataError, HeadstartError
 from headstart.features import Compute
+from headstart.features.extractor import load_backbone_graph
 from headstart.model import Predictor
 from headstart.model.predictor import PART, _part_ends, labelled_part
 
@@ -115,6 +118,45 @@ def test_a_graph_without_a_required_output_is_an_error(model_folder, photos, tmp
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(HeadstartError, match="no output distance"):
         Predictor.load(folder).predict(sorted((photos / "validation").rglob("*.jpg")))
+
+
+def test_a_process_that_was_forked_loads_the_graph_itself(predictor, photos, monkeypatch):
+    """With that of its parent OpenVINO waits for ever for threads that only the parent has."""
+    files = sorted((photos / "validation").rglob("*.jpg"))
+    loaded = []
+
+    def load(*arguments):
+        loaded.append(os.getpid())
+        return load_backbone_graph(*arguments)
+
+    monkeypatch.setattr("headstart.model.predictor.load_backbone_graph", load)
+    parent = os.getpid()
+    expected = predictor.predict(files).probabilities
+    predictor.predict(files)
+    monkeypatch.setattr("os.getpid", lambda: -1)  # as in the child
+    np.testing.assert_array_equal(predictor.predict(files).probabilities, expected)
+    predictor.predict(files)
+    assert loaded == [parent, -1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of what is tested
+def test_a_classifier_that_has_predicted_can_be_used_behind_a_fork(model_folder, photos):
+    pytest.importorskip("openvino")
+    files = sorted(photos.rglob("*.jpg"))
+    predictor = Predictor.load(model_folder, Compute("openvino"))
+    expected = predictor.predict(files).probabilities
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: send.send(predictor.predict(files).probabilities), daemon=True
+    )
+    process.start()
+    try:
+        assert receive.poll(300), "the child waits for ever"
+        np.testing.assert_array_equal(receive.recv(), expected)
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_arrays_bytes_and_paths_get_the_same_predictions(predictor, photos):

@@ -92,7 +92,7 @@ def left_out_notes(dataset: Dataset, table: str) -> list[str]:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     columns = f"column{'s' if len(names) > 1 else ''} {', '.join(names[:MAX_NAMED])}{more}"
     which = "one of them" if len(names) > 1 else "it"
-    keep = f"; if {which} says which images belong together, call it group there and check again: its groups are kept"
+    keep = f"; if {which} says which images belong together, give --group-by with its name: its groups are kept"
     has_groups = any(item.group for item in dataset.items)
     return [f"{table} leaves out the {columns} of {dataset.uri}{'' if has_groups else keep}."]
 

@@ -141,6 +141,8 @@ def open_images(images: Dataset, options: FitOptions) -> OpenedImages:
 def check_has_labels(dataset: Dataset) -> None:
     """Raise DataError for a dataset of unlabelled images, and for one of several labels an image."""
     dataset.require_one_label("this kind of fit")
+    if not len(dataset):
+        raise DataError("There are no images to learn from; give some of each class.")
     if not dataset.classes:
         mend = "; ".join(dataset.notes) or "put the images in one folder per class"
         raise DataError(f"{dataset.uri} has no labels to learn from; {mend.rstrip('.')}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from html import escape
 from pathlib import Path
@@ -39,9 +39,10 @@ logger = logging.getLogger(__name__)
 class ImageClassifier:
     """Classify images by the frozen features of a pretrained network. A scikit-learn estimator whose X are images.
 
-    ``X`` is a dataset (path or URL of a folder, archive or table) or a list of paths, file bytes or uint8 arrays
-    [height, width, 3]; with a list, ``y`` holds the label of each. The parameters are those of ``FitOptions``;
-    ``runtime``, ``precision`` and ``workers`` are those of ``Compute``.
+    ``X`` is a dataset (path or URL of a folder, archive or table) or a list of paths, file bytes, PIL images or arrays:
+    [height, width, 3], or [height, width] of grey, uint8 or floating point in 0 to 1 or 0 to 255; with a list, ``y``
+    holds the label of each. The parameters are those of ``FitOptions``; ``runtime``, ``precision`` and ``workers`` are
+    those of ``Compute``.
 
     With several labels an image ``y`` is a list of lists, or a matrix [n, k] of zeros and ones; ``classes_`` are the
     labels in the order of scikit-learn's ``MultiLabelBinarizer``, or the columns of the matrix, and ``predict`` returns
@@ -60,7 +61,7 @@ class ImageClassifier:
         head: str = "auto",
         dropout: float | None = None,
         group_by: str = "auto",
-        validation: str | float | None = None,
+        validation: Dataset | str | os.PathLike[str] | float | None = None,
         coverage: float = 0.95,
         false_alarms: float = 0.05,
         runtime: str = "auto",
@@ -112,13 +113,14 @@ class ImageClassifier:
         """The parameters as the options of ``fit_dataset``."""
         compute = Compute(self.runtime, self.precision, self.workers)
         shared = {f.name: getattr(self, f.name) for f in fields(FitOptions) if f.name not in ("compute", "cut")}
-        return FitOptions(cut=self.cut if isinstance(self.cut, str) else tuple(self.cut), compute=compute, **shared)
+        is_list = isinstance(self.cut, Iterable) and not isinstance(self.cut, str)
+        return FitOptions(cut=tuple(self.cut) if is_list else self.cut, compute=compute, **shared)
 
     def fit(
         self,
         X: Any,
-        y: Sequence[object] | None = None,
-        groups: Sequence[object] | None = None,
+        y: Iterable[object] | None = None,
+        groups: Iterable[object] | None = None,
         *,
         progress: Progress | None = None,
         log: Callable[[str], None] = logger.info,
@@ -128,7 +130,7 @@ class ImageClassifier:
         ``progress(done, total)`` counts images; ``log`` receives lines of text about the trainings of an mlp head.
 
         Labels ``y`` may be texts, whole numbers or booleans, all of one type; ``classes_`` and predictions have that
-        type. Raises HeadstartError.
+        type. Images that cannot be read are left out: ``result_.left_out`` names them. Raises HeadstartError.
         """
         if y is None and not isinstance(X, Dataset | str | os.PathLike):
             raise DataError(
@@ -176,7 +178,7 @@ class ImageClassifier:
         return self._predictor().features(X)
 
     def fit_transform(
-        self, X: Any, y: Sequence[object] | None = None, groups: Sequence[object] | None = None
+        self, X: Any, y: Iterable[object] | None = None, groups: Iterable[object] | None = None
     ) -> NDArray[np.float32]:
         """Fit, and return the features [n, d] of the same images. Raises HeadstartError."""
         return self.fit(X, y, groups).transform(X)
@@ -186,7 +188,7 @@ class ImageClassifier:
         width = len(self._predictor().model.ood.centre)
         return np.array([f"imageclassifier{i}" for i in range(width)], object)
 
-    def score(self, X: Any, y: Sequence[object] | None = None) -> float:
+    def score(self, X: Any, y: Iterable[object] | None = None) -> float:
         """Return the accuracy, 0 to 1, on labelled images; of several labels the share with all labels right."""
         evaluation = self.evaluate(X, y)
         if isinstance(evaluation, MultiLabelEvaluation):
@@ -198,12 +200,13 @@ class ImageClassifier:
         return self._predictor().predict(X, progress=progress)
 
     def evaluate(
-        self, X: Any, y: Sequence[object] | None = None, *, progress: Progress | None = None
+        self, X: Any, y: Iterable[object] | None = None, *, progress: Progress | None = None
     ) -> Evaluation | MultiLabelEvaluation:
         """Evaluate on labelled images that had no part in training.
 
         Of a dataset with splits the validation images count, or the test images where there are none. Labels ``y`` are
-        matched by their value (1.0 is 1), then by name. Raises DataError where there are no labels.
+        matched by their value (1.0 is 1), then by name. Images that cannot be read do not count:
+        ``predictions.quarantined`` of the result names them. Raises DataError where there are no labels.
         """
         predictor = self._predictor()
         if y is not None and predictor.model.is_multi_label:
@@ -216,8 +219,12 @@ class ImageClassifier:
         return predictor.evaluate(as_dataset(X, y), progress=progress)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
-        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too."""
-        return str(write_model(self._predictor().model, folder, overwrite=overwrite))
+        """Write the model folder and return its path; ``overwrite`` replaces a model of other data, too.
+
+        After ``fit`` its file ``skipped.csv`` names the images that were left out. Raises OptionError, ModelError.
+        """
+        model, result = self._predictor().model, getattr(self, "result_", None)
+        return str(write_model(model, folder, () if result is None else result.left_out, overwrite=overwrite))
 
     def report(self, folder: str | os.PathLike[str]) -> str:
         """Write the report of the fit, ``report.html``, and return its path.
@@ -267,7 +274,8 @@ class ImageClassifier:
 
     def __repr__(self) -> str:
         default = ImageClassifier().get_params()
-        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v != default[k]]
+        # Compared as texts, as scikit-learn does: an array has no one answer.
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if repr(v) != repr(default[k])]
         return f"ImageClassifier({', '.join(changed)})"
 
     def _repr_html_(self) -> str:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,8 @@ class FitResult:
     ``learning_curve`` is None where there are too few groups for one. ``model`` is the finished model, whose ``run`` is
     the content of ``run.json``. ``notes`` are lines that the user must see. ``kept`` are the rows that the model folder
     is to keep, None where it keeps none.
+
+    A result can be pickled and copied. Neither the pickle nor the copy holds images, so a report of it shows none.
     """
 
     options: FitOptions
@@ -100,6 +102,11 @@ class FitResult:
     model: Model
     notes: tuple[str, ...]
     kept: FeatureRows | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the images."""
+        data = replace(self.data, dataset=self.data.dataset.without_images())
+        return {**vars(self), "options": self.options.without_images(), "data": data}
 
     @property
     def accuracy(self) -> dict[str, Accuracy]:

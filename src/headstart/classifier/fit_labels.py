@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class MultiLabelFitResult:
     ``images`` are the embedded images, ``split`` says which were trained on. ``evaluations`` hold predictions and their
     quality: "validation", where there are such images, and "leave_group_out", the training images, each predicted with
     its group left out. ``model`` is the finished model, ``notes`` are lines that the user must see; ``kept`` are the
-    rows that the model folder is to keep, None where it keeps none.
+    rows that the model folder is to keep, None where it keeps none. As of a ``FitResult`` a pickle holds no images.
     """
 
     options: FitOptions
@@ -59,6 +59,12 @@ class MultiLabelFitResult:
     model: Model
     notes: tuple[str, ...]
     kept: FeatureRows | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the images."""
+        options = self.images.options.without_images()
+        images = replace(self.images, dataset=self.images.dataset.without_images(), options=options)
+        return {**vars(self), "options": self.options.without_images(), "images": images}
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:

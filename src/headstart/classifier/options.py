@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headstart.backbones import DEFAULT_BACKBONE, InputOptions
 from headstart.classifier.class_settings import (
@@ -15,7 +16,7 @@ from headstart.classifier.class_settings import (
     check_decision_options,
 )
 from headstart.data import Dataset
-from headstart.errors import OptionError
+from headstart.errors import OptionError, check_types
 from headstart.features import Compute, FeatureCache
 from headstart.heads.mlp import MlpConfig
 from headstart.heads.selection import HeadOptions
@@ -56,7 +57,7 @@ class FitOptions:
 
     backbone: str = DEFAULT_BACKBONE
     input_options: InputOptions | None = None
-    cut: str | tuple[str, ...] = "auto"
+    cut: str | Sequence[str] = "auto"
     head: str = "auto"
     dropout: float | None = None
     mlp: MlpConfig | None = None
@@ -80,6 +81,9 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
+        check_types(self)
+        if not self.cut:
+            raise OptionError("A cut of no taps cannot be used; give 'auto' or the name of a tap.")
         if self.seed < 0:
             raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
         if self.decode not in DECODINGS:
@@ -152,6 +156,11 @@ class FitOptions:
         """Read and check what is set for the classes of the training images. Raises OptionError, DataError."""
         classes = {str(item.label) for item in images.items if item.split == "train"}
         return ClassSettings.of(self.class_weight, self.costs, self.thresholds, classes)
+
+    def without_images(self) -> FitOptions:
+        """Return the same as the pickle of a result holds it: a validation dataset without its images."""
+        validation = self.validation
+        return replace(self, validation=validation.without_images()) if isinstance(validation, Dataset) else self
 
     def open_cache(self, *, thumbnails: bool = False) -> AbstractContextManager[FeatureCache | None]:
         """Open the feature cache, or nothing; with ``thumbnails`` it keeps what a report shows of an image."""

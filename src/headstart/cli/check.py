@@ -13,6 +13,7 @@ from headstart.cli.options import (
     BACKBONE_HELP,
     CONDITION_FAILED,
     DEFAULT_BACKBONE,
+    GROUP_BY_HELP,
     CachedRunOptions,
     DataArgument,
     JsonOption,
@@ -27,11 +28,17 @@ from headstart.cli.terminal import line, print_findings, print_json, print_notes
 from headstart.errors import shell_word
 from headstart.machine import quiet_frameworks
 
+UNNAMED = "they are in groups with their copies and scenes alone"  # images without the name of a group
+
 
 @dataclass(frozen=True)
 class CheckFlags(LabelFlags):
-    """How DATA is read, be it with one label an image or with several."""
+    """How DATA is read and grouped, be it with one label an image or with several."""
 
+    group_by: Annotated[
+        str,
+        typer.Option(metavar="RULE", help=f"Images to keep together: {GROUP_BY_HELP}"),
+    ] = "auto"
     multi_label: MultiLabelOption = None
     label_separator: LabelSeparatorOption = None
 
@@ -58,6 +65,7 @@ def check(
     """Find duplicates, leaks, label issues and poor images."""
     from headstart.check import check_dataset, check_names, check_table_file, left_out_notes, write_table
     from headstart.data import open_dataset
+    from headstart.splits.named import name_groups, parse_group_by, unnamed_notes
 
     if fix_list is not None:
         check_table_file(fix_list)  # before the work, not after it
@@ -66,10 +74,11 @@ def check(
         from headstart.report.storage import check_page_file
 
         check_page_file(report)
-    dataset = open_dataset(data, reading.read_options())
+    by = parse_group_by(reading.group_by)
+    dataset = name_groups(open_dataset(data, reading.read_options(reading.group_by)), by)
     if fix_list is not None:
         check_names(dataset, Path(fix_list))
-    print_notes(dataset.notes)
+    print_notes([*dataset.notes, *unnamed_notes(dataset, by, UNNAMED)])
     save_memory(len(dataset))
     with quiet_frameworks(), run.open_cache() as cache, messages.bar("Reading features") as bar:
         result = check_dataset(dataset, run.compute, backbone=backbone, cache=cache, progress=bar)

@@ -44,8 +44,10 @@ from headstart.images.arrays import float_scale, is_pil_image, is_single_array, 
 from headstart.images.decoding import is_image_name
 
 logger = logging.getLogger(__name__)
+IMAGE_LIST = "the list of images"  # the URI of all of them: unlike that of a source, it does not tell two apart
 
 __all__ = [
+    "IMAGE_LIST",
     "LAYOUTS",
     "SPLITS",
     "Dataset",
@@ -172,19 +174,22 @@ def _below(folder: str, path: str) -> str:
 
 def as_dataset(
     images: Any,
-    labels: Sequence[object] | None = None,
-    groups: Sequence[object] | None = None,
+    labels: Iterable[object] | None = None,
+    groups: Iterable[object] | None = None,
     options: ReadOptions | None = None,
 ) -> Dataset:
     """Turn what a user has into a dataset: a dataset, the path or URL of one, or a list for ``from_images``.
 
-    Raises DataError, OptionError.
+    Labels and groups are those of a list. Raises DataError, OptionError.
     """
-    if isinstance(images, Dataset):
-        return images
-    if isinstance(images, str | os.PathLike):
-        return open_dataset(images, options)
-    if is_pil_image(images) or isinstance(images, bytes) or is_single_array(images):
+    is_path = isinstance(images, str | os.PathLike)
+    is_image = is_path and is_image_name(os.fspath(images)) and os.path.isfile(images)  # noqa: PTH113
+    if isinstance(images, Dataset) or (is_path and not is_image):
+        if labels is not None or groups is not None:
+            what = "groups" if labels is None else "y"
+            raise DataError(f"A dataset has its own labels and groups; leave {what} out, or give a list of images.")
+        return images if isinstance(images, Dataset) else open_dataset(images, options)
+    if is_image or is_pil_image(images) or isinstance(images, bytes) or is_single_array(images):
         raise DataError("Expected a list of images, got a single one; put it in a list.")
     if not isinstance(images, Iterable):
         raise DataError(f"Expected a list of images, got {images!r}.")
@@ -232,4 +237,4 @@ def from_images(
         return image if isinstance(image, bytes) else to_pixels(image, scale)
 
     names = () if sets is None else sets.names
-    return Dataset("images", tuple(items), tuple(labels_by_class(labels or ())), (), (), read, label_names=names)
+    return Dataset(IMAGE_LIST, tuple(items), tuple(labels_by_class(labels or ())), (), (), read, label_names=names)

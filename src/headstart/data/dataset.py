@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import DataError
+from headstart.errors import DataError, ImageError
 
 SPLITS = ("train", "validation", "test")
 
@@ -114,6 +114,10 @@ class Dataset:
         """Read the bytes of a file, or the array [height, width, 3] it was given as. Raises ImageError; thread-safe."""
         return self.reader(self.items[index].key)
 
+    def without_images(self) -> Dataset:
+        """Return the same as the pickle of a result holds it: to read an image raises ImageError."""
+        return replace(self, reader=_no_image)
+
     @property
     def skip_counts(self) -> dict[str, int]:
         """The number of files, folders, links or rows that were skipped, by reason."""
@@ -166,6 +170,10 @@ class Dataset:
     def with_split(self, name: str) -> Dataset:
         """Return the same images, all of them in the split ``name``."""
         return replace(self, items=tuple(replace(item, split=name) for item in self.items))
+
+
+def _no_image(_: int) -> bytes:
+    raise ImageError("The pickle of a result holds no image; open the dataset again.")
 
 
 def sorted_dataset(

@@ -6,6 +6,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence, Set
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,12 @@ def class_name(label: object) -> str:
     """Return the name of the class that a label stands for: a text in NFC, a number as Python writes it."""
     if isinstance(label, float | np.floating):
         return str(float(label) + 0.0)  # 0.0 for -0.0, which equals it
-    return to_nfc(str(label))
+    return to_nfc(str(_value(label)))
+
+
+def _value(label: Any) -> Any:
+    """Return a label that is a member of an enumeration of texts or numbers as its value."""
+    return label.value if isinstance(label, Enum) else label
 
 
 def labels_by_class(labels: Iterable[object]) -> dict[str, Any]:
@@ -104,6 +110,6 @@ def labels_by_class(labels: Iterable[object]) -> dict[str, Any]:
     """
     spellings: dict[str, set[Any]] = {}
     for label in set(labels):
-        spellings.setdefault(class_name(label), set()).add(label)
+        spellings.setdefault(class_name(label), set()).add(_value(label))
     by_name = {name: min(same) if len(same) == 1 else name for name, same in spellings.items()}
     return dict(sorted(by_name.items(), key=lambda item: item[1]))

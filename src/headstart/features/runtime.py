@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import BackboneError, OptionError, missing_extra, one_line
+from headstart.errors import BackboneError, OptionError, check_types, missing_extra, one_line
 from headstart.machine import cores, cuda_devices, has_bf16, import_onnxruntime
 
 RUNTIMES = ("auto", "onnxruntime", "openvino", "onnxruntime-cuda")
@@ -58,7 +58,8 @@ class RuntimeInfo:
 class Compute:
     """What runs networks, and on how many threads.
 
-    ``runtime`` is one of ``RUNTIMES``, ``precision`` one of ``PRECISIONS``; ``workers`` threads, or one for each core.
+    ``runtime`` is "auto", "onnxruntime", "openvino" or "onnxruntime-cuda", ``precision`` "auto", "fp32", "bf16" or
+    "int8"; ``workers`` threads, or one for each core.
     With ``fixed`` nothing varies that a runtime's sums may depend on: each batch is filled up to the same size, and
     runs on one thread; so an image's features are the same bytes whatever lies beside it, and however many work.
     """
@@ -70,6 +71,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
+        check_types(self)
         if self.workers is not None and self.workers < 1:
             raise OptionError(f"{self.workers} workers cannot be used; give 1 or more, or None for one per core.")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.errors import OptionError
+from headstart.errors import OptionError, check_types
 from headstart.heads.candidates import Candidate, ScoredCandidate, score_candidate
 from headstart.heads.folds import group_folds, holdout_groups
 from headstart.heads.kinds import Array, Targets
@@ -55,6 +55,7 @@ class MlpConfig:
     class_weights: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, low, high in (("hidden", 1, 65_536), ("epochs", 1, 100_000), ("batch_size", 1, 65_536)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:

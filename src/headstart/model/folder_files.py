@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.data import IMAGE_LIST
 from headstart.errors import ModelError, OptionError, one_line
 from headstart.features.rows_folder import is_rows_folder
 from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
@@ -94,7 +95,7 @@ def check_same_data(target: Path, model: Model) -> None:
         hashes = read_training_hashes(target)
     except (ModelError, KeyError, TypeError):
         uri, hashes = None, None
-    if uri is not None and uri == model.run.get("data", {}).get("uri"):
+    if uri not in (None, IMAGE_LIST) and uri == model.run.get("data", {}).get("uri"):
         return
     share = 0.0
     if hashes is not None and model.training_hashes is not None and len(hashes):

@@ -51,9 +51,9 @@ class MultiLabelPredictions(Predictions):
 
     @property
     def is_right(self) -> NDArray[np.bool_]:
-        """Of which images [n] every label that is known is said rightly; the true labels must be known."""
-        assert self.label_truth is not None
-        assert self.label_known is not None
+        """Of which images [n] every label that is known is said rightly. Raises DataError where none is known."""
+        if self.label_truth is None or self.label_known is None:
+            raise DataError("The true labels of these images are not known; evaluate images with labels.")
         return np.asarray(((self.decisions == self.label_truth) | ~self.label_known).all(axis=1))
 
     def of_labels(self, names: Sequence[str]) -> MultiLabelPredictions:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Quarantined
+from headstart.errors import DataError
 from headstart.stats.accuracy import Accuracy, held_out_accuracy, target_text
 from headstart.stats.classification import (
     ClassificationMetrics,
@@ -68,8 +69,9 @@ class Predictions:
 
     @property
     def is_correct(self) -> NDArray[np.bool_]:
-        """Which predictions [n] are correct; the true classes must be known."""
-        assert self.truth is not None
+        """Which predictions [n] are correct. Raises DataError where the true classes are not known."""
+        if self.truth is None:
+            raise DataError("The true classes of these images are not known; evaluate images with labels.")
         return np.asarray(self.predicted == self.truth)
 
     @property

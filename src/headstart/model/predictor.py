@@ -37,7 +37,7 @@ PART = 256  # images whose results are given together: less than 3 seconds of wo
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Predictor:
-    """A model that predicts, and what runs it.
+    """A model that predicts, and what runs it. Threads may share one, and so may processes that are forked.
 
     >>> predictor = Predictor.load("model")            # doctest: +SKIP
     >>> predictor.predict(["new.jpg"]).probabilities   # doctest: +SKIP
@@ -45,7 +45,7 @@ class Predictor:
 
     model: Model
     compute: Compute = field(default_factory=Compute)
-    _graphs: dict[tuple[str, Compute], Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _graphs: dict[tuple[int, str, Compute], Graph] = field(default_factory=dict, init=False, repr=False, compare=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Predictor], tuple[Model, Compute]]:
@@ -72,8 +72,9 @@ class Predictor:
     def predict(self, images: Any, *, progress: Progress | None = None) -> Predictions:
         """Predict every readable image; the others are quarantined.
 
-        ``images`` is a dataset, the path or URL of one, or a list of paths, file bytes or uint8 arrays [height, width,
-        3]. Where all images have labels, the predictions know the true classes. Raises DataError.
+        ``images`` is a dataset, the path or URL of one, or a list of paths, file bytes, PIL images or arrays, uint8 or
+        floating point, [height, width, 3] or [height, width] of grey. Where all images have labels, the predictions
+        know the true classes. Raises DataError.
         """
         return self.predict_dataset(as_dataset(images), progress=progress)
 
@@ -137,7 +138,7 @@ class Predictor:
             model.as_backbone(),
             self.compute_of_model,
             load=self._load_graph,
-            is_loaded=bool(self._graphs),
+            is_loaded=any(process == os.getpid() for process, _, _ in tuple(self._graphs)),
             hashes=hashes,
             progress=progress,
         )
@@ -194,9 +195,13 @@ class Predictor:
         return evaluate(predictions, _named_groups(dataset, predictions.rows))
 
     def _load_graph(self, backbone: Backbone, compute: Compute) -> Graph:
-        """Load the graph once for each number of threads: compiling it takes longer than to predict an image."""
+        """Load the graph once for each number of threads: compiling it takes longer than to predict an image.
+
+        And once for each process: in one that was forked, a graph of OpenVINO waits for ever for threads that are not
+        there.
+        """
         with self._lock:
-            key = (backbone.id, compute)
+            key = (os.getpid(), backbone.id, compute)
             if key not in self._graphs:
                 self._graphs[key] = load_backbone_graph(backbone, compute)
             return self._graphs[key]
@@ -270,6 +275,8 @@ def labelled_part(dataset: Dataset) -> Dataset:
     labelled = [
         i for i, item in enumerate(dataset.items) if (item.labels if dataset.is_multi_label else item.label) is not None
     ]
+    if not len(dataset):
+        raise DataError("There are no images to evaluate on; give some with their labels.")
     if not labelled:
         raise DataError(f"{dataset.uri} has no labels to compare with; put the images in one folder per class.")
     return dataset.select(labelled)

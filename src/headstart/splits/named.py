@@ -126,12 +126,12 @@ def name_groups(dataset: Dataset, by: GroupBy) -> Dataset:
     return replace(dataset, items=tuple(items))
 
 
-def unnamed_notes(dataset: Dataset, by: GroupBy) -> list[str]:
-    """Say of how many images of ``name_groups`` a folder, a pattern or EXIF data name no group."""
+def unnamed_notes(dataset: Dataset, by: GroupBy, instead: str = "each of them counts by itself") -> list[str]:
+    """Say of how many images of ``name_groups`` a folder, a pattern or EXIF data name no group, and what they do."""
     unnamed = sum(item.group is None for item in dataset.items)
     if by.kind not in UNNAMED or not unnamed:
         return []
-    return [f"{unnamed} of {len(dataset)} images {UNNAMED[by.kind]}; each of them counts by itself."]
+    return [f"{unnamed} of {len(dataset)} images {UNNAMED[by.kind]}; {instead}."]
 
 
 def why_unnamed(by: GroupBy, path: str) -> str:
