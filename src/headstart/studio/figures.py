@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from headstart.check.finding import Finding
 from headstart.check.labels import confident_learning
 from headstart.heads.live import HeldOut
-from headstart.stats.accuracy import wilson
+from headstart.stats.accuracy import independent_images, linear_variance, wilson
 from headstart.stats.classification import confusion_matrix
-from headstart.stats.paired import grouped_difference
 
 Array = NDArray[np.float64]
 
@@ -92,10 +91,10 @@ def share(correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Share:
     variance of a ratio of sums, which needs no resampling.
     """
     value = float(correct.mean())
-    count = float(len(np.unique(groups)))
-    if 0 < value < 1 and count > 1:
-        _, error = grouped_difference(correct.astype(np.float64), np.zeros(len(correct)), groups)
-        count = float(np.clip(value * (1 - value) / max(error**2, 1e-12), count, len(correct)))
+    index = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(index).astype(np.float64)
+    sums = np.bincount(index, weights=correct.astype(np.float64)).astype(np.float64)
+    count = independent_images(value, linear_variance(sums, sizes) or np.inf, sizes)
     return Share(value, wilson(value * count, count))
 
 
