@@ -117,6 +117,19 @@ def independent_images(share: float, variance: float, sizes: NDArray[np.float64]
     return float(np.clip(count, groups, images))
 
 
+def share_interval(is_right: NDArray[np.bool_], groups: NDArray[np.integer]) -> tuple[float, float]:
+    """Return the 95% interval of the share of images [n] of ``groups`` [n] that are right, without resampling.
+
+    It is that of ``leave_one_group_out_accuracy`` by ``linear_variance``, for a thousandth of its time.
+    """
+    index = np.unique(groups, return_inverse=True)[1]
+    sizes = np.bincount(index).astype(np.float64)
+    sums = np.bincount(index, weights=is_right.astype(np.float64)).astype(np.float64)
+    share = float(is_right.mean())
+    count = independent_images(share, linear_variance(sums, sizes) or np.inf, sizes)
+    return wilson(share * count, count)
+
+
 def t_quantile(freedom: float) -> float:
     """Return the 97.5% quantile of Student's t distribution with ``freedom`` >= 1 degrees of freedom.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headstart.check.finding import Finding
 from headstart.check.labels import confident_learning
 from headstart.heads.live import HeldOut
-from headstart.stats.accuracy import independent_images, linear_variance, wilson
+from headstart.stats.accuracy import share_interval
 from headstart.stats.classification import confusion_matrix
 
 Array = NDArray[np.float64]
@@ -85,17 +85,8 @@ class Figures:
 
 
 def share(correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Share:
-    """Return the share of correct images [n] with Wilson's interval at the number of images that are independent.
-
-    That is the number at which images drawn one by one would vary as groups [n] do (Korn & Graubard 1998), by the
-    variance of a ratio of sums, which needs no resampling.
-    """
-    value = float(correct.mean())
-    index = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(index).astype(np.float64)
-    sums = np.bincount(index, weights=correct.astype(np.float64)).astype(np.float64)
-    count = independent_images(value, linear_variance(sums, sizes) or np.inf, sizes)
-    return Share(value, wilson(value * count, count))
+    """Return the share of correct images [n] of ``groups`` [n]."""
+    return Share(float(correct.mean()), share_interval(correct, groups))
 
 
 def make_figures(
