@@ -10,7 +10,7 @@ from headstart.heads.candidates import ScoredCandidate
 from headstart.heads.centroid import solve_centroid
 from headstart.heads.folds import FOLDS, deal_into_folds
 from headstart.heads.lda import solve_lda
-from headstart.heads.learning_curve import extrapolate, learning_curve, round_number
+from headstart.heads.learning_curve import error_interval, extrapolate, learning_curve, round_number
 from headstart.heads.ridge import solve_ridge
 from headstart.heads.statistics import Statistics
 from headstart.heads.training_set import TrainingSet
@@ -119,7 +119,21 @@ def test_without_errors_the_interval_still_has_a_width():
     curve = learning_curve(selected, labels, np.arange(60))
     assert curve.points[-1].accuracy == curve.expected.accuracy == 1
     assert 0.85 < curve.points[-1].interval[0] < 0.99
-    assert curve.points[-1].interval[0] <= curve.expected.interval[0] < 1
+    # With 110 groups instead of 60, but they are to be measured again.
+    assert curve.points[-1].interval[0] - 0.03 < curve.expected.interval[0] < 1
+
+
+def test_what_is_expected_varies_as_it_will_be_measured():
+    """Without anything to learn the error is as uncertain as now, and is measured on twice as many groups besides."""
+    is_wrong = np.arange(400) % 10 < 3
+    errors, sizes = np.tile(is_wrong.astype(float), (5, 1)), np.array([80.0, 160, 240, 320, 400, 800])
+    low, high = error_interval(errors, np.arange(400), sizes, seed=0)
+    now, expected = (high - low)[-2:]
+    assert now == pytest.approx(2 * 1.96 * np.sqrt(0.3 * 0.7 / 400), rel=0.1)
+    assert expected == pytest.approx(now * np.sqrt(1 + 1 / 2), rel=0.12)
+    scenes = np.repeat(is_wrong[:100], 4)  # 100 groups, each right or wrong as a whole
+    low, high = error_interval(np.tile(scenes.astype(float), (5, 1)), np.arange(400) // 4, sizes, seed=0)
+    assert (high - low)[-1] == pytest.approx(2 * expected, rel=0.15)
 
 
 def test_an_exact_power_law_is_extrapolated_exactly():

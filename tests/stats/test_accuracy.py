@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from headstart.stats import accuracy
 from headstart.stats.accuracy import (
     disjoint,
+    effective_count,
+    equal_groups,
     has_many_groups,
     held_out_accuracy,
+    independent_images,
     leave_one_group_out_accuracy,
     linear_variance,
     resampled_means,
+    t_quantile,
     wilson,
 )
 from headstart.stats.paired import group_bootstrap
@@ -50,6 +54,44 @@ def test_intervals_of_grouped_images_are_wider_and_cover_the_true_accuracy():
         widths.append(high - low)
     assert 0.91 <= covered / 300 <= 0.99
     assert np.mean(widths) > 2 * np.diff(wilson(425, 500))[0]
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 4, 9.5, 38])
+def test_the_quantile_of_t_is_that_of_scipy(freedom):
+    assert t_quantile(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=3e-4)
+
+
+@pytest.mark.parametrize("right", [0.9, 0.97])
+@pytest.mark.parametrize("sizes", [[60] * 5, [30] * 10, [60, 60, *[6] * 8]])
+def test_intervals_of_few_groups_hold_the_true_accuracy(sizes, right):
+    """Each group has a share of right answers of its own, which correlate by a third: without t 70% to 85% hold it."""
+    rng, covered = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    for _ in range(200):
+        correct = rng.random(len(groups)) < rng.beta(2 * right, 2 * (1 - right), len(sizes))[groups]
+        low, high = leave_one_group_out_accuracy(correct, groups, resamples=200).interval
+        covered += low <= right <= high
+    assert covered / 200 >= 0.92
+
+
+def test_from_forty_groups_on_the_variance_alone_counts():
+    assert independent_images(0.9, 0.09 / 120, np.full(40, 10.0)) == pytest.approx(120)
+    unseen = (0.9 * 39 + 0.5) / 40
+    freedom = 2 * 39 / (1 / (unseen * (1 - unseen)) - 3 - 36 / 38)
+    few = independent_images(0.9, 0.09 / 120, np.full(39, 10.0))
+    assert few == pytest.approx(120 * 38 / 39 * (t.ppf(0.975, 1e9) / t.ppf(0.975, freedom)) ** 2, rel=1e-3)
+    assert few < 100
+    assert independent_images(0.9, 0.09 / 10, np.full(39, 10.0)) == 39  # never fewer than the groups,
+    assert independent_images(0.9, 0.0, np.full(40, 10.0)) == 400  # nor more than the images
+    assert independent_images(0.9, 0.0, np.full(39, 10.0)) <= 400
+
+
+def test_few_groups_of_uneven_size_count_as_fewer_equal_ones():
+    sizes = np.array([90.0, 5, 5])
+    assert equal_groups(sizes) == pytest.approx(1e4 / 8150)
+    assert equal_groups(np.full(7, 3.0)) == pytest.approx(7)
+    assert effective_count(np.ones(100), np.repeat(np.arange(3), [90, 5, 5])) == pytest.approx(1e4 / 8150)
+    assert effective_count(np.r_[np.ones(50), np.zeros(50)], np.zeros(100, int)) == 1
 
 
 def test_without_errors_the_interval_still_has_a_width():

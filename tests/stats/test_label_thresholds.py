@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from headstart.errors import OptionError
-from headstart.stats import label_thresholds
+from headstart.stats import accuracy, label_thresholds
 from headstart.stats.label_thresholds import (
     LabelThresholds,
     check_target,
@@ -100,7 +100,7 @@ def test_the_precision_is_too_low_in_at_most_a_tenth_of_200_splits(sizes):
 @given(st.integers(1, 300), st.floats(0.01, 0.9), st.integers(0, 300))
 def test_the_binomial_tail_is_that_of_scipy(count, rate, errors):
     expected = binom.cdf(errors, count, rate)
-    assert label_thresholds._binomial_tail(errors, count, rate) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert accuracy.binomial_tail(errors, count, rate) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_the_p_value_of_shares_is_that_of_hoeffding_and_bentkus():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
+from headstart.stats.accuracy import resampled_means, wilson
 from headstart.stats.paired import (
     PairedDifference,
     group_bootstrap,
@@ -25,7 +26,7 @@ def test_the_paired_difference_counts_images_that_one_model_alone_classifies_cor
     difference = paired_difference(first, second, groups)
     assert (difference.only_first, difference.only_second) == (1, 3)
     assert difference.difference == 2 / 8
-    assert difference.p_value == mcnemar(1, 3) == binomtest(1, 4).pvalue
+    assert difference.p_value == mcnemar(1, 3) == pytest.approx(binomtest(1, 4).pvalue)
     assert difference.interval == group_bootstrap(second.astype(float) - first, groups)
     reverse = paired_difference(second, first, groups)
     assert (reverse.only_first, reverse.only_second, reverse.difference) == (3, 1, -2 / 8)
@@ -101,3 +102,48 @@ def test_the_bootstrap_of_groups_is_wider_than_that_of_images_and_covers_the_tru
     image_low, image_high = group_bootstrap(values, np.arange(480), resamples=400)
     assert high - low > 2 * (image_high - image_low)
     assert group_bootstrap(values, np.zeros(480, int)) == (-1.0, 1.0)
+
+
+def test_mcnemars_test_of_many_images_is_that_of_scipy():
+    assert mcnemar(49_500, 50_500) == pytest.approx(binomtest(49_500, 100_000).pvalue, rel=1e-7)
+
+
+def test_few_groups_make_equal_models_differ_no_more_often_than_a_test_at_5_percent_may():
+    """Each group prefers one of two models that are equally good; of 5 groups one in seven was called a difference."""
+    rng, significant, tests = np.random.default_rng(0), 0, 400
+    groups = np.repeat(np.arange(5), 60)
+    for _ in range(tests):
+        preferred = rng.normal(0, 0.9, 5)
+        only_first, only_second = (np.minimum(0.15 * np.exp(side * preferred), 0.5)[groups] for side in (1, -1))
+        drawn = rng.random(300)
+        first = drawn >= only_second
+        second = (drawn < only_second) | (drawn >= only_second + only_first)
+        difference = paired_difference(first, second, groups)
+        assert difference.interval[0] <= difference.difference <= difference.interval[1]
+        significant += difference.significant
+    assert 0 < significant / tests < 0.08
+
+
+def test_the_interval_of_forty_groups_is_that_of_the_percentiles():
+    values, groups = np.random.default_rng(0).choice([-1.0, 0, 1], 400), np.repeat(np.arange(40), 10)
+    sums = values.reshape(40, 10).sum(axis=1)
+    expected = np.quantile(resampled_means(sums, np.full(40, 10.0), 2000, 0), [0.025, 0.975])
+    assert group_bootstrap(values, groups) == pytest.approx(tuple(expected))
+    few = group_bootstrap(values[:390], groups[:390])
+    plain = np.quantile(resampled_means(sums[:39], np.full(39, 10.0), 2000, 0), [0.025, 0.975])
+    stretch = t.ppf(0.975, 38) / norm.ppf(0.975) * np.sqrt(39 / 38)
+    assert few == pytest.approx(tuple(values[:390].mean() + stretch * (plain - values[:390].mean())), abs=1e-6)
+
+
+def test_models_that_agree_on_few_images_may_differ_on_others():
+    right = np.array([True] * 9 + [False])
+    found = paired_difference(right, right, np.arange(10))
+    assert found.interval == pytest.approx((-wilson(0, 10)[1], wilson(0, 10)[1]))
+    assert found.interval[1] > 0.25
+    assert not found.significant
+    assert paired_difference(right, right, np.zeros(10, int)).interval == (-1, 1)
+
+
+def test_the_interval_of_a_difference_in_losses_holds_it_where_it_is_above_1():
+    low, high = group_bootstrap(np.array([2.0, 3, 4, 5]), np.arange(4))
+    assert low < 3.5 < high

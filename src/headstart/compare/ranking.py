@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from headstart.backbones import Backbone
 from headstart.heads.candidates import ScoredCandidate, tied_with_best
-from headstart.stats.accuracy import Z95, Accuracy
+from headstart.stats.accuracy import Accuracy, errors_to_each_side
 from headstart.stats.label_metrics import Estimate
 from headstart.stats.paired import grouped_difference
 
@@ -64,7 +64,8 @@ class ComparedCut:
     ) -> ComparedCut:
         """Make a row from the held-out losses [n] and groups [n] of the images; size and speed are not known yet."""
         loss, error = grouped_difference(losses, np.zeros(len(losses)), groups)
-        interval = (max(0.0, loss - Z95 * error), loss + Z95 * error)
+        half = errors_to_each_side(len(np.unique(groups))) * error
+        interval = (max(0.0, loss - half), loss + half)
         return cls(backbone_id, weights, backbone.sha256, backbone.licence, cut, head, loss, interval, accuracy)
 
     @property
@@ -104,7 +105,8 @@ def rank(
     rows = []
     for (row, candidate), tied in zip(scored, tied_with_best(candidates, groups), strict=True):
         behind, error = grouped_difference(candidate.losses, best.losses, groups)
-        rows.append(replace(row, tied=tied, behind=(behind, behind - Z95 * error, behind + Z95 * error)))
+        half = errors_to_each_side(len(np.unique(groups))) * error
+        rows.append(replace(row, tied=tied, behind=(behind, behind - half, behind + half)))
     rows = [replace(row, pareto=not any(_dominates(other, row) for other in rows)) for row in rows]
     # A shallow cut can tie on training scenes and fail on others (docs: choosing a head): fit's own preference holds.
     eligible = [row for row in rows if row.tied and row.fit_cut] or [row for row in rows if row.tied]

@@ -15,7 +15,7 @@ from headstart.heads.leave_one_group_out import chunks_of_groups
 from headstart.heads.logistic import LOGISTIC
 from headstart.heads.ridge import RIDGE
 from headstart.heads.training_set import TrainingSet
-from headstart.stats.accuracy import Z95
+from headstart.stats.accuracy import errors_to_each_side
 from headstart.stats.paired import grouped_difference
 from headstart.stats.temperature import fit_temperature, log_losses
 
@@ -132,7 +132,8 @@ def tied_with_best(candidates: Sequence[ScoredCandidate], groups: NDArray[np.int
     """Return which candidates a paired test over groups cannot distinguish from the one with the least loss (95%)."""
     best = min(candidates, key=lambda scored: scored.candidate.log_loss)
     differences = (grouped_difference(scored.losses, best.losses, groups) for scored in candidates)
-    return [difference <= Z95 * error for difference, error in differences]
+    reach = errors_to_each_side(len(np.unique(groups)))
+    return [difference <= reach * error for difference, error in differences]
 
 
 def _chunks(grid: Sequence[Settings], problem: LinearProblem) -> Iterator[Sequence[Settings]]:

@@ -26,6 +26,7 @@ from headstart.heads.head import softmax
 from headstart.heads.kinds import Array, Labels, Solution
 from headstart.heads.selection import SelectedHead
 from headstart.heads.statistics import Statistics
+from headstart.stats.accuracy import independent_images, linear_variance
 from headstart.stats.decision import DecisionRule, decide
 
 DRAWS = 400
@@ -242,10 +243,18 @@ def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Genera
 
 
 def error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
-    """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'."""
-    draws = _bootstrap_errors(errors, groups, np.random.default_rng(seed))
-    draws = np.column_stack([draws, extrapolate(sizes[:-1], draws, sizes[-1])])
-    interval: Array = np.quantile(draws, [0.025, 0.975], axis=0)
+    """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'.
+
+    It is the interval of what will be measured there, on groups of which there are then as many more.
+    """
+    generator = np.random.default_rng(seed)
+    draws = _bootstrap_errors(errors, groups, generator)
+    expected = np.clip(extrapolate(sizes[:-1], draws, sizes[-1]), 1e-9, 1 - 1e-9)
+    sums, group_sizes = _errors_by_group(errors[-1:], groups)
+    variance = linear_variance(sums[:, 0], group_sizes)
+    count = independent_images(float(sums.sum() / group_sizes.sum()), variance, group_sizes) * sizes[-1] / sizes[-2]
+    measured = generator.beta(expected * count, (1 - expected) * count)
+    interval: Array = np.quantile(np.column_stack([draws, measured]), [0.025, 0.975], axis=0)
     return interval
 
 

@@ -59,7 +59,8 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
         findings_future = pool.submit(_findings, data, predictions)
         tiles = thumbnails.tiles(dataset, features, rows.tolist(), side, cache, workers)
         sprite = thumbnails.sprite_sheet(((index_of[row], tile) for row, tile in tiles), side, COLUMNS, len(rows))
-        images = _image_results(predictions, rows, paths.short_paths, _groups_by_row(result, predictions))
+        groups = _groups_by_row(result, predictions)
+        images = _image_results(predictions, rows, paths.short_paths, groups)
         projections = _projections(data, head, predictions, rows)
         maps_unavailable = cam.why_unavailable(data.backbone, head)
         activation_maps = () if maps_unavailable else _activation_maps(data, head, images, rows, cache)
@@ -74,7 +75,7 @@ def gather(result: FitResult, cache: FeatureCache | None = None) -> Report:
         len(data.split.classes),
         len(predictions.rows),
         images,
-        _evaluation_summaries(predictions),
+        _evaluation_summaries(predictions, groups),
         projections,
         sprite,
         {index_of[row]: jpeg for row, jpeg in jpegs.items()},
@@ -204,8 +205,9 @@ def _image_results(
     return tuple(images)
 
 
-def _evaluation_summaries(predictions: _AllPredictions) -> tuple[EvaluationSummary, ...]:
+def _evaluation_summaries(predictions: _AllPredictions, groups: Mapping[int, int]) -> tuple[EvaluationSummary, ...]:
     summaries = []
+    group_of = np.array([groups.get(row, -1 - row) for row in predictions.rows.tolist()], np.int64)
     for i, name in enumerate(SETS):
         members = predictions.set_index == i
         if not members.any():
@@ -218,7 +220,7 @@ def _evaluation_summaries(predictions: _AllPredictions) -> tuple[EvaluationSumma
             EvaluationSummary(
                 name,
                 cells,
-                reliability.reliability_bins(confidence, is_correct),
+                reliability.reliability_bins(confidence, is_correct, group_of[members]),
                 reliability.risk_coverage(confidence, is_correct),
                 class_thresholds(predictions.probabilities[members], truth, predicted),
             )

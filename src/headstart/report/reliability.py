@@ -6,20 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.report.data import ReliabilityBin
-from headstart.stats.accuracy import wilson
+from headstart.stats.accuracy import share_interval
 
 BINS = 10
 MAX_POINTS = 120
 
 
-def reliability_bins(confidence: NDArray[np.float64], is_correct: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
-    """Group n predictions by confidence [n] into ten bins of equal width; empty bins are left out."""
+def reliability_bins(
+    confidence: NDArray[np.float64], is_correct: NDArray[np.bool_], groups: NDArray[np.integer]
+) -> tuple[ReliabilityBin, ...]:
+    """Put n predictions by confidence [n] into ten bins of equal width; empty bins are left out.
+
+    Those of one of ``groups`` [n] are alike, which widens the intervals of the bins.
+    """
     bins = []
     bin_index = np.minimum((confidence * BINS).astype(int), BINS - 1)
     for number in range(BINS):
         members = bin_index == number
         if count := int(members.sum()):
-            low, high = wilson(int(is_correct[members].sum()), count)
+            low, high = share_interval(is_correct[members], groups[members])
             mean_confidence, accuracy = float(confidence[members].mean()), float(is_correct[members].mean())
             bins.append(ReliabilityBin(count, mean_confidence, accuracy, low, high))
     return tuple(bins)

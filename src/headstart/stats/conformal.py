@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import OptionError
+from headstart.stats.accuracy import equal_groups
 
 Array = NDArray[np.float64]
 NOT_MEASURED = (
@@ -83,9 +84,8 @@ def groups_needed(share: float) -> int:
 
 
 def effective_groups(groups: NDArray[np.integer]) -> float:
-    """Return how many groups of equal size tell as much as these groups [n] of images (Kish 1965, section 8.2)."""
-    sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    """Return how many groups of equal size tell as much as these groups [n] of images."""
+    return equal_groups(np.unique(groups, return_counts=True)[1].astype(np.float64))
 
 
 def group_quantile(values: Array, groups: NDArray[np.integer], share: float) -> float:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.stats.accuracy import wilson
+from headstart.stats.accuracy import independent_images, wilson
 from headstart.stats.paired import MetricDifference
 
 Array = NDArray[np.float64]
@@ -179,7 +179,8 @@ def multi_label_metrics(
     spread = {name: np.stack([metrics[name] for metrics in resampled[1:]] or [value[name]]) for name in value}
 
     def estimate(name: str, i: int, selected: NDArray[np.bool_]) -> Estimate:
-        return _estimate(value[name][i], spread[name][:, i], len(np.unique(index[selected])), int(selected.sum()))
+        sizes = np.unique(index[selected], return_counts=True)[1].astype(np.float64)
+        return _estimate(value[name][i], spread[name][:, i], sizes)
 
     per_label = tuple(
         LabelMetrics(
@@ -223,7 +224,7 @@ def mean_average_precision_difference(
     draws = int(np.clip(CELLS_AT_ALL / (2 * truth.size), 2 * FEWEST, 4 * RESAMPLES)) if count > 1 else 0
     generator, equal = np.random.default_rng(seed), np.full(count, 1 / count)
     resampled = [difference(generator.multinomial(count, equal).astype(np.float64)[index]) for _ in range(draws)]
-    return MetricDifference.of(difference(np.ones(len(truth))), np.array(resampled))
+    return MetricDifference.of(difference(np.ones(len(truth))), np.array(resampled), count)
 
 
 def _all_metrics(
@@ -258,13 +259,10 @@ def _all_metrics(
         }
 
 
-def _estimate(value: float, resampled: Array, groups: int, images: int) -> Estimate:
-    """Return a metric with Wilson's interval at the effective number of images, from ``groups`` to ``images``."""
-    if not np.isfinite(value) or not groups:
+def _estimate(value: float, resampled: Array, sizes: Array) -> Estimate:
+    """Return a metric with Wilson's interval at its number of independent images, of groups of ``sizes`` [m]."""
+    if not np.isfinite(value) or not len(sizes):
         return UNDEFINED
     value, finite = float(np.clip(value, 0, 1)), resampled[np.isfinite(resampled)]
-    variance = float(np.var(finite)) if len(finite) else 0.0
-    count = float(groups)
-    if 0 < value < 1 and variance > 0:
-        count = float(np.clip(value * (1 - value) / variance, groups, images))
+    count = independent_images(value, float(np.var(finite)) or np.inf if len(finite) else np.inf, sizes)
     return Estimate(value, wilson(value * count, count))

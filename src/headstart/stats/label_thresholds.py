@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import OptionError
+from headstart.stats.accuracy import binomial_tail
 
 Array = NDArray[np.float64]
 TARGETS = ("recall", "precision")
@@ -135,26 +136,13 @@ def _too_low(shares: Array, target: float) -> float:
     if not count:
         return 1.0
     errors, rate = float((1 - shares).sum()), 1 - target
-    tail = _binomial_tail(math.ceil(errors - 1e-9), count, rate)
+    tail = binomial_tail(math.ceil(errors - 1e-9), count, rate)
     if ((shares == 0) | (shares == 1)).all():
         return tail
     mean = min(errors / count, rate)
     divergence = mean * math.log(mean / rate) if mean > 0 else 0.0
     divergence += (1 - mean) * math.log((1 - mean) / (1 - rate)) if mean < 1 else 0.0
     return min(1.0, math.exp(-count * divergence), math.e * tail)
-
-
-def _binomial_tail(errors: int, count: int, rate: float) -> float:
-    """Return the probability of at most so many errors in ``count`` trials, each with the probability ``rate``."""
-    logs = (
-        math.lgamma(count + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(count - i + 1)
-        + i * math.log(rate)
-        + (count - i) * math.log1p(-rate)
-        for i in range(min(errors, count) + 1)
-    )
-    return min(1.0, math.fsum(map(math.exp, logs)))
 
 
 def fit_label_thresholds(

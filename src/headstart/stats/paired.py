@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headstart.stats.accuracy import Z95, has_many_groups, linear_variance, resampled_means
+from headstart.stats.accuracy import (
+    FEW_GROUPS,
+    Z95,
+    binomial_tail,
+    errors_to_each_side,
+    has_many_groups,
+    linear_variance,
+    resampled_means,
+    wilson,
+)
 
 SIGNIFICANCE = 0.05  # the chance that models which do not differ are said to differ
 
@@ -49,8 +58,9 @@ class PairedDifference(Tested):
     """Difference in accuracy between two models on the same images.
 
     ``difference`` is the accuracy of the second model minus that of the first, with a 95% interval from resampled
-    groups. ``only_first`` and ``only_second`` count the images that one model alone classifies correctly, ``p_value``
-    is the exact McNemar test of them, adjusted by Holm's method where several pairs are tested.
+    groups; where no group tells the models apart it is that of a share of 0 of so many groups (Wilson), to both sides.
+    ``only_first`` and ``only_second`` count the images that one model alone classifies correctly, ``p_value`` is the
+    exact McNemar test of them, adjusted by Holm's method where several pairs are tested.
     """
 
     only_first: int
@@ -81,13 +91,14 @@ class MetricDifference(Difference):
     """
 
     @classmethod
-    def of(cls, difference: float, resampled: NDArray[np.float64]) -> MetricDifference:
-        """Make it of the differences in resamples [m], which say nothing where there are none."""
+    def of(cls, difference: float, resampled: NDArray[np.float64], groups: int) -> MetricDifference:
+        """Make it of the differences in resamples [m] of so many groups, which say nothing where there are none."""
         if not len(resampled):
             return cls(difference, (-1.0, 1.0), 1.0)
-        low, high = np.quantile(resampled, [0.025, 0.975])
         tail = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
-        return cls(difference, (float(low), float(high)), min(1.0, 2 * (tail + 1) / (len(resampled) + 1)))
+        p_value = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
+        low, high = _bootstrap_interval(difference, resampled, groups)
+        return cls(difference, (max(-1.0, low), min(1.0, high)), p_value)
 
 
 def paired_difference(
@@ -96,13 +107,11 @@ def paired_difference(
     """Compare two models by which of the same images [n] each classifies correctly."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     change = second.astype(np.float64) - first
-    return PairedDifference(
-        only_first,
-        only_second,
-        float(change.mean()),
-        group_bootstrap(change, groups),
-        mcnemar(only_first, only_second),
-    )
+    interval = group_bootstrap(change, groups)
+    if interval == (0.0, 0.0):  # as if models that agree on these images agreed on all
+        unseen = wilson(0, len(np.unique(groups)))[1]
+        interval = (-unseen, unseen)
+    return PairedDifference(only_first, only_second, float(change.mean()), interval, mcnemar(only_first, only_second))
 
 
 def grouped_difference(
@@ -124,19 +133,35 @@ def group_bootstrap(
 ) -> tuple[float, float]:
     """Return the 95% interval of the mean of ``values`` [n] by resampling groups, not images.
 
-    ``values`` lie within -1..1. A single group says nothing about others: the interval is then -1 to 1. Where
-    ``has_many_groups`` it is that of a normal distribution with ``linear_variance``.
+    It lies within -1..1, or within the reach of larger ``values``. A single group says nothing about others: the
+    interval is then -1 to 1. Where ``has_many_groups`` it is that of a normal distribution with ``linear_variance``.
     """
     _, index = np.unique(groups, return_inverse=True)
     sizes: NDArray[np.float64] = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=values).astype(np.float64)
+    mean, bound = float(values.mean()), max(1.0, float(np.abs(values).max()))
     if len(sizes) < 2:
         return -1.0, 1.0
     if has_many_groups(sizes):
-        mean, half = float(values.mean()), Z95 * float(np.sqrt(linear_variance(sums, sizes)))
-        return max(-1.0, mean - half), min(1.0, mean + half)
-    low, high = np.quantile(resampled_means(sums, sizes, resamples, seed), [0.025, 0.975])
-    return float(low), float(high)
+        half = Z95 * float(np.sqrt(linear_variance(sums, sizes)))
+        low, high = mean - half, mean + half
+    else:
+        low, high = _bootstrap_interval(mean, resampled_means(sums, sizes, resamples, seed), len(sizes))
+    return max(-bound, low), min(bound, high)
+
+
+def _bootstrap_interval(value: float, resampled: NDArray[np.float64], groups: int) -> tuple[float, float]:
+    """Return the 95% interval of a ``value`` by the percentiles of it in resamples [m] of ``groups`` > 1.
+
+    Of fewer than ``FEW_GROUPS`` they spread too little: each end is moved away by the factor by which a quantile of t
+    with an unbiased variance exceeds that of a normal distribution (after Hesterberg 2015, "What teachers should know
+    about the bootstrap", section 4).
+    """
+    low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
+    if groups >= FEW_GROUPS:
+        return low, high
+    factor = errors_to_each_side(groups) / Z95 * math.sqrt(groups / (groups - 1))
+    return value - factor * max(0.0, value - low), value + factor * max(0.0, high - value)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -145,9 +170,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     It is the probability that the images which one model alone classifies correctly are divided between the models at
     least this unevenly by chance.
     """
-    trials = only_first + only_second
-    tail = sum(comb(trials, i) for i in range(min(only_first, only_second) + 1))
-    return float(min(1.0, 2 * tail / 2**trials))
+    return min(1.0, 2 * binomial_tail(min(only_first, only_second), only_first + only_second, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from headstart.check.finding import Finding
 from headstart.check.labels import confident_learning
 from headstart.heads.live import HeldOut
-from headstart.stats.accuracy import wilson
+from headstart.stats.accuracy import share_interval
 from headstart.stats.classification import confusion_matrix
-from headstart.stats.paired import grouped_difference
 
 Array = NDArray[np.float64]
 
@@ -86,17 +85,8 @@ class Figures:
 
 
 def share(correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Share:
-    """Return the share of correct images [n] with Wilson's interval at the number of images that are independent.
-
-    That is the number at which images drawn one by one would vary as groups [n] do (Korn & Graubard 1998), by the
-    variance of a ratio of sums, which needs no resampling.
-    """
-    value = float(correct.mean())
-    count = float(len(np.unique(groups)))
-    if 0 < value < 1 and count > 1:
-        _, error = grouped_difference(correct.astype(np.float64), np.zeros(len(correct)), groups)
-        count = float(np.clip(value * (1 - value) / max(error**2, 1e-12), count, len(correct)))
-    return Share(value, wilson(value * count, count))
+    """Return the share of correct images [n] of ``groups`` [n]."""
+    return Share(float(correct.mean()), share_interval(correct, groups))
 
 
 def make_figures(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.report.data import EvaluationSummary
+from headstart.report.data import EvaluationSummary, ImageResult
 from headstart.report.view.class_metrics import Mistake, class_metrics, classes_view, verdict
 from headstart.stats.classification import confusion_matrix
 
@@ -67,3 +67,25 @@ def test_a_class_that_the_model_does_not_have_is_no_row_but_counts_against_preci
     assert result.poor[0].precision == pytest.approx(50 / 90)
     only_strangers = EvaluationSummary("validation", ((2, 1, 40),), (), ())
     assert verdict(only_strangers, report, 0) is None
+
+
+def images_of(truth, predicted, groups):
+    return tuple(
+        ImageResult(f"{i}.jpg", 0, t, p, 1 - p, 0.9, 0.1, 0.9, g)
+        for i, (t, p, g) in enumerate(zip(truth, predicted, groups, strict=True))
+    )
+
+
+def test_a_class_of_few_scenes_is_not_surely_good_however_many_frames_they_have(fit_report):
+    """Both classes have 200 images, all right: of one they are of 40 scenes, of the other of 4."""
+    truth = [0] * 200 + [1] * 200
+    groups = [i // 5 for i in range(200)] + [100 + i // 50 for i in range(200)]
+    report = dataclasses.replace(
+        fit_report, classes=("a", "b"), known_classes=2, images=images_of(truth, truth, groups)
+    )
+    result = verdict(summary_of(truth, truth, 2), report, 0)
+    assert [row.class_index for row in result.good] == [0]
+    assert [row.class_index for row in result.others] == [1]
+    assert result.others[0].groups == (4, 4)
+    some = dataclasses.replace(report, images=report.images[:300])  # of very many images only some are shown
+    assert [row.class_index for row in verdict(summary_of(truth, truth, 2), some, 0).good] == [0, 1]

@@ -146,6 +146,7 @@ def _summary(predictions: _AllPredictions, name: str) -> LabelSummary:
     probabilities = predictions.probabilities[members]
     counts = [(cells & known).sum(axis=0).tolist() for cells in (truth & said, truth & ~said, said & ~truth)]
     rejected = (known & ~truth & ~said).sum(axis=0).tolist()
+    groups = np.where(predictions.groups < 0, -1 - predictions.rows, predictions.groups)[members]
     average = average_precisions(probabilities, truth, known)
     lowest = [int(c) for c in np.argsort(average, kind="stable") if np.isfinite(average[c])][:MAX_CURVES]
     frequent = np.sort(np.argsort(-(truth | said).sum(axis=0), kind="stable")[:MAX_PAIRED])
@@ -153,7 +154,7 @@ def _summary(predictions: _AllPredictions, name: str) -> LabelSummary:
         name,
         tuple(LabelCounts(*of_label) for of_label in zip(*counts, rejected, strict=True)),
         tuple(LabelCurve(c, _curve(probabilities[known[:, c], c], truth[known[:, c], c])) for c in lowest),
-        reliability.reliability_bins(probabilities[known], truth[known]),
+        reliability.reliability_bins(probabilities[known], truth[known], groups[np.nonzero(known)[0]]),
         _pairs(truth, frequent),
         _pairs(said & known, frequent),
     )

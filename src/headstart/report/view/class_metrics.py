@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headstart.report.data import EvaluationSummary, Report
 from headstart.report.text import SET_TITLES
@@ -28,6 +28,7 @@ class ClassMetrics:
     """Results of one class: its images, those predicted as it, those of both, and its most frequent mistakes.
 
     ``missed_as`` is what its images are most often mistaken for, ``called_wrongly`` what is most often mistaken for it.
+    ``groups`` are how many groups its images and those predicted as it are of; None where that is not known.
     """
 
     class_index: int
@@ -36,6 +37,7 @@ class ClassMetrics:
     correct: int
     missed_as: Mistake | None
     called_wrongly: Mistake | None
+    groups: tuple[int, int] | None = None
 
     @property
     def recall(self) -> float | None:
@@ -54,10 +56,14 @@ class ClassMetrics:
 
     @property
     def is_good(self) -> bool:
-        """Whether recall and precision are at least 90%, and the lower ends of their 95% intervals at least 80%."""
+        """Whether recall and precision are at least 90%, and the lower ends of their 95% intervals at least 80%.
+
+        Of the intervals a group counts as one image, as for ``stats.classification.weak_classes``.
+        """
+        counts = (self.count, self.predicted)
         return all(
-            count and self.correct / count >= GOOD and wilson(self.correct, count)[0] >= GOOD_AT_LEAST
-            for count in (self.count, self.predicted)
+            count and self.correct / count >= GOOD and wilson(self.correct / count * m, m)[0] >= GOOD_AT_LEAST
+            for count, m in zip(counts, self.groups or counts, strict=True)
         )
 
     @property
@@ -140,6 +146,7 @@ def classes_view(summary: EvaluationSummary, report: Report, set_index: int) -> 
 def verdict(summary: EvaluationSummary, report: Report, set_index: int) -> Verdict | None:
     """Return what the model is good at and what not, None where no class of the model has an image."""
     rows = [row for row in class_metrics(summary, report.known_classes) if row.count]
+    rows = _with_groups(rows, report, set_index, sum(count for _, _, count in summary.confusion))
     if not rows:
         return None
     worst_first = sorted(rows, key=lambda row: min(row.recall or 0.0, row.precision or 0.0))
@@ -154,6 +161,18 @@ def verdict(summary: EvaluationSummary, report: Report, set_index: int) -> Verdi
         confusions=tuple(mistakes[:2]),
         set_index=set_index,
     )
+
+
+def _with_groups(rows: list[ClassMetrics], report: Report, set_index: int, total: int) -> list[ClassMetrics]:
+    """Add the groups of each class, where the report shows all images, of which there are ``total``, one by one."""
+    images = [image for image in report.images if image.set_index == set_index]
+    if len(images) != total or any(image.group < 0 for image in images):
+        return rows
+    own, predicted = defaultdict[int, set[int]](set), defaultdict[int, set[int]](set)
+    for image in images:
+        own[image.true_class].add(image.group)
+        predicted[image.predicted_class].add(image.group)
+    return [replace(row, groups=(len(own[row.class_index]), len(predicted[row.class_index]))) for row in rows]
 
 
 def _most_frequent(mistakes: Iterable[Mistake]) -> Mistake | None:
