@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ MAX_CLASS_FILE = 2**22  # bytes
 HEADER = ["class", "name"]
 LEFT_OUT = "class left out by --classes"
 MAX_NAMES = 5  # in a note
+UNLABELLED = {"unlabeled", "unlabelled", "nolabel", "none", "unannotated", "notannotated", "unsorted", "untagged"}
 UNSEEN = ("Cc", "Cf")  # controls, and marks such as a space of no width
 # Small letters of Cyrillic and Greek that, small or as capitals, look like Latin ones.
 LATIN = str.maketrans("авекмнорстухіјѕһαβεικνορτυχ", "abekmhopctyxijshabeikvoptux")
@@ -153,6 +155,14 @@ def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> l
         for alike in by_form.values()
         if len(alike) > 1
     ]
+
+
+def unlabelled_notes(names: Sequence[str]) -> list[str]:
+    """Name classes that are called like images without a label, which exports put in a folder of their own."""
+    found = [name for name in names if re.sub(r"[\W_]", "", name).casefold() in UNLABELLED]
+    if not found or len(names) < 2:
+        return []
+    return [f"Read as a class: {_listed(found)}; if its images have no label, leave it out by --classes."]
 
 
 def _scripts(names: set[str]) -> str:

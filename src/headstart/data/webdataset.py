@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from headstart.data.dataset import Dataset
 from headstart.data.reading import ReadOptions, Source
+from headstart.data.table_columns import COLUMNS
 from headstart.data.table_files import Table
 from headstart.data.table_paths import MemberFiles
-from headstart.data.tables import COLUMNS, from_rows
+from headstart.data.tables import from_rows
 from headstart.errors import ImageError
 from headstart.images.decoding import is_image_name
 
