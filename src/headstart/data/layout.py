@@ -138,9 +138,7 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     if not tables or not images:
         return _find_shards(uri, tables)
     prefix = "".join(f"{part}/" for part in _common_folders(tables + images))
-    paths = {key: tuple(name.removeprefix(prefix).split("/")) for key, name in enumerate(images)}
-    items, _ = _items(Source(images, _unread, uri), paths, _detect(paths)[0], True)
-    if len({item.label for item in items if item.label is not None}) > 1:
+    if have_class_folders([name.removeprefix(prefix) for name in images]):
         return {}
     folders = {name: name.removeprefix(prefix).split("/")[:-1] for name in tables}
     in_splits: dict[str, str | None] = {
@@ -155,6 +153,13 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     if not preferred and len(at_root) == 1:
         preferred = at_root
     return {preferred[0]: None} if preferred else {}
+
+
+def have_class_folders(images: Sequence[str]) -> bool:
+    """Return whether images with these names lie in the folders of two classes or more."""
+    paths = {key: tuple(name.split("/")) for key, name in enumerate(images)}
+    items, _ = _items(Source(images, _unread, ""), paths, _detect(paths)[0], True)
+    return len({item.label for item in items if item.label is not None}) > 1
 
 
 def _find_shards(uri: str, tables: Sequence[str]) -> dict[str, str | None]:
