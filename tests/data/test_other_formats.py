@@ -19,7 +19,7 @@ from headstart.errors import DataError
         ("train-images-idx3-ubyte.gz", r"ImageClassifier\(\)\.fit"),
         ("cifar.pkl", "nothing is unpickled here"),
         ("brain.nii.gz", "in a window that shows the finding"),
-        ("1.jpg", "it is an image: give the folder that it is in"),
+        ("1.jpg", "it is an image: give the folder that it is in, or in Python a list of images"),
         ("notes.doc", "give a folder, a zip or tar archive, a table"),
     ],
 )

@@ -191,12 +191,15 @@ def as_dataset(
 
     Raises DataError, OptionError.
     """
-    if isinstance(images, Dataset):
-        return images
-    if isinstance(images, str | os.PathLike):
-        return open_dataset(images, options)
+    if isinstance(images, Dataset | str | os.PathLike):
+        if labels is not None or groups is not None:
+            what = "labels" if labels is not None else "groups"
+            raise DataError(f"A dataset has its own {what}; leave these out, or give a list of paths with them.")
+        return images if isinstance(images, Dataset) else open_dataset(images, options)
     if is_pil_image(images) or isinstance(images, bytes) or is_single_array(images):
-        raise DataError("Expected a list of images, got a single one; put it in a list.")
+        shape = getattr(images, "shape", ())
+        rows = "; where its rows are images, reshape it to [n, height, width]" if len(shape) == 2 else ""
+        raise DataError(f"Expected a list of images, got a single one; put it in a list{rows}.")
     if not isinstance(images, Iterable):
         raise DataError(f"Expected a list of images, got {images!r}.")
     return from_images(

@@ -34,7 +34,7 @@ def mend_of(name: str) -> str:
     ('save the sheet as CSV', '')
     """
     if is_image_name(name):
-        return "it is an image: give the folder that it is in"
+        return "it is an image: give the folder that it is in, or in Python a list of images"
     found = [
         (len(ending), mend) for endings, mend in MENDS.items() for ending in endings if name.lower().endswith(ending)
     ]
