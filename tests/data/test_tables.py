@@ -516,3 +516,19 @@ def test_the_example_of_an_answer_to_a_competition_is_no_table_of_labels(folder)
         ("train/train-b.jpg", "y"),
     ]
     assert dataset.skip_counts == {"not in train.csv": 2}
+
+
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_the_line_of_excel_says_what_separates_cells(folder, separator):
+    rows = ["path,label", "disc/000.jpg,x", "stripes/000.jpg,y"]
+    text = "\r\n".join(row.replace(",", separator) for row in rows)
+    (folder / "t.csv").write_bytes(f"sep={separator}\r\n{text}\r\n".encode())
+    assert labels(open_dataset(folder / "t.csv")) == [("disc/000.jpg", "x", "train"), ("stripes/000.jpg", "y", "train")]
+
+
+@pytest.mark.parametrize("first", ["# made by hand", "path|label", ""])
+def test_a_table_of_one_column_is_said_to_need_a_line_of_names(folder, first):
+    with pytest.raises(
+        DataError, match=r"has (one column, .*|an empty first line); expected a first line that names the columns"
+    ):
+        read(folder, f"{first}\npath,label\ndisc/000.jpg,x\n" if first != "path|label" else f"{first}\na.jpg|x\n")

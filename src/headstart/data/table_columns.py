@@ -68,6 +68,12 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
             raise DataError(
                 f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
             )
+        if len(table.columns) < 2 and options.layout != "image":
+            what = f"one column, {table.columns[0]!r}" if table.columns else "an empty first line"
+            raise DataError(
+                f"{uri} has {what}; expected a first line that names the columns, between "
+                "commas, semicolons or tabs, such as path,label."
+            )
         raise DataError(
             f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
             "give its name with --path-column."

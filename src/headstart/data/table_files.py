@@ -154,8 +154,11 @@ def _parse_csv(text: str, uri: str) -> tuple[list[Row], tuple[str, ...]]:
     """Parse text with a header; return the rows, and notes on them."""
     if "\0" in text:
         raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark does; save it as UTF-8")
+    declared = re.match(r"sep=(.)\r?\n", text)  # Excel's own line, which it hides
+    text = text[declared.end() :] if declared else text
     stream = io.StringIO(text, newline="")
-    rows = csv.DictReader(stream, delimiter=_delimiter(text), strict=True, skipinitialspace=True)
+    delimiter = declared[1] if declared else _delimiter(text)
+    rows = csv.DictReader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
     check_columns([name for name in names if name])  # spreadsheets leave several columns without a name
     rows.fieldnames = names
