@@ -282,11 +282,11 @@ def test_class_folders_without_an_image_are_named(tmp_path, root, of_split):
     assert open_dataset(tmp_path).notes == (f"No image is in {of_split}film, {of_split}scan, {files}",)
 
 
-def test_a_class_that_is_called_like_images_without_a_label_is_named(tmp_path):
-    write_photos(tmp_path, 1, ("ant", "bee", "No_Label"))
-    assert any(
-        "Read as a class: No_Label; if its images have no label" in note for note in open_dataset(tmp_path).notes
-    )
+@pytest.mark.parametrize("name", ["No_Label", "masks", "unlabelled"])
+def test_a_class_that_is_called_like_a_folder_that_is_none_is_named(tmp_path, name):
+    notes = open_dataset(write_photos(tmp_path / "all", 1, ("ant", "bee", name))).notes
+    assert [note for note in notes if note.startswith(f"Read as a class: {name}; if that is not one")]
+    assert not open_dataset(write_photos(tmp_path / "one", 1, ("images",))).notes
 
 
 def test_where_the_images_may_be_is_said(tmp_path):

@@ -72,7 +72,7 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     table, and one with nothing else is an unlabelled set. ``options.classes`` renames classes at last. Raises DataError
     if nothing usable is there, OptionError.
     """
-    from headstart.data.class_names import rename_classes, similar_names_notes, unlabelled_notes
+    from headstart.data.class_names import doubtful_names_notes, rename_classes, similar_names_notes
 
     options = options or ReadOptions()
     dataset = _open(os.fspath(uri), options)
@@ -91,7 +91,7 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     for file in dataset.skipped:
         logger.debug("skipped %r: %s", file.path, file.reason)
     names = dataset.classes or dataset.label_names
-    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(names), *unlabelled_notes(dataset.classes)))
+    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(names), *doubtful_names_notes(dataset.classes)))
 
 
 def _open(text: str, options: ReadOptions) -> Dataset:
