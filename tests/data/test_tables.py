@@ -532,3 +532,29 @@ def test_a_table_of_one_column_is_said_to_need_a_line_of_names(folder, first):
         DataError, match=r"has (one column, .*|an empty first line); expected a first line that names the columns"
     ):
         read(folder, f"{first}\npath,label\ndisc/000.jpg,x\n" if first != "path|label" else f"{first}\na.jpg|x\n")
+
+
+def test_the_tables_of_all_splits_are_read_where_they_have_labels(folder):
+    """train.csv, val.csv and test.csv beside images/: val.csv was left aside without a word."""
+    data = folder / "data"
+    shutil.copytree(folder / "disc", data / "images")
+    shutil.copy(folder / "stripes" / "000.jpg", data / "images" / "002.jpg")
+    write_text(data / "train.csv", "id,label\n000,x\n001,y\n")
+    write_text(data / "val.csv", "id,label\n002,x\n")
+    write_text(data / "test.csv", "id\n001\n")
+    dataset = open_dataset(data)
+    assert [(item.path, item.label, item.split) for item in dataset.items] == [
+        ("images/000.jpg", "x", "train"),
+        ("images/001.jpg", "y", "train"),
+        ("images/002.jpg", "x", "validation"),
+    ]
+    assert dataset.read(2) == (folder / "stripes" / "000.jpg").read_bytes()
+    assert "test.csv was not read: it has none of the labels of train.csv." in dataset.notes
+    write_text(data / "test.csv", "id,blurred,dark\n001,1,1\n")  # not one column for each class
+    assert open_dataset(data).items == dataset.items
+    write_text(data / "test.csv", "a,b\n1,2\n")
+    assert any(
+        note.startswith("test.csv was not read: ") and "no path column" in note for note in open_dataset(data).notes
+    )
+    write_text(data / "test.csv", "id,label\n002,y\n")
+    assert [item.split for item in open_dataset(data).items] == ["train", "train", "test", "validation"]

@@ -122,11 +122,13 @@ def _open(text: str, options: ReadOptions) -> Dataset:
 
 def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
     """Open a folder or an archive by the tables in it, each of which may be of one split."""
-    datasets = _read_tables(uri, source, tables, options)
-    joined = concatenate(*datasets)
+    has_images = any(is_image_name(name) for name in source.names)
+    left_out: list[str] = []
+    if has_images and next(iter(tables.values())) is None:  # tables of the other splits lie beside that of training
+        tables, left_out = _with_labels(uri, source, tables, options)
+    joined = concatenate(*_read_tables(uri, source, tables, options))
     first, *more = tables
     names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
-    has_images = any(is_image_name(name) for name in source.names)
     root = "" if source.is_folder else f"{source.root.rstrip('/')}/"
     named = {item.path for item in joined.items} | {row.path for row in joined.skipped}
     unnamed = [
@@ -140,8 +142,37 @@ def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], opt
         classes=tuple(sorted(joined.classes)),
         label_names=tuple(sorted(joined.label_names)),
         skipped=(*joined.skipped, *(Skipped(path, f"not in {names}") for path in unnamed)),
-        notes=(*notes, *joined.notes),
+        notes=(*notes, *left_out, *joined.notes),
     )
+
+
+def _with_labels(
+    uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions
+) -> tuple[dict[str, str | None], list[str]]:
+    """Return the first table and those of the others that have labels of it, and notes on the rest.
+
+    A competition has a table of its test images, without labels.
+    """
+    first, *more = tables
+    kept, notes = {first: tables[first]}, list[str]()
+    if not more:
+        return kept, notes
+    known = _label_names(_read_table_of(uri, source, first, tables[first], options))
+    for name in more:
+        try:
+            found = _label_names(_read_table_of(uri, source, name, tables[name], options))
+            reason = "" if found & known else f"it has none of the labels of {first}"
+        except DataError as error:
+            reason = str(error).rstrip(".")
+        if reason:
+            notes.append(f"{name} was not read: {reason}.")
+        else:
+            kept[name] = tables[name]
+    return kept, notes
+
+
+def _label_names(dataset: Dataset) -> set[str]:
+    return {*dataset.classes, *dataset.label_names}
 
 
 def _read_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> list[Dataset]:

@@ -152,7 +152,10 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     preferred += [name for name in at_root if stems[name].strip("_") in TABLE_NAMES]
     if not preferred and len(at_root) == 1:
         preferred = at_root
-    return {preferred[0]: None} if preferred else {}
+    found: dict[str, str | None] = dict.fromkeys(preferred[:1])
+    if found and split_name(stems[preferred[0]]) == "train":  # with val.csv and test.csv beside it
+        found |= {name: split for name in at_root if (split := split_name(stems[name])) in ("validation", "test")}
+    return found
 
 
 def have_class_folders(images: Sequence[str]) -> bool:

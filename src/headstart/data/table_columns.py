@@ -68,7 +68,13 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
             raise DataError(
                 f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
             )
-        if len(table.columns) < 2 and options.layout != "image":
+        unread = [name for name in table.unread if column_key(name) in map(column_key, COLUMNS["path"])]
+        if unread:
+            raise DataError(
+                f"{uri}: the column {unread[0]!r} holds bytes or numbers; images inside a table are read from a column "
+                "of bytes and path, as the Hugging Face Hub has them: write files and their paths, or such a column."
+            )
+        if len(table.columns) < 2 and options.layout != "image" and not uri.lower().endswith(".parquet"):
             what = f"one column, {table.columns[0]!r}" if table.columns else "an empty first line"
             raise DataError(
                 f"{uri} has {what}; expected a first line that names the columns, between "
