@@ -206,3 +206,91 @@ def test_other_compressions_give_the_same_bytes(folder, tmp_path, kind):
                 archive.write(path, path.relative_to(folder).as_posix())
     expected, dataset = open_dataset(stored), open_dataset(packed)
     assert [dataset.read(i) for i in range(len(dataset))] == [expected.read(i) for i in range(len(expected))]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fourmi-é", "fourmi-é"), ("蜂", "蜂")])
+def test_names_of_a_zip_that_macos_made_are_utf_8(tmp_path, jpeg, name, expected):
+    """Its Finder writes UTF-8 without the flag, by which zipfile reads the names as CP437."""
+    dataset = open_dataset(write_without_flag(tmp_path / "d.zip", [f"{name}/1.jpg", "bee/1.jpg"], jpeg, "utf-8"))
+    assert dataset.classes == tuple(sorted((expected, "bee")))
+    assert dataset.notes == ()
+    assert dataset.read(0) == jpeg
+
+
+def test_names_of_a_zip_in_an_unknown_encoding_are_named(tmp_path, jpeg):
+    target = write_without_flag(tmp_path / "d.zip", ["fourmi-é/1.jpg", "bee/1.jpg"], jpeg, "cp1252")
+    (note,) = open_dataset(target).notes
+    assert note.endswith("d.zip are not UTF-8, and were read as CP437: check names with accents (fourmi-Θ/1.jpg).")
+
+
+def write_without_flag(target, names, data, encoding):
+    """Write a zip whose names are in an encoding that nothing declares."""
+    places = {name: name.encode(encoding) for name in names}
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number, raw in enumerate(places.values()):
+            archive.writestr(f"{number}{'#' * (len(raw) - 1)}", data)
+    packed = stream.getvalue()
+    for number, raw in enumerate(places.values()):
+        packed = packed.replace(f"{number}{'#' * (len(raw) - 1)}".encode(), raw)
+    target.write_bytes(packed)
+    return target
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("zip", "tar.gz"), ("tar.gz", "zip"), ("tar", "zip")])
+def test_an_archive_with_the_ending_of_another_kind_is_read(folder, tmp_path, kind, ending):
+    write_archive(folder, tmp_path / f"made.{kind}", kind).rename(tmp_path / f"d.{ending}")
+    assert len(open_dataset(tmp_path / f"d.{ending}")) == 10
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", r"d\.zip is empty; expected an archive\."),
+        (b"\n<!DOCTYPE html><html>Sign in", r"d\.zip is a web page, not an archive; .* if need be\.$"),
+        (b"7z\xbc\xaf'\x1c rest", r"d\.zip is a 7z, rar or zstd archive, whatever its name"),
+    ],
+)
+def test_what_is_no_archive_is_called_by_its_name(tmp_path, data, reason):
+    (tmp_path / "d.zip").write_bytes(data)
+    with pytest.raises(DataError, match=reason):
+        open_dataset(tmp_path / "d.zip")
+
+
+def test_files_beside_the_archives_of_a_folder_are_not_lost(tmp_path, jpeg):
+    """A table beside train.zip is that of its images, and what is not read is named."""
+    folder = tmp_path / "download"
+    folder.mkdir()
+    for name in ("train", "test"):
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as archive:
+            for i in range(2):
+                archive.writestr(f"{i}.jpg", jpeg)
+    (folder / "wasps.7z").write_bytes(b"7z")
+    (folder / "train.csv").write_text("id,label\n0,x\n1,y\n")
+    dataset = open_dataset(folder)
+    assert [(item.path, item.label) for item in dataset.items] == [
+        (f"{folder}/train/0.jpg", "x"),
+        (f"{folder}/train/1.jpg", "y"),
+    ]
+    assert dataset.read(1) == jpeg
+    assert dataset.skip_counts == {"not in train.csv": 2}
+    (folder / "train.csv").unlink()
+    with zipfile.ZipFile(folder / "bees.zip", "w") as archive:
+        archive.writestr("0.jpg", jpeg)
+    (folder / "train.zip").rename(folder / "ants.zip")
+    (folder / "test.zip").unlink()
+    dataset = open_dataset(folder)
+    assert dataset.classes == ("ants", "bees")
+    assert [(one.path, one.reason) for one in dataset.skipped] == [(f"{folder}/wasps.7z", "not an image")]
+
+
+def test_a_file_that_two_archives_hold_is_named(tmp_path, jpeg):
+    folder = tmp_path / "download"
+    folder.mkdir()
+    for name in ("ants.zip", "ants-samples.zip"):
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr("0.jpg", jpeg)
+    dataset = open_dataset(folder)
+    assert len(dataset) == 1
+    (lost,) = dataset.quarantined
+    assert (lost.path, lost.reason) == (f"{folder}/ants.zip/0.jpg", "Another archive holds a file of its name.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.photos import write_photos
 
-from headstart.data import concatenate, from_images, open_dataset
+from headstart.data import as_dataset, concatenate, from_images, open_dataset
 from headstart.errors import DataError
 
 
@@ -84,3 +84,19 @@ def test_skipped_files_of_one_source_are_counted_once(tmp_path):
 def test_a_missing_label_is_refused_instead_of_a_class_named_none():
     with pytest.raises(DataError, match=r"Image 1 has no label \(None\)"):
         from_images([b"a", b"b"], ["cat", None])
+
+
+@pytest.mark.parametrize(("labels", "groups"), [([0, 1], None), (None, ["a", "b"])])
+@pytest.mark.parametrize("opened", [False, True])
+def test_labels_and_groups_beside_a_dataset_are_refused(tmp_path, labels, groups, opened):
+    """They were ignored, and a fit ended with a KeyError."""
+    folder = write_photos(tmp_path, 1)
+    with pytest.raises(DataError, match=r"A dataset has its own labels and groups; leave (y|groups) out"):
+        as_dataset(open_dataset(folder) if opened else str(folder), labels, groups)
+
+
+def test_rows_of_pixels_are_said_to_be_one_image():
+    with pytest.raises(DataError, match=r"got a single one; .*reshape it to \[n, height, width\]"):
+        as_dataset(np.zeros((20, 784), np.uint8), [0, 1] * 10)
+    with pytest.raises(DataError, match=r"got a single one; put it in a list\.$"):
+        as_dataset(np.zeros((20, 20, 3), np.uint8))

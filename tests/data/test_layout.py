@@ -244,3 +244,56 @@ def test_every_layout_is_read_as_it_was_written(tmp_path_factory, data):
     assert found(dataset) == expected
     assert dataset.layout == layout
     assert len(dataset.skipped) == 3
+
+
+def test_a_folder_around_a_folder_of_its_name_is_ignored(tmp_path):
+    """Unpacking train.zip makes train/train."""
+    write_photos(tmp_path / "train" / "train", 2)
+    write_photos(tmp_path / "test" / "test", 1)
+    dataset = open_dataset(tmp_path)
+    assert [(item.split, item.label) for item in dataset.split("test").items] == [("test", "disc"), ("test", "stripes")]
+    assert len(dataset.split("train")) == 4
+    assert dataset.classes == ("disc", "stripes")
+
+
+def test_folders_that_hold_the_same_folders_are_named(tmp_path):
+    """The names of splits in another language, or folds, were learned as classes without a word."""
+    for name, count in (("seg_train", 2), ("seg_test", 1)):
+        write_photos(tmp_path / name / name, count)
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == ("seg_test", "seg_train")
+    assert dataset.notes == (
+        "seg_test, seg_train were read as classes, and hold the same folders (disc, stripes); if those are the "
+        "classes, give one folder alone, or call the folders train, validation and test.",
+    )
+    assert open_dataset(tmp_path, ReadOptions(layout="class/image")).notes == ()
+
+
+@pytest.mark.parametrize(("root", "of_split"), [("", ""), ("train", "train/")])
+def test_class_folders_without_an_image_are_named(tmp_path, root, of_split):
+    write_photos(tmp_path / root, 1)
+    for name in ("film", "scan"):
+        (tmp_path / root / name).mkdir()
+        (tmp_path / root / name / "1.dcm").write_bytes(b"x")
+    (tmp_path / root / "scan" / "2.mov").write_bytes(b"x")
+    (tmp_path / root / "about").mkdir()
+    (tmp_path / root / "about" / "README.md").write_bytes(b"x")
+    files = "only files that are not read: .dcm (2), .mov (1)."
+    assert open_dataset(tmp_path).notes == (f"No image is in {of_split}film, {of_split}scan, {files}",)
+
+
+@pytest.mark.parametrize("name", ["No_Label", "masks", "unlabelled"])
+def test_a_class_that_is_called_like_a_folder_that_is_none_is_named(tmp_path, name):
+    notes = open_dataset(write_photos(tmp_path / "all", 1, ("ant", "bee", name))).notes
+    assert [note for note in notes if note.startswith(f"Read as a class: {name}; if that is not one")]
+    assert not open_dataset(write_photos(tmp_path / "one", 1, ("images",))).notes
+
+
+def test_where_the_images_may_be_is_said(tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"No images in .*; give .*photos\.zip itself\."):
+        open_dataset(tmp_path)
+    (tmp_path / "photos.zip").unlink()
+    (tmp_path / "x.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"No images in .*; of \.npy: load it in Python"):
+        open_dataset(tmp_path)

@@ -254,3 +254,10 @@ def test_a_column_that_occurs_twice_is_an_error(tmp_path, name):
     parquet.write_table(pyarrow.Table.from_arrays(columns, ["path", name, name]), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=f"the column '{name}' occurs more than once"):
         open_dataset(tmp_path / "t.parquet")
+
+
+def test_images_in_a_column_of_bytes_alone_are_refused_with_what_is_expected(tmp_path):
+    pyarrow_table = pyarrow.table({"image": [b"x", b"y"], "label": [0, 1]})
+    parquet.write_table(pyarrow_table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"the column 'image' holds bytes or numbers; .* a column of bytes and path"):
+        open_dataset(tmp_path / "t.parquet")

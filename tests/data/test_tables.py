@@ -250,7 +250,7 @@ def test_ids_without_an_ending_and_files_in_another_folder_are_found(folder):
     assert [item.path for item in elsewhere.items] == ["train/a1.jpg", "train/a2.jpg"]
     twice = read(folder, "file,label\n000.jpg,x\na2.jpg,y\n")  # in disc/ and in stripes/
     assert [item.path for item in twice.items] == ["000.jpg", "train/a2.jpg"]
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match=r"Several images have this name \(disc/000\.jpg, stripes/000\.jpg\)"):
         twice.read(0)
 
 
@@ -433,3 +433,128 @@ def test_an_image_in_several_rows_is_named(folder):
 def test_a_table_without_a_header_says_so(folder):
     with pytest.raises(DataError, match=r"has no header: its first row is disc/000\.jpg, disc; write one above"):
         read(folder, "disc/000.jpg,disc\nstripes/000.jpg,stripes\n")
+
+
+def test_of_two_files_of_one_name_the_table_means_that_of_its_split(folder):
+    """Kaggle's train.csv beside train/1.jpg and test/1.jpg; any other table means neither."""
+    for split, source in (("train", "disc"), ("test", "stripes")):
+        (folder / split).mkdir()
+        for name in ("1", "2"):
+            shutil.copy(folder / source / "000.jpg", folder / split / f"{name}.jpg")
+    rows = "id,label\n1,x\n2.jpg,y\n"
+    dataset = open_dataset(write_text(folder / "train.csv", rows))
+    assert [item.path for item in dataset.items] == ["train/1.jpg", "train/2.jpg"]
+    assert dataset.read(1) == (folder / "disc" / "000.jpg").read_bytes()
+    with pytest.raises(DataError, match=r"1 several images have this name; the first is 1\)"):
+        open_dataset(write_text(folder / "answers.csv", "id,label\n1,x\n"))
+    with pytest.raises(DataError, match=r"1 no image has this name; the first is 7\)"):
+        open_dataset(write_text(folder / "answers.csv", "id,label\n7,x\n"))
+
+
+def write_text(path, text):
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("header", ["Image Name,Class Label", "imageName,class-label", "FNAME,CHOICE"])
+def test_names_of_columns_in_other_spellings(folder, header):
+    dataset = read(folder, f"{header}\ndisc/000.jpg,x\ndisc/001.jpg,y\n")
+    assert [(item.path, item.label) for item in dataset.items] == [("disc/000.jpg", "x"), ("disc/001.jpg", "y")]
+
+
+def test_other_columns_that_may_hold_labels_or_splits_are_named(folder):
+    rows = "path,label,species,phase,fold\ndisc/000.jpg,0,x,train,1\nstripes/000.jpg,1,y,,2\ndisc/001.jpg,0,x,Test,1\n"
+    notes = read(folder, rows).notes
+    assert any("labels are read from the column 'label'; if 'species' holds them" in note for note in notes)
+    assert any("the column 'phase' seems to hold splits, and is not read" in note for note in notes)
+    assert not any("'fold'" in note for note in notes)
+    options = ReadOptions(label_column="species", split_column="phase")
+    dataset = open_dataset(folder / "t.csv", options)
+    assert [(item.label, item.split) for item in dataset.items] == [("x", "train"), ("y", "train"), ("x", "test")]
+    assert not any("column" in note for note in dataset.notes)
+
+
+def test_columns_without_a_name_may_be_several(folder):
+    """A spreadsheet writes a separator for each column that was ever used."""
+    dataset = read(folder, "path,label,,\ndisc/000.jpg,x,,\nstripes/000.jpg,y,,\n")
+    assert [item.label for item in dataset.items] == ["x", "y"]
+
+
+def test_labels_that_spaces_may_separate_are_named(folder):
+    rows = "path,label\ndisc/000.jpg,ant\ndisc/001.jpg,ant car\nstripes/000.jpg,bee car\nstripes/001.jpg,sea lion\n"
+    notes = read(folder, rows).notes
+    assert any("'ant car' of" in note and "give --label-separator ' '" in note for note in notes)
+    one = read(folder, "path,label\ndisc/000.jpg,lion\ndisc/001.jpg,sea lion\nstripes/000.jpg,mountain goat\n")
+    assert not any("--label-separator" in note for note in one.notes)
+
+
+def test_images_that_the_table_of_a_folder_does_not_name_are_skipped_by_name(folder):
+    flat = folder / "flat"
+    flat.mkdir()
+    for name in "abc":
+        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    write_text(flat / "labels.csv", "path,label\na.jpg,x\nb.jpg,y\n")
+    dataset = open_dataset(flat)
+    assert [item.path for item in dataset.items] == ["a.jpg", "b.jpg"]
+    assert [(row.path, row.reason) for row in dataset.skipped] == [("c.jpg", "not in labels.csv")]
+
+
+def test_the_example_of_an_answer_to_a_competition_is_no_table_of_labels(folder):
+    """sample_submission.csv names the images of test/ with made-up labels: they were learned."""
+    flat = folder / "competition"
+    for split in ("train", "test"):
+        (flat / split).mkdir(parents=True)
+        for name in "ab":
+            shutil.copy(folder / "disc" / "000.jpg", flat / split / f"{split}-{name}.jpg")
+    write_text(flat / "sample_submission.csv", "id,label\ntest-a,0\ntest-b,1\n")
+    with pytest.raises(DataError, match="in a class folder"):
+        open_dataset(flat)
+    write_text(flat / "train.csv", "id,label\ntrain-a,x\ntrain-b,y\n")
+    dataset = open_dataset(flat)
+    assert [(item.path, item.label) for item in dataset.items] == [
+        ("train/train-a.jpg", "x"),
+        ("train/train-b.jpg", "y"),
+    ]
+    assert dataset.skip_counts == {"not in train.csv": 2}
+
+
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_the_line_of_excel_says_what_separates_cells(folder, separator):
+    rows = ["path,label", "disc/000.jpg,x", "stripes/000.jpg,y"]
+    text = "\r\n".join(row.replace(",", separator) for row in rows)
+    (folder / "t.csv").write_bytes(f"sep={separator}\r\n{text}\r\n".encode())
+    assert labels(open_dataset(folder / "t.csv")) == [("disc/000.jpg", "x", "train"), ("stripes/000.jpg", "y", "train")]
+
+
+@pytest.mark.parametrize("first", ["# made by hand", "path|label", ""])
+def test_a_table_of_one_column_is_said_to_need_a_line_of_names(folder, first):
+    with pytest.raises(
+        DataError, match=r"has (one column, .*|an empty first line); expected a first line that names the columns"
+    ):
+        read(folder, f"{first}\npath,label\ndisc/000.jpg,x\n" if first != "path|label" else f"{first}\na.jpg|x\n")
+
+
+def test_the_tables_of_all_splits_are_read_where_they_have_labels(folder):
+    """train.csv, val.csv and test.csv beside images/: val.csv was left aside without a word."""
+    data = folder / "data"
+    shutil.copytree(folder / "disc", data / "images")
+    shutil.copy(folder / "stripes" / "000.jpg", data / "images" / "002.jpg")
+    write_text(data / "train.csv", "id,label\n000,x\n001,y\n")
+    write_text(data / "val.csv", "id,label\n002,x\n")
+    write_text(data / "test.csv", "id\n001\n")
+    dataset = open_dataset(data)
+    assert [(item.path, item.label, item.split) for item in dataset.items] == [
+        ("images/000.jpg", "x", "train"),
+        ("images/001.jpg", "y", "train"),
+        ("images/002.jpg", "x", "validation"),
+    ]
+    assert dataset.read(2) == (folder / "stripes" / "000.jpg").read_bytes()
+    assert "test.csv was not read: it has none of the labels of train.csv." in dataset.notes
+    write_text(data / "test.csv", "id,blurred,dark\n001,1,1\n")  # not one column for each class
+    assert open_dataset(data).items == dataset.items
+    write_text(data / "test.csv", "a,b\n1,2\n")
+    assert any(
+        note.startswith("test.csv was not read: ") and "no path column" in note for note in open_dataset(data).notes
+    )
+    write_text(data / "test.csv", "id,label\n002,y\n")
+    assert [item.split for item in open_dataset(data).items] == ["train", "train", "test", "validation"]

@@ -144,3 +144,10 @@ def test_storage_that_cannot_be_asked_leaves_an_input_that_cannot_be_read(memory
     for i in range(2):
         with pytest.raises(ImageError, match="Cannot be read"):
             found.read(i)
+
+
+def test_an_address_without_anything_is_said_to_be_unreachable(server):
+    """fsspec lists nothing for a page that is not there, which was called an empty folder."""
+    for name in ("missing/", "missing.csv"):
+        with pytest.raises(DataError, match="cannot be read: there is nothing, or no way to it; check the address"):
+            open_dataset(f"{server}/{name}")

@@ -68,3 +68,16 @@ def test_a_layout_that_is_asked_for_counts(archive, photo):
 def test_where_no_image_has_a_label_it_is_said(archive, photo):
     with pytest.raises(DataError, match=r"names an image and its label \(1 no label"):
         open_dataset(archive({"1.jpg": photo, "1.json": b"{}"}))
+
+
+def test_json_beside_the_images_of_class_folders_is_not_their_label(archive, photo):
+    """What downloaders note of an image became its class, or one such file left all images without a class."""
+    names = [f"{folder}/{i}" for folder in ("ants", "bees") for i in range(2)]
+    notes = {f"{name}.json": b'{"name": "seen", "label": "on Monday"}' for name in names}
+    dataset = open_dataset(archive({**{f"{name}.jpg": photo for name in names}, **notes}))
+    assert dataset.layout == "class/image"
+    assert [item.label for item in dataset.items] == ["ants", "ants", "bees", "bees"]
+    flat = {
+        f"shard/{i}.{kind}": data for i in range(2) for kind, data in (("jpg", photo), ("json", b'{"label": "ant"}'))
+    }
+    assert open_dataset(archive(flat)).layout == "WebDataset"

@@ -11,7 +11,7 @@ import pytest
 from helpers.tiff import tiff
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import headstart as hs
 from headstart.errors import ImageError
@@ -87,6 +87,59 @@ def test_deep_colour_and_deep_grey_are_said():
     assert remarks(bytes(png), (0, 4095))[0].startswith("Colour images of more than 8 bits a channel")
     for plain in (encoded(bands(3)), encoded(bands(3), "PNG"), encoded(bands(3), "JPEG"), encoded(bands(4)), bands(3)):
         assert remarks(plain, None) == []
+
+
+def pages(*kinds):
+    """A TIFF of a page for each NewSubfileType: 0 a page, 1 a smaller copy, 4 a mask."""
+    stream = io.BytesIO()
+    with TiffImagePlugin.AppendingTiffWriter(stream, new=True) as writer:
+        for kind in kinds:
+            Image.fromarray(bands(1)[:, :, 0]).save(writer, "TIFF", tiffinfo={254: kind})
+            writer.newFrame()
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_said"), [((0, 0, 0), True), ((0,), False), ((0, 1, 1), False), ((0, 4), False), ((0, 1, 0), True)]
+)
+def test_pages_that_are_not_used_are_said(kinds, is_said):
+    """Channels and slices of a microscope; a smaller copy of the image or a mask is no page."""
+    found = remarks(pages(*kinds), None)
+    said = ["TIFFs of several pages: {count}; the first page of each was used, the others were not."]
+    assert found == (said if is_said else [])
+
+
+def test_pages_in_a_circle_come_to_an_end():
+    data = bytearray(pages(0, 1))
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    (second,) = struct.unpack_from("<I", data, first + 2 + 12 * count)
+    (count,) = struct.unpack_from("<H", data, second)
+    struct.pack_into("<I", data, second + 2 + 12 * count, second)
+    assert remarks(bytes(data), None) == []
+
+
+def test_grey_of_many_bits_whose_0_is_white_is_said():
+    """X-ray images; of 8 bits they are inverted, as they should be."""
+    assert remarks(tiff(bands(1, np.uint16), 0), (0, 255))[0].startswith(
+        "Grey images of more than 8 bits in which 0 is white"
+    )
+    assert remarks(tiff(bands(1), 0), None) == []
+    np.testing.assert_array_equal(decode(tiff(bands(1), 0)), 255 - bands(1).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (np.float64, "64 bits of floating point"),
+        (np.float16, "16 bits of floating point"),
+        (np.uint64, "64 bits a sample"),
+    ],
+)
+def test_grey_of_bits_that_cannot_be_read_says_so(dtype, words):
+    """NumPy's own type, in which scripts write TIFFs."""
+    with pytest.raises(ImageError, match=f"A TIFF of {words}, which cannot be read; write it in 8 or 16 bits"):
+        decode(tiff(bands(1, dtype), GREY))
 
 
 @given(st.binary(max_size=200), st.integers(0, 200))

@@ -6,11 +6,13 @@ archives.py       zip and tar archives, read in place
 reading.py        ReadOptions, and files read within limits
 labels.py         labels in Python lists, arrays and columns
 layout.py         class and split names from a listing of paths
+other_formats.py  what people bring that is not read, and what to do instead
 inputs.py         images to predict, with labels or without
 table_files.py    rows of CSV and JSON-lines files
 parquet.py        rows of Parquet files, and the images in them
 table_paths.py    the files that a table names
 fetch.py          files behind https addresses
+table_columns.py  which columns of a table hold path, label, split and group
 tables.py         datasets that a table lists
 webdataset.py     archives in which a file beside each image holds its label
 label_cells.py    one label or several in the cells of a table
@@ -37,7 +39,7 @@ from numpy.typing import NDArray
 from headstart.data.dataset import SPLITS, Dataset, Item, Quarantined, Skipped, concatenate, group_numbers
 from headstart.data.label_sets import label_list, label_sets
 from headstart.data.labels import as_list, check_labels, class_name, is_missing, labels_by_class
-from headstart.data.layout import LAYOUTS, find_tables, from_listing
+from headstart.data.layout import LAYOUTS, find_tables, from_listing, passed_over
 from headstart.data.reading import ReadOptions, Source, read_file
 from headstart.errors import DataError
 from headstart.images.arrays import float_scale, is_pil_image, is_single_array, to_pixels
@@ -72,7 +74,7 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
     table, and one with nothing else is an unlabelled set. ``options.classes`` renames classes at last. Raises DataError
     if nothing usable is there, OptionError.
     """
-    from headstart.data.class_names import rename_classes, similar_names_notes
+    from headstart.data.class_names import doubtful_names_notes, rename_classes, similar_names_notes
 
     options = options or ReadOptions()
     dataset = _open(os.fspath(uri), options)
@@ -90,7 +92,8 @@ def open_dataset(uri: str | os.PathLike[str], options: ReadOptions | None = None
         logger.info("%s: %s", dataset.uri, dataset.label_summary)
     for file in dataset.skipped:
         logger.debug("skipped %r: %s", file.path, file.reason)
-    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(dataset.classes or dataset.label_names)))
+    names = dataset.classes or dataset.label_names
+    return replace(dataset, notes=(*dataset.notes, *similar_names_notes(names), *doubtful_names_notes(dataset.classes)))
 
 
 def _open(text: str, options: ReadOptions) -> Dataset:
@@ -121,18 +124,57 @@ def _open(text: str, options: ReadOptions) -> Dataset:
 
 def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
     """Open a folder or an archive by the tables in it, each of which may be of one split."""
-    datasets = _read_tables(uri, source, tables, options)
-    joined = concatenate(*datasets)
+    has_images = any(is_image_name(name) for name in source.names)
+    left_out: list[str] = []
+    if has_images and next(iter(tables.values())) is None:  # tables of the other splits lie beside that of training
+        tables, left_out = _with_labels(uri, source, tables, options)
+    joined = concatenate(*_read_tables(uri, source, tables, options))
     first, *more = tables
     names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
-    has_images = any(is_image_name(name) for name in source.names)
+    root = "" if source.is_folder else f"{source.root.rstrip('/')}/"
+    named = {item.path for item in joined.items} | {row.path for row in joined.skipped}
+    unnamed = [
+        path
+        for name in source.names
+        if is_image_name(name) and not passed_over(name) and (path := root + name) not in named
+    ]
     notes = [f"{uri} was read by {names}; to read its folders instead, give --layout."] if has_images else []
     return replace(
         joined,
         classes=tuple(sorted(joined.classes)),
         label_names=tuple(sorted(joined.label_names)),
-        notes=(*notes, *joined.notes),
+        skipped=(*joined.skipped, *(Skipped(path, f"not in {names}") for path in unnamed)),
+        notes=(*notes, *left_out, *joined.notes),
     )
+
+
+def _with_labels(
+    uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions
+) -> tuple[dict[str, str | None], list[str]]:
+    """Return the first table and those of the others that have labels of it, and notes on the rest.
+
+    A competition has a table of its test images, without labels.
+    """
+    first, *more = tables
+    kept, notes = {first: tables[first]}, list[str]()
+    if not more:
+        return kept, notes
+    known = _label_names(_read_table_of(uri, source, first, tables[first], options))
+    for name in more:
+        try:
+            found = _label_names(_read_table_of(uri, source, name, tables[name], options))
+            reason = "" if found & known else f"it has none of the labels of {first}"
+        except DataError as error:
+            reason = str(error).rstrip(".")
+        if reason:
+            notes.append(f"{name} was not read: {reason}.")
+        else:
+            kept[name] = tables[name]
+    return kept, notes
+
+
+def _label_names(dataset: Dataset) -> set[str]:
+    return {*dataset.classes, *dataset.label_names}
 
 
 def _read_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> list[Dataset]:
@@ -190,7 +232,9 @@ def as_dataset(
             raise DataError(f"A dataset has its own labels and groups; leave {what} out, or give a list of images.")
         return images if isinstance(images, Dataset) else open_dataset(images, options)
     if is_image or is_pil_image(images) or isinstance(images, bytes) or is_single_array(images):
-        raise DataError("Expected a list of images, got a single one; put it in a list.")
+        shape = getattr(images, "shape", ())
+        rows = "; where its rows are images, reshape it to [n, height, width]" if len(shape) == 2 else ""
+        raise DataError(f"Expected a list of images, got a single one; put it in a list{rows}.")
     if not isinstance(images, Iterable):
         raise DataError(f"Expected a list of images, got {images!r}.")
     return from_images(

@@ -31,14 +31,18 @@ LZMA_HEADER = 9  # bytes: version, length of the properties, properties
 # What zipfile, tarfile and the decompressors raise for malformed bytes.
 MALFORMED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
+OTHER_ARCHIVES = (b"7z\xbc\xaf'\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")
+UTF_8 = 0x800  # the flag of a zip's member whose name is UTF-8
+
 OpenStream = Callable[[], IO[bytes]]
 
 
 def open_archive(uri: str, open_stream: OpenStream) -> Source:
     """Open a zip archive, or a tar archive plain or compressed by gzip, bzip2 or xz. Raises DataError.
 
-    ``open_stream`` opens the file; it is called again for each thread that reads a zip. The ending of ``uri``, which
-    is also shown in messages, tells a zip from a tar.
+    ``open_stream`` opens the file; it is called again for each thread that reads a zip. The first bytes tell a zip from
+    a tar, and the ending of ``uri``, which is also shown in messages, where they do not.
     """
     streams: list[IO[bytes]] = []  # closed when the source is no longer used
 
@@ -48,17 +52,36 @@ def open_archive(uri: str, open_stream: OpenStream) -> Source:
         return stream
 
     try:
-        if uri.split("?")[0].lower().endswith(".zip"):
+        stream = open_tracked()
+        start = stream.read(512)
+        stream.seek(0)
+        _check_start(uri, start)
+        if start.startswith(b"PK") or (uri.split("?")[0].lower().endswith(".zip") and not _is_tar(start)):
             source = _open_zip(uri, open_tracked)
         else:
-            source = _open_tar(uri, open_tracked(), streams)
+            source = _open_tar(uri, stream, streams)
     except BaseException as error:
         _close(streams)
-        if isinstance(error, MALFORMED):
+        if isinstance(error, MALFORMED) and not isinstance(error, DataError):
             raise _unreadable(uri, error) from None
         raise
     weakref.finalize(source.read, _close, streams)
     return source
+
+
+def _is_tar(start: bytes) -> bool:
+    """Return whether a file that begins so is a tar archive, plain or compressed."""
+    return start.startswith(COMPRESSED) or start[257:262] == b"ustar"
+
+
+def _check_start(uri: str, start: bytes) -> None:
+    """Raise DataError for a file that is no archive at all: pages of errors and of logins are saved as such."""
+    if not start:
+        raise DataError(f"{uri} is empty; expected an archive. Download or copy it again.")
+    if start.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        raise DataError(f"{uri} is a web page, not an archive; download the archive itself, in a browser if need be.")
+    if start.startswith(OTHER_ARCHIVES):
+        raise DataError(f"{uri} is a 7z, rar or zstd archive, whatever its name; pack the images as zip or tar.")
 
 
 def safe_name(name: str) -> str | None:
@@ -85,16 +108,20 @@ def _open_zip(uri: str, open_stream: OpenStream) -> Source:
     quarantined: list[Quarantined] = []
     infos = archive().infolist()
     _check_count(len(infos), uri)
+    doubted = ""
     for info in infos:
         if info.filename.endswith("/"):  # not is_dir, which fails for an empty name
             continue
-        name = safe_name(info.filename)
+        given = _zip_name(info)
+        name = safe_name(given or info.filename)
+        doubted = doubted or ("" if given else info.filename)
         reason = _zip_problem(info, name, members)
         if name is not None and reason is None:
             members[name] = info
         elif is_image_name(info.filename):
-            quarantined.append(Quarantined(f"{uri}/{info.filename}", reason or ""))
+            quarantined.append(Quarantined(f"{uri}/{given or info.filename}", reason or ""))
     names = sorted(members)
+    notes = [f"The names in {uri} are not UTF-8, and were read as CP437: check names with accents ({doubted})."]
 
     def read(key: int) -> bytes:
         try:
@@ -104,7 +131,20 @@ def _open_zip(uri: str, open_stream: OpenStream) -> Source:
         except Exception as error:  # zlib.error, BadZipFile, NotImplementedError, RuntimeError, ...
             raise ImageError(f"Cannot be read from the archive: {error_reason(error)}.") from None
 
-    return Source(names, read, uri, quarantined=quarantined)
+    return Source(names, read, uri, quarantined=quarantined, notes=notes if doubted else ())
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a member, empty where its encoding is not known and CP437 is as good as any.
+
+    By the standard a name without the flag is CP437, as zipfile reads it; macOS writes UTF-8 without the flag.
+    """
+    if info.flag_bits & UTF_8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return ""
 
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -206,7 +246,7 @@ def _decompress(uri: str, stream: IO[bytes], streams: list[IO[bytes]]) -> IO[byt
     """
     import gzip
 
-    openers: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    openers: dict[bytes, Callable[..., Any]] = dict(zip(COMPRESSED, (gzip.open, bz2.open, lzma.open), strict=True))
     start = stream.read(6)
     stream.seek(0)
     decompressor = next((opener for magic, opener in openers.items() if start.startswith(magic)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,11 @@ MAX_CLASS_FILE = 2**22  # bytes
 HEADER = ["class", "name"]
 LEFT_OUT = "class left out by --classes"
 MAX_NAMES = 5  # in a note
+# What exports and datasets call folders that are no classes: of images without a label, of all images, of masks.
+NO_CLASSES = {
+    *("unlabeled", "unlabelled", "nolabel", "none", "unannotated", "notannotated", "unsorted", "untagged"),
+    *("images", "image", "imgs", "jpegimages", "masks", "annotations", "thumbnails"),
+}
 UNSEEN = ("Cc", "Cf")  # controls, and marks such as a space of no width
 # Small letters of Cyrillic and Greek that, small or as capitals, look like Latin ones.
 LATIN = str.maketrans("авекмнорстухіјѕһαβεικνορτυχ", "abekmhopctyxijshabeikvoptux")
@@ -153,6 +159,15 @@ def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> l
         for alike in by_form.values()
         if len(alike) > 1
     ]
+
+
+def doubtful_names_notes(names: Sequence[str]) -> list[str]:
+    """Name classes that are called like folders that are none."""
+    found = [name for name in names if re.sub(r"[\W_]", "", name).casefold() in NO_CLASSES]
+    if not found or len(names) < 2:
+        return []
+    mend = "if that is not one, leave it out by --classes, or give the folder of the classes alone"
+    return [f"Read as a class: {_listed(found)}; {mend}."]
 
 
 def _scripts(names: set[str]) -> str:

@@ -238,12 +238,32 @@ def check_single(uri: str, labels: Counter[str]) -> list[str]:
                 "--label-separator ','; if not, rename the class."
             )
     check_numbers(uri, labels)
+    notes = _spaced_notes(uri, labels)
     joined = [label for label in labels if any(separator in label for separator in SEPARATORS)]
+    if not joined:
+        return notes
+    return [
+        *notes,
+        f"{joined[0]!r}{f' and {len(joined) - 1} more' if len(joined) > 1 else ''} of {uri} is read as the name of one "
+        "class, since no part of it is a label by itself; if it is several labels, give --multi-label.",
+    ]
+
+
+def _spaced_notes(uri: str, labels: Mapping[str, int]) -> list[str]:
+    """Say where spaces may separate labels: each word of a label is in others, too, and one of them is a label."""
+    words = Counter(word for label in labels for word in {*label.split()})
+    joined = [
+        label
+        for label in labels
+        if len(parts := label.split()) > 1
+        and min(words[part] for part in parts) > 1
+        and any(part in labels for part in parts)
+    ]
     if not joined:
         return []
     return [
         f"{joined[0]!r}{f' and {len(joined) - 1} more' if len(joined) > 1 else ''} of {uri} is read as the name of one "
-        "class, since no part of it is a label by itself; if it is several labels, give --multi-label."
+        "class; if spaces separate several labels, give --label-separator ' '."
     ]
 
 

@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from posixpath import basename, commonpath, dirname, splitext
 
+from headstart.data.archives import ARCHIVE_SUFFIXES
 from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason, sorted_dataset
+from headstart.data.other_formats import is_submission, labels_elsewhere, mend_of_most
 from headstart.data.reading import Source
 from headstart.data.table_files import is_table
 from headstart.errors import DataError, OptionError
@@ -51,6 +53,7 @@ TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table o
 ABOUT_THE_DATA = "about the data"  # why a README or a licence is skipped, as one expects
 ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}  # names of such files
 ABOUT_SUFFIXES = {"", "md", "txt", "rst", "cff"}
+MAX_LISTED = 3  # names in a note
 
 PathParts = tuple[str, ...]
 Paths = Mapping[int, PathParts]  # the parts of the path of each image, by its key
@@ -82,29 +85,36 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
         raise OptionError(f"Unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
     skipped = list(source.skipped)
     paths: dict[int, PathParts] = {}
+    others: list[PathParts] = []  # files of which a folder without images may be full
     for key, name in enumerate(source.names):
         parts = tuple(name.split("/"))
-        reason = _passed_over(parts)
+        reason = passed_over(name)
         if reason:
             skipped.append(Skipped(source.display_path(key), reason))
         elif not is_image_name(name):
+            others.append(parts)
             skipped.append(Skipped(source.display_path(key), ABOUT_THE_DATA if _is_about(name) else "not an image"))
         else:
             paths[key] = parts
     if not paths:
         expected = "expected images in it" if layout == "image" else EXPECTED
-        raise DataError(f"No images in {uri} ({_what_is_there(skipped)}); {expected}.")
+        raise DataError(f"No images in {uri} ({_what_is_there(skipped)}); {_mend(source, skipped) or expected}.")
     depth = _wrapping_depth(list(paths.values()))
+    wrapper = next(iter(paths.values()))[:depth]
     paths = {key: parts[depth:] for key, parts in paths.items()}
     notes: list[str] = []
     is_detected = layout == "auto"
     if is_detected:
+        paths = _without_doubled(paths)
         layout, notes = _detect(paths)
     items, left_out = _items(source, paths, layout, is_detected)
     skipped += left_out
     if not items:
-        raise DataError(f"No image in {uri} is in a class folder; {EXPECTED}.")
+        elsewhere = labels_elsewhere(skipped)
+        raise DataError(f"No image in {uri} is in a class folder; {EXPECTED}{elsewhere}.")
     notes += _skipped_notes(left_out)
+    if layout != "image":
+        notes += _without_images_notes(paths, [parts[depth:] for parts in others if parts[:depth] == wrapper], layout)
     return sorted_dataset(
         uri, items, skipped, source.quarantined, source.read, layout=layout, notes=(*source.notes, *notes)
     )
@@ -122,15 +132,13 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     ``names`` are its files. There are none where class folders say what the images are. Raises DataError for Parquet
     files of several datasets.
     """
-    visible = [name for name in names if not _passed_over(tuple(name.split("/")))]
-    tables = [name for name in visible if is_table(name)]
+    visible = [name for name in names if not passed_over(name)]
+    tables = [name for name in visible if is_table(name) and not is_submission(name)]
     images = [name for name in visible if is_image_name(name)]
     if not tables or not images:
         return _find_shards(uri, tables)
     prefix = "".join(f"{part}/" for part in _common_folders(tables + images))
-    paths = {key: tuple(name.removeprefix(prefix).split("/")) for key, name in enumerate(images)}
-    items, _ = _items(Source(images, _unread, uri), paths, _detect(paths)[0], True)
-    if len({item.label for item in items if item.label is not None}) > 1:
+    if have_class_folders([name.removeprefix(prefix) for name in images]):
         return {}
     folders = {name: name.removeprefix(prefix).split("/")[:-1] for name in tables}
     in_splits: dict[str, str | None] = {
@@ -144,7 +152,17 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     preferred += [name for name in at_root if stems[name].strip("_") in TABLE_NAMES]
     if not preferred and len(at_root) == 1:
         preferred = at_root
-    return {preferred[0]: None} if preferred else {}
+    found: dict[str, str | None] = dict.fromkeys(preferred[:1])
+    if found and split_name(stems[preferred[0]]) == "train":  # with val.csv and test.csv beside it
+        found |= {name: split for name in at_root if (split := split_name(stems[name])) in ("validation", "test")}
+    return found
+
+
+def have_class_folders(images: Sequence[str]) -> bool:
+    """Return whether images with these names lie in the folders of two classes or more."""
+    paths = {key: tuple(name.split("/")) for key, name in enumerate(images)}
+    items, _ = _items(Source(images, _unread, ""), paths, _detect(paths)[0], True)
+    return len({item.label for item in items if item.label is not None}) > 1
 
 
 def _find_shards(uri: str, tables: Sequence[str]) -> dict[str, str | None]:
@@ -171,8 +189,9 @@ def _common_folders(names: Sequence[str]) -> list[str]:
     return list(takewhile(lambda folder: split_name(folder) is None, common.split("/") if common else ()))
 
 
-def _passed_over(parts: PathParts) -> str:
+def passed_over(name: str) -> str:
     """Return why a file is passed over whatever it is, empty where it is not."""
+    parts = name.split("/")
     if any(part.startswith(".") for part in parts):
         return "hidden"
     return "left by the system" if any(part.casefold() in SYSTEM_FILES for part in parts) else ""
@@ -203,11 +222,59 @@ def _detect(paths: Paths) -> tuple[str, list[str]]:
         return "class/split/image", []
     as_classes = [name for name in splits if not _is_unlabelled(name, subfolders[name])]
     if not as_classes:
-        return "class/image", []
+        return "class/image", _alike_notes(subfolders)
     return "class/image", [
         f"{', '.join(sorted(as_classes))} {'was' if len(as_classes) == 1 else 'were'} read as a class, since other "
         "class folders lie beside; if it is a split, give --layout split/class/image."
     ]
+
+
+def _alike_notes(subfolders: Mapping[str, set[str]]) -> list[str]:
+    """Say where folders that are read as classes hold the same folders, which may be the classes themselves."""
+    alike: dict[frozenset[str], list[str]] = defaultdict(list)
+    for name, inner in subfolders.items():
+        if "" not in inner and len(inner) > 1:
+            alike[frozenset(inner)].append(name)
+    return [
+        f"{_listed(sorted(names))} were read as classes, and hold the same folders ({_listed(sorted(inner))}); if "
+        "those are the classes, give one folder alone, or call the folders train, validation and test."
+        for inner, names in alike.items()
+        if len(names) > 1
+    ]
+
+
+def _without_doubled(paths: Paths) -> dict[int, PathParts]:
+    """Return the paths without a folder that is all that a folder of its name holds: train/train/cats/1.jpg.
+
+    Programs that unpack archives make a folder of the archive's name around what it holds.
+    """
+    inner: dict[str, set[str]] = defaultdict(set)
+    for parts in paths.values():
+        inner[parts[0]].add(parts[1] if len(parts) > 2 else "")
+    doubled = {name for name, names in inner.items() if names == {name}}
+    return {key: parts[1:] if parts[0] in doubled else parts for key, parts in paths.items()}
+
+
+def _without_images_notes(paths: Paths, others: Sequence[PathParts], layout: str) -> list[str]:
+    """Name folders where those of classes are in which files lie, and none of an image: each may be a whole class."""
+    depth = layout.split("/").index("class") + 1
+    with_images = {parts[:depth] for parts in paths.values()}
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for parts in others:
+        is_in_class = len(parts) > depth and (depth == 1 or split_name(parts[0]) is not None)
+        if is_in_class and parts[:depth] not in with_images and not _is_about(parts[-1]):
+            found["/".join(parts[:depth])][splitext(parts[-1])[1].lower() or "no ending"] += 1
+    if not found:
+        return []
+    endings = sum(found.values(), Counter[str]()).most_common()
+    files = _listed([f"{ending} ({count})" for ending, count in endings])
+    return [f"No image is in {_listed(sorted(found))}, only files that are not read: {files}."]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join the first names, and say how many more there are."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def _is_unlabelled(name: str, subfolders: set[str]) -> bool:
@@ -280,6 +347,15 @@ def _what_is_there(skipped: Sequence[Skipped]) -> str:
         found = ", ".join(f"{ending} ({count})" for ending, count in endings.most_common(5))
         text += f"; endings found: {found}; endings read: {', '.join(sorted(SUFFIXES))}"
     return text
+
+
+def _mend(source: Source, skipped: Sequence[Skipped]) -> str:
+    """Return what to do where no file is an image: another archive may hold them, or another format."""
+    paths = [item.path for item in skipped if item.reason == "not an image"]
+    archives = [path for path in paths if path.lower().endswith(ARCHIVE_SUFFIXES)]
+    if archives:
+        return f"give {archives[0]} itself" if source.is_folder and len(archives) == 1 else "unpack the archives in it"
+    return mend_of_most(paths)
 
 
 def _wrapping_depth(paths: Sequence[PathParts]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from itertools import accumulate
 from typing import Any
 
-from headstart.data.table_files import OpenStream, Row, Table, check_columns
+from headstart.data.table_files import OpenStream, Row, Table, check_columns, column_key
 from headstart.errors import DataError, ImageError, missing_extra, one_line, untrusted
 from headstart.images.decoding import MAX_BYTES
 
@@ -52,7 +52,7 @@ class ArrowRows(Sequence[Row]):
 def read_parquet(open_stream: OpenStream, lists: Collection[str] = ()) -> Table:
     """Read a Parquet table. Images inside it, as the Hugging Face Hub stores them, stay there until they are read.
 
-    Lists of texts or numbers are read in columns whose name in lower case is among ``lists``. Raises ValueError where
+    Lists of texts or numbers are read in columns whose key (``column_key``) is among ``lists``. Raises ValueError where
     it cannot be read, or is beyond ``MAX_ROWS``, ``MAX_CELL``, ``MAX_LISTED`` or ``MAX_DECODED``; MissingExtraError.
     """
     try:
@@ -66,7 +66,7 @@ def read_parquet(open_stream: OpenStream, lists: Collection[str] = ()) -> Table:
             schema, metadata = file.schema_arrow, file.metadata
             check_columns(schema.names)
             image_column = next((field.name for field in schema if _holds_images(field.type)), "")
-            of_lists = {field.name for field in schema if field.name.strip().lower() in lists and _is_list(field.type)}
+            of_lists = {field.name for field in schema if column_key(field.name) in lists and _is_list(field.type)}
             columns = {  # by the name in the table, the path in the file
                 field.name: f"{field.name}.path" if field.name == image_column else field.name
                 for field in schema

@@ -14,6 +14,8 @@ from headstart.errors import ImageError, one_line
 from headstart.files import open_regular
 from headstart.images.decoding import MAX_BYTES
 
+NOTHING_THERE = "there is nothing, or no way to it; check the address"  # behind an address
+
 
 @dataclass(frozen=True)
 class Source:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from headstart.data.archives import ARCHIVE_SUFFIXES, BLOCK, MAX_UNPACKED, open_archive, safe_name
 from headstart.data.dataset import Quarantined, Skipped
-from headstart.data.reading import Source, error_reason, missing_path, read_file, read_stream
+from headstart.data.other_formats import mend_of
+from headstart.data.reading import NOTHING_THERE, Source, error_reason, missing_path, read_file, read_stream
 from headstart.errors import DataError, ImageError
 from headstart.files import open_regular
 from headstart.images.decoding import is_image_name
@@ -25,6 +26,8 @@ def open_source(uri: str, *, follow_links: bool = False) -> Source:
     """Open the folder or archive at a path or URL. Raises DataError."""
     if "://" in uri or "::" in uri:
         return _open_remote(uri)
+    if not uri:  # as a variable of a shell is that was never set: Python would take the working folder
+        raise DataError("The name of the data is empty; give a folder, an archive, a table or a URL.")
     path = Path(uri)
     if os.path.isdir(path):  # noqa: PTH112  # Path's own raises for names that are too long
         return _open_folder(path, follow_links)
@@ -32,9 +35,8 @@ def open_source(uri: str, *, follow_links: bool = False) -> Source:
         raise DataError(missing_path(uri, "a folder, an archive, a table or a URL"))
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return open_archive(uri, partial(open_regular, path))
-    raise DataError(
-        f"{uri} is not a dataset; give a folder, a zip or tar archive, a table (.csv, .parquet, .jsonl) or a URL."
-    )
+    mend = mend_of(path.name) or "give a folder, a zip or tar archive, a table (.csv, .parquet, .jsonl) or a URL"
+    raise DataError(f"{uri} is not a dataset; {mend}.")
 
 
 def _open_folder(root: Path, follow_links: bool) -> Source:
@@ -48,7 +50,8 @@ def _open_folder(root: Path, follow_links: bool) -> Source:
     if not any(is_image_name(name) for name in names):
         archives = [name for name in names if name.lower().endswith(ARCHIVE_SUFFIXES) and "/" not in name]
         if len(archives) > 1:
-            return _join_archives(root, archives, listing.skipped)
+            others = [name for name in names if name not in archives]
+            return _join_archives(root, archives, others, listing.skipped)
     return Source(
         names,
         lambda key: read_file(f"{root}{os.sep}{names[key]}"),
@@ -130,25 +133,35 @@ def _folder_notes(skipped: Sequence[Skipped]) -> list[str]:
     return notes
 
 
-def _join_archives(root: Path, names: Sequence[str], skipped: Sequence[Skipped]) -> Source:
-    """Open the archives in a folder as one source, in which each is a folder named like the archive."""
-    members: dict[str, tuple[Source, int]] = {}
+def _join_archives(root: Path, names: Sequence[str], others: Sequence[str], skipped: Sequence[Skipped]) -> Source:
+    """Open the archives in a folder as one source, in which each is a folder named like the archive.
+
+    The ``others`` are files beside the archives, such as a table of the images.
+    """
+    beside = Source(others, lambda key: read_file(f"{root}{os.sep}{others[key]}"), str(root))
+    members: dict[str, tuple[Source, int]] = {name: (beside, key) for key, name in enumerate(others)}
     quarantined: list[Quarantined] = []
+    notes = _folder_notes(skipped)
     for name in names:
         source = open_archive(str(root / name), partial(open_regular, root / name))
         folder = _archive_folder(name)
         # ants.zip may hold 1.jpg or ants/1.jpg.
         is_wrapped = all(member.split("/")[0].casefold() == folder.casefold() for member in source.names)
         for key, member in enumerate(source.names):
-            members[member if is_wrapped else f"{folder}/{member}"] = (source, key)
+            joined_name = member if is_wrapped else f"{folder}/{member}"
+            if joined_name not in members:
+                members[joined_name] = (source, key)
+            elif is_image_name(member):
+                quarantined.append(Quarantined(source.display_path(key), "Another archive holds a file of its name."))
         quarantined += source.quarantined
+        notes += source.notes
     joined = sorted(members)
 
     def read(key: int) -> bytes:
         source, member = members[joined[key]]
         return source.read(member)
 
-    return Source(joined, read, str(root), skipped, quarantined, _folder_notes(skipped))
+    return Source(joined, read, str(root), skipped, quarantined, notes)
 
 
 def _archive_folder(name: str) -> str:
@@ -187,11 +200,13 @@ def _open_remote(uri: str) -> Source:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{uri} cannot be read: there is nothing, or no way to it; check the address.") from None
+        raise DataError(f"{uri} cannot be read: {NOTHING_THERE}.") from None
     except Exception as error:  # every back end of fsspec raises its own
         raise DataError(
             f"{uri} cannot be read: {error_reason(error)}; check the address, or give the URL of an archive."
         ) from None
+    if not listing and uri.startswith(("http://", "https://")):  # fsspec says no more of a host that is not there
+        raise DataError(f"{uri} cannot be read: {NOTHING_THERE}, or give the URL of an archive or a table.")
     start = file_system._strip_protocol(root).rstrip("/") + "/"
     paths = {path[len(start) :] if path.startswith(start) else path.rsplit("/", 1)[-1]: path for path in listing}
     names = sorted(name for name in paths if safe_name(name) == name)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from headstart.data.reading import error_reason, missing_path
+from headstart.data.reading import NOTHING_THERE, error_reason, missing_path
 from headstart.errors import DataError, ImageError, MissingExtraError
 from headstart.files import open_regular
 
@@ -42,6 +42,15 @@ class Table:
     unread: tuple[str, ...] = ()
 
 
+def column_key(name: str) -> str:
+    """Return what spellings of a column's name have in common.
+
+    >>> column_key(" Image Name"), column_key("image_name"), column_key("imageName")
+    ('imagename', 'imagename', 'imagename')
+    """
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
 def is_table(name: str) -> bool:
     """Return whether a path or address is that of a table."""
     return name.split("?")[0].lower().endswith(TABLES)
@@ -50,7 +59,7 @@ def is_table(name: str) -> bool:
 def read_table(uri: str, open_stream: OpenStream | None = None, *, lists: Collection[str] = ()) -> Table:
     """Read a table by its ending, from a file, an address, or what ``open_stream`` opens.
 
-    Columns of lists in a Parquet file are read where their name in lower case is among ``lists``. Raises DataError,
+    Columns of lists in a Parquet file are read where the key of their name is among ``lists``. Raises DataError,
     MissingExtraError.
     """
     name = uri.split("?")[0].lower()  # an address may have a query
@@ -123,6 +132,8 @@ def _opener(uri: str) -> OpenStream:
     try:
         with fsspec.open(uri, "rb") as stream:
             data: bytes = stream.read(MAX_TABLE + 1)
+    except FileNotFoundError:  # whose text is the address alone
+        raise DataError(f"The table {uri} cannot be read: {NOTHING_THERE}.") from None
     except Exception as error:
         raise DataError(f"The table {uri} cannot be read: {error_reason(error)}.") from None
     return partial(io.BytesIO, data)
@@ -143,10 +154,13 @@ def _parse_csv(text: str, uri: str) -> tuple[list[Row], tuple[str, ...]]:
     """Parse text with a header; return the rows, and notes on them."""
     if "\0" in text:
         raise ValueError("it holds NUL characters, as UTF-16 without a byte order mark does; save it as UTF-8")
+    declared = re.match(r"sep=(.)\r?\n", text)  # Excel's own line, which it hides
+    text = text[declared.end() :] if declared else text
     stream = io.StringIO(text, newline="")
-    rows = csv.DictReader(stream, delimiter=_delimiter(text), strict=True, skipinitialspace=True)
+    delimiter = declared[1] if declared else _delimiter(text)
+    rows = csv.DictReader(stream, delimiter=delimiter, strict=True, skipinitialspace=True)
     names = [name.strip() for name in rows.fieldnames or ()]
-    check_columns(names)
+    check_columns([name for name in names if name])  # spreadsheets leave several columns without a name
     rows.fieldnames = names
     found: list[Row] = []
     longer = []

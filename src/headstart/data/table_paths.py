@@ -6,11 +6,12 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from headstart.data.layout import to_nfc
+from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import Source, read_file
 from headstart.errors import DataError, ImageError
 from headstart.files import unescape_name
@@ -29,7 +30,7 @@ class DiskFiles:
         self.is_remote = "://" in uri
         self.folder = uri.split("?")[0].rsplit("/", 1)[0] if self.is_remote else str(Path(uri).parent)
         self._root = "" if self.is_remote else os.path.realpath(self.folder)
-        self._by_tail: dict[str, list[str]] | None = None
+        self._tails = Tails(uri, lambda: islice(self._files(), MAX_FILES))
 
     def locate(self, path: str, number: int) -> Located:
         """Find the file of the row ``number``. Raises DataError for one outside the folder."""
@@ -50,12 +51,14 @@ class DiskFiles:
             return path, self._reader(location, number, self._root)
         if is_image_name(path) and _is_file(path):
             return path, self._reader(path, number, os.path.realpath("."))
-        if self._by_tail is None:
-            self._by_tail = index_tails(islice(self._files(), MAX_FILES))
-        matches = self._by_tail.get(_key(path), [])
+        matches = self._tails.find(path)
         if len(matches) == 1:
             return matches[0], self._reader(f"{self.folder}/{matches[0]}", number, self._root)
-        return path, lambda: read_file(location)
+        return (path, lambda: read_file(location)) if not matches else (path, partial(_ambiguous, matches))
+
+    def problem(self, path: str) -> str:
+        """Return why a path that ``locate`` gave back is not that of an image."""
+        return self._tails.problem(path)
 
     def _reader(self, location: str, number: int, root: str) -> Callable[[], bytes]:
         """Return how to read a file. Raises DataError for a link out of ``root``, unless links are followed."""
@@ -84,21 +87,51 @@ class MemberFiles:
         self.folder = ""
         prefix = table[: table.rfind("/") + 1]
         self._keys = {name[len(prefix) :]: key for key, name in enumerate(source.names) if name.startswith(prefix)}
-        self._by_tail: dict[str, list[str]] | None = None
+        self._tails = Tails(uri, lambda: self._keys)
 
     def locate(self, path: str, number: int) -> Located:
         """Find the member of the row ``number``. Raises DataError for a path outside the folder."""
         name = posixpath.normpath(unescape_name(path))
         path = name if name in self._keys else inner_path(self.uri, path, number)
         if not is_image_name(path) or path not in self._keys:
-            if self._by_tail is None:
-                self._by_tail = index_tails(self._keys)
-            matches = self._by_tail.get(_key(path), [])
+            matches = self._tails.find(path)
             if len(matches) != 1:
-                return path, _missing
+                return path, partial(_ambiguous, matches) if matches else _missing
             path = matches[0]
         key = self._keys[path]
         return path, lambda: self._source.read(key)
+
+    def problem(self, path: str) -> str:
+        """Return why a path that ``locate`` gave back is not that of an image."""
+        return self._tails.problem(path)
+
+
+class Tails:
+    """Files by the ends of their paths, listed when the first one is looked for.
+
+    Of several with one name, those in a folder of the split that the table is called by are meant: Kaggle's train.csv
+    means train/1.jpg, not test/1.jpg.
+    """
+
+    def __init__(self, uri: str, files: Callable[[], Iterable[str]]) -> None:
+        self._files, self._split = files, split_name(posixpath.splitext(posixpath.basename(uri))[0])
+        self._by_tail: dict[str, list[str]] | None = None
+
+    def find(self, path: str) -> list[str]:
+        """Return the images that a path, or the end of one, may mean."""
+        if self._by_tail is None:
+            self._by_tail = index_tails(self._files())
+        matches = self._by_tail.get(_key(path), [])
+        if len(matches) > 1 and self._split is not None:
+            of_split = [name for name in matches if any(split_name(part) == self._split for part in name.split("/"))]
+            return of_split or matches
+        return matches
+
+    def problem(self, path: str) -> str:
+        """Return why a path is not that of one image."""
+        if len(self.find(path)) > 1:
+            return "several images have this name"
+        return "not an image" if posixpath.splitext(path)[1] else "no image has this name"
 
 
 def _is_file(path: str) -> bool:
@@ -107,6 +140,12 @@ def _is_file(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116  # ``Path.is_file`` raises for a long name
     except (OSError, ValueError):
         return False
+
+
+def _ambiguous(matches: Sequence[str]) -> bytes:
+    raise ImageError(
+        f"Several images have this name ({', '.join(sorted(matches)[:3])}); write their paths in the table."
+    )
 
 
 def _missing() -> bytes:

@@ -24,12 +24,19 @@ from headstart.data.label_cells import (
     columns_of,
     find_separator,
     is_missing_text,
-    is_one_hot,
     label_names,
 )
 from headstart.data.layout import split_name, to_nfc
 from headstart.data.reading import ReadOptions, Source
-from headstart.data.table_files import Row, Table, read_table
+from headstart.data.table_columns import (
+    Columns,
+    column_notes,
+    describe,
+    find_columns,
+    list_columns,
+    other_columns,
+)
+from headstart.data.table_files import Row, Table, column_key, read_table
 from headstart.data.table_paths import DiskFiles, MemberFiles
 from headstart.errors import DataError, ImageError
 from headstart.files import HALF, from_table_text
@@ -38,34 +45,10 @@ from headstart.images.decoding import is_image_name
 if TYPE_CHECKING:
     from headstart.data.fetch import Fetcher
 
-COLUMNS = {  # names of the columns in lower case, by role
-    "path": (
-        *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file"),
-        *("image_name", "img", "img_path", "picture", "photo", "image_id", "img_id", "id", "name"),
-    ),
-    "label": (
-        *("label", "labels", "class", "classes", "class_name", "classname", "class_label", "category"),
-        *("category_name", "target", "species", "lbl", "label_name", "y"),
-    ),
-    "split": ("split", "subset", "set", "partition", "is_valid", "is_validation", "is_test"),
-    "group": ("group", "group_id", "scene"),
-}
-MAX_NAMED = 20  # columns
 NO_PATH = "no path"
 NO_LABEL = "no label"
 ONLY_NA = f"{NO_LABEL} but {MISSING_IN_R}"
 ELSEWHERE = "address of a file elsewhere"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The name of the column of each role, empty where there is none, and the columns of one-hot labels."""
-
-    path: str
-    label: str
-    split: str
-    group: str
-    one_hot: tuple[str, ...]
 
 
 def from_table(uri: str, options: ReadOptions) -> Dataset:
@@ -75,7 +58,7 @@ def from_table(uri: str, options: ReadOptions) -> Dataset:
     for below the folder of the table. Columns are found by name, in any case, unless ``options`` give them. Raises
     DataError.
     """
-    return from_rows(uri, read_table(uri, lists=_list_columns(options)), DiskFiles(uri, options.follow_links), options)
+    return from_rows(uri, read_table(uri, lists=list_columns(options)), DiskFiles(uri, options.follow_links), options)
 
 
 def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
@@ -85,7 +68,7 @@ def from_member(source: Source, name: str, options: ReadOptions) -> Dataset:
     """
     key = source.names.index(name)
     uri = source.display_path(key)
-    table = read_table(uri, lambda: io.BytesIO(source.read(key)), lists=_list_columns(options))
+    table = read_table(uri, lambda: io.BytesIO(source.read(key)), lists=list_columns(options))
     return from_rows(uri, table, MemberFiles(uri, source, name), options)
 
 
@@ -93,7 +76,7 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
     """Build the dataset that the rows of a table list, whose images are found by ``files``. Raises DataError."""
     if not table.rows:
         raise DataError(f"The table {uri} has no rows; expected a path and a label in each.")
-    columns = _find_columns(uri, table, options)
+    columns = find_columns(uri, table, options)
     if options.layout == "image":  # to predict on: rows without a label are inputs as well
         columns = replace(columns, label="", one_hot=())
     label_columns = columns_of(uri, table, columns.label, columns.one_hot)
@@ -114,7 +97,7 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         if options.multi_label is None and options.label_separator is None:
             notes = (*notes, *_doubted_notes(uri, label_columns, rows.cells))
     elif options.layout != "image":
-        notes = (*notes, *check_single(uri, labels), *_missing_label_notes(uri, table, columns))
+        notes = (*notes, *check_single(uri, labels), *column_notes(uri, table, columns, options))
     if table.images is None and options.layout != "image":
         notes = (*notes, *_repeated_notes(uri, items))
     readers = rows.readers
@@ -126,10 +109,10 @@ def from_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, options: R
         (),
         lambda key: readers[key](),
         "" if table.images is not None else files.folder,
-        _describe(columns, separator),
+        describe(columns, separator),
         notes,
         label_names=names,
-        other_columns=_other_columns(table, columns),
+        other_columns=other_columns(table, columns),
     )
 
 
@@ -180,7 +163,7 @@ def _read_rows(uri: str, table: Table, files: DiskFiles | MemberFiles, columns: 
         else:
             path, read = files.locate(path, number)
             if not is_image_name(path):
-                rows.skipped.append(Skipped(path, "not an image"))
+                rows.skipped.append(Skipped(path, files.problem(path)))
                 continue
             rows.readers.append(read)
         group = from_table_text(cell_text(row.get(columns.group))) if columns.group else ""
@@ -236,63 +219,15 @@ def _stored_image(images: Callable[[int], bytes | None], row: int) -> Callable[[
     return read
 
 
-def _find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
-    """Return the column of each role. Raises DataError without a path, and for a column that is not there."""
-    by_lower_case = {name.strip().lower(): name for name in reversed(table.columns)}
-    found = {
-        role: next((by_lower_case[alias] for alias in aliases if alias in by_lower_case), "")
-        for role, aliases in COLUMNS.items()
-    }
-    for role in COLUMNS:
-        name = getattr(options, f"{role}_column")
-        if name is not None:
-            if name not in table.columns:
-                raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
-            found[role] = name
-        alike = [other for other in table.columns if other.strip().lower() == found[role].strip().lower()]
-        is_read = role in ("path", "split") or options.layout != "image"  # of images to predict on alone
-        if name is None and found[role] and len(alike) > 1 and is_read:
-            option = "--group-by of fit or evaluate" if role == "group" else f"--{role}-column"
-            raise DataError(
-                f"{uri} has the columns {' and '.join(map(repr, alike))}; rename one of them, or say which it is with "
-                f"{option}."
-            )
-    if not found["path"]:
-        if any(is_image_name(name) for name in table.columns):
-            raise DataError(
-                f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
-            )
-        raise DataError(
-            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
-            "give its name with --path-column."
-        )
-    one_hot: tuple[str, ...] = ()
-    if not found["label"]:
-        listed = [name for name in table.unread if name.strip().lower() in COLUMNS["label"]]
-        if listed and options.layout != "image":
-            raise DataError(
-                f"{uri}: the column {listed[0]!r} holds structures; expected texts, numbers or lists of these."
-            )
-        rest = [name for name in table.columns if name and name not in found.values()]
-        if len(rest) > 1 and is_one_hot(table.rows, rest):
-            one_hot = tuple(rest)
-    return Columns(**found, one_hot=one_hot)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
-
-
 def _split(uri: str, number: int, column: str, row: Row) -> str:
     """Return the split of a row. A column such as fastai's is_valid says whether a row is of that split."""
     text = cell_text(row.get(column)) if column else ""
     if not text:
         return "train"
-    lower = column.lower()
-    if lower.startswith("is_"):
+    key = column_key(column)
+    if key.startswith("is"):
         if text.lower() in YES:
-            return "test" if lower == "is_test" else "validation"
+            return "test" if key == "istest" else "validation"
         if text.lower() in NO:
             return "train"
         raise DataError(f"{uri}, row {number}: {text!r} in the column {column} is neither true nor false.")
@@ -311,20 +246,6 @@ def _skipped_notes(uri: str, skipped: Sequence[Skipped]) -> list[str]:
         mend = f"; if that is a class, give it another name than {MISSING_IN_R}" if reason == ONLY_NA else mend
         notes.append(f"{len(paths)} {rows} of {uri} skipped: {reason} ({paths[0]}{more}){mend}.")
     return notes
-
-
-def _other_columns(table: Table, columns: Columns) -> tuple[str, ...]:
-    """Return the names of the columns that have no role."""
-    roles = {columns.path, columns.label, columns.split, columns.group, *columns.one_hot, ""}
-    return tuple(name for name in table.columns if name not in roles)
-
-
-def _missing_label_notes(uri: str, table: Table, columns: Columns) -> list[str]:
-    """Say where a table may have labels in a column that is not called like one."""
-    rest = _other_columns(table, columns)
-    if columns.label or columns.one_hot or not rest:
-        return []
-    return [f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."]
 
 
 def _repeated_notes(uri: str, items: Sequence[Item]) -> list[str]:
@@ -356,17 +277,3 @@ def _doubted_notes(uri: str, columns: LabelColumns, cells: Sequence[LabelCell]) 
         f"so an empty cell ({empty} of {len(cells)} rows) says that an image has none of the labels. If each image has "
         f"one class, write {UNKNOWN} alone where it is in doubt."
     ]
-
-
-def _list_columns(options: ReadOptions) -> frozenset[str]:
-    """Return the names, in lower case, that a column of lists must have to be read: those of labels."""
-    return frozenset({*COLUMNS["label"], (options.label_column or "").lower()})
-
-
-def _describe(columns: Columns, separator: str | None) -> str:
-    label = f"one-hot {', '.join(columns.one_hot)}" if columns.one_hot else columns.label or "none"
-    if separator is not None:
-        between = f", separated by {separator!r}" if separator else ""
-        label = f"{label}{between}, several an image"
-    split = f", split {columns.split}" if columns.split else ""
-    return f"table (path {columns.path}, label {label}{split})"

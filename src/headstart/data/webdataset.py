@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from headstart.data.dataset import Dataset
+from headstart.data.layout import have_class_folders
 from headstart.data.reading import ReadOptions, Source
+from headstart.data.table_columns import COLUMNS
 from headstart.data.table_files import Table
 from headstart.data.table_paths import MemberFiles
-from headstart.data.tables import COLUMNS, from_rows
+from headstart.data.tables import from_rows
 from headstart.errors import ImageError
 from headstart.images.decoding import is_image_name
 
@@ -24,9 +26,15 @@ MAX_LABEL = 2**16  # bytes of a file with a label
 
 
 def is_webdataset(names: Sequence[str]) -> bool:
-    """Return whether the files of an archive are in this form: an image has its label in a file beside it."""
-    labelled = {_key(name) for name in names if _suffix(name) in LABEL_SUFFIXES}
-    return bool(labelled) and any(is_image_name(name) and _key(name) in labelled for name in names)
+    """Return whether the files of an archive are in this form: an image has its label in a file beside it.
+
+    JSON beside the images of class folders says other things about them, as programs that download images write it.
+    """
+    images = [name for name in names if is_image_name(name)]
+    beside = {suffix: {_key(name) for name in names if _suffix(name) == suffix} for suffix in LABEL_SUFFIXES}
+    if any(_key(name) in beside["cls"] for name in images):
+        return True
+    return any(_key(name) in beside["json"] for name in images) and not have_class_folders(images)
 
 
 def from_webdataset(uri: str, source: Source, options: ReadOptions) -> Dataset:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from headstart.data import Dataset, group_numbers
 from headstart.data.dataset import paths_by_reason
+from headstart.data.other_formats import why_one_class
 from headstart.errors import DataError, OptionError
 from headstart.features import Features
 from headstart.splits.groups import (
@@ -64,6 +65,7 @@ def split_features(
         reasons = "".join(f"; {image.path}: {image.reason.rstrip('.')}" for image in features.quarantined[:3])
         for reason, paths in paths_by_reason(dataset.skipped).items():
             reasons += f"; {len(paths)} skipped: {reason}" if reason.startswith("no label") else ""
+        reasons += why_one_class(dataset)
         raise DataError(f"A classifier needs images of at least two classes; found {what} in {dataset.uri}{reasons}.")
     number = {name: c for c, name in enumerate(classes)}
     labels = np.array([number[str(items[i].label)] for i in train])
