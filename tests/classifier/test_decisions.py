@@ -1,6 +1,9 @@
 """A fit with class weights, costs or thresholds: whatever is measured, stored and printed is of the model as it is."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +82,22 @@ def test_what_is_measured_is_measured_on_decisions(weighted):
     left_out = weighted.evaluations["leave_group_out"]
     assert left_out.predictions.predicted.sum() > left_out.predictions.probabilities.argmax(axis=1).sum()
     assert weighted.learning_curve.points[-1].accuracy == pytest.approx(left_out.accuracy.value)
+
+
+def test_the_program_of_the_card_prints_the_class_that_is_predicted(weighted, folder, photos, tmp_path):
+    predictions = weighted.evaluations["validation"].predictions
+    is_against = predictions.predicted != predictions.probabilities.argmax(axis=1)
+    place = int(np.flatnonzero(is_against)[0])
+    copy = shutil.copytree(folder, tmp_path / "model")
+    shutil.copy(photos / predictions.paths[place], copy / "new.jpg")
+    code = (copy / "README.md").read_text("utf-8").partition("    import json")[2].partition("\n\n`golden.npz`")[0]
+    program = f"import json{code}".replace("\n    ", "\n")
+    ran = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    name, probability = ran.stdout.split()
+    best = int(predictions.predicted[place])
+    assert name == predictions.classes[best]
+    assert float(probability) == pytest.approx(predictions.probabilities[place, best], abs=1e-4)
 
 
 def test_run_card_and_report_name_weights_and_costs(weighted, folder):

@@ -150,6 +150,22 @@ def test_other_training_images_at_the_recorded_place_do_not_count(model, photos,
     assert recorded_data(other) == (None, f"1 of 28 training images are not in {changed} any more")
 
 
+def test_validation_images_that_were_a_share_are_those_not_trained_on(model, photos, tmp_path):
+    """They had been counted with the images that it was trained on."""
+    from dataclasses import replace
+
+    from headstart.export.recount import recorded_data
+
+    for path in photos.glob("*/*/*.jpg"):
+        target = tmp_path / "all" / path.parent.name / f"{path.parts[-3]}-{path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    data, why = recorded_data(replace(model, run={**model.run, "data": {"uri": str(tmp_path / "all")}}))
+    assert why == ""
+    assert len(data) == 12
+    assert all("validation-" in item.path for item in data.items)
+
+
 def test_an_export_with_fewer_bits_that_loses_answers_is_refused(model):
     from headstart.export.recount import Recount
 

@@ -21,6 +21,15 @@ def test_the_card_explains_the_thresholds(model_folder):
     assert "No image is rejected as none of these classes" in card
 
 
+def test_the_program_of_the_card_fills_a_batch_where_the_graph_takes_no_other(model_folder):
+    model = read_model(model_folder)
+    assert 'pixels = preprocess("new.jpg")[numpy.newaxis]' in model_card(model)
+    card = model_card(replace(model, batch=4))
+    assert "Input: RGB, uint8, `[4, " in card
+    assert 'pixels = numpy.stack([preprocess("new.jpg")] * 4)' in card
+    assert "numpy.newaxis" not in card
+
+
 def test_the_card_says_whose_images_the_model_holds(model_folder):
     model = read_model(model_folder)
     assert "`golden.npz` holds up to 8 of the training images" in model_card(model)

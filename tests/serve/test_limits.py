@@ -188,6 +188,19 @@ def test_connections_that_are_answered_are_not_closed_for_new_ones(answers):
         assert exchange(port, path="/health")[0] == 200
 
 
+def test_stopping_does_not_wait_for_a_body_that_does_not_come(answers, monkeypatch, caplog):
+    """It waited as long as it may, then cancelled the request with 500 and a traceback."""
+    monkeypatch.setattr("headstart.serve.protocol.CLOSING_SECONDS", 0.3)
+    options = replace(OPTIONS, body_seconds=60, stop_seconds=4)
+    with running(answers.app(options), options) as port:
+        connection = connect(port)
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\nxyz")
+        assert exchange(port, path="/health")[0] == 200
+        time.sleep(0.2)
+    assert answer(connection)[0] == 408
+    assert "Traceback" not in caplog.text
+
+
 def test_stopping_waits_for_what_was_begun(answers):
     with running(answers.app(OPTIONS), OPTIONS) as port:
         connection = request(port)

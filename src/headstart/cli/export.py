@@ -129,7 +129,8 @@ def _print_export(result: Export, to: str) -> None:
         counts = result.recount
         names = {"correct": counts.correct, "covered": counts.covered, "rejected": counts.rejected}
         text = ", ".join(f"{before} -> {after} {name}" for name, (before, after) in names.items())
-        print(line(f"Recount     {counts.images} images: {text}"))
+        trained = f", {counts.training} of them trained on" if counts.training else ""
+        print(line(f"Recount     {counts.images} images{trained}: {text}"))
     for what, command in result.not_proven:
         print(line(f"Not proven here: {what}; run: {command}"))
     for problem in result.problems:

@@ -125,14 +125,21 @@ def result_lines(about: About) -> list[str]:
     """Return the lines by which a program prints ``probabilities`` and ``distance``, by the files beside it."""
     if about.is_multi_label:
         return [*LABEL_LINES, "print(distance)"]
-    return [LABEL_LINES[0], "print(labels[probabilities.argmax()], probabilities.max(), distance)"]
+    best = "probabilities.argmax()" if about.rule is None else 'int(result["decision"][0])'
+    return [LABEL_LINES[0], f"best = {best}", "print(labels[best], probabilities[best], distance)"]
 
 
 def batch_lines(about: About) -> list[str]:
     """Return the lines by which a program prints ``probabilities`` and ``distance`` of a batch, by ``about``."""
     if about.is_multi_label:
         return ["probabilities, distance = probabilities[0], distance[0]", *ABOUT_LINES, "print(distance)"]
-    return ['print(about["classes"][probabilities[0].argmax()], probabilities[0].max(), distance[0])']
+    best = "probabilities[0].argmax()" if about.rule is None else "decision[0]"
+    return [f"best = {best}", 'print(about["classes"][best], probabilities[0][best], distance[0])']
+
+
+def output_names(about: About) -> tuple[str, ...]:
+    """Return the outputs of a graph that a program reads."""
+    return ("probabilities", "distance") + (() if about.rule is None else ("decision",))
 
 
 def write_snippet(about: About, folder: Path) -> None:
@@ -146,7 +153,10 @@ def prepare_lines(about: About) -> tuple[str, str]:
         return "from preprocess import to_rgb", (
             'pixels = numpy.asarray(to_rgb("new.jpg"))[numpy.newaxis]  # of any size'
         )
-    return "from preprocess import preprocess", 'pixels = preprocess("new.jpg")[numpy.newaxis]'
+    pixels = 'preprocess("new.jpg")[numpy.newaxis]'
+    if about.batch is not None and about.batch > 1:
+        pixels = f'numpy.stack([preprocess("new.jpg")] * {about.batch})  # the network takes so many, no fewer'
+    return "from preprocess import preprocess", f"pixels = {pixels}"
 
 
 def snippet_target(

@@ -8,6 +8,7 @@ from headstart.model.card import MAX_CLASSES, escape_markdown, what_it_says
 from headstart.model.model import Model
 
 MODEL_API = ("onnx", "openvino")  # formats that Intel's Model API takes
+DECIDES = ("onnx", "openvino", "litert", "savedmodel", "torch")  # formats with the output ``decision``
 
 
 def readme(format: Format, about: About, model: Model) -> str:
@@ -26,7 +27,8 @@ def readme(format: Format, about: About, model: Model) -> str:
             f"{what_it_says(model)} {rejects}",
             "",
             *_thresholds(about),
-            f"- Input {_input(about) if format.input is None else format.input(about)}",
+            *_decision(about),
+            f"- Input {_input(format, about) if format.input is None else format.input(about)}",
             f"- Precision: {about.precision}",
             f"- Backbone: {escape_markdown(model.backbone.get('id', '?'))}, licence "
             f"{escape_markdown(model.backbone.get('licence', 'unknown'))}",
@@ -57,15 +59,34 @@ def _thresholds(about: About) -> list[str]:
     return [f"A label holds from its probability on, of each by itself: {', '.join(texts)}{more}.", ""]
 
 
-def _input(about: About) -> str:
+def _decision(about: About) -> list[str]:
+    """Say how the predicted class is found where it is not the most probable one."""
+    if about.rule is None:
+        return []
+    found = {
+        "web": "The page names the predicted class.",
+        "hub": "A pipeline ignores that, and names the most probable class.",
+        "coreml": "`classLabel` is the most probable class.",
+    }.get(about.to, "The output `decision` is its number.")
+    return [
+        f"{escape_markdown(about.rule.describe(about.classes))}: the predicted class is not always the most probable "
+        "one, but the column with the largest sum in `probabilities @ matrix`, with the `matrix` of `decision` in "
+        f"`{PARITY}`. {found}",
+        "",
+    ]
+
+
+def _input(format: Format, about: About) -> str:
     """Say what an export takes and gives."""
     size = (about.preprocess.height, about.preprocess.width)
     taken = "one decoded image of any size, RGB, uint8, `[1, height, width, 3]`"
-    batch = "batch" if about.batch is None else about.batch
+    batch = 1 if format.one_image else "batch" if about.batch is None else about.batch
     if not about.any_size:
         taken = f"RGB, uint8, `[{batch}, {size[0]}, {size[1]}, 3]`"
     columns = "labels" if about.is_multi_label else "classes"
     outputs = f"`probabilities` `[{batch}, {columns}]`, and the OOD score, `distance` `[{batch}]`, 0 to 1"
+    if about.rule is not None and about.to in DECIDES:
+        outputs += f"; `decision` `[{batch}]` is the number of the predicted class"
     if about.is_multi_label and about.to in MODEL_API:
         outputs += "; `logits` are the scores before the sigmoid, which Intel's Model API takes"
     return f"`pixels`: {taken}\n- Outputs: {outputs}"

@@ -136,7 +136,8 @@ def _hash(source: object) -> NDArray[np.uint8]:
 def recorded_data(model: Model) -> tuple[Dataset | None, str]:
     """Return the validation images of the data that a model was fitted to, if they are still there and the same.
 
-    Else None, and why. The hashes of all its training images must be found among the images there.
+    Else None, and why. The hashes of all its training images must be found among the images there. Where validation
+    images are a share of a class, they are those that the model was not trained on; where there are none, all count.
     """
     record = model.run.get("data", {})
     uri = record.get("uri") if isinstance(record, dict) else None
@@ -153,9 +154,19 @@ def recorded_data(model: Model) -> tuple[Dataset | None, str]:
         found = {_hash(source)[:HASH_BYTES].tobytes() for source in _training_files(dataset)}
         if not wanted <= found:
             return None, f"{len(wanted - found)} of {len(wanted)} training images are not in {uri} any more"
-        return labelled_part(dataset), ""
+        labelled = labelled_part(dataset)
+        new = [i for i, item in enumerate(labelled.items) if item.split != "train" or _is_new(labelled, i, wanted)]
+        return labelled.select(new) if new else labelled, ""
     except HeadstartError as error:
         return None, str(error)
+
+
+def _is_new(dataset: Dataset, place: int, training: set[bytes]) -> bool:
+    try:
+        source = dataset.read(place)
+    except ImageError:
+        return False
+    return isinstance(source, bytes) and _hash(source)[:HASH_BYTES].tobytes() not in training
 
 
 def _training_files(dataset: Dataset) -> Iterator[bytes]:

@@ -66,11 +66,19 @@ def load(folder: Path, about: About) -> Target:
 def use(about: About) -> str:
     """Return how it is used, on a Mac."""
     result = ['print(result["classLabel"], result["classLabel_probs"], result["distance"])']
+    if about.rule is not None:  # ``classLabel`` is the most probable class
+        result = [
+            LABEL_LINES[0],
+            f'matrix = json.loads(model.user_defined_metadata["{KEY}"])["decision"]["matrix"]',
+            'probabilities = numpy.array([result["classLabel_probs"][label] for label in labels])',
+            "best = (probabilities @ numpy.array(matrix)).argmax()",
+            'print(labels[best], probabilities[best], result["distance"])',
+        ]
     if about.is_multi_label:
         result = ['probabilities = result["probabilities"].reshape(-1)', *LABEL_LINES, 'print(result["distance"])']
     return "\n".join(
         [
-            "import coremltools",
+            "import coremltools" if about.rule is None else "import coremltools, json, numpy",
             "from PIL import Image",
             "from preprocess import preprocess",
             "",
@@ -78,6 +86,17 @@ def use(about: About) -> str:
             'result = model.predict({"pixels": Image.fromarray(preprocess("new.jpg"))})',
             *result,
         ]
+    )
+
+
+def describe_input(about: About) -> str:
+    """Say what the package takes and gives."""
+    outputs = "`classLabel`, the most probable class, `classLabel_probs`, the probability of each class by its name"
+    if about.is_multi_label:
+        outputs = f"`probabilities` `[1, {len(about.classes)}]`, of each of the labels by itself"
+    return (
+        f"`pixels`: an RGB image of {about.preprocess.width} x {about.preprocess.height} pixels\n"
+        f"- Outputs: {outputs}, and the OOD score, `distance`, 0 to 1"
     )
 
 
@@ -94,4 +113,5 @@ COREML = Format(
     one_image=True,
     only_forced=("fp16",),
     language="python",
+    input=describe_input,
 )

@@ -20,6 +20,7 @@ TENSORS = {
     "pixels": "RGB pixels, 0 to 255, of an image that was cropped and resized as preprocess.py does it.",
     "probabilities": "The calibrated probability of each class.",
     "distance": "The OOD score, 0 to 1: how unlike the training images the image is.",
+    "decision": "The number of the predicted class, by the costs or thresholds of the model.",
 }
 LABELS = "The calibrated probability of each label by itself; a label holds from its number in thresholds.txt on."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from headstart.export.about import About
@@ -11,6 +12,7 @@ from headstart.export.formats import (
     Format,
     Target,
     batch_lines,
+    output_names,
     prepare_lines,
     snippet_target,
     write_snippet,
@@ -39,7 +41,7 @@ def load(folder: Path, about: About) -> Target:
 
 def use(about: About) -> str:
     """Return the program of the README."""
-    prepare = prepare_lines(about)
+    prepare, names = prepare_lines(about), output_names(about)
     return "\n".join(
         [
             "import json, numpy, onnxruntime",
@@ -48,7 +50,7 @@ def use(about: About) -> str:
             f'session = onnxruntime.InferenceSession("{FILE}")',
             'about = json.loads(session.get_modelmeta().custom_metadata_map["headstart"])',
             prepare[1],
-            'probabilities, distance = session.run(["probabilities", "distance"], {"pixels": pixels})',
+            f'{", ".join(names)} = session.run({json.dumps(names)}, {{"pixels": pixels}})',
             *batch_lines(about),
         ]
     )

@@ -13,6 +13,7 @@ from headstart.export.formats import (
     Format,
     Target,
     batch_lines,
+    output_names,
     prepare_lines,
     snippet_target,
     write_snippet,
@@ -55,7 +56,8 @@ def _check_installed() -> None:
 
 def use(about: About) -> str:
     """Return the program of the README."""
-    prepare = prepare_lines(about)
+    prepare, names = prepare_lines(about), output_names(about)
+    values = [f'result["{name}"]' for name in names]
     return "\n".join(
         [
             "import json, numpy, openvino",
@@ -66,7 +68,7 @@ def use(about: About) -> str:
             f'about = json.loads(model.get_rt_info(["{KEY}"]).value)',
             prepare[1],
             "result = network([pixels])",
-            'probabilities, distance = result["probabilities"], result["distance"]',
+            f"{', '.join(names)} = {', '.join(values)}",
             *batch_lines(about),
         ]
     )

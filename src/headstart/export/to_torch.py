@@ -144,7 +144,8 @@ def _graph(network: torch.nn.Module) -> Graph:
 
 def use(about: About) -> str:
     """Return the program of the README."""
-    result = ['print(about["classes"][int(probabilities.argmax())], float(probabilities.max()), distance)']
+    best = "probabilities.argmax()" if about.rule is None else 'result["decision"][0]'
+    result = [f"best = int({best})", 'print(about["classes"][best], float(probabilities[best]), distance)']
     if about.is_multi_label:
         result = ["probabilities = probabilities.tolist()", *ABOUT_LINES, "print(distance)"]
     return "\n".join(
@@ -155,7 +156,7 @@ def use(about: About) -> str:
             f'texts = {{"{ABOUT}": ""}}',
             f'network = torch.export.load("{FILE}", extra_files=texts).module()  # runs what is in the file: trust it',
             f'about = json.loads(texts["{ABOUT}"])',
-            'result = network(torch.from_numpy(preprocess("new.jpg")).unsqueeze(0))',
+            f'result = network(torch.from_numpy(preprocess("new.jpg")).repeat({about.batch or 1}, 1, 1, 1))',
             'probabilities, distance = result["probabilities"][0], float(result["distance"][0])',
             *result,
         ]

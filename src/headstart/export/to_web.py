@@ -108,9 +108,9 @@ def _answer(browser: Browser, classes: int, images: Sequence[bytes], *, are_pixe
 def use(about: About) -> str:  # noqa: ARG001
     """Return how it is used."""
     return (
-        "python -m http.server --directory .     # then open http://localhost:8000\n"
-        "Or put this folder on any static host. Images stay on the visitor's device; after the first visit the page\n"
-        "works offline, and on a phone it can be put on the home screen. Browsers allow the camera on https alone."
+        "python -m http.server --directory .  # then open http://localhost:8000\n"
+        "# Or put this folder on any static host. Images stay on the visitor's device; after the first visit the page\n"
+        "# works offline, and on a phone it can be put on the home screen. Browsers allow the camera on https alone."
     )
 
 

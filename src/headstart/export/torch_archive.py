@@ -30,12 +30,12 @@ MAX_BYTES = 2 * 2**30
 MAX_MEMBERS = 20_000
 MAX_EXPRESSION = 1000  # characters
 ATEN = """
-_assert_tensor_metadata.default add.Tensor avg_pool2d.default batch_norm.default cat.default clamp.default
-clone.default conv2d.default div.Tensor erf.default exp.default expand.default flatten.using_ints gelu.default
-hardswish.default index_select.default layer_norm.default log.default matmul.default max_pool2d.default mean.dim
-mul.Tensor neg.default pad.default permute.default pow.Tensor_Tensor relu.default remainder.Scalar reshape.default
-select.int sigmoid.default slice.Tensor softmax.int split.Tensor split_with_sizes.default sqrt.default squeeze.dims
-sub.Tensor sym_size.int t.default tanh.default to.dtype unsqueeze.default
+_assert_tensor_metadata.default add.Tensor argmax.default avg_pool2d.default batch_norm.default cat.default
+clamp.default clone.default conv2d.default div.Tensor erf.default exp.default expand.default flatten.using_ints
+gelu.default hardswish.default index_select.default layer_norm.default log.default matmul.default max_pool2d.default
+mean.dim mul.Tensor neg.default pad.default permute.default pow.Tensor_Tensor relu.default remainder.Scalar
+reshape.default select.int sigmoid.default slice.Tensor softmax.int split.Tensor split_with_sizes.default sqrt.default
+squeeze.dims sub.Tensor sym_size.int t.default tanh.default to.dtype unsqueeze.default
 """
 OPERATIONS = frozenset(f"torch.ops.aten.{name}" for name in ATEN.split())
 ALL_KEYS = """

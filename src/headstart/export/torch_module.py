@@ -219,6 +219,12 @@ def _gather(node: onnx.NodeProto, values: Sequence[Value], numbers: Sequence[lis
     return values[0].index_select(axis, values[1] % values[0].shape[axis])
 
 
+def _arg_max(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
+    if attribute(node, "select_last_index", 0):
+        raise OptionError("--to torch has no translation of an ArgMax that takes the last place; export --to onnx.")
+    return values[0].argmax(attribute(node, "axis", 0), bool(attribute(node, "keepdims", 1)))
+
+
 def _layer_norm(node: onnx.NodeProto, values: Sequence[Value], _: Sequence[list[int] | None]) -> Tensor:
     x = values[0]
     shape = list(x.shape[attribute(node, "axis", -1) :])
@@ -275,6 +281,7 @@ TRANSLATIONS: dict[str, Translation] = {
             "Tanh": torch.tanh,
         }.items()
     },
+    "ArgMax": _arg_max,
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
     "Cast": lambda node, values, _: values[0].to(DTYPES[attribute(node, "to", 1)]),

@@ -51,6 +51,13 @@ LABEL_USE = (
 )
 
 
+RULE_USE = (
+    *USE[:-2],
+    '    probabilities, decision = session.run(["probabilities", "decision"], {"pixels": pixels})',
+    '    print(about["classes"][decision[0]], probabilities[0][decision[0]])',
+)
+
+
 def escape_markdown(text: str) -> str:
     """Return a name from outside as inert Markdown: one line, nothing that formats or links.
 
@@ -105,7 +112,7 @@ def model_card(model: Model) -> str:
         f"- Backbone: {escape_markdown(model.backbone.get('id', '?'))}, "
         f"licence {escape_markdown(model.backbone.get('licence', 'unknown'))}",
         f"- Cut: {', '.join(map(escape_markdown, model.head.taps))}; head: {escape_markdown(model.head.kind)}",
-        f"- Input: RGB, uint8, `[batch, {height}, {width}, 3]`; see `preprocess` in `config.json`",
+        f"- Input: RGB, uint8, `[{model.batch or 'batch'}, {height}, {width}, 3]`; see `preprocess` in `config.json`",
         "",
         "## Use",
         "",
@@ -116,12 +123,20 @@ def model_card(model: Model) -> str:
         "file, with NumPy and Pillow alone, and gives the same `probabilities` `[batch, classes]` and OOD score,",
         "`distance` `[batch]`.",
         "",
-        *(LABEL_USE if model.is_multi_label else USE),
+        *_use(model),
         "",
         *_golden(model),
         "",
     ]
     return "\n".join(lines)
+
+
+def _use(model: Model) -> list[str]:
+    """Return the lines of the program."""
+    lines = LABEL_USE if model.is_multi_label else USE if model.rule is None else RULE_USE
+    one = 'preprocess("new.jpg")[numpy.newaxis]'
+    batch = f'numpy.stack([preprocess("new.jpg")] * {model.batch})  # the graph takes so many, no fewer'
+    return [line if model.batch in (None, 1) else line.replace(one, batch) for line in lines]
 
 
 def _golden(model: Model) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from headstart.serve.options import ServerOptions
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\n"
 SLOW = b"HTTP/1.1 408 Request Timeout\r\n"
 REST = b"Retry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-CLOSING_SECONDS = 5.0  # a closed connection has to take what was written to it
+CLOSING_SECONDS = 5.0  # to take what was written before the end, or to send a body to a server that stops
 
 
 class LimitedProtocol(H11Protocol):
@@ -65,6 +65,13 @@ class LimitedProtocol(H11Protocol):
         self.since = self.loop.time()
         super().on_response_complete()
         self._update_deadline()
+
+    def shutdown(self) -> None:
+        """Close the connection, or let what was begun be answered; the rest of a body has to come within seconds."""
+        super().shutdown()
+        if self._phase == "body":
+            self._stop_waiting()
+            self._await("body", min(CLOSING_SECONDS, self.limits.body_seconds))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadlines."""

@@ -20,6 +20,7 @@ def convert(source: Path, about: dict[str, object], target: Path) -> None:
 
     model = onnx.load(source)
     height, width = take_planes(model.graph)
+    drop_decision(model.graph)
     for output in model.graph.output:
         if output.type.tensor_type.shape.dim:
             output.type.tensor_type.shape.dim[0].Clear()
@@ -61,6 +62,16 @@ def take_planes(graph: onnx.GraphProto) -> tuple[int, int]:
     graph.input.append(helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, height, width]))
     del graph.value_info[:]
     return height, width
+
+
+def drop_decision(graph: onnx.GraphProto) -> None:
+    """Remove the number of the class that costs or thresholds decide for: onnxsim knows no ArgMax for Core ML."""
+    kept = [output for output in graph.output if output.name != "decision"]
+    del graph.output[:]
+    graph.output.extend(kept)
+    nodes = [node for node in graph.node if not node.output[0].startswith("decision")]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 if __name__ == "__main__":

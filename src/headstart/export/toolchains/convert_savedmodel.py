@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow
 from onnx_tools import run_onnx2tf
 
-depthwise_convolution = tensorflow.nn.depthwise_conv2d
+depthwise_convolution, largest = tensorflow.nn.depthwise_conv2d, tensorflow.argmax
 
 
 def with_two_dilations(*arguments: Any, dilations: Any = None, **options: Any) -> Any:
@@ -21,6 +21,11 @@ def with_two_dilations(*arguments: Any, dilations: Any = None, **options: Any) -
     if dilations is not None and len(dilations) == 4:
         dilations = dilations[1:3]
     return depthwise_convolution(*arguments, dilations=dilations, **options)
+
+
+def largest_along_axis(values: Any, axis: Any, **options: Any) -> Any:
+    """Call TensorFlow's argmax, which takes a number as its axis where onnx2tf 2.6.9 gives a list of one."""
+    return largest(values, tensorflow.reshape(axis, []), **options)
 
 
 def reshape_as_given(kernel: Callable[..., None]) -> Callable[..., None]:
@@ -40,6 +45,7 @@ def reshape_as_given(kernel: Callable[..., None]) -> Callable[..., None]:
 def convert(source: Path, target: Path) -> None:
     """Convert, for one image at a time, and keep what is a SavedModel."""
     tensorflow.nn.depthwise_conv2d = with_two_dilations  # before onnx2tf, which is imported late, takes it
+    tensorflow.argmax = largest_along_axis
     from onnx2tf.tflite_builder import saved_model_exporter
 
     kernels = saved_model_exporter._REGISTERED_KERNELS
