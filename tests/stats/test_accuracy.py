@@ -74,16 +74,16 @@ def test_intervals_of_few_groups_hold_the_true_accuracy(sizes, right):
     assert covered / 200 >= 0.92
 
 
-def test_from_forty_groups_on_the_variance_alone_counts():
-    assert independent_images(0.9, 0.09 / 120, np.full(40, 10.0)) == pytest.approx(120)
-    unseen = (0.9 * 39 + 0.5) / 40
-    freedom = 2 * 39 / (1 / (unseen * (1 - unseen)) - 3 - 36 / 38)
-    few = independent_images(0.9, 0.09 / 120, np.full(39, 10.0))
-    assert few == pytest.approx(120 * 38 / 39 * (t.ppf(0.975, 1e9) / t.ppf(0.975, freedom)) ** 2, rel=1e-3)
+def test_from_twenty_groups_on_the_variance_alone_counts():
+    assert independent_images(0.9, 0.09 / 120, np.full(20, 10.0)) == pytest.approx(120)
+    unseen = (0.9 * 19 + 0.5) / 20
+    freedom = 2 * 19 / (1 / (unseen * (1 - unseen)) - 3 - 16 / 18)
+    few = independent_images(0.9, 0.09 / 120, np.full(19, 10.0))
+    assert few == pytest.approx(120 * 18 / 19 * (t.ppf(0.975, 1e9) / t.ppf(0.975, freedom)) ** 2, rel=1e-3)
     assert few < 100
-    assert independent_images(0.9, 0.09 / 10, np.full(39, 10.0)) == 39  # never fewer than the groups,
-    assert independent_images(0.9, 0.0, np.full(40, 10.0)) == 400  # nor more than the images
-    assert independent_images(0.9, 0.0, np.full(39, 10.0)) <= 400
+    assert independent_images(0.9, 0.09 / 10, np.full(19, 10.0)) == 19  # never fewer than the groups,
+    assert independent_images(0.9, 0.0, np.full(20, 10.0)) == 200  # nor more than the images
+    assert independent_images(0.9, 0.0, np.full(19, 10.0)) <= 190
 
 
 def test_few_groups_of_uneven_size_count_as_fewer_equal_ones():

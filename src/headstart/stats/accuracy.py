@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 Z95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
 MANY_GROUPS = 10_000  # of like size: from here on resampling takes seconds, and a linear approximation is as exact
-FEW_GROUPS = 40  # of fewer the spread itself is hardly known (Cameron & Miller 2015, section VI)
+FEW_GROUPS = 20  # of fewer the spread of a share is hardly known, the less the rarer errors are
+T_GROUPS = 40  # of fewer the quantile of t is used for a mean (Cameron & Miller 2015, section VI)
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,9 @@ def t_quantile(freedom: float) -> float:
 def errors_to_each_side(groups: int) -> float:
     """Return how many standard errors a 95% interval reaches to each side, where ``groups`` > 1 gave the error.
 
-    That is the normal quantile, of fewer than ``FEW_GROUPS`` the quantile of t.
+    That is the normal quantile, of fewer than ``T_GROUPS`` the quantile of t.
     """
-    return Z95 if groups >= FEW_GROUPS else t_quantile(groups - 1)
+    return Z95 if groups >= T_GROUPS else t_quantile(groups - 1)
 
 
 def resampled_means(

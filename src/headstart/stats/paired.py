@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.stats.accuracy import (
-    FEW_GROUPS,
+    T_GROUPS,
     Z95,
     binomial_tail,
     errors_to_each_side,
@@ -153,12 +153,12 @@ def group_bootstrap(
 def _bootstrap_interval(value: float, resampled: NDArray[np.float64], groups: int) -> tuple[float, float]:
     """Return the 95% interval of a ``value`` by the percentiles of it in resamples [m] of ``groups`` > 1.
 
-    Of fewer than ``FEW_GROUPS`` they spread too little: each end is moved away by the factor by which a quantile of t
+    Of fewer than ``T_GROUPS`` they spread too little: each end is moved away by the factor by which a quantile of t
     with an unbiased variance exceeds that of a normal distribution (after Hesterberg 2015, "What teachers should know
     about the bootstrap", section 4).
     """
     low, high = np.quantile(resampled, [0.025, 0.975]).tolist()
-    if groups >= FEW_GROUPS:
+    if groups >= T_GROUPS:
         return low, high
     factor = errors_to_each_side(groups) / Z95 * math.sqrt(groups / (groups - 1))
     return value - factor * max(0.0, value - low), value + factor * max(0.0, high - value)
