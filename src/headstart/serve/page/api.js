@@ -1,7 +1,7 @@
 // Requests to the server that the page came from. The token, where the server wants one, goes in a header, never in an
 // address: addresses are written to logs.
 
-import { button, make } from "./dom.js";
+import { make } from "./dom.js";
 
 const KEY = "headstart-token";
 const TRIES = 4;
@@ -101,17 +101,23 @@ function askForToken(wasWrong) {
   return asking;
 }
 
-/** A dialog with a message and what can be done; resolves to the text of the button that was chosen, "" for none. */
+/**
+ * A dialog with a message and what can be done; resolves to the text of the button that was chosen, "" for none. The
+ * key Enter in a field chooses the first.
+ */
 export function ask(title, lines, choices) {
   return new Promise((resolve) => {
-    const dialog = make(
-      "dialog",
-      { "aria-labelledby": "h-ask" },
+    const buttons = choices.map((value, i) =>
+      make("button", { value, className: i ? "" : "primary", formNoValidate: i > 0 }, value),
+    );
+    const form = make(
+      "form",
+      { method: "dialog" },
       make("h2", { id: "h-ask" }, title),
       ...lines.map((line) => (line instanceof Node ? line : make("p", {}, line))),
+      make("div", { className: "row" }, ...buttons),
     );
-    const buttons = choices.map((text, i) => button(text, () => dialog.close(text), { className: i ? "" : "primary" }));
-    dialog.append(make("div", { className: "row" }, ...buttons));
+    const dialog = make("dialog", { "aria-labelledby": "h-ask" }, form);
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue);

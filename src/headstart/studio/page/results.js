@@ -169,7 +169,7 @@ function showIssues({ issues, total }) {
     body.replaceChildren(make("p", { className: "soft" }, "None: no label looks wrong."));
     return;
   }
-  const items = issues.map(({ id, label, suggested, confidence, certainty }) =>
+  const items = issues.map(({ id, label, suggested, probability, certainty }) =>
     make(
       "li",
       { className: "issue-line" },
@@ -181,7 +181,7 @@ function showIssues({ issues, total }) {
         make(
           "p",
           { className: "soft small" },
-          `${certainty === "likely" ? "Likely" : "Possibly"} wrong: ${percent(confidence)}.`,
+          `${certainty === "likely" ? "Likely" : "Possibly"} wrong: predicted with probability ${percent(probability)}.`,
         ),
         make(
           "div",
@@ -298,7 +298,10 @@ async function showCurve() {
   }
   if (!curveClass) return;
   const answer = await attempt(() =>
-    request(`api/learning-curve?${new URLSearchParams({ class: curveClass, more: MORE })}`),
+    request(`api/learning-curve?${new URLSearchParams({ class: curveClass, more: MORE })}`).catch((error) => {
+      if (error.status !== 404) throw error;
+      return null; // the class has got another name meanwhile: what follows draws anew
+    }),
   );
   if (!answer || own !== drawing) return;
   const select = make(
