@@ -221,6 +221,23 @@ def test_a_label_issue_is_mended_in_the_results(page, studio):
     wait_for(lambda: sum(p.accepted for p in studio.pictures.values()) == 1)
 
 
+def test_no_image_moves_under_the_pointer_when_a_change_is_told(page, studio):
+    before = tile(page, 5).rect["y"]
+    click(page, tile(page, 0))
+    keys(page, "2")
+    wait_for(lambda: element(page, "#message").is_displayed())
+    assert tile(page, 5).rect["y"] == before
+
+
+def test_a_share_is_not_rounded_to_all_or_nothing(page):
+    shares = (1, 0.99996, 0.9994, 0.5, 0.0004, 0)
+    found = page.execute_async_script(
+        "const [shares, done] = arguments; import('./shared/dom.js').then(({ rate }) => done(shares.map(rate)));",
+        shares,
+    )
+    assert found == ["100.0%", "over 99.9%", "99.9%", "50.0%", "under 0.1%", "0.0%"]
+
+
 def test_a_class_is_renamed_by_enter_and_shown_until_undo(page, studio):
     from selenium.webdriver.common.keys import Keys
 
@@ -687,7 +704,7 @@ def test_a_page_without_the_token_asks_for_it(quiet, studio):
         quiet.get(f"{address}/")
         quiet.execute_script("sessionStorage.clear()")
         quiet.refresh()
-        wait_for(lambda: element(quiet, "#token")).send_keys(f"{TOKEN}\n")
+        wait_for(lambda: element(quiet, "#token")).send_keys(f"{address}/#token={TOKEN}\n")  # pasted whole
         wait_for(lambda: len(elements(quiet, ".tile")) == 24)
         assert TOKEN not in quiet.current_url
         quiet.get_log("browser")  # the 401

@@ -80,8 +80,8 @@ function askForToken(wasWrong) {
         "p",
         {},
         wasWrong ? "The token was not accepted. " : "",
-        "It was chosen by who started the server: " +
-          "the option --token, the variable HEADSTART_TOKEN, or the address that was printed at the start.",
+        "It is part of the address that was printed at the start, which can be pasted here whole; or it was chosen by " +
+          "who started the server, by the option --token or the variable HEADSTART_TOKEN.",
       ),
       make("label", { htmlFor: "token" }, "Token "),
       field,
@@ -90,7 +90,7 @@ function askForToken(wasWrong) {
     const dialog = make("dialog", { "aria-labelledby": "h-token" }, form);
     dialog.addEventListener("cancel", (event) => event.preventDefault()); // without it nothing works
     form.addEventListener("submit", () => {
-      sessionStorage.setItem(KEY, field.value.trim());
+      sessionStorage.setItem(KEY, field.value.trim().replace(/^.*#token=/, ""));
       dialog.remove();
       asking = null;
       resolve();
