@@ -164,10 +164,12 @@ export async function addDropped(event, files) {
     const found = new Map();
     for (const folder of folders)
       await walk(folder, found).catch((error) => current().refused.push(`${folder.name}: ${error.message}`));
+    const classes = []; // all are made before images arrive, which change the version that a class is made for
     for (const [name, inside] of found) {
-      if (await makeClass(name)) send(inside, name);
+      if (await makeClass(name)) classes.push([name, inside]);
       else current().refused.push(...inside.map((file) => `${name}/${file.name}: the folder can be no class`));
     }
+    for (const [name, inside] of classes) send(inside, name);
     if (!found.size) tell("The folder holds no images.", { isProblem: true });
     const loose = await Promise.all(entries.filter((entry) => entry.isFile).map(fileOf));
     if (loose.length) await sort(loose, className);
