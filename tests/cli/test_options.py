@@ -122,6 +122,12 @@ def test_files_are_written_whole_though_the_reader_closes_the_pipe(model_folder,
         process.stderr.close()
         assert process.wait() == 0
         assert b"ipe" not in err
+    heard, heard_not = os.pipe()  # as ``2>&1 | head`` leaves it: no note can be written either
+    os.close(heard)
+    command = [*HEADSTART, "fit", photos, "--backbone", "headstart-s", "-o", tmp_path / "noted", "--progress"]
+    assert subprocess.run(command, stdout=heard_not, stderr=heard_not).returncode == 0
+    os.close(heard_not)
+    assert (tmp_path / "noted" / "report.html").is_file()
     assert len(table.read_text().splitlines()) == 1 + 40
     assert len([file for file in copies.rglob("*") if file.is_file()]) == 40
     assert (model / "report.html").is_file()

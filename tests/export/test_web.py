@@ -113,6 +113,31 @@ def test_a_visitor_sees_the_answers_of_predict_also_offline(page, model_folder, 
         assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_pages_of_one_host_leave_each_other_what_they_keep(page, photos, tmp_path):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    for name in ("first", "second"):
+        shutil.copytree(page, tmp_path / "host" / name)
+    worker = tmp_path / "host" / "second" / "sw.js"
+    worker.write_text(worker.read_text().replace("headstart-", "headstart-other-"))  # as of another model
+    (tmp_path / "notes.txt").write_text("no image")
+    paths = [next(photos.rglob("*.jpg")), tmp_path / "notes.txt"]
+    browser = start(tmp_path / "profile")
+    with browser, ExitStack() as stack:
+        address = stack.enter_context(serving_folder(tmp_path / "host"))
+        wait = WebDriverWait(browser, 120)
+        for name in ("first", "second"):
+            browser.get(f"{address}/{name}/")
+            wait.until(lambda b: b.execute_script("return navigator.serviceWorker.ready.then(() => true)"))
+        wait.until(lambda b: b.execute_script("return caches.keys().then((names) => names.length)") == 2)
+        stack.close()
+        browser.get(f"{address}/first/")  # offline
+        wait.until(lambda b: b.find_element("id", "file").is_enabled())
+        browser.find_element("id", "file").send_keys("\n".join(map(str, paths)))
+        text = "1 image answered on this device. 1 file could not be read."
+        wait.until(lambda b: b.find_element("id", "status").text == text)
+
+
 def test_another_runtime_is_an_error(model_folder, tmp_path):
     (tmp_path / "dist").mkdir()
     for name in web_runtime.FILES:

@@ -282,6 +282,7 @@ class StubStudio:
                     "id": p.id,
                     "label": names[p.label],
                     "suggested": names[p.truth],
+                    "probability": 0.95,
                     "confidence": 0.9,
                     "certainty": "likely",
                 }

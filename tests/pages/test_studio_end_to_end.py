@@ -154,11 +154,18 @@ def test_dropped_folders_become_classes(quiet, sources, project):
     set_media(quiet)
     with started(quiet, project):
         wait_for(lambda: element(quiet, "#start").is_displayed())
-        data = {"items": [], "files": [str(sources / "disc"), str(sources / "stripes")], "dragOperationsMask": 1}
+        (sources / "disc" / "notes.txt").write_text("no image")
+        (sources / "disc" / ".DS_Store").write_bytes(b"of the Finder")
+        shutil.move(files(sources / "stripes")[0], sources / "loose.jpg")
+        dropped = [str(sources / name) for name in ("disc", "loose.jpg", "stripes")]
+        data = {"items": [], "files": dropped, "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             quiet.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 500, "data": data})
+        wait_for(lambda: element(quiet, "#choose-class")).send_keys("stripes\n")  # of the image beside the folders
         wait_for(lambda: len(elements(quiet, ".tile")) == 28)
         assert {name: len(files(project / name)) for name in ("disc", "stripes")} == {"disc": 14, "stripes": 14}
+        wait_for(lambda: "28 images added to disc, stripes." in element(quiet, "#message").text)
+        assert "Not added: disc/notes.txt: is no image" in element(quiet, "#message").text
 
 
 def test_archives_are_imported_and_one_without_folders_asks_for_its_class(quiet, sources, project, tmp_path):
@@ -176,3 +183,13 @@ def test_archives_are_imported_and_one_without_folders_asks_for_its_class(quiet,
         click(quiet, element(quiet, "dialog .primary"))
         wait_for(lambda: "3 images from samples.zip: dots." in element(quiet, "#message").text)
         assert len(files(project / "dots")) == 3
+        for name in ("first", "second"):  # in one drop: what became of each is told
+            with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+                archive.writestr("dots/broken.jpg", f"no image, {name}")
+                archive.write(files(sources / "disc")[0], "disc/again.jpg")
+        drop(quiet, [tmp_path / "first.zip", tmp_path / "second.zip"])
+        wait_for(lambda: "2 files could not be added." in element(quiet, "#message").text)
+        assert "0 images from first.zip: disc. 1 image there already." in element(quiet, "#message").text
+        click(quiet, element(quiet, "#message summary"))
+        for name in ("first", "second"):
+            assert f"{name}.zip, dots/broken.jpg: " in element(quiet, "#message").text

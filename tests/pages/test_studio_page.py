@@ -197,7 +197,7 @@ def test_a_planted_wrong_label_is_found_and_mended(page, studio):
     wait_for(lambda: element(page, "#accuracy .figure").text == "91.7%")
     text = wait_for(lambda: element(page, "#issues-body").text)
     assert "Labelled ants, looks like bees" in text
-    assert "Likely wrong: 90.0%." in text
+    assert "Likely wrong: predicted with probability 95.0%." in text
     Select(element(page, "#filter-show")).select_by_value("issues")
     wait_for(lambda: len(elements(page, ".tile")) == 2)
     assert {e.text for e in elements(page, ".tile .hint")} == {"ants?", "bees?"}
@@ -219,6 +219,69 @@ def test_a_label_issue_is_mended_in_the_results(page, studio):
     wait_for(lambda: labels_are(studio, n3="bees"))
     click(page, wait_for(lambda: elements(page, "#issues .issue-line:only-child button")[2]))
     wait_for(lambda: sum(p.accepted for p in studio.pictures.values()) == 1)
+
+
+def test_no_image_moves_under_the_pointer_when_a_change_is_told(page, studio):
+    before = tile(page, 5).rect["y"]
+    click(page, tile(page, 0))
+    keys(page, "2")
+    wait_for(lambda: element(page, "#message").is_displayed())
+    assert tile(page, 5).rect["y"] == before
+
+
+def test_a_share_is_not_rounded_to_all_or_nothing(page):
+    shares = (1, 0.99996, 0.9994, 0.5, 0.0004, 0)
+    found = page.execute_async_script(
+        "const [shares, done] = arguments; import('./shared/dom.js').then(({ rate }) => done(shares.map(rate)));",
+        shares,
+    )
+    assert found == ["100.0%", "over 99.9%", "99.9%", "50.0%", "under 0.1%", "0.0%"]
+
+
+def test_a_class_is_renamed_by_enter_and_shown_until_undo(page, studio):
+    from selenium.webdriver.common.keys import Keys
+
+    for found in list(studio.pictures.values())[:2]:
+        found.label = -1
+    page.refresh()
+    click(page, wait_for(lambda: element(page, '[data-focus="c0"]')))
+    click(page, wait_for(lambda: element(page, '[aria-label="Rename ants"]')))
+    field = wait_for(lambda: element(page, "#rename-to"))
+    field.clear()
+    field.send_keys(Keys.ENTER)  # no name: nothing happens
+    assert element(page, "dialog").is_displayed()
+    field.send_keys("emmets", Keys.ENTER)
+    wait_for(lambda: studio.classes == ["emmets", "bees"])
+    wait_for(lambda: heard(page) == "ants is called emmets now.")
+    assert element(page, '.class-row[aria-pressed="true"] .name').text == "emmets"
+    wait_for(lambda: {e.text for e in elements(page, ".tile .caption")} == {"emmets"})
+    assert page.execute_script("return document.activeElement.getAttribute('aria-label')") == "Rename emmets"
+    keys(page, "u")
+    wait_for(lambda: studio.classes == ["ants", "bees"])
+    wait_for(lambda: element(page, "#filter-count").text == "24 images")  # not the two that have no class
+    assert element(page, '.class-row[aria-pressed="true"] .name').text == "All images"
+    time.sleep(0.5)  # what is asked for after a change has been answered
+    assert "There is no class" not in element(page, "#message").get_attribute("textContent")
+
+
+def test_a_dialog_is_left_without_a_name_by_its_second_button(page, studio):
+    click(page, element(page, '[data-focus="c0"]'))
+    click(page, wait_for(lambda: element(page, '[aria-label="Rename ants"]')))
+    wait_for(lambda: element(page, "#rename-to")).clear()
+    click(page, element(page, "dialog button:not(.primary)"))
+    wait_for(lambda: not elements(page, "dialog"))
+    assert studio.classes == ["ants", "bees"]
+
+
+def test_keys_of_the_grid_are_not_taken_from_the_panel(page, studio):
+    from selenium.webdriver.common.keys import Keys
+
+    click(page, tile(page, 3))
+    page.execute_script("document.getElementById('results').focus()")
+    keys(page, " ", Keys.ENTER)  # Space scrolls what is read there
+    time.sleep(0.3)
+    assert not elements(page, "dialog")
+    assert not any(p.accepted for p in studio.pictures.values())
 
 
 def test_images_are_found_by_name_class_and_confusion(page):
@@ -334,7 +397,7 @@ def test_a_key_for_an_image_out_of_sight_first_brings_it_back(many, key):
 
     def act():
         if key == "button":
-            click(page, element(page, '#selection [aria-label="Label as bees"]'))
+            click(page, element(page, '#selection [title="Label as bees"]'))
         else:
             keys(page, {"Delete": Keys.DELETE, "Enter": Keys.ENTER}.get(key, key))
 
@@ -436,12 +499,18 @@ def test_what_could_not_be_added_is_named(page, studio, tmp_path):
     assert len(errors) == 1  # the answer to broken.jpg
 
 
+def test_a_single_file_that_could_not_be_added_is_named_at_once(page, tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    drop(page, [tmp_path / "notes.txt"])
+    wait_for(lambda: heard(page) == "Not added: notes.txt: is no image")
+
+
 def test_an_image_that_is_dropped_anywhere_asks_for_its_class(page, studio, tmp_path):
     (tmp_path / "new.jpg").write_bytes(picture(2, 5))
     paste(page, tmp_path / "new.jpg")
     field = wait_for(lambda: element(page, "#choose-class"))
-    field.send_keys("wasps")
-    click(page, element(page, "dialog .primary"))
+    assert element(page, "dialog h2").text == "Which class is the image of?"
+    field.send_keys("wasps\n")
     wait_for(lambda: len(studio.pictures) == 25)
     assert studio.classes == ["ants", "bees", "wasps"]
     assert list(studio.pictures.values())[-1].label == 2
@@ -635,7 +704,7 @@ def test_a_page_without_the_token_asks_for_it(quiet, studio):
         quiet.get(f"{address}/")
         quiet.execute_script("sessionStorage.clear()")
         quiet.refresh()
-        wait_for(lambda: element(quiet, "#token")).send_keys(f"{TOKEN}\n")
+        wait_for(lambda: element(quiet, "#token")).send_keys(f"{address}/#token={TOKEN}\n")  # pasted whole
         wait_for(lambda: len(elements(quiet, ".tile")) == 24)
         assert TOKEN not in quiet.current_url
         quiet.get_log("browser")  # the 401

@@ -265,6 +265,25 @@ def test_the_page_fits_the_screen(driver, page, width):
     assert driver.get_log("browser") == []
 
 
+@pytest.mark.parametrize("width", [320, 700, 1280])
+def test_the_accuracy_is_beside_its_count_whatever_it_is(driver, page, width):
+    show(driver, page, width=width, height=800)
+    for text in ("87.5%", "100.0%", "over 99.9%"):
+        wide, left, room = driver.execute_script(
+            """
+            const [figure, counts] = document.querySelector(".headline").children;
+            figure.textContent = arguments[0];
+            const range = document.createRange();
+            range.selectNodeContents(figure);
+            const { left, width } = counts.getBoundingClientRect();
+            return [range.getBoundingClientRect().right, left, width];
+            """,
+            text,
+        )
+        assert wide + 8 < left
+        assert room > 60
+
+
 def test_words_are_not_broken_on_a_narrow_screen(driver, page):
     show(driver, page, width=375, height=800)
     driver.execute_script("document.querySelectorAll('details').forEach(details => details.open = true)")

@@ -197,6 +197,27 @@ def test_all_but_the_first_are_dropped_and_the_keyboard_does_it(browser, checked
     assert browser.switch_to.active_element == image
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_has_the_focus_is_not_behind_the_bar(driver, checked, width):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    show(driver, checked[2], width=width, height=700, prefers_reduced_motion="reduce")
+    tops, seen = [], 0
+    for _ in range(40):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        inside, bottom, bar = driver.execute_script(
+            """
+            const [focus, bar] = [document.activeElement, document.querySelector(".save-bar")];
+            return [!bar.contains(focus), focus.getBoundingClientRect().bottom, bar.getBoundingClientRect().top];
+            """
+        )
+        seen += inside
+        tops += [(bottom, bar)] if inside and bottom > bar else []
+    assert seen > 30
+    assert tops == []
+
+
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_the_page_fits_the_screen(driver, checked, width):
     show(driver, checked[2], width=width, height=800)

@@ -86,6 +86,9 @@ def test_label_issues_and_the_most_uncertain(fitted_client):
     answer = fitted_client.get("/api/label-issues").json()
     assert {issue["id"] for issue in answer["issues"]} == {ids["stripes/wrong-a.jpg"], ids["stripes/wrong-b.jpg"]}
     assert {issue["suggested"] for issue in answer["issues"]} == {"disc"}
+    for issue in answer["issues"]:
+        first = fitted_client.get(f"/api/images/{issue['id']}").json()["probabilities"][0]
+        assert first == {"label": "disc", "score": issue["probability"]}
     assert fitted_client.get("/api/label-issues?limit=1").json()["total"] == 2
     uncertain = fitted_client.get("/api/uncertain?limit=5").json()["images"]
     found, _ = rows(fitted_client)

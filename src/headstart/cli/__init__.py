@@ -13,12 +13,14 @@ terminal.py  what commands print; of fits and evaluations: fit_output.py, evalua
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from headstart.cli import backbones
 from headstart.cli.cache import cache
@@ -90,12 +92,27 @@ def _hide_warnings() -> None:
         logging.root.addHandler(logging.NullHandler())  # else warnings go to standard error
 
 
+class _StandardError(io.FileIO):
+    """Standard error, whose reader may stop (``2>&1 | head``): no note that is not read ends the work."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, to nobody where nobody reads."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
 def main() -> None:
     """Run the ``headstart`` command."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         getattr(sys, name).reconfigure(errors="backslashreplace")  # names in any script, any terminal
+    own = sys.__stderr__
+    if own is not None and own is sys.stderr and not own.isatty():
+        standard_error = io.BufferedWriter(_StandardError(own.fileno(), "wb", closefd=False))
+        sys.stderr = io.TextIOWrapper(standard_error, own.encoding, own.errors, line_buffering=True)
     if not sys.warnoptions:
         _hide_warnings()
     signal.signal(signal.SIGTERM, _terminate)

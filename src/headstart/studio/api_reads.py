@@ -356,11 +356,13 @@ def _issues(studio: Studio, known: State) -> list[dict[str, Any]]:
     figures = _figures(studio)
     if figures is None:
         return []
+    probability = dict(zip(figures.ids, figures.probabilities.max(axis=1).tolist(), strict=True))
     return [
         {
             "id": id,
             "label": records[id].label,
             "suggested": finding.suggested_label,
+            "probability": probability[id],
             "confidence": finding.confidence,
             "certainty": finding.certainty,
             "why": finding.why,

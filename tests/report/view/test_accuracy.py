@@ -55,3 +55,11 @@ def test_facts_name_images_groups_and_a_fine_tuned_backbone(fit_report):
         ("Head", "ridge on a, b"),
         ("Fit time", "3.2 s"),
     ]
+
+
+def test_of_an_average_the_kinds_and_the_number_of_heads_are_named(fit_report):
+    kept = [{"kind": "lda", "weight": 0.25}, {"kind": "ridge", "weight": 0.5}, {"kind": "ridge", "weight": 0.25}]
+    run = {"head": {"kind": "average"}, "cut": ["a"], "candidates": [*kept, {"kind": "mlp", "weight": 0.0}]}
+    assert ("Head", "ridge and lda (average of 3) on a") in facts(fit_report, RunValues(run))
+    damaged = {**run, "candidates": [1, {"weight": "0.5"}, {"kind": "ridge", "weight": 1.0}]}
+    assert ("Head", "average on a") in facts(fit_report, RunValues(damaged))

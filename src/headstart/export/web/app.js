@@ -7,6 +7,7 @@ const video = document.getElementById("video");
 const cameraButton = document.getElementById("camera");
 const names = new Intl.NumberFormat("en", { style: "percent", maximumFractionDigits: 1 });
 let model = null, stream = null;
+let answered = 0, failed = 0;
 
 function element(tag, text = "", className = "") {
   const made = document.createElement(tag);
@@ -68,12 +69,15 @@ async function addFiles(files) {
     results.prepend(card);
     try {
       show(card, await answerFile(model, file));
+      answered += 1;
     } catch (error) {
+      failed += 1;
       picture.remove();
       card.append(element("p", `This browser cannot read it: ${error.message}`, "answer"));
     }
   }
-  status.textContent = `${results.children.length === 1 ? "1 image" : `${results.children.length} images`} answered on this device.`;
+  status.textContent = `${answered === 1 ? "1 image" : `${answered} images`} answered on this device.` +
+    (failed ? ` ${failed === 1 ? "1 file" : `${failed} files`} could not be read.` : "");
 }
 
 async function toggleCamera() {
@@ -104,7 +108,10 @@ async function toggleCamera() {
   }
 }
 
-document.getElementById("file").addEventListener("change", (event) => addFiles(event.target.files));
+document.getElementById("file").addEventListener("change", ({ target }) => {
+  addFiles([...target.files]);
+  target.value = "";  // so that the same file can be chosen again
+});
 cameraButton.addEventListener("click", toggleCamera);
 for (const name of ["dragenter", "dragover", "drop"]) {
   document.addEventListener(name, (event) => {

@@ -350,4 +350,9 @@ if (byId("save")) {
   addEventListener("beforeunload", (event) => {
     if (!isSaved) event.preventDefault();
   });
+  // What gets the focus is scrolled to where the bar, of any height, does not hide it.
+  const bar = document.querySelector(".save-bar");
+  new ResizeObserver(() => {
+    document.documentElement.style.scrollPaddingBottom = `${bar.offsetHeight + 8}px`;
+  }).observe(bar);
 }

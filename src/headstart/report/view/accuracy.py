@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from markupsafe import Markup
@@ -10,7 +10,7 @@ from markupsafe import Markup
 from headstart.report import charts
 from headstart.report.data import Report
 from headstart.report.text import SET_TITLES, clip, plain
-from headstart.report.view.run_values import RunValues
+from headstart.report.view.run_values import RunValues, finite_number
 from headstart.stats.accuracy import disjoint
 
 EXPLANATIONS = {
@@ -87,6 +87,17 @@ def facts(report: Report, run: RunValues) -> list[tuple[str, str]]:
     return [("Classes", f"{report.known_classes:,}"), *run_facts(run)]
 
 
+def _head(run: RunValues) -> str:
+    """Return the kind of the head; of an average its parts' kinds, and how many they are, as ``fit`` prints them."""
+    candidates = run.get("candidates")
+    listed = [c for c in candidates if isinstance(c, Mapping)] if isinstance(candidates, list) else []
+    parts = [c for c in listed if (finite_number(c.get("weight")) or 0) > 0]
+    if len(parts) < 2:
+        return run.text("head", "kind")
+    kinds = sorted({clip(plain(str(part.get("kind")))) for part in parts}, reverse=True)
+    return f"{clip(' and '.join(kinds))} (average of {len(parts):,})"
+
+
 def run_facts(run: RunValues) -> list[tuple[str, str]]:
     """Return titles and values of the key facts that ``run.json`` has of every fit."""
     training, validation = run.number("images", "train"), run.number("images", "validation")
@@ -101,7 +112,7 @@ def run_facts(run: RunValues) -> list[tuple[str, str]]:
     rows.append(("Backbone", run.text("backbone", "id") + (", fine-tuned" if fine_tuned else "")))
     cut = run.get("cut")
     taps = ", ".join(map(str, cut)) if isinstance(cut, list) else ""
-    rows.append(("Head", f"{run.text('head', 'kind')} on {clip(plain(taps))}"))
+    rows.append(("Head", f"{_head(run)} on {clip(plain(taps))}"))
     rows.append(("Decision", run.text("decision", "description")))
     rows += _costs(run)
     if seconds is not None:

@@ -1,7 +1,7 @@
 // Requests to the server that the page came from. The token, where the server wants one, goes in a header, never in an
 // address: addresses are written to logs.
 
-import { button, make } from "./dom.js";
+import { make } from "./dom.js";
 
 const KEY = "headstart-token";
 const TRIES = 4;
@@ -80,8 +80,8 @@ function askForToken(wasWrong) {
         "p",
         {},
         wasWrong ? "The token was not accepted. " : "",
-        "It was chosen by who started the server: " +
-          "the option --token, the variable HEADSTART_TOKEN, or the address that was printed at the start.",
+        "It is part of the address that was printed at the start, which can be pasted here whole; or it was chosen by " +
+          "who started the server, by the option --token or the variable HEADSTART_TOKEN.",
       ),
       make("label", { htmlFor: "token" }, "Token "),
       field,
@@ -90,7 +90,7 @@ function askForToken(wasWrong) {
     const dialog = make("dialog", { "aria-labelledby": "h-token" }, form);
     dialog.addEventListener("cancel", (event) => event.preventDefault()); // without it nothing works
     form.addEventListener("submit", () => {
-      sessionStorage.setItem(KEY, field.value.trim());
+      sessionStorage.setItem(KEY, field.value.trim().replace(/^.*#token=/, ""));
       dialog.remove();
       asking = null;
       resolve();
@@ -101,17 +101,23 @@ function askForToken(wasWrong) {
   return asking;
 }
 
-/** A dialog with a message and what can be done; resolves to the text of the button that was chosen, "" for none. */
+/**
+ * A dialog with a message and what can be done; resolves to the text of the button that was chosen, "" for none. The
+ * key Enter in a field chooses the first.
+ */
 export function ask(title, lines, choices) {
   return new Promise((resolve) => {
-    const dialog = make(
-      "dialog",
-      { "aria-labelledby": "h-ask" },
+    const buttons = choices.map((value, i) =>
+      make("button", { value, className: i ? "" : "primary", formNoValidate: i > 0 }, value),
+    );
+    const form = make(
+      "form",
+      { method: "dialog" },
       make("h2", { id: "h-ask" }, title),
       ...lines.map((line) => (line instanceof Node ? line : make("p", {}, line))),
+      make("div", { className: "row" }, ...buttons),
     );
-    const buttons = choices.map((text, i) => button(text, () => dialog.close(text), { className: i ? "" : "primary" }));
-    dialog.append(make("div", { className: "row" }, ...buttons));
+    const dialog = make("dialog", { "aria-labelledby": "h-ask" }, form);
     dialog.addEventListener("close", () => {
       dialog.remove();
       resolve(dialog.returnValue);

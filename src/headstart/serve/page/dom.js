@@ -23,6 +23,12 @@ export const byId = (id) => document.getElementById(id);
 /** A share in [0, 1] as a percentage with one decimal. */
 export const percent = (share) => percents.format(share);
 
+/** A share that was measured: 100% and 0% only where it is exactly that. */
+export function rate(share) {
+  if (share < 1 && share >= 0.9995) return `over ${percent(0.999)}`;
+  return share > 0 && share < 0.0005 ? `under ${percent(0.001)}` : percent(share);
+}
+
 /** A whole number with separators. */
 export const count = (number) => number.toLocaleString("en");
 

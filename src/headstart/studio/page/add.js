@@ -13,18 +13,37 @@ const AT_ONCE = 3,
   LONGEST = 960,
   RECORD_SECONDS = 3;
 const IMAGE = /\.(avif|bmp|gif|heic|heif|jpe?g|jxl|png|tiff?|webp)$/i;
+const OF_THE_SYSTEM = /^(\..*|thumbs\.db|desktop\.ini)$/i; // what file managers leave in folders
 const TYPES = { jpg: "jpeg", tif: "tiff" };
 const waiting = [];
 let running = 0,
+  gathering = 0, // drops and choices whose files have not all been sent to where they belong
   batch = null,
   target = "",
   recording = null;
 const video = make("video", { muted: true, playsInline: true, "aria-label": "Camera" });
 const camera = new Camera(video);
 
+/** What came of all that is added together: sentences of archives, counts of images, and what was left out. */
+function current() {
+  batch ??= { archives: [], total: 0, done: 0, added: 0, already: [], refused: [], classes: new Set() };
+  return batch;
+}
+
+/** Add in one go, and tell what came of it at the end, once. */
+async function together(action) {
+  gathering += 1;
+  try {
+    await action();
+  } finally {
+    gathering -= 1;
+    finish();
+  }
+}
+
 /** Send images to a class; those of one `group` are never on both sides of a split. */
 function send(files, className, group = "") {
-  batch ??= { total: 0, done: 0, added: 0, already: [], refused: [], classes: new Set() };
+  current();
   if (className) batch.classes.add(className);
   for (const file of files) {
     batch.total += 1;
@@ -41,7 +60,7 @@ async function work() {
     showProgress();
   }
   running -= 1;
-  if (!running && batch && !recording) finish();
+  finish();
 }
 
 async function sendOne({ file, className, group }) {
@@ -71,42 +90,53 @@ function showProgress() {
   if (line && batch) line.textContent = `${count(batch.done)} of ${plural(batch.total, "image")} sent.`;
 }
 
-/** Say what came of a batch: nothing is left out silently. */
+/** At its end say what came of a batch: nothing is left out silently. */
 function finish() {
-  const { added, already, refused, classes } = batch;
-  const parts = [`${plural(added, "image")} added${classes.size ? ` to ${[...classes].join(", ")}` : ""}.`];
+  if (!batch || running || gathering || recording) return;
+  const { archives, total, added, already, refused, classes } = batch;
+  const parts = [...archives];
+  if (total) parts.push(`${plural(added, "image")} added${classes.size ? ` to ${[...classes].join(", ")}` : ""}.`);
   if (already.length)
     parts.push(`${plural(already.length, "image")} ${already.length === 1 ? "was" : "were"} there already.`);
-  if (refused.length) parts.push(`${plural(refused.length, "file")} could not be added.`);
+  if (refused.length === 1) parts.push(`Not added: ${refused[0]}`);
+  else if (refused.length) parts.push(`${plural(refused.length, "file")} could not be added.`);
   tell(parts.join(" "), { isProblem: refused.length > 0, lines: [...refused, ...already] });
   batch = null;
   refreshSoon();
 }
 
 /** Files from anywhere: archives are imported, images go to the class that they were dropped on, is shown or is chosen. */
-export async function addFiles(files, className = "") {
+export const addFiles = (files, className = "") => together(() => sort(files, className));
+
+async function sort(files, className) {
   const archives = files.filter((file) => /\.(zip|tm)$/i.test(file.name ?? ""));
   const images = files.filter((file) => file.type.startsWith("image/") || IMAGE.test(file.name ?? ""));
   const others = files
     .filter((file) => !archives.includes(file) && !images.includes(file))
     .map((file) => `${file.name}: is no image`);
+  if (others.length) current().refused.push(...others);
   for (const archive of archives) await importArchive(archive, className);
-  if (images.length) {
-    const known = className || target || view.label;
-    const name = known || isSeveral() ? known : await chooseClass(`are the ${plural(images.length, "image")} of`);
-    if (!name && !isSeveral()) return;
-    send(images, name);
-    if (others.length) batch.refused.push(...others);
-    announce(`Adding ${plural(images.length, "image")}${name ? ` to ${name}` : ""}.`);
-  } else if (others.length)
-    tell(`${plural(others.length, "file")} could not be added.`, { isProblem: true, lines: others });
+  if (!images.length) return;
+  const known = className || target || view.label;
+  const name = known || isSeveral() ? known : await chooseClass(images.length === 1 ? "is the image of" : `are the ${count(images.length)} images of`);
+  if (!name && !isSeveral()) return;
+  send(images, name);
+  announce(`Adding ${plural(images.length, "image")}${name ? ` to ${name}` : ""}.`);
 }
 
 async function importArchive(archive, className) {
   tell(`Reading ${archive.name} ...`);
   const query = className ? `?${new URLSearchParams({ class: className })}` : "";
   const options = { method: "POST", body: archive, headers: { "Content-Type": "application/zip" } };
-  const answer = await attempt(() => request(`api/import${query}`, options));
+  store.uploads += 1;
+  const answer = await request(`api/import${query}`, options)
+    .catch((error) => {
+      current().refused.push(`${archive.name}: ${error.message}`);
+      return null;
+    })
+    .finally(() => {
+      store.uploads -= 1;
+    });
   if (!answer) return;
   adopt(answer);
   refreshSoon();
@@ -119,13 +149,9 @@ async function importArchive(archive, className) {
       return;
     }
   }
-  const parts = [`${plural(added, "image")} from ${archive.name}${classes.length ? `: ${classes.join(", ")}` : ""}.`];
-  if (already) parts.push(`${plural(already, "image")} there already.`);
-  if (refused.length) parts.push(`${plural(refused.length, "file")} left out.`);
-  tell(parts.join(" "), {
-    isProblem: refused.length > 0,
-    lines: refused.map(({ name, reason }) => `${name}: ${reason}`),
-  });
+  const found = `${plural(added, "image")} from ${archive.name}${classes.length ? `: ${classes.join(", ")}` : ""}.`;
+  current().archives.push(already ? `${found} ${plural(already, "image")} there already.` : found);
+  batch.refused.push(...refused.map(({ name, reason }) => `${archive.name}, ${name}: ${reason}`));
 }
 
 /** What was dropped: files, and folders, each of which is a class. */
@@ -134,15 +160,23 @@ export async function addDropped(event, files) {
   const entries = [...(event.dataTransfer?.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   const folders = entries.filter((entry) => entry.isDirectory);
   if (!folders.length) return addFiles(files, className);
-  const found = new Map();
-  for (const folder of folders) await attempt(() => walk(folder, found));
-  const classes = [];
-  for (const [name, inside] of found) {
-    if (inside.length && (await makeClass(name))) classes.push([name, inside]);
-  }
-  for (const [name, inside] of classes) await addFiles(inside, name);
-  if (![...found.values()].some((inside) => inside.length)) tell("The folder holds no images.", { isProblem: true });
+  return together(async () => {
+    const found = new Map();
+    for (const folder of folders)
+      await walk(folder, found).catch((error) => current().refused.push(`${folder.name}: ${error.message}`));
+    const classes = []; // all are made before images arrive, which change the version that a class is made for
+    for (const [name, inside] of found) {
+      if (await makeClass(name)) classes.push([name, inside]);
+      else current().refused.push(...inside.map((file) => `${name}/${file.name}: the folder can be no class`));
+    }
+    for (const [name, inside] of classes) send(inside, name);
+    if (!found.size) tell("The folder holds no images.", { isProblem: true });
+    const loose = await Promise.all(entries.filter((entry) => entry.isFile).map(fileOf));
+    if (loose.length) await sort(loose, className);
+  });
 }
+
+const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
 
 async function walk(folder, found) {
   const reader = folder.createReader();
@@ -151,10 +185,9 @@ async function walk(folder, found) {
     if (!entries.length) return;
     for (const entry of entries) {
       if (entry.isDirectory) await walk(entry, found);
-      else if (IMAGE.test(entry.name)) {
-        const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-        found.set(folder.name, [...(found.get(folder.name) ?? []), file]);
-      }
+      else if (IMAGE.test(entry.name))
+        found.set(folder.name, [...(found.get(folder.name) ?? []), await fileOf(entry)]);
+      else if (!OF_THE_SYSTEM.test(entry.name)) current().refused.push(`${folder.name}/${entry.name}: is no image`);
     }
   }
 }
@@ -292,7 +325,7 @@ async function startRecording({ seconds = 0, pointerId } = {}) {
   recording = null;
   byId("record")?.classList.remove("on");
   announce(`${plural(own.frames, "image")} recorded${own.className ? ` for ${own.className}` : ""}.`);
-  if (!running && batch) finish();
+  finish();
 }
 
 function stopRecording() {

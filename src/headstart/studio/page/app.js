@@ -61,8 +61,8 @@ function showSelection() {
     return;
   }
   const labels = classes.slice(0, 9).map(({ name }, i) => {
-    const made = button("", () => label(name), { "aria-label": `Label as ${name}` });
-    made.append(make("kbd", {}, String(i + 1)), make("bdi", {}, name));
+    const made = button("", () => label(name), { title: `Label as ${name}` });
+    made.append(make("kbd", {}, String(i + 1)), " ", make("bdi", {}, name));
     return made;
   });
   if (classes.length > 9) {
@@ -102,6 +102,7 @@ function showLabelBar(bar, classes, states) {
     const made = button("", () => label(name), {
       "aria-pressed": pressed[states[i]] ?? "false",
       "data-focus": `bar-${i}`,
+      title: name,
       className: `state-${states[i]}`,
     });
     if (i < 9) made.append(make("kbd", {}, String(i + 1)));
@@ -160,7 +161,7 @@ function showTop() {
   byId("undo").title = what ? `Take back: ${what}` : "Nothing to undo";
   byId("save").disabled = shows === "none";
   const parts = [];
-  if (store.uploads) parts.push(`sending ${plural(store.uploads, "image")}`);
+  if (store.uploads) parts.push(`sending ${plural(store.uploads, "file")}`);
   if (embedding.done < embedding.total)
     parts.push(`reading images: ${count(embedding.done)} of ${count(embedding.total)}`);
   if (full.state === "running") parts.push("choosing the model");

@@ -4,7 +4,7 @@ import { ask } from "../shared/api.js";
 import { button, byId, count, make } from "../shared/dom.js";
 import { show, view } from "./grid.js";
 import { noun } from "./labels.js";
-import { change, isSeveral, store } from "./store.js";
+import { change, isSeveral, store, tell } from "./store.js";
 
 let openAdd = () => {},
   shown = "";
@@ -95,7 +95,11 @@ async function rename(name) {
   );
   const to = field.value.trim();
   if (choice !== "Rename" || !to || to === name) return;
-  if (await change("api/classes/rename", { name, to })) show({ label: to });
+  if (!(await change("api/classes/rename", { name, to }))) return;
+  const entry = store.state.classes.find((known) => known.name === name);
+  if (entry) entry.name = to; // at once: what is shown is asked for by the name
+  tell(`${name} is called ${to} now.`);
+  show({ label: to });
 }
 
 /** Make a class unless it is there; returns whether it is. */

@@ -41,8 +41,8 @@ export function applyFilter() {
   const text = view.text.trim().toLowerCase();
   const current = view.rows[view.cursor]?.id;
   const index = (name) => store.state.classes.findIndex((entry) => entry.name === name);
-  const label = view.label ? index(view.label) : null,
-    predicted = view.predicted ? index(view.predicted) : null;
+  if ([view.label, view.predicted].some((name) => name && index(name) < 0)) view.label = view.predicted = ""; // renamed
+  const [label, predicted] = [view.label, view.predicted].map((name) => (name ? index(name) : null));
   const filters = isSeveral() ? LABEL_FILTERS : FILTERS;
   const has = (row) => (isSeveral() ? stateOf(row, label) === view.state : row.label === label);
   const fits = (row) =>

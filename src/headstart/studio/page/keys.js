@@ -141,10 +141,9 @@ function act(event, isControl, isGridShown) {
   else if (key === "s" || key === "S") takeSuggestions();
   else if (key === "Delete" || key === "Backspace") removeTargets();
   else if (key === "Escape") clearSelection();
-  else if (isControl) return false;
+  else if (isControl || event.target.closest(".panel")) return false;
   else if (key === "Enter") acceptTargets();
   else if (key === " ") openDetail();
-  else if (event.target.closest(".panel")) return false;
   else return moveByKey(event);
   return true;
 }

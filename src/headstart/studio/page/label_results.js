@@ -1,7 +1,7 @@
 // The results of several labels an image: mAP with its interval, each label, cells that look wrong, uncertain images.
 
 import { request } from "../shared/api.js";
-import { button, byId, count, make, percent, plural } from "../shared/dom.js";
+import { button, byId, count, make, percent, plural, rate } from "../shared/dom.js";
 import { show, thumbnail } from "./grid.js";
 import { setState } from "./labels.js";
 import { accept, attempt } from "./store.js";
@@ -59,7 +59,7 @@ function showIssues({ issues, total }) {
         "div",
         {},
         make("p", {}, make("strong", {}, label), ` ${certainty === "likely" ? "is probably" : "may be"} ${state} here`),
-        make("p", { className: "soft small" }, `Predicted with probability ${percent(probability)}.`),
+        make("p", { className: "soft small" }, `Predicted with probability ${rate(probability)}.`),
         make(
           "div",
           { className: "row" },
@@ -95,7 +95,7 @@ function showUncertain(images) {
 function showLabels({ by_label: labels, left_out: leftOut, exact_match: exact, micro_f1: micro }) {
   const rows = [...labels].sort((a, b) => (a.average_precision.value ?? 2) - (b.average_precision.value ?? 2));
   const cell = ({ value, interval }) =>
-    make("td", { title: interval ? `95% interval ${percent(interval[0])} to ${percent(interval[1])}` : "" }, value === null ? "–" : percent(value));
+    make("td", { title: interval ? `95% interval ${rate(interval[0])} to ${rate(interval[1])}` : "" }, value === null ? "–" : rate(value));
   const table = make(
     "table",
     { className: "labels-table" },
@@ -131,9 +131,9 @@ function showLabels({ by_label: labels, left_out: leftOut, exact_match: exact, m
   );
   rows.forEach(({ name }, i) => table.tBodies[0].rows[i].querySelector("button").append(make("bdi", {}, name)));
   const told = (name, { value, interval }) =>
-    value === null ? "" : `${name} ${percent(value)} (95% interval ${percent(interval[0])} to ${percent(interval[1])}). `;
+    value === null ? "" : `${name} ${rate(value)} (95% interval ${rate(interval[0])} to ${rate(interval[1])}). `;
   byId("labels-body").replaceChildren(
-    make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Each label" }, table),
+    make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Table of the labels" }, table),
     ...(exact ? [make("p", { className: "small soft" }, told("Every label right:", exact), told("Micro F1", micro))] : []),
     make(
       "p",

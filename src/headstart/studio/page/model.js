@@ -1,7 +1,7 @@
 // The model: compare with the last saved one, save, report, export; labels into folders, undo.
 
 import { ask, request } from "../shared/api.js";
-import { announce, button, byId, make, percent, plural } from "../shared/dom.js";
+import { announce, button, byId, make, plural, rate } from "../shared/dom.js";
 import { attempt, change, isSeveral, post, refreshSoon, store, tell, undo } from "./store.js";
 
 const jobs = new Map();
@@ -90,7 +90,7 @@ function comparisonView({ verdict, why, difference, interval, images, ...found }
       make(
         "p",
         {},
-        `${isSeveral() ? "mAP " : ""}${percent(before)} before, ${percent(now)} now, of the same ${plural(images, "image")}: ${points(difference)} points ` +
+        `${isSeveral() ? "mAP " : ""}${rate(before)} before, ${rate(now)} now, of the same ${plural(images, "image")}: ${points(difference)} points ` +
           `(95% interval ${points(interval[0])} to ${points(interval[1])}).`,
       ),
     );

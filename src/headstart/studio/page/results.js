@@ -1,7 +1,7 @@
 // The results: accuracy with its interval, label issues, the most uncertain images, confusions, the learning curve.
 
 import { request } from "../shared/api.js";
-import { button, byId, count, make, percent, plural } from "../shared/dom.js";
+import { button, byId, count, make, percent, plural, rate } from "../shared/dom.js";
 import { curveChart, intervalChart } from "./charts.js";
 import { show, thumbnail } from "./grid.js";
 import { drawLabelParts, LABEL_PARTS, meanPrecision } from "./label_results.js";
@@ -117,11 +117,11 @@ function showAccuracy() {
     make(
       "p",
       { className: "accuracy-line" },
-      make("span", { className: "figure" }, percent(value)),
+      make("span", { className: "figure" }, rate(value)),
       unit,
       make("span", { className: `badge ${badge}` }, badge),
     ),
-    make("p", {}, `${what} 95% interval ${percent(interval[0])} to ${percent(interval[1])}.`),
+    make("p", {}, `${what} 95% interval ${rate(interval[0])} to ${rate(interval[1])}.`),
     intervalChart(value, interval),
     make("p", { className: "soft small" }, text),
   );
@@ -169,7 +169,7 @@ function showIssues({ issues, total }) {
     body.replaceChildren(make("p", { className: "soft" }, "None: no label looks wrong."));
     return;
   }
-  const items = issues.map(({ id, label, suggested, confidence, certainty }) =>
+  const items = issues.map(({ id, label, suggested, probability, certainty }) =>
     make(
       "li",
       { className: "issue-line" },
@@ -181,7 +181,7 @@ function showIssues({ issues, total }) {
         make(
           "p",
           { className: "soft small" },
-          `${certainty === "likely" ? "Likely" : "Possibly"} wrong: ${percent(confidence)}.`,
+          `${certainty === "likely" ? "Likely" : "Possibly"} wrong: predicted with probability ${rate(probability)}.`,
         ),
         make(
           "div",
@@ -275,7 +275,7 @@ function showConfusion({ classes, confusion, by_class: byClass }) {
           {},
           make("th", { scope: "row", title: name }, make("bdi", {}, name)),
           ...classes.map((_, j) => cell(i, j)),
-          make("td", { className: "soft" }, recall.get(name)?.recall != null ? percent(recall.get(name).recall) : ""),
+          make("td", { className: "soft" }, recall.get(name)?.recall != null ? rate(recall.get(name).recall) : ""),
         ),
       ),
     ),
@@ -298,7 +298,10 @@ async function showCurve() {
   }
   if (!curveClass) return;
   const answer = await attempt(() =>
-    request(`api/learning-curve?${new URLSearchParams({ class: curveClass, more: MORE })}`),
+    request(`api/learning-curve?${new URLSearchParams({ class: curveClass, more: MORE })}`).catch((error) => {
+      if (error.status !== 404) throw error;
+      return null; // the class has got another name meanwhile: what follows draws anew
+    }),
   );
   if (!answer || own !== drawing) return;
   const select = make(
