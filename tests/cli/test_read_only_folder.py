@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import OptionError
-from headstart.files import why_not_writable
+from headstart.machine import why_not_writable
 
 COMMANDS = {  # the data are not there: whoever complains about the folder has looked at it first
     "fit": ["fit", "{none}", "-o", "{out}/model"],
