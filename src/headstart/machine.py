@@ -86,7 +86,7 @@ def why_not_replaceable(path: Path) -> str | None:
         return "another disk is mounted there, which cannot be replaced, but a folder in it can"
     if path.exists() and path.samefile(os.curdir):
         return "the command runs in this folder, which cannot be replaced then"
-    return why_not_writable(path)
+    return why_not_writable(path) or (why_not_writable(path / "a file") if path.exists() else None)
 
 
 @contextmanager

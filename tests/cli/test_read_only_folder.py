@@ -39,6 +39,20 @@ def test_it_is_refused_before_the_work(name, run, read_only, tmp_path):
     assert list(read_only.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["fit", "fit by workers", "embed", "statistics", "sample"])
+def test_a_folder_that_may_not_be_changed_itself_is_refused_before_the_work(name, run, read_only, tmp_path):
+    commands = {
+        "fit": ["fit", tmp_path / "none", "-o", read_only],
+        "fit by workers": ["fit", tmp_path / "none", "-o", read_only, "--on", "processes"],
+        "embed": ["embed", tmp_path / "none", "-o", read_only],
+        "statistics": ["embed", tmp_path / "none", "-o", read_only, "--statistics"],
+        "sample": ["sample", "horses-or-humans", read_only],
+    }
+    status, out, err = run(*commands[name])
+    assert (status, out) == (2, "")
+    assert f": nothing can be written in {read_only}; give another " in err
+
+
 def test_an_export_is_refused_before_it_is_made(read_only):
     from headstart.export.about import check_output_folder
 

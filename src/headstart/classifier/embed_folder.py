@@ -203,7 +203,7 @@ def check_kept(options: FitOptions) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder for what is computed. Raises OptionError where it cannot be written, OSError."""
-    if reason := why_not_writable(folder):
+    if reason := why_not_writable(folder / FILE):
         raise OptionError(f"Cannot write features to {folder}: {reason}; give another folder.")
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -141,7 +141,9 @@ def read_json_file(folder: Path, name: str) -> dict[str, Any]:
     """Read the JSON object in a file of a model folder. Raises ModelError, also if it is damaged."""
     try:
         return read_json(checked_file(folder, name), LIMITS[name])
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ModelError(f"{folder}: {name} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
         raise ModelError(f"{folder}: {name} is damaged: {one_line(error)}.") from None
 
 
