@@ -205,16 +205,14 @@ def add_file(folder: Path, name: str, data: bytes) -> Path:
     try:
         for number in count(1):
             path = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
-            if os.path.lexists(path):
-                if _has_content(path, data):
-                    return path
-                continue
-            with naming(path):
-                if not temporary.exists():
-                    temporary.write_bytes(data)
-                with suppress(FileExistsError):  # another process was faster
+            if not os.path.lexists(path):
+                with naming(path), suppress(FileExistsError):  # another process was faster
+                    if not temporary.exists():
+                        temporary.write_bytes(data)
                     _name(temporary, path, data)
                     return path
+            if _has_content(path, data):
+                return path
     finally:
         temporary.unlink(missing_ok=True)
     raise AssertionError("count ends nowhere")
