@@ -44,6 +44,19 @@ def test_on_a_file_system_without_links_files_are_added_too(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "x-2"]
 
 
+def test_a_file_that_another_process_has_just_written_is_not_written_twice(tmp_path, monkeypatch):
+    link = os.link
+
+    def late(source, target):
+        if target.name == "x.jpg":
+            target.write_bytes(b"1")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    assert add_file(tmp_path, "x.jpg", b"1") == tmp_path / "x.jpg"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jpg"]
+
+
 def test_a_link_in_the_place_of_a_file_or_folder_is_not_followed(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "outside")

@@ -133,18 +133,6 @@ def to_json(value: object, indent: int | None = None) -> bytes:
     return encode(json_text(value, indent, (",", ":") if indent is None else None) + "\n")
 
 
-def why_not_writable(path: Path) -> str | None:
-    """Return why a file or folder of this name cannot be written, as far as rights tell beforehand; None if it can.
-
-    What is written beside it first needs the right to write into the folder that it lies in, or into the first folder
-    above that is there.
-    """
-    folder = next((above for above in path.absolute().parents if above.is_dir()), None)
-    if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
-        return f"nothing can be written in {folder}"
-    return None
-
-
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file whose content is either the old one or all of ``data``, also if the process is killed.
 
@@ -217,16 +205,14 @@ def add_file(folder: Path, name: str, data: bytes) -> Path:
     try:
         for number in count(1):
             path = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
-            if os.path.lexists(path):
-                if _has_content(path, data):
-                    return path
-                continue
-            with naming(path):
-                if not temporary.exists():
-                    temporary.write_bytes(data)
-                with suppress(FileExistsError):  # another process was faster
+            if not os.path.lexists(path):
+                with naming(path), suppress(FileExistsError):  # another process was faster
+                    if not temporary.exists():
+                        temporary.write_bytes(data)
                     _name(temporary, path, data)
                     return path
+            if _has_content(path, data):
+                return path
     finally:
         temporary.unlink(missing_ok=True)
     raise AssertionError("count ends nowhere")

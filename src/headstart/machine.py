@@ -1,4 +1,4 @@
-"""The machine: its processor and cores, its cache folder, what its system leaves in folders, and the own process."""
+"""The machine: its processor and cores, its cache folder, what its system does with folders, and the own process."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
+
+from headstart.errors import OptionError
 
 SYSTEM_FILES = {  # what operating systems, cameras and servers leave in folders, in lower case
     "#recycle",
@@ -60,6 +62,60 @@ def is_left_by_system(path: Path) -> bool:
     """Return whether a file is one that the system leaves in folders that it shows: Finder, say, a .DS_Store."""
     is_known = path.name.casefold() in SYSTEM_FILES or path.name.startswith("._")
     return is_known and path.is_file() and not path.is_symlink()
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Return why a file or folder of this name cannot be written, as far as can be told beforehand; None if it can.
+
+    What is written beside it first needs the right to write into the folder that it lies in, or into the first folder
+    above that is there.
+    """
+    folder = next(above for above in path.absolute().parents if os.path.lexists(above))
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"nothing can be written in {folder}"
+    return None
+
+
+def why_not_replaceable(path: Path) -> str | None:
+    """Return why no new folder can take the place of ``path``, as far as can be told beforehand; None if it can."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        return "it is a link, or no folder"
+    if path.absolute().is_mount():  # of a relative one pathlib compares "." with itself
+        return "another disk is mounted there, which cannot be replaced, but a folder in it can"
+    if path.exists() and path.samefile(os.curdir):
+        return "the command runs in this folder, which cannot be replaced then"
+    return why_not_writable(path) or (why_not_writable(path / "a file") if path.exists() else None)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Let one process of this machine at a time work in a folder, where the system and its file system have locks.
+
+    The lock ends with the process, however that ends, and leaves no file. Where another process works there, ``wait``
+    until it has ended, or raise OptionError.
+    """
+    try:
+        import fcntl
+
+        opened = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows; or it is gone, as who works there will see
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OptionError(
+                f"Another process is writing to {folder}; wait until it has ended and run the same command again, or "
+                "give another name with -o."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(opened)
 
 
 def cores() -> int:

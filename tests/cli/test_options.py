@@ -193,6 +193,40 @@ def test_a_signal_ends_the_processes_of_a_sample_too_and_leaves_no_half_of_it(nu
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_a_command_at_once_and_without_a_traceback(number, status, tmp_path):
+    code = """
+import sys, threading, time
+from headstart.cli import main
+from headstart.data import rendered
+
+def render(*_, **__):
+    threading.Thread(target=time.sleep, args=(600,)).start()  # the interpreter waits for it as it ends
+    print("begun", flush=True)
+    time.sleep(600)
+
+rendered.render = render
+sys.argv = ["headstart", "sample", "horses-or-humans", "sample"]
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(number)
+    assert process.stderr.readline().startswith("headstart: ")
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, "")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["backbones", "list"]])

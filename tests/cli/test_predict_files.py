@@ -228,6 +228,17 @@ def test_what_was_begun_with_another_model_or_other_inputs_is_not_continued(run,
     assert "was not begun by predict, or is damaged" in run("predict", model_folder, inputs, "-o", path)[2]
 
 
+def test_a_folder_that_was_only_just_made_is_begun(run, model_folder, inputs, tmp_path):
+    path = tmp_path / "out.csv"
+    part = tmp_path / "out.csv.part"
+    part.mkdir()
+    (part / ".headstart-0").write_bytes(b"")  # where the disk was full, or the process was killed, at the first file
+    status, _, err = run("predict", model_folder, inputs / "train" / "disc", "-o", path)
+    assert status == 1, err  # one of them cannot be read
+    assert len(path.read_text("utf-8").splitlines()) == 1 + len([*(inputs / "train" / "disc").iterdir()])
+    assert not part.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from headstart.errors import OptionError
-from headstart.files import why_not_writable
+from headstart.machine import why_not_writable
 
 COMMANDS = {  # the data are not there: whoever complains about the folder has looked at it first
     "fit": ["fit", "{none}", "-o", "{out}/model"],
@@ -37,6 +37,20 @@ def test_it_is_refused_before_the_work(name, run, read_only, tmp_path):
     assert err.count("\n") == 1
     assert f": nothing can be written in {read_only}" in err
     assert list(read_only.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["fit", "fit by workers", "embed", "statistics", "sample"])
+def test_a_folder_that_may_not_be_changed_itself_is_refused_before_the_work(name, run, read_only, tmp_path):
+    commands = {
+        "fit": ["fit", tmp_path / "none", "-o", read_only],
+        "fit by workers": ["fit", tmp_path / "none", "-o", read_only, "--on", "processes"],
+        "embed": ["embed", tmp_path / "none", "-o", read_only],
+        "statistics": ["embed", tmp_path / "none", "-o", read_only, "--statistics"],
+        "sample": ["sample", "horses-or-humans", read_only],
+    }
+    status, out, err = run(*commands[name])
+    assert (status, out) == (2, "")
+    assert f": nothing can be written in {read_only}; give another " in err
 
 
 def test_an_export_is_refused_before_it_is_made(read_only):

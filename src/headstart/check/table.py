@@ -10,7 +10,8 @@ from headstart.check.finding import Finding
 from headstart.data import Dataset, Item
 from headstart.data.label_cells import cell_of, check_numbers, needs_lists, unreadable_classes, unreadable_names
 from headstart.errors import DataError, OptionError
-from headstart.files import table_path, table_row, table_text, why_not_writable, write_atomic
+from headstart.files import table_path, table_row, table_text, write_atomic
+from headstart.machine import why_not_writable
 
 COLUMNS = ("path", "label", "split", "group", "finding", "action", "why")
 # Where images may have several labels: by this header a table says so also where no image has two.

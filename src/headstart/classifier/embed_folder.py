@@ -34,7 +34,8 @@ from headstart.features.rows_folder import (
     shard_entry,
 )
 from headstart.features.runtime import Graph
-from headstart.files import json_text, why_not_writable, write_atomic
+from headstart.files import json_text, write_atomic
+from headstart.machine import why_not_writable
 from headstart.splits.named import parse_group_by
 
 SHARD_IMAGES = 1024  # of the listing, one shard: about ten seconds of work, and 5 MB
@@ -79,6 +80,7 @@ def embed_to_folder(
     if not len(dataset):
         raise DataError(f"{dataset.uri} has no images; expected some to compute features of.")
     check_folder(folder, options)
+    make_folder(folder)
     with options.open_cache() as cache:
         work = DatasetShards.open(dataset, options, cache)
         shards, found, found_rows, unread, remarks = [], 0, 0, list[Unread](), Counter[str]()
@@ -182,14 +184,13 @@ def _shard(work: DatasetShards, path: Path, index: range, progress: Progress | N
 
 
 def check_folder(folder: Path, options: FitOptions) -> None:
-    """Make the folder for features, where they can be written there. Raises OptionError, MissingExtraError, OSError."""
+    """Raise OptionError, MissingExtraError where features may not be written into a folder; nothing is changed."""
     check_kept(options)
     others = foreign_to_rows(folder) if os.path.lexists(folder) else []
     if others:
         held = f"holds other files than features ({others[0].name})"
         what = "is a link, or no folder" if others == [folder] else held
         raise OptionError(f"{folder} {what}; give another name for the folder.")
-    make_folder(folder)
 
 
 def check_kept(options: FitOptions) -> None:
@@ -202,7 +203,7 @@ def check_kept(options: FitOptions) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder for what is computed. Raises OptionError where it cannot be written, OSError."""
-    if reason := why_not_writable(folder):
+    if reason := why_not_writable(folder / FILE):
         raise OptionError(f"Cannot write features to {folder}: {reason}; give another folder.")
     folder.mkdir(parents=True, exist_ok=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headstart.classifier.embed_folder import EmbeddedFolder, check_folder, delete_others
+from headstart.classifier.embed_folder import EmbeddedFolder, check_folder, delete_others, make_folder
 from headstart.classifier.embedded import open_images
 from headstart.classifier.kept_rows import describe_source, with_dataset
 from headstart.classifier.options import FitOptions
@@ -98,6 +98,7 @@ def plan_shards(
     if where.on == "ray":
         check_installed()  # before the folder is made
     check_folder(folder, options)
+    make_folder(folder)
     opened = open_images(first, options)
     golden = rendered_features(opened.backbone, compute, embed)
     source = describe_source(opened.backbone, opened.options, runtime, golden)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from headstart.features import Compute
 from headstart.features.rows import FeatureRows, joined, merge_sources, put_in_order
 from headstart.features.rows_folder import FILE, MAX_FILE, RowsFolder, open_rows
 from headstart.files import read_limited, recover_folder
+from headstart.machine import one_at_a_time
 from headstart.model.folder import read_model
 from headstart.model.folder_files import FEATURES
 
@@ -117,31 +116,13 @@ def save_anew(model: KeptModel, result: AnyFitResult, output: Path | None) -> st
     """
     if output is not None:
         return result.save(output)
-    with _one_at_a_time(model.folder):
+    with one_at_a_time(model.folder, wait=True):  # to compare and replace it
         if folder_state(model.folder) != model.state:
             raise OptionError(
                 f"{model.folder} was changed by another process meanwhile, and is as that left it; run the same "
                 "command again."
             )
         return result.save(model.folder, overwrite=True)
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let one process at a time compare and replace a folder, where the system has locks."""
-    try:
-        import fcntl
-
-        opened = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):  # Windows; or it is gone, as the comparison says
-        yield
-        return
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def refit(model: KeptModel, features: FeatureRows, *, forgotten: Mapping[str, Any] | None) -> AnyFitResult:

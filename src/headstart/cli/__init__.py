@@ -36,7 +36,7 @@ from headstart.cli.fit import fit
 from headstart.cli.forget import forget
 from headstart.cli.merge import merge
 from headstart.cli.open_report import open_report
-from headstart.cli.options import TERMINATED, add_command, app, backbones_app, exit_status
+from headstart.cli.options import INTERRUPTED, TERMINATED, add_command, app, backbones_app, exit_status
 from headstart.cli.predict import predict
 from headstart.cli.report import report
 from headstart.cli.sample import sample
@@ -78,10 +78,20 @@ for _name, _command in backbones.COMMANDS.items():
     add_command(backbones_app, _command, _name)
 
 
-def _terminate(*_: object) -> None:
-    """End on SIGTERM as on an interrupt: what is unfinished is removed, and processes of a pool end too."""
+def _end(number: int, _: object) -> None:
+    """End on a signal: what is unfinished is removed, and processes of a pool end too; on a second signal at once."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is _end:
+            signal.signal(each, _end_at_once)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     print("headstart: terminated.", file=sys.stderr)
     sys.exit(TERMINATED)
+
+
+def _end_at_once(number: int, _: object) -> None:
+    """End as by a kill, which every command withstands: to end in order takes time, and fails if interrupted."""
+    os._exit(INTERRUPTED if number == signal.SIGINT else TERMINATED)
 
 
 def _hide_warnings() -> None:
@@ -115,7 +125,9 @@ def main() -> None:
         sys.stderr = io.TextIOWrapper(standard_error, own.encoding, own.errors, line_buffering=True)
     if not sys.warnoptions:
         _hide_warnings()
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the caller has it ignored
+        signal.signal(signal.SIGINT, _end)
     tune_process()
     try:
         try:

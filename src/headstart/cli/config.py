@@ -8,6 +8,7 @@ data is never read: whoever sends data must not choose what is done with them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -43,6 +44,16 @@ def variable(path: Sequence[str], name: str) -> str:
     'HEADSTART_BACKBONES_LIST_JSON'
     """
     return "_".join(("HEADSTART", *path, name)).replace("-", "_").upper()
+
+
+def check_not_empty(args: Sequence[str]) -> None:
+    """Raise OptionError for an empty argument: as a path it would be the folder that the command runs in."""
+    for before, argument in zip(("the command", *args), args, strict=False):
+        if not argument or re.fullmatch("--[a-z-]+=", argument):
+            raise OptionError(
+                f"An argument is empty ({argument or f'behind {before}'}), as where a shell variable is not set; "
+                "give it a value."
+            )
 
 
 def find_file(args: Sequence[str]) -> tuple[Path | None, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.cli.fit import DecodeFlags
-from headstart.cli.fit_sharded import forget_where_complete, naming_unfinished
+from headstart.cli.fit_sharded import forget_where_complete, naming_unfinished, working_in
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
     BACKBONE_HELP,
@@ -60,7 +60,7 @@ def embed(
 ) -> None:
     """Write the features of images, to fit later without them."""
     from headstart.classifier import FitOptions
-    from headstart.classifier.embed_folder import EmbeddedFolder, embed_to_folder
+    from headstart.classifier.embed_folder import EmbeddedFolder, check_folder, embed_to_folder
     from headstart.classifier.embed_sharded import embed_sharded
     from headstart.data import open_dataset
 
@@ -79,7 +79,8 @@ def embed(
         unread = _embed_statistics(data, output, options, read_options, where, messages, as_json)
     else:
         result: EmbeddedFolder
-        with quiet_frameworks(), messages.bar("Reading features") as bar:
+        check_folder(output, options)
+        with working_in(output), quiet_frameworks(), messages.bar("Reading features") as bar:
             if where is not None:
                 result = embed_sharded(data, output, options, read_options, where, progress=_told(bar))
             else:
@@ -125,19 +126,21 @@ def _embed_statistics(
     check_replaceable(output)
     unfinished = unfinished_sums(output)
     check_unfinished(unfinished)  # before what names it as a place of ours
-    with naming_unfinished(unfinished):
-        with quiet_frameworks(), messages.bar("Reading features") as bar:
-            if where is not None:
-                result = sum_sharded(
-                    data, unfinished, options, read_options, where, check=_require_one_label, progress=_told(bar)
-                )
-            else:
-                dataset = open_dataset(data, read_options)
-                _require_one_label(dataset)
-                save_memory(len(dataset))
-                result = sum_dataset(dataset, unfinished, options, progress=bar)
-        part = result.part
-        size = write_statistics(output, part)
+    with working_in(unfinished):
+        with naming_unfinished(unfinished):
+            with quiet_frameworks(), messages.bar("Reading features") as bar:
+                if where is not None:
+                    result = sum_sharded(
+                        data, unfinished, options, read_options, where, check=_require_one_label, progress=_told(bar)
+                    )
+                else:
+                    dataset = open_dataset(data, read_options)
+                    _require_one_label(dataset)
+                    save_memory(len(dataset))
+                    result = sum_dataset(dataset, unfinished, options, progress=bar)
+            part = result.part
+            size = write_statistics(output, part)
+        forget_where_complete(unfinished, result.missing, forget_sums)
     unread = _unread(part.source)
     counts = dict(zip(part.classes, part.of_taps.statistics.counts.tolist(), strict=True))
     if as_json:
@@ -150,7 +153,6 @@ def _embed_statistics(
         print(line(f"Statistics  {what}, {size / 1e6:.1f} MB: {output}"))
         print(line(f"To fit:     headstart merge {shell_word(output)} -o MODEL"))
     print_notes([*part.source.notes, *result.notes])
-    forget_where_complete(unfinished, result.missing, forget_sums)
     return unread
 
 

@@ -14,7 +14,7 @@ from headstart.cli.fit_labels import finish_fit, print_refit, refit_summary, wit
 from headstart.cli.options import Messages
 from headstart.cli.terminal import print_notes
 from headstart.errors import HeadstartError, OptionError, shell_word
-from headstart.machine import quiet_frameworks
+from headstart.machine import one_at_a_time, quiet_frameworks
 
 if TYPE_CHECKING:
     from headstart.classifier import FitOptions
@@ -42,6 +42,27 @@ def check_classes(output: Path, images: Dataset) -> None:
 
 
 @contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Make a folder for what is computed, in which one process at a time works.
+
+    Where the work fails, what was made and is still empty is removed. Raises OptionError where another process works
+    there, or where nothing can be written, OSError.
+    """
+    from headstart.classifier.embed_folder import make_folder
+
+    new = [path for path in (folder, *folder.absolute().parents) if not os.path.lexists(path)]
+    make_folder(folder)
+    with one_at_a_time(folder):
+        try:
+            yield
+        except BaseException:
+            for path in (*sorted(folder.rglob("*"), reverse=True), *new):
+                with suppress(OSError):  # it is a file, or not empty
+                    path.rmdir()
+            raise
+
+
+@contextmanager
 def naming_unfinished(folder: Path) -> Iterator[None]:
     """Say where that lies which was computed, when the work behind it fails."""
     try:
@@ -49,10 +70,6 @@ def naming_unfinished(folder: Path) -> Iterator[None]:
     except (HeadstartError, OSError):
         if any(path.is_file() for path in folder.rglob("*")):
             print_notes([f"What was computed is in {folder}; the corrected command goes on there, or delete it."])
-        else:
-            for path in (*sorted(folder.rglob("*"), reverse=True), folder):  # what is empty, and nothing else
-                with suppress(OSError):
-                    path.rmdir()
         raise
 
 
@@ -96,19 +113,20 @@ def fit_by_workers(
         if are_all and not run.overwrite:
             check_classes(output, images)
 
-    with naming_unfinished(unfinished):
-        with quiet_frameworks(), messages.bar("Reading features") as bar:
-            told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
-            read_options = reading.read_options(options.group_by)
-            result, embedded = fit_sharded(
-                data, unfinished, options, read_options, where, check=check, progress=told, log=messages.log
-            )
-        kept = result.kept if reading.keep_features else None
-        result = replace(result, model=with_sources(result.model), kept=kept)
-        folder = result.save(output, overwrite=run.overwrite)
+    with working_in(unfinished):
+        with naming_unfinished(unfinished):
+            with quiet_frameworks(), messages.bar("Reading features") as bar:
+                told = None if bar is None else lambda progress: bar(progress.images, progress.expected_images)
+                read_options = reading.read_options(options.group_by)
+                result, embedded = fit_sharded(
+                    data, unfinished, options, read_options, where, check=check, progress=told, log=messages.log
+                )
+            kept = result.kept if reading.keep_features else None
+            result = replace(result, model=with_sources(result.model), kept=kept)
+            folder = result.save(output, overwrite=run.overwrite)
+        forget_where_complete(unfinished, embedded.missing, forget_unfinished)
     if not flags.as_json:
         print_refit(result, folder, time.perf_counter() - start, by_default=flags.backbone is None)
-    forget_where_complete(unfinished, embedded.missing, forget_unfinished)
     if flags.report and has_braces(data) and is_fetched(data):
         print_notes([NOT_AGAIN])
     # Workers have no cache, and the report of what they computed fills none.

@@ -84,8 +84,10 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse arguments, and take the other options from the environment and the configuration file: see config.py.
 
-        An error that names an argument is one line without control characters. Raises OptionError for the file.
+        An error that names an argument is one line without control characters. Raises OptionError for the file, and
+        for an argument that is empty.
         """
+        config.check_not_empty(args)
         path, file, note = config.command_path(ctx), None, ""
         options: list[Any] = [param for param in self.params if param.param_type_name == "option"]
         for param in options:

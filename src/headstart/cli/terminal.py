@@ -175,7 +175,7 @@ def print_findings(findings: Sequence[Finding], images: int) -> None:
         for finding in shown:
             files = listed(finding.files, 4, " = ")
             prefix = f"{files}: " if files else ""
-            print(line(f"  {finding.certainty:8}  {prefix}{finding.why}; {finding.action}"))
+            print(line(f"  {finding.certainty:8}  {prefix}{finding.why.removesuffix('.')}; {finding.action}"))
         if len(members) > len(shown):
             hidden += len(members) - len(shown)
             print(f"            and {len(members) - len(shown)} more")

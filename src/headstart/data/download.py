@@ -25,6 +25,7 @@ from headstart.data.paced import PacedHTTPHandler, PacedHTTPSHandler
 from headstart.data.public_datasets import PUBLIC_DATASETS, Archive, PublicDataset
 from headstart.errors import DataError, DownloadError, ImageError, OptionError, one_line
 from headstart.files import read_json, to_json, write_atomic
+from headstart.machine import why_not_replaceable
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,10 @@ def download(
     target = Path(folder)
     if name not in datasets:
         raise OptionError(f"Unknown dataset {name!r}; expected {', '.join(datasets)}.")
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+    if target.is_dir() and any(target.iterdir()):
         raise OptionError(f"{target} is not an empty folder; give another name for the dataset.")
+    if reason := why_not_replaceable(target):
+        raise OptionError(f"Cannot write the dataset to {target}: {reason}; give another name.")
     dataset = datasets[name]
     hashes: dict[str, str] = {}
     parts = {

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ModelError, OptionError, untrusted
-from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
+from headstart.files import TEMPORARY, read_json, recover_folder
 from headstart.images.preprocess import Preprocess
-from headstart.machine import is_left_by_system
+from headstart.machine import is_left_by_system, why_not_replaceable
 from headstart.model.model import Model
 from headstart.stats.decision import DecisionRule
 from headstart.stats.label_thresholds import LabelThresholds
@@ -165,9 +165,7 @@ def check_output_folder(folder: Path) -> Path:
     Raises OptionError.
     """
     recover_folder(folder)
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise OptionError(f"{folder} is not a folder; give another name with -o.")
-    if reason := why_not_writable(folder):
+    if reason := why_not_replaceable(folder):
         raise OptionError(f"Cannot write the export to {folder}: {reason}; give another name with -o.")
     if not folder.exists() or all(map(is_left_by_system, folder.iterdir())):
         return folder

@@ -7,7 +7,6 @@ the data twice is summed twice.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from headstart.files import foreign_files, open_regular, read_json, replace_fold
 from headstart.heads.from_statistics import TapStatistics
 from headstart.heads.integers import LIMIT, IntegerVectors
 from headstart.heads.statistics import Statistics
+from headstart.machine import why_not_replaceable
 
 FORMAT = 1
 FILE, SUMS = "statistics.json", "statistics.safetensors"
@@ -176,13 +176,13 @@ def is_statistics_folder(folder: Path) -> bool:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise OptionError for a folder with anything but statistics, which writing them would delete."""
-    if not os.path.lexists(folder):
-        return
-    foreign = foreign_files(folder, (FILE, SUMS).__contains__)
-    if foreign:
-        told = "" if foreign == [folder] else f" ({foreign[0].name})"
-        raise OptionError(f"{folder} holds other files than statistics{told}; give another name for the folder.")
+    """Raise OptionError where statistics cannot be written, or would delete anything but statistics."""
+    if reason := why_not_replaceable(folder):
+        raise OptionError(f"Cannot write statistics to {folder}: {reason}; give another name for the folder.")
+    if folder.is_dir() and (foreign := foreign_files(folder, (FILE, SUMS).__contains__)):
+        raise OptionError(
+            f"{folder} holds other files than statistics ({foreign[0].name}); give another name for the folder."
+        )
 
 
 def write_statistics(folder: Path, part: StatisticsPart) -> int:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from headstart.data import IMAGE_LIST
 from headstart.errors import ModelError, OptionError, one_line
 from headstart.features.rows_folder import is_rows_folder
-from headstart.files import TEMPORARY, read_json, recover_folder, why_not_writable
+from headstart.files import TEMPORARY, read_json, recover_folder
 from headstart.images.snippet import SNIPPET_FILE
-from headstart.machine import is_left_by_system
+from headstart.machine import is_left_by_system, why_not_replaceable
 from headstart.model.model import HASH_BYTES, Model
 
 LIMITS = {
@@ -36,13 +36,13 @@ MIN_COMMON_IMAGES = 0.5  # share of a model's training images that make another 
 def check_output_folder(folder: str | os.PathLike[str]) -> Path:
     """Return the folder if a model may be written there: it is new, empty, or holds a model of ours and nothing else.
 
-    Raises OptionError where it holds anything that Headstart did not write; nothing in it is touched. Raises ModelError
-    where nothing can be written.
+    Raises OptionError where it holds anything that Headstart did not write, and where nothing can be written; nothing
+    in it is touched.
     """
     target = Path(folder)
     recover_folder(target)
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OptionError(f"{target} is not a folder; give another name for the model.")
+    if reason := why_not_replaceable(target):
+        raise OptionError(f"Cannot write the model to {target}: {reason}; give another name for the model.")
     entries = target.iterdir() if target.exists() else ()
     names = sorted(entry.name for entry in entries if not is_left_by_system(entry))
     if names and not _is_ours(target / "config.json"):
@@ -57,8 +57,6 @@ def check_output_folder(folder: str | os.PathLike[str]) -> Path:
             f"{target} is a model, but also holds {', '.join(foreign[:3])}{more}, which Headstart did not write; "
             "move that elsewhere, or give another name for the model."
         )
-    if reason := why_not_writable(target):
-        raise ModelError(f"Cannot write the model to {target}: {reason}.")
     return target
 
 
@@ -144,7 +142,9 @@ def read_json_file(folder: Path, name: str) -> dict[str, Any]:
     """Read the JSON object in a file of a model folder. Raises ModelError, also if it is damaged."""
     try:
         return read_json(checked_file(folder, name), LIMITS[name])
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ModelError(f"{folder}: {name} cannot be read: {error.strerror or error}.") from None
+    except ValueError as error:
         raise ModelError(f"{folder}: {name} is damaged: {one_line(error)}.") from None
 
 

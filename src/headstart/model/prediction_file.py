@@ -24,6 +24,7 @@ from headstart.files import (
     TEMPORARY,
     encode,
     escape_name,
+    foreign_files,
     json_text,
     open_atomic,
     open_regular,
@@ -67,8 +68,8 @@ class PredictionFile:
 
         Raises OptionError where what was begun is of another model or of other inputs; nothing is changed then.
         """
-        if not self.part.exists():
-            self.part.mkdir(parents=True)
+        if not self.part.exists() or not foreign_files(self.part, lambda _: False):  # empty, as a full disk leaves it
+            self.part.mkdir(parents=True, exist_ok=True)
             write_atomic(self.part / ABOUT, to_json(dict(self.about)))
             return 0
         try:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headstart.errors import ModelError, OptionError, shell_word
-from headstart.files import open_regular, read_json, to_json, why_not_writable, write_atomic
+from headstart.files import open_regular, read_json, to_json, write_atomic
+from headstart.machine import why_not_writable
 from headstart.report.data import (
     MAX_IMAGES,
     SETS,

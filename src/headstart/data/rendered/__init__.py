@@ -23,7 +23,8 @@ from pathlib import Path
 from threading import Thread
 
 from headstart.errors import OptionError
-from headstart.files import TEMPORARY, naming, sweep_unfinished, why_not_writable
+from headstart.files import TEMPORARY, naming, sweep_unfinished
+from headstart.machine import why_not_replaceable
 
 NAMES = ("horses-or-humans",)
 CLASSES = ("horses", "humans")
@@ -68,7 +69,7 @@ def render(
     target = Path(folder)
     if name not in NAMES:
         raise OptionError(f"Unknown sample {name!r}; expected {' or '.join(NAMES)}.")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.is_dir() and any(target.iterdir()):
         raise OptionError(f"{target} is not an empty folder; give another name for the sample.")
     if train < 2 or validation < 0:
         raise OptionError(
@@ -76,7 +77,7 @@ def render(
         )
     if not 0 <= seed < 2**32:
         raise OptionError(f"Seed {seed} cannot be used; give a number from 0 to 4294967295.")
-    if reason := why_not_writable(target):
+    if reason := why_not_replaceable(target):
         raise OptionError(f"Cannot write the sample to {target}: {reason}; give another name.")
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep_unfinished(target.parent)
