@@ -82,6 +82,8 @@ class StubStudio:
         return not self.error and len({picture.label for picture in self.pictures.values()}) >= 2
 
     def suspicion(self, picture):
+        if picture.label < 0:
+            return None
         is_wrong = self.is_ready() and picture.truth != picture.label and not picture.accepted
         return 0.9 if is_wrong else 0.0
 
@@ -128,7 +130,7 @@ class StubStudio:
             "shows": "live" if self.is_ready() else "none",
             "evaluation": self.evaluation(),
             "saved": self.saved,
-            "label_issues": sum(self.suspicion(p) > 0 for p in self.pictures.values()),
+            "label_issues": sum((self.suspicion(p) or 0) > 0 for p in self.pictures.values()),
             "formats": ["onnx", "web"],
             "jobs": self.jobs,
             "notes": [],
@@ -276,7 +278,7 @@ class StubStudio:
             return {**head, **self.evaluation(), "classes": self.classes, "confusion": confusion, "by_class": by_class}
         if path == "/api/label-issues":
             names = self.classes
-            wrong = [p for p in pictures if self.suspicion(p) > 0]
+            wrong = [p for p in pictures if (self.suspicion(p) or 0) > 0]
             issues = [
                 {
                     "id": p.id,

@@ -238,6 +238,25 @@ def test_a_share_is_not_rounded_to_all_or_nothing(page):
     assert found == ["100.0%", "over 99.9%", "99.9%", "50.0%", "under 0.1%", "0.0%"]
 
 
+def test_images_without_a_class_are_given_the_one_that_is_predicted(page, studio):
+    from selenium.webdriver.support.ui import Select
+
+    ant, bee = (next(p for p in studio.pictures.values() if p.truth == truth) for truth in (0, 1))
+    ant.label = bee.label = -1
+    page.refresh()
+    wait_for(lambda: element(page, "#tile-0 .caption").text == "no class")
+    Select(element(page, "#filter-show")).select_by_value("unlabelled")
+    wait_for(lambda: len(elements(page, ".tile")) == 2)
+    assert [e.text for e in elements(page, ".tile .hint")] == ["ants?", "bees?"]
+    assert "predicted ants" in tile(page, 0).get_attribute("textContent")
+    page.execute_script("document.activeElement.blur()")
+    keys(page, "s")
+    wait_for(lambda: (ant.label, bee.label) == (0, -1))
+    wait_for(lambda: [e.text for e in elements(page, ".tile .hint")] == ["bees?"])
+    keys(page, "s")
+    wait_for(lambda: bee.label == 1)
+
+
 def test_a_class_is_renamed_by_enter_and_shown_until_undo(page, studio):
     from selenium.webdriver.common.keys import Keys
 

@@ -4,9 +4,12 @@ import io
 
 import numpy as np
 import pytest
+from helpers.photos import write_photos
 from PIL import Image
 
 from headstart import Compute, Predictor
+
+from .conftest import OPTIONS, running_studio
 
 
 def rows(client):
@@ -152,3 +155,31 @@ def test_try_with_its_set_and_its_map(fitted_client, tmp_path):
     assert answer["probabilities"][0]["score"] == pytest.approx(probabilities.max(), abs=1e-4)
     broken = fitted_client.post("/api/try", content=b"MZ", headers={"Content-Type": "image/jpeg"})
     assert broken.status_code == 422
+
+
+def test_images_without_a_class_are_predicted_by_the_last_full_choice(tmp_path):
+    folder = write_photos(tmp_path / "photos", 12)
+    new = ["disc/000.jpg", "stripes/000.jpg"]
+    lines = ["path,label,split", *(f"photos/{path},,train" for path in new)]
+    (tmp_path / "photos-labels.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    with running_studio(folder) as client:
+        full = client.wait()
+        assert full.result.accuracy["leave_group_out"].count == 22
+        ids = client.ids()
+        expected = Predictor(full.result.model, OPTIONS.compute).predict([str(folder / path) for path in new])
+        answer = client.get("/api/images").json()
+        rows = {row[0]: dict(zip(answer["columns"], row, strict=True)) for row in answer["rows"]}
+        uncertain = {image["id"]: image for image in client.get("/api/uncertain").json()["images"]}
+        for i, path in enumerate(new):
+            row, probabilities = rows[ids[path]], np.sort(expected.probabilities[i])
+            assert (row["label"], row["suspicion"]) == (-1, None)
+            assert answer["classes"][row["predicted"]] == path.split("/")[0]
+            assert row["probability"] == pytest.approx(probabilities[-1], abs=2e-3)
+            assert row["uncertainty"] == pytest.approx(1 - (probabilities[-1] - probabilities[-2]), abs=4e-3)
+            assert client.get(f"/api/images/{ids[path]}").json()["predicted"] == path.split("/")[0]
+            assert uncertain[ids[path]]["label"] is None
+            assert uncertain[ids[path]]["predicted"] == path.split("/")[0]
+        assert client.get("/api/evaluation").json()["images"] == 22  # those that have a class
+        assert client.change("relabel", ids=[ids[new[0]]], label="disc").json()["evaluation"]["images"] == 23
+        assert client.change("classes/rename", name="stripes", to="bars").status_code == 200
+        assert client.get(f"/api/images/{ids[new[1]]}").json()["predicted"] is None  # the model knows no bars yet

@@ -139,7 +139,8 @@ def _rows(studio: Studio, classes: tuple[str, ...], records: list[ImageRecord]) 
     for record in records:
         place = places.get(record.id)
         issue = None if figures is None or record.is_accepted else figures.issues.get(record.id)
-        suspicion = None if place is None else 0.0 if issue is None else round(max(issue.confidence, 1e-4), 4)
+        is_measured = place is not None and record.label is not None
+        suspicion = None if not is_measured else 0.0 if issue is None else round(max(issue.confidence, 1e-4), 4)
         shown = [
             suspicion,
             *((None,) * 3 if place is None else (a[place] for a in (uncertainty, predicted, probability))),
@@ -257,7 +258,7 @@ def uncertain(studio: Studio, request: Request, body: None) -> dict[str, Any]:  
             found.append(
                 {
                     "id": figures.ids[i],
-                    "label": names[figures.labels[i]],
+                    "label": names[figures.labels[i]] if i < figures.measured else None,
                     "predicted": names[predicted[i]],
                     "probability": float(figures.probabilities[i, predicted[i]]),
                     "uncertainty": float(uncertainty[i]),

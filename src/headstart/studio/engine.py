@@ -24,8 +24,9 @@ from headstart.studio.choice import FullChoice, fit_images
 from headstart.studio.embedded import EmbeddedImages, dataset_of, find_named_groups
 from headstart.studio.events import Events
 from headstart.studio.figures import Figures, make_figures
+from headstart.studio.guesses import Guesses, guess
 from headstart.studio.label_counts import LabelCounts, label_counts, of_learned_labels
-from headstart.studio.label_figures import Guesses, LabelFigures, guess, label_figures
+from headstart.studio.label_figures import LabelFigures, label_figures
 from headstart.studio.live import Live, labels_of
 from headstart.studio.project import Project
 from headstart.studio.records import ImageRecord
@@ -89,7 +90,7 @@ class Engine:
                         live = self._live = self._with_labelled(live, state)
                         figures: Figures | LabelFigures | None = self._label_figures(live, state)
                     else:
-                        figures = _figures(live, state)
+                        figures = self._class_figures(live, state)
                 known = self._figures = (state.version, revision, live, figures)
             return known[3]
 
@@ -103,14 +104,32 @@ class Engine:
         new = [r for r in new if images.rows.get(r.id, count) < count]
         return live.with_images(images, new) if new and live.has_room_for(len(new)) else live
 
-    def _label_figures(self, live: Live, state: State) -> LabelFigures | None:
-        images, full = self.images, self.full
-        if images is None or images.features is None or full is None:
+    def guesses(self) -> Guesses | None:
+        """Return what the model of the last full choice says of all images, None where there is none."""
+        with self._lock:
+            images, full = self.images, self.full
+            if images is None or images.features is None or full is None:
+                return None
+            known, count = self._guesses, len(images.features.index)
+            if known is None or known[0] is not full or known[1] != count:
+                with single_threaded_blas():
+                    known = self._guesses = (full, count, guess(full, images))
+            return known[2]
+
+    def _class_figures(self, live: Live, state: State) -> Figures | None:
+        labels = labels_of(live, state)
+        assert isinstance(live.head, LiveHead)
+        held_out = live.head.held_out(labels, live.groups)
+        if held_out is None:
             return None
-        known, count = self._guesses, len(images.features.index)
-        if known is None or known[0] is not full or known[1] != count:
-            known = self._guesses = (full, count, guess(full, images))
-        return label_figures(live, state, full, known[2], self.label_counts)
+        unlabelled = [id for id, record in state.records.items() if record.label is None]
+        guesses = self.guesses() if unlabelled else None
+        others = None if guesses is None else guesses.only(unlabelled)
+        return make_figures(held_out, live.ids, labels, live.groups, state.classes, others)
+
+    def _label_figures(self, live: Live, state: State) -> LabelFigures | None:
+        guesses, full = self.guesses(), self.full
+        return None if guesses is None or full is None else label_figures(live, state, full, guesses, self.label_counts)
 
     @property
     def live(self) -> Live | None:
@@ -326,10 +345,3 @@ def evaluation(engine: Engine) -> dict[str, object] | None:
     """
     figures = engine.figures()
     return None if figures is None else {**figures.evaluation(), "shows": engine.shows}
-
-
-def _figures(live: Live, state: State) -> Figures | None:
-    labels = labels_of(live, state)
-    assert isinstance(live.head, LiveHead)
-    held_out = live.head.held_out(labels, live.groups)
-    return None if held_out is None else make_figures(held_out, live.ids, labels, live.groups, state.classes)

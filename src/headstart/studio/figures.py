@@ -13,6 +13,7 @@ from headstart.check.labels import confident_learning
 from headstart.heads.live import HeldOut
 from headstart.stats.accuracy import share_interval
 from headstart.stats.classification import confusion_matrix
+from headstart.studio.guesses import Guesses
 
 Array = NDArray[np.float64]
 
@@ -27,11 +28,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Figures:
-    """Held-out predictions of the images ``ids`` [m], and what follows from them.
+    """Predictions of the images ``ids`` [n], and what follows from them.
 
-    ``classes`` are all of the project; those without images have probability 0 in ``probabilities`` [m, k]. ``labels``
-    and ``predicted`` [m] are places in them. ``issues`` are label issues by id, most confident first. ``uncertainty``
-    [m], 0 to 1, is 1 less the lead of the most probable class over the second.
+    The first m images have a class, and are predicted with their group left out; of the others, which nobody has
+    labelled yet, the model of the last full choice predicts what it has not learned. ``classes`` are all of the
+    project; those without images have probability 0 in ``probabilities`` [n, k]. ``labels`` [m] and ``predicted`` [n]
+    are places in them; ``groups`` [m] and ``accuracy`` are of images that have a class. ``issues`` are label issues by
+    id, most confident first. ``uncertainty`` [n], 0 to 1, is 1 less the lead of the most probable class over the
+    second.
     """
 
     classes: tuple[str, ...]
@@ -44,14 +48,19 @@ class Figures:
     issues: Mapping[str, Finding] = field(repr=False)
 
     @property
+    def measured(self) -> int:
+        """How many images have a class, m."""
+        return len(self.labels)
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
-        """The most probable class [m]."""
+        """The most probable class [n]."""
         predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return predicted
 
     @property
     def uncertainty(self) -> Array:
-        """1 less the lead of the most probable class [m]."""
+        """1 less the lead of the most probable class [n]."""
         two = np.sort(self.probabilities, axis=1)[:, -2:]
         uncertainty: Array = 1 - (two[:, 1] - two[:, 0])
         return uncertainty
@@ -61,13 +70,13 @@ class Figures:
         return {
             "accuracy": self.accuracy.value,
             "interval": list(self.accuracy.interval),
-            "images": len(self.ids),
+            "images": self.measured,
             "groups": len(np.unique(self.groups)),
         }
 
     def by_class(self) -> list[dict[str, object]]:
         """Return images, recall with its interval, and precision of each class; None where there are no images."""
-        is_right = self.predicted == self.labels
+        is_right = self.predicted[: self.measured] == self.labels
         rows: list[dict[str, object]] = []
         for c, name in enumerate(self.classes):
             members, predicted = self.labels == c, int(self.confusion[:, c].sum())
@@ -95,8 +104,12 @@ def make_figures(
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     classes: tuple[str, ...],
+    guesses: Guesses | None = None,
 ) -> Figures:
-    """Put the figures together; ``ids``, ``labels`` and ``groups`` [n] are of all images that the head knows."""
+    """Put the figures together; ``ids``, ``labels`` and ``groups`` [n] are of all images that the head knows.
+
+    ``guesses`` are of images that have no class.
+    """
     rows = held_out.rows
     probabilities = np.zeros((len(rows), len(classes)))
     probabilities[:, held_out.classes] = held_out.probabilities
@@ -104,12 +117,13 @@ def make_figures(
     predicted = probabilities.argmax(axis=1)
     findings = confident_learning(names, own, classes, probabilities)
     issues = sorted(findings, key=lambda finding: -finding.confidence)
+    further, guessed = ((), np.zeros((0, len(classes)))) if guesses is None else guesses.among(classes)
     return Figures(
         classes,
-        names,
+        names + further,
         own,
         own_groups,
-        probabilities,
+        np.r_[probabilities, guessed],
         share(predicted == own, own_groups),
         confusion_matrix(own, predicted, len(classes)),
         {finding.files[0]: finding for finding in issues},

@@ -18,7 +18,7 @@ from headstart.heads.live_labels import LiveLabels
 from headstart.stats.label_metrics import RESAMPLES, Estimate, MultiLabelMetrics, multi_label_metrics
 from headstart.stats.label_thresholds import DEFAULT
 from headstart.studio.choice import FullChoice
-from headstart.studio.embedded import EmbeddedImages
+from headstart.studio.guesses import Guesses
 from headstart.studio.label_counts import LabelCounts
 from headstart.studio.label_sets import is_cell_accepted, labelled_item
 from headstart.studio.live import Live
@@ -28,25 +28,6 @@ from headstart.studio.state import State
 Array = NDArray[np.float64]
 LIVE_RESAMPLES = 20, 100  # at least and at most, for intervals until the full choice: a click waits for them
 LIVE_CELLS = 10_000_000  # over all of these resamples
-
-
-@dataclass(frozen=True)
-class Guesses:
-    """Probabilities [n, k] of ``labels`` [k] by the model of the last full choice, of images at ``rows`` by id."""
-
-    labels: tuple[str, ...]
-    rows: Mapping[str, int]
-    probabilities: Array = field(repr=False)
-
-    def of(self, ids: tuple[str, ...], names: tuple[str, ...]) -> Array:
-        """Return the probabilities of images and labels, NaN of those that the model does not know."""
-        found = np.full((len(ids), len(names)), np.nan)
-        places = [i for i, id in enumerate(ids) if id in self.rows]
-        rows = [self.rows[ids[i]] for i in places]
-        for column, name in enumerate(names):
-            if name in self.labels:
-                found[places, column] = self.probabilities[rows, self.labels.index(name)]
-        return found
 
 
 @dataclass(frozen=True)
@@ -136,15 +117,6 @@ def open_issues(figures: LabelFigures | None, record: ImageRecord) -> list[Findi
     """Return the cells of an image that look wrong and that nobody has accepted."""
     found = () if figures is None else figures.issues.get(record.id, ())
     return [finding for finding in found if not is_cell_accepted(record, finding.suggested_label)]
-
-
-def guess(full: FullChoice, images: EmbeddedImages) -> Guesses:
-    """Ask the model of a full choice about all images that have features."""
-    assert images.features is not None
-    rows, features, model = dict(images.rows), images.features, full.result.model
-    count = len(features.index)
-    probabilities = model.head.probabilities(features.matrix(model.head.taps, np.arange(count)))
-    return Guesses(model.classes, {id: row for id, row in rows.items() if row < count}, probabilities)
 
 
 def label_figures(

@@ -234,8 +234,8 @@ function fill(tile, position) {
         ? `${nameOf(row.predicted)}?`
         : view.show === "uncertain" && row.probability !== null
           ? `${nameOf(row.predicted)} ${percent(row.probability)}`
-          : row.predicted !== null && row.predicted !== row.label && row.label >= 0
-            ? `taken for ${nameOf(row.predicted)}`
+          : row.predicted !== null && row.predicted !== row.label
+            ? row.label < 0 ? `${nameOf(row.predicted)}?` : `taken for ${nameOf(row.predicted)}`
             : "";
   hint.textContent = says;
   hint.hidden = !says;

@@ -9,7 +9,7 @@ import { accept, isSeveral, nameOf, relabel, remove, store, tell, undo } from ".
 
 const ONE = [
   ["1 to 9", "give the selected images the class of that number"],
-  ["S", "take the class that is suggested"],
+  ["S", "take the class that is suggested: of a label issue, or of an image that has no class yet"],
   ["Enter", "accept: the label is right"],
 ];
 const SEVERAL = [
