@@ -70,7 +70,10 @@ def why_not_writable(path: Path) -> str | None:
     What is written beside it first needs the right to write into the folder that it lies in, or into the first folder
     above that is there.
     """
-    folder = next(above for above in path.absolute().parents if os.path.lexists(above))
+    path = path.absolute()
+    folder = next((above for above in path.parents if os.path.lexists(above)), None)
+    if folder is None:  # a drive that is not there, or the root
+        return f"there is no folder for it at {path.anchor}"
     if not folder.is_dir():
         return f"{folder} is no folder"
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -80,13 +83,15 @@ def why_not_writable(path: Path) -> str | None:
 
 def why_not_replaceable(path: Path) -> str | None:
     """Return why no new folder can take the place of ``path``, as far as can be told beforehand; None if it can."""
+    if reason := why_not_writable(path):
+        return reason
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         return "it is a link, or no folder"
     if path.absolute().is_mount():  # of a relative one pathlib compares "." with itself
         return "another disk is mounted there, which cannot be replaced, but a folder in it can"
     if path.exists() and path.samefile(os.curdir):
         return "the command runs in this folder, which cannot be replaced then"
-    return why_not_writable(path) or (why_not_writable(path / "a file") if path.exists() else None)
+    return why_not_writable(path / "a file") if path.exists() else None
 
 
 @contextmanager

@@ -260,9 +260,9 @@ def test_what_cannot_be_repeated_is_refused_with_the_reason(run, setting, tmp_pa
     status, _, err = run("forget", tmp_path / "model", "000.jpg")
     assert (status, "its backbone was trained on the images" in err) == (2, True)
     for options, message in (
-        ({"seed": "x"}, "options"),
+        ({"seed": "x"}, "the options of the fit cannot be used: seed"),
         ({"class_weight": 3}, "class_weight"),
-        ({"cut": 5}, "options"),
+        ({"cut": 5}, "the options of the fit cannot be used: cut"),
     ):
         file.write_text(json.dumps({**value, "options": {**value["options"], **options}}))
         status, _, err = run("forget", tmp_path / "model", "000.jpg")

@@ -218,12 +218,14 @@ main()
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout.readline() == "begun\n"
-    process.send_signal(number)
-    assert process.stderr.readline().startswith("headstart: ")
-    time.sleep(0.5)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        assert process.stderr.readline().startswith("headstart: ")
+        process.send_signal(number)
+        _, err = process.communicate()
+    finally:
+        process.kill()
     assert (process.returncode, err) == (status, "")
 
 

@@ -294,3 +294,10 @@ def test_a_file_that_two_archives_hold_is_named(tmp_path, jpeg):
     assert len(dataset) == 1
     (lost,) = dataset.quarantined
     assert (lost.path, lost.reason) == (f"{folder}/ants.zip/0.jpg", "Another archive holds a file of its name.")
+
+
+def test_a_tar_whose_first_name_begins_as_a_zip_is_a_tar(tmp_path):
+    photos = write_photos(tmp_path / "photos", 1)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(photos, "PKD")
+    assert open_dataset(tmp_path / "a.tar").classes == ("disc", "stripes")

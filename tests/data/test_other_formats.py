@@ -12,7 +12,7 @@ from headstart.errors import DataError
     ("name", "mend"),
     [
         ("labels.xlsx", "save the sheet as CSV."),
-        ("annotations.json", "write its labels as a CSV or JSON Lines table with a path and a label in each row"),
+        ("annotations.json", "write the labels as a CSV or JSON Lines table with a path and a label in each row"),
         ("photos.tar.zst", "unpack it, or pack it as zip or tar."),
         ("Photos.RAR", "unpack it, or pack it as zip or tar."),
         ("train.npz", r"give its images and labels to ImageClassifier\(\)\.fit\(images, labels\)\."),
@@ -51,9 +51,7 @@ def test_of_one_class_files_that_may_hold_labels_are_named(tmp_path):
     for name in ("000", "001"):
         (tmp_path / "annotations" / f"{name}.xml").write_bytes(b"<annotation/>")
     why = why_one_class(open_dataset(tmp_path))
-    assert why.startswith(
-        f"; {tmp_path}/annotations/000.xml and 1 more files like it may hold labels, which are not read"
-    )
+    assert why.startswith(f"; {tmp_path}/annotations/000.xml and 1 more like it may hold labels, which are not read")
 
 
 def test_where_no_image_is_in_a_class_folder_what_may_hold_labels_is_named(tmp_path):

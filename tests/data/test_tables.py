@@ -558,3 +558,56 @@ def test_the_tables_of_all_splits_are_read_where_they_have_labels(folder):
     )
     write_text(data / "test.csv", "id,label\n002,y\n")
     assert [item.split for item in open_dataset(data).items] == ["train", "train", "test", "validation"]
+
+
+def test_a_table_with_submission_in_its_name_is_one_unless_it_is_an_example(folder):
+    flat = folder / "flat"
+    flat.mkdir()
+    for name in "ab":
+        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    write_text(flat / "submission_labels.csv", "path,label\na.jpg,x\nb.jpg,y\n")
+    assert open_dataset(flat).classes == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("is_train", "1,0", ["train", "validation"]),
+        ("is_test", "yes,no", ["test", "train"]),
+        ("isolate", "train,test", ["train", "test"]),
+    ],
+)
+def test_columns_of_yes_and_no_are_those_of_a_split_alone(folder, column, values, expected):
+    first, second = values.split(",")
+    rows = [f"path,label,{column}", f"disc/000.jpg,x,{first}", f"stripes/000.jpg,y,{second}"]
+    write_text(folder / "t.csv", "\n".join(rows) + "\n")
+    dataset = open_dataset(folder / "t.csv", ReadOptions(split_column=column))
+    assert [item.split for item in dataset.items] == expected
+
+
+def test_of_two_spellings_of_a_column_the_usual_one_is_read(folder):
+    rows = ["file_name,filename,name,label,choice"]
+    rows += ["disc/000.jpg,disc/000.jpg,Ann,x,p", "stripes/000.jpg,stripes/000.jpg,Bob,y,q"]
+    write_text(folder / "t.csv", "\n".join(rows) + "\n")
+    assert labels(open_dataset(folder / "t.csv")) == [("disc/000.jpg", "x", "train"), ("stripes/000.jpg", "y", "train")]
+
+
+def test_a_table_beside_folders_of_images_and_masks_says_the_labels(folder):
+    for name in ("images", "masks"):
+        (folder / "data" / name).mkdir(parents=True)
+        for image in "ab":
+            shutil.copy(folder / "disc" / "000.jpg", folder / "data" / name / f"{image}.jpg")
+    write_text(folder / "data" / "labels.csv", "path,label\nimages/a.jpg,x\nimages/b.jpg,y\n")
+    assert open_dataset(folder / "data").classes == ("x", "y")
+
+
+def test_a_test_table_of_one_label_that_stands_for_all_is_not_read(folder):
+    flat = folder / "flat"
+    flat.mkdir()
+    for name in "abcd":
+        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    write_text(flat / "train.csv", "path,label\na.jpg,0\nb.jpg,1\n")
+    write_text(flat / "test.csv", "path,label\nc.jpg,0\nd.jpg,0\n")
+    dataset = open_dataset(flat)
+    assert [item.path for item in dataset.items] == ["a.jpg", "b.jpg"]
+    assert "test.csv was not read: all its rows have one label, '0'." in dataset.notes

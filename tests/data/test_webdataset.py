@@ -81,3 +81,17 @@ def test_json_beside_the_images_of_class_folders_is_not_their_label(archive, pho
         f"shard/{i}.{kind}": data for i in range(2) for kind, data in (("jpg", photo), ("json", b'{"label": "ant"}'))
     }
     assert open_dataset(archive(flat)).layout == "WebDataset"
+
+
+@pytest.mark.parametrize("folders", [("00000", "00001"), ("train/00", "train/01")])
+def test_folders_that_are_numbered_are_shards_and_no_classes(archive, photo, folders):
+    files = {}
+    for folder, label in zip(folders, (b"ant", b"bee"), strict=True):
+        files |= {f"{folder}/1.jpg": photo + label, f"{folder}/1.json": b'{"label": "%s"}' % label}
+    dataset = open_dataset(archive(files))
+    assert (dataset.layout, dataset.classes) == ("WebDataset", ("ant", "bee"))
+
+
+def test_json_beside_the_images_of_class_folders_in_a_folder_is_not_read(archive, photo):
+    files = {f"data/{name}/1.{ending}": photo for name in ("ant", "bee") for ending in ("jpg", "json")}
+    assert open_dataset(archive(files)).classes == ("ant", "bee")

@@ -164,6 +164,8 @@ def test_validation_images_that_were_a_share_are_those_not_trained_on(model, pho
     assert why == ""
     assert len(data) == 12
     assert all("validation-" in item.path for item in data.items)
+    without = {**model.run, "data": {"uri": str(tmp_path / "all")}, "images": {**model.run["images"], "validation": 0}}
+    assert len(recorded_data(replace(model, run=without))[0]) == 40  # not the few that were added since
 
 
 def test_an_export_with_fewer_bits_that_loses_answers_is_refused(model):

@@ -151,7 +151,7 @@ class StubStudio:
         """Make a change of labels unless the version is stale, and tell all streams."""
         with self.lock:
             if body is not None and body.get("version") != self.version:
-                raise Refused(409, "The labels have changed.", version=self.version)
+                raise Refused(409, "The labels have changed.", version=self.version, reason="stale")
             before = list(self.classes), {id: deepcopy(p) for id, p in self.pictures.items()}
             result = act() or {}
             if what:
@@ -337,7 +337,7 @@ class StubStudio:
             n = len(body.get("ids", []))
             return self.change(body, what and (f"{what} {n} image{'s' * (n != 1)}" if n else what), act)
         if body.get("version") != self.version:
-            raise Refused(409, "The labels have changed.", version=self.version)
+            raise Refused(409, "The labels have changed.", version=self.version, reason="stale")
         if path == "/api/save":
             return self.save(body["anyway"])
         if path == "/api/report":

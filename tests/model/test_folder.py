@@ -157,10 +157,10 @@ def test_writing_over_something_else_is_refused(model_folder, tmp_path):
     with pytest.raises(OptionError, match="not a Headstart model"):
         write_model(loaded, tmp_path / "thesis")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OptionError, match="not a folder"):
+    with pytest.raises(OptionError, match="it is a link, or no folder"):
         write_model(loaded, tmp_path / "file")
     (tmp_path / "link").symlink_to(tmp_path / "thesis")
-    with pytest.raises(OptionError, match="not a folder"):
+    with pytest.raises(OptionError, match="it is a link, or no folder"):
         write_model(loaded, tmp_path / "link")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
 

@@ -91,6 +91,7 @@ def test_of_two_tabs_the_one_that_has_not_seen_the_last_change_is_told(client):
     second = client.change("relabel", version=version, ids=[ids["disc/000.jpg"]], label="disc")
     assert (first.status_code, second.status_code) == (200, 409)
     assert second.json()["version"] == version + 1
+    assert second.json()["reason"] == "stale"  # by which the page knows it from other conflicts
     assert table(client)["photos/disc/000.jpg"] == "stripes"
     for what, body in (("delete", {"ids": [ids["disc/001.jpg"]]}), ("undo", {}), ("apply", {}), ("save", {})):
         assert client.change(what, version=version, **body).status_code == 409

@@ -16,7 +16,7 @@ from headstart.classifier.fit import FitResult, fit_rows
 from headstart.classifier.fit_labels import MultiLabelFitResult, fit_label_rows
 from headstart.classifier.kept_rows import embedded_from, keep_rows
 from headstart.classifier.options import FitOptions
-from headstart.errors import ImageError, ModelError, untrusted
+from headstart.errors import ImageError, ModelError, OptionError, untrusted
 from headstart.features import Compute
 from headstart.features.rows import FeatureRows
 
@@ -125,7 +125,7 @@ def options_from_dict(
 ) -> tuple[FitOptions, ClassSettings]:
     """Return the options of a fit from the form of ``options_to_dict``, which may come from anyone.
 
-    What was set for classes that are not among ``classes`` is left out. Raises ModelError, OptionError.
+    What was set for classes that are not among ``classes`` is left out. Raises ModelError.
     """
     with untrusted("run.json: options", ModelError):
         given = {name: value[name] for name in (*RECORDED, "validation")}
@@ -143,6 +143,9 @@ def options_from_dict(
             }
         if thresholds is not None:
             thresholds = {name: number for name, number in thresholds.items() if name in classes} or None
-        options = FitOptions(**given, compute=compute)
-        settings = ClassSettings.of(weights, costs, thresholds, classes)
+        try:
+            options = FitOptions(**given, compute=compute)
+            settings = ClassSettings.of(weights, costs, thresholds, classes)
+        except OptionError as error:
+            raise ModelError(f"run.json: the options of the fit cannot be used: {error}") from None
         return options, replace(settings, source=str(value["costs_source"]))

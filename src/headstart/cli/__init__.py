@@ -12,6 +12,7 @@ terminal.py  what commands print; of fits and evaluations: fit_output.py, evalua
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -109,7 +110,9 @@ class _StandardError(io.FileIO):
         """Write, to nobody where nobody reads."""
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
+            if not (isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL):  # which Windows says
+                raise
             return len(data)
 
 
@@ -122,7 +125,9 @@ def main() -> None:
     own = sys.__stderr__
     if own is not None and own is sys.stderr and not own.isatty():
         standard_error = io.BufferedWriter(_StandardError(own.fileno(), "wb", closefd=False))
-        sys.stderr = io.TextIOWrapper(standard_error, own.encoding, own.errors, line_buffering=True)
+        sys.stderr = io.TextIOWrapper(
+            standard_error, own.encoding, own.errors, line_buffering=True, write_through=own.write_through
+        )
     if not sys.warnoptions:
         _hide_warnings()
     signal.signal(signal.SIGTERM, _end)

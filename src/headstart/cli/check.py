@@ -28,7 +28,7 @@ from headstart.cli.terminal import line, print_findings, print_json, print_notes
 from headstart.errors import shell_word
 from headstart.machine import quiet_frameworks
 
-UNNAMED = "they are in groups with their copies and scenes alone"  # images without the name of a group
+UNNAMED = "they are kept together only with their copies and scenes"  # images without the name of a group
 
 
 @dataclass(frozen=True)

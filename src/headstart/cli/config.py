@@ -47,7 +47,10 @@ def variable(path: Sequence[str], name: str) -> str:
 
 
 def check_not_empty(args: Sequence[str]) -> None:
-    """Raise OptionError for an empty argument: as a path it would be the folder that the command runs in."""
+    """Raise OptionError for an empty argument: as a path it would be the folder that the command runs in.
+
+    Texts that describe are refused too: nobody means to give none.
+    """
     for before, argument in zip(("the command", *args), args, strict=False):
         if not argument or re.fullmatch("--[a-z-]+=", argument):
             raise OptionError(

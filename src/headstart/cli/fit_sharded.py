@@ -45,7 +45,7 @@ def check_classes(output: Path, images: Dataset) -> None:
 def working_in(folder: Path) -> Iterator[None]:
     """Make a folder for what is computed, in which one process at a time works.
 
-    Where the work fails, what was made and is still empty is removed. Raises OptionError where another process works
+    Where the work fails, empty folders in it are removed. Raises OptionError where another process works
     there, or where nothing can be written, OSError.
     """
     from headstart.classifier.embed_folder import make_folder

@@ -124,19 +124,22 @@ def _open(text: str, options: ReadOptions) -> Dataset:
 
 def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> Dataset:
     """Open a folder or an archive by the tables in it, each of which may be of one split."""
+    from headstart.data.table_paths import file_key
+
     has_images = any(is_image_name(name) for name in source.names)
     left_out: list[str] = []
+    known: dict[str, Dataset] = {}
     if has_images and next(iter(tables.values())) is None:  # tables of the other splits lie beside that of training
-        tables, left_out = _with_labels(uri, source, tables, options)
-    joined = concatenate(*_read_tables(uri, source, tables, options))
+        tables, left_out, known = _with_labels(uri, source, tables, options)
+    joined = concatenate(*_read_tables(uri, source, tables, options, known))
     first, *more = tables
     names = f"{first} and {len(more)} more tables" if len(more) > 1 else " and ".join(tables)
     root = "" if source.is_folder else f"{source.root.rstrip('/')}/"
-    named = {item.path for item in joined.items} | {row.path for row in joined.skipped}
+    named = {file_key(path) for path in (*(item.path for item in joined.items), *(r.path for r in joined.skipped))}
     unnamed = [
         path
         for name in source.names
-        if is_image_name(name) and not passed_over(name) and (path := root + name) not in named
+        if is_image_name(name) and not passed_over(name) and file_key(path := root + name) not in named
     ]
     notes = [f"{uri} was read by {names}; to read its folders instead, give --layout."] if has_images else []
     return replace(
@@ -150,45 +153,54 @@ def _from_tables(uri: str, source: Source, tables: Mapping[str, str | None], opt
 
 def _with_labels(
     uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions
-) -> tuple[dict[str, str | None], list[str]]:
-    """Return the first table and those of the others that have labels of it, and notes on the rest.
+) -> tuple[dict[str, str | None], list[str], dict[str, Dataset]]:
+    """Return the first table and those of the others that have labels of it, notes on the rest, and what was read.
 
-    A competition has a table of its test images, without labels.
+    A competition has a table of its test images, without labels, or with one that stands for all.
     """
     first, *more = tables
-    kept, notes = {first: tables[first]}, list[str]()
+    kept, notes, read = {first: tables[first]}, list[str](), dict[str, Dataset]()
     if not more:
-        return kept, notes
-    known = _label_names(_read_table_of(uri, source, first, tables[first], options))
+        return kept, notes, read
+    read[first] = _read_table_of(uri, source, first, tables[first], options)
+    known = _label_names(read[first])
     for name in more:
         try:
-            found = _label_names(_read_table_of(uri, source, name, tables[name], options))
+            dataset = _read_table_of(uri, source, name, tables[name], options)
+            found = _label_names(dataset)
             reason = "" if found & known else f"it has none of the labels of {first}"
+            if len(found) == 1 < len(known) and len(dataset) > 1:
+                reason = f"all its rows have one label, {next(iter(found))!r}"
         except DataError as error:
             reason = str(error).rstrip(".")
         if reason:
             notes.append(f"{name} was not read: {reason}.")
         else:
-            kept[name] = tables[name]
-    return kept, notes
+            kept[name], read[name] = tables[name], dataset
+    return kept, notes, read
 
 
 def _label_names(dataset: Dataset) -> set[str]:
     return {*dataset.classes, *dataset.label_names}
 
 
-def _read_tables(uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions) -> list[Dataset]:
-    """Read each table of a folder or an archive, with paths from its root. One that is multi-label makes all so."""
+def _read_tables(
+    uri: str, source: Source, tables: Mapping[str, str | None], options: ReadOptions, read: Mapping[str, Dataset]
+) -> list[Dataset]:
+    """Return each table of a folder or an archive, with paths from its root. One that is multi-label makes all so.
+
+    Those that were ``read`` are not read again.
+    """
     datasets: list[Dataset] = []
     failure: DataError | None = None
     for table, split in tables.items():
         try:
-            datasets.append(_read_table_of(uri, source, table, split, options))
+            datasets.append(read[table] if table in read else _read_table_of(uri, source, table, split, options))
         except DataError as error:  # which may be that no image has a label, or one of several tables
             failure = failure or error
     if any(dataset.is_multi_label for dataset in datasets) and options.multi_label is None:
         if failure is not None or not all(dataset.is_multi_label for dataset in datasets):
-            return _read_tables(uri, source, tables, replace(options, multi_label=True))
+            return _read_tables(uri, source, tables, replace(options, multi_label=True), {})
     elif failure is not None:
         raise failure
     return datasets

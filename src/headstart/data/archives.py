@@ -56,7 +56,7 @@ def open_archive(uri: str, open_stream: OpenStream) -> Source:
         start = stream.read(512)
         stream.seek(0)
         _check_start(uri, start)
-        if start.startswith(b"PK") or (uri.split("?")[0].lower().endswith(".zip") and not _is_tar(start)):
+        if not _is_tar(start) and (start.startswith(b"PK") or uri.split("?")[0].lower().endswith(".zip")):
             source = _open_zip(uri, open_tracked)
         else:
             source = _open_tar(uri, stream, streams)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from headstart.data.dataset import Dataset, Skipped
-from headstart.data.layout import to_nfc
+from headstart.data.layout import ALL_FILES, is_called, to_nfc
 from headstart.data.reading import error_reason
 from headstart.data.table_files import csv_rows, read_text
 from headstart.errors import DataError
@@ -24,7 +23,7 @@ MAX_NAMES = 5  # in a note
 # What exports and datasets call folders that are no classes: of images without a label, of all images, of masks.
 NO_CLASSES = {
     *("unlabeled", "unlabelled", "nolabel", "none", "unannotated", "notannotated", "unsorted", "untagged"),
-    *("images", "image", "imgs", "jpegimages", "masks", "annotations", "thumbnails"),
+    *ALL_FILES,
 }
 UNSEEN = ("Cc", "Cf")  # controls, and marks such as a space of no width
 # Small letters of Cyrillic and Greek that, small or as capitals, look like Latin ones.
@@ -163,7 +162,7 @@ def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> l
 
 def doubtful_names_notes(names: Sequence[str]) -> list[str]:
     """Name classes that are called like folders that are none."""
-    found = [name for name in names if re.sub(r"[\W_]", "", name).casefold() in NO_CLASSES]
+    found = [name for name in names if is_called(name, NO_CLASSES)]
     if not found or len(names) < 2:
         return []
     mend = "if that is not one, leave it out by --classes, or give the folder of the classes alone"

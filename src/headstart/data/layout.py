@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import takewhile
 from posixpath import basename, commonpath, dirname, splitext
 
@@ -50,6 +50,7 @@ FILLER = re.compile(r"[\W_\d]+|(?:data)?set|data|im(?:a)?ge?s?|pictures?|photos?
 SHARD = re.compile(r"-\d+-of-\d+$")  # how names of the Hub's Parquet files end
 TABLE_NAMES = {"metadata", "labels", "classes", "annotations"}  # of the table of a folder
 
+ALL_FILES = {"images", "image", "imgs", "jpegimages", "masks", "annotations", "thumbnails"}  # folders of no class
 ABOUT_THE_DATA = "about the data"  # why a README or a licence is skipped, as one expects
 ABOUT = {"readme", "license", "licence", "notice", "citation", "changelog"}  # names of such files
 ABOUT_SUFFIXES = {"", "md", "txt", "rst", "cff"}
@@ -105,7 +106,9 @@ def from_listing(uri: str, source: Source, layout: str = "auto") -> Dataset:
     notes: list[str] = []
     is_detected = layout == "auto"
     if is_detected:
-        paths = _without_doubled(paths)
+        doubled = _doubled(paths)
+        paths = {key: _without(doubled, parts) for key, parts in paths.items()}
+        others = [parts[:depth] + _without(doubled, parts[depth:]) for parts in others]
         layout, notes = _detect(paths)
     items, left_out = _items(source, paths, layout, is_detected)
     skipped += left_out
@@ -138,7 +141,7 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     if not tables or not images:
         return _find_shards(uri, tables)
     prefix = "".join(f"{part}/" for part in _common_folders(tables + images))
-    if have_class_folders([name.removeprefix(prefix) for name in images]):
+    if len([name for name in class_folders(images, prefix) if not is_called(name, ALL_FILES)]) > 1:
         return {}
     folders = {name: name.removeprefix(prefix).split("/")[:-1] for name in tables}
     in_splits: dict[str, str | None] = {
@@ -158,11 +161,18 @@ def find_tables(uri: str, names: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def have_class_folders(images: Sequence[str]) -> bool:
-    """Return whether images with these names lie in the folders of two classes or more."""
-    paths = {key: tuple(name.split("/")) for key, name in enumerate(images)}
+def class_folders(images: Sequence[str], prefix: str | None = None) -> set[str]:
+    """Return the classes in whose folders images with these names lie, below the folders ``prefix`` around all."""
+    if prefix is None:
+        prefix = "".join(f"{part}/" for part in _common_folders(images))
+    paths = {key: tuple(name.removeprefix(prefix).split("/")) for key, name in enumerate(images)}
     items, _ = _items(Source(images, _unread, ""), paths, _detect(paths)[0], True)
-    return len({item.label for item in items if item.label is not None}) > 1
+    return {item.label for item in items if item.label is not None}
+
+
+def is_called(name: str, names: Container[str]) -> bool:
+    """Return whether a folder has one of these names, but for case and what is between words."""
+    return re.sub(r"[\W_]", "", name).casefold() in names
 
 
 def _find_shards(uri: str, tables: Sequence[str]) -> dict[str, str | None]:
@@ -243,16 +253,19 @@ def _alike_notes(subfolders: Mapping[str, set[str]]) -> list[str]:
     ]
 
 
-def _without_doubled(paths: Paths) -> dict[int, PathParts]:
-    """Return the paths without a folder that is all that a folder of its name holds: train/train/cats/1.jpg.
+def _doubled(paths: Paths) -> set[str]:
+    """Return the first folders that hold nothing but a folder of their own name: train/train/cats/1.jpg.
 
     Programs that unpack archives make a folder of the archive's name around what it holds.
     """
     inner: dict[str, set[str]] = defaultdict(set)
     for parts in paths.values():
         inner[parts[0]].add(parts[1] if len(parts) > 2 else "")
-    doubled = {name for name, names in inner.items() if names == {name}}
-    return {key: parts[1:] if parts[0] in doubled else parts for key, parts in paths.items()}
+    return {name for name, names in inner.items() if names == {name}}
+
+
+def _without(doubled: set[str], parts: PathParts) -> PathParts:
+    return parts[1:] if len(parts) > 1 and parts[0] == parts[1] and parts[0] in doubled else parts
 
 
 def _without_images_notes(paths: Paths, others: Sequence[PathParts], layout: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from posixpath import basename, splitext
 
@@ -10,7 +12,7 @@ from headstart.data.table_files import is_table
 from headstart.images.decoding import is_image_name
 
 ARRAYS = "load it in Python, and give its images and labels to ImageClassifier().fit(images, labels)"
-LABELS = "write its labels as a CSV or JSON Lines table with a path and a label in each row, or as class folders"
+LABELS = "write the labels as a CSV or JSON Lines table with a path and a label in each row, or as class folders"
 MENDS = {  # by endings: what to do with such a file
     (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"): "save the sheet as CSV",
     (".json", ".xml", ".yaml", ".yml"): LABELS,
@@ -42,11 +44,9 @@ def mend_of(name: str) -> str:
 
 
 def mend_of_most(names: Iterable[str]) -> str:
-    """Return what to do with the first of these files of which that is known, after the ending of its name."""
-    for name in names:
-        if mend := mend_of(name):
-            return f"of {splitext(name)[1] or name}: {mend}"
-    return ""
+    """Return what to do with most of the files of which that is known, after the ending of their names."""
+    found = Counter((splitext(name)[1].lower() or name, mend) for name in names if (mend := mend_of(name)))
+    return next((f"of {ending}: {mend}" for (ending, mend), _ in found.most_common(1)), "")
 
 
 def labels_elsewhere(skipped: Sequence[Skipped]) -> str:
@@ -56,8 +56,8 @@ def labels_elsewhere(skipped: Sequence[Skipped]) -> str:
         return f"; if {tables[0]} says the labels, give that table itself"
     if not (files := [name for name in names if name.lower().endswith(ANNOTATIONS)]):
         return ""
-    more = f" and {len(files) - 1} more files like it" if len(files) > 1 else ""
-    return f"; {files[0]}{more} may hold labels, which are not read: {LABELS.replace('its', 'the')}"
+    more = f" and {len(files) - 1} more like it" if len(files) > 1 else ""
+    return f"; {files[0]}{more} may hold labels, which are not read: {LABELS}"
 
 
 def is_submission(name: str) -> bool:
@@ -66,7 +66,7 @@ def is_submission(name: str) -> bool:
     >>> is_submission("data/sample_submission.csv"), is_submission("submissions/train.csv")
     (True, False)
     """
-    return "submission" in basename(name).lower()
+    return re.match("(sample|gender|example).?sub", basename(name).lower()) is not None
 
 
 def why_one_class(dataset: Dataset) -> str:

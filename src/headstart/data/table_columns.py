@@ -15,14 +15,14 @@ from headstart.images.decoding import is_image_name
 COLUMNS = {  # names of the columns by role, in any case, with or without the lines between words
     "path": (
         *("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file"),
-        *("image_name", "image_filename", "fname", "img", "img_path", "img_name", "picture", "photo", "image_id"),
-        *("img_id", "id_code", "id", "name"),
+        *("image_name", "image_filename", "img", "img_path", "img_name", "picture", "photo", "image_id", "img_id"),
+        *("id", "name", "fname", "id_code"),
     ),
     "label": (
         *("label", "labels", "class", "classes", "class_name", "classname", "class_label", "category"),
-        *("category_name", "target", "species", "lbl", "label_name", "choice", "y"),
+        *("category_name", "target", "species", "lbl", "label_name", "y", "choice"),
     ),
-    "split": ("split", "subset", "set", "partition", "is_valid", "is_validation", "is_test"),
+    "split": ("split", "subset", "set", "partition", "is_valid", "is_validation", "is_test", "is_train"),
     "group": ("group", "group_id", "scene"),
 }
 MAX_NAMED = 20  # columns
@@ -44,18 +44,15 @@ class Columns:
 
 def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
     """Return the column of each role. Raises DataError without a path, and for a column that is not there."""
-    by_key = {column_key(name): name for name in reversed(table.columns)}
-    found = {
-        role: next((by_key[key] for key in map(column_key, aliases) if key in by_key), "")
-        for role, aliases in COLUMNS.items()
-    }
+    found = {role: _first(table.columns, aliases) for role, aliases in COLUMNS.items()}
     for role in COLUMNS:
         name = getattr(options, f"{role}_column")
         if name is not None:
             if name not in table.columns:
                 raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
             found[role] = name
-        alike = [other for other in table.columns if column_key(other) == column_key(found[role])]
+        same = str.lower if found[role].lower() in COLUMNS[role] else column_key
+        alike = [other for other in table.columns if same(other) == same(found[role])]
         is_read = role in ("path", "split") or options.layout != "image"  # of images to predict on alone
         if name is None and found[role] and len(alike) > 1 and is_read:
             option = "--group-by of fit or evaluate" if role == "group" else f"--{role}-column"
@@ -97,6 +94,16 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
     return Columns(**found, one_hot=one_hot)
 
 
+def _first(columns: Sequence[str], aliases: Sequence[str]) -> str:
+    """Return the column that is called as the first of some names, empty without one; as it is written comes first."""
+    for same in (str.lower, column_key):
+        by_key = {same(name): name for name in reversed(columns)}
+        for alias in map(same, aliases):
+            if alias in by_key:
+                return by_key[alias]
+    return ""
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return ", ".join(names[:MAX_NAMED]) + more
@@ -112,7 +119,7 @@ def column_notes(uri: str, table: Table, columns: Columns, options: ReadOptions)
     """Name columns that have no role, and may hold the labels or the splits: nobody else would miss them."""
     rest = other_columns(table, columns)
     notes = []
-    labels = [name for name in rest if column_key(name) in LABEL_KEYS]
+    labels = [name for name in rest if column_key(name) in LABEL_KEYS - {"y"}]  # which is also a coordinate
     if not columns.label and not columns.one_hot and rest:
         notes.append(
             f"{uri} has no label column that is known by its name; give it with --label-column: {', '.join(rest)}."

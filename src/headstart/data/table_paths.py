@@ -121,7 +121,7 @@ class Tails:
         """Return the images that a path, or the end of one, may mean."""
         if self._by_tail is None:
             self._by_tail = index_tails(self._files())
-        matches = self._by_tail.get(_key(path), [])
+        matches = self._by_tail.get(file_key(path), [])
         if len(matches) > 1 and self._split is not None:
             of_split = [name for name in matches if any(split_name(part) == self._split for part in name.split("/"))]
             return of_split or matches
@@ -161,18 +161,18 @@ def inner_path(uri: str, path: str, number: int) -> str:
 
 
 def index_tails(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Return images by their names, with and without ending, and by the ends of their paths, as ``_key`` has them."""
+    """Return images by their names, with and without ending, and by the ends of their paths, as ``file_key`` has it."""
     by_tail: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         if is_image_name(path):
             parts = path.split("/")
             for start in range(len(parts)):
-                tail = _key("/".join(parts[start:]))
+                tail = file_key("/".join(parts[start:]))
                 by_tail[tail].append(path)
                 by_tail[posixpath.splitext(tail)[0]].append(path)
     return by_tail
 
 
-def _key(path: str) -> str:
+def file_key(path: str) -> str:
     """Return what names of one file have in common: case, and the forms in which Unicode writes an accent."""
     return to_nfc(path.casefold())

@@ -49,6 +49,13 @@ NO_PATH = "no path"
 NO_LABEL = "no label"
 ONLY_NA = f"{NO_LABEL} but {MISSING_IN_R}"
 ELSEWHERE = "address of a file elsewhere"
+IF_TRUE = {  # columns of yes and no, and the split of the rows that say yes
+    "isvalid": "validation",
+    "isvalidation": "validation",
+    "istest": "test",
+    "istrain": "train",
+    "istraining": "train",
+}
 
 
 def from_table(uri: str, options: ReadOptions) -> Dataset:
@@ -225,11 +232,12 @@ def _split(uri: str, number: int, column: str, row: Row) -> str:
     if not text:
         return "train"
     key = column_key(column)
-    if key.startswith("is"):
+    if key in IF_TRUE:
+        of_yes = IF_TRUE[key]
         if text.lower() in YES:
-            return "test" if key == "istest" else "validation"
+            return of_yes
         if text.lower() in NO:
-            return "train"
+            return "validation" if of_yes == "train" else "train"
         raise DataError(f"{uri}, row {number}: {text!r} in the column {column} is neither true nor false.")
     split = split_name(text)
     if split is None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from headstart.data.dataset import Dataset
-from headstart.data.layout import have_class_folders
+from headstart.data.layout import class_folders
 from headstart.data.reading import ReadOptions, Source
 from headstart.data.table_columns import COLUMNS
 from headstart.data.table_files import Table
@@ -28,13 +28,17 @@ MAX_LABEL = 2**16  # bytes of a file with a label
 def is_webdataset(names: Sequence[str]) -> bool:
     """Return whether the files of an archive are in this form: an image has its label in a file beside it.
 
-    JSON beside the images of class folders says other things about them, as programs that download images write it.
+    JSON beside the images of class folders says other things about them, as programs that download images write it;
+    folders that are numbered are shards.
     """
     images = [name for name in names if is_image_name(name)]
     beside = {suffix: {_key(name) for name in names if _suffix(name) == suffix} for suffix in LABEL_SUFFIXES}
     if any(_key(name) in beside["cls"] for name in images):
         return True
-    return any(_key(name) in beside["json"] for name in images) and not have_class_folders(images)
+    if not any(_key(name) in beside["json"] for name in images):
+        return False
+    classes = class_folders(images)
+    return len(classes) < 2 or all(name.isdigit() for name in classes)
 
 
 def from_webdataset(uri: str, source: Source, options: ReadOptions) -> Dataset:

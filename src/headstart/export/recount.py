@@ -155,6 +155,8 @@ def recorded_data(model: Model) -> tuple[Dataset | None, str]:
         if not wanted <= found:
             return None, f"{len(wanted - found)} of {len(wanted)} training images are not in {uri} any more"
         labelled = labelled_part(dataset)
+        if not model.run.get("images", {}).get("validation"):
+            return labelled, ""
         new = [i for i, item in enumerate(labelled.items) if item.split != "train" or _is_new(labelled, i, wanted)]
         return labelled.select(new) if new else labelled, ""
     except HeadstartError as error:

@@ -245,7 +245,8 @@ def _bootstrap_errors(errors: Array, groups: Labels, generator: np.random.Genera
 def error_interval(errors: Array, groups: Labels, sizes: Array, seed: int) -> Array:
     """Return the 95% interval [2, s + 1] of the error at ``sizes``, of which the last is expected from the others'.
 
-    It is the interval of what will be measured there, on groups of which there are then as many more.
+    It is the interval of what will be measured there, on groups of which there are then as many more. The two
+    pseudo-groups count whole in its noise, which is wide rather than narrow where no error was seen.
     """
     generator = np.random.default_rng(seed)
     draws = _bootstrap_errors(errors, groups, generator)

@@ -37,7 +37,8 @@ PART = 256  # images whose results are given together: less than 3 seconds of wo
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
 class Predictor:
-    """A model that predicts, and what runs it. Threads may share one, and so may processes that are forked.
+    """A model that predicts, and what runs it. Threads may share one, and so may processes that are forked
+    while none of them loads it.
 
     >>> predictor = Predictor.load("model")            # doctest: +SKIP
     >>> predictor.predict(["new.jpg"]).probabilities   # doctest: +SKIP

@@ -127,7 +127,7 @@ def share_interval(is_right: NDArray[np.bool_], groups: NDArray[np.integer]) -> 
     sizes = np.bincount(index).astype(np.float64)
     sums = np.bincount(index, weights=is_right.astype(np.float64)).astype(np.float64)
     share = float(is_right.mean())
-    count = independent_images(share, linear_variance(sums, sizes) or np.inf, sizes)
+    count = independent_images(share, linear_variance(sums, sizes), sizes)
     return wilson(share * count, count)
 
 
@@ -147,7 +147,7 @@ def errors_to_each_side(groups: int) -> float:
 
     That is the normal quantile, of fewer than ``T_GROUPS`` the quantile of t.
     """
-    return Z95 if groups >= T_GROUPS else t_quantile(groups - 1)
+    return Z95 if groups >= T_GROUPS or groups < 2 else t_quantile(groups - 1)
 
 
 def resampled_means(

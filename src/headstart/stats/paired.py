@@ -97,7 +97,7 @@ class MetricDifference(Difference):
             return cls(difference, (-1.0, 1.0), 1.0)
         tail = min(int((resampled <= 0).sum()), int((resampled >= 0).sum()))
         p_value = min(1.0, 2 * (tail + 1) / (len(resampled) + 1))
-        low, high = _bootstrap_interval(difference, resampled, groups)
+        low, high = _of_some_width(_bootstrap_interval(difference, resampled, groups), groups)
         return cls(difference, (max(-1.0, low), min(1.0, high)), p_value)
 
 
@@ -107,11 +107,17 @@ def paired_difference(
     """Compare two models by which of the same images [n] each classifies correctly."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     change = second.astype(np.float64) - first
-    interval = group_bootstrap(change, groups)
-    if interval == (0.0, 0.0):  # as if models that agree on these images agreed on all
-        unseen = wilson(0, len(np.unique(groups)))[1]
-        interval = (-unseen, unseen)
+    interval = _of_some_width(group_bootstrap(change, groups), len(np.unique(groups)))
     return PairedDifference(only_first, only_second, float(change.mean()), interval, mcnemar(only_first, only_second))
+
+
+def _of_some_width(interval: tuple[float, float], groups: int) -> tuple[float, float]:
+    """Return an interval, of no width where all groups are alike, as if unseen ones were: then that of none of them."""
+    low, high = interval
+    if low < high:
+        return interval
+    unseen = wilson(0, groups)[1]
+    return max(-1.0, low - unseen), min(1.0, high + unseen)
 
 
 def grouped_difference(

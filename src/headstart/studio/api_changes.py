@@ -100,8 +100,9 @@ def undo(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
 
 
 def add_class(studio: Studio, request: Request, body: Body) -> Body:  # noqa: ARG001
-    """Begin a class."""
-    name = studio.project.add_class(version_of(body), text_of(body, "name"))
+    """Begin a class, which conflicts with no other change."""
+    version_of(body)  # must be there, as for all changes
+    name = studio.project.add_class(None, text_of(body, "name"))
     return changed(studio, f"New {studio.project.word} {name}", name=name)
 
 

@@ -155,7 +155,7 @@ def _channels_last(
             source = node.input[0]
             is_last = (perm == [0, 2, 3, 1] and source not in last) or (perm == [0, 1, 2, 3] and source in last)
         elif node.op_type == "Reshape" and len(shapes.get(node.input[0], ())) != 4:
-            _, *axes = shapes.get(node.output[0], ())
+            axes = shapes.get(node.output[0], ())[1:]
             is_last = len(axes) == 3 and _has_proportions(axes[:2], image) and not _has_proportions(axes[1:], image)
         elif node.op_type not in ALWAYS_NCHW:
             is_last = any(i in last and len(shapes.get(i, ())) == 4 for i in node.input)

@@ -102,7 +102,7 @@ def _find_taps(graph: onnx.GraphProto, producer: Producers, shapes: Shapes) -> d
         if tensor not in ancestors or node.op_type in NOT_TAPPED or tensor not in shapes.by_name:
             continue
         size = shapes.map_size(tensor)
-        is_map = shapes.shows_the_image(tensor) and size not in attention
+        is_map = shapes.shows_the_image(tensor) and (tensor in passed or size not in attention)
         if size is not None and is_map and shapes.channels(tensor) >= MIN_CHANNELS:
             is_better = tensor in passed or last_of_size.get(size) not in passed
             last_of_size[size] = tensor if is_better else last_of_size[size]

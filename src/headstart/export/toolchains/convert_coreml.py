@@ -69,7 +69,7 @@ def drop_decision(graph: onnx.GraphProto) -> None:
     kept = [output for output in graph.output if output.name != "decision"]
     del graph.output[:]
     graph.output.extend(kept)
-    nodes = [node for node in graph.node if not node.output[0].startswith("decision")]
+    nodes = [node for node in graph.node if node.output[0] not in ("decision", "decision.scores")]
     del graph.node[:]
     graph.node.extend(nodes)
 

@@ -138,6 +138,7 @@ async function importArchive(archive, className) {
       store.uploads -= 1;
     });
   if (!answer) return;
+  store.uploadedVersion = Math.max(store.uploadedVersion, answer.version);
   adopt(answer);
   refreshSoon();
   const { added, already, classes, refused } = answer;
@@ -167,16 +168,25 @@ export async function addDropped(event, files) {
     const classes = []; // all are made before images arrive, which change the version that a class is made for
     for (const [name, inside] of found) {
       if (await makeClass(name)) classes.push([name, inside]);
-      else current().refused.push(...inside.map((file) => `${name}/${file.name}: the folder can be no class`));
+      else current().refused.push(...inside.map((file) => `${name}/${file.name}: its class could not be made`));
     }
     for (const [name, inside] of classes) send(inside, name);
     if (!found.size) tell("The folder holds no images.", { isProblem: true });
-    const loose = await Promise.all(entries.filter((entry) => entry.isFile).map(fileOf));
+    const read = await Promise.all(entries.filter((entry) => entry.isFile).map((entry) => readable(entry)));
+    const loose = read.filter(Boolean);
     if (loose.length) await sort(loose, className);
   });
 }
 
-const fileOf = (entry) => new Promise((resolve, reject) => entry.file(resolve, reject));
+/** The file of an entry; null, and refused by name, where it cannot be read. */
+async function readable(entry, folder = "") {
+  try {
+    return await new Promise((resolve, reject) => entry.file(resolve, reject));
+  } catch (error) {
+    current().refused.push(`${folder}${entry.name}: ${error.message}`);
+    return null;
+  }
+}
 
 async function walk(folder, found) {
   const reader = folder.createReader();
@@ -185,9 +195,10 @@ async function walk(folder, found) {
     if (!entries.length) return;
     for (const entry of entries) {
       if (entry.isDirectory) await walk(entry, found);
-      else if (IMAGE.test(entry.name))
-        found.set(folder.name, [...(found.get(folder.name) ?? []), await fileOf(entry)]);
-      else if (!OF_THE_SYSTEM.test(entry.name)) current().refused.push(`${folder.name}/${entry.name}: is no image`);
+      else if (IMAGE.test(entry.name)) {
+        const file = await readable(entry, `${folder.name}/`);
+        if (file) found.set(folder.name, [...(found.get(folder.name) ?? []), file]);
+      } else if (!OF_THE_SYSTEM.test(entry.name)) current().refused.push(`${folder.name}/${entry.name}: is no image`);
     }
   }
 }

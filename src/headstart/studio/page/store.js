@@ -77,8 +77,8 @@ export async function refresh() {
       isStale = false;
       const state = await request("api/state");
       const { rows, version } = await readImages();
-      if (version < store.version)
-        isStale = true; // a change was answered meanwhile: these are older
+      if (state.version !== version || version < store.version)
+        isStale = true; // a change was answered meanwhile: some of it is older
       else Object.assign(store, { state, rows, version, rowOf: new Map(rows.map((row) => [row.id, row])) });
     }
   })().finally(() => {
@@ -138,7 +138,7 @@ async function send(path, body, repeats = REPEATS) {
     refreshSoon();
     return answer;
   } catch (error) {
-    if (error.status !== 409 || error.body?.reason) {
+    if (error.status !== 409 || error.body?.reason !== "stale") {
       tell(error.message, { isProblem: true });
       return null;
     }
