@@ -262,7 +262,7 @@ def test_what_cannot_be_repeated_is_refused_with_the_reason(run, setting, tmp_pa
     for options, message in (
         ({"seed": "x"}, "the options of the fit cannot be used: seed"),
         ({"class_weight": 3}, "class_weight"),
-        ({"cut": 5}, "the options of the fit cannot be used: cut"),
+        ({"cut": 5}, "options is damaged"),
     ):
         file.write_text(json.dumps({**value, "options": {**value["options"], **options}}))
         status, _, err = run("forget", tmp_path / "model", "000.jpg")
