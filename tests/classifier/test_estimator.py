@@ -296,8 +296,9 @@ def test_a_parameter_of_a_wrong_type_is_told_before_the_work(parameters, message
 
 
 def test_a_cut_of_no_taps_is_refused(photos):
-    with pytest.raises(OptionError, match="A cut of no taps cannot be used"):
-        hs.ImageClassifier(cut=[]).fit(photos)
+    for cut in ([], ["features", 3], b"features"):
+        with pytest.raises(OptionError, match="A cut of .* cannot be used; give 'auto', or the names of taps"):
+            hs.ImageClassifier(cut=cut).fit(photos)
 
 
 def test_the_types_of_parameters_are_those_of_the_options():

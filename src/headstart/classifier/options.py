@@ -82,8 +82,10 @@ class FitOptions:
     def __post_init__(self) -> None:
         """Check what can be checked without the data. Raises OptionError."""
         check_types(self)
-        if not self.cut:
-            raise OptionError("A cut of no taps cannot be used; give 'auto' or the name of a tap.")
+        if not isinstance(self.cut, str):
+            object.__setattr__(self, "cut", tuple(self.cut))
+        if not self.cut or not all(isinstance(tap, str) for tap in self.cut):
+            raise OptionError(f"A cut of {self.cut!r} cannot be used; give 'auto', or the names of taps.")
         if self.seed < 0:
             raise OptionError(f"A seed of {self.seed} cannot be used; give 0 or more.")
         if self.decode not in DECODINGS:
