@@ -297,7 +297,7 @@ def test_a_parameter_of_a_wrong_type_is_told_before_the_work(parameters, message
 
 def test_a_cut_of_no_taps_is_refused(photos):
     for cut in ([], ["features", 3], b"features"):
-        with pytest.raises(OptionError, match="A cut of .* cannot be used; give 'auto', or the names of taps"):
+        with pytest.raises(OptionError, match=r"A cut of .* cannot be used; give 'auto', or the names of taps"):
             hs.ImageClassifier(cut=cut).fit(photos)
 
 
