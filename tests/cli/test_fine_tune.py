@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from headstart.cli import app
 from headstart.cli.fine_tune import TrainingFlags
 from headstart.finetune.options import TUNING
+from headstart.machine import one_at_a_time
 from headstart.model.folder import read_model
 
 torch_test = marked("torch", "timm", "accelerate", "onnxscript")
@@ -60,6 +61,18 @@ def test_class_weights_of_several_labels_are_refused_before_features_are_read(la
     completed = CliRunner().invoke(app, [*map(str, arguments)])
     assert completed.exit_code == 2
     assert "Class weights are for one class an image" in " ".join(completed.output.split())
+
+
+def test_two_runs_do_not_share_their_checkpoints(photos, tmp_path, monkeypatch):
+    for name in ("check_fine_tuning", "start_device"):  # which need PyTorch
+        monkeypatch.setattr(f"headstart.finetune.{name}", lambda *_: None)
+    (tmp_path / "m.unfinished").mkdir()
+    (tmp_path / "m.unfinished" / "fold-1-of-3.0123456789abcdef.safetensors").write_bytes(b"x")
+    with one_at_a_time(tmp_path / "m.unfinished"):
+        completed = CliRunner().invoke(app, ["fine-tune", str(photos), "-o", str(tmp_path / "m"), "--resume"])
+    assert completed.exit_code == 2
+    assert "Another process is writing to" in completed.output
+    assert len([*(tmp_path / "m.unfinished").iterdir()]) == 1
 
 
 @torch_test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from headstart.cli.fit import (
     fit_options,
 )
 from headstart.cli.fit_labels import LabelTargetFlags
+from headstart.cli.fit_sharded import working_in
 from headstart.cli.input_flags import InputFlags
 from headstart.cli.options import (
     DataArgument,
@@ -170,6 +173,9 @@ def fine_tune(
             raise typer.Exit  # of several processes one writes
         return tuned
 
-    fit_and_write(data, reading, options, flags, messages, run, refinement=Refinement(check, refine))
     assert config.checkpoints is not None
-    delete_checkpoints(config.checkpoints)
+    # Of processes that torchrun started, which run this command together, one writes.
+    is_writer = os.environ.get("RANK", "0") == "0"
+    with working_in(config.checkpoints) if is_writer else nullcontext():
+        fit_and_write(data, reading, options, flags, messages, run, refinement=Refinement(check, refine))
+        delete_checkpoints(config.checkpoints)
