@@ -16,6 +16,7 @@ from headstart.errors import OptionError
 from headstart.model.label_predictions import evaluate_labels
 from headstart.splits.groups import to_groups
 from headstart.splits.split import group_images
+from headstart.stats.accuracy import wilson
 from headstart.stats.label_metrics import mean_average_precision_difference
 from headstart.stats.paired import paired_difference
 
@@ -63,7 +64,8 @@ def test_unknown_cells_count_neither_way():
 def test_models_that_do_not_differ_and_a_single_group_show_nothing():
     truth, index, scores = problem(2)
     same = difference(truth, index, [scores[0]] * 2)
-    assert (same.difference, same.interval, same.p_value, same.significant) == (0, (0, 0), 1, False)
+    unseen = wilson(0, len(np.unique(index)))[1]  # groups in which they differ may not have been seen
+    assert (same.difference, same.interval, same.p_value, same.significant) == (0, (-unseen, unseen), 1, False)
     alone = difference(truth, np.zeros(len(truth), int), problem(2, noise=(0.1, 3))[2])
     assert (alone.interval, alone.p_value, alone.significant) == ((-1, 1), 1, False)
 

@@ -147,3 +147,11 @@ def test_models_that_agree_on_few_images_may_differ_on_others():
 def test_the_interval_of_a_difference_in_losses_holds_it_where_it_is_above_1():
     low, high = group_bootstrap(np.array([2.0, 3, 4, 5]), np.arange(4))
     assert low < 3.5 < high
+
+
+def test_a_difference_that_all_groups_share_has_an_interval_of_some_width():
+    groups, unseen = np.repeat(np.arange(10), 4), wilson(0, 10)[1]
+    better = paired_difference(np.zeros(40, bool), np.ones(40, bool), groups)
+    assert better.interval == (1 - unseen, 1.0)
+    half = paired_difference(np.zeros(40, bool), np.tile([True, False], 20), groups)
+    assert half.interval == pytest.approx((0.5 - unseen, 0.5 + unseen))
