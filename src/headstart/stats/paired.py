@@ -58,7 +58,8 @@ class PairedDifference(Tested):
     """Difference in accuracy between two models on the same images.
 
     ``difference`` is the accuracy of the second model minus that of the first, with a 95% interval from resampled
-    groups; where no group tells the models apart it is that of a share of 0 of so many groups (Wilson), to both sides.
+    groups; where all groups show one difference it is wider, to both sides, by that of a share of 0 of so many groups
+    (Wilson).
     ``only_first`` and ``only_second`` count the images that one model alone classifies correctly, ``p_value`` is the
     exact McNemar test of them, adjusted by Holm's method where several pairs are tested.
     """
