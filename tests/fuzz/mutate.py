@@ -15,6 +15,7 @@ ODD_VALUES: tuple[Any, ...] = (
     *("", "x", "x" * 100_000, "\x00", "\ud800", "../../etc/passwd", "1", "nan", "\x1b[31m\u202e\n", "=1+1"),
     *([], {}, [[]], [None], {"": None}, [0] * 100_000, {str(i): i for i in range(10_000)}),
 )
+DEPTH = 900  # of lists within lists
 
 
 def mutate(rng: random.Random, data: bytes, times: int) -> bytes:
@@ -91,13 +92,14 @@ def mutate_json(rng: random.Random, value: Any, times: int) -> Any:
         elif rng.random() < 0.2:
             del parent[key]
         else:
-            parent[key] = _deep() if rng.random() < 0.05 else copy.deepcopy(rng.choice(ODD_VALUES))
+            is_deep = rng.random() < 0.05 and len(parents) < DEPTH  # one alone: two could not be written
+            parent[key] = _deep() if is_deep else copy.deepcopy(rng.choice(ODD_VALUES))
     return value
 
 
 def _deep() -> Any:
     value: Any = 0
-    for _ in range(900):
+    for _ in range(DEPTH):
         value = [value]
     return value
 
