@@ -54,6 +54,16 @@ def shorten(text: str, length: int = MAX_MESSAGE) -> str:
     return f"{text[:start]}[... {len(text) - kept:,} characters ...]{text[len(text) - end :]}"
 
 
+def listed(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """Join the first ``most`` names, and say how many more there are.
+
+    >>> listed(["ants", "bees"], 2), listed(["ants", "bees", "wasps"], 1)
+    ('ants, bees', 'ants and 2 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
 def shell_word(name: object) -> str:
     """Return a name as one word of a command that can be pasted, in quotes where it has blanks or what a shell expands.
 

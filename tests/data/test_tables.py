@@ -456,6 +456,15 @@ def write_text(path, text):
     return path
 
 
+def copied(folder, *names):
+    """Copy an image into a new folder, once under each name, and return the folder."""
+    flat = folder / "flat"
+    flat.mkdir()
+    for name in names:
+        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    return flat
+
+
 @pytest.mark.parametrize("header", ["Image Name,Class Label", "imageName,class-label", "FNAME,CHOICE"])
 def test_names_of_columns_in_other_spellings(folder, header):
     dataset = read(folder, f"{header}\ndisc/000.jpg,x\ndisc/001.jpg,y\n")
@@ -489,10 +498,7 @@ def test_labels_that_spaces_may_separate_are_named(folder):
 
 
 def test_images_that_the_table_of_a_folder_does_not_name_are_skipped_by_name(folder):
-    flat = folder / "flat"
-    flat.mkdir()
-    for name in "abc":
-        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    flat = copied(folder, *"abc")
     write_text(flat / "labels.csv", "path,label\na.jpg,x\nb.jpg,y\n")
     dataset = open_dataset(flat)
     assert [item.path for item in dataset.items] == ["a.jpg", "b.jpg"]
@@ -561,10 +567,7 @@ def test_the_tables_of_all_splits_are_read_where_they_have_labels(folder):
 
 
 def test_a_table_with_submission_in_its_name_is_one_unless_it_is_an_example(folder):
-    flat = folder / "flat"
-    flat.mkdir()
-    for name in "ab":
-        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    flat = copied(folder, *"ab")
     write_text(flat / "submission_labels.csv", "path,label\na.jpg,x\nb.jpg,y\n")
     assert open_dataset(flat).classes == ("x", "y")
 
@@ -602,10 +605,7 @@ def test_a_table_beside_folders_of_images_and_masks_says_the_labels(folder):
 
 
 def test_a_test_table_of_one_label_that_stands_for_all_is_not_read(folder):
-    flat = folder / "flat"
-    flat.mkdir()
-    for name in "abcd":
-        shutil.copy(folder / "disc" / "000.jpg", flat / f"{name}.jpg")
+    flat = copied(folder, *"abcd")
     write_text(flat / "train.csv", "path,label\na.jpg,0\nb.jpg,1\n")
     write_text(flat / "test.csv", "path,label\nc.jpg,0\nd.jpg,0\n")
     dataset = open_dataset(flat)

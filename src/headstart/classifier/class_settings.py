@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from headstart.data.class_values import read_costs, read_weights
 from headstart.data.labels import class_name
-from headstart.errors import OptionError
+from headstart.errors import OptionError, listed
 from headstart.heads.optimizers import class_weights
 from headstart.stats.decision import MAX_CLASSES, MAX_VALUE, DecisionRule
 
-MAX_NAMES = 5  # in a message
 ClassWeight = str | os.PathLike[str] | Mapping[Any, float] | None
 Costs = str | os.PathLike[str] | Mapping[Any, Mapping[Any, float]] | None
 Thresholds = Mapping[Any, float] | None
@@ -157,5 +156,4 @@ def _check_names(given: Iterable[str], classes: Sequence[str], where: str, *, ar
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(map(repr, names[:MAX_NAMES])) + more
+    return listed([*map(repr, names)])

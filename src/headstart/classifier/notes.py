@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.classifier.class_settings import ClassSettings
+from headstart.errors import listed
 from headstart.model.predictions import Evaluation
 from headstart.stats.accuracy import disjoint, target_text, wilson
 from headstart.stats.classification import ClassificationMetrics
@@ -85,7 +86,7 @@ def rare_class_notes(
     few = {name: count for name, count in sorted(groups.items(), key=lambda one: one[1]) if 1 < count < FEW_GROUPS}
     if not few:
         return []
-    named, most = _listed([f"{name} ({count})" for name, count in few.items()]), max(few.values())
+    named, most = listed([f"{name} ({count})" for name, count in few.items()]), max(few.values())
     promise = (
         f" Prediction sets keep their {target_text(thresholds.coverage)} over all classes together, not for each."
         if any(thresholds.set_thresholds)
@@ -157,7 +158,7 @@ def label_notes(
     ]
     if few:
         notes.append(
-            f"Too few groups of images have {_listed(few)} to promise that a prediction set holds it: it is in every "
+            f"Too few groups of images have {listed(few)} to promise that a prediction set holds it: it is in every "
             f"set; {groups_needed_for_recall(thresholds.coverage)} groups are needed for "
             f"{target_text(thresholds.coverage)}."
         )
@@ -170,13 +171,13 @@ def label_notes(
     if unpromised:
         needed = f"; {groups_needed_for_recall(share)} groups are needed" if target == "recall" else ""
         notes.append(
-            f"Too few positives of {_listed(unpromised)} to promise a {target} of {target_text(share)}: each holds "
+            f"Too few positives of {listed(unpromised)} to promise a {target} of {target_text(share)}: each holds "
             f"from a probability of {DEFAULT} on{needed} (in brackets the groups of images that have it)."
         )
     single = [label.name for label in metrics.per_label if label.groups == 1]
     if single:
         notes.append(
-            f"All images with {_listed(single)} are in one group each, and cannot be recognised when that is left out; "
+            f"All images with {listed(single)} are in one group each, and cannot be recognised when that is left out; "
             "add images of other scenes."
         )
     never = [
@@ -186,7 +187,7 @@ def label_notes(
     ]
     if never:
         notes.append(
-            f"Of {_listed(never)} no image is found, leaving one group out: add images, or give --target-recall to "
+            f"Of {listed(never)} no image is found, leaving one group out: add images, or give --target-recall to "
             "find more of them at the price of false ones."
         )
     if thresholds.false_alarms and np.isinf(thresholds.reject_threshold):
@@ -197,8 +198,3 @@ def label_notes(
             "needed."
         )
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_CLASS_NOTES} more" if len(names) > MAX_CLASS_NOTES else ""
-    return ", ".join(names[:MAX_CLASS_NOTES]) + more

@@ -13,13 +13,12 @@ from headstart.data.dataset import Dataset, Skipped
 from headstart.data.layout import ALL_FILES, is_called, to_nfc
 from headstart.data.reading import error_reason
 from headstart.data.table_files import csv_rows, read_text
-from headstart.errors import DataError
+from headstart.errors import DataError, listed
 from headstart.files import from_table_text
 
 MAX_CLASS_FILE = 2**22  # bytes
 HEADER = ["class", "name"]
 LEFT_OUT = "class left out by --classes"
-MAX_NAMES = 5  # in a note
 # What exports and datasets call folders that are no classes: of images without a label, of all images, of masks.
 NO_CLASSES = {
     *("unlabeled", "unlabelled", "nolabel", "none", "unannotated", "notannotated", "unsorted", "untagged"),
@@ -70,7 +69,7 @@ def rename_classes(dataset: Dataset, path: str) -> Dataset:
     for name in names:
         if name not in classes:
             similar = difflib.get_close_matches(name, classes, n=3, cutoff=0.5)
-            known = " or ".join(map(repr, similar)) or _listed(classes)
+            known = " or ".join(map(repr, similar)) or listed(classes)
             mend = "did you mean" if similar else "it has"
             raise DataError(f"{path}: {dataset.uri} has no class {name!r}; {mend} {known}{'?' if similar else '.'}")
     renamed = with_class_names(dataset, names)
@@ -127,20 +126,14 @@ def _notes(dataset: Dataset, names: Mapping[str, str], path: str) -> list[str]:
     if left_out:
         parts = [f"{name} ({counts[name]})" for name in left_out]
         what = "labels" if dataset.is_multi_label else "images"
-        notes.append(f"{path} leaves out {_listed(parts)}: {sum(counts[name] for name in left_out)} {what}.")
-    merged = [f"{_listed(old)} as {new}" for new, old in sources.items() if len(old) > 1]
+        notes.append(f"{path} leaves out {listed(parts)}: {sum(counts[name] for name in left_out)} {what}.")
+    merged = [f"{listed(old)} as {new}" for new, old in sources.items() if len(old) > 1]
     if merged:
-        notes.append(f"{path} merges classes: {_listed(merged, '; ')}.")
+        notes.append(f"{path} merges classes: {listed(merged, separator='; ')}.")
     kept = [name for name in classes if name not in names]
     if kept:
-        notes.append(f"Not in {path}, and so named as before: {_listed(kept)}.")
+        notes.append(f"Not in {path}, and so named as before: {listed(kept)}.")
     return notes
-
-
-def _listed(names: Sequence[str], separator: str = ", ") -> str:
-    """Join the first names, and say how many more there are."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return separator.join(names[:MAX_NAMES]) + more
 
 
 def similar_names_notes(names: Sequence[str], mend: str = "give --classes") -> list[str]:
@@ -166,7 +159,7 @@ def doubtful_names_notes(names: Sequence[str]) -> list[str]:
     if not found or len(names) < 2:
         return []
     mend = "if that is not one, leave it out by --classes, or give the folder of the classes alone"
-    return [f"Read as a class: {_listed(found)}; {mend}."]
+    return [f"Read as a class: {listed(found)}; {mend}."]
 
 
 def _scripts(names: set[str]) -> str:

@@ -24,7 +24,7 @@ from headstart.data.dataset import Dataset, Item, Skipped, paths_by_reason, sort
 from headstart.data.other_formats import is_submission, labels_elsewhere, mend_of_most
 from headstart.data.reading import Source
 from headstart.data.table_files import is_table
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, OptionError, listed
 from headstart.images.decoding import SUFFIXES, is_image_name
 from headstart.machine import SYSTEM_FILES
 
@@ -246,8 +246,9 @@ def _alike_notes(subfolders: Mapping[str, set[str]]) -> list[str]:
         if "" not in inner and len(inner) > 1:
             alike[frozenset(inner)].append(name)
     return [
-        f"{_listed(sorted(names))} were read as classes, and hold the same folders ({_listed(sorted(inner))}); if "
-        "those are the classes, give one folder alone, or call the folders train, validation and test."
+        f"{listed(sorted(names), MAX_LISTED)} were read as classes, and hold the same folders "
+        f"({listed(sorted(inner), MAX_LISTED)}); if those are the classes, give one folder alone, or call the folders "
+        "train, validation and test."
         for inner, names in alike.items()
         if len(names) > 1
     ]
@@ -280,14 +281,8 @@ def _without_images_notes(paths: Paths, others: Sequence[PathParts], layout: str
     if not found:
         return []
     endings = sum(found.values(), Counter[str]()).most_common()
-    files = _listed([f"{ending} ({count})" for ending, count in endings])
-    return [f"No image is in {_listed(sorted(found))}, only files that are not read: {files}."]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join the first names, and say how many more there are."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+    files = listed([f"{ending} ({count})" for ending, count in endings], MAX_LISTED)
+    return [f"No image is in {listed(sorted(found), MAX_LISTED)}, only files that are not read: {files}."]
 
 
 def _is_unlabelled(name: str, subfolders: set[str]) -> bool:

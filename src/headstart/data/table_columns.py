@@ -9,7 +9,7 @@ from headstart.data.label_cells import cell_text, is_one_hot
 from headstart.data.layout import split_name
 from headstart.data.reading import ReadOptions
 from headstart.data.table_files import Table, column_key
-from headstart.errors import DataError, shell_word
+from headstart.errors import DataError, listed, shell_word
 from headstart.images.decoding import is_image_name
 
 COLUMNS = {  # names of the columns by role, in any case, with or without the lines between words
@@ -49,7 +49,7 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
         name = getattr(options, f"{role}_column")
         if name is not None:
             if name not in table.columns:
-                raise DataError(f"{uri} has no column {name!r}; it has {_listed(table.columns)}.")
+                raise DataError(f"{uri} has no column {name!r}; it has {listed(table.columns, MAX_NAMED)}.")
             found[role] = name
         same = str.lower if found[role].lower() in COLUMNS[role] else column_key
         alike = [other for other in table.columns if same(other) == same(found[role])]
@@ -63,7 +63,8 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
     if not found["path"]:
         if any(is_image_name(name) for name in table.columns):
             raise DataError(
-                f"{uri} has no header: its first row is {_listed(table.columns)}; write one above, such as path,label."
+                f"{uri} has no header: its first row is {listed(table.columns, MAX_NAMED)}; write one above, "
+                "such as path,label."
             )
         unread = [name for name in table.unread if column_key(name) in map(column_key, COLUMNS["path"])]
         if unread:
@@ -78,15 +79,15 @@ def find_columns(uri: str, table: Table, options: ReadOptions) -> Columns:
                 "commas, semicolons or tabs, such as path,label."
             )
         raise DataError(
-            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got {_listed(table.columns)}; "
-            "give its name with --path-column."
+            f"{uri} has no path column; expected one of {', '.join(COLUMNS['path'])}, got "
+            f"{listed(table.columns, MAX_NAMED)}; give its name with --path-column."
         )
     one_hot: tuple[str, ...] = ()
     if not found["label"]:
-        listed = [name for name in table.unread if column_key(name) in LABEL_KEYS]
-        if listed and options.layout != "image":
+        structured = [name for name in table.unread if column_key(name) in LABEL_KEYS]
+        if structured and options.layout != "image":
             raise DataError(
-                f"{uri}: the column {listed[0]!r} holds structures; expected texts, numbers or lists of these."
+                f"{uri}: the column {structured[0]!r} holds structures; expected texts, numbers or lists of these."
             )
         rest = [name for name in table.columns if name and name not in found.values()]
         if len(rest) > 1 and is_one_hot(table.rows, rest):
@@ -102,11 +103,6 @@ def _first(columns: Sequence[str], aliases: Sequence[str]) -> str:
             if alias in by_key:
                 return by_key[alias]
     return ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def other_columns(table: Table, columns: Columns) -> tuple[str, ...]:

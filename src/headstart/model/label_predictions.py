@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headstart.data import Dataset
-from headstart.errors import DataError, OptionError
+from headstart.errors import DataError, OptionError, listed
 from headstart.model.predictions import Predictions
 from headstart.stats.accuracy import Accuracy, held_out_accuracy, target_text
 from headstart.stats.label_metrics import MultiLabelMetrics, multi_label_metrics
 from headstart.stats.label_thresholds import LabelThresholds
-
-MAX_NAMED = 5  # labels in a note
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as one object: arrays have no one answer
@@ -209,12 +207,7 @@ def check_labels_to_compare(dataset: Dataset, names: tuple[str, ...]) -> list[st
     missing = [name for name in names if name not in dataset.label_names]
     notes = []
     if unknown:
-        notes.append(f"The model does not know {_listed(unknown)}; these labels are not looked at.")
+        notes.append(f"The model does not know {listed(unknown)}; these labels are not looked at.")
     if missing:
-        notes.append(f"The data do not name {_listed(missing)}, and are taken to have no image with them.")
+        notes.append(f"The data do not name {listed(missing)}, and are taken to have no image with them.")
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

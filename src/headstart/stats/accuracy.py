@@ -85,9 +85,7 @@ def effective_count(
 
     ``shares`` [n] are what each image adds to a mean, 0 to 1; ``groups`` [n].
     """
-    _, index = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(index).astype(np.float64)
-    sums = np.bincount(index, weights=shares.astype(np.float64)).astype(np.float64)
+    sums, sizes = sums_by_group(shares, groups)
     share = float(shares.mean())
     if not 0 < share < 1 or len(sizes) in (1, len(shares)):  # no spread, or that of single images
         return independent_images(share, np.inf, sizes)
@@ -123,12 +121,19 @@ def share_interval(is_right: NDArray[np.bool_], groups: NDArray[np.integer]) -> 
 
     It is that of ``leave_one_group_out_accuracy`` by ``linear_variance``, for a thousandth of its time.
     """
-    index = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(index).astype(np.float64)
-    sums = np.bincount(index, weights=is_right.astype(np.float64)).astype(np.float64)
+    sums, sizes = sums_by_group(is_right, groups)
     share = float(is_right.mean())
     count = independent_images(share, linear_variance(sums, sizes), sizes)
     return wilson(share * count, count)
+
+
+def sums_by_group(
+    values: NDArray[np.bool_ | np.float64], groups: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of ``values`` [n] over each of the ``groups`` [n], and how many there are in it, both [m]."""
+    index = np.unique(groups, return_inverse=True)[1]
+    sums = np.bincount(index, weights=values.astype(np.float64)).astype(np.float64)
+    return sums, np.bincount(index).astype(np.float64)
 
 
 def t_quantile(freedom: float) -> float:

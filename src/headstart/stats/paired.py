@@ -17,6 +17,7 @@ from headstart.stats.accuracy import (
     has_many_groups,
     linear_variance,
     resampled_means,
+    sums_by_group,
     wilson,
 )
 
@@ -143,9 +144,7 @@ def group_bootstrap(
     It lies within -1..1, or within the reach of larger ``values``. A single group says nothing about others: the
     interval is then -1 to 1. Where ``has_many_groups`` it is that of a normal distribution with ``linear_variance``.
     """
-    _, index = np.unique(groups, return_inverse=True)
-    sizes: NDArray[np.float64] = np.bincount(index).astype(np.float64)
-    sums = np.bincount(index, weights=values).astype(np.float64)
+    sums, sizes = sums_by_group(values, groups)
     mean, bound = float(values.mean()), max(1.0, float(np.abs(values).max()))
     if len(sizes) < 2:
         return -1.0, 1.0

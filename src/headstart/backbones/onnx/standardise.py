@@ -148,8 +148,7 @@ def _lift_constants(graph: onnx.GraphProto) -> None:
 
 
 def _free_batch(graph: onnx.GraphProto, source: ImageInput) -> None:
-    """Let a graph of fixed batch take any, where it can: a Reshape no longer names its first size, of which the batch
-    is a factor.
+    """Let a graph of fixed batch take any, where it can: no Reshape names its first size, a multiple of the batch.
 
     At the fixed batch nothing changes. Whether others give the same values is for ``allowed_batch`` to find out.
     """
