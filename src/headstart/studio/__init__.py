@@ -15,6 +15,7 @@ embedded       the features of images, each computed once
 engine         what is computed: features, live figures after every change, the full choice
 choice         the full choice: a fit, and the head that is followed from then on
 live           what is followed from one click to the next
+guesses        what the model of the last full choice says of images that it has not learned
 figures        accuracy, confusion, label issues and uncertain images from held-out scores
 label_counts   how many images have each label, and which labels can be learned
 label_figures  mAP, each label, cells that look wrong and uncertain images
